@@ -1,0 +1,31 @@
+"""Train language models on a weighted blend of many pre-tokenised corpora."""
+
+from typing import TYPE_CHECKING
+
+from blendtitan.config import BlendConfig
+from blendtitan.dataset.blended import BlendedDataset, Sample
+from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.errors import BlendTitanError
+
+if TYPE_CHECKING:
+    from blendtitan.loader import Batch, DataLoader
+
+__all__ = [
+    "Batch",
+    "BlendConfig",
+    "BlendTitanError",
+    "BlendedDataset",
+    "DataLoader",
+    "Datasets",
+    "Sample",
+    "build_datasets",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The loader brings torch along, which takes seconds to import; tokenising does without it.
+    if name in ("Batch", "DataLoader"):
+        from blendtitan import loader
+
+        return getattr(loader, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,146 @@
+"""Settings of a blend: frozen, checked when made, documented field by field."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from blendtitan.errors import ConfigError
+
+SPLITS = ("train", "valid", "test")
+"""The splits, in the order of their fractions and of the documents they take."""
+
+DATALOADER_TYPES = ("single", "repeating", "cyclic")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlendConfig:
+    """What to read and in which order. The fields are those of the ``[blendcorpus]`` section."""
+
+    data_file_list: Path | str
+    """File list naming the shards, or a folder of shards."""
+
+    seq_length: int
+    """Length of a model input, in tokens. A sample has one token more."""
+
+    micro_batch_size: int | None = None
+    """Samples that one rank passes through the model at once. None: as the loader is told."""
+
+    num_workers: int = 2
+    """Threads that read ahead. 0: read in the training thread."""
+
+    split: str = "98,1,1"
+    """Relative sizes of train, valid and test, in documents of each shard. Need not sum to 100."""
+
+    dataloader_type: str = "single"
+    """``single``, ``repeating`` or ``cyclic``, as the original has them. The training stream is
+    endless in all three."""
+
+    shuffle_sample_in_corpus: bool = True
+    """Visit the windows of an epoch in a pseudo-random order. False: as they lie on disk."""
+
+    blend_sample_in_corpus: bool = True
+    """Blend the shards of a corpus by their weights. False: read them one after the other."""
+
+    append_eod: bool = True
+    """Every document is followed by EOD: where shards lack it, it is inserted while reading."""
+
+    provide_attention_mask: bool = False
+    """Tell documents apart: positions restart after each EOD, masks are block-causal."""
+
+    eod_token_id: int | None = None
+    """Token that ends a document. Needed unless ``append_eod``, ``provide_attention_mask`` and
+    ``eod_mask_loss`` are all false."""
+
+    eod_mask_loss: bool = False
+    """Ignore the labels that would ask to predict across a document's end."""
+
+    data_cache_path: Path | str | None = None
+    """Folder that keeps the catalog between runs. None: the catalog is built at every start."""
+
+    seed: int = 1234
+    """Chooses the order of the windows of every epoch."""
+
+    max_open_shards: int = 128
+    """Most ``.bin`` files open at once."""
+
+    vocab_size: int | None = None
+    """Token ids are checked to be below this. None: not checked."""
+
+    def __post_init__(self) -> None:
+        _check_at_least("seq_length", self.seq_length, 1)
+        _check_at_least("num_workers", self.num_workers, 0)
+        _check_at_least("max_open_shards", self.max_open_shards, 1)
+        if self.micro_batch_size is not None:
+            _check_at_least("micro_batch_size", self.micro_batch_size, 1)
+        if self.vocab_size is not None:
+            _check_at_least("vocab_size", self.vocab_size, 1)
+        _check_at_least("seed", self.seed, 0)
+        if self.dataloader_type not in DATALOADER_TYPES:
+            raise ConfigError(
+                f"dataloader_type is {self.dataloader_type!r}, expected one of "
+                f"{', '.join(DATALOADER_TYPES)}"
+            )
+        split_fractions(self.split)
+        self._check_eod()
+
+    def _check_eod(self) -> None:
+        needing = [
+            name
+            for name in ("append_eod", "provide_attention_mask", "eod_mask_loss")
+            if getattr(self, name)
+        ]
+        if self.eod_token_id is None:
+            if needing:
+                raise ConfigError(
+                    f"eod_token_id is missing, but {needing[0]} = true needs it. Set eod_token_id "
+                    f"to the token that ends a document, or {needing[0]} = false."
+                )
+            return
+        _check_at_least("eod_token_id", self.eod_token_id, 0)
+        if self.vocab_size is not None and self.eod_token_id >= self.vocab_size:
+            raise ConfigError(
+                f"eod_token_id is {self.eod_token_id}, expected an id below the vocabulary size "
+                f"{self.vocab_size}"
+            )
+
+
+def split_fractions(split: str) -> tuple[float, float, float]:
+    """Fractions of train, valid and test from text such as ``"98,1,1"``, summing to 1.
+
+    Missing numbers at the end count as 0.
+
+    Raises:
+        ConfigError: The text is not one to three numbers of at least 0 with a sum above 0.
+    """
+    try:
+        numbers = [float(part) for part in split.split(",")]
+    except ValueError:
+        numbers = []
+    total = math.fsum(numbers)
+    usable = all(number >= 0 for number in numbers) and math.isfinite(total) and total > 0
+    if not usable or len(numbers) > len(SPLITS):
+        raise ConfigError(
+            f"split is {split!r}, expected up to three numbers of at least 0 separated by "
+            f'commas, such as "98,1,1"'
+        )
+    train, valid, test = (number / total for number in [*numbers, 0.0, 0.0][:3])
+    return train, valid, test
+
+
+def check_weight(weight: float, *, where: str) -> None:
+    """Check that a weight is a finite number above 0; ``where`` starts the error.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not (math.isfinite(weight) and weight > 0):
+        raise ConfigError(
+            f"{where}: weight is {weight}, expected a finite number above 0. "
+            f"To leave a shard out, delete its line."
+        )
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    # bool is an int in Python, but never a count.
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {least}")
