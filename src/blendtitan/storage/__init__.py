@@ -1,0 +1,1 @@
+"""Bytes to tokens: shards, file lists, the catalog."""

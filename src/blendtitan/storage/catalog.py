@@ -1,0 +1,215 @@
+"""The catalog: what a run needs to know of every shard, as one small value.
+
+It is built once, by one process, from the header and a few entries of each ``.idx``; it can be
+kept in a folder, and it travels to the other processes as bytes.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.errors import MixedEodError
+from blendtitan.storage.file_list import ShardEntry
+from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
+from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.writer import write_atomically
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_DIGEST_BYTES = 16
+# Documents per shard whose last token is read to learn whether documents end in EOD.
+_EOD_PROBES = 8
+# Reads wait for the disk, not for Python: more threads than cores.
+_THREADS = 16
+_SHARDS_PER_TASK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """One entry per shard, in file-list order. Arrays have the shape ``(num_shards, ...)``."""
+
+    prefixes: tuple[str, ...]
+    """Absolute path of each shard without its suffix."""
+
+    corpora: tuple[str, ...]
+    """Corpus of each shard."""
+
+    weights: NDArray[np.float64]
+    """Weight of each shard."""
+
+    dtype_codes: NDArray[np.uint8]
+    """Token type, as coded in the ``.idx``."""
+
+    num_sequences: NDArray[np.int64]
+    """Sequences of each shard."""
+
+    document_cuts: NDArray[np.int64]
+    """First document of train, valid and test, then the number of documents. ``(S, 4)``."""
+
+    token_cuts: NDArray[np.int64]
+    """Offset in the shard, in tokens, of each document of ``document_cuts``. ``(S, 4)``."""
+
+    lacks_eod: NDArray[np.bool_]
+    """True where EOD is inserted after each document while reading."""
+
+    def dtype(self, shard: int) -> np.dtype[Any]:
+        """Token type of a shard."""
+        return DTYPE_CODES[int(self.dtype_codes[shard])]
+
+    def header(self, shard: int) -> IndexHeader:
+        """What the ``.idx`` of a shard begins with."""
+        num_documents = int(self.document_cuts[shard, 3])
+        return IndexHeader(self.dtype(shard), int(self.num_sequences[shard]), num_documents)
+
+    def to_bytes(self) -> bytes:
+        """The catalog as bytes that ``from_bytes`` reads; no pickle inside."""
+        names = json.dumps([self.prefixes, self.corpora]).encode()
+        buffer = io.BytesIO()
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)[2:]}
+        np.savez(buffer, allow_pickle=False, names=np.frombuffer(names, np.uint8), **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The catalog that ``to_bytes`` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            prefixes, corpora = json.loads(arrays["names"].tobytes())
+            rest = (arrays[f.name] for f in fields(cls)[2:])
+            return cls(tuple(prefixes), tuple(corpora), *rest)
+
+
+def build_catalog(
+    entries: Sequence[ShardEntry],
+    cut_documents: Callable[[int], list[int]],
+    *,
+    eod_id: int | None,
+) -> Catalog:
+    """Open every shard of a file list, check it, and note what a run needs of it.
+
+    Args:
+        entries: Shards of the file list.
+        cut_documents: From a number of documents to the four cuts of the splits.
+        eod_id: Token that every document is to be followed by; None: documents stay as they are.
+
+    Raises:
+        ShardError: A shard is missing, corrupt, empty, or mixed as to EOD.
+    """
+
+    def probe_run(run: Sequence[ShardEntry]) -> list[_Probe]:
+        return [_probe(entry, cut_documents, eod_id) for entry in run]
+
+    runs = [entries[i : i + _SHARDS_PER_TASK] for i in range(0, len(entries), _SHARDS_PER_TASK)]
+    with ThreadPoolExecutor(min(_THREADS, len(runs))) as pool:
+        probes = [probe for run in pool.map(probe_run, runs) for probe in run]
+    return Catalog(
+        prefixes=tuple(str(entry.prefix.absolute()) for entry in entries),
+        corpora=tuple(entry.corpus for entry in entries),
+        weights=np.array([entry.weight for entry in entries], np.float64),
+        dtype_codes=np.array([CODE_OF_DTYPE[p.header.dtype] for p in probes], np.uint8),
+        num_sequences=np.array([p.header.num_sequences for p in probes], np.int64),
+        document_cuts=np.array([p.document_cuts for p in probes], np.int64),
+        token_cuts=np.array([p.token_cuts for p in probes], np.int64),
+        lacks_eod=np.array([p.lacks_eod for p in probes], np.bool_),
+    )
+
+
+def cached_catalog(
+    folder: Path, entries: Sequence[ShardEntry], settings: str, build: Callable[[], Catalog]
+) -> Catalog:
+    """The catalog kept in ``folder`` for these shards and settings, else built and kept there.
+
+    Args:
+        folder: Made if it is missing.
+        entries: Shards; their paths, sizes and times of change are part of the name.
+        settings: Text of everything else that the catalog depends on.
+        build: Builds the catalog.
+    """
+    path = folder / f"catalog-{_identity(entries, settings)}"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    payload = data[_DIGEST_BYTES:]
+    if data and data[:_DIGEST_BYTES] == _digest(payload):
+        return Catalog.from_bytes(payload)
+    if data:
+        logger.warning("%s: the kept catalog is damaged; it is built again", path)
+    catalog = build()
+    payload = catalog.to_bytes()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _digest(payload) + payload)
+    return catalog
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    header: IndexHeader
+    document_cuts: list[int]
+    token_cuts: list[int]
+    lacks_eod: bool
+
+
+def _probe(
+    entry: ShardEntry, cut_documents: Callable[[int], list[int]], eod_id: int | None
+) -> _Probe:
+    with ShardIndex.open(entry.prefix) as index:
+        cuts = cut_documents(index.num_documents)
+        tokens = [index.document_start(document_id) for document_id in cuts]
+        lacks_eod = eod_id is not None and _lacks_eod(index, eod_id)
+        return _Probe(index.header, cuts, tokens, lacks_eod)
+
+
+def _lacks_eod(index: ShardIndex, eod_id: int) -> bool:
+    """Whether the documents of a shard end without EOD, judged by a few of them.
+
+    Raises:
+        MixedEodError: Some end in EOD and some do not.
+    """
+    last = index.num_documents - 1
+    probes = min(_EOD_PROBES, index.num_documents)
+    document_ids = sorted({last * i // max(probes - 1, 1) for i in range(probes)})
+    bin_file = OpenFile.open(f"{index.prefix}.bin")
+    ends_in_eod = [_ends_in(eod_id, index, bin_file, i) for i in document_ids]
+    if all(end is not True for end in ends_in_eod):
+        return True
+    if all(end is not False for end in ends_in_eod):
+        return False
+    ends = [_ends_in(eod_id, index, bin_file, i) for i in range(index.num_documents)]
+    raise MixedEodError(
+        f"{index.prefix}: {ends.count(True):,} of {index.num_documents:,} documents end in EOD "
+        f"({eod_id}), expected all or none. Tokenise the shard again, or set append_eod = false "
+        f"to read it as it is."
+    )
+
+
+def _ends_in(eod_id: int, index: ShardIndex, bin_file: OpenFile, document_id: int) -> bool | None:
+    """Whether the last token of a document is EOD; None for a document without tokens."""
+    end = index.document_start(document_id + 1)
+    if end == index.document_start(document_id):
+        return None
+    token_bytes = index.dtype.itemsize
+    token = bin_file.read(token_bytes, at=(end - 1) * token_bytes)
+    return int(np.frombuffer(token, index.dtype)[0]) == eod_id
+
+
+def _identity(entries: Sequence[ShardEntry], settings: str) -> str:
+    parts: list[object] = [_FORMAT, settings]
+    for entry in entries:
+        idx, bin_ = Path(f"{entry.prefix}.idx").stat(), Path(f"{entry.prefix}.bin").stat()
+        parts.append([str(entry.prefix.absolute()), entry.weight, entry.corpus])
+        parts.append([idx.st_size, idx.st_mtime_ns, bin_.st_size, bin_.st_mtime_ns])
+    return _digest(json.dumps(parts).encode()).hex()
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()

@@ -1,0 +1,230 @@
+"""File lists: text files that name shards, their weights and their corpora.
+
+    # weight  prefix          corpus
+    0.7       web/part_00     web
+    0.3       "my books/all"  books
+
+A line is ``PREFIX``, ``WEIGHT PREFIX`` or ``WEIGHT PREFIX CORPUS``. Paths are absolute or
+relative to the list. Where the corpus is missing, the file name of the prefix is the corpus.
+A folder in place of a prefix stands for every shard below it. Lists without any weight, and
+folders, weigh shards by their tokens.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blendtitan.config import check_weight
+from blendtitan.errors import ConfigError, FileListError
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.writer import write_atomically
+
+_WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """One shard of a file list."""
+
+    prefix: Path
+    """Path without ``.bin``/``.idx``."""
+
+    weight: float
+    """Relative number of samples drawn from this shard. A corpus weighs what its shards weigh."""
+
+    corpus: str
+    """Name of the corpus that the shard belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    where: str
+    weight: float | None
+    path: Path
+    corpus: str | None
+
+
+def read_file_list(path: Path) -> tuple[ShardEntry, ...]:
+    """Shards named by a file list, or found in a folder, in reading order.
+
+    Raises:
+        FileListError: The list is missing or empty, or a line cannot be used.
+        ShardError: A shard that is weighted by its tokens cannot be opened.
+    """
+    lines = [_Line(str(path), None, path, None)] if path.is_dir() else list(_lines(path))
+    if not lines:
+        raise FileListError(f"{path}: no shard is named in it, expected at least one line")
+    _check_weights_agree(lines)
+    _check_names_differ(lines, path)
+    entries = tuple(entry for line in lines for entry in _entries(line))
+    _check_unique(entries, path)
+    return entries
+
+
+def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = "") -> None:
+    """Write a file list that ``read_file_list`` reads back to the same entries.
+
+    Weights are written exactly; prefixes below the list's folder are written relative to it.
+
+    Args:
+        path: Replaced in one step if it exists.
+        entries: Shards in reading order.
+        header: Text written above the shards, as comments.
+    """
+    folder = path.resolve().parent
+    lines = [f"# {line}".rstrip() for line in header.splitlines()]
+    for entry in entries:
+        prefix = entry.prefix.resolve()
+        shown = prefix.relative_to(folder) if prefix.is_relative_to(folder) else prefix
+        lines.append(f"{entry.weight!r} {_quoted(str(shown))} {_quoted(entry.corpus)}")
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """Prefixes of all shards below ``folder``, sorted by path. Symbolic links are followed once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        # A link to a folder above would be walked for ever.
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found.extend(Path(root, name[:-4]) for name in files if name.endswith(".idx"))
+    return sorted(found)
+
+
+def corpus_in_folder(prefix: Path, folder: Path) -> str:
+    """Corpus of a shard found in ``folder``: its first-level subfolder, else the folder itself."""
+    parts = prefix.relative_to(folder).parts
+    return parts[0] if len(parts) > 1 else folder.resolve().name
+
+
+def _lines(path: Path) -> Iterator[_Line]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileListError(f"{path}: there is no such file. {_nearest(path)}".rstrip()) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileListError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = _words(line, where=f"{path}:{number}")
+        if words:
+            yield _line(words, folder=path.parent, where=f"{path}:{number}")
+
+
+def _words(line: str, *, where: str) -> list[str]:
+    words: list[str] = []
+    at = 0
+    while match := _WORD.search(line, at):
+        if match.start(3) >= 0 and match[3].startswith("#"):
+            break
+        if match.start(3) >= 0 and match[3][0] in "\"'":
+            raise FileListError(f"{where}: found {match[3]!r}, expected a closing quote")
+        words.append(next(group for group in match.groups() if group is not None))
+        at = match.end()
+    return words
+
+
+def _line(words: list[str], *, folder: Path, where: str) -> _Line:
+    if len(words) > 3:
+        raise FileListError(
+            f"{where}: found {len(words)} words, expected PREFIX, WEIGHT PREFIX or "
+            f"WEIGHT PREFIX CORPUS. Quote a path that contains spaces."
+        )
+    if len(words) == 1:
+        return _Line(where, None, folder / words[0], None)
+    try:
+        weight = float(words[0])
+    except ValueError:
+        raise FileListError(
+            f"{where}: weight is {words[0]!r}, expected a number. "
+            f"Quote a path that contains spaces."
+        ) from None
+    try:
+        check_weight(weight, where=where)
+    except ConfigError as error:
+        raise FileListError(str(error)) from None
+    corpus = words[2] if len(words) == 3 else None
+    if corpus == "":
+        raise FileListError(f"{where}: the corpus is empty, expected a name")
+    return _Line(where, weight, folder / words[1], corpus)
+
+
+def _entries(line: _Line) -> list[ShardEntry]:
+    if not line.path.is_dir() or Path(f"{line.path}.idx").exists():
+        weight = _tokens(line.path) if line.weight is None else line.weight
+        return [ShardEntry(line.path, weight, line.corpus or line.path.name)]
+    prefixes = find_shards(line.path)
+    if not prefixes:
+        raise FileListError(
+            f"{line.where}: the folder {line.path} holds no .idx file, expected at least one shard"
+        )
+    tokens = [_tokens(prefix) for prefix in prefixes]
+    scale = 1.0 if line.weight is None else line.weight / sum(tokens)
+    return [
+        ShardEntry(prefix, count * scale, line.corpus or corpus_in_folder(prefix, line.path))
+        for prefix, count in zip(prefixes, tokens, strict=True)
+    ]
+
+
+def _tokens(prefix: Path) -> float:
+    with ShardIndex.open(prefix) as index:
+        return float(index.num_tokens)
+
+
+def _check_weights_agree(lines: list[_Line]) -> None:
+    with_weight = next((line for line in lines if line.weight is not None), None)
+    without = next((line for line in lines if line.weight is None), None)
+    if with_weight and without:
+        raise FileListError(
+            f"{without.where}: the line has no weight, but {with_weight.where} has one. "
+            f"Give every line a weight, or none (then shards are weighted by their tokens)."
+        )
+
+
+def _check_names_differ(lines: list[_Line], path: Path) -> None:
+    named_by_file: dict[str, Path] = {}
+    for line in lines:
+        if line.corpus is None and not line.path.is_dir():
+            first = named_by_file.setdefault(line.path.name, line.path)
+            if first.parent != line.path.parent:
+                raise FileListError(
+                    f"{path}: {first} and {line.path} would both be the corpus "
+                    f"{line.path.name!r}. Name the corpus of each in a third column."
+                )
+
+
+def _check_unique(entries: tuple[ShardEntry, ...], path: Path) -> None:
+    files: set[str] = set()
+    for entry in entries:
+        file = os.path.realpath(f"{entry.prefix}.bin")
+        if file in files:
+            raise FileListError(
+                f"{path}: {entry.prefix} is named twice, so its samples would be seen twice. "
+                f"Keep one line, with the sum of the weights."
+            )
+        files.add(file)
+
+
+def _nearest(path: Path) -> str:
+    try:
+        names = [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"Did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _quoted(word: str) -> str:
+    if word and not re.search(r"[\s\"'#]", word):
+        return word
+    if '"' not in word:
+        return f'"{word}"'
+    if "'" not in word:
+        return f"'{word}'"
+    raise FileListError(f"{word}: a name with both kinds of quotes cannot be written to a list")

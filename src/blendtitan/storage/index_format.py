@@ -1,0 +1,145 @@
+"""The layout of an ``.idx`` file: constants, dtype codes, encoding and decoding.
+
+    offset  size  field
+    0       9     magic, ``MMIDIDX`` and two zero bytes
+    9       8     version, uint64 = 1
+    17      1     dtype code of the tokens
+    18      8     number of sequences S, uint64
+    26      8     number of documents + 1, uint64 = D + 1
+    34      4 S   sequence lengths in tokens, int32
+    ...     8 S   byte offset of each sequence in the ``.bin``, int64
+    ...     8 D+8 document index: first sequence of each document, then S, int64
+
+Everything is little endian. Source: Megatron-LM,
+``megatron/core/datasets/indexed_dataset.py``.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.errors import CorruptShardError
+
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+HEADER = struct.Struct("<9sQBQQ")
+
+DTYPE_CODES: dict[int, np.dtype[Any]] = {
+    1: np.dtype("<u1"),
+    2: np.dtype("<i1"),
+    3: np.dtype("<i2"),
+    4: np.dtype("<i4"),
+    5: np.dtype("<i8"),
+    6: np.dtype("<f8"),
+    7: np.dtype("<f4"),
+    8: np.dtype("<u2"),
+}
+CODE_OF_DTYPE = {dtype: code for code, dtype in DTYPE_CODES.items()}
+
+# Offsets are written this many at a time, so that memory does not grow with the shard.
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class IndexHeader:
+    """The fixed fields of an ``.idx`` file and where its three arrays start, in bytes."""
+
+    dtype: np.dtype[Any]
+    num_sequences: int
+    num_documents: int
+
+    @property
+    def pointers_at(self) -> int:
+        """Byte offset of the sequence pointers."""
+        return HEADER.size + 4 * self.num_sequences
+
+    @property
+    def documents_at(self) -> int:
+        """Byte offset of the document index."""
+        return self.pointers_at + 8 * self.num_sequences
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of a complete ``.idx`` file with this header."""
+        return self.documents_at + 8 * (self.num_documents + 1)
+
+
+def decode_header(header: bytes, *, file_bytes: int, path: Path) -> IndexHeader:
+    """Decode and check the first 34 bytes of an ``.idx`` file.
+
+    Args:
+        header: The first bytes of the file, ``HEADER.size`` of them unless it is shorter.
+        file_bytes: Size of the whole file.
+        path: Named in errors.
+
+    Raises:
+        CorruptShardError: A field has a value that the format does not allow, or the file is
+            not as long as its header says.
+    """
+    if len(header) < HEADER.size:
+        raise CorruptShardError(
+            f"{path}: found {file_bytes} bytes, expected a header of {HEADER.size}. "
+            f"The copy is incomplete: copy the file again, or tokenise the shard again."
+        )
+    magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
+    if magic != MAGIC:
+        raise CorruptShardError(
+            f"{path}: starts with {magic!r}, expected {MAGIC!r}. "
+            f"This is not a Megatron .idx file; name the prefix of a .bin/.idx pair."
+        )
+    if version != VERSION:
+        raise CorruptShardError(
+            f"{path}: format version is {version}, expected {VERSION}. Tokenise the shard again."
+        )
+    dtype = DTYPE_CODES.get(code)
+    if dtype is None or dtype.kind not in "iu":
+        found = "unknown" if dtype is None else dtype.name
+        raise CorruptShardError(
+            f"{path}: dtype code is {code} ({found}), expected an integer type: "
+            f"{', '.join(f'{c} {d.name}' for c, d in DTYPE_CODES.items() if d.kind in 'iu')}. "
+            f"Tokenise the shard again."
+        )
+    if num_documents_1 < 1:
+        raise CorruptShardError(
+            f"{path}: the document index has 0 entries, expected at least 1. "
+            f"Tokenise the shard again."
+        )
+    decoded = IndexHeader(dtype, num_sequences, num_documents_1 - 1)
+    if file_bytes != decoded.file_bytes:
+        raise CorruptShardError(
+            f"{path}: found {file_bytes:,} bytes, expected {decoded.file_bytes:,} "
+            f"({num_sequences:,} sequences, {decoded.num_documents:,} documents, from its "
+            f"header). The copy is incomplete: copy both files again, or tokenise again."
+        )
+    return decoded
+
+
+def encode_index(
+    sequence_lens: NDArray[np.int32],
+    document_index: NDArray[np.int64],
+    *,
+    dtype: np.dtype[Any],
+) -> Iterator[bytes]:
+    """Yield the bytes of an ``.idx`` file, in blocks.
+
+    Args:
+        sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
+        document_index: First sequence of each document, then ``num_sequences``. Shape
+            ``(num_documents + 1,)``.
+        dtype: Token type in the ``.bin``.
+    """
+    code = CODE_OF_DTYPE[dtype.newbyteorder("<")]
+    yield HEADER.pack(MAGIC, VERSION, code, len(sequence_lens), len(document_index))
+    yield sequence_lens.astype("<i4", copy=False).tobytes()
+    block_start = 0
+    for at in range(0, len(sequence_lens), _BLOCK):
+        lens_bytes = sequence_lens[at : at + _BLOCK].astype(np.int64) * dtype.itemsize
+        ends = block_start + np.cumsum(lens_bytes)
+        yield (ends - lens_bytes).astype("<i8", copy=False).tobytes()
+        block_start = int(ends[-1])
+    yield document_index.astype("<i8", copy=False).tobytes()

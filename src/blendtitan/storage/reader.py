@@ -1,0 +1,292 @@
+"""Reading shards with positioned reads: no memory maps, a bounded number of open files."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
+
+
+class OpenFile:
+    """A file opened for reading. It is closed when the last reference to it goes."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """Open ``path``.
+
+        Raises:
+            MissingShardError: It cannot be opened.
+        """
+        try:
+            return cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            raise MissingShardError(
+                f"{path}: cannot be opened ({error.strerror}). {_advice(Path(path))}"
+            ) from error
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+    @property
+    def num_bytes(self) -> int:
+        """Present size of the file."""
+        return os.fstat(self.fd).st_size
+
+    def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:
+        """Fill ``buffer``, which is contiguous, with the bytes from byte offset ``at`` on.
+
+        Raises:
+            CorruptShardError: The file ends before that.
+        """
+        found = os.preadv(self.fd, [buffer.data], at)
+        if found == buffer.nbytes:
+            return
+        # A positioned read may return less than asked for, on a network or after a signal.
+        rest = buffer.data.cast("B")
+        while found < len(rest):
+            more = os.preadv(self.fd, [rest[found:]], at + found)
+            if more == 0:
+                raise CorruptShardError(
+                    f"{self.path}: ends at byte {at + found:,}, expected at least "
+                    f"{at + len(rest):,}. The file was truncated or replaced: copy it again."
+                )
+            found += more
+
+    def read(self, num_bytes: int, *, at: int) -> bytes:
+        """Exactly ``num_bytes`` bytes from byte offset ``at`` on; errors as ``read_into``."""
+        data = os.pread(self.fd, num_bytes, at)
+        if len(data) == num_bytes:
+            return data
+        buffer = np.empty(num_bytes, dtype=np.uint8)
+        self.read_into(buffer, at=at)
+        return buffer.tobytes()
+
+
+class OpenFiles:
+    """The most recently used files, at most ``max_open`` of them. Safe to share by threads.
+
+    A file that is pushed out while a thread still reads it stays open until that read ends.
+    """
+
+    def __init__(self, max_open: int) -> None:
+        self._max_open = max_open
+        self._files: dict[str, OpenFile] = {}
+        self._lock = threading.Lock()
+
+    def open(self, path: str, expected_bytes: Callable[[], int]) -> OpenFile:
+        """The open file of ``path``, opened now if need be.
+
+        Raises:
+            MissingShardError: It cannot be opened.
+            CorruptShardError: Opened now, its size is not ``expected_bytes()``.
+        """
+        with self._lock:
+            file = self._files.pop(path, None)
+            if file is None:
+                file = OpenFile.open(path)
+                check_size(file, expected_bytes())
+                if len(self._files) >= self._max_open:
+                    self._files.pop(next(iter(self._files)))
+            self._files[path] = file
+            return file
+
+
+@dataclass(slots=True)
+class ShardIndex:
+    """An opened ``.idx`` file, checked against its ``.bin``; entries are read when asked for."""
+
+    prefix: Path
+    header: IndexHeader
+    num_tokens: int
+    file: OpenFile
+
+    @classmethod
+    def open(cls, prefix: Path) -> Self:
+        """Open and check the ``.idx`` of a shard, and the size of its ``.bin``.
+
+        Raises:
+            MissingShardError: One of the two files is absent or cannot be read.
+            CorruptShardError: A field, the first and last entries, or the sizes contradict each
+                other, or the shard is empty.
+        """
+        file = OpenFile.open(f"{prefix}.idx")
+        num_bytes = file.num_bytes
+        first = file.read(min(HEADER.size, num_bytes), at=0)
+        header = decode_header(first, file_bytes=num_bytes, path=Path(file.path))
+        index = cls(prefix, header, 0, file)
+        index.num_tokens = index._checked_num_tokens()
+        return index
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents."""
+        return self.header.num_documents
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Token type in the ``.bin``."""
+        return self.header.dtype
+
+    def document_start(self, document_id: int) -> int:
+        """Offset in the shard, in tokens, of a document; of the end for ``num_documents``.
+
+        Raises:
+            CorruptShardError: The entry points outside the shard.
+        """
+        sequence_id = self._entry(self.header.documents_at, document_id)
+        if not 0 <= sequence_id <= self.header.num_sequences:
+            raise self._corrupt(
+                f"document {document_id} starts at sequence {sequence_id}",
+                f"0 to {self.header.num_sequences}",
+            )
+        if sequence_id == self.header.num_sequences:
+            return self.num_tokens
+        pointer = self._entry(self.header.pointers_at, sequence_id)
+        start, remainder = divmod(pointer, self.dtype.itemsize)
+        if remainder or not 0 <= start <= self.num_tokens:
+            raise self._corrupt(
+                f"sequence {sequence_id} starts at byte {pointer}",
+                f"a multiple of {self.dtype.itemsize} up to "
+                f"{self.num_tokens * self.dtype.itemsize}",
+            )
+        return start
+
+    def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
+        """Offsets in the shard of documents ``first`` to ``last``, in tokens.
+
+        Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
+        """
+        sequences = self._entries(self.header.documents_at, first, last + 1)
+        stop = min(int(sequences[-1]) + 1, self.header.num_sequences)
+        low = int(sequences[0])
+        if low < 0 or sequences[-1] > self.header.num_sequences or np.any(np.diff(sequences) < 0):
+            raise self._corrupt(
+                f"documents {first} to {last} start at sequences that go backwards",
+                f"growing numbers up to {self.header.num_sequences}",
+            )
+        pointers = self._entries(self.header.pointers_at, low, max(stop, low))
+        ends = np.append(pointers // self.dtype.itemsize, self.num_tokens)
+        starts = ends[np.minimum(sequences - low, len(ends) - 1)]
+        if np.any(np.diff(starts) < 0) or starts[0] < 0 or starts[-1] > self.num_tokens:
+            raise self._corrupt(
+                f"documents {first} to {last} start at offsets that go backwards",
+                f"growing offsets up to {self.num_tokens}",
+            )
+        return starts
+
+    def document_at(self, offset: int) -> int:
+        """The document that holds the token at ``offset``, found by bisection in the file."""
+        low, high = 0, self.num_documents
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.document_start(middle) <= offset:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _checked_num_tokens(self) -> int:
+        """Tokens by the size of the ``.bin``, checked against the ends of the ``.idx`` arrays."""
+        header, path = self.header, Path(self.file.path)
+        bin_path = Path(f"{self.prefix}.bin")
+        try:
+            bin_bytes = bin_path.stat().st_size
+        except OSError as error:
+            raise MissingShardError(
+                f"{bin_path}: cannot be read ({error.strerror}). {_advice(bin_path)}"
+            ) from error
+        if header.num_documents == 0 or header.num_sequences == 0 or bin_bytes == 0:
+            raise CorruptShardError(
+                f"{path}: the shard is empty ({header.num_documents} documents, "
+                f"{header.num_sequences} sequences, {bin_bytes} bytes in {bin_path.name}). "
+                f"Delete it, or its line in the file list."
+            )
+        last = header.num_sequences - 1
+        last_len = int.from_bytes(
+            self.file.read(4, at=HEADER.size + 4 * last), "little", signed=True
+        )
+        last_pointer = self._entry(header.pointers_at, last)
+        expected = last_pointer + last_len * header.dtype.itemsize
+        if bin_bytes != expected or last_len < 0:
+            raise CorruptShardError(
+                f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence "
+                f"of {path.name} has {last_len:,} tokens of {header.dtype.itemsize} bytes from "
+                f"byte {last_pointer:,} on). The copy is incomplete, or the files are not a pair: "
+                f"copy both again, or tokenise the shard again."
+            )
+        ends = (
+            self._entry(header.pointers_at, 0),
+            self._entry(header.documents_at, 0),
+            self._entry(header.documents_at, header.num_documents),
+        )
+        if ends != (0, 0, header.num_sequences):
+            raise CorruptShardError(
+                f"{path}: the first pointer and the ends of the document index are {ends}, "
+                f"expected {(0, 0, header.num_sequences)}. Copy both files again, or tokenise the "
+                f"shard again."
+            )
+        return bin_bytes // header.dtype.itemsize
+
+    def _entry(self, array_at: int, number: int) -> int:
+        return int.from_bytes(self.file.read(8, at=array_at + 8 * number), "little", signed=True)
+
+    def _entries(self, array_at: int, start: int, stop: int) -> NDArray[np.int64]:
+        data = self.file.read(8 * (stop - start), at=array_at + 8 * start)
+        return np.frombuffer(data, dtype="<i8").astype(np.int64, copy=False)
+
+    def _corrupt(self, found: str, expected: str) -> CorruptShardError:
+        return CorruptShardError(
+            f"{self.file.path}: {found}, expected {expected}. "
+            f"Copy both files again, or tokenise the shard again."
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        del self.file
+
+
+def check_size(file: OpenFile, expected_bytes: int) -> None:
+    """Check the present size of an open file.
+
+    Raises:
+        CorruptShardError: It is another.
+    """
+    if file.num_bytes != expected_bytes:
+        raise CorruptShardError(
+            f"{file.path}: found {file.num_bytes:,} bytes, expected {expected_bytes:,}. The file "
+            f"was truncated or replaced: copy both files again, or tokenise the shard again."
+        )
+
+
+def _advice(path: Path) -> str:
+    """What to do about a file that cannot be opened."""
+    stem, suffix = str(path)[:-4], path.suffix
+    if stem.endswith((".bin", ".idx")):
+        return f"Name the shard without {stem[-4:]}."
+    other = Path(f"{stem}{'.bin' if suffix == '.idx' else '.idx'}")
+    if path.exists():
+        return "Check the permissions of the file."
+    if other.exists():
+        return f"{other.name} is there, so the copy is incomplete: copy both files again."
+    return "Check the path in the file list; relative paths start at the list's folder."
