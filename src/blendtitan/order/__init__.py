@@ -1,0 +1,1 @@
+"""Integers to integers: which sample has a slot. Opens no file."""

@@ -1,0 +1,106 @@
+"""Keyed permutations of ``0 .. n - 1``, computed per element and never stored.
+
+A balanced Feistel network permutes the numbers of an even count of bits; numbers that fall
+outside ``0 .. n - 1`` are sent through it again (cycle walking) until they fall inside.
+All functions take arrays and work on each element with its own key, so that one call serves
+samples of many corpora and epochs.
+
+Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002); the mix is the
+finaliser of splitmix64 (Steele, Lea, Flood 2014).
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROUNDS = 6
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of splitmix64
+_ROUND_SALTS = np.array([_GOLDEN * (r + 1) & (1 << 64) - 1 for r in range(_ROUNDS)], np.uint64)
+_EPOCH_STEP = np.uint64(0xD1B54A32D192ED03)
+_SHIFT_SALT = np.uint64(0x8CB92BA72F3D8DD7)
+
+
+def stream_key(seed: int, split: str, corpus: str, place: int | None = None) -> int:
+    """Key of one row of documents: a 64-bit hash of what the order may depend on.
+
+    Args:
+        seed: Seed of the run.
+        split: Name of the split.
+        corpus: Name of the corpus.
+        place: Place of the shard within its corpus, for a shard with windows of its own.
+    """
+    row = "" if place is None else f"{place}"
+    # Lengths keep two different lists of parts from making the same text.
+    parts = "".join(f"{len(part.encode())}:{part}," for part in (f"{seed}", split, corpus, row))
+    digest = hashlib.blake2b(parts.encode(), digest_size=8, person=b"blendtitan-1")
+    return int.from_bytes(digest.digest(), "little")
+
+
+def epoch_keys(keys: NDArray[np.uint64], epochs: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Key of each epoch of each row. Shapes ``(n,)``."""
+    return mix64(keys ^ mix64((epochs.astype(np.uint64) + np.uint64(1)) * _EPOCH_STEP))
+
+
+def permute(
+    index: NDArray[np.int64], size: NDArray[np.int64], keys: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """Image of each ``index`` under the permutation of ``0 .. size - 1`` that its key chooses.
+
+    Args:
+        index: Numbers from 0 to ``size - 1``. Shape ``(n,)``.
+        size: Sizes, at least 1. Shape ``(n,)``.
+        keys: From ``epoch_keys``. Shape ``(n,)``.
+
+    Returns:
+        Shape ``(n,)``. For one key and size, different indices have different images.
+    """
+    result = index.astype(np.uint64)
+    limit = size.astype(np.uint64)
+    half_bits = _half_bits(limit)
+    walking = np.arange(len(result))
+    while len(walking):
+        moved = _feistel(result[walking], half_bits[walking], keys[walking])
+        result[walking] = moved
+        walking = walking[moved >= limit[walking]]
+    return result.astype(np.int64)
+
+
+def epoch_shifts(
+    keys: NDArray[np.uint64], epochs: NDArray[np.int64], remainders: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """How many tokens the windows of an epoch are shifted: 0 to ``remainder``, 0 in epoch 0.
+
+    Shapes ``(n,)``; ``keys`` are from ``epoch_keys``.
+    """
+    drawn = mix64(keys ^ _SHIFT_SALT) % (remainders.astype(np.uint64) + np.uint64(1))
+    return np.where(epochs > 0, drawn.astype(np.int64), 0)
+
+
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix of 64 bits in which every input bit reaches every output bit (splitmix64)."""
+    mixed = values ^ (values >> np.uint64(30))
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _half_bits(size: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Half of the smallest even number of bits, at least 2, that holds ``0 .. size - 1``."""
+    # frexp's exponent of m is the bit length of m, exact below 2^53.
+    bits = np.frexp((size - np.uint64(1)).astype(np.float64))[1]
+    return np.maximum((bits + 1) // 2, 1).astype(np.uint64)
+
+
+def _feistel(
+    values: NDArray[np.uint64], half_bits: NDArray[np.uint64], keys: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    # The high bits of the mix are its best: they are the ones that are fed down.
+    down = np.uint64(64) - half_bits
+    left, right = values >> half_bits, values & mask
+    for salt in _ROUND_SALTS:
+        left, right = right, left ^ (mix64(right + (keys ^ salt)) >> down)
+    return (left << half_bits) | right

@@ -1,0 +1,77 @@
+"""Segments: stretches of the global order with constant shares.
+
+A new segment counts its slots from 0 in a new tree, while the draws of each corpus go on from
+where they were. A change of weights in the middle of a run is a new segment.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.order.blend import BlendTrees
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The shares that hold from one slot of the global order on."""
+
+    first_slot: int
+    """Slot at which the segment begins; the first segment begins at 0."""
+
+    weights: Mapping[str, float]
+    """Weight of each corpus, above 0. A corpus that is not named is not drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlendOrder:
+    """Which corpus has a slot, and which of its draws that is, over all segments."""
+
+    corpora: tuple[str, ...]
+    """Names of all corpora of all segments, sorted; a corpus's number is its place here."""
+
+    first_slots: NDArray[np.int64]
+    """First slot of each segment. Shape ``(num_segments,)``."""
+
+    trees: BlendTrees
+    """One tree for each segment."""
+
+    corpus_of_leaf: NDArray[np.int64]
+    """Number of the corpus of each leaf. Shape ``(num_leaves,)``."""
+
+    draws_before_leaf: NDArray[np.int64]
+    """Draws of the leaf's corpus in all earlier segments. Shape ``(num_leaves,)``."""
+
+    @classmethod
+    def build(cls, segments: Sequence[Segment]) -> Self:
+        """Order of ``segments``, which begin at 0 and at growing slots after it."""
+        assert segments
+        assert segments[0].first_slot == 0
+        corpora = tuple(sorted({name for segment in segments for name in segment.weights}))
+        names = [sorted(segment.weights) for segment in segments]
+        trees = BlendTrees.build(
+            [[s.weights[name] for name in n] for s, n in zip(segments, names, strict=True)]
+        )
+        number = {name: i for i, name in enumerate(corpora)}
+        corpus_of_leaf = np.array([number[name] for n in names for name in n], np.int64)
+        first_slots = np.array([segment.first_slot for segment in segments], np.int64)
+        assert np.all(np.diff(first_slots) > 0)
+        draws = np.zeros(len(corpora), np.int64)
+        draws_before_leaf = np.zeros(len(corpus_of_leaf), np.int64)
+        leaf = 0
+        for i, n in enumerate(names):
+            own = slice(leaf, leaf + len(n))
+            draws_before_leaf[own] = draws[corpus_of_leaf[own]]
+            if i + 1 < len(segments):
+                slots = int(first_slots[i + 1] - first_slots[i])
+                draws[corpus_of_leaf[own]] += trees.draws_before(i, slots)[own]
+            leaf = own.stop
+        return cls(corpora, first_slots, trees, corpus_of_leaf, draws_before_leaf)
+
+    def draws(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """``(corpus, draw)`` of each slot of the global order, each of the shape of ``slots``."""
+        segment = np.searchsorted(self.first_slots, slots, side="right") - 1
+        leaf, draw = self.trees.leaves(segment, slots - self.first_slots[segment])
+        return self.corpus_of_leaf[leaf], draw + self.draws_before_leaf[leaf]
