@@ -1,0 +1,1 @@
+"""Order and storage together: the tokens of a slot."""

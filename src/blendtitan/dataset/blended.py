@@ -1,0 +1,237 @@
+"""From slots of the global order to samples."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.config import SPLITS, BlendConfig
+from blendtitan.dataset.rows import Rows
+from blendtitan.errors import BlendTitanError, ConfigError, VocabularyError
+from blendtitan.order.blend import BlendTrees
+from blendtitan.order.permutation import epoch_keys, epoch_shifts, mix64, permute
+from blendtitan.order.segments import BlendOrder, Segment
+from blendtitan.order.windows import window_starts
+
+IntArray = NDArray[np.int64]
+
+# Beyond it a double product no longer tells neighbouring slots apart surely enough.
+MAX_SLOT = 10**15
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample and where it came from."""
+
+    input_ids: IntArray
+    """Shape ``(L,)``."""
+
+    labels: IntArray
+    """The token after each input; -100 where the loss is masked. Shape ``(L,)``."""
+
+    corpus: str
+    """Name of the corpus."""
+
+    shard: str
+    """Path of the shard, without suffix, that holds the first token."""
+
+    draw: int
+    """Running number among the samples of the corpus."""
+
+    epoch: int
+    """Which pass over the row of documents that the window is cut from."""
+
+    window: int
+    """Number of the window in that row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the samples of some slots lie. Arrays have the shape ``(n,)``."""
+
+    slots: IntArray
+    corpora: IntArray
+    draws: IntArray
+    rows: IntArray
+    epochs: IntArray
+    windows: IntArray
+    starts: IntArray
+    """Offset of the window in its row, in tokens."""
+    shards: IntArray
+    """Shard that holds the first token."""
+    at_bytes: IntArray
+    """Where the whole window lies in that shard's ``.bin``; -1 if it is not in one stretch."""
+    sample_ids: NDArray[np.uint64]
+    """A number that tells samples apart, whatever other corpora there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowColumns:
+    """The windows of each row of a split. Shapes ``(R,)``."""
+
+    num_windows: IntArray
+    tokens_left_over: IntArray
+    keys: NDArray[np.uint64]
+
+
+class BlendedDataset:
+    """One split of a blend: an endless sequence of samples, in the global order.
+
+    Reading is safe from several threads at once.
+    """
+
+    def __init__(
+        self,
+        config: BlendConfig,
+        split: str,
+        segments: Sequence[Segment],
+        rows: Rows,
+        windows: WindowColumns,
+        shard_trees: BlendTrees,
+    ) -> None:
+        self.config = config
+        self.split = split
+        self.segments = tuple(segments)
+        self._order = BlendOrder.build(segments)
+        self._rows = rows
+        self._windows = windows
+        self._shard_trees = shard_trees
+
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Names of the corpora, sorted. A corpus's number is its place here."""
+        return self._order.corpora
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of one epoch of all corpora together."""
+        return int(self._windows.num_windows.sum())
+
+    @property
+    def token_dtype(self) -> np.dtype[Any]:
+        """Type of the tokens that ``read`` returns."""
+        return self._rows.dtype
+
+    def __getitem__(self, slot: int) -> Sample:
+        """The sample of a slot, any slot from 0 on."""
+        plan = self.plan(np.array([slot], np.int64))
+        tokens = self.read(plan, 0, 1)[0]
+        input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
+        if self.config.eod_mask_loss:
+            labels[input_ids == self.config.eod_token_id] = -100
+        return Sample(
+            input_ids=input_ids,
+            labels=labels,
+            corpus=self.corpora[int(plan.corpora[0])],
+            shard=self._rows.catalog.prefixes[int(plan.shards[0])],
+            draw=int(plan.draws[0]),
+            epoch=int(plan.epochs[0]),
+            window=int(plan.windows[0]),
+        )
+
+    def plan(self, slots: IntArray) -> Plan:
+        """Resolve slots to places on disk, without reading any file. Shape of ``slots``: ``(n,)``.
+
+        Raises:
+            ConfigError: A slot is below 0 or not below 10^15.
+        """
+        if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < MAX_SLOT:
+            raise ConfigError(f"slots {slots.min()} to {slots.max()}, expected 0 to 10^15 - 1")
+        corpora, draws = self._order.draws(slots)
+        rows, row_draws = self._shard_trees.leaves(corpora, draws)
+        epochs, index = np.divmod(row_draws, self._windows.num_windows[rows])
+        keys = epoch_keys(self._windows.keys[rows], epochs)
+        windows = index
+        if self.config.shuffle_sample_in_corpus:
+            windows = permute(index, self._windows.num_windows[rows], keys)
+        seq_len = self.config.seq_length
+        shifts = epoch_shifts(keys, epochs, self._windows.tokens_left_over[rows])
+        starts = window_starts(windows, shifts, seq_len=seq_len)
+        positions = self._rows.row_starts[rows] + starts
+        pieces = self._rows.pieces(positions)
+        return Plan(
+            slots=slots,
+            corpora=corpora,
+            draws=draws,
+            rows=rows,
+            epochs=epochs,
+            windows=windows,
+            starts=starts,
+            shards=self._rows.piece_shards[pieces],
+            at_bytes=self._rows.contiguous_bytes(pieces, positions, seq_len + 1),
+            sample_ids=mix64(keys + starts.astype(np.uint64)),
+        )
+
+    def read(self, plan: Plan, start: int, stop: int) -> NDArray[np.integer]:
+        """Tokens of samples ``start`` to ``stop`` of a plan. Shape ``(stop - start, L + 1)``.
+
+        Raises:
+            ShardError: A shard is missing, damaged, or holds a token outside the vocabulary. A
+                note on it names the slot, corpus, shard and offset.
+        """
+        tokens = np.empty((stop - start, self.config.seq_length + 1), self.token_dtype)
+        shards, at_bytes = plan.shards[start:stop].tolist(), plan.at_bytes[start:stop].tolist()
+        i = 0
+        try:
+            for i, (shard, at) in enumerate(zip(shards, at_bytes, strict=True)):
+                if at >= 0:
+                    self._rows.read_contiguous(shard, at, tokens[i])
+                else:
+                    self._rows.read(
+                        int(plan.rows[start + i]), int(plan.starts[start + i]), tokens[i]
+                    )
+        except (BlendTitanError, OSError) as error:
+            error.add_note(self._whereabouts(plan, start + i))
+            raise
+        self._check_vocabulary(plan, start, tokens)
+        return tokens
+
+    def _check_vocabulary(self, plan: Plan, start: int, tokens: NDArray[np.integer]) -> None:
+        limit = self.config.vocab_size
+        if limit is None or (tokens.max() < limit and tokens.min() >= 0):
+            return
+        sample, offset = np.argwhere((tokens < 0) | (tokens >= limit))[0]
+        at = start + int(sample)
+        row, in_row = int(plan.rows[at]), int(plan.starts[at]) + int(offset)
+        shard, document_id = self._rows.document_of(row, in_row)
+        error = VocabularyError(
+            f"{self._rows.catalog.prefixes[shard]}: document {document_id} holds the token id "
+            f"{tokens[sample, offset]}, expected ids from 0 to {limit - 1}. The shard was made "
+            f"with another tokenizer, or the model's vocabulary is too small."
+        )
+        error.add_note(self._whereabouts(plan, at))
+        raise error
+
+    def _whereabouts(self, plan: Plan, at: int) -> str:
+        prefix = self._rows.catalog.prefixes[int(plan.shards[at])]
+        return (
+            f"while reading slot {plan.slots[at]} of {self.split}: "
+            f"corpus {self.corpora[int(plan.corpora[at])]!r}, shard {prefix}, window "
+            f"{plan.windows[at]} of epoch {plan.epochs[at]}, offset {plan.starts[at]}"
+        )
+
+    def corpora_held(self) -> dict[str, dict[str, Any]]:
+        """What each corpus holds on disk: its shards, their weights, and tokens by split."""
+        catalog = self._rows.catalog
+        shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
+        for shard, name in enumerate(catalog.corpora):
+            shards_of[name].append(shard)
+        tokens = np.diff(catalog.token_cuts)
+        return {
+            name: {
+                "tokens": dict(zip(SPLITS, tokens[shards].sum(axis=0).tolist(), strict=True)),
+                "shards": len(shards),
+                "shards_digest": _digest(catalog.weights[shards], catalog.token_cuts[shards]),
+            }
+            for name, shards in shards_of.items()
+        }
+
+
+def _digest(*columns: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for column in columns:
+        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

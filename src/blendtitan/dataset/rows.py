@@ -1,0 +1,168 @@
+"""Rows: the documents of one split, laid end to end, and the reading of windows from them.
+
+A row is what windows are cut from: one shard, or all shards of a corpus. It consists of
+pieces, one per shard. The rows of a split are kept as columns, so that many slots are resolved
+in a few NumPy calls. A place in any row is its *position*: rows are numbered through, piece
+after piece.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.dataset.eod import document_at_with_eod, read_with_eod
+from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.reader import OpenFiles, ShardIndex
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one split. Columns of rows have the shape ``(R,)``, of pieces ``(P,)``."""
+
+    catalog: Catalog
+    files: OpenFiles
+    split: int
+    """Place of the split among train, valid, test."""
+
+    eod_id: int | None
+    """Token inserted after the documents of shards that lack it."""
+
+    row_starts: IntArray
+    """Position of the first token of each row."""
+
+    num_tokens: IntArray
+    """Tokens of each row, inserted EODs included."""
+
+    piece_starts: IntArray
+    """Position of the first token of each piece, growing; then the end of the last. ``(P + 1,)``"""
+
+    piece_shards: IntArray
+    """Number of the shard of each piece."""
+
+    piece_bytes: IntArray
+    """Byte offset in its ``.bin`` of each piece's first token."""
+
+    piece_token_bytes: IntArray
+    """Bytes of one token of each piece."""
+
+    dtype: np.dtype[Any]
+    """Token type of all shards; int64 where they differ."""
+
+    @classmethod
+    def build(
+        cls,
+        catalog: Catalog,
+        files: OpenFiles,
+        shards_of_row: Sequence[Sequence[int]],
+        *,
+        split: int,
+        eod_id: int | None,
+    ) -> Self:
+        """Lay out rows of the given shards. Every row has at least one token."""
+        shards = np.array([shard for row in shards_of_row for shard in row], np.int64)
+        cuts = catalog.token_cuts[shards]
+        documents = np.diff(catalog.document_cuts[shards])[:, split]
+        lens = np.diff(cuts)[:, split] + np.where(catalog.lacks_eod[shards], documents, 0)
+        piece_starts = np.concatenate([[0], np.cumsum(lens)])
+        first_piece = np.cumsum([0, *(len(row) for row in shards_of_row)])
+        row_starts = piece_starts[first_piece]
+        codes = set(catalog.dtype_codes[shards].tolist())
+        token_bytes = np.array([catalog.dtype(shard).itemsize for shard in shards], np.int64)
+        return cls(
+            catalog=catalog,
+            files=files,
+            split=split,
+            eod_id=eod_id,
+            row_starts=row_starts[:-1],
+            num_tokens=np.diff(row_starts),
+            piece_starts=piece_starts,
+            piece_shards=shards,
+            piece_bytes=cuts[:, split] * token_bytes,
+            piece_token_bytes=token_bytes,
+            dtype=catalog.dtype(int(shards[0])) if len(codes) == 1 else np.dtype(np.int64),
+        )
+
+    def pieces(self, positions: IntArray) -> IntArray:
+        """The piece that holds each position; pieces without tokens hold none."""
+        return np.searchsorted(self.piece_starts, positions, side="right") - 1
+
+    def contiguous_bytes(self, pieces: IntArray, positions: IntArray, count: int) -> IntArray:
+        """Byte offsets at which ``count`` tokens from each position lie in one stretch, else -1."""
+        shards = self.piece_shards[pieces]
+        whole = positions + count <= self.piece_starts[pieces + 1]
+        offsets = positions - self.piece_starts[pieces]
+        at = self.piece_bytes[pieces] + offsets * self.piece_token_bytes[pieces]
+        return np.where(whole & ~self.catalog.lacks_eod[shards], at, -1)
+
+    def read_contiguous(self, shard: int, at_bytes: int, out: NDArray[np.integer]) -> None:
+        """Fill ``out``, of any integer type, with tokens that lie in one stretch of a shard."""
+        dtype = self.catalog.dtype(shard)
+        file = self.files.open(
+            self.catalog.prefixes[shard] + ".bin",
+            lambda: int(self.catalog.token_cuts[shard, 3]) * dtype.itemsize,
+        )
+        if out.dtype == dtype:
+            file.read_into(out, at=at_bytes)
+            return
+        tokens = np.empty(len(out), dtype)
+        file.read_into(tokens, at=at_bytes)
+        out[:] = tokens
+
+    def read(self, row: int, start: int, out: NDArray[np.integer]) -> None:
+        """Fill ``out`` with the tokens of a row from ``start`` on, wrapping around at its end."""
+        filled = 0
+        for piece, offset, count in self._stretches(row, start, len(out)):
+            part = out[filled : filled + count]
+            shard = int(self.piece_shards[piece])
+            if self.catalog.lacks_eod[shard]:
+                self._read_with_eod(shard, offset, part)
+            else:
+                at = int(self.piece_bytes[piece] + offset * self.piece_token_bytes[piece])
+                self.read_contiguous(shard, at, part)
+            filled += count
+
+    def document_of(self, row: int, start: int) -> tuple[int, int]:
+        """``(shard, document_id)`` of the token at ``start`` of a row."""
+        piece, offset, _ = next(self._stretches(row, start, 1))
+        shard = int(self.piece_shards[piece])
+        index = self._index(shard)
+        first = int(self.catalog.document_cuts[shard, self.split])
+        if self.catalog.lacks_eod[shard]:
+            return shard, document_at_with_eod(index, first, offset)
+        return shard, index.document_at(int(self.catalog.token_cuts[shard, self.split]) + offset)
+
+    def _stretches(self, row: int, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """``(piece, offset in it, tokens)`` of the parts of a window, in order."""
+        size, row_start = int(self.num_tokens[row]), int(self.row_starts[row])
+        while count:
+            position = row_start + start % size
+            piece = int(self.pieces(np.array([position]))[0])
+            offset = position - int(self.piece_starts[piece])
+            take = min(count, int(self.piece_starts[piece + 1]) - position)
+            yield piece, offset, take
+            start += take
+            count -= take
+
+    def _read_with_eod(self, shard: int, offset: int, out: NDArray[np.integer]) -> None:
+        assert self.eod_id is not None
+        dtype = self.catalog.dtype(shard)
+
+        def read_tokens(first: int, count: int) -> NDArray[np.integer]:
+            tokens = np.empty(count, dtype)
+            self.read_contiguous(shard, first * dtype.itemsize, tokens)
+            return tokens
+
+        cuts = self.catalog.document_cuts[shard]
+        documents = range(int(cuts[self.split]), int(cuts[self.split + 1]))
+        read_with_eod(self._index(shard), read_tokens, documents, offset, out, eod_id=self.eod_id)
+
+    def _index(self, shard: int) -> ShardIndex:
+        prefix, header = self.catalog.prefixes[shard], self.catalog.header(shard)
+        file = self.files.open(prefix + ".idx", lambda: header.file_bytes)
+        return ShardIndex(Path(prefix), header, int(self.catalog.token_cuts[shard, 3]), file)

@@ -1,0 +1,245 @@
+"""The loader: slots of the global order to batches of tensors, and the state of a run.
+
+Shapes: B = micro batch, L = sequence length.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from blendtitan.dataset.blended import BlendedDataset, Plan
+from blendtitan.errors import ConfigError, EmptySplitError
+from blendtitan.order.cursor import consumed_by_steps, rank_slots
+from blendtitan.state import decode_state, encode_state
+
+IGNORE_INDEX = -100
+"""Label that PyTorch's cross entropy leaves out."""
+
+# Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
+_BLOCK_SLOTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro batch of one rank."""
+
+    input_ids: torch.Tensor
+    """int64, shape ``(B, L)``."""
+
+    labels: torch.Tensor
+    """The token after each input, -100 where the loss is masked. int64, shape ``(B, L)``."""
+
+    corpus_ids: torch.Tensor
+    """Number of each row's corpus in ``dataset.corpora``. int64, shape ``(B,)``."""
+
+    positions: torch.Tensor | None
+    """Place of each token in its document, or in the window where documents are not told
+    apart. int64, shape ``(B, L)``."""
+
+    attention_mask: torch.Tensor | None
+    """True where a token may attend to another: not later, same document. bool, shape
+    ``(B, 1, L, L)``."""
+
+
+class DataLoader:
+    """Batches of one data-parallel rank, read ahead by threads, delivered in order.
+
+    Iterating goes on from ``consumed_samples`` and never ends; with ``num_samples`` it begins at
+    slot 0 each time and ends after that many samples of all ranks together, rounded up to whole
+    micro batches on every rank.
+
+    Args:
+        dataset: A split of ``build_datasets``.
+        micro_batch_size: B. None: the configuration's.
+        dp_rank: Which data-parallel rank this is.
+        dp_world_size: Number of data-parallel ranks.
+        num_workers: Reading threads; 0 reads in the calling thread. None: the configuration's.
+        prefetch: Batches read ahead.
+        num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
+        positions: Whether batches have positions. None: if documents are told apart.
+        attention_mask: Whether batches have a mask. None: if documents are told apart.
+
+    Raises:
+        EmptySplitError: ``dataset`` is None.
+        ConfigError: A number is out of range, or no micro batch size is given.
+    """
+
+    def __init__(
+        self,
+        dataset: BlendedDataset | None,
+        micro_batch_size: int | None = None,
+        *,
+        dp_rank: int = 0,
+        dp_world_size: int = 1,
+        num_workers: int | None = None,
+        prefetch: int = 2,
+        num_samples: int | None = None,
+        positions: bool | None = None,
+        attention_mask: bool | None = None,
+    ) -> None:
+        if dataset is None:
+            raise EmptySplitError(
+                "the split to load is empty: no shard has enough documents for its part of "
+                "`split`. Give it a larger part, or do not use it."
+            )
+        config = dataset.config
+        micro_batch = config.micro_batch_size if micro_batch_size is None else micro_batch_size
+        if micro_batch is None or micro_batch < 1:
+            raise ConfigError(f"micro_batch_size is {micro_batch}, expected at least 1")
+        if prefetch < 0 or (num_samples is not None and num_samples < 1):
+            raise ConfigError(
+                f"prefetch is {prefetch} and num_samples {num_samples}, expected at least 0 and 1"
+            )
+        self.dataset = dataset
+        self.consumed_samples = 0
+        """Samples that all ranks together were given since slot 0: the whole state."""
+        self._micro_batch = micro_batch
+        self._dp_rank = dp_rank
+        self._stride = micro_batch * dp_world_size
+        self._first_slot = rank_slots(
+            0, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
+        ).start
+        self._num_workers = config.num_workers if num_workers is None else num_workers
+        self._prefetch = prefetch
+        self._num_samples = num_samples
+        told_apart = config.provide_attention_mask
+        self._with_positions = told_apart if positions is None else positions
+        self._with_mask = told_apart if attention_mask is None else attention_mask
+        self._plans: dict[tuple[int, int], Plan] = {}
+        self._planning = threading.Lock()
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._num_samples is not None:
+            self.consumed_samples = 0
+        if self._num_workers == 0:
+            return self._read_in_place()
+        return self._read_ahead()
+
+    def state_dict(self) -> dict[str, str]:
+        """The state after the batches delivered so far: the same on every rank, no tensors."""
+        return encode_state(self.dataset, self.consumed_samples)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the state was taken; an iterator in use goes on from there as well.
+
+        Raises:
+            ResumeError: Data or settings differ from those of the state.
+        """
+        self.consumed_samples = decode_state(state_dict, self.dataset)
+
+    def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
+        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end."""
+        self.consumed_samples = consumed_by_steps(step, global_batch_size)
+
+    def _read_in_place(self) -> Iterator[Batch]:
+        while not self._is_past_end(self.consumed_samples):
+            batch = self._batch_at(self.consumed_samples)
+            self.consumed_samples += self._stride
+            yield batch
+
+    def _read_ahead(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(self._num_workers, "blendtitan-read") as pool:
+            ahead: deque[tuple[int, Callable[[], Batch]]] = deque()
+            while not self._is_past_end(self.consumed_samples):
+                if ahead and ahead[0][0] != self.consumed_samples:
+                    ahead.clear()  # The loader was moved.
+                start = ahead[-1][0] + self._stride if ahead else self.consumed_samples
+                while len(ahead) <= self._prefetch and not self._is_past_end(start):
+                    ahead.append((start, pool.submit(self._batch_at, start).result))
+                    start += self._stride
+                _, read_batch = ahead.popleft()
+                batch = read_batch()
+                self.consumed_samples += self._stride
+                yield batch
+
+    def _is_past_end(self, consumed_samples: int) -> bool:
+        return self._num_samples is not None and consumed_samples >= self._num_samples
+
+    def _batch_at(self, consumed_samples: int) -> Batch:
+        plan, start = self._planned(consumed_samples)
+        stop = start + self._micro_batch
+        tokens = self.dataset.read(plan, start, stop)
+        shape = (self._micro_batch, tokens.shape[1] - 1)
+        input_ids, labels = _empty(shape), _empty(shape)
+        np.copyto(input_ids.numpy(), tokens[:, :-1])
+        np.copyto(labels.numpy(), tokens[:, 1:])
+        config = self.dataset.config
+        if config.eod_mask_loss:
+            labels.numpy()[tokens[:, :-1] == config.eod_token_id] = IGNORE_INDEX
+        positions = mask = None
+        if self._with_positions or self._with_mask:
+            eod_id = config.eod_token_id if config.provide_attention_mask else None
+            starts = document_starts(tokens[:, :-1], eod_id=eod_id)
+            positions = _pinned(positions_of(starts)) if self._with_positions else None
+            mask = _pinned(attention_mask_of(starts)) if self._with_mask else None
+        return Batch(
+            input_ids=input_ids,
+            labels=labels,
+            corpus_ids=torch.from_numpy(plan.corpora[start:stop].copy()),
+            positions=positions,
+            attention_mask=mask,
+        )
+
+    def _planned(self, consumed_samples: int) -> tuple[Plan, int]:
+        """A plan that has this rank's next slots, and where they begin in it."""
+        micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
+        step, phase = divmod(consumed_samples, self._stride)
+        block, place = divmod(step, micro_batches)
+        with self._planning:
+            plan = self._plans.get((block, phase))
+            if plan is None:
+                first = phase + block * micro_batches * self._stride + self._first_slot
+                steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self._stride
+                slots = first + steps + np.arange(self._micro_batch)
+                plan = self.dataset.plan(slots.ravel())
+                # The block before is still being read while this one begins.
+                while len(self._plans) > 1:
+                    self._plans.pop(next(iter(self._plans)))
+                self._plans[block, phase] = plan
+        return plan, place * self._micro_batch
+
+
+def document_starts(input_ids: NDArray[np.integer], *, eod_id: int | None) -> NDArray[np.int64]:
+    """For each place of each window, the place at which its document starts.
+
+    Args:
+        input_ids: Shape ``(B, L)``.
+        eod_id: Token that ends a document; None: each window is taken as one document.
+
+    Returns:
+        Shape ``(B, L)``. A document that began before the window starts at 0.
+    """
+    starts = np.zeros(input_ids.shape, np.int64)
+    if eod_id is not None:
+        rows, places = np.nonzero(input_ids[:, :-1] == eod_id)
+        starts[rows, places + 1] = places + 1
+        np.maximum.accumulate(starts, axis=1, out=starts)
+    return starts
+
+
+def positions_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Place of each token in its document. Shapes ``(B, L)``."""
+    return np.arange(starts.shape[1]) - starts
+
+
+def attention_mask_of(starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True where a token may attend to another: not later, same document. ``(B, 1, L, L)``."""
+    same_document = starts[:, :, None] == starts[:, None, :]
+    return np.tril(same_document)[:, None]
+
+
+def _empty(shape: tuple[int, int]) -> torch.Tensor:
+    # Pinned memory lets the copy to an accelerator overlap with its work.
+    return torch.empty(shape, dtype=torch.int64, pin_memory=torch.cuda.is_available())
+
+
+def _pinned(array: NDArray[Any]) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor
