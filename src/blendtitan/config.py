@@ -67,14 +67,14 @@ class BlendConfig:
     """Token ids are checked to be below this. None: not checked."""
 
     def __post_init__(self) -> None:
-        _check_at_least("seq_length", self.seq_length, 1)
-        _check_at_least("num_workers", self.num_workers, 0)
-        _check_at_least("max_open_shards", self.max_open_shards, 1)
+        check_at_least("seq_length", self.seq_length, 1)
+        check_at_least("num_workers", self.num_workers, 0)
+        check_at_least("max_open_shards", self.max_open_shards, 1)
         if self.micro_batch_size is not None:
-            _check_at_least("micro_batch_size", self.micro_batch_size, 1)
+            check_at_least("micro_batch_size", self.micro_batch_size, 1)
         if self.vocab_size is not None:
-            _check_at_least("vocab_size", self.vocab_size, 1)
-        _check_at_least("seed", self.seed, 0)
+            check_at_least("vocab_size", self.vocab_size, 1)
+        check_at_least("seed", self.seed, 0)
         if self.dataloader_type not in DATALOADER_TYPES:
             raise ConfigError(
                 f"dataloader_type is {self.dataloader_type!r}, expected one of "
@@ -96,7 +96,7 @@ class BlendConfig:
                     f"to the token that ends a document, or {needing[0]} = false."
                 )
             return
-        _check_at_least("eod_token_id", self.eod_token_id, 0)
+        check_at_least("eod_token_id", self.eod_token_id, 0)
         if self.vocab_size is not None and self.eod_token_id >= self.vocab_size:
             raise ConfigError(
                 f"eod_token_id is {self.eod_token_id}, expected an id below the vocabulary size "
@@ -140,7 +140,12 @@ def check_weight(weight: float, *, where: str) -> None:
         )
 
 
-def _check_at_least(name: str, value: int, least: int) -> None:
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Check that a setting is a whole number of at least ``least``.
+
+    Raises:
+        ConfigError: It is not.
+    """
     # bool is an int in Python, but never a count.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {least}")

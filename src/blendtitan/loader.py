@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from blendtitan.config import check_at_least
 from blendtitan.dataset.blended import BlendedDataset, Plan
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
@@ -91,12 +92,14 @@ class DataLoader:
             )
         config = dataset.config
         micro_batch = config.micro_batch_size if micro_batch_size is None else micro_batch_size
-        if micro_batch is None or micro_batch < 1:
-            raise ConfigError(f"micro_batch_size is {micro_batch}, expected at least 1")
-        if prefetch < 0 or (num_samples is not None and num_samples < 1):
-            raise ConfigError(
-                f"prefetch is {prefetch} and num_samples {num_samples}, expected at least 0 and 1"
-            )
+        workers = config.num_workers if num_workers is None else num_workers
+        if micro_batch is None:
+            raise ConfigError("micro_batch_size is missing, expected a number of samples")
+        check_at_least("micro_batch_size", micro_batch, 1)
+        check_at_least("num_workers", workers, 0)
+        check_at_least("prefetch", prefetch, 0)
+        if num_samples is not None:
+            check_at_least("num_samples", num_samples, 1)
         self.dataset = dataset
         self.consumed_samples = 0
         """Samples that all ranks together were given since slot 0: the whole state."""
@@ -106,7 +109,7 @@ class DataLoader:
         self._first_slot = rank_slots(
             0, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
         ).start
-        self._num_workers = config.num_workers if num_workers is None else num_workers
+        self._num_workers = workers
         self._prefetch = prefetch
         self._num_samples = num_samples
         told_apart = config.provide_attention_mask

@@ -1,0 +1,68 @@
+"""Shards and blends small enough to check by hand."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from blendtitan import BlendConfig
+from blendtitan.storage.writer import ShardWriter
+
+# How long an example takes says nothing about whether it is right.
+settings.register_profile("blendtitan", deadline=None)
+settings.load_profile("blendtitan")
+
+EOD = 2
+
+WriteShard = Callable[..., Path]
+WriteBlend = Callable[..., BlendConfig]
+
+
+@pytest.fixture
+def write_shard(tmp_path: Path) -> WriteShard:
+    """``write_shard("web_0", [[5, 6, 2], [7, 2]])`` writes a shard and returns its prefix."""
+
+    def write(name: str, documents: Iterable[Sequence[int]], dtype: str = "<u2") -> Path:
+        prefix = tmp_path / name
+        with ShardWriter.create(prefix, dtype=np.dtype(dtype)) as writer:
+            for document in documents:
+                writer.add_document(np.array(document, np.int64))
+        return prefix
+
+    return write
+
+
+@pytest.fixture
+def write_blend(tmp_path: Path, write_shard: WriteShard) -> WriteBlend:
+    """``write_blend({"web": (0.7, [100, 50])}, seq_length=8)`` returns a configuration.
+
+    The corpus ``web`` has two shards, of 100 and 50 tokens, in documents of 1 to 9 tokens.
+    """
+
+    def write(corpora: dict[str, tuple[float, list[int]]], **settings: Any) -> BlendConfig:
+        lines = []
+        for name, (weight, sizes) in corpora.items():
+            for place, size in enumerate(sizes):
+                write_shard(f"{name}/{name}_{place}", numbered_documents(name, place, size))
+                lines.append(f"{weight / len(sizes)!r} {name}/{name}_{place} {name}")
+        path = tmp_path / f"{'_'.join(corpora)}.txt"
+        path.write_text("\n".join(lines))
+        return BlendConfig(**{"data_file_list": path, "eod_token_id": EOD, "seed": 7} | settings)
+
+    return write
+
+
+def numbered_documents(name: str, place: int, size: int) -> list[list[int]]:
+    """Documents of 1 to 9 tokens, the last of each EOD, whose tokens differ from shard to shard."""
+    rng = np.random.default_rng([*name.encode(), place])
+    tokens = 3 + np.arange(size) % 5000 + 5000 * (place % 10)
+    documents: list[list[int]] = []
+    start = 0
+    while start < size:
+        stop = min(start + int(rng.integers(1, 10)), size)
+        documents.append([*tokens[start : stop - 1].tolist(), EOD])
+        start = stop
+    return documents

@@ -1,0 +1,360 @@
+"""Datasets: any slot, in the order of the design, with the tokens that lie on disk."""
+
+from collections import defaultdict
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blendtitan import BlendConfig, BlendedDataset, build_datasets
+from blendtitan.errors import ConfigError, EmptySplitError, MixedEodError, VocabularyError
+from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
+
+FLAGS = pytest.mark.parametrize(
+    ("blend_in", "shuffle_in"), [(True, True), (True, False), (False, True), (False, False)]
+)
+CORPORA = {"web": (0.6, [300, 200]), "code": (0.3, [150]), "books": (0.1, [40, 90, 60])}
+
+GOLDEN_ORDER = [
+    ("web", "web_0", 0, 11),
+    ("code", "code_0", 0, 5),
+    ("web", "web_0", 0, 9),
+    ("code", "code_1", 0, 0),
+    ("web", "web_0", 0, 5),
+    ("web", "web_0", 0, 3),
+    ("code", "code_0", 0, 2),
+    ("web", "web_0", 0, 10),
+    ("code", "code_1", 0, 2),
+    ("web", "web_0", 0, 8),
+    ("web", "web_0", 0, 6),
+    ("code", "code_0", 0, 3),
+    ("web", "web_0", 50000000000, 11),
+]
+GOLDEN_TOKENS = [91, 2, 93, 94, 95, 2, 2, 98]
+
+
+def train(config: BlendConfig) -> BlendedDataset:
+    dataset = build_datasets(config).train
+    assert dataset is not None
+    return dataset
+
+
+def tokens_of(name: str, place: int, size: int) -> list[int]:
+    return [token for document in numbered_documents(name, place, size) for token in document]
+
+
+def test_the_interface_of_the_readme(write_blend: WriteBlend) -> None:
+    config = write_blend(CORPORA, seq_length=16)
+    sample = build_datasets(config).train[10**12]
+
+    assert sample.input_ids.shape == sample.labels.shape == (16,)
+    assert sample.input_ids.dtype == sample.labels.dtype == np.int64
+    assert sample.input_ids[1:].tolist() == sample.labels[:-1].tolist()
+    assert sample.corpus in CORPORA
+    assert Path(f"{sample.shard}.bin").exists()
+    assert min(sample.draw, sample.epoch, sample.window) >= 0
+
+
+@FLAGS
+def test_every_window_of_an_epoch_comes_exactly_once(
+    write_blend: WriteBlend, blend_in: bool, shuffle_in: bool
+) -> None:
+    """In every epoch of every row: none missing, none twice."""
+    config = write_blend(
+        CORPORA, seq_length=8, split="1",
+        blend_sample_in_corpus=blend_in, shuffle_sample_in_corpus=shuffle_in,
+    )  # fmt: skip
+    dataset = train(config)
+    plan = dataset.plan(np.arange(2000))
+    windows: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, epoch, window in zip(plan.rows, plan.epochs, plan.windows, strict=True):
+        windows[row, epoch].append(int(window))
+    for (row, epoch), seen in windows.items():
+        complete = (row, epoch + 1) in windows
+
+        assert len(set(seen)) == len(seen)
+        assert not complete or sorted(seen) == list(range(len(seen)))
+        if not shuffle_in:
+            assert seen == sorted(seen)
+    assert len(windows) > 10
+
+
+@FLAGS
+def test_a_window_holds_the_tokens_of_its_row(
+    write_blend: WriteBlend, blend_in: bool, shuffle_in: bool
+) -> None:
+    """Against rows put together by hand, also across shards and in shifted epochs."""
+    config = write_blend(
+        CORPORA, seq_length=8, split="1",
+        blend_sample_in_corpus=blend_in, shuffle_sample_in_corpus=shuffle_in,
+    )  # fmt: skip
+    dataset = train(config)
+    plan = dataset.plan(np.arange(600))
+    for slot in range(600):
+        sample = dataset[slot]
+        sizes = CORPORA[sample.corpus][1]
+        places = range(len(sizes))
+        if blend_in:
+            places = [int(sample.shard[-1])]
+        row = [token for i in places for token in tokens_of(sample.corpus, i, sizes[i])]
+        start = int(plan.starts[slot])
+        shift = start - 8 * sample.window
+
+        assert [*sample.input_ids, sample.labels[-1]] == row[start : start + 9]
+        assert 0 <= shift <= (len(row) - 1) % 8
+        assert sample.epoch > 0 or shift == 0
+
+
+@pytest.mark.parametrize("slot", [0, 999, 10**6, 10**12])
+def test_random_access_equals_sequential_access(write_blend: WriteBlend, slot: int) -> None:
+    dataset = train(write_blend(CORPORA, seq_length=8))
+    block = dataset.plan(np.arange(slot, slot + 100))
+    tokens = dataset.read(block, 0, 100)
+    for i in (99, 0, 57):
+        sample = dataset[slot + i]
+
+        assert tokens[i].tolist() == [*sample.input_ids, sample.labels[-1]]
+        assert sample.draw == block.draws[i]
+
+
+def order_within(dataset: BlendedDataset, corpus: str, count: int) -> list[tuple[int, int, int]]:
+    samples = (dataset[slot] for slot in range(10_000))
+    own = (s for s in samples if s.corpus == corpus)
+    return [(s.draw, s.epoch, s.window) for s in islice(own, count)]
+
+
+def test_adding_a_corpus_leaves_the_order_within_the_others(write_blend: WriteBlend) -> None:
+    few = train(write_blend({"web": (1.0, [300, 200]), "code": (1.0, [150])}, seq_length=8))
+    many = train(write_blend({"aaa": (1.0, [80]), "web": (1.0, [300, 200]), "code": (1.0, [150])},
+                             seq_length=8))  # fmt: skip
+    for corpus in ("web", "code"):
+        assert order_within(few, corpus, 100) == order_within(many, corpus, 100)
+
+
+def test_changing_shares_leaves_the_order_within_the_corpora(write_blend: WriteBlend) -> None:
+    one = train(write_blend({"web": (9.0, [300, 200]), "code": (1.0, [150])}, seq_length=8))
+    other = train(write_blend({"web": (1.0, [300, 200]), "code": (3.0, [150])}, seq_length=8))
+    for corpus in ("web", "code"):
+        assert order_within(one, corpus, 60) == order_within(other, corpus, 60)
+
+
+def test_moving_the_data_to_another_folder_changes_nothing(
+    write_blend: WriteBlend, tmp_path: Path
+) -> None:
+    config = write_blend(CORPORA, seq_length=8)
+    before = train(config).plan(np.arange(500)).sample_ids
+    moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}_moved"))
+    list_path = moved / Path(config.data_file_list).name
+    after = train(BlendConfig(data_file_list=list_path, seq_length=8, eod_token_id=EOD, seed=7))
+
+    assert before.tolist() == after.plan(np.arange(500)).sample_ids.tolist()
+
+
+def test_another_seed_gives_another_order(write_blend: WriteBlend) -> None:
+    one, other = (train(write_blend(CORPORA, seq_length=8, seed=seed)) for seed in (1, 2))
+
+    assert order_within(one, "web", 20) != order_within(other, "web", 20)
+
+
+def test_epochs_are_shuffled_differently(write_blend: WriteBlend) -> None:
+    dataset = train(write_blend({"web": (1.0, [300])}, seq_length=8, split="1"))
+    windows = dataset.plan(np.arange(3 * 37)).windows.reshape(3, 37).tolist()
+
+    assert windows[0] != windows[1] != windows[2] != windows[0]
+
+
+def test_golden_order(write_blend: WriteBlend) -> None:
+    """The order is a public interface: only a new order version may change these."""
+    dataset = train(write_blend({"web": (0.6, [100]), "code": (0.4, [60, 30])}, seq_length=8))
+    samples = [dataset[slot] for slot in [*range(12), 10**12]]
+
+    assert [(s.corpus, Path(s.shard).name, s.epoch, s.window) for s in samples] == GOLDEN_ORDER
+    assert samples[0].input_ids.tolist() == GOLDEN_TOKENS
+
+
+def test_splits_share_no_document(write_blend: WriteBlend) -> None:
+    datasets = build_datasets(write_blend({"web": (1.0, [900])}, seq_length=8, split="60,20,20"))
+    seen = []
+    for dataset in (datasets.train, datasets.valid, datasets.test):
+        assert dataset is not None
+        plan = dataset.plan(np.arange(dataset.num_windows))
+        tokens = dataset.read(plan, 0, dataset.num_windows)
+        seen.append(set(tokens.ravel().tolist()) - {EOD})
+    # Tokens are numbered through, so that each stands for its place.
+    for earlier, later in pairwise(seen):
+        assert max(earlier) < min(later)
+
+
+def test_a_split_that_nothing_is_given_to_is_none(write_blend: WriteBlend) -> None:
+    datasets = build_datasets(write_blend(CORPORA, seq_length=8, split="1"))
+
+    assert datasets.valid is None
+    assert datasets.test is None
+
+
+def test_a_corpus_without_validation_documents_is_left_out_and_named(
+    write_blend: WriteBlend, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_blend({"web": (1.0, [2000]), "tiny": (1.0, [20])}, seq_length=8)
+    valid = build_datasets(config).valid
+
+    assert valid is not None
+    assert valid.corpora == ("web",)
+    assert "no documents for valid, left out of it: tiny" in caplog.text
+
+
+def test_a_corpus_without_training_documents_is_an_error(write_blend: WriteBlend) -> None:
+    """Its share could not be met, and leaving it out would change the others' shares."""
+    config = write_blend({"web": (1.0, [900]), "tiny": (1.0, [6])}, seq_length=8, split="1,98,1")
+
+    with pytest.raises(EmptySplitError, match="corpus 'tiny' has no documents for training"):
+        build_datasets(config)
+
+
+def test_a_row_shorter_than_a_window_wraps_around_with_a_warning(
+    write_shard: WriteShard, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shard("web", [[10, 11, 2]])
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(BlendConfig(data_file_list=tmp_path / "list", seq_length=8, eod_token_id=2))
+
+    assert dataset[0].input_ids.tolist() == [10, 11, 2, 10, 11, 2, 10, 11]
+    assert dataset[0].labels.tolist() == [11, 2, 10, 11, 2, 10, 11, 2]
+    assert "only window wraps around" in caplog.text
+
+
+@given(
+    documents=st.lists(st.lists(st.integers(3, 99), max_size=12), min_size=1, max_size=40),
+    seq_len=st.integers(1, 30),
+    flag=st.booleans(),
+)
+@settings(max_examples=60)
+def test_eod_is_inserted_as_if_it_had_been_written(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[list[int]],
+    seq_len: int,
+    flag: bool,
+) -> None:
+    """Shards without EOD give the same samples as shards with it, in every split."""
+    from blendtitan.storage.writer import ShardWriter
+
+    if not any(documents):
+        return
+    folder = tmp_path_factory.mktemp("eod")
+    for name, eod in (("with", [EOD]), ("without", [])):
+        for part, docs in enumerate((documents, documents[::-1])):
+            prefix = folder / name / f"part_{part}"
+            with ShardWriter.create(prefix, dtype=np.dtype("<u2")) as writer:
+                for document in docs:
+                    writer.add_document(np.array(document + eod, np.int64))
+        lines = [f"1 {name}/part_{part} corpus" for part in (0, 1)]
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+    with_eod, without = (
+        build_datasets(
+            BlendConfig(data_file_list=folder / f"{name}.txt", seq_length=seq_len, eod_token_id=EOD,
+                        split="50,30,20", blend_sample_in_corpus=flag)
+        )
+        for name in ("with", "without")
+    )  # fmt: skip
+    for split in ("train", "valid", "test"):
+        one, other = getattr(with_eod, split), getattr(without, split)
+        if one is None:
+            assert other is None
+            continue
+        for slot in range(40):
+            assert one[slot].input_ids.tolist() == other[slot].input_ids.tolist()
+            assert one[slot].labels.tolist() == other[slot].labels.tolist()
+
+
+def test_without_append_eod_documents_stay_as_they_are(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("web", [[10, 11], [12, 13, 14], [15, 2]])
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=6, append_eod=False, split="1")
+    )
+
+    assert dataset[0].input_ids.tolist() == [10, 11, 12, 13, 14, 15]
+
+
+def test_a_document_that_ends_in_eod_among_others_that_do_not_is_found_while_reading(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """Only some documents are looked at when a shard is opened."""
+    documents = [[10 + i, 11 + i] for i in range(50)]
+    documents[5] = [9, EOD]
+    write_shard("web", documents)
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=30, eod_token_id=EOD, split="1",
+                    shuffle_sample_in_corpus=False)
+    )  # fmt: skip
+
+    with pytest.raises(MixedEodError, match="web: document 5 ends in EOD"):
+        dataset[0]
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4"])
+def test_a_token_outside_the_vocabulary_is_named_with_shard_document_and_id(
+    write_shard: WriteShard, tmp_path: Path, dtype: str
+) -> None:
+    write_shard("web", [[5, 2], [6, 7, 2], [8, 50, 2]], dtype)
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=6, eod_token_id=2, split="1",
+                    vocab_size=50)
+    )  # fmt: skip
+
+    with pytest.raises(VocabularyError, match="web: document 2 holds the token id 50") as caught:
+        dataset[0]
+    assert "while reading slot 0 of train: corpus 'web'" in caught.value.__notes__[0]
+
+
+def test_shards_of_different_types_blend(write_shard: WriteShard, tmp_path: Path) -> None:
+    write_shard("small", [[5, 6, 7, 8, 2]])
+    write_shard("large", [[70_000, 70_001, 70_002, 70_003, 2]], "<i4")
+    (tmp_path / "list").write_text("1 small\n1 large")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2, split="1")
+    )
+    samples = {s.corpus: s.input_ids.tolist() for s in (dataset[0], dataset[1])}
+
+    assert samples == {"small": [5, 6, 7, 8], "large": [70_000, 70_001, 70_002, 70_003]}
+
+
+def test_slots_from_0_to_10_to_the_15_exist(write_blend: WriteBlend) -> None:
+    dataset = train(write_blend(CORPORA, seq_length=8))
+    for slot in (-1, 10**15):
+        with pytest.raises(ConfigError, match="expected 0 to 10"):
+            dataset[slot]
+
+
+def test_eod_mask_loss_leaves_out_labels_across_a_documents_end(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("web", [[10, 11, 2], [12, 2], [13, 14, 15]])
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=7, eod_token_id=2, split="1",
+                    eod_mask_loss=True, append_eod=False)
+    )  # fmt: skip
+
+    assert dataset[0].input_ids.tolist() == [10, 11, 2, 12, 2, 13, 14]
+    assert dataset[0].labels.tolist() == [11, 2, -100, 2, -100, 14, 15]
+
+
+def test_hundreds_of_shards_work_under_a_small_limit_of_open_files(tmp_path: Path) -> None:
+    """Run in a process of its own under ``ulimit -n 256``."""
+    import subprocess
+    import sys
+
+    script = Path(__file__).with_name("many_shards.py")
+    command = f'ulimit -n 256 && exec "{sys.executable}" "{script}" "{tmp_path}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["600", "shards", "read"]

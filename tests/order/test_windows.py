@@ -1,0 +1,35 @@
+"""Windows: seq_len + 1 tokens, neighbours share one."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blendtitan.order.windows import num_windows, tokens_left_over, window_starts
+
+
+@given(num_tokens=st.integers(1, 500), seq_len=st.integers(1, 40))
+def test_windows_are_as_many_as_fit(num_tokens: int, seq_len: int) -> None:
+    by_hand = 0
+    while by_hand * seq_len + seq_len + 1 <= num_tokens:
+        by_hand += 1
+
+    assert num_windows(np.array([num_tokens]), seq_len=seq_len)[0] == max(by_hand, 1)
+
+
+@given(num_tokens=st.integers(2, 500), seq_len=st.integers(1, 40))
+def test_the_largest_shift_still_fits_and_reaches_the_last_token(
+    num_tokens: int, seq_len: int
+) -> None:
+    tokens = np.array([num_tokens])
+    last = num_windows(tokens, seq_len=seq_len) - 1
+    shift = tokens_left_over(tokens, seq_len=seq_len)
+    if num_tokens > seq_len:
+        end = window_starts(last, shift, seq_len=seq_len)[0] + seq_len + 1
+
+        assert end == num_tokens
+
+
+def test_neighbours_share_one_token() -> None:
+    starts = window_starts(np.array([0, 1, 2]), np.zeros(3, np.int64), seq_len=8)
+
+    assert starts.tolist() == [0, 8, 16]

@@ -1,0 +1,96 @@
+"""The catalog: built once, kept or sent as bytes, never out of date."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blendtitan import BlendConfig
+from blendtitan.dataset.build import read_catalog
+from blendtitan.errors import MixedEodError
+from blendtitan.storage.catalog import Catalog
+from tests.conftest import WriteBlend, WriteShard
+
+
+def assert_equal(one: Catalog, other: Catalog) -> None:
+    assert one.prefixes == other.prefixes
+    assert one.corpora == other.corpora
+    for name in ("weights", "dtype_codes", "num_sequences", "document_cuts", "token_cuts"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_it_travels_as_bytes(write_blend: WriteBlend) -> None:
+    catalog = read_catalog(write_blend({"wëb": (1.0, [500, 20]), "code": (2.0, [90])},
+                                       seq_length=8))  # fmt: skip
+
+    assert_equal(Catalog.from_bytes(catalog.to_bytes()), catalog)
+
+
+def test_it_holds_where_the_splits_cut(write_shard: WriteShard, tmp_path: Path) -> None:
+    write_shard("web", [[5, 2]] * 6 + [[5, 6, 2]] * 4)
+    (tmp_path / "list").write_text("1 web")
+    config = BlendConfig(
+        data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2, split="60,20,20"
+    )
+    catalog = read_catalog(config)
+
+    assert catalog.document_cuts.tolist() == [[0, 6, 8, 10]]
+    assert catalog.token_cuts.tolist() == [[0, 12, 18, 24]]
+
+
+def test_a_kept_catalog_needs_no_idx_file(write_blend: WriteBlend, tmp_path: Path) -> None:
+    """Shown by an .idx that cannot be read any more, its size and time being as before."""
+    config = write_blend({"web": (1.0, [500])}, seq_length=8, data_cache_path=tmp_path / "cache")
+    built = read_catalog(config)
+    idx = tmp_path / "web/web_0.idx"
+    times = os.stat(idx)
+    idx.write_bytes(bytes(times.st_size))
+    os.utime(idx, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    assert_equal(read_catalog(config), built)
+
+
+def test_a_kept_catalog_is_not_used_for_a_changed_shard(
+    write_blend: WriteBlend, tmp_path: Path
+) -> None:
+    settings = {"seq_length": 8, "data_cache_path": tmp_path / "cache"}
+    before = read_catalog(write_blend({"web": (1.0, [500])}, **settings))
+    after = read_catalog(write_blend({"web": (1.0, [600])}, **settings))
+
+    assert (before.token_cuts[0, 3], after.token_cuts[0, 3]) == (500, 600)
+
+
+def test_a_kept_catalog_is_not_used_for_another_split(
+    write_blend: WriteBlend, tmp_path: Path
+) -> None:
+    cuts = [
+        read_catalog(
+            write_blend({"web": (1.0, [500])}, seq_length=8, data_cache_path=tmp_path, split=split)
+        ).document_cuts.tolist()
+        for split in ("98,1,1", "50,25,25")
+    ]
+
+    assert cuts[0] != cuts[1]
+
+
+def test_a_damaged_kept_catalog_is_built_again(
+    write_blend: WriteBlend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_blend({"web": (1.0, [500])}, seq_length=8, data_cache_path=tmp_path / "cache")
+    built = read_catalog(config)
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-7])
+
+    assert_equal(read_catalog(config), built)
+    assert "is damaged" in caplog.text
+
+
+def test_a_shard_that_is_mixed_as_to_eod_is_refused_with_counts(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("web", [[5, 2]] * 3 + [[5, 6]] * 2)
+    (tmp_path / "list").write_text("1 web")
+
+    with pytest.raises(MixedEodError, match=r"web: 3 of 5 documents end in EOD \(2\)"):
+        read_catalog(BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2))

@@ -1,0 +1,72 @@
+"""Architecture: data flows one way; a layer imports only what stands to its left."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src/blendtitan"
+
+NUMPY = {"numpy"}
+STORAGE = {"errors", "config", "storage"}
+ORDER = {"errors", "config", "order"}
+DATASET = STORAGE | ORDER | {"dataset"}
+LOADER = DATASET | {"state", "loader"}
+
+# Layer: what it may import of blendtitan, and of other packages.
+MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "config": ({"errors"}, set()),
+    "storage": (STORAGE, NUMPY),
+    "order": (ORDER, NUMPY),
+    "dataset": (DATASET, NUMPY),
+    "state": (DATASET, NUMPY),
+    "loader": (LOADER, NUMPY | {"torch"}),
+    "tokenizers": ({"errors", "config"}, NUMPY | {"sentencepiece", "tokenizers"}),
+    "prepare": (
+        STORAGE | {"tokenizers", "prepare"},
+        NUMPY | {"orjson", "zstandard", "rich", "sentencepiece"},
+    ),
+    "inspection": (DATASET | {"inspection"}, NUMPY | {"rich"}),
+    "titan": (LOADER | {"tokenizers", "titan"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "cli": (STORAGE | {"tokenizers", "prepare", "inspection", "cli"}, {"click", "rich"}),
+    "__init__": (LOADER, set()),
+}
+
+
+def layer_of(path: Path) -> str:
+    part = path.relative_to(SOURCE).parts[0]
+    return part.removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_layer_imports_only_what_it_may(path: Path) -> None:
+    own, other = MAY_IMPORT[layer_of(path)]
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "blendtitan":
+            assert parts[1] in own, f"{path} imports {name}"
+        else:
+            assert parts[0] in other | sys.stdlib_module_names, f"{path} imports {name}"
+
+
+def test_only_the_order_is_free_of_files_clocks_and_global_randomness() -> None:
+    for path in SOURCE.glob("order/*.py"):
+        names = {name.split(".")[0] for name in imported(path)}
+
+        assert not names & {"os", "io", "pathlib", "time", "random", "datetime"}, path

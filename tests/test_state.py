@@ -1,0 +1,117 @@
+"""The state: one counter, and proof that it belongs to the data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blendtitan import BlendConfig, DataLoader, build_datasets
+from blendtitan.errors import ResumeError
+from tests.conftest import WriteBlend
+
+CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}
+
+
+def loader(config: BlendConfig) -> DataLoader:
+    return DataLoader(build_datasets(config).train, 4)
+
+
+def test_it_is_one_string_under_one_key_the_same_on_every_rank(write_blend: WriteBlend) -> None:
+    train = build_datasets(write_blend(CORPORA, seq_length=8)).train
+    states = []
+    for rank in range(3):
+        one = DataLoader(train, 4, dp_rank=rank, dp_world_size=3)
+        next(iter(one))
+        states.append(one.state_dict())
+
+    assert states[0] == states[1] == states[2]
+    assert list(states[0]) == ["blendtitan"]
+    state = json.loads(states[0]["blendtitan"])
+    assert state["consumed_samples"] == 12
+    assert state["order"] == 1
+    assert state["segments"] == [{"first_slot": 0, "weights": {"code": 0.4, "web": 0.6}}]
+
+
+@pytest.mark.parametrize(
+    ("settings", "corpora", "message"),
+    [
+        ({"seed": 8}, CORPORA, "seed: checkpoint 7, now 8"),
+        ({"seq_length": 9}, CORPORA, "seq_length: checkpoint 8, now 9"),
+        ({"split": "90,5,5"}, CORPORA, r"split_fractions\.0: checkpoint 0\.98, now 0\.9"),
+        ({"blend_sample_in_corpus": False}, CORPORA, "blend_sample_in_corpus: checkpoint True"),
+        ({"shuffle_sample_in_corpus": False}, CORPORA, "shuffle_sample_in_corpus: checkpoint True"),
+        ({"append_eod": False}, CORPORA, "append_eod: checkpoint True, now False"),
+        ({}, CORPORA | {"web": (0.5, [700, 500])}, r"weights\.web: checkpoint 0\.6, now 0\.5"),
+        (
+            {},
+            CORPORA | {"code": (0.4, [360])},
+            r"corpora\.code\.tokens\.train: checkpoint 343, now 351",
+        ),
+        ({}, CORPORA | {"new": (0.4, [360])}, r"weights\.new: checkpoint None, now 0\.4"),
+        ({}, {"web": (0.6, [700, 500])}, r"weights\.code: checkpoint 0\.4, now None"),
+        ({}, CORPORA | {"web": (0.6, [500, 700])}, r"corpora\.web\.shards_digest"),
+    ],
+)
+def test_any_difference_is_an_error_that_shows_both_sides(
+    write_blend: WriteBlend, settings: dict[str, Any], corpora: dict[str, Any], message: str
+) -> None:
+    state = loader(write_blend(CORPORA, seq_length=8)).state_dict()
+    other = loader(write_blend(corpora, **({"seq_length": 8} | settings)))
+
+    with pytest.raises(ResumeError, match=message):
+        other.load_state_dict(state)
+    assert other.consumed_samples == 0
+
+
+def test_every_difference_is_shown_at_once(write_blend: WriteBlend) -> None:
+    state = loader(write_blend(CORPORA, seq_length=8)).state_dict()
+    other = loader(write_blend(CORPORA, seq_length=16, seed=1))
+
+    with pytest.raises(ResumeError, match=r"(?s)seed: .*seq_length: "):
+        other.load_state_dict(state)
+
+
+def test_the_digest_proves_the_order_of_the_last_samples(write_blend: WriteBlend) -> None:
+    one = loader(write_blend(CORPORA, seq_length=8))
+    next(iter(one))
+    state = json.loads(one.state_dict()["blendtitan"])
+    state["consumed_samples"] += 4
+
+    with pytest.raises(ResumeError, match="the order of the last samples before sample 8"):
+        one.load_state_dict({"blendtitan": json.dumps(state)})
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [{}, {"dp_rank_0": b"", "world_size": 1}, {"blendtitan": "{"}, {"blendtitan": "[]"},
+     {"blendtitan": b"{}"}, {"blendtitan": '{"consumed_samples": -1}'},
+     {"blendtitan": '{"consumed_samples": "1"}'}],
+)  # fmt: skip
+def test_a_state_that_is_none_of_ours_is_refused(
+    write_blend: WriteBlend, saved: dict[str, Any]
+) -> None:
+    with pytest.raises(ResumeError, match="the loader's state has"):
+        loader(write_blend(CORPORA, seq_length=8)).load_state_dict(saved)
+
+
+def test_loading_restores_weights_to_the_last_bit(write_blend: WriteBlend) -> None:
+    """A weight such as 0.1 + 0.2 must not be taken for 0.3."""
+    state = loader(write_blend(CORPORA | {"web": (0.1 + 0.2, [900])}, seq_length=8)).state_dict()
+    other = loader(write_blend(CORPORA | {"web": (0.3, [900])}, seq_length=8))
+
+    with pytest.raises(
+        ResumeError, match=r"weights\.web: checkpoint 0\.30000000000000004, now 0\.3"
+    ):
+        other.load_state_dict(state)
+
+
+def test_data_may_have_moved(write_blend: WriteBlend, tmp_path: Path) -> None:
+    one = loader(write_blend(CORPORA, seq_length=8))
+    next(iter(one))
+    moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}_moved"))
+    other = loader(BlendConfig(data_file_list=moved / "web_code.txt", seq_length=8,
+                               eod_token_id=2, seed=7))  # fmt: skip
+    other.load_state_dict(one.state_dict())
+
+    assert other.consumed_samples == 4
