@@ -1,0 +1,1 @@
+"""From text files to shards, and from shards to a file list."""

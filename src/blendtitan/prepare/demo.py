@@ -1,0 +1,118 @@
+"""The demo: three corpora of real text, a tokenizer, shards and a file list, with no download.
+
+DIR/text/CORPUS/*.jsonl          documents
+DIR/tokenizer/tokenizer.model    trained on a sample of them
+DIR/tokens/CORPUS/*.bin, *.idx   shards
+DIR/file_list.txt                written last: where it is, the demo is complete
+"""
+
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import orjson
+import sentencepiece
+
+from blendtitan.errors import ConfigError
+from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
+from blendtitan.prepare.mix import CorpusMix, mix
+from blendtitan.prepare.tokenize import tokenize
+from blendtitan.prepare.workers import TokenizeConfig
+from blendtitan.storage.writer import write_atomically
+from blendtitan.tokenizers import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+CORPORA: dict[str, Callable[[], Iterator[str]]] = {
+    "code": code_texts,
+    "reference": reference_texts,
+    "readmes": readme_texts,
+}
+
+EPOCHS = {"code": 0.5, "reference": 2.0, "readmes": 4.0}
+"""So that the shares are far from the sizes: code has most of the tokens."""
+
+NUM_FILES = 4
+"""Files of text, and so shards, of each corpus."""
+
+VOCAB_SIZES = range(1024, 16_385)
+
+# The sample that the tokenizer is trained on: enough for a small vocabulary, read in seconds.
+_SAMPLE_DOCUMENTS = 400
+_SAMPLE_CHARS = 4_000
+
+
+def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | None:
+    """Make the demo in ``output``. An interrupted one is made anew, a complete one is kept.
+
+    Returns:
+        The corpora of the file list, or None where the demo was complete.
+
+    Raises:
+        ConfigError: ``vocab_size`` is out of range, or is not that of the complete demo.
+    """
+    if vocab_size not in VOCAB_SIZES:
+        raise ConfigError(
+            f"the demo's vocabulary is to hold {vocab_size} ids, expected "
+            f"{VOCAB_SIZES.start} to {VOCAB_SIZES.stop - 1}"
+        )
+    file_list, tokenizer = output / "file_list.txt", output / "tokenizer"
+    if file_list.exists():
+        _check_vocabulary(tokenizer, vocab_size)
+        return None
+    samples: list[str] = []
+    for corpus, texts in CORPORA.items():
+        documents = list(texts())
+        write_jsonl(output / "text" / corpus, documents)
+        samples += sample_lines(documents)
+    model = train_tokenizer(samples, vocab_size=vocab_size)
+    tokenizer.mkdir(exist_ok=True)
+    write_atomically(tokenizer / "tokenizer.model", model)
+    tokenize([output / "text"], output / "tokens", TokenizeConfig(tokenizer=tokenizer))
+    return mix([output / "tokens"], file_list, EPOCHS)
+
+
+def write_jsonl(folder: Path, documents: list[str]) -> None:
+    """Deal documents out to ``NUM_FILES`` files of JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file_id in range(NUM_FILES):
+        lines = [orjson.dumps({"text": text}) for text in documents[file_id::NUM_FILES]]
+        write_atomically(folder / f"{file_id}.jsonl", b"\n".join([*lines, b""]))
+    num_chars = sum(map(len, documents))
+    logger.info("%s: %s documents, %s characters", folder, f"{len(documents):,}", f"{num_chars:,}")
+
+
+def sample_lines(documents: list[str]) -> list[str]:
+    """Lines of documents taken at even distances, of each no more than its beginning."""
+    step = max(1, len(documents) // _SAMPLE_DOCUMENTS)
+    beginnings = (text[:_SAMPLE_CHARS] for text in documents[::step])
+    return [line for text in beginnings for line in text.splitlines() if line]
+
+
+def train_tokenizer(lines: Iterable[str], *, vocab_size: int) -> bytes:
+    """A SentencePiece model that gives every text back as it was: white space, any character."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        minloglevel=1,
+    )
+    return model.getvalue()
+
+
+def _check_vocabulary(tokenizer: Path, vocab_size: int) -> None:
+    found = load_tokenizer(tokenizer).vocab_size
+    if found != vocab_size:
+        raise ConfigError(
+            f"{tokenizer.parent}: holds a demo with a vocabulary of {found}, asked for is "
+            f"{vocab_size}. Delete the folder, or choose another one."
+        )

@@ -1,0 +1,80 @@
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blendtitan.errors import ConfigError
+from blendtitan.prepare import demo
+from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
+from blendtitan.storage.file_list import read_file_list
+from blendtitan.tokenizers import load_tokenizer
+
+
+@pytest.fixture
+def small_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_texts(texts: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+        return lambda: (text[:5000] for text, _ in zip(texts(), range(40), strict=False))
+
+    for corpus, texts in demo.CORPORA.items():
+        monkeypatch.setitem(demo.CORPORA, corpus, first_texts(texts))
+
+
+@pytest.mark.usefixtures("small_corpora")
+def test_the_demo_is_made_once(tmp_path: Path) -> None:
+    made = demo.prepare_demo(tmp_path, vocab_size=1024)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    assert made is not None
+    assert [row.corpus for row in made] == ["code", "readmes", "reference"]
+    assert len(read_file_list(tmp_path / "file_list.txt")) == 3 * demo.NUM_FILES
+    assert load_tokenizer(tmp_path / "tokenizer").vocab_size == 1024
+    assert demo.prepare_demo(tmp_path, vocab_size=1024) is None
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == written
+
+
+@pytest.mark.usefixtures("small_corpora")
+def test_an_interrupted_demo_is_completed(tmp_path: Path) -> None:
+    demo.prepare_demo(tmp_path, vocab_size=1024)
+    complete = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("file_list.txt", "tokens/code/0.idx", "tokenizer/tokenizer.model"):
+        (tmp_path / name).unlink()
+
+    demo.prepare_demo(tmp_path, vocab_size=1024)
+
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == complete
+
+
+@pytest.mark.usefixtures("small_corpora")
+def test_a_complete_demo_with_another_vocabulary_is_an_error(tmp_path: Path) -> None:
+    """Made anew, it would change under a run that is being resumed."""
+    demo.prepare_demo(tmp_path, vocab_size=1024)
+
+    with pytest.raises(ConfigError, match="holds a demo with a vocabulary of 1024"):
+        demo.prepare_demo(tmp_path, vocab_size=2048)
+
+
+def test_a_vocabulary_out_of_range_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected 1024 to 16384"):
+        demo.prepare_demo(tmp_path, vocab_size=100)
+
+
+def test_texts_are_not_empty_and_can_be_written() -> None:
+    """An escape in a docstring may stand for half a character; JSON lines hold whole ones."""
+    for texts in (code_texts, reference_texts, readme_texts):
+        lengths = [len(text.strip().encode()) for text in texts()]
+        assert lengths
+        assert min(lengths) > 0
+
+
+def test_documents_are_dealt_out_to_the_files(tmp_path: Path) -> None:
+    demo.write_jsonl(tmp_path, [str(number) for number in range(6)])
+
+    files = [path.read_text().splitlines() for path in sorted(tmp_path.iterdir())]
+
+    assert [[json.loads(line)["text"] for line in lines] for lines in files] == [
+        ["0", "4"],
+        ["1", "5"],
+        ["2"],
+        ["3"],
+    ]

@@ -1,0 +1,129 @@
+import gzip
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from blendtitan.errors import InputError
+from blendtitan.prepare.jsonl import BadLine, read_blocks, read_texts, split_lines
+
+LINES = b'{"text": "one"}\n{"text": "two"}\n'
+SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
+
+COMPRESSED = {
+    "a.jsonl": LINES,
+    "a.gz": gzip.compress(LINES[:20]) + gzip.compress(LINES[20:]),
+    "a.zst": zstandard.compress(LINES[:20]) + SKIPPABLE_FRAME + zstandard.compress(LINES[20:]),
+}
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_files_are_read_as_their_names_say(tmp_path: Path, name: str) -> None:
+    """Parallel compressors write several members or frames, some of them holding no data."""
+    assert list(read_texts(written(tmp_path / name, COMPRESSED[name]))) == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.zst"])
+@pytest.mark.parametrize("missing", [1, 15, "all"])
+def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, missing: int | str) -> None:
+    """The usual reader of zstd files takes a truncated one for a whole one."""
+    content = b"" if missing == "all" else COMPRESSED[name][: -int(missing)]
+
+    with pytest.raises(InputError, match=rf"{name}: the compressed data cannot be read"):
+        list(read_texts(written(tmp_path / name, content)))
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.zst"])
+def test_a_file_that_is_not_compressed_as_named_is_an_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: the compressed data cannot be read"):
+        list(read_texts(written(tmp_path / name, LINES)))
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl: cannot be read \(No such file"):
+        list(read_texts(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"text": "one"}\r\n{"text": "two"}\r\n',
+        b'{"text": "one"}\n{"text": "two"}',
+        b'\xef\xbb\xbf{"text": "one"}\n\n  \n{"text": "two"}\n',
+        b'{"id": 1, "text": "one"}\n {"text": "t\\u0077o"} \n',
+    ],
+    ids=["carriage returns", "no last newline", "byte order mark and blank lines", "other JSON"],
+)
+def test_usual_variants_of_json_lines_are_read(tmp_path: Path, content: bytes) -> None:
+    assert list(read_texts(written(tmp_path / "a.jsonl", content))) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "tw', "not a line of JSON"),
+        (b'{"text": "\xff"}', "not valid UTF-8"),
+        (b'{"text": "\\ud800"}', "surrogate"),
+        (b'{"text": NaN}', "not a line of JSON"),
+        (b'["text"]', "found JSON of type list, expected an object"),
+        (b'{"txt": "two", "id": 2}', "there is no key 'text', found 'txt', 'id'"),
+        (b"{}", "there is no key 'text', found none"),
+        (b'{"text": null}', "'text' is of type NoneType, expected a string"),
+        (b'{"text": ""}', "'text' is an empty string"),
+    ],
+)
+def test_a_bad_line_is_reported_and_costs_no_neighbour(
+    tmp_path: Path, line: bytes, reason: str
+) -> None:
+    path = written(tmp_path / "a.jsonl", b'{"text": "one"}\n%b\n{"text": "three"}\n' % line)
+
+    one, bad, three = read_texts(path)
+
+    assert (one, three) == ("one", "three")
+    assert isinstance(bad, BadLine)
+    assert str(bad).startswith(f"{path}:2: ")
+    assert reason in bad.reason
+
+
+def test_another_key_can_be_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", b'{"content": "one"}\n')
+
+    assert list(read_texts(path, key="content")) == ["one"]
+
+
+def test_a_line_that_is_too_long_is_reported() -> None:
+    """A file without line ends must not fill the memory."""
+    long = itertools.repeat(b"x" * 1000, 100)
+
+    assert list(split_lines([*long, b"\nnext"], max_line_bytes=50_000)) == [None, b"next"]
+
+
+def test_lines_do_not_depend_on_the_blocks() -> None:
+    """A block may end anywhere, also inside a character or between carriage return and newline."""
+    generator = random.Random(1)
+    for _ in range(200):
+        content = bytes(generator.choices(b"ab\n\r", k=generator.randrange(30)))
+        cuts = sorted(generator.choices(range(len(content) + 1), k=5))
+        blocks = [content[a:b] for a, b in itertools.pairwise([0, *cuts, len(content)])]
+
+        expected = content.split(b"\n")
+        if not expected[-1]:
+            expected.pop()
+        assert list(split_lines(blocks)) == expected
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_progress_counts_the_bytes_of_the_file(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, COMPRESSED[name])
+    counts: list[int] = []
+
+    list(read_blocks(path, advance=counts.append))
+
+    assert sum(counts) == path.stat().st_size
