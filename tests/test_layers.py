@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "inspection": (DATASET | {"inspection"}, NUMPY | {"rich"}),
     "titan": (LOADER | {"tokenizers", "titan"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
-    "cli": (STORAGE | {"tokenizers", "prepare", "inspection", "cli"}, {"click", "rich"}),
+    "cli": (STORAGE | {"tokenizers", "prepare", "inspection", "cli"}, set()),
     "__init__": (LOADER, set()),
 }
 

@@ -1,0 +1,75 @@
+"""Documentation: complete, and every command and snippet in it runs."""
+
+import doctest
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from blendtitan import BlendConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, _ in LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_session_shown_gives_what_it_shows(page: Path) -> None:
+    failures, _ = doctest.testfile(str(page), module_relative=False)
+
+    assert failures == 0
+
+
+def test_every_command_is_documented() -> None:
+    usage = run([sys.executable, "-m", "blendtitan.cli", "--help"], ROOT)
+    commands = re.findall(r"^    (\w+) ", usage, re.MULTILINE)
+    pages = "".join(page.read_text() for page in PAGES)
+
+    assert {"tokenize", "mix", "demo"} <= set(commands)
+    for command in commands:
+        assert f"## blendtitan {command}" in pages
+
+
+def test_every_field_of_a_blend_is_documented() -> None:
+    page = (ROOT / "docs/configuration.md").read_text()
+    for field in fields(BlendConfig):
+        assert f"`{field.name}`" in page
+
+
+@pytest.mark.slow
+def test_the_commands_and_snippets_of_the_pages_run_in_order(tmp_path: Path) -> None:
+    """As a new user would: commands first, then Python, page after page in one folder."""
+    path = f"{Path(sys.executable).parent}:$PATH"
+    for name in ("README.md", "docs/preparing.md"):
+        page = ROOT / name
+        blocks = code_blocks(page, "bash")
+        # The demo comes first whatever the page's order: the others read its tokenizer.
+        for block in sorted(blocks, key=lambda block: "blendtitan demo" not in block):
+            run(["bash", "-ec", f'PATH="{path}"\n{block}'], tmp_path)
+        for block in code_blocks(page, "python"):
+            if ">>>" not in block:
+                run([sys.executable, "-c", block], tmp_path)
