@@ -15,13 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
-from blendtitan.dataset.blended import BlendedDataset, Plan
+from blendtitan.dataset.blended import BlendedDataset, Plan, mask_labels
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.state import decode_state, encode_state
-
-IGNORE_INDEX = -100
-"""Label that PyTorch's cross entropy leaves out."""
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
 _BLOCK_SLOTS = 1024
@@ -174,8 +171,7 @@ class DataLoader:
         np.copyto(input_ids.numpy(), tokens[:, :-1])
         np.copyto(labels.numpy(), tokens[:, 1:])
         config = self.dataset.config
-        if config.eod_mask_loss:
-            labels.numpy()[tokens[:, :-1] == config.eod_token_id] = IGNORE_INDEX
+        mask_labels(labels.numpy(), tokens[:, :-1], config)
         positions = mask = None
         if self._with_positions or self._with_mask:
             eod_id = config.eod_token_id if config.provide_attention_mask else None

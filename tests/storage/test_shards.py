@@ -119,6 +119,14 @@ def remove(suffix: str) -> Callable[[Path], None]:
     return lambda prefix: Path(f"{prefix}{suffix}").unlink()
 
 
+def replace_by_folder(suffix: str) -> Callable[[Path], None]:
+    def damage(prefix: Path) -> None:
+        Path(f"{prefix}{suffix}").unlink()
+        Path(f"{prefix}{suffix}").mkdir()
+
+    return damage
+
+
 DAMAGES = {
     "truncated bin": (cut(".bin", 6), CorruptShardError, r"wiki\.bin: found 6 bytes, expected 10"),
     "odd bin": (cut(".bin", 9), CorruptShardError, r"wiki\.bin: found 9 bytes, expected 10"),
@@ -140,6 +148,7 @@ DAMAGES = {
     "pointers disagree": (overwrite(".idx", 50, b"\x04"), CorruptShardError, "from byte 4"),
     "first pointer": (overwrite(".idx", 42, b"\x02"), CorruptShardError, r"\(2, 0, 2\), expected"),
     "document index": (overwrite(".idx", 74, b"\x07"), CorruptShardError, r"\(0, 0, 7\), expected"),
+    "unreadable idx": (replace_by_folder(".idx"), MissingShardError, "cannot be read at byte 0"),
     "missing bin": (remove(".bin"), MissingShardError, r"wiki\.bin: cannot be read"),
     "missing idx": (remove(".idx"), MissingShardError, r"wiki\.bin is there, so the copy is incom"),
 }

@@ -18,6 +18,9 @@ from blendtitan.order.windows import window_starts
 
 IntArray = NDArray[np.int64]
 
+IGNORE_INDEX = -100
+"""Label that PyTorch's cross entropy leaves out."""
+
 # Beyond it a double product no longer tells neighbouring slots apart surely enough.
 MAX_SLOT = 10**15
 
@@ -120,8 +123,7 @@ class BlendedDataset:
         plan = self.plan(np.array([slot], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
-        if self.config.eod_mask_loss:
-            labels[input_ids == self.config.eod_token_id] = -100
+        mask_labels(labels, input_ids, self.config)
         return Sample(
             input_ids=input_ids,
             labels=labels,
@@ -191,7 +193,7 @@ class BlendedDataset:
 
     def _check_vocabulary(self, plan: Plan, start: int, tokens: NDArray[np.integer]) -> None:
         limit = self.config.vocab_size
-        if limit is None or (tokens.max() < limit and tokens.min() >= 0):
+        if limit is None or _all_below(tokens, limit):
             return
         sample, offset = np.argwhere((tokens < 0) | (tokens >= limit))[0]
         at = start + int(sample)
@@ -228,6 +230,21 @@ class BlendedDataset:
             }
             for name, shards in shards_of.items()
         }
+
+
+def mask_labels(labels: IntArray, input_ids: NDArray[np.integer], config: BlendConfig) -> None:
+    """With ``eod_mask_loss``, mask in place the labels that ask to predict past a document's end.
+
+    Shapes of ``labels`` and ``input_ids`` are the same.
+    """
+    if config.eod_mask_loss:
+        labels[input_ids == config.eod_token_id] = IGNORE_INDEX
+
+
+def _all_below(tokens: NDArray[np.integer], limit: int) -> bool:
+    """Whether all tokens are from 0 to ``limit - 1``. Reads them once at most where it can."""
+    info = np.iinfo(tokens.dtype)
+    return bool((info.max < limit or tokens.max() < limit) and (info.min == 0 or tokens.min() >= 0))
 
 
 def _digest(*columns: NDArray[Any]) -> str:

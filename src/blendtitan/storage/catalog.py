@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -27,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _DIGEST_BYTES = 16
-# Documents per shard whose last token is read to learn whether documents end in EOD.
-_EOD_PROBES = 8
+# The last tokens of the first document and of so many more are read, spread over the shard, to
+# learn whether documents end in EOD.
+_EOD_PROBES = 4
 # Reads wait for the disk, not for Python: more threads than cores.
 _THREADS = 16
 _SHARDS_PER_TASK = 64
@@ -112,7 +114,7 @@ def build_catalog(
     with ThreadPoolExecutor(min(_THREADS, len(runs))) as pool:
         probes = [probe for run in pool.map(probe_run, runs) for probe in run]
     return Catalog(
-        prefixes=tuple(str(entry.prefix.absolute()) for entry in entries),
+        prefixes=tuple(os.path.abspath(entry.prefix) for entry in entries),
         corpora=tuple(entry.corpus for entry in entries),
         weights=np.array([entry.weight for entry in entries], np.float64),
         dtype_codes=np.array([CODE_OF_DTYPE[p.header.dtype] for p in probes], np.uint8),
@@ -175,27 +177,25 @@ def _lacks_eod(index: ShardIndex, eod_id: int) -> bool:
     Raises:
         MixedEodError: Some end in EOD and some do not.
     """
-    last = index.num_documents - 1
-    probes = min(_EOD_PROBES, index.num_documents)
-    document_ids = sorted({last * i // max(probes - 1, 1) for i in range(probes)})
+    num_documents = index.num_documents
     bin_file = OpenFile.open(f"{index.prefix}.bin")
-    ends_in_eod = [_ends_in(eod_id, index, bin_file, i) for i in document_ids]
-    if all(end is not True for end in ends_in_eod):
-        return True
-    if all(end is not False for end in ends_in_eod):
-        return False
-    ends = [_ends_in(eod_id, index, bin_file, i) for i in range(index.num_documents)]
+    probes = {num_documents * i // _EOD_PROBES for i in range(1, _EOD_PROBES)}
+    looked_at = sorted({1, *probes, num_documents} - {0})
+    ends = {_ends_in(eod_id, index, bin_file, i) for i in looked_at} - {None}
+    if len(ends) == 1:
+        return not ends.pop()
+    ends = [_ends_in(eod_id, index, bin_file, i + 1) for i in range(num_documents)]
     raise MixedEodError(
-        f"{index.prefix}: {ends.count(True):,} of {index.num_documents:,} documents end in EOD "
+        f"{index.prefix}: {ends.count(True):,} of {num_documents:,} documents end in EOD "
         f"({eod_id}), expected all or none. Tokenise the shard again, or set append_eod = false "
         f"to read it as it is."
     )
 
 
-def _ends_in(eod_id: int, index: ShardIndex, bin_file: OpenFile, document_id: int) -> bool | None:
-    """Whether the last token of a document is EOD; None for a document without tokens."""
-    end = index.document_start(document_id + 1)
-    if end == index.document_start(document_id):
+def _ends_in(eod_id: int, index: ShardIndex, bin_file: OpenFile, num_documents: int) -> bool | None:
+    """Whether the first ``num_documents`` documents together end in EOD; None if all are empty."""
+    end = index.document_start(num_documents)
+    if end == 0:
         return None
     token_bytes = index.dtype.itemsize
     token = bin_file.read(token_bytes, at=(end - 1) * token_bytes)
@@ -205,9 +205,14 @@ def _ends_in(eod_id: int, index: ShardIndex, bin_file: OpenFile, document_id: in
 def _identity(entries: Sequence[ShardEntry], settings: str) -> str:
     parts: list[object] = [_FORMAT, settings]
     for entry in entries:
-        idx, bin_ = Path(f"{entry.prefix}.idx").stat(), Path(f"{entry.prefix}.bin").stat()
-        parts.append([str(entry.prefix.absolute()), entry.weight, entry.corpus])
-        parts.append([idx.st_size, idx.st_mtime_ns, bin_.st_size, bin_.st_mtime_ns])
+        prefix = str(entry.prefix)
+        parts.append([os.path.abspath(prefix), entry.weight, entry.corpus])
+        for suffix in (".idx", ".bin"):
+            try:
+                status = os.stat(prefix + suffix)
+            except OSError:  # Building the catalog says what is wrong with it.
+                continue
+            parts.append([status.st_size, status.st_mtime_ns])
     return _digest(json.dumps(parts).encode()).hex()
 
 

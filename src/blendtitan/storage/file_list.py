@@ -11,6 +11,7 @@ folders, weigh shards by their tokens.
 """
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -200,9 +201,14 @@ def _check_names_differ(lines: list[_Line], path: Path) -> None:
 
 
 def _check_unique(entries: tuple[ShardEntry, ...], path: Path) -> None:
+    # A list has many files in few folders, and resolving a path asks for every part of it.
+    real_folder = functools.cache(os.path.realpath)
     files: set[str] = set()
     for entry in entries:
-        file = os.path.realpath(f"{entry.prefix}.bin")
+        folder, name = os.path.split(f"{entry.prefix}.bin")
+        file = os.path.join(real_folder(folder), name)
+        if os.path.islink(file):
+            file = os.path.realpath(file)
         if file in files:
             raise FileListError(
                 f"{path}: {entry.prefix} is named twice, so its samples would be seen twice. "

@@ -1,6 +1,7 @@
 """Reading shards with positioned reads: no memory maps, a bounded number of open files."""
 
 import os
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
+
+_LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
+_LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 
 
 class OpenFile:
@@ -51,29 +55,34 @@ class OpenFile:
 
         Raises:
             CorruptShardError: The file ends before that.
+            MissingShardError: It cannot be read.
         """
-        found = os.preadv(self.fd, [buffer.data], at)
-        if found == buffer.nbytes:
-            return
-        # A positioned read may return less than asked for, on a network or after a signal.
-        rest = buffer.data.cast("B")
-        while found < len(rest):
-            more = os.preadv(self.fd, [rest[found:]], at + found)
-            if more == 0:
-                raise CorruptShardError(
-                    f"{self.path}: ends at byte {at + found:,}, expected at least "
-                    f"{at + len(rest):,}. The file was truncated or replaced: copy it again."
-                )
-            found += more
+        try:
+            found = os.preadv(self.fd, [buffer.data], at)
+            if found < buffer.nbytes:
+                self._read_rest(buffer.data.cast("B"), found, at=at)
+        except OSError as error:
+            raise MissingShardError(
+                f"{self.path}: cannot be read at byte {at:,} ({error.strerror}). "
+                f"Check the file and the disk or network that it is on."
+            ) from error
 
     def read(self, num_bytes: int, *, at: int) -> bytes:
         """Exactly ``num_bytes`` bytes from byte offset ``at`` on; errors as ``read_into``."""
-        data = os.pread(self.fd, num_bytes, at)
-        if len(data) == num_bytes:
-            return data
         buffer = np.empty(num_bytes, dtype=np.uint8)
         self.read_into(buffer, at=at)
         return buffer.tobytes()
+
+    def _read_rest(self, buffer: memoryview, found: int, *, at: int) -> None:
+        # A positioned read may return less than asked for, on a network or after a signal.
+        while found < len(buffer):
+            more = os.preadv(self.fd, [buffer[found:]], at + found)
+            if more == 0:
+                raise CorruptShardError(
+                    f"{self.path}: ends at byte {at + found:,}, expected at least "
+                    f"{at + len(buffer):,}. The file was truncated or replaced: copy it again."
+                )
+            found += more
 
 
 class OpenFiles:
@@ -147,6 +156,11 @@ class ShardIndex:
         Raises:
             CorruptShardError: The entry points outside the shard.
         """
+        # Both ends were checked when the file was opened.
+        if document_id == 0:
+            return 0
+        if document_id == self.num_documents:
+            return self.num_tokens
         sequence_id = self._entry(self.header.documents_at, document_id)
         if not 0 <= sequence_id <= self.header.num_sequences:
             raise self._corrupt(
@@ -215,11 +229,11 @@ class ShardIndex:
                 f"{header.num_sequences} sequences, {bin_bytes} bytes in {bin_path.name}). "
                 f"Delete it, or its line in the file list."
             )
-        last = header.num_sequences - 1
-        last_len = int.from_bytes(
-            self.file.read(4, at=HEADER.size + 4 * last), "little", signed=True
-        )
-        last_pointer = self._entry(header.pointers_at, last)
+        # The arrays lie end to end, so the end of one is read with the beginning of the next.
+        ends = self.file.read(12, at=header.pointers_at - 4)
+        last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
+        ends = self.file.read(16, at=header.documents_at - 8)
+        last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
         expected = last_pointer + last_len * header.dtype.itemsize
         if bin_bytes != expected or last_len < 0:
             raise CorruptShardError(
@@ -228,16 +242,13 @@ class ShardIndex:
                 f"byte {last_pointer:,} on). The copy is incomplete, or the files are not a pair: "
                 f"copy both again, or tokenise the shard again."
             )
-        ends = (
-            self._entry(header.pointers_at, 0),
-            self._entry(header.documents_at, 0),
-            self._entry(header.documents_at, header.num_documents),
-        )
-        if ends != (0, 0, header.num_sequences):
+        last_sequence = self._entry(header.documents_at, header.num_documents)
+        if (first_pointer, first_sequence, last_sequence) != (0, 0, header.num_sequences):
             raise CorruptShardError(
-                f"{path}: the first pointer and the ends of the document index are {ends}, "
-                f"expected {(0, 0, header.num_sequences)}. Copy both files again, or tokenise the "
-                f"shard again."
+                f"{path}: the first pointer and the ends of the document index are "
+                f"{(first_pointer, first_sequence, last_sequence)}, expected "
+                f"{(0, 0, header.num_sequences)}. Copy both files again, or tokenise the shard "
+                f"again."
             )
         return bin_bytes // header.dtype.itemsize
 
