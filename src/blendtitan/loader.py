@@ -112,6 +112,8 @@ class DataLoader:
         told_apart = config.provide_attention_mask
         self._with_positions = told_apart if positions is None else positions
         self._with_mask = told_apart if attention_mask is None else attention_mask
+        # Pinned memory lets the copy to an accelerator overlap with its work.
+        self._pin_memory = torch.cuda.is_available()
         self._plans: dict[tuple[int, int], Plan] = {}
         self._planning = threading.Lock()
 
@@ -167,7 +169,7 @@ class DataLoader:
         stop = start + self._micro_batch
         tokens = self.dataset.read(plan, start, stop)
         shape = (self._micro_batch, tokens.shape[1] - 1)
-        input_ids, labels = _empty(shape), _empty(shape)
+        input_ids, labels = self._empty(shape), self._empty(shape)
         np.copyto(input_ids.numpy(), tokens[:, :-1])
         np.copyto(labels.numpy(), tokens[:, 1:])
         config = self.dataset.config
@@ -176,8 +178,8 @@ class DataLoader:
         if self._with_positions or self._with_mask:
             eod_id = config.eod_token_id if config.provide_attention_mask else None
             starts = document_starts(tokens[:, :-1], eod_id=eod_id)
-            positions = _pinned(positions_of(starts)) if self._with_positions else None
-            mask = _pinned(attention_mask_of(starts)) if self._with_mask else None
+            positions = self._tensor(positions_of(starts)) if self._with_positions else None
+            mask = self._tensor(attention_mask_of(starts)) if self._with_mask else None
         return Batch(
             input_ids=input_ids,
             labels=labels,
@@ -185,6 +187,13 @@ class DataLoader:
             positions=positions,
             attention_mask=mask,
         )
+
+    def _empty(self, shape: tuple[int, int]) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.int64, pin_memory=self._pin_memory)
+
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self._pin_memory else tensor
 
     def _planned(self, consumed_samples: int) -> tuple[Plan, int]:
         """A plan that has this rank's next slots, and where they begin in it."""
@@ -232,13 +241,3 @@ def attention_mask_of(starts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True where a token may attend to another: not later, same document. ``(B, 1, L, L)``."""
     same_document = starts[:, :, None] == starts[:, None, :]
     return np.tril(same_document)[:, None]
-
-
-def _empty(shape: tuple[int, int]) -> torch.Tensor:
-    # Pinned memory lets the copy to an accelerator overlap with its work.
-    return torch.empty(shape, dtype=torch.int64, pin_memory=torch.cuda.is_available())
-
-
-def _pinned(array: NDArray[Any]) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor
