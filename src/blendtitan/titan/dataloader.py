@@ -1,0 +1,236 @@
+"""The engine's loader as a TorchTitan data loader.
+
+TorchTitan builds it on every rank, with the rank's place among the data-parallel ranks. Tensor,
+context and pipeline peers share one place, and so get the same batches.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.tokenizer import BaseTokenizer
+
+from blendtitan.config import BlendConfig
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.errors import ConfigError, EmptySplitError, ResumeError
+from blendtitan.loader import DataLoader
+from blendtitan.titan.shared_catalog import shared_catalog
+
+logger = logging.getLogger(__name__)
+
+
+class BlendCorpusDataLoader(BaseDataLoader):
+    """Batches of a blend of corpora, as TorchTitan's trainer and validator read them."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(BaseDataLoader.Config):
+        """The keys of the ``[blendcorpus]`` section, and what the rest of the run decides."""
+
+        data_file_list: str | None = None
+        """File list naming the shards, or a folder of shards. None: ``training.dataset_path``."""
+
+        seq_length: int | None = None
+        """Length of a model input, in tokens. None: ``training.seq_len``, which it must equal."""
+
+        micro_batch_size: int | None = None
+        """Samples that one rank passes through the model at once. None:
+        ``training.local_batch_size``, which it must equal."""
+
+        num_workers: int = 2
+        """Threads that read ahead. 0: read in the training thread."""
+
+        split: str = "98,1,1"
+        """Relative sizes of train, valid and test, in documents of each shard."""
+
+        dataloader_type: Literal["single", "repeating", "cyclic"] = "single"
+        """Kept for compatibility: the training stream is endless in all three."""
+
+        shuffle_sample_in_corpus: bool = True
+        """Visit the windows of an epoch in a pseudo-random order. Synonym: ``shuffle``."""
+
+        blend_sample_in_corpus: bool = True
+        """Blend the shards of a corpus by their weights. False: read them one after the other."""
+
+        append_eod: bool = True
+        """Every document is followed by EOD: where shards lack it, it is inserted while reading."""
+
+        provide_attention_mask: bool = False
+        """Tell documents apart: positions restart after each EOD, masks are block-causal."""
+
+        eod_token_id: int | None = None
+        """Token that ends a document. None: the tokenizer's EOS."""
+
+        eod_mask_loss: bool = False
+        """Ignore the labels that would ask to predict across a document's end."""
+
+        data_cache_path: str | None = None
+        """Folder that keeps the catalog between runs. None: it is built at every start."""
+
+        seed: int = 1234
+        """Chooses the order of the windows of every epoch."""
+
+        max_open_shards: int = 128
+        """Most ``.bin`` files open at once."""
+
+        vocab_size: int | None = None
+        """The model's vocabulary, which token ids are checked against. None: not checked."""
+
+        split_name: Literal["train", "valid"] = "train"
+        """The split that is read."""
+
+        infinite: bool = True
+        """Never end. False: stop after one pass over the windows of the split, on all ranks
+        together. TorchTitan's validator sets it."""
+
+        positions: bool = True
+        """Give the model positions. Attention backends with masks need them, SDPA does not."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dp_world_size: int,
+        dp_rank: int,
+        tokenizer: BaseTokenizer,
+        seq_len: int,
+        local_batch_size: int,
+        snapshot_every_n_steps: int | None = None,  # our state is always current
+    ) -> None:
+        blend = blend_config(config, seq_len=seq_len, eos_id=tokenizer.eos_id)
+        dataset = _dataset(blend, config.split_name)
+        num_samples = None
+        if not config.infinite:
+            # The trainer's whole micro batch: its pipeline parts must not end one by one.
+            micro_batch = config.micro_batch_size or local_batch_size
+            num_samples = _round_up(dataset.num_windows, micro_batch * dp_world_size)
+        self._loader = DataLoader(
+            dataset,
+            local_batch_size,
+            dp_rank=dp_rank,
+            dp_world_size=dp_world_size,
+            num_samples=num_samples,
+            positions=config.positions,
+            attention_mask=False,  # TorchTitan makes masks from positions
+        )
+        self._has_state = False
+        self.dp_world_size = dp_world_size
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """Yield ``({"input": ids, "positions": positions}, labels)``.
+
+        Every key but ``input`` goes to the model's forward, so there is no other.
+        """
+        for batch in self._loader:
+            inputs = {"input": batch.input_ids}
+            if batch.positions is not None:
+                inputs["positions"] = batch.positions
+            yield inputs, batch.labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's state: one key, with the same value on every rank."""
+        return self._loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to where the state was saved.
+
+        Raises:
+            ResumeError: The state belongs to other data, or to another configuration.
+        """
+        self._loader.load_state_dict(state_dict)
+        self._has_state = True
+
+    def align(self, step: int, *, global_batch_size: int) -> None:
+        """Agree with the trainer on where the run stands, before its first batch.
+
+        A loaded state must be at this step. Without one, the loader goes there.
+
+        Raises:
+            ResumeError: The loaded state is at another step, or of another global batch size.
+        """
+        if not self._has_state:
+            self._loader.set_consumed_by_global_step(step, global_batch_size)
+            if step > 0:
+                logger.warning(
+                    "The checkpoint holds no state of the data loader. It continues after step "
+                    "%d x %d samples = %d samples.",
+                    *(step, global_batch_size, self._loader.consumed_samples),
+                )
+        elif self._loader.consumed_samples != step * global_batch_size:
+            raise ResumeError(
+                f"the checkpoint's data loader has consumed {self._loader.consumed_samples:,} "
+                f"samples, expected {step * global_batch_size:,}: {step} steps of "
+                f"{global_batch_size} samples. Set training.global_batch_size to the value of the "
+                f"run that saved it. To continue after {step * global_batch_size:,} samples all "
+                f'the same, set checkpoint.exclude_from_loading = ["dataloader"].'
+            )
+
+
+def blend_config(
+    config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None
+) -> BlendConfig:
+    """The engine's configuration, completed with what the rest of the run decides.
+
+    Raises:
+        ConfigError: No data is named, or ``seq_length`` contradicts the trainer's.
+    """
+    data_file_list = config.data_file_list or config.dataset_path
+    if data_file_list is None:
+        raise ConfigError(
+            "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
+            "file list or a folder of shards."
+        )
+    if config.seq_length not in (None, seq_len):
+        raise ConfigError(
+            f"blendcorpus.seq_length is {config.seq_length}, expected {seq_len}, the value of "
+            f"training.seq_len. Leave blendcorpus.seq_length out to follow it."
+        )
+    return BlendConfig(
+        data_file_list=data_file_list,
+        seq_length=seq_len,
+        eod_token_id=eos_id if config.eod_token_id is None else config.eod_token_id,
+        **{name: getattr(config, name) for name in _SAME_IN_BOTH},
+    )
+
+
+def check_split(config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None) -> None:
+    """Check that the split of a configuration can be read.
+
+    Raises:
+        EmptySplitError: It holds no documents.
+    """
+    _dataset(blend_config(config, seq_len=seq_len, eos_id=eos_id), config.split_name)
+
+
+# The validator builds its loader anew for every validation: that must cost neither reads nor
+# another broadcast. Every rank builds the same loaders in the same order.
+@lru_cache(maxsize=4)
+def _datasets(blend: BlendConfig) -> Datasets:
+    return build_datasets(blend, shared_catalog(blend))
+
+
+def _dataset(blend: BlendConfig, split_name: str) -> BlendedDataset:
+    dataset = getattr(_datasets(blend), split_name)
+    if dataset is None:
+        raise EmptySplitError(
+            f"{blend.data_file_list}: no corpus has documents in the {split_name} split, with "
+            f"blendcorpus.split = {blend.split!r}. Give it a larger part, or, for valid, set "
+            f"validation.enable = false."
+        )
+    return dataset
+
+
+_SAME_IN_BOTH = {field.name for field in fields(BlendConfig)} - {
+    "data_file_list",
+    "seq_length",
+    "eod_token_id",
+}
+"""Fields that the engine's configuration and the loader's share."""
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

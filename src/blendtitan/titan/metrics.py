@@ -1,0 +1,51 @@
+"""TorchTitan's metrics, with a summary of the losses at the end."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchtitan.components.metrics import MetricsProcessor, _get_metrics_rank
+
+logger = logging.getLogger(__name__)
+
+
+class LossMetrics(MetricsProcessor):
+    """Logs, when it is closed, where the losses began and where they ended."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(MetricsProcessor.Config):
+        """``[metrics]``: TorchTitan's."""
+
+    def __init__(self, config: Config, *, pp_schedule: str = "1F1B", **arguments: Any) -> None:
+        super().__init__(config, pp_schedule=pp_schedule, **arguments)
+        # With pipeline parallelism only the ranks of the last stage know the loss.
+        rank = _get_metrics_rank(parallel_dims=self.parallel_dims, pp_schedule=pp_schedule)
+        self._knows_loss = torch.distributed.get_rank() == rank
+        self._first: dict[str, tuple[int, float]] = {}
+        self._last: dict[str, tuple[int, float]] = {}
+
+    def log(self, step: int, global_avg_loss: float, *args: Any, **kwargs: Any) -> None:
+        """Log the metrics of a training step."""
+        super().log(step, global_avg_loss, *args, **kwargs)
+        self._note("training", step, global_avg_loss)
+
+    def log_validation(self, loss: float, step: int, *args: Any, **kwargs: Any) -> None:
+        """Log the metrics of a validation."""
+        super().log_validation(loss, step, *args, **kwargs)
+        self._note("validation", step, loss)
+
+    def close(self) -> None:
+        """Log the summary and close the files."""
+        super().close()
+        for name, (step, loss) in self._last.items():
+            first_step, first_loss = self._first[name]
+            if self._knows_loss:
+                logger.info(
+                    "%s loss: %.4f at step %d, %.4f at step %d",
+                    *(name, first_loss, first_step, loss, step),
+                )
+
+    def _note(self, name: str, step: int, loss: float) -> None:
+        self._first.setdefault(name, (step, loss))
+        self._last[name] = (step, loss)

@@ -1,0 +1,121 @@
+"""TorchTitan's models, with the vocabulary of the tokenizer and the attention of the machine."""
+
+import difflib
+import importlib
+from collections.abc import Collection
+from typing import Literal, cast
+
+from torchtitan.models import _supported_models
+from torchtitan.models.common.attention import (
+    FlexAttention,
+    ScaledDotProductAttention,
+    VarlenAttention,
+)
+from torchtitan.models.common.decoder import Decoder
+from torchtitan.protocols.model_spec import ModelSpec
+
+from blendtitan.errors import ConfigError
+
+AttentionBackend = Literal["flex", "flex_flash", "varlen", "sdpa"]
+
+MODELS = sorted(_supported_models - {"flux"})  # flux makes images
+"""Values of ``model.name``."""
+
+VOCAB_MULTIPLE = 64
+"""The model's vocabulary is rounded up to a multiple of this, for fast matrix products."""
+
+
+def build_model_spec(
+    name: str, flavor: str, *, vocab_size: int, attn_backend: AttentionBackend = "flex"
+) -> ModelSpec:
+    """One of TorchTitan's decoders, for a vocabulary and an attention backend.
+
+    Raises:
+        ConfigError: There is no such model, flavor, or backend for it.
+    """
+    _check_known("model.name", name, MODELS)
+    module = importlib.import_module(f"torchtitan.models.{name}")
+    flavors = next(value for key, value in vars(module).items() if key.endswith("_configs"))
+    _check_known("model.flavor", flavor, flavors)
+    sdpa = attn_backend == "sdpa"
+    try:
+        spec = module.model_registry(flavor, attn_backend="flex" if sdpa else attn_backend)
+    except ValueError as error:
+        raise ConfigError(f"model.attn_backend is {attn_backend!r}: {error}") from error
+    if sdpa:
+        use_sdpa(spec)
+    _set_vocab_size(decoder_config(spec), vocab_size)
+    return spec
+
+
+def model_vocab_size(requested: int | None, *, tokenizer_vocab_size: int) -> int:
+    """Vocabulary of the model: as requested, else the tokenizer's, rounded up.
+
+    Raises:
+        ConfigError: The requested one is smaller than the tokenizer's.
+    """
+    if requested is None:
+        return -(-tokenizer_vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    if requested < tokenizer_vocab_size:
+        raise ConfigError(
+            f"model.vocab_size is {requested}, expected at least {tokenizer_vocab_size}, the "
+            f"tokenizer's. Leave model.vocab_size out to follow the tokenizer."
+        )
+    return requested
+
+
+def decoder_config(spec: ModelSpec) -> Decoder.Config:
+    """The model's configuration.
+
+    Raises:
+        ConfigError: The model is not a decoder of tokens.
+    """
+    if not isinstance(spec.model, Decoder.Config):
+        raise ConfigError(f"model.name is {spec.name!r}, expected a decoder of tokens")
+    return spec.model
+
+
+def reads_positions(spec: ModelSpec) -> bool:
+    """Whether the attention builds its masks from positions, and so can tell documents apart."""
+    return bool(_masked_attention(spec))
+
+
+def use_sdpa(spec: ModelSpec) -> bool:
+    """Replace attention that reads masks by causal SDPA, in place. Tell whether there was any.
+
+    Raises:
+        ConfigError: The model's masks are more than causal, so SDPA would train another model.
+    """
+    masked = _masked_attention(spec)
+    owner = cast(type[Decoder], type(decoder_config(spec))._owner)
+    if masked and owner.get_attention_masks is not Decoder.get_attention_masks:
+        raise ConfigError(
+            f"model {spec.name} needs attention masks of its own, which SDPA does not have. It "
+            f"trains on an accelerator, with model.attn_backend = 'flex'."
+        )
+    for parent, name in masked:
+        setattr(parent, name, ScaledDotProductAttention.Config())
+    return bool(masked)
+
+
+def _masked_attention(spec: ModelSpec) -> list[tuple[object, str]]:
+    """Where the model's configuration holds attention that reads masks: object and field."""
+    return [
+        (parent, str(name))
+        for kind in (FlexAttention.Config, VarlenAttention.Config)
+        for _, _, parent, name in spec.traverse(kind)
+    ]
+
+
+def _check_known(key: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        nearest = difflib.get_close_matches(value, known, n=1, cutoff=0)
+        raise ConfigError(
+            f"{key} is {value!r}, expected one of {', '.join(known)}. Did you mean {nearest[0]}?"
+        )
+
+
+def _set_vocab_size(model: Decoder.Config, vocab_size: int) -> None:
+    model.vocab_size = vocab_size
+    model.tok_embeddings.num_embeddings = vocab_size
+    model.lm_head.out_features = vocab_size

@@ -1,0 +1,53 @@
+"""Our tokenizers as TorchTitan's ``BaseTokenizer``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from torchtitan.components.tokenizer import BaseTokenizer
+
+from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+
+
+class BlendTokenizer(BaseTokenizer):
+    """A SentencePiece or Hugging Face tokenizer, chosen by its backend."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(BaseTokenizer.Config):
+        """Which tokenizer to read. The folder is given when it is built."""
+
+        backend: str = ""
+        """``sptoken`` and its synonyms for SentencePiece (the default), ``hf`` for Hugging Face."""
+
+        path: str | None = None
+        """File or folder of the tokenizer. None: the folder that ``build`` is given."""
+
+    def __init__(self, config: Config, *, tokenizer_path: str) -> None:
+        super().__init__()
+        self._tokenizer = _read_tokenizer(config.backend, config.path, tokenizer_path)
+        self.bos_id = _present(self._tokenizer.bos_id)
+        self.eos_id = _present(self._tokenizer.eos_id)
+
+    def encode(self, text: str, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        """Ids of a text."""
+        return self._tokenizer.encode(text, add_bos=add_bos, add_eos=add_eos)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of ids."""
+        return self._tokenizer.decode(token_ids)
+
+    def get_vocab_size(self) -> int:
+        """Smallest number that is larger than every id."""
+        return self._tokenizer.get_vocab_size()
+
+
+# The configuration needs the vocabulary size before the trainer builds the tokenizer.
+@lru_cache(maxsize=1)
+def _read_tokenizer(backend: str, path: str | Path | None, folder: str) -> Tokenizer:
+    model = {"tokenizer_backend": backend, "tokenizer_path": path, "hf_assets_path": folder}
+    return build_tokenizer({"model": model})
+
+
+def _present(token_id: int) -> int | None:
+    return None if token_id == ABSENT else token_id

@@ -1,0 +1,65 @@
+"""The entry point of training.
+
+    torchrun --nproc_per_node 2 -m blendtitan.titan.train --job.config_file configs/debug.toml
+    torchrun --nproc_per_node 2 -m blendtitan.titan.train --module MODULE --config NAME
+
+The second form takes a Python function that returns a configuration, as TorchTitan's own entry
+point does. Further arguments, ``--section.key value``, win over the file or the function.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import record
+from torchtitan.config import ConfigManager
+from torchtitan.observability import structured_logger
+from torchtitan.tools.logging import init_logger
+from torchtitan.trainer import Trainer
+
+from blendtitan.titan.assemble import build_config
+from blendtitan.titan.toml import read_settings
+
+logger = logging.getLogger(__name__)
+
+
+@record  # torchrun shows the error of the rank that failed first
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train as the command line says."""
+    init_logger()
+    config = read_config(sys.argv[1:] if arguments is None else arguments)
+    structured_logger.init_structured_logger(
+        source="training",
+        output_dir=config.dump_folder,
+        enable=config.debug.enable_structured_logging,
+    )
+    run(config)
+
+
+def read_config(arguments: Sequence[str]) -> Trainer.Config:
+    """The configuration that the command line asks for, in either form."""
+    if any(argument.partition("=")[0] == "--module" for argument in arguments):
+        return cast(Trainer.Config, ConfigManager().parse_args(list(arguments)))
+    settings = read_settings(arguments)
+    if settings.job.description:
+        logger.info("Job: %s", settings.job.description)
+    return build_config(settings)
+
+
+def run(config: Trainer.Config) -> None:
+    """Build the trainer, train, and close everything."""
+    trainer: Trainer = config.build()
+    try:
+        if config.checkpoint.create_seed_checkpoint:
+            trainer.checkpointer.save(curr_step=0, last_step=True)
+        else:
+            trainer.train()
+    finally:
+        trainer.close()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
