@@ -1,0 +1,210 @@
+"""Training runs small enough for a laptop, in processes of their own."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentencepiece
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
+    import blendtitan.titan.train  # noqa: F401
+
+from blendtitan import BlendConfig, build_datasets
+from blendtitan.storage.writer import ShardWriter
+
+EOD = 2
+VOCAB_SIZE = 96
+SEQ_LEN = 32
+SPLIT = "90,10,0"
+GLOBAL_BATCH_SIZE = 4
+TIMEOUT_S = 240
+
+RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model of 96 ids; EOS is 2."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    text = folder / "text"
+    rng = np.random.default_rng(0)
+    words = ("".join(map(chr, 97 + rng.integers(0, 26, 6))) for _ in range(500))
+    text.write_text("\n".join(words))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=VOCAB_SIZE,
+        minloglevel=2,
+    )
+    return folder / "tokenizer.model"
+
+
+def write_corpora(folder: Path) -> Path:
+    """Two corpora of two shards each, that a model can learn a little of; the file list."""
+    lines = []
+    for c, corpus in enumerate(("code", "web")):
+        for place in range(2):
+            rng = np.random.default_rng([c, place])
+            with ShardWriter.create(folder / f"{corpus}_{place}", dtype=np.dtype("<u2")) as writer:
+                for _ in range(40):
+                    start, size = rng.integers(3, VOCAB_SIZE), rng.integers(20, 60)
+                    tokens = 3 + (start + (c + 1) * np.arange(size)) % (VOCAB_SIZE - 3)
+                    writer.add_document(np.append(tokens, EOD))
+            lines.append(f"{2 - c} {corpus}_{place} {corpus}")
+    path = folder / "file_list.txt"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@dataclass
+class Job:
+    """A training run in a folder of its own, started and started again."""
+
+    folder: Path
+    settings: dict[str, dict[str, Any]]
+    records: list[Path] = field(default_factory=list)
+
+    @property
+    def data_file_list(self) -> Path:
+        """The file list of its corpora."""
+        return self.folder / "file_list.txt"
+
+    def start(self, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+        """Start it; ``arguments`` win over its settings."""
+        self.records.append(self.folder / f"record_{len(self.records)}")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN)]
+        command += ["--job.config_file", str(self._write_toml()), *arguments]
+        return subprocess.Popen(
+            command,
+            env=os.environ | {"RECORD": str(self.records[-1]), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, processes: int = 1) -> str:
+        """Run it to its end and return what it printed."""
+        process, output = self.finish(self.start(*arguments, processes=processes))
+        assert process.returncode == 0, output[-5000:]
+        return output
+
+    def fail(self, *arguments: str, processes: int = 1) -> str:
+        """Run it, expecting an error, and return what it printed."""
+        process, output = self.finish(self.start(*arguments, processes=processes))
+        assert process.returncode not in (0, None), output[-5000:]
+        return output
+
+    def finish(self, process: subprocess.Popen[str]) -> tuple[subprocess.Popen[str], str]:
+        """Wait for its end; the second value is what it printed."""
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill(process)
+            raise
+        return process, output
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """SIGKILL to torchrun and to the ranks, which it puts into sessions of their own."""
+        for pid in [process.pid, *(entry["pid"] for entry in self.entries() if "pid" in entry)]:
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+    def entries(self, run: int = -1) -> list[dict[str, Any]]:
+        """What all ranks recorded in one run."""
+        record = self.records[run]
+        files = sorted(record.parent.glob(f"{record.name}.*"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def losses(self, kind: str, run: int = -1) -> dict[int, float]:
+        """Loss of each step that one run logged."""
+        return {entry["step"]: entry[kind] for entry in self.entries(run) if kind in entry}
+
+    def samples(self, run: int = -1) -> dict[int, list[str]]:
+        """Digests of the samples of each step of one run, of all ranks, sorted."""
+        steps: dict[int, list[str]] = {}
+        for entry in self.entries(run):
+            if "samples" in entry:
+                steps.setdefault(entry["step"], []).extend(entry["samples"])
+        return {step: sorted(digests) for step, digests in steps.items()}
+
+    def expected_samples(self, step: int) -> list[str]:
+        """Digests of the samples that the global order has for a step, sorted."""
+        config = BlendConfig(
+            data_file_list=self.data_file_list,
+            seq_length=SEQ_LEN,
+            eod_token_id=EOD,
+            split=SPLIT,
+        )
+        dataset = build_datasets(config).train
+        assert dataset is not None
+        slots = range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE)
+        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
+        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+
+    def _write_toml(self) -> Path:
+        path = self.folder / "run.toml"
+        path.write_text(
+            "\n".join(
+                f"[{section}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items())
+                for section, values in self.settings.items()
+            )
+        )
+        return path
+
+
+@pytest.fixture
+def job(tmp_path: Path, tokenizer_path: Path) -> Job:
+    """A run that has not begun."""
+    return small_job(tmp_path, tokenizer_path)
+
+
+def small_job(folder: Path, tokenizer_path: Path) -> Job:
+    """The debug model on two small corpora: 6 steps of 4 samples, a checkpoint every 2."""
+    settings: dict[str, dict[str, Any]] = {
+        "job": {"dump_folder": str(folder / "out")},
+        "model": {"tokenizer_path": str(tokenizer_path)},
+        "optimizer": {"lr": 1e-3},
+        "lr_scheduler": {"warmup_steps": 2, "total_steps": 20},
+        "training": {
+            "dataset_path": str(write_corpora(folder)),
+            "seq_len": SEQ_LEN,
+            "local_batch_size": 2,
+            "global_batch_size": GLOBAL_BATCH_SIZE,
+            "steps": 6,
+            "mixed_precision_param": "float32",
+            "seed": 1,
+            "deterministic": True,
+        },
+        "blendcorpus": {"split": SPLIT},
+        "checkpoint": {
+            "enable": True,
+            "interval": 2,
+            "last_save_model_only": False,
+            "keep_latest_k": 0,
+        },
+        "metrics": {"log_freq": 1},
+        "activation_checkpoint": {"mode": "none"},
+    }
+    return Job(folder, settings)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait until ``condition()`` holds, as long as the process lives."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0][-5000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,224 @@
+"""What we rely on in the installed torchtitan. A failure here means: read its new version first."""
+
+import ast
+import inspect
+import textwrap
+import warnings
+from dataclasses import dataclass, fields
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torchtitan import trainer as titan_trainer
+from torchtitan.components.checkpointer import CheckpointManager
+from torchtitan.components.checkpointer.base import DATALOADER
+from torchtitan.components.metrics import DeviceMemoryMonitor, MetricsProcessor
+from torchtitan.components.validate import Validator
+from torchtitan.config import Configurable
+from torchtitan.distributed import utils as dist_utils
+from torchtitan.models.common.attention import FlexAttention, ScaledDotProductAttention
+from torchtitan.models.common.decoder import Decoder
+from torchtitan.tools import utils
+from torchtitan.trainer import Trainer
+
+from blendtitan.state import STATE_KEY
+from blendtitan.titan import checkpoint, cpu, model
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.tokenizer import BlendTokenizer
+
+
+def source(function: object) -> str:
+    """Source text without line breaks and repeated blanks."""
+    return " ".join(inspect.getsource(function).split())  # pyright: ignore
+
+
+# The components
+
+
+@pytest.mark.parametrize(
+    "slot", ["dataloader", "tokenizer", "validator", "metrics", "loss", "checkpoint", "model_spec"]
+)
+def test_the_trainer_takes_components_by_these_names(slot: str) -> None:
+    assert slot in {field.name for field in fields(Trainer.Config)}
+
+
+def test_a_configuration_builds_the_class_it_is_declared_in() -> None:
+    """Which is why each of our subclasses declares a configuration of its own."""
+
+    class Component(Configurable):
+        @dataclass(kw_only=True, slots=True)
+        class Config(Configurable.Config):
+            pass
+
+        def __init__(self, config: Configurable.Config) -> None:
+            self.config = config
+
+    assert isinstance(Component.Config().build(), Component)
+
+
+def arguments_of(call: str, function: object) -> set[str]:
+    """Names of the keyword arguments that a function gives in its first ``call(...)``."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))  # pyright: ignore
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    first = next(node for node in calls if ast.unparse(node.func) == call)
+    return {str(keyword.arg) for keyword in first.keywords}
+
+
+def test_the_trainer_builds_the_loader_with_these_arguments() -> None:
+    assert arguments_of("config.dataloader.build", Trainer.__init__) == {
+        "dp_world_size",
+        "dp_rank",
+        "tokenizer",
+        "seq_len",
+        "local_batch_size",
+        "snapshot_every_n_steps",
+    }
+
+
+def test_the_validator_builds_the_loader_with_these_arguments() -> None:
+    assert arguments_of("self.dl_config.build", Validator.validate) == {
+        "dp_world_size",
+        "dp_rank",
+        "tokenizer",
+        "seq_len",
+        "local_batch_size",
+    }
+
+
+def test_our_loader_takes_what_it_is_built_with() -> None:
+    taken = inspect.signature(BlendCorpusDataLoader.__init__).parameters
+
+    assert arguments_of("config.dataloader.build", Trainer.__init__) <= taken.keys()
+
+
+def test_the_tokenizer_is_built_with_the_folder_of_assets() -> None:
+    assert arguments_of("config.tokenizer.build", Trainer.__init__) == {"tokenizer_path"}
+    assert "tokenizer_path" in inspect.signature(BlendTokenizer.__init__).parameters
+
+
+def test_with_pipelines_the_loader_gets_the_size_of_a_pipeline_micro_batch() -> None:
+    """So ``micro_batch_size`` is compared with ``training.local_batch_size`` by the trainer."""
+    assert (
+        "config.parallelism.pipeline_parallel_microbatch_size if parallel_dims.pp_enabled else "
+        "config.training.local_batch_size"
+    ) in source(Trainer.__init__)
+
+
+# Batches
+
+
+def test_every_key_but_input_goes_to_the_models_forward() -> None:
+    assert 'k: v for k, v in input_dict.items() if k != "input"' in source(
+        Trainer.post_dataloading_process
+    )
+    assert list(inspect.signature(Decoder.forward).parameters) == [
+        "self",
+        "tokens",
+        "positions",
+        "attention_masks",
+    ]
+
+
+def test_documents_start_where_positions_are_zero() -> None:
+    from torchtitan.models.common.attention import get_document_mask_mod
+
+    positions = torch.tensor([[0, 1, 2, 0, 1]])
+    same_document = get_document_mask_mod(positions)
+
+    row = torch.zeros((), dtype=torch.long)
+    assert [bool(same_document(row, row, torch.tensor(4), torch.tensor(k))) for k in range(5)] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_sdpa_takes_no_masks() -> None:
+    attention = ScaledDotProductAttention(ScaledDotProductAttention.Config())
+    with pytest.raises(ValueError, match="does not support attention_masks"):
+        attention(*[torch.zeros(1, 2, 1, 4)] * 3, attention_masks=object())
+
+
+def test_the_validator_sets_infinite_on_the_loaders_configuration() -> None:
+    assert "replace(config.dataloader, infinite=config.steps != -1)" in source(Validator.__init__)
+
+
+# The place in the data
+
+
+def test_training_asks_for_batches_once_after_loading_the_checkpoint() -> None:
+    train = source(titan_trainer.Trainer.train)
+
+    assert train.count("self.batch_generator(self.dataloader)") == 1
+    assert train.index("self.checkpointer.load(") < train.index("self.batch_generator(")
+
+
+def test_the_step_is_restored_with_the_checkpoint() -> None:
+    assert "step" in source(Trainer.state_dict)
+    assert DATALOADER == "dataloader"
+    assert "DATALOADER: dataloader" in source(CheckpointManager.__init__)
+
+
+def test_a_missing_key_is_refused_with_this_message(tmp_path: object) -> None:
+    """``BlendCheckpointManager`` recognises checkpoints of other loaders by it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of not being distributed
+        dcp.save({"step": 1}, checkpoint_id=str(tmp_path))
+        with pytest.raises(dcp.api.CheckpointException) as caught:
+            dcp.load({DATALOADER: {STATE_KEY: ""}}, checkpoint_id=str(tmp_path))
+
+    assert checkpoint._MISSING_KEY in str(caught.value)
+
+
+# Metrics
+
+
+def test_losses_reach_the_metrics_in_these_arguments() -> None:
+    assert list(inspect.signature(MetricsProcessor.log).parameters)[1:3] == [
+        "step",
+        "global_avg_loss",
+    ]
+    assert list(inspect.signature(MetricsProcessor.log_validation).parameters)[1:3] == [
+        "loss",
+        "step",
+    ]
+
+
+# Models
+
+
+def test_models_are_made_by_their_registries() -> None:
+    assert "llama3" in model.MODELS
+    spec = model.build_model_spec("llama3", "debugmodel", vocab_size=128)
+
+    assert model.decoder_config(spec).vocab_size == 128
+    assert any(True for _ in spec.traverse(FlexAttention.Config))
+
+
+# The CPU
+
+
+@pytest.mark.skipif(not cpu.is_used(), reason="there is an accelerator")
+def test_on_a_cpu_torchtitan_uses_our_device() -> None:
+    """It copies these two when it is imported; ``DeviceMemoryMonitor`` asks them everything."""
+    assert utils.device_type == "cpu"
+    assert utils.device_module is cpu.CpuDevice
+    assert titan_trainer.utils.get_local_device.__module__ == utils.__name__
+
+    stats = DeviceMemoryMonitor("cpu").get_peak_stats()
+    assert stats.max_reserved_gib > 0
+    assert 0 < stats.max_reserved_pct < 100
+
+
+def test_time_outs_wait_at_a_barrier_with_a_device_index() -> None:
+    assert "device_ids=[device_module.current_device()]" in source(dist_utils.set_pg_timeouts)
+    assert isinstance(cpu.CpuDevice.current_device(), int)
+
+
+def test_the_default_backend_is_the_one_we_name() -> None:
+    from torchtitan.config import ParallelismConfig
+
+    (backend,) = (f for f in fields(ParallelismConfig) if f.name == "spmd_backend")
+    assert backend.default == "spmd_types"

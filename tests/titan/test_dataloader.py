@@ -1,0 +1,251 @@
+"""The engine's loader behind TorchTitan's interface."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torchtitan.components.validate import Validator
+
+from blendtitan import DataLoader, build_datasets
+from blendtitan.errors import (
+    BlendTitanError,
+    ConfigError,
+    CorruptShardError,
+    EmptySplitError,
+    ResumeError,
+)
+from blendtitan.titan import dataloader, shared_catalog
+from blendtitan.titan.dataloader import BlendCorpusDataLoader, blend_config
+from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, write_corpora
+
+Config = BlendCorpusDataLoader.Config
+
+TOKENIZER: Any = SimpleNamespace(eos_id=EOD)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(data_file_list=str(write_corpora(tmp_path)), split="80,20,0", num_workers=0)
+
+
+def build(config: Config, **arguments: Any) -> BlendCorpusDataLoader:
+    defaults = {
+        "dp_world_size": 1,
+        "dp_rank": 0,
+        "tokenizer": TOKENIZER,
+        "seq_len": SEQ_LEN,
+        "local_batch_size": GLOBAL_BATCH_SIZE,
+    }
+    return config.build(**defaults | arguments)
+
+
+def first(loader: BlendCorpusDataLoader) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    return next(iter(loader))
+
+
+def test_batches_are_those_of_the_engine(config: Config) -> None:
+    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    expected = next(iter(DataLoader(build_datasets(blend).train, GLOBAL_BATCH_SIZE)))
+    inputs, labels = first(build(config))
+
+    assert torch.equal(inputs["input"], expected.input_ids)
+    assert torch.equal(labels, expected.labels)
+
+
+def test_positions_count_through_the_window_where_attention_needs_them(config: Config) -> None:
+    """FlexAttention and varlen attention fail without; documents are not told apart."""
+    inputs, _ = first(build(config))
+
+    assert inputs.keys() == {"input", "positions"}
+    assert torch.equal(inputs["positions"][0], torch.arange(SEQ_LEN))
+
+
+def test_positions_restart_where_documents_are_told_apart(config: Config) -> None:
+    inputs, _ = first(build(dataclasses.replace(config, provide_attention_mask=True)))
+
+    after_eod = inputs["input"][:, :-1] == EOD
+    assert after_eod.any()
+    assert torch.equal(inputs["positions"][:, 1:] == 0, after_eod)
+
+
+def test_without_need_for_positions_there_is_only_the_input(config: Config) -> None:
+    """Every further key would go to the model's forward."""
+    inputs, _ = first(build(dataclasses.replace(config, positions=False)))
+
+    assert inputs.keys() == {"input"}
+
+
+def test_ranks_share_the_slots_of_a_step(config: Config) -> None:
+    whole, _ = first(build(config))
+    halves = [
+        first(build(config, dp_world_size=2, dp_rank=rank, local_batch_size=2))[0]
+        for rank in (0, 1)
+    ]
+
+    assert torch.equal(torch.cat([half["input"] for half in halves]), whole["input"])
+
+
+# Configuration
+
+
+def test_eod_is_the_tokenizers_eos_unless_configured(config: Config) -> None:
+    other = dataclasses.replace(config, eod_token_id=7)
+
+    assert blend_config(config, seq_len=SEQ_LEN, eos_id=EOD).eod_token_id == EOD
+    assert blend_config(other, seq_len=SEQ_LEN, eos_id=EOD).eod_token_id == 7
+
+
+def test_the_data_may_be_named_by_the_dataset_path(config: Config) -> None:
+    path = config.data_file_list
+    renamed = dataclasses.replace(config, data_file_list=None, dataset_path=path)
+
+    assert blend_config(renamed, seq_len=SEQ_LEN, eos_id=EOD).data_file_list == path
+
+
+def test_no_data_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"Set blendcorpus\.data_file_list, or training\.dataset"):
+        blend_config(Config(), seq_len=SEQ_LEN, eos_id=EOD)
+
+
+def test_another_sequence_length_than_the_trainers_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"blendcorpus\.seq_length is 16, expected 32"):
+        build(dataclasses.replace(config, seq_length=16))
+
+
+# Validation
+
+
+def validation(config: Config, **changes: Any) -> Config:
+    return dataclasses.replace(config, split_name="valid", **changes)
+
+
+def test_one_pass_over_the_valid_split_ends_on_all_ranks_together(config: Config) -> None:
+    """A rank with one batch more would wait for the others forever."""
+    config = validation(config, infinite=False)
+    lens = {
+        len(list(build(config, dp_world_size=2, dp_rank=rank, local_batch_size=4)))
+        for rank in (0, 1)
+    }
+    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    valid = build_datasets(blend).valid
+
+    assert valid is not None
+    assert lens == {-(-valid.num_windows // 8)}
+
+
+def test_a_pass_holds_whole_micro_batches_of_the_trainer(config: Config) -> None:
+    """Pipelines read several batches per step; a step that ends early would be dropped."""
+    config = validation(config, infinite=False, micro_batch_size=8)
+
+    assert len(list(build(config, local_batch_size=2))) % 4 == 0
+
+
+def test_every_validation_sees_the_same_samples(config: Config) -> None:
+    loader = build(validation(config, infinite=False))
+    runs = [[labels for _, labels in loader] for _ in range(2)]
+
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_rebuilding_the_loader_reads_nothing_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validator rebuilds it for every validation."""
+    build(config)
+    monkeypatch.setattr(dataloader, "shared_catalog", pytest.fail)
+
+    build(validation(config, infinite=False))
+
+
+def test_an_empty_valid_split_is_refused(config: Config) -> None:
+    config = validation(config, split="100,0,0")
+    with pytest.raises(EmptySplitError, match=r"valid split, .*validation\.enable = false"):
+        build(config)
+
+
+def test_the_validator_accepts_the_configuration(config: Config) -> None:
+    """It sets ``infinite`` on it, which TorchTitan's base configuration does not have."""
+    validator = Validator.Config(enable=True, steps=-1, dataloader=config)
+
+    assert dataclasses.replace(validator.dataloader, infinite=False).infinite is False
+
+
+# State
+
+
+def taken(loader: BlendCorpusDataLoader, num_batches: int) -> BlendCorpusDataLoader:
+    batches = iter(loader)
+    for _ in range(num_batches):
+        next(batches)
+    return loader
+
+
+def test_a_loaded_state_continues_with_the_next_batch(config: Config) -> None:
+    saved = taken(build(config), 3)
+    resumed = build(config)
+    resumed.load_state_dict(saved.state_dict())
+    resumed.align(3, global_batch_size=GLOBAL_BATCH_SIZE)
+
+    assert torch.equal(first(resumed)[1], first(saved)[1])
+
+
+def test_the_state_is_one_key_and_the_same_on_every_rank(config: Config) -> None:
+    states = [
+        taken(build(config, dp_world_size=2, dp_rank=rank, local_batch_size=2), 3).state_dict()
+        for rank in (0, 1)
+    ]
+
+    assert states[0] == states[1]
+    assert states[0].keys() == {"blendtitan"}
+
+
+def test_a_state_at_another_step_is_refused(config: Config) -> None:
+    resumed = build(config)
+    resumed.load_state_dict(taken(build(config), 3).state_dict())
+
+    with pytest.raises(ResumeError, match=r"has consumed 12 samples, expected 8: 2 steps of 4"):
+        resumed.align(2, global_batch_size=GLOBAL_BATCH_SIZE)
+
+
+def test_without_a_state_the_loader_moves_to_the_step(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = build(config)
+    with caplog.at_level(logging.WARNING):
+        moved.align(3, global_batch_size=GLOBAL_BATCH_SIZE)
+
+    assert torch.equal(first(moved)[1], first(taken(build(config), 3))[1])
+    assert "holds no state of the data loader" in caplog.text
+
+
+def test_a_fresh_run_says_nothing(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    build(config).align(0, global_batch_size=GLOBAL_BATCH_SIZE)
+
+    assert "no state" not in caplog.text
+
+
+# Damaged data
+
+
+def test_a_token_beyond_the_vocabulary_is_refused(config: Config) -> None:
+    with pytest.raises(BlendTitanError, match=r"expected ids from 0 to 47"):
+        taken(build(dataclasses.replace(config, vocab_size=VOCAB_SIZE // 2)), 10)
+
+
+def test_other_ranks_raise_the_error_of_rank_0(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They read nothing themselves; the error travels in place of the catalog."""
+    prefix = Path(config.data_file_list or "").parent / "web_0"
+    Path(f"{prefix}.idx").write_bytes(b"")
+    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    message = shared_catalog._read_message(blend)
+    monkeypatch.setattr(shared_catalog, "_is_reader", lambda: False)
+    monkeypatch.setattr(shared_catalog, "_broadcast", lambda _: message)
+
+    with pytest.raises(CorruptShardError, match=r"web_0\.idx"):
+        shared_catalog.shared_catalog(blend)
