@@ -29,8 +29,7 @@ def test_documents_end_in_an_eod_that_is_counted(
     result = tokenized(write_jsonl("a.jsonl", texts), tokenizer)
     documents = [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
 
-    with ShardIndex.open(tmp_path / "out") as index:
-        starts = index.document_starts(0, 3)
+    starts = ShardIndex.open(tmp_path / "out").document_starts(0, 3)
     tokens = np.fromfile(tmp_path / "out.bin", dtype="<u2")
 
     assert [part.tolist() for part in np.split(tokens, starts[1:-1])] == documents

@@ -45,14 +45,14 @@ def test_document_starts_are_those_of_the_lengths(lens: list[int], data: st.Data
     expected = np.concatenate([[0], np.cumsum(lens)])[document_index].tolist()
     if sum(lens) == 0:
         return
-    with shard_of_bytes(index, bytes(4 * sum(lens))) as shard:
-        one_by_one = [shard.document_start(i) for i in range(len(document_index))]
+    shard = shard_of_bytes(index, bytes(4 * sum(lens)))
+    one_by_one = [shard.document_start(i) for i in range(len(document_index))]
 
-        assert one_by_one == expected
-        assert shard.document_starts(0, shard.num_documents).tolist() == expected
-        for offset in range(sum(lens)):
-            document_id = shard.document_at(offset)
-            assert expected[document_id] <= offset < expected[document_id + 1]
+    assert one_by_one == expected
+    assert shard.document_starts(0, shard.num_documents).tolist() == expected
+    for offset in range(sum(lens)):
+        document_id = shard.document_at(offset)
+        assert expected[document_id] <= offset < expected[document_id + 1]
 
 
 def shard_of_bytes(index: bytes, tokens: bytes) -> ShardIndex:

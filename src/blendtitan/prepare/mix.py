@@ -48,7 +48,7 @@ def mix(inputs: Sequence[Path], output: Path, epochs: Mapping[str, float]) -> li
     found = [entry for path in inputs for entry in _entries(path)]
     _check_unique(found)
     _check_epochs(epochs, known=sorted({entry.corpus for entry in found}))
-    tokens = [_num_tokens(entry.prefix) for entry in found]
+    tokens = [ShardIndex.open(entry.prefix).num_tokens for entry in found]
     weighted = [
         ShardEntry(entry.prefix, num_tokens * epochs.get(entry.corpus, 1.0), entry.corpus)
         for entry, num_tokens in zip(found, tokens, strict=True)
@@ -84,11 +84,6 @@ def _entries(path: Path) -> Sequence[ShardEntry]:
     if Path(f"{path}.idx").exists():
         return [ShardEntry(path, 1.0, path.name)]
     return read_file_list(path)
-
-
-def _num_tokens(prefix: Path) -> int:
-    with ShardIndex.open(prefix) as index:
-        return index.num_tokens
 
 
 def _check_unique(entries: Iterable[ShardEntry]) -> None:

@@ -164,11 +164,11 @@ class _Probe:
 def _probe(
     entry: ShardEntry, cut_documents: Callable[[int], list[int]], eod_id: int | None
 ) -> _Probe:
-    with ShardIndex.open(entry.prefix) as index:
-        cuts = cut_documents(index.num_documents)
-        tokens = [index.document_start(document_id) for document_id in cuts]
-        lacks_eod = eod_id is not None and _lacks_eod(index, eod_id)
-        return _Probe(index.header, cuts, tokens, lacks_eod)
+    index = ShardIndex.open(entry.prefix)
+    cuts = cut_documents(index.num_documents)
+    tokens = [index.document_start(document_id) for document_id in cuts]
+    lacks_eod = eod_id is not None and _lacks_eod(index, eod_id)
+    return _Probe(index.header, cuts, tokens, lacks_eod)
 
 
 def _lacks_eod(index: ShardIndex, eod_id: int) -> bool:

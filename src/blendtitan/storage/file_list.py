@@ -174,8 +174,7 @@ def _entries(line: _Line) -> list[ShardEntry]:
 
 
 def _tokens(prefix: Path) -> float:
-    with ShardIndex.open(prefix) as index:
-        return float(index.num_tokens)
+    return float(ShardIndex.open(prefix).num_tokens)
 
 
 def _check_weights_agree(lines: list[_Line]) -> None:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -264,17 +263,6 @@ class ShardIndex:
             f"{self.file.path}: {found}, expected {expected}. "
             f"Copy both files again, or tokenise the shard again."
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        del self.file
 
 
 def check_size(file: OpenFile, expected_bytes: int) -> None:
