@@ -65,7 +65,7 @@ def test_a_layer_imports_only_what_it_may(path: Path) -> None:
             assert parts[0] in other | sys.stdlib_module_names, f"{path} imports {name}"
 
 
-def test_only_the_order_is_free_of_files_clocks_and_global_randomness() -> None:
+def test_the_order_is_free_of_files_clocks_and_global_randomness() -> None:
     for path in SOURCE.glob("order/*.py"):
         names = {name.split(".")[0] for name in imported(path)}
 

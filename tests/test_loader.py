@@ -2,13 +2,14 @@
 
 import threading
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
-from blendtitan.errors import ConfigError, CorruptShardError, EmptySplitError
+from blendtitan.errors import ConfigError, CorruptShardError, EmptySplitError, MissingShardError
 from blendtitan.loader import Batch
 from tests.conftest import EOD, WriteBlend
 
@@ -151,16 +152,54 @@ def test_an_error_in_a_thread_surfaces_with_slot_corpus_shard_and_offset(
     config: BlendConfig, dataset: BlendedDataset
 ) -> None:
     loader = DataLoader(dataset, 4, num_workers=2)
-    shard = dataset[0].shard
+    first = dataset[0]
+    shard = first.shard
     with open(f"{shard}.bin", "r+b") as file:
         file.truncate(10)
 
     with pytest.raises(CorruptShardError, match="was truncated or replaced") as caught:
         list(islice(loader, 20))
     note = caught.value.__notes__[0]
-    assert "while reading slot 0 of train" in note
-    assert f"corpus {dataset[1].corpus!r}" in note or shard in note
-    assert "offset" in note
+    assert f"while reading slot 0 of train: corpus {first.corpus!r}, shard {shard}," in note
+    assert f"from token {8 * first.window} of its train part" in note
+
+
+def test_after_an_error_no_sample_is_passed_over(dataset: BlendedDataset) -> None:
+    """The stream never ends, so that an error that is caught is not taken for its end."""
+    stream = iter(DataLoader(dataset, 4, num_workers=2))
+    first = dataset[0]
+    bin_path = Path(f"{first.shard}.bin")
+    dataset._rows.files._files.clear()
+    moved = bin_path.rename(bin_path.with_suffix(".away"))
+    with pytest.raises(MissingShardError):
+        next(stream)
+    moved.rename(bin_path)
+
+    assert rows(next(stream)) == samples(dataset, range(4))
+
+
+def test_so_many_batches_are_read_ahead_and_no_more(dataset: BlendedDataset) -> None:
+    loader = DataLoader(dataset, 4, num_workers=2, prefetch=3)
+    read: list[int] = []
+    batch_at = loader.batch_at
+    loader.batch_at = lambda at: (read.append(at), batch_at(at))[1]
+    stream = iter(loader)
+    next(stream)
+    stream._pool.shutdown(wait=True)  # pyright: ignore
+
+    assert sorted(read) == [0, 4, 8, 12]
+
+
+def test_a_loader_moved_to_the_middle_of_a_batch_reads_from_there(
+    dataset: BlendedDataset,
+) -> None:
+    """As after a change of the micro batch or of the ranks."""
+    loader = DataLoader(dataset, 4)
+    stream = iter(loader)
+    next(stream)
+    loader.set_consumed_by_global_step(1, 7)
+
+    assert rows(next(stream)) == samples(dataset, range(7, 11))
 
 
 def test_no_thread_outlives_an_iterator(dataset: BlendedDataset) -> None:

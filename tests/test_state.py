@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.errors import ResumeError
-from tests.conftest import WriteBlend
+from blendtitan.state import recent_digest
+from tests.conftest import WriteBlend, WriteShard
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}
 
@@ -41,6 +44,7 @@ def test_it_is_one_string_under_one_key_the_same_on_every_rank(write_blend: Writ
         ({"split": "90,5,5"}, CORPORA, r"split_fractions\.0: checkpoint 0\.98, now 0\.9"),
         ({"blend_sample_in_corpus": False}, CORPORA, "blend_sample_in_corpus: checkpoint True"),
         ({"shuffle_sample_in_corpus": False}, CORPORA, "shuffle_sample_in_corpus: checkpoint True"),
+        ({"eod_token_id": 3}, CORPORA, "eod_token_id: checkpoint 2, now 3"),
         ({"append_eod": False}, CORPORA, "append_eod: checkpoint True, now False"),
         ({}, CORPORA | {"web": (0.5, [700, 500])}, r"weights\.web: checkpoint 0\.6, now 0\.5"),
         (
@@ -62,6 +66,54 @@ def test_any_difference_is_an_error_that_shows_both_sides(
     with pytest.raises(ResumeError, match=message):
         other.load_state_dict(state)
     assert other.consumed_samples == 0
+
+
+def relabelled(config: BlendConfig, text: str) -> BlendConfig:
+    Path(config.data_file_list).write_text(text)
+    return config
+
+
+def test_shards_of_the_same_size_that_trade_places_are_noticed(write_blend: WriteBlend) -> None:
+    """Each would be read in the other's order."""
+    config = write_blend({"web": (1.0, [700, 700])}, seq_length=8)
+    one = loader(relabelled(config, "1 web/web_0 web\n1 web/web_1 web"))
+    other = loader(relabelled(config, "1 web/web_1 web\n1 web/web_0 web"))
+
+    with pytest.raises(ResumeError, match=r"corpora\.web\.shards_digest"):
+        other.load_state_dict(one.state_dict())
+
+
+def test_documents_that_are_cut_elsewhere_are_noticed(
+    write_blend: WriteBlend, write_shard: WriteShard
+) -> None:
+    config = relabelled(write_blend({"web": (1.0, [90])}, seq_length=2), "1 other")
+    states = []
+    for documents in ([[5, 6, 7], [8, 9]], [[5, 6], [7], [8, 9]]):
+        write_shard("other", documents)
+        states.append(loader(config).state_dict())
+
+    with pytest.raises(ResumeError, match=r"shards_digest"):
+        loader(config).load_state_dict(states[0])
+
+
+class OneSampleDiffers:
+    """A dataset of which one of the last 4,096 samples is another than before."""
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+
+    def plan(self, slots: np.ndarray) -> Any:
+        """Sample ids only."""
+        return SimpleNamespace(sample_ids=np.where(slots == self.slot, 0, slots).astype(np.uint64))
+
+
+def test_the_digest_covers_the_last_4096_samples() -> None:
+    def digest(changed: int) -> str:
+        return recent_digest(OneSampleDiffers(changed), 10_000)  # pyright: ignore
+
+    digests = {digest(changed) for changed in (-1, 5904, 7000, 9999)}
+    assert len(digests) == 4
+    assert digest(5903) == digest(-1)
 
 
 def test_every_difference_is_shown_at_once(write_blend: WriteBlend) -> None:
@@ -86,7 +138,8 @@ def test_the_digest_proves_the_order_of_the_last_samples(write_blend: WriteBlend
     "saved",
     [{}, {"dp_rank_0": b"", "world_size": 1}, {"blendtitan": "{"}, {"blendtitan": "[]"},
      {"blendtitan": b"{}"}, {"blendtitan": '{"consumed_samples": -1}'},
-     {"blendtitan": '{"consumed_samples": "1"}'}],
+     {"blendtitan": '{"consumed_samples": "1"}'},
+     {"blendtitan": '{"consumed_samples": 10000000000000000000000}'}],
 )  # fmt: skip
 def test_a_state_that_is_none_of_ours_is_refused(
     write_blend: WriteBlend, saved: dict[str, Any]

@@ -1,7 +1,7 @@
 """Settings of a blend: frozen, checked when made, documented field by field."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
@@ -67,6 +67,7 @@ class BlendConfig:
     """Token ids are checked to be below this. None: not checked."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         check_at_least("seq_length", self.seq_length, 1)
         check_at_least("num_workers", self.num_workers, 0)
         check_at_least("max_open_shards", self.max_open_shards, 1)
@@ -102,6 +103,20 @@ class BlendConfig:
                 f"eod_token_id is {self.eod_token_id}, expected an id below the vocabulary size "
                 f"{self.vocab_size}"
             )
+
+
+def _check_types(config: BlendConfig) -> None:
+    """Check switches, texts and paths; numbers are checked with their ranges."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        switch = isinstance(field.default, bool)
+        text = isinstance(field.default, str)
+        if switch and not isinstance(value, bool):
+            raise ConfigError(f"{field.name} is {value!r}, expected true or false")
+        if text and not isinstance(value, str):
+            raise ConfigError(f"{field.name} is {value!r}, expected text")
+    if not isinstance(config.data_file_list, str | Path):
+        raise ConfigError(f"data_file_list is {config.data_file_list!r}, expected a path")
 
 
 def split_fractions(split: str) -> tuple[float, float, float]:
@@ -148,4 +163,4 @@ def check_at_least(name: str, value: int, least: int) -> None:
     """
     # bool is an int in Python, but never a count.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {least}")
+        raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")

@@ -5,8 +5,8 @@ Shapes: B = micro batch, L = sequence length.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class DataLoader:
         dp_rank: Which data-parallel rank this is.
         dp_world_size: Number of data-parallel ranks.
         num_workers: Reading threads; 0 reads in the calling thread. None: the configuration's.
-        prefetch: Batches read ahead.
+        prefetch: Batches read ahead. More threads than ``prefetch + 1`` have nothing to do.
         num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
         positions: Whether batches have positions. None: if documents are told apart.
         attention_mask: Whether batches have a mask. None: if documents are told apart.
@@ -101,13 +101,13 @@ class DataLoader:
         self.consumed_samples = 0
         """Samples that all ranks together were given since slot 0: the whole state."""
         self._micro_batch = micro_batch
-        self._dp_rank = dp_rank
-        self._stride = micro_batch * dp_world_size
+        self.stride = micro_batch * dp_world_size
+        """Samples that one micro batch of all ranks together holds."""
         self._first_slot = rank_slots(
             0, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
         ).start
-        self._num_workers = workers
-        self._prefetch = prefetch
+        self.num_workers = workers
+        self.prefetch = prefetch
         self._num_samples = num_samples
         told_apart = config.provide_attention_mask
         self._with_positions = told_apart if positions is None else positions
@@ -120,9 +120,7 @@ class DataLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self._num_samples is not None:
             self.consumed_samples = 0
-        if self._num_workers == 0:
-            return self._read_in_place()
-        return self._read_ahead()
+        return _Stream(self)
 
     def state_dict(self) -> dict[str, str]:
         """The state after the batches delivered so far: the same on every rank, no tensors."""
@@ -140,31 +138,12 @@ class DataLoader:
         """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end."""
         self.consumed_samples = consumed_by_steps(step, global_batch_size)
 
-    def _read_in_place(self) -> Iterator[Batch]:
-        while not self._is_past_end(self.consumed_samples):
-            batch = self._batch_at(self.consumed_samples)
-            self.consumed_samples += self._stride
-            yield batch
-
-    def _read_ahead(self) -> Iterator[Batch]:
-        with ThreadPoolExecutor(self._num_workers, "blendtitan-read") as pool:
-            ahead: deque[tuple[int, Callable[[], Batch]]] = deque()
-            while not self._is_past_end(self.consumed_samples):
-                if ahead and ahead[0][0] != self.consumed_samples:
-                    ahead.clear()  # The loader was moved.
-                start = ahead[-1][0] + self._stride if ahead else self.consumed_samples
-                while len(ahead) <= self._prefetch and not self._is_past_end(start):
-                    ahead.append((start, pool.submit(self._batch_at, start).result))
-                    start += self._stride
-                _, read_batch = ahead.popleft()
-                batch = read_batch()
-                self.consumed_samples += self._stride
-                yield batch
-
-    def _is_past_end(self, consumed_samples: int) -> bool:
+    def is_past_end(self, consumed_samples: int) -> bool:
+        """Whether a fixed stream has ended; an endless one never has."""
         return self._num_samples is not None and consumed_samples >= self._num_samples
 
-    def _batch_at(self, consumed_samples: int) -> Batch:
+    def batch_at(self, consumed_samples: int) -> Batch:
+        """This rank's batch after so many samples of all ranks. Safe from several threads."""
         plan, start = self._planned(consumed_samples)
         stop = start + self._micro_batch
         tokens = self.dataset.read(plan, start, stop)
@@ -183,7 +162,7 @@ class DataLoader:
         return Batch(
             input_ids=input_ids,
             labels=labels,
-            corpus_ids=torch.from_numpy(plan.corpora[start:stop].copy()),
+            corpus_ids=self._tensor(plan.corpora[start:stop].copy()),
             positions=positions,
             attention_mask=mask,
         )
@@ -198,13 +177,13 @@ class DataLoader:
     def _planned(self, consumed_samples: int) -> tuple[Plan, int]:
         """A plan that has this rank's next slots, and where they begin in it."""
         micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
-        step, phase = divmod(consumed_samples, self._stride)
+        step, phase = divmod(consumed_samples, self.stride)
         block, place = divmod(step, micro_batches)
         with self._planning:
             plan = self._plans.get((block, phase))
             if plan is None:
-                first = phase + block * micro_batches * self._stride + self._first_slot
-                steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self._stride
+                first = phase + block * micro_batches * self.stride + self._first_slot
+                steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self.stride
                 slots = first + steps + np.arange(self._micro_batch)
                 plan = self.dataset.plan(slots.ravel())
                 # The block before is still being read while this one begins.
@@ -212,6 +191,46 @@ class DataLoader:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[block, phase] = plan
         return plan, place * self._micro_batch
+
+
+class _Stream(Iterator[Batch]):
+    """Goes on from where its loader stands, reading ahead of it.
+
+    After an error it can be asked again: nothing is passed over.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        self._loader = loader
+        workers = loader.num_workers
+        self._pool = ThreadPoolExecutor(workers, "blendtitan-read") if workers else None
+        self._ahead: deque[tuple[int, Future[Batch]]] = deque()
+
+    def __next__(self) -> Batch:
+        loader = self._loader
+        at = loader.consumed_samples
+        if loader.is_past_end(at):
+            self._close()
+            raise StopIteration
+        batch = loader.batch_at(at) if self._pool is None else self._read_ahead(self._pool, at)
+        loader.consumed_samples += loader.stride
+        return batch
+
+    def _read_ahead(self, pool: ThreadPoolExecutor, at: int) -> Batch:
+        loader = self._loader
+        if self._ahead and self._ahead[0][0] != at:
+            self._ahead.clear()  # The loader was moved, or a read failed.
+        start = self._ahead[-1][0] + loader.stride if self._ahead else at
+        while len(self._ahead) <= loader.prefetch and not loader.is_past_end(start):
+            self._ahead.append((start, pool.submit(loader.batch_at, start)))
+            start += loader.stride
+        return self._ahead.popleft()[1].result()
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def __del__(self) -> None:
+        self._close()
 
 
 def document_starts(input_ids: NDArray[np.integer], *, eod_id: int | None) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from blendtitan.config import split_fractions
-from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.blended import MAX_SLOT, BlendedDataset
 from blendtitan.errors import ResumeError
 
 STATE_FORMAT = 1
@@ -37,7 +37,7 @@ def decode_state(saved: dict[str, Any], dataset: BlendedDataset) -> int:
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
     digest = state.pop("digest", None)
-    if type(consumed_samples) is not int or consumed_samples < 0:
+    if type(consumed_samples) is not int or not 0 <= consumed_samples < MAX_SLOT:
         raise ResumeError(
             f"the loader's state has consumed_samples = {consumed_samples!r}, expected a whole "
             f"number. The checkpoint is damaged: load an older one."
@@ -67,7 +67,7 @@ def recent_digest(dataset: BlendedDataset, consumed_samples: int) -> str:
 
 
 def _facts(dataset: BlendedDataset) -> dict[str, Any]:
-    """Everything that the order and the content of samples depend on."""
+    """Everything that the order and the tokens of samples depend on."""
     config = dataset.config
     return {
         "format": STATE_FORMAT,

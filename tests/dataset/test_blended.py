@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
+from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, EmptySplitError, MixedEodError, VocabularyError
 from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
 
@@ -24,22 +25,33 @@ FLAGS = pytest.mark.parametrize(
 )
 CORPORA = {"web": (0.6, [300, 200]), "code": (0.3, [150]), "books": (0.1, [40, 90, 60])}
 
-GOLDEN_ORDER = [
-    ("web", "web_0", 0, 11),
-    ("code", "code_0", 0, 5),
-    ("web", "web_0", 0, 9),
-    ("code", "code_1", 0, 0),
-    ("web", "web_0", 0, 5),
-    ("web", "web_0", 0, 3),
-    ("code", "code_0", 0, 2),
-    ("web", "web_0", 0, 10),
-    ("code", "code_1", 0, 2),
-    ("web", "web_0", 0, 8),
-    ("web", "web_0", 0, 6),
-    ("code", "code_0", 0, 3),
-    ("web", "web_0", 50000000000, 11),
-]
-GOLDEN_TOKENS = [91, 2, 93, 94, 95, 2, 2, 98]
+# By blend_sample_in_corpus and shuffle_sample_in_corpus.
+GOLDEN = {
+    (True, True): [
+        ("web_0", 0, 1, 11), ("code_0", 0, 3, 2), ("web_0", 0, 9, 75),
+        ("code_1", 0, 2, 5019), ("web_0", 0, 8, 67), ("web_0", 0, 3, 2),
+        ("web_0", 1, 10, 86), ("code_0", 0, 5, 43), ("web_0", 5, 10, 85),
+        ("code_0", 2, 0, 4), ("web_0", 50000000000, 9, 77),
+    ],
+    (True, False): [
+        ("web_0", 0, 0, 2), ("code_0", 0, 0, 3), ("web_0", 0, 1, 11),
+        ("code_1", 0, 0, 5003), ("web_0", 0, 2, 19), ("web_0", 0, 3, 2),
+        ("web_0", 1, 6, 54), ("code_0", 0, 6, 51), ("web_0", 5, 0, 5),
+        ("code_0", 2, 6, 2), ("web_0", 50000000000, 0, 5),
+    ],
+    (False, True): [
+        ("web_0", 0, 2, 19), ("code_0", 0, 3, 2), ("web_0", 0, 1, 11),
+        ("code_0", 0, 5, 43), ("web_0", 0, 3, 2), ("web_0", 0, 9, 75),
+        ("web_0", 1, 11, 94), ("code_0", 1, 1, 12), ("web_0", 5, 9, 75),
+        ("code_0", 3, 3, 2), ("web_0", 50000000000, 4, 38),
+    ],
+    (False, False): [
+        ("web_0", 0, 0, 2), ("code_0", 0, 0, 3), ("web_0", 0, 1, 11),
+        ("code_0", 0, 1, 11), ("web_0", 0, 2, 19), ("web_0", 0, 3, 2),
+        ("web_0", 1, 6, 54), ("code_0", 1, 1, 12), ("web_0", 5, 0, 2),
+        ("code_0", 3, 7, 60), ("web_0", 50000000000, 0, 6),
+    ],
+}  # fmt: skip
 
 
 def train(config: BlendConfig) -> BlendedDataset:
@@ -171,13 +183,18 @@ def test_epochs_are_shuffled_differently(write_blend: WriteBlend) -> None:
     assert windows[0] != windows[1] != windows[2] != windows[0]
 
 
-def test_golden_order(write_blend: WriteBlend) -> None:
-    """The order is a public interface: only a new order version may change these."""
-    dataset = train(write_blend({"web": (0.6, [100]), "code": (0.4, [60, 30])}, seq_length=8))
-    samples = [dataset[slot] for slot in [*range(12), 10**12]]
+@FLAGS
+def test_golden_order(write_blend: WriteBlend, flags: dict[str, bool]) -> None:
+    """The order is a public interface: only a new order version may change these.
 
-    assert [(s.corpus, Path(s.shard).name, s.epoch, s.window) for s in samples] == GOLDEN_ORDER
-    assert samples[0].input_ids.tolist() == GOLDEN_TOKENS
+    Of each sample the shard, the epoch, the window and the first token, which shows the shift.
+    """
+    corpora = {"web": (0.6, [100]), "code": (0.4, [60, 30])}
+    dataset = train(write_blend(corpora, seq_length=8, **flags))
+    samples = [dataset[slot] for slot in (0, 1, 2, 3, 4, 5, 30, 31, 100, 101, 10**12)]
+    facts = [(Path(s.shard).name, s.epoch, s.window, int(s.input_ids[0])) for s in samples]
+
+    assert facts == GOLDEN[tuple(flags.values())]
 
 
 def test_splits_share_no_document(write_blend: WriteBlend) -> None:
@@ -209,6 +226,36 @@ def test_a_corpus_without_validation_documents_is_left_out_and_named(
     assert valid is not None
     assert valid.corpora == ("web",)
     assert "no documents for valid, left out of it: tiny" in caplog.text
+
+
+def test_a_shard_left_out_of_a_split_changes_neither_shares_nor_the_order_of_others(
+    write_blend: WriteBlend,
+) -> None:
+    """Its corpus keeps its weight, and the other shards keep their places."""
+    valid = []
+    for first in (2000, 6):
+        corpora = {"web": (0.5, [first, 2000]), "code": (0.5, [2000])}
+        dataset = build_datasets(write_blend(corpora, seq_length=8, split="80,20,0")).valid
+        assert dataset is not None
+        valid.append([dataset[slot] for slot in range(400)])
+    share = [sum(s.corpus == "web" for s in samples) for samples in valid]
+    second_shard = [[s.window for s in samples if "web_1" in s.shard][:50] for samples in valid]
+
+    assert share == [200, 200]
+    assert not any("web_0" in s.shard for s in valid[1])
+    assert second_shard[0] == second_shard[1]
+
+
+def test_a_shard_without_training_documents_is_reported(
+    write_shard: WriteShard, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_shard("a", [[5, 6, 2]] * 10)
+    write_shard("b", [[5, 6, 2]])
+    (tmp_path / "list").write_text("1 a x\n9 b x")
+    train(BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2,
+                      split="30,70"))  # fmt: skip
+
+    assert "train: 1 of 2 shards are too small" in caplog.text
 
 
 def test_a_corpus_without_training_documents_is_an_error(write_blend: WriteBlend) -> None:
@@ -303,6 +350,33 @@ def test_a_document_that_ends_in_eod_among_others_that_do_not_is_found_while_rea
         dataset[0]
 
 
+def test_an_eod_that_does_not_fit_the_shards_type_is_inserted_all_the_same(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("web", [[10, 11], [12, 13]])
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=5, eod_token_id=70_000, split="1")
+    )
+
+    assert dataset[0].input_ids.tolist() == [10, 11, 70_000, 12, 13]
+    assert dataset[0].labels[-1] == 70_000
+
+
+def test_a_negative_token_is_outside_the_vocabulary(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("web", [[5, -7, 2], [6, 7, 2]], "<i4")
+    (tmp_path / "list").write_text("1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=5, eod_token_id=2, split="1",
+                    vocab_size=50)
+    )  # fmt: skip
+
+    with pytest.raises(VocabularyError, match="document 0 holds the token id -7"):
+        dataset[0]
+
+
 @pytest.mark.parametrize("dtype", ["<u2", "<i4"])
 def test_a_token_outside_the_vocabulary_is_named_with_shard_document_and_id(
     write_shard: WriteShard, tmp_path: Path, dtype: str
@@ -333,9 +407,24 @@ def test_shards_of_different_types_blend(write_shard: WriteShard, tmp_path: Path
 
 def test_slots_from_0_to_10_to_the_15_exist(write_blend: WriteBlend) -> None:
     dataset = train(write_blend(CORPORA, seq_length=8))
-    for slot in (-1, 10**15):
+    for slot in (-1, 10**15, 2**70):
         with pytest.raises(ConfigError, match="expected 0 to 10"):
             dataset[slot]
+
+
+@pytest.mark.parametrize("slot", [1.5, "3", None])
+def test_a_slot_is_a_whole_number(write_blend: WriteBlend, slot: object) -> None:
+    dataset = train(write_blend(CORPORA, seq_length=8))
+    with pytest.raises(TypeError):
+        dataset[slot]  # pyright: ignore
+
+
+def test_a_catalog_of_other_settings_is_refused(write_blend: WriteBlend) -> None:
+    """Its cuts are those of another split."""
+    catalog = read_catalog(write_blend(CORPORA, seq_length=8, split="90,10"))
+
+    with pytest.raises(ConfigError, match=r"the catalog was made with split \(0\.9, 0\.1"):
+        build_datasets(write_blend(CORPORA, seq_length=8), catalog)
 
 
 def test_eod_mask_loss_leaves_out_labels_across_a_documents_end(

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from blendtitan.order.permutation import epoch_keys, epoch_shifts, mix64, permute, stream_key
 
-GOLDEN_10 = [0, 6, 3, 2, 4, 7, 5, 1, 9, 8]
-GOLDEN_17 = [10, 2, 3, 12, 1, 8, 5, 0, 7, 6, 14, 4, 15, 16, 9, 11, 13]
+GOLDEN_10 = [5, 8, 6, 2, 3, 9, 0, 7, 4, 1]
+GOLDEN_17 = [13, 5, 15, 6, 4, 16, 7, 10, 2, 8, 1, 11, 0, 9, 14, 12, 3]
 GOLDEN_KEY = 0xB2DBAE0BB2B0516A
 GOLDEN_EPOCH_KEYS = [527414364520597371, 3994923134711240821, 6437111056781557479]
 

@@ -37,7 +37,16 @@ def test_cuts_are_those_of_megatron(num_documents: int, valid: float, test: floa
 
 def test_a_first_split_smaller_than_the_excess_stays_empty() -> None:
     """Megatron's ranges would begin at document -1 here."""
-    assert document_cuts(3, split_fractions("0,50,50")) == [0, 0, 1, 3]
+    assert document_cuts(3, (1e-9, 0.5, 0.5)) == [0, 0, 1, 3]
+
+
+@pytest.mark.parametrize("num_documents", [3, 5, 7])
+def test_a_split_that_is_given_nothing_has_nothing(num_documents: int) -> None:
+    """The documents left over by rounding are not lost to a split that nobody reads."""
+    cuts = document_cuts(num_documents, split_fractions("0,50,50"))
+
+    assert cuts[1] == 0
+    assert cuts[3] == num_documents
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from blendtitan import BlendConfig
 from blendtitan.dataset.build import read_catalog
-from blendtitan.errors import MixedEodError
+from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError
 from blendtitan.storage.catalog import Catalog
 from tests.conftest import WriteBlend, WriteShard
 
@@ -16,7 +16,15 @@ from tests.conftest import WriteBlend, WriteShard
 def assert_equal(one: Catalog, other: Catalog) -> None:
     assert one.prefixes == other.prefixes
     assert one.corpora == other.corpora
-    for name in ("weights", "dtype_codes", "num_sequences", "document_cuts", "token_cuts"):
+    assert one.settings == other.settings
+    for name in (
+        "weights",
+        "dtype_codes",
+        "num_sequences",
+        "document_cuts",
+        "token_cuts",
+        "lacks_eod",
+    ):
         assert np.array_equal(getattr(one, name), getattr(other, name))
 
 
@@ -72,6 +80,59 @@ def test_a_kept_catalog_is_not_used_for_another_split(
     ]
 
     assert cuts[0] != cuts[1]
+
+
+def test_a_kept_catalog_is_not_used_for_other_content_of_the_same_size(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """The time of change tells them apart."""
+    (tmp_path / "list").write_text("1 web")
+    config = BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2,
+                         data_cache_path=tmp_path / "cache")  # fmt: skip
+    lacks_eod = []
+    for i, last in enumerate((2, 7)):
+        prefix = write_shard("web", [[5, last]] * 9)
+        os.utime(f"{prefix}.bin", (i, i))
+        lacks_eod.append(bool(read_catalog(config).lacks_eod[0]))
+
+    assert lacks_eod == [False, True]
+
+
+def test_a_kept_catalog_is_not_used_for_other_weights_or_another_eod(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("web", [[5, 2]] * 9)
+    found = []
+    for weight, eod in ((1, 2), (3, 2), (3, 9)):
+        (tmp_path / "list").write_text(f"{weight} web")
+        catalog = read_catalog(
+            BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=eod,
+                        data_cache_path=tmp_path / "cache")
+        )  # fmt: skip
+        found.append((float(catalog.weights[0]), bool(catalog.lacks_eod[0])))
+
+    assert found == [(1, False), (3, False), (3, True)]
+
+
+def test_a_folder_that_cannot_keep_the_catalog_is_named(write_blend: WriteBlend) -> None:
+    config = write_blend({"web": (1.0, [500])}, seq_length=8, data_cache_path="/dev/null/x")
+
+    with pytest.raises(ConfigError, match="data_cache_path is /dev/null/x"):
+        read_catalog(config)
+
+
+def test_cuts_that_go_backwards_are_refused(write_shard: WriteShard, tmp_path: Path) -> None:
+    """They would let test documents into training."""
+    prefix = write_shard("web", [[5, 2]] * 10)
+    idx = bytearray(Path(f"{prefix}.idx").read_bytes())
+    at = len(idx) - 8 * 11
+    idx[at + 8 * 6 : at + 8 * 7] = (9).to_bytes(8, "little")
+    Path(f"{prefix}.idx").write_bytes(bytes(idx))
+    (tmp_path / "list").write_text("1 web")
+
+    with pytest.raises(CorruptShardError, match="expected growing numbers"):
+        read_catalog(BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2,
+                                 split="60,20,20"))  # fmt: skip
 
 
 def test_a_damaged_kept_catalog_is_built_again(

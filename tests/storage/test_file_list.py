@@ -1,12 +1,14 @@
 """File lists: three forms of a line, folders, comments; anything else is refused by line."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.errors import FileListError
+from blendtitan.errors import FileListError, MissingShardError
 from blendtitan.storage.file_list import ShardEntry, read_file_list, write_file_list
 from tests.conftest import WriteShard
 
@@ -102,6 +104,9 @@ def test_the_weight_of_a_folder_is_shared_by_tokens(
         ("1 a\nb", r"list\.txt:2: the line has no weight, but .*list\.txt:1 has one"),
         ("1 a x\n2 a x", r"is named twice"),
         ("1 x/a\n2 y/a", r"Name the corpus of each"),
+        ("1 x/p web\n2 y/web", r"another line's corpus 'web'"),
+        ('"a"b', r"found 'b' after a quote"),
+        ("1.5e308 a\n1.5e308 b", r"the weights sum to more"),
         ("1 .", r"holds no \.idx file"),
     ],
 )
@@ -115,6 +120,45 @@ def test_a_missing_list_suggests_the_nearest_name(tmp_path: Path) -> None:
 
     with pytest.raises(FileListError, match=r"Did you mean .*file_list\.txt\?"):
         read_file_list(tmp_path / "flie_list.txt")
+
+
+def test_half_a_shard_in_a_folder_is_missed_not_passed_over(
+    tmp_path: Path, write_shard: WriteShard
+) -> None:
+    write_shard("tokens/web/a", [[5, 2]])
+    write_shard("tokens/web/b", [[5, 2]])
+    (tmp_path / "tokens/web/a.idx").unlink()
+
+    with pytest.raises(MissingShardError, match=r"a\.bin is there, so the copy is incomplete"):
+        read_file_list(tmp_path / "tokens")
+
+
+def test_a_folder_that_cannot_be_searched_is_an_error(
+    tmp_path: Path, write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard("tokens/web/a", [[5, 2]])
+    scandir = os.scandir
+
+    def scan(path: str) -> object:
+        if str(path).endswith("web"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(FileListError, match=r"web: cannot be searched \(Permission denied\)"):
+        read_file_list(tmp_path / "tokens")
+
+
+def test_a_shard_reached_by_two_paths_is_named_twice(
+    tmp_path: Path, write_shard: WriteShard
+) -> None:
+    write_shard("store/a", [[5, 2]])
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"b{suffix}").symlink_to(tmp_path / f"store/a{suffix}")
+    for text in ("1 store/a x\n1 link/a x", "1 store/a x\n1 b x", "1 ."):
+        with pytest.raises(FileListError, match="is named twice"):
+            listed(tmp_path, text)
 
 
 def test_a_link_to_a_folder_above_is_not_walked_for_ever(

@@ -165,6 +165,39 @@ def test_a_damaged_shard_is_refused_when_opened(write_shard: WriteShard, damage:
         ShardIndex.open(prefix)
 
 
+def test_lengths_that_do_not_count_the_eods_are_recognised(tmp_path: Path) -> None:
+    """As a tool left them that appended EOD without counting it: every boundary drifts."""
+    index = encode_index(
+        np.array([2, 3, 1], np.int32), np.arange(4, dtype=np.int64), dtype=np.dtype("<u2")
+    )
+
+    with pytest.raises(CorruptShardError, match=r"one token more for each of 3 documents"):
+        shard_of_bytes(b"".join(index), bytes(2 * 9))
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (78, 9, "document 1 starts at sequence 9, expected 0 to 3"),
+        (78, -1, "document 1 starts at sequence -1"),
+        (54, 3, "sequence 1 starts at byte 3, expected a multiple of 2"),
+        (54, 90, "sequence 1 starts at byte 90"),
+    ],
+)
+def test_entries_that_lead_outside_the_bin_are_refused(
+    write_shard: WriteShard, at: int, value: int, message: str
+) -> None:
+    """A hostile ``.idx`` cannot make it read elsewhere."""
+    prefix = write_shard("wiki", [[5, 6], [7, 2], [8, 2]])
+    overwrite(".idx", at, struct.pack("<q", value))(prefix)
+    index = ShardIndex.open(prefix)
+
+    with pytest.raises(CorruptShardError, match=message):
+        index.document_start(1)
+    with pytest.raises(CorruptShardError, match="documents 0 to 3"):
+        index.document_starts(0, 3)
+
+
 def test_an_empty_shard_is_refused(write_shard: WriteShard) -> None:
     with pytest.raises(CorruptShardError, match="the shard is empty"):
         ShardIndex.open(write_shard("wiki", []))
@@ -194,6 +227,16 @@ def test_at_most_so_many_files_stay_open(tmp_path: Path) -> None:
         files.open(str(path), lambda i=i: i)
 
     assert len(os.listdir("/proc/self/fd")) == before + 3
+
+
+def test_the_file_used_longest_ago_is_closed_first(tmp_path: Path) -> None:
+    files = OpenFiles(max_open=2)
+    for name in "abac":
+        (tmp_path / name).touch()
+        files.open(str(tmp_path / name), lambda: 0)
+    opened = [os.path.realpath(entry) for entry in Path("/proc/self/fd").iterdir()]
+
+    assert sorted(Path(path).name for path in opened if str(tmp_path) in path) == ["a", "c"]
 
 
 def test_a_file_pushed_out_while_it_is_read_stays_open_for_that_read(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """From slots of the global order to samples."""
 
 import hashlib
+import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from blendtitan.order.blend import BlendTrees
 from blendtitan.order.permutation import epoch_keys, epoch_shifts, mix64, permute
 from blendtitan.order.segments import BlendOrder, Segment
 from blendtitan.order.windows import window_starts
+from blendtitan.storage.catalog import Catalog
 
 IntArray = NDArray[np.int64]
 
@@ -120,6 +124,8 @@ class BlendedDataset:
 
     def __getitem__(self, slot: int) -> Sample:
         """The sample of a slot, any slot from 0 on."""
+        slot = operator.index(slot)
+        _check_slots(slot, slot)
         plan = self.plan(np.array([slot], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
@@ -140,8 +146,8 @@ class BlendedDataset:
         Raises:
             ConfigError: A slot is below 0 or not below 10^15.
         """
-        if len(slots) and not 0 <= int(slots.min()) <= int(slots.max()) < MAX_SLOT:
-            raise ConfigError(f"slots {slots.min()} to {slots.max()}, expected 0 to 10^15 - 1")
+        if len(slots):
+            _check_slots(int(slots.min()), int(slots.max()))
         corpora, draws = self._order.draws(slots)
         rows, row_draws = self._shard_trees.leaves(corpora, draws)
         epochs, index = np.divmod(row_draws, self._windows.num_windows[rows])
@@ -208,11 +214,12 @@ class BlendedDataset:
         raise error
 
     def _whereabouts(self, plan: Plan, at: int) -> str:
-        prefix = self._rows.catalog.prefixes[int(plan.shards[at])]
+        shard, offset = self._rows.offset_in_shard(int(plan.rows[at]), int(plan.starts[at]))
         return (
             f"while reading slot {plan.slots[at]} of {self.split}: "
-            f"corpus {self.corpora[int(plan.corpora[at])]!r}, shard {prefix}, window "
-            f"{plan.windows[at]} of epoch {plan.epochs[at]}, offset {plan.starts[at]}"
+            f"corpus {self.corpora[int(plan.corpora[at])]!r}, "
+            f"shard {self._rows.catalog.prefixes[shard]}, from token {offset:,} of its "
+            f"{self.split} part on (window {plan.windows[at]} of epoch {plan.epochs[at]})"
         )
 
     def corpora_held(self) -> dict[str, dict[str, Any]]:
@@ -226,10 +233,15 @@ class BlendedDataset:
             name: {
                 "tokens": dict(zip(SPLITS, tokens[shards].sum(axis=0).tolist(), strict=True)),
                 "shards": len(shards),
-                "shards_digest": _digest(catalog.weights[shards], catalog.token_cuts[shards]),
+                "shards_digest": _shards_digest(catalog, shards),
             }
             for name, shards in shards_of.items()
         }
+
+
+def _check_slots(first: int, last: int) -> None:
+    if not 0 <= first <= last < MAX_SLOT:
+        raise ConfigError(f"slots {first} to {last}, expected 0 to 10^15 - 1")
 
 
 def mask_labels(labels: IntArray, input_ids: NDArray[np.integer], config: BlendConfig) -> None:
@@ -247,8 +259,14 @@ def _all_below(tokens: NDArray[np.integer], limit: int) -> bool:
     return bool((info.max < limit or tokens.max() < limit) and (info.min == 0 or tokens.min() >= 0))
 
 
-def _digest(*columns: NDArray[Any]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
+def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
+    """Digest of what is known of some shards. Their folders are left out: data may move."""
+    columns = (
+        *(catalog.weights, catalog.dtype_codes, catalog.num_sequences),
+        *(catalog.document_cuts, catalog.token_cuts, catalog.lacks_eod),
+    )
+    names = [Path(catalog.prefixes[shard]).name for shard in shards]
+    digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=8)
     for column in columns:
-        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        digest.update(column[shards].astype(column.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

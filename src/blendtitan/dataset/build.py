@@ -9,7 +9,7 @@ import numpy as np
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import BlendedDataset, WindowColumns
 from blendtitan.dataset.rows import Rows
-from blendtitan.errors import EmptySplitError
+from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.blend import BlendTrees
 from blendtitan.order.permutation import stream_key
 from blendtitan.order.segments import Segment
@@ -44,6 +44,10 @@ def build_datasets(config: BlendConfig, catalog: Catalog | None = None) -> Datas
         EmptySplitError: A corpus has documents, but none of them for training.
     """
     catalog = catalog or read_catalog(config)
+    if catalog.settings != _catalog_settings(config):
+        raise ConfigError(
+            f"the catalog was made with {catalog.settings}, expected {_catalog_settings(config)}"
+        )
     files = OpenFiles(config.max_open_shards)
     return Datasets(*(_build_split(config, catalog, files, split) for split in SPLITS))
 
@@ -58,14 +62,22 @@ def read_catalog(config: BlendConfig) -> Catalog:
     entries = read_file_list(Path(config.data_file_list))
     fractions = split_fractions(config.split)
     eod_id = config.eod_token_id if config.append_eod else None
+    settings = _catalog_settings(config)
 
     def build() -> Catalog:
-        return build_catalog(entries, lambda n: document_cuts(n, fractions), eod_id=eod_id)
+        return build_catalog(
+            entries, lambda n: document_cuts(n, fractions), eod_id=eod_id, settings=settings
+        )
 
     if config.data_cache_path is None:
         return build()
-    settings = f"split {fractions!r}, eod {eod_id}"
     return cached_catalog(Path(config.data_cache_path), entries, settings, build)
+
+
+def _catalog_settings(config: BlendConfig) -> str:
+    """Text of the settings that a catalog depends on."""
+    eod = config.eod_token_id if config.append_eod else "as it is"
+    return f"split {split_fractions(config.split)}, EOD {eod}"
 
 
 def _build_split(
@@ -83,6 +95,13 @@ def _build_split(
         weights[name] += float(catalog.weights[shard])
         if usable[shard]:
             shards_of_corpus[name].append(shard)
+    if split == "train" and not usable.all():
+        logger.warning(
+            "train: %d of %d shards are too small to have a document for it; the other shards of "
+            "their corpora are read in their place",
+            int((~usable).sum()),
+            len(usable),
+        )
     shards_of_corpus = _without_empty(shards_of_corpus, split)
     if not shards_of_corpus:
         return None

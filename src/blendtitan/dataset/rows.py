@@ -52,7 +52,7 @@ class Rows:
     """Bytes of one token of each piece."""
 
     dtype: np.dtype[Any]
-    """Token type of all shards; int64 where they differ."""
+    """Token type that all tokens fit: that of all shards, else int64."""
 
     @classmethod
     def build(
@@ -72,7 +72,12 @@ class Rows:
         piece_starts = np.concatenate([[0], np.cumsum(lens)])
         first_piece = np.cumsum([0, *(len(row) for row in shards_of_row)])
         row_starts = piece_starts[first_piece]
-        codes = set(catalog.dtype_codes[shards].tolist())
+        # Tokens of several types, or an inserted EOD too large for theirs, are read as int64.
+        dtypes = {catalog.dtype(shard) for shard in shards}
+        if eod_id is not None and catalog.lacks_eod[shards].any():
+            dtypes |= (
+                {np.dtype(np.int64)} if eod_id > min(np.iinfo(d).max for d in dtypes) else set()
+            )
         token_bytes = np.array([catalog.dtype(shard).itemsize for shard in shards], np.int64)
         return cls(
             catalog=catalog,
@@ -85,7 +90,7 @@ class Rows:
             piece_shards=shards,
             piece_bytes=cuts[:, split] * token_bytes,
             piece_token_bytes=token_bytes,
-            dtype=catalog.dtype(int(shards[0])) if len(codes) == 1 else np.dtype(np.int64),
+            dtype=dtypes.pop() if len(dtypes) == 1 else np.dtype(np.int64),
         )
 
     def pieces(self, positions: IntArray) -> IntArray:
@@ -127,10 +132,17 @@ class Rows:
                 self.read_contiguous(shard, at, part)
             filled += count
 
+    def offset_in_shard(self, row: int, start: int) -> tuple[int, int]:
+        """``(shard, offset)`` of the token at ``start`` of a row.
+
+        Offsets are tokens from the start of the split's part, inserted EODs included.
+        """
+        piece, offset, _ = next(self._stretches(row, start, 1))
+        return int(self.piece_shards[piece]), offset
+
     def document_of(self, row: int, start: int) -> tuple[int, int]:
         """``(shard, document_id)`` of the token at ``start`` of a row."""
-        piece, offset, _ = next(self._stretches(row, start, 1))
-        shard = int(self.piece_shards[piece])
+        shard, offset = self.offset_in_shard(row, start)
         index = self._index(shard)
         first = int(self.catalog.document_cuts[shard, self.split])
         if self.catalog.lacks_eod[shard]:

@@ -1,7 +1,5 @@
 """Splits: which documents of a shard are for training, validation and test."""
 
-from blendtitan.config import SPLITS
-
 
 def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> list[int]:
     """Cut the documents of one shard into train, valid and test.
@@ -15,16 +13,13 @@ def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> 
         ``cuts[s]`` to ``cuts[s + 1]``, the latter not included. Every document is in one split.
 
     Source: Megatron-LM, ``get_train_valid_test_split_``: each size is rounded to nearest (halves
-    to even), and the excess or lack of the sum is moved to the first split.
+    to even), and the excess or lack of the sum is moved to the first split that is not empty.
     """
     cuts = [0]
     for fraction in fractions:
         cuts.append(cuts[-1] + round(fraction * num_documents))
     excess = cuts[-1] - num_documents
-    # Where the first split is smaller than the excess, Megatron's range would begin below 0.
-    return [0, *(max(0, cut - excess) for cut in cuts[1:])]
-
-
-def split_id(split: str) -> int:
-    """Place of a split in ``SPLITS``."""
-    return SPLITS.index(split)
+    # Megatron moves it to train even where that is to have nothing: it would lose or repeat
+    # documents there, as it would where the first split is smaller than the excess.
+    first = next(s for s, fraction in enumerate(fractions) if fraction > 0)
+    return [*cuts[: first + 1], *(max(0, cut - excess) for cut in cuts[first + 1 :])]

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import MixedEodError
+from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
 from blendtitan.storage.reader import OpenFile, ShardIndex
@@ -64,6 +64,9 @@ class Catalog:
     lacks_eod: NDArray[np.bool_]
     """True where EOD is inserted after each document while reading."""
 
+    settings: str
+    """Text of the settings that the cuts and ``lacks_eod`` depend on."""
+
     def dtype(self, shard: int) -> np.dtype[Any]:
         """Token type of a shard."""
         return DTYPE_CODES[int(self.dtype_codes[shard])]
@@ -75,19 +78,23 @@ class Catalog:
 
     def to_bytes(self) -> bytes:
         """The catalog as bytes that ``from_bytes`` reads; no pickle inside."""
-        names = json.dumps([self.prefixes, self.corpora]).encode()
+        texts = json.dumps([self.prefixes, self.corpora, self.settings]).encode()
         buffer = io.BytesIO()
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)[2:]}
-        np.savez(buffer, allow_pickle=False, names=np.frombuffer(names, np.uint8), **arrays)
+        arrays = {name: getattr(self, name) for name in self._columns()}
+        np.savez(buffer, allow_pickle=False, texts=np.frombuffer(texts, np.uint8), **arrays)
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The catalog that ``to_bytes`` wrote."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            prefixes, corpora = json.loads(arrays["names"].tobytes())
-            rest = (arrays[f.name] for f in fields(cls)[2:])
-            return cls(tuple(prefixes), tuple(corpora), *rest)
+            prefixes, corpora, settings = json.loads(arrays["texts"].tobytes())
+            columns = {name: arrays[name] for name in cls._columns()}
+        return cls(prefixes=tuple(prefixes), corpora=tuple(corpora), settings=settings, **columns)
+
+    @classmethod
+    def _columns(cls) -> list[str]:
+        return [field.name for field in fields(cls)[2:-1]]
 
 
 def build_catalog(
@@ -95,6 +102,7 @@ def build_catalog(
     cut_documents: Callable[[int], list[int]],
     *,
     eod_id: int | None,
+    settings: str,
 ) -> Catalog:
     """Open every shard of a file list, check it, and note what a run needs of it.
 
@@ -102,6 +110,7 @@ def build_catalog(
         entries: Shards of the file list.
         cut_documents: From a number of documents to the four cuts of the splits.
         eod_id: Token that every document is to be followed by; None: documents stay as they are.
+        settings: Kept in the catalog, to tell whether it fits a configuration.
 
     Raises:
         ShardError: A shard is missing, corrupt, empty, or mixed as to EOD.
@@ -122,6 +131,7 @@ def build_catalog(
         document_cuts=np.array([p.document_cuts for p in probes], np.int64),
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
         lacks_eod=np.array([p.lacks_eod for p in probes], np.bool_),
+        settings=settings,
     )
 
 
@@ -135,7 +145,22 @@ def cached_catalog(
         entries: Shards; their paths, sizes and times of change are part of the name.
         settings: Text of everything else that the catalog depends on.
         build: Builds the catalog.
+
+    Raises:
+        ConfigError: ``folder`` cannot be used.
     """
+    try:
+        return _cached_catalog(folder, entries, settings, build)
+    except OSError as error:
+        raise ConfigError(
+            f"data_cache_path is {folder}, expected a folder to keep the catalog in: "
+            f"{error.strerror}"
+        ) from error
+
+
+def _cached_catalog(
+    folder: Path, entries: Sequence[ShardEntry], settings: str, build: Callable[[], Catalog]
+) -> Catalog:
     path = folder / f"catalog-{_identity(entries, settings)}"
     try:
         data = path.read_bytes()
@@ -167,6 +192,11 @@ def _probe(
     index = ShardIndex.open(entry.prefix)
     cuts = cut_documents(index.num_documents)
     tokens = [index.document_start(document_id) for document_id in cuts]
+    if tokens != sorted(tokens):
+        raise CorruptShardError(
+            f"{index.file.path}: documents {cuts} start at tokens {tokens}, expected growing "
+            f"numbers. Copy both files again, or tokenise the shard again."
+        )
     lacks_eod = eod_id is not None and _lacks_eod(index, eod_id)
     return _Probe(index.header, cuts, tokens, lacks_eod)
 

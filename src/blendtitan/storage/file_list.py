@@ -12,9 +12,11 @@ folders, weigh shards by their tokens.
 
 import difflib
 import functools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import write_atomically
 
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
+
+_THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,16 @@ def read_file_list(path: Path) -> tuple[ShardEntry, ...]:
         FileListError: The list is missing or empty, or a line cannot be used.
         ShardError: A shard that is weighted by its tokens cannot be opened.
     """
-    lines = [_Line(str(path), None, path, None)] if path.is_dir() else list(_lines(path))
+    is_folder = os.path.isdir(path)
+    lines = [_Line(str(path), None, path, None)] if is_folder else list(_lines(path))
     if not lines:
         raise FileListError(f"{path}: no shard is named in it, expected at least one line")
     _check_weights_agree(lines)
-    _check_names_differ(lines, path)
+    _check_names_differ(lines)
     entries = tuple(entry for line in lines for entry in _entries(line))
     _check_unique(entries, path)
+    if not math.isfinite(sum(entry.weight for entry in entries)):
+        raise FileListError(f"{path}: the weights sum to more than a number can hold. Scale them.")
     return entries
 
 
@@ -85,18 +92,31 @@ def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = 
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """Prefixes of all shards below ``folder``, sorted by path. Symbolic links are followed once."""
-    found: list[Path] = []
-    seen: set[str] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
+    """Prefixes of all ``.bin`` and ``.idx`` files below ``folder``, sorted by path.
+
+    Symbolic links are followed. A file without its other half is found as well, so that it is
+    missed when the shard is opened.
+
+    Raises:
+        FileListError: A folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise FileListError(f"{error.filename}: cannot be searched ({error.strerror})") from error
+
+    found: set[Path] = set()
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         # A link to a folder above would be walked for ever.
-        real = os.path.realpath(root)
-        if real in seen:
+        if root != str(folder) and _leads_above(root):
             folders.clear()
             continue
-        seen.add(real)
-        found.extend(Path(root, name[:-4]) for name in files if name.endswith(".idx"))
+        found.update(Path(root, name[:-4]) for name in files if name.endswith((".idx", ".bin")))
     return sorted(found)
+
+
+def _leads_above(folder: str) -> bool:
+    here, above = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
+    return os.path.islink(folder) and os.path.commonpath([here, above]) == here
 
 
 def corpus_in_folder(prefix: Path, folder: Path) -> str:
@@ -128,6 +148,8 @@ def _words(line: str, *, where: str) -> list[str]:
             raise FileListError(f"{where}: found {match[3]!r}, expected a closing quote")
         words.append(next(group for group in match.groups() if group is not None))
         at = match.end()
+        if at < len(line) and not line[at].isspace():
+            raise FileListError(f"{where}: found {line[at:]!r} after a quote, expected a space")
     return words
 
 
@@ -157,15 +179,15 @@ def _line(words: list[str], *, folder: Path, where: str) -> _Line:
 
 
 def _entries(line: _Line) -> list[ShardEntry]:
-    if not line.path.is_dir() or Path(f"{line.path}.idx").exists():
-        weight = _tokens(line.path) if line.weight is None else line.weight
+    if not _is_folder_of_shards(line.path):
+        weight = _tokens([line.path])[0] if line.weight is None else line.weight
         return [ShardEntry(line.path, weight, line.corpus or line.path.name)]
     prefixes = find_shards(line.path)
     if not prefixes:
         raise FileListError(
             f"{line.where}: the folder {line.path} holds no .idx file, expected at least one shard"
         )
-    tokens = [_tokens(prefix) for prefix in prefixes]
+    tokens = _tokens(prefixes)
     scale = 1.0 if line.weight is None else line.weight / sum(tokens)
     return [
         ShardEntry(prefix, count * scale, line.corpus or corpus_in_folder(prefix, line.path))
@@ -173,7 +195,17 @@ def _entries(line: _Line) -> list[ShardEntry]:
     ]
 
 
-def _tokens(prefix: Path) -> float:
+def _is_folder_of_shards(path: Path) -> bool:
+    return os.path.isdir(path) and not os.path.exists(f"{path}.idx")
+
+
+def _tokens(prefixes: list[Path]) -> list[float]:
+    """Tokens of shards, as weights. Opening a file waits for the disk, so many are at once."""
+    with ThreadPoolExecutor(min(_THREADS, len(prefixes))) as pool:
+        return list(pool.map(_num_tokens, prefixes))
+
+
+def _num_tokens(prefix: Path) -> float:
     return float(ShardIndex.open(prefix).num_tokens)
 
 
@@ -187,16 +219,21 @@ def _check_weights_agree(lines: list[_Line]) -> None:
         )
 
 
-def _check_names_differ(lines: list[_Line], path: Path) -> None:
-    named_by_file: dict[str, Path] = {}
+def _check_names_differ(lines: list[_Line]) -> None:
+    """Check that a corpus named by a file name is not also another line's."""
+    named = {line.corpus for line in lines if line.corpus is not None}
+    first_of: dict[str, Path] = {}
     for line in lines:
-        if line.corpus is None and not line.path.is_dir():
-            first = named_by_file.setdefault(line.path.name, line.path)
-            if first.parent != line.path.parent:
-                raise FileListError(
-                    f"{path}: {first} and {line.path} would both be the corpus "
-                    f"{line.path.name!r}. Name the corpus of each in a third column."
-                )
+        if line.corpus is not None or _is_folder_of_shards(line.path):
+            continue
+        name = line.path.name
+        first = first_of.setdefault(name, line.path)
+        if name in named or first.parent != line.path.parent:
+            other = f"another line's corpus {name!r}" if name in named else str(first)
+            raise FileListError(
+                f"{line.where}: {line.path} would be the corpus {name!r}, as would {other}. Name "
+                f"the corpus of each in a third column."
+            )
 
 
 def _check_unique(entries: tuple[ShardEntry, ...], path: Path) -> None:
@@ -226,6 +263,8 @@ def _nearest(path: Path) -> str:
 
 
 def _quoted(word: str) -> str:
+    if not word.isprintable():
+        raise FileListError(f"{word!r}: a name with such characters cannot be written to a list")
     if word and not re.search(r"[\s\"'#]", word):
         return word
     if '"' not in word:

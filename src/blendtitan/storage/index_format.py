@@ -133,7 +133,7 @@ def encode_index(
             ``(num_documents + 1,)``.
         dtype: Token type in the ``.bin``.
     """
-    code = CODE_OF_DTYPE[dtype.newbyteorder("<")]
+    code = CODE_OF_DTYPE[dtype]
     yield HEADER.pack(MAGIC, VERSION, code, len(sequence_lens), len(document_index))
     yield sequence_lens.astype("<i4", copy=False).tobytes()
     block_start = 0

@@ -1,5 +1,6 @@
 """Reading shards with positioned reads: no memory maps, a bounded number of open files."""
 
+import errno
 import os
 import struct
 import threading
@@ -38,7 +39,7 @@ class OpenFile:
             return cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             raise MissingShardError(
-                f"{path}: cannot be opened ({error.strerror}). {_advice(Path(path))}"
+                f"{path}: cannot be opened ({error.strerror}). {_advice(path, error)}"
             ) from error
 
     def __del__(self) -> None:
@@ -104,13 +105,18 @@ class OpenFiles:
         """
         with self._lock:
             file = self._files.pop(path, None)
-            if file is None:
-                file = OpenFile.open(path)
-                check_size(file, expected_bytes())
-                if len(self._files) >= self._max_open:
-                    self._files.pop(next(iter(self._files)))
+            if file is not None:
+                self._files[path] = file
+                return file
+        # Without the lock: on a network this takes long, and other threads have work to do.
+        file = OpenFile.open(path)
+        check_size(file, expected_bytes())
+        with self._lock:
+            self._files.pop(path, None)
+            if len(self._files) >= self._max_open:
+                self._files.pop(next(iter(self._files)))
             self._files[path] = file
-            return file
+        return file
 
 
 @dataclass(slots=True)
@@ -192,6 +198,11 @@ class ShardIndex:
                 f"growing numbers up to {self.header.num_sequences}",
             )
         pointers = self._entries(self.header.pointers_at, low, max(stop, low))
+        if np.any(pointers % self.dtype.itemsize):
+            raise self._corrupt(
+                f"a sequence of documents {first} to {last} starts at an odd byte",
+                f"multiples of {self.dtype.itemsize}",
+            )
         ends = np.append(pointers // self.dtype.itemsize, self.num_tokens)
         starts = ends[np.minimum(sequences - low, len(ends) - 1)]
         if np.any(np.diff(starts) < 0) or starts[0] < 0 or starts[-1] > self.num_tokens:
@@ -220,7 +231,7 @@ class ShardIndex:
             bin_bytes = bin_path.stat().st_size
         except OSError as error:
             raise MissingShardError(
-                f"{bin_path}: cannot be read ({error.strerror}). {_advice(bin_path)}"
+                f"{bin_path}: cannot be read ({error.strerror}). {_advice(str(bin_path), error)}"
             ) from error
         if header.num_documents == 0 or header.num_sequences == 0 or bin_bytes == 0:
             raise CorruptShardError(
@@ -234,7 +245,14 @@ class ShardIndex:
         ends = self.file.read(16, at=header.documents_at - 8)
         last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
         expected = last_pointer + last_len * header.dtype.itemsize
-        if bin_bytes != expected or last_len < 0:
+        if expected + header.num_documents * header.dtype.itemsize == bin_bytes:
+            raise CorruptShardError(
+                f"{path}: its lengths sum to {expected:,} bytes, but {bin_path.name} has "
+                f"{bin_bytes:,}: one token more for each of {header.num_documents:,} documents. "
+                f"The EODs were appended without being counted, so every document boundary is "
+                f"off: tokenise the shard again with a tool that counts them."
+            )
+        if bin_bytes != expected or last_len < 0 or bin_bytes % header.dtype.itemsize:
             raise CorruptShardError(
                 f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence "
                 f"of {path.name} has {last_len:,} tokens of {header.dtype.itemsize} bytes from "
@@ -278,14 +296,17 @@ def check_size(file: OpenFile, expected_bytes: int) -> None:
         )
 
 
-def _advice(path: Path) -> str:
+def _advice(path: str, error: OSError) -> str:
     """What to do about a file that cannot be opened."""
-    stem, suffix = str(path)[:-4], path.suffix
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Lower max_open_shards, or raise the limit of open files (ulimit -n)."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Check the permissions of the file and of its folders."
+    stem, suffix = path[:-4], path[-4:]
     if stem.endswith((".bin", ".idx")):
         return f"Name the shard without {stem[-4:]}."
-    other = Path(f"{stem}{'.bin' if suffix == '.idx' else '.idx'}")
-    if path.exists():
-        return "Check the permissions of the file."
-    if other.exists():
-        return f"{other.name} is there, so the copy is incomplete: copy both files again."
+    other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
+    if os.path.exists(other):
+        name = os.path.basename(other)
+        return f"{name} is there, so the copy is incomplete: copy both files again."
     return "Check the path in the file list; relative paths start at the list's folder."

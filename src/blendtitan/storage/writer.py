@@ -1,6 +1,7 @@
 """Writing shards: beside the final name, renamed when complete."""
 
 import os
+import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -8,7 +9,10 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
+
+# Process ids repeat on other machines, which may write to the same folder.
+_RUN = uuid.uuid4().hex[:8]
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -34,6 +38,8 @@ class ShardWriter:
     @classmethod
     def create(cls, prefix: Path, *, dtype: np.dtype[Any]) -> Self:
         """Start a shard; its folder is made if it is missing."""
+        if dtype not in CODE_OF_DTYPE:
+            raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
         prefix.parent.mkdir(parents=True, exist_ok=True)
         return cls(prefix, dtype, open(_partial(Path(f"{prefix}.bin")), "wb", buffering=1 << 20))
 
@@ -109,7 +115,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _partial(path: Path) -> Path:
-    return Path(f"{path}.partial-{os.getpid()}")
+    return Path(f"{path}.partial-{_RUN}-{os.getpid()}")
 
 
 def sync_folder(folder: Path) -> None:
