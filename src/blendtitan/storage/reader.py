@@ -62,16 +62,25 @@ class OpenFile:
             if found < buffer.nbytes:
                 self._read_rest(buffer.data.cast("B"), found, at=at)
         except OSError as error:
-            raise MissingShardError(
-                f"{self.path}: cannot be read at byte {at:,} ({error.strerror}). "
-                f"Check the file and the disk or network that it is on."
-            ) from error
+            raise self._unreadable(error, at) from error
 
     def read(self, num_bytes: int, *, at: int) -> bytes:
         """Exactly ``num_bytes`` bytes from byte offset ``at`` on; errors as ``read_into``."""
+        try:
+            data = os.pread(self.fd, num_bytes, at)
+        except OSError as error:
+            raise self._unreadable(error, at) from error
+        if len(data) == num_bytes:
+            return data
         buffer = np.empty(num_bytes, dtype=np.uint8)
         self.read_into(buffer, at=at)
         return buffer.tobytes()
+
+    def _unreadable(self, error: OSError, at: int) -> MissingShardError:
+        return MissingShardError(
+            f"{self.path}: cannot be read at byte {at:,} ({error.strerror}). "
+            f"Check the file and the disk or network that it is on."
+        )
 
     def _read_rest(self, buffer: memoryview, found: int, *, at: int) -> None:
         # A positioned read may return less than asked for, on a network or after a signal.
@@ -225,19 +234,19 @@ class ShardIndex:
 
     def _checked_num_tokens(self) -> int:
         """Tokens by the size of the ``.bin``, checked against the ends of the ``.idx`` arrays."""
-        header, path = self.header, Path(self.file.path)
-        bin_path = Path(f"{self.prefix}.bin")
+        header, path, bin_path = self.header, self.file.path, f"{self.prefix}.bin"
+        name, bin_name = os.path.basename(path), os.path.basename(bin_path)
         try:
-            bin_bytes = bin_path.stat().st_size
+            bin_bytes = os.stat(bin_path).st_size
         except OSError as error:
             raise MissingShardError(
-                f"{bin_path}: cannot be read ({error.strerror}). {_advice(str(bin_path), error)}"
+                f"{bin_path}: cannot be read ({error.strerror}). {_advice(bin_path, error)}"
             ) from error
         if header.num_documents == 0 or header.num_sequences == 0 or bin_bytes == 0:
             raise CorruptShardError(
                 f"{path}: the shard is empty ({header.num_documents} documents, "
-                f"{header.num_sequences} sequences, {bin_bytes} bytes in {bin_path.name}). "
-                f"Delete it, or its line in the file list."
+                f"{header.num_sequences} sequences, {bin_bytes} bytes in {bin_name}). Delete "
+                f"it, or its line in the file list."
             )
         # The arrays lie end to end, so the end of one is read with the beginning of the next.
         ends = self.file.read(12, at=header.pointers_at - 4)
@@ -247,7 +256,7 @@ class ShardIndex:
         expected = last_pointer + last_len * header.dtype.itemsize
         if expected + header.num_documents * header.dtype.itemsize == bin_bytes:
             raise CorruptShardError(
-                f"{path}: its lengths sum to {expected:,} bytes, but {bin_path.name} has "
+                f"{path}: its lengths sum to {expected:,} bytes, but {bin_name} has "
                 f"{bin_bytes:,}: one token more for each of {header.num_documents:,} documents. "
                 f"The EODs were appended without being counted, so every document boundary is "
                 f"off: tokenise the shard again with a tool that counts them."
@@ -255,7 +264,7 @@ class ShardIndex:
         if bin_bytes != expected or last_len < 0 or bin_bytes % header.dtype.itemsize:
             raise CorruptShardError(
                 f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence "
-                f"of {path.name} has {last_len:,} tokens of {header.dtype.itemsize} bytes from "
+                f"of {name} has {last_len:,} tokens of {header.dtype.itemsize} bytes from "
                 f"byte {last_pointer:,} on). The copy is incomplete, or the files are not a pair: "
                 f"copy both again, or tokenise the shard again."
             )
