@@ -6,10 +6,12 @@
     |-- ShardError           a shard cannot be used
     |   |-- MissingShardError    a file of it is absent or unreadable
     |   |-- CorruptShardError    its files contradict each other or the format
+    |   |   `-- UncountedEodError  its EODs are not counted in its lengths
     |   |-- MixedEodError        some of its documents end in EOD, some do not
     |   `-- VocabularyError      it holds a token id outside the model's vocabulary
     |-- EmptySplitError      a split that is used has no documents
     |-- ResumeError          a saved state does not belong to this run
+    |-- FastTierError        the fast tokenizer tier is absent, fails, or gives other ids
     `-- InputError           a text file given to `blendtitan tokenize` cannot be used
 
 Messages name the file, the value found, the value expected and what to do.
@@ -40,6 +42,10 @@ class CorruptShardError(ShardError):
     """The files of a shard contradict each other or the format."""
 
 
+class UncountedEodError(CorruptShardError):
+    """The EODs of a shard were appended without being counted in its lengths."""
+
+
 class MixedEodError(ShardError):
     """Some documents of a shard end in EOD and some do not."""
 
@@ -54,6 +60,14 @@ class EmptySplitError(BlendTitanError):
 
 class ResumeError(BlendTitanError):
     """A saved state does not belong to this run."""
+
+
+class FastTierError(BlendTitanError):
+    """The fast tokenizer tier is absent, fails, or gives other ids than the reference.
+
+    Raised in the middle of a run, it means that no ids of the fast tier can be trusted: what
+    was written with them is to be made again with the reference tier.
+    """
 
 
 class InputError(BlendTitanError):

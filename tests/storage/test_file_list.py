@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import FileListError, MissingShardError
-from blendtitan.storage.file_list import ShardEntry, read_file_list, write_file_list
+from blendtitan.storage.file_list import (
+    ShardEntry,
+    named_shards,
+    read_file_list,
+    write_file_list,
+)
 from tests.conftest import WriteShard
 
 
@@ -173,6 +178,30 @@ def test_a_link_to_a_folder_above_is_not_walked_for_ever(
 NAMES = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1).filter(
     lambda name: "/" not in name and name.strip(".") and not ('"' in name and "'" in name)
 )
+
+
+def test_shards_are_named_by_prefixes_folders_and_lists(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """In this order; damaged ones too, because none is opened."""
+    prefix = write_shard("one", [[1]])
+    write_shard("tokens/web/a", [[1]])
+    (tmp_path / "tokens/web/b.bin").touch()
+    (tmp_path / "list.txt").write_text("1 absent x\n2.5 other mine\n")
+
+    assert named_shards([prefix, tmp_path / "tokens", tmp_path / "list.txt"]) == [
+        (prefix, "one"),
+        (tmp_path / "tokens/web/a", "web"),
+        (tmp_path / "tokens/web/b", "web"),
+        (tmp_path / "absent", "x"),
+        (tmp_path / "other", "mine"),
+    ]
+
+
+def test_a_file_of_a_shard_does_not_name_it(write_shard: WriteShard) -> None:
+    """A pattern of the shell finds it easily."""
+    with pytest.raises(FileListError, match=r"web\.idx: name the shard without \.idx"):
+        named_shards([Path(f"{write_shard('web', [[1]])}.idx")])
 
 
 @given(weight=st.floats(1e-300, 1e300), name=NAMES, corpus=NAMES)

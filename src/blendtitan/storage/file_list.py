@@ -15,10 +15,11 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
@@ -44,6 +45,13 @@ class ShardEntry:
     """Name of the corpus that the shard belongs to."""
 
 
+class NamedShard(NamedTuple):
+    """A shard as it was named, before it is opened."""
+
+    prefix: Path
+    corpus: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
     where: str
@@ -59,17 +67,23 @@ def read_file_list(path: Path) -> tuple[ShardEntry, ...]:
         FileListError: The list is missing or empty, or a line cannot be used.
         ShardError: A shard that is weighted by its tokens cannot be opened.
     """
-    is_folder = os.path.isdir(path)
-    lines = [_Line(str(path), None, path, None)] if is_folder else list(_lines(path))
-    if not lines:
-        raise FileListError(f"{path}: no shard is named in it, expected at least one line")
-    _check_weights_agree(lines)
-    _check_names_differ(lines)
-    entries = tuple(entry for line in lines for entry in _entries(line))
-    _check_unique(entries, path)
+    entries = tuple(entry for line in _checked_lines(path) for entry in _entries(line))
+    _check_unique((entry.prefix for entry in entries), str(path))
     if not math.isfinite(sum(entry.weight for entry in entries)):
         raise FileListError(f"{path}: the weights sum to more than a number can hold. Scale them.")
     return entries
+
+
+def named_shards(inputs: Sequence[Path]) -> list[NamedShard]:
+    """Shards named by prefixes, folders and file lists, in reading order. None is opened.
+
+    Raises:
+        FileListError: An input cannot be used, or a shard is named twice.
+    """
+    lines = [line for path in inputs for line in _input_lines(path)]
+    shards = [shard for line in lines for shard in _shards(line)]
+    _check_unique((shard.prefix for shard in shards), ", ".join(map(str, inputs)))
+    return shards
 
 
 def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = "") -> None:
@@ -123,6 +137,26 @@ def corpus_in_folder(prefix: Path, folder: Path) -> str:
     """Corpus of a shard found in ``folder``: its first-level subfolder, else the folder itself."""
     parts = prefix.relative_to(folder).parts
     return parts[0] if len(parts) > 1 else folder.resolve().name
+
+
+def _checked_lines(path: Path) -> list[_Line]:
+    if os.path.isdir(path):
+        return [_Line(str(path), None, path, None)]
+    lines = list(_lines(path))
+    if not lines:
+        raise FileListError(f"{path}: no shard is named in it, expected at least one line")
+    _check_weights_agree(lines)
+    _check_names_differ(lines)
+    return lines
+
+
+def _input_lines(path: Path) -> list[_Line]:
+    if path.suffix in (".bin", ".idx"):
+        raise FileListError(f"{path}: name the shard without {path.suffix}")
+    # A shard that lacks a file is named all the same, so that it is missed when it is opened.
+    if any(os.path.exists(f"{path}{suffix}") for suffix in (".idx", ".bin")):
+        return [_Line(str(path), None, path, None)]
+    return _checked_lines(path)
 
 
 def _lines(path: Path) -> Iterator[_Line]:
@@ -179,19 +213,28 @@ def _line(words: list[str], *, folder: Path, where: str) -> _Line:
 
 
 def _entries(line: _Line) -> list[ShardEntry]:
+    shards = _shards(line)
+    if line.weight is not None and not _is_folder_of_shards(line.path):
+        return [ShardEntry(prefix, line.weight, corpus) for prefix, corpus in shards]
+    tokens = _tokens([shard.prefix for shard in shards])
+    scale = 1.0 if line.weight is None else line.weight / sum(tokens)
+    return [
+        ShardEntry(prefix, count * scale, corpus)
+        for (prefix, corpus), count in zip(shards, tokens, strict=True)
+    ]
+
+
+def _shards(line: _Line) -> list[NamedShard]:
     if not _is_folder_of_shards(line.path):
-        weight = _tokens([line.path])[0] if line.weight is None else line.weight
-        return [ShardEntry(line.path, weight, line.corpus or line.path.name)]
+        return [NamedShard(line.path, line.corpus or line.path.name)]
     prefixes = find_shards(line.path)
     if not prefixes:
         raise FileListError(
             f"{line.where}: the folder {line.path} holds no .idx file, expected at least one shard"
         )
-    tokens = _tokens(prefixes)
-    scale = 1.0 if line.weight is None else line.weight / sum(tokens)
     return [
-        ShardEntry(prefix, count * scale, line.corpus or corpus_in_folder(prefix, line.path))
-        for prefix, count in zip(prefixes, tokens, strict=True)
+        NamedShard(prefix, line.corpus or corpus_in_folder(prefix, line.path))
+        for prefix in prefixes
     ]
 
 
@@ -236,19 +279,19 @@ def _check_names_differ(lines: list[_Line]) -> None:
             )
 
 
-def _check_unique(entries: tuple[ShardEntry, ...], path: Path) -> None:
+def _check_unique(prefixes: Iterable[Path], where: str) -> None:
     # A list has many files in few folders, and resolving a path asks for every part of it.
     real_folder = functools.cache(os.path.realpath)
     files: set[str] = set()
-    for entry in entries:
-        folder, name = os.path.split(f"{entry.prefix}.bin")
+    for prefix in prefixes:
+        folder, name = os.path.split(f"{prefix}.bin")
         file = os.path.join(real_folder(folder), name)
         if os.path.islink(file):
             file = os.path.realpath(file)
         if file in files:
             raise FileListError(
-                f"{path}: {entry.prefix} is named twice, so its samples would be seen twice. "
-                f"Keep one line, with the sum of the weights."
+                f"{where}: {prefix} is named twice, so its samples would be seen twice. "
+                f"Name it once, with the sum of the weights."
             )
         files.add(file)
 

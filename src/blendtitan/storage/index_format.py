@@ -15,7 +15,7 @@ Everything is little endian. Source: Megatron-LM,
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def decode_header(header: bytes, *, file_bytes: int, path: Path) -> IndexHeader:
 
 def encode_index(
     sequence_lens: NDArray[np.int32],
-    document_index: NDArray[np.int64],
+    document_index: NDArray[np.int64] | None = None,
     *,
     dtype: np.dtype[Any],
 ) -> Iterator[bytes]:
@@ -130,16 +130,52 @@ def encode_index(
     Args:
         sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
         document_index: First sequence of each document, then ``num_sequences``. Shape
-            ``(num_documents + 1,)``.
+            ``(num_documents + 1,)``. None: every sequence is a document.
         dtype: Token type in the ``.bin``.
     """
-    code = CODE_OF_DTYPE[dtype]
-    yield HEADER.pack(MAGIC, VERSION, code, len(sequence_lens), len(document_index))
-    yield sequence_lens.astype("<i4", copy=False).tobytes()
-    block_start = 0
-    for at in range(0, len(sequence_lens), _BLOCK):
-        lens_bytes = sequence_lens[at : at + _BLOCK].astype(np.int64) * dtype.itemsize
-        ends = block_start + np.cumsum(lens_bytes)
-        yield (ends - lens_bytes).astype("<i8", copy=False).tobytes()
-        block_start = int(ends[-1])
-    yield document_index.astype("<i8", copy=False).tobytes()
+    num_entries = len(sequence_lens) + 1 if document_index is None else len(document_index)
+
+    def lens_blocks() -> Iterator[NDArray[np.int32]]:
+        for at in range(0, len(sequence_lens), _BLOCK):
+            yield sequence_lens[at : at + _BLOCK]
+
+    def document_blocks() -> Iterator[NDArray[np.int64]]:
+        for at in range(0, num_entries, _BLOCK):
+            stop = min(at + _BLOCK, num_entries)
+            yield np.arange(at, stop) if document_index is None else document_index[at:stop]
+
+    header = IndexHeader(dtype, len(sequence_lens), num_entries - 1)
+    return encode_index_blocks(header, lens_blocks, document_blocks())
+
+
+def encode_index_blocks(
+    header: IndexHeader,
+    lens_blocks: Callable[[], Iterable[NDArray[np.int32]]],
+    document_blocks: Iterable[NDArray[np.int64]],
+) -> Iterator[bytes]:
+    """Yield the bytes of an ``.idx`` file whose arrays need not fit in memory.
+
+    Args:
+        header: Token type and counts.
+        lens_blocks: Gives the lengths of ``encode_index`` in blocks; called twice.
+        document_blocks: The document index of ``encode_index`` in blocks.
+    """
+    code = CODE_OF_DTYPE[header.dtype]
+    yield HEADER.pack(MAGIC, VERSION, code, header.num_sequences, header.num_documents + 1)
+    for lens in lens_blocks():
+        yield lens.astype("<i4", copy=False).tobytes()
+    end = 0
+    for lens in lens_blocks():
+        pointers, end = sequence_pointers(lens, end, header.dtype.itemsize)
+        yield pointers.astype("<i8", copy=False).tobytes()
+    for documents in document_blocks:
+        yield documents.astype("<i8", copy=False).tobytes()
+
+
+def sequence_pointers(
+    lens: NDArray[np.int32], first: int, token_bytes: int
+) -> tuple[NDArray[np.int64], int]:
+    """Where sequences that lie end to end from byte ``first`` on start, and where they end."""
+    lens_bytes = lens.astype(np.int64) * token_bytes
+    ends = first + np.cumsum(lens_bytes)
+    return ends - lens_bytes, int(ends[-1]) if len(ends) else first

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.errors import CorruptShardError, MissingShardError, UncountedEodError
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 
 _LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
@@ -147,10 +147,7 @@ class ShardIndex:
                 other, or the shard is empty.
         """
         file = OpenFile.open(f"{prefix}.idx")
-        num_bytes = file.num_bytes
-        first = file.read(min(HEADER.size, num_bytes), at=0)
-        header = decode_header(first, file_bytes=num_bytes, path=Path(file.path))
-        index = cls(prefix, header, 0, file)
+        index = cls(prefix, read_header(file), 0, file)
         index.num_tokens = index._checked_num_tokens()
         return index
 
@@ -255,11 +252,11 @@ class ShardIndex:
         last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
         expected = last_pointer + last_len * header.dtype.itemsize
         if expected + header.num_documents * header.dtype.itemsize == bin_bytes:
-            raise CorruptShardError(
+            raise UncountedEodError(
                 f"{path}: its lengths sum to {expected:,} bytes, but {bin_name} has "
                 f"{bin_bytes:,}: one token more for each of {header.num_documents:,} documents. "
                 f"The EODs were appended without being counted, so every document boundary is "
-                f"off: tokenise the shard again with a tool that counts them."
+                f"off. To count them: blendtitan repair {self.prefix} --eod-id ID"
             )
         if bin_bytes != expected or last_len < 0 or bin_bytes % header.dtype.itemsize:
             raise CorruptShardError(
@@ -290,6 +287,18 @@ class ShardIndex:
             f"{self.file.path}: {found}, expected {expected}. "
             f"Copy both files again, or tokenise the shard again."
         )
+
+
+def read_header(file: OpenFile) -> IndexHeader:
+    """Read and check the header of an opened ``.idx`` file, and the file's size against it.
+
+    Raises:
+        CorruptShardError: A field has a value that the format does not allow, or the file is
+            not as long as its header says.
+    """
+    num_bytes = file.num_bytes
+    first = file.read(min(HEADER.size, num_bytes), at=0)
+    return decode_header(first, file_bytes=num_bytes, path=Path(file.path))
 
 
 def check_size(file: OpenFile, expected_bytes: int) -> None:

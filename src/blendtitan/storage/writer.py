@@ -1,7 +1,13 @@
 """Writing shards: beside the final name, renamed when complete."""
 
+import errno
+import glob
 import os
+import shutil
 import uuid
+from array import array
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -9,10 +15,17 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
 
 # Process ids repeat on other machines, which may write to the same folder.
 _RUN = uuid.uuid4().hex[:8]
+
+# The kernel copies this much per call; it may copy less, and does so above 2 GiB.
+_COPY_BYTES = 1 << 30
+
+# What kernels and file systems answer that cannot copy from one of two files to the other.
+_CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -32,7 +45,8 @@ class ShardWriter:
         self.prefix = prefix
         self.dtype = dtype
         self.num_tokens = 0
-        self._lens: list[int] = []
+        # Four bytes a document, however many there are.
+        self._lens = array("i")
         self._bin = partial_bin
 
     @classmethod
@@ -41,7 +55,8 @@ class ShardWriter:
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
         prefix.parent.mkdir(parents=True, exist_ok=True)
-        return cls(prefix, dtype, open(_partial(Path(f"{prefix}.bin")), "wb", buffering=1 << 20))
+        partial_bin = partial_path(Path(f"{prefix}.bin"))
+        return cls(prefix, dtype, open(partial_bin, "wb", buffering=1 << 20))
 
     @property
     def num_documents(self) -> int:
@@ -54,36 +69,47 @@ class ShardWriter:
         Raises:
             OverflowError: A token id does not fit the shard's dtype.
         """
-        stored = tokens.astype(self.dtype)
-        if not np.array_equal(stored, tokens):
-            raise OverflowError(
-                f"{self.prefix}: document {self.num_documents} has token ids from {tokens.min()} "
-                f"to {tokens.max()}, which do not fit {self.dtype.name}"
+        where = f"{self.prefix}: document {self.num_documents}"
+        self._bin.write(stored_tokens(tokens, self.dtype, where=where).tobytes())
+        self._lens.append(len(tokens))
+        self.num_tokens += len(tokens)
+
+    def add_file(self, tokens_path: Path, lens: NDArray[np.int32]) -> None:
+        """Append the documents of a file that holds their tokens as a ``.bin`` does.
+
+        Args:
+            tokens_path: Tokens of the shard's dtype, without gaps. Copied, not read.
+            lens: Tokens of each document. Shape ``(num_documents,)``.
+
+        Raises:
+            CorruptShardError: The file is not as long as its documents.
+        """
+        num_tokens = int(lens.sum(dtype=np.int64))
+        found_bytes = append_file(tokens_path, self._bin)
+        if found_bytes != num_tokens * self.dtype.itemsize:
+            raise CorruptShardError(
+                f"{tokens_path}: found {found_bytes:,} bytes, expected "
+                f"{num_tokens * self.dtype.itemsize:,} ({num_tokens:,} tokens of "
+                f"{self.dtype.itemsize} bytes). Write the file again."
             )
-        self._bin.write(stored.tobytes())
-        self._lens.append(len(stored))
-        self.num_tokens += len(stored)
+        self._lens.frombytes(lens.astype(np.int32, copy=False).tobytes())
+        self.num_tokens += num_tokens
 
     def close(self) -> None:
         """Write the ``.idx``, flush both files to disk and give them their names."""
-        _flush_and_close(self._bin)
-        lens = np.array(self._lens, dtype=np.int32)
-        document_index = np.arange(len(lens) + 1, dtype=np.int64)
-        partial_bin, partial_idx = Path(self._bin.name), _partial(Path(f"{self.prefix}.idx"))
+        flush_and_close(self._bin)
+        lens = np.frombuffer(self._lens, dtype=np.int32)
+        partial_bin, partial_idx = Path(self._bin.name), partial_path(Path(f"{self.prefix}.idx"))
         with partial_idx.open("wb") as idx:
-            idx.writelines(encode_index(lens, document_index, dtype=self.dtype))
-            _flush_and_close(idx)
-        # An old .idx must not describe the new .bin, not even for a moment.
-        Path(f"{self.prefix}.idx").unlink(missing_ok=True)
-        partial_bin.replace(f"{self.prefix}.bin")
-        partial_idx.replace(f"{self.prefix}.idx")
-        sync_folder(self.prefix.parent)
+            idx.writelines(encode_index(lens, dtype=self.dtype))
+            flush_and_close(idx)
+        publish(self.prefix, partial_bin, partial_idx)
 
     def abort(self) -> None:
         """Close and delete what was written so far."""
         self._bin.close()
         for suffix in (".bin", ".idx"):
-            _partial(Path(f"{self.prefix}{suffix}")).unlink(missing_ok=True)
+            partial_path(Path(f"{self.prefix}{suffix}")).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -104,17 +130,93 @@ class ShardWriter:
             raise
 
 
+def stored_tokens(
+    tokens: NDArray[np.integer], dtype: np.dtype[Any], *, where: str
+) -> NDArray[np.integer]:
+    """Tokens as a shard of this dtype stores them; ``where`` starts the error.
+
+    Raises:
+        OverflowError: A token id does not fit the dtype.
+    """
+    stored = tokens.astype(dtype)
+    if not np.array_equal(stored, tokens):
+        raise OverflowError(
+            f"{where} has token ids from {tokens.min()} to {tokens.max()}, which do not fit "
+            f"{dtype.name}"
+        )
+    return stored
+
+
+def append_file(source: Path, target: BinaryIO) -> int:
+    """Append a whole file to one that is open for writing; returns how many bytes it held.
+
+    The kernel copies, and shares the blocks where the file system can, so nothing passes through
+    Python; where it cannot copy between the two, they are read and written.
+    """
+    target.flush()
+    with source.open("rb", buffering=0) as file:
+        while num_bytes := _copy_in_kernel(file.fileno(), target.fileno()):
+            pass
+        if num_bytes is None:
+            shutil.copyfileobj(file, target, length=1 << 20)
+            target.flush()
+        return file.tell()
+
+
+def remove_partials(prefix: Path) -> None:
+    """Delete what killed processes left of a shard; nobody may be writing it."""
+    for suffix in (".bin", ".idx"):
+        remove_file_partials(Path(f"{prefix}{suffix}"))
+
+
+def remove_file_partials(path: Path) -> None:
+    """Delete what killed processes left of a file; nobody may be writing it."""
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
+        partial.unlink(missing_ok=True)
+
+
+def publish(prefix: Path, partial_bin: Path, partial_idx: Path) -> None:
+    """Give two complete files the names of a shard, so that no reader sees half of it."""
+    # An old .idx must not describe the new .bin, not even for a moment.
+    Path(f"{prefix}.idx").unlink(missing_ok=True)
+    partial_bin.replace(f"{prefix}.bin")
+    partial_idx.replace(f"{prefix}.idx")
+    sync_folder(prefix.parent)
+
+
+@contextmanager
+def replaced_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
+    """A file to write, which takes its name, or the place of an old one, when the block ends.
+
+    Readers see the old content or the new one, never a part. An error leaves the old one.
+
+    Args:
+        path: In a folder that exists.
+        durable: Whether the file survives a power cut from then on. It takes milliseconds.
+    """
+    partial = partial_path(path)
+    with partial.open("wb") as file:
+        try:
+            yield file
+            if durable:
+                flush_and_close(file)
+            file.close()
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    if durable:
+        sync_folder(path.parent)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or the new one, never a part."""
-    partial = _partial(path)
-    with partial.open("wb") as file:
+    with replaced_file(path) as file:
         file.write(content)
-        _flush_and_close(file)
-    partial.replace(path)
-    sync_folder(path.parent)
 
 
-def _partial(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
+    """Where a file is written before it is complete; no other process writes there."""
     return Path(f"{path}.partial-{_RUN}-{os.getpid()}")
 
 
@@ -127,7 +229,21 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _flush_and_close(file: BinaryIO) -> None:
+def flush_and_close(file: BinaryIO) -> None:
+    """Close a file whose content then survives a power cut."""
     file.flush()
     os.fsync(file.fileno())
     file.close()
+
+
+def _copy_in_kernel(source: int, target: int) -> int | None:
+    """Bytes copied from one place in a file to the other's; 0 at its end; None if it cannot."""
+    # macOS has no such call.
+    if not hasattr(os, "copy_file_range"):
+        return None
+    try:
+        return os.copy_file_range(source, target, _COPY_BYTES)
+    except OSError as error:
+        if error.errno in _CANNOT_COPY:
+            return None
+        raise
