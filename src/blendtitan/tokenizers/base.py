@@ -1,0 +1,124 @@
+"""What every tokenizer can do, and how its files are read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.errors import ConfigError, VocabularyError
+
+ABSENT = -1
+"""Id of a special token that the tokenizer does not have, as SentencePiece spells it."""
+
+_NO_IDS = np.empty(0, np.int32)
+
+
+class Tokenizer(ABC):
+    """Text to ids and back. Pickled as its path, so it is cheap to send to another process."""
+
+    path: Path
+    """The file it was read from."""
+
+    vocab_size: int
+    """Smallest number that is larger than every id."""
+
+    bos_id: int
+    eos_id: int
+    pad_id: int
+    unk_id: int
+
+    @property
+    def n_words(self) -> int:
+        """The vocabulary size, under the name that SentencePiece wrappers use."""
+        return self.vocab_size
+
+    def get_vocab_size(self) -> int:
+        """The vocabulary size, under TorchTitan's name."""
+        return self.vocab_size
+
+    def encode(
+        self,
+        text: str,
+        bos: bool = False,
+        eos: bool = False,
+        *,
+        add_bos: bool = False,
+        add_eos: bool = False,
+    ) -> list[int]:
+        """Ids of one text. ``add_bos`` and ``add_eos`` are TorchTitan's names for ``bos``, ``eos``.
+
+        Raises:
+            ConfigError: BOS or EOS is asked for and the tokenizer has none.
+        """
+        ids = self.encode_batch([text])[0].tolist()
+        before = [self._present(self.bos_id, "BOS")] if bos or add_bos else []
+        after = [self._present(self.eos_id, "EOS")] if eos or add_eos else []
+        return before + ids + after
+
+    @abstractmethod
+    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Ids of many texts, without BOS and EOS, none of them a control symbol.
+
+        Returns:
+            The ids of all texts, one after the other, and the number of ids of each text.
+            Shapes ``(sum(lens),)`` and ``(len(texts),)``.
+        """
+
+    @abstractmethod
+    def symbols(self) -> list[str]:
+        """Spellings that the tokenizer gives a meaning beyond their characters."""
+
+    def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
+        """Text of some ids. BOS, EOS and other control symbols have none.
+
+        Raises:
+            VocabularyError: An id is below 0, or not below ``vocab_size``.
+        """
+        checked = [int(token) for token in ids]
+        outside = next((token for token in checked if not 0 <= token < self.vocab_size), None)
+        if outside is not None:
+            raise VocabularyError(
+                f"{self.path}: cannot decode id {outside}, expected 0 to {self.vocab_size - 1}. "
+                f"The ids come from another tokenizer, or are -100 where a loss is masked."
+            )
+        return self._decode_ids(checked)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.path,)
+
+    @abstractmethod
+    def _decode_ids(self, ids: list[int]) -> str:
+        """Text of ids that are known to be in range."""
+
+    def _present(self, token: int, name: str) -> int:
+        if token == ABSENT:
+            raise ConfigError(f"{self.path}: {name} is asked for, but the tokenizer has none")
+        return token
+
+
+def concatenated(
+    encoded: Sequence[NDArray[np.integer]],
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Arrays of ids, one per text, in the form that ``encode_batch`` returns."""
+    lens = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
+    # NumPy cannot concatenate nothing, which the empty array in front prevents.
+    return np.concatenate([_NO_IDS, *encoded], dtype=np.int32, casting="unsafe"), lens
+
+
+def file_in(path: Path, name: str) -> Path:
+    """``path``, or the file ``name`` in it where it is a folder."""
+    file = path / name if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"{file}: no such file. Name a tokenizer file, or a folder with {name}.")
+    return file
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a tokenizer's file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error

@@ -1,0 +1,138 @@
+"""Hugging Face ``tokenizer.json`` files."""
+
+import json
+import logging
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from blendtitan.errors import ConfigError
+from blendtitan.tokenizers.base import ABSENT, Tokenizer, file_in, read_bytes
+
+logger = logging.getLogger(__name__)
+
+HF_FILE = "tokenizer.json"
+
+
+class HFTokenizer(Tokenizer):
+    """A Hugging Face tokenizer: ``tokenizer.json``, or a folder that holds one.
+
+    BOS, EOS, padding and unknown are named in ``tokenizer_config.json`` or
+    ``special_tokens_map.json`` beside it; where both name one, the first counts.
+
+    Some files make the library read control symbols from text: Unigram models that hold them as
+    pieces, and added tokens that are not marked as special. They are then spelled out.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = file_in(Path(path), HF_FILE)
+        self._tokenizer = _read_tokenizer_json(self.path)
+        # Ids may have gaps, so the number of tokens does not bound them.
+        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        named = _named_special_tokens(self.path.parent)
+        self.bos_id = self._id_of(named, "bos_token")
+        self.eos_id = self._id_of(named, "eos_token")
+        self.pad_id = self._id_of(named, "pad_token")
+        self.unk_id = self._id_of(named, "unk_token")
+        control = {
+            token: added.content
+            for token, added in self._tokenizer.get_added_tokens_decoder().items()
+            if added.special and token != self.unk_id
+        }
+        for role in ("bos_token", "eos_token", "pad_token"):
+            if role in named:
+                control[self._id_of(named, role)] = named[role]
+        self._spellings = self._symbol_spellings(control)
+        logger.info("%s: Hugging Face, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
+
+    def _id_of(self, named: Mapping[str, str], role: str) -> int:
+        token = named.get(role)
+        if token is None:
+            return ABSENT
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise ConfigError(
+                f"{self.path}: has no token {token!r}, which the configuration beside it names "
+                f"as {role}. Correct {role} there, or add the token to {HF_FILE}."
+            )
+        return token_id
+
+    def _symbol_spellings(self, symbols: Mapping[int, str]) -> dict[int, list[int]]:
+        """For each symbol that the library reads from text: the ids of its characters."""
+        spellings: dict[int, list[int]] = {}
+        for symbol_id, symbol in symbols.items():
+            if symbol_id not in self._library_ids([symbol])[0]:
+                continue
+            spelling = list(chain.from_iterable(self._library_ids(list(symbol))))
+            if not symbols.keys().isdisjoint(spelling):
+                raise ConfigError(
+                    f"{self.path}: the control symbol {symbol!r} (id {symbol_id}) is ordinary "
+                    f"text, so documents that hold it could not be told apart. Use a tokenizer "
+                    f"whose BOS, EOS and padding are symbols of their own."
+                )
+            spellings[symbol_id] = spelling
+        return spellings
+
+    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Ids of many texts: see ``Tokenizer.encode_batch``."""
+        encoded = self._library_ids(texts)
+        if self._spellings:
+            encoded = [self._spelled_out(ids) for ids in encoded]
+        lens = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
+        ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lens.sum()))
+        return ids, lens
+
+    def symbols(self) -> list[str]:
+        """Spellings of all added tokens, special or not."""
+        return [added.content for added in self._tokenizer.get_added_tokens_decoder().values()]
+
+    def _spelled_out(self, ids: list[int]) -> list[int]:
+        return list(chain.from_iterable(self._spellings.get(token, (token,)) for token in ids))
+
+    def _library_ids(self, texts: list[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _decode_ids(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    content = read_bytes(path)
+    try:
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a Hugging Face tokenizer: {error}") from error
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _named_special_tokens(folder: Path) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        config = _read_json(file) if file.is_file() else {}
+        for role in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            # A token is a string, or an AddedToken written as a dictionary.
+            token = config.get(role)
+            token = token.get("content") if isinstance(token, Mapping) else token
+            if token:
+                named[role] = token
+    return named
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content = read_bytes(path)
+    try:
+        config = json.loads(content)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a JSON file: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: found a {type(config).__name__}, expected a JSON object")
+    return config

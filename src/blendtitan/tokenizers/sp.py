@@ -1,0 +1,63 @@
+"""SentencePiece models, read directly: a conversion could change the ids."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from numpy.typing import NDArray
+
+from blendtitan.errors import ConfigError
+from blendtitan.tokenizers.base import Tokenizer, concatenated, file_in, read_bytes
+
+logger = logging.getLogger(__name__)
+
+SP_FILE = "tokenizer.model"
+
+
+class SPTokenizer(Tokenizer):
+    """A SentencePiece model: a ``.model`` file, or a folder that holds ``tokenizer.model``.
+
+    SentencePiece itself reads no control symbol from text. Symbols that a model defines as the
+    user's are read, which is their purpose; it does not accept one of those as BOS or EOS.
+    """
+
+    def __init__(self, model_path: str | Path) -> None:
+        self.path = file_in(Path(model_path), SP_FILE)
+        self._model = _read_sentencepiece(self.path)
+        self.vocab_size = self._model.vocab_size()
+        self.bos_id = self._model.bos_id()
+        self.eos_id = self._model.eos_id()
+        self.pad_id = self._model.pad_id()
+        self.unk_id = self._model.unk_id()
+        logger.info("%s: SentencePiece, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
+
+    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Ids of many texts: see ``Tokenizer.encode_batch``."""
+        return concatenated(self._model.encode(texts, return_type="numpy", num_threads=1))
+
+    def symbols(self) -> list[str]:
+        """Spellings of control symbols, of the unknown symbol and of single bytes."""
+        return [
+            self._model.id_to_piece(token)
+            for token in range(self.vocab_size)
+            if self._model.is_control(token)
+            or self._model.is_unknown(token)
+            or self._model.is_byte(token)
+        ]
+
+    def _decode_ids(self, ids: list[int]) -> str:
+        return self._model.decode(ids)
+
+
+def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
+    content = read_bytes(path)
+    try:
+        # An empty model is accepted by the library, which then fails at its first use.
+        return sentencepiece.SentencePieceProcessor(model_proto=content or b"empty")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path}: {len(content):,} bytes that are not a SentencePiece model. The copy is "
+            f"incomplete, or it is a tokenizer of another kind: where tokenizer.model is for "
+            f"tiktoken, the backend 'hf' reads the tokenizer.json of the same tokenizer."
+        ) from error
