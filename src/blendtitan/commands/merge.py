@@ -1,0 +1,52 @@
+"""``blendtitan merge``."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "many shards into few"
+
+MANUAL = """\
+Join neighbouring shards of each corpus into larger ones, documents in order:
+
+  DIR/CORPUS/00000.bin, .idx    DIR/CORPUS/00001.bin, .idx    ...
+
+Each new shard takes shards as long as they fit into --target-tokens; a shard that is larger by
+itself becomes one of its own. No shard is cut. The inputs stay as they are.
+
+Inputs are folders of shards (first-level subfolders are corpora), prefixes of shards (the path
+without .bin or .idx; the file name is the corpus), and file lists. Folders are read in the order
+of their names, lists line by line. The shards of a corpus must have one token type.
+
+Tokens are copied by the operating system, every entry of the .idx files is checked, and memory
+does not grow with the shards. A new shard appears when it is complete and has been opened as a
+reader does, so an interrupted command can be run again; it then writes every shard anew. DIR may
+hold no other shards.
+"""
+
+EXAMPLE = """\
+example:
+  blendtitan merge data/tokens --output data/merged --target-tokens 2e9
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which arguments the command takes."""
+    add = parser.add_argument
+    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add("--output", metavar="DIR", required=True, type=Path, help="folder of the new shards")
+    add(
+        "--target-tokens",
+        metavar="N",
+        required=True,
+        type=float,
+        help="tokens that a new shard has at most, such as 2e9",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    from blendtitan.prepare.merge import merge
+    from blendtitan.prepare.merge_report import merge_table
+    from blendtitan.tables import show
+
+    show(merge_table(merge(options.inputs, options.output, target_tokens=options.target_tokens)))

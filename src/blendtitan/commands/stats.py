@@ -1,0 +1,44 @@
+"""``blendtitan stats``."""
+
+import argparse
+import json
+from pathlib import Path
+
+SUMMARY = "documents, tokens and lengths of shards"
+
+MANUAL = """\
+Show what shards hold: documents, tokens, token type, and the shortest, the median, the 90th
+percentile and the longest document in tokens; for each shard, for each corpus, and for all.
+
+Inputs are folders of shards (first-level subfolders are corpora), prefixes of shards (the path
+without .bin or .idx; the file name is the corpus), and file lists. Only the .idx files are read.
+Percentiles are exact: the shortest length that so many documents do not exceed.
+
+A shard that cannot be read is named and makes the command fail; the others are shown.
+"""
+
+EXAMPLE = """\
+example:
+  blendtitan stats data/tokens
+  blendtitan stats data/file_list.txt --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which arguments the command takes."""
+    add = parser.add_argument
+    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add("--json", action="store_true", help="print JSON in place of a table")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    from blendtitan.inspection.stats import check_readable, describe, report_json, report_table
+    from blendtitan.tables import show
+
+    report = describe(options.inputs)
+    if options.json:
+        print(json.dumps(report_json(report), indent=2))
+    else:
+        show(report_table(report))
+    check_readable(report)

@@ -1,0 +1,112 @@
+"""``blendtitan tokenize``."""
+
+import argparse
+import os
+from pathlib import Path
+
+SUMMARY = "text files to shards"
+
+MANUAL = """\
+Turn files of text into shards.
+
+Inputs are JSON lines (.jsonl and .json, plain or as .gz and .zst) and .parquet files, folders
+that are searched for them, or quoted patterns such as 'data/*/part-*.parquet'. A file below a
+folder keeps its path relative to it, a file of a pattern that below the pattern's first folders;
+a file named by itself goes directly to DIR:
+
+  text/code/a.jsonl in the folder text  ->  DIR/code/a.bin, DIR/code/a.idx    corpus code
+  web.jsonl.zst named by itself         ->  DIR/web.bin, DIR/web.idx
+  the same with --corpus web            ->  DIR/web/web.bin, DIR/web/web.idx  corpus web
+
+Each text becomes a document: its tokens, then the tokenizer's EOS, which counts as a token of
+the document. The result is the same for any number of workers and ranks and any --job-bytes.
+
+Plain files are cut into jobs of --job-bytes, Parquet files into row groups; other compressed
+files are one job each. Interrupted at any moment, the command can be run again: what is finished
+is not done again. DIR/.blendtitan says what every shard was made of, so a changed input is made
+anew; another tokenizer or key is an error, unless --overwrite replaces what they made.
+
+A text that is no JSON object in UTF-8 with a non-empty string under the key is left out, and
+listed in SHARD.rejects.jsonl with its place and the reason. --max-rejects says how many may be
+left out, in all files together. If there are more, the command fails; a file with more than that
+of its own, or that cannot be read to its end, leaves no new shard. The others are kept.
+
+On several machines, run the same command with --rank and --world-size in each, or let Slurm,
+PBS or MPI start it: all share DIR, and each takes the next job that is free. Ranks may come, go
+and be killed; the last ones do what they left.
+"""
+
+EXAMPLE = """\
+example:
+  blendtitan tokenize data/text --output data/tokens --tokenizer tokenizer.model --workers 8
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which arguments the command takes."""
+    add = parser.add_argument
+    add("inputs", metavar="INPUT", nargs="+", type=Path, help="file, folder or pattern")
+    add("--output", metavar="DIR", required=True, type=Path, help="folder of the shards")
+    add(
+        "--tokenizer",
+        metavar="PATH",
+        required=True,
+        type=Path,
+        help="SentencePiece .model, Hugging Face tokenizer.json, or a folder with one; "
+        "where a folder has both, tokenizer.json is read",
+    )
+    add("--workers", metavar="N", type=int, help="processes (default: one per core)")
+    add(
+        "--key",
+        metavar="NAME",
+        action="append",
+        help="field or column that holds the text (default: text); given several times, each "
+        "makes shards of its own, in DIR/NAME",
+    )
+    add(
+        "--max-rejects",
+        metavar="N",
+        type=int,
+        default=0,
+        help="texts that may be left out (default: %(default)s)",
+    )
+    add("--corpus", metavar="NAME", help="subfolder of DIR to put the shards in")
+    add(
+        "--job-bytes",
+        metavar="N",
+        type=int,
+        help="bytes of a file that one process reads in one go (default: 64 MB)",
+    )
+    add("--overwrite", action="store_true", help="replace what another tokenizer or key made")
+    add(
+        "--tokenizer-tier",
+        choices=["auto", "fast", "reference"],
+        default="auto",
+        help="fast: gigatoken, checked against the reference while it runs; auto: fast where it "
+        "agrees with the reference, else the reference (default: %(default)s)",
+    )
+    add("--rank", metavar="R", type=int, help="which of the processes that share the work this is")
+    add("--world-size", metavar="W", type=int, help="how many processes share the work")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    from blendtitan.prepare.ranks import rank_of_process
+    from blendtitan.prepare.report import tokenize_table
+    from blendtitan.prepare.tokenize import tokenize
+    from blendtitan.prepare.workers import JOB_BYTES, TokenizeConfig
+    from blendtitan.tables import show
+
+    config = TokenizeConfig(
+        tokenizer=options.tokenizer,
+        keys=tuple(options.key or ["text"]),
+        max_rejects=options.max_rejects,
+        workers=options.workers,
+        job_bytes=JOB_BYTES if options.job_bytes is None else options.job_bytes,
+        overwrite=options.overwrite,
+        tier=options.tokenizer_tier,
+        rank=rank_of_process(options.rank, options.world_size, os.environ),
+    )
+    counts = tokenize(options.inputs, options.output, config, corpus=options.corpus)
+    if config.rank.rank == 0:
+        show(tokenize_table(counts, options.output))

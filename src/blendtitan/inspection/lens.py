@@ -1,0 +1,81 @@
+"""Document lengths counted in bounded memory, with exact quantiles."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.storage.reader import ShardIndex
+
+# Lengths below this have a counter each: one megabyte. Longer documents are few, because each
+# of them is a hundred thousand tokens of the corpus, and are counted by length.
+_COUNTED = 1 << 17
+
+_BLOCK_DOCUMENTS = 1 << 18
+
+
+class DocumentLens:
+    """How many documents have which length, in tokens."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(0, np.int64)
+        self._long: Counter[int] = Counter()
+
+    @classmethod
+    def of_shard(cls, index: ShardIndex) -> "DocumentLens":
+        """Count the documents of a shard, from its ``.idx`` alone.
+
+        Raises:
+            CorruptShardError: An entry of the ``.idx`` cannot be right.
+        """
+        lens = cls()
+        for block in document_lens(index):
+            lens.add(block)
+        return lens
+
+    @property
+    def num_documents(self) -> int:
+        """Documents counted so far."""
+        return int(self._counts.sum()) + self._long.total()
+
+    def add(self, lens: NDArray[np.int64]) -> None:
+        """Count documents by their lengths. Shape ``(num_documents,)``."""
+        is_short = lens < _COUNTED
+        self._add_counts(np.bincount(lens[is_short]))
+        self._long.update(lens[~is_short].tolist())
+
+    def update(self, other: "DocumentLens") -> None:
+        """Count the documents of another shard or corpus too."""
+        self._add_counts(other._counts)
+        self._long.update(other._long)
+
+    def quantile(self, fraction: float) -> int:
+        """The shortest length that at least this fraction of the documents do not exceed.
+
+        A fraction of 0 gives the shortest document, 1 the longest.
+        """
+        assert self.num_documents > 0
+        rank = max(1, math.ceil(fraction * self.num_documents))
+        up_to = np.cumsum(self._counts)
+        if len(up_to) and rank <= up_to[-1]:
+            return int(np.searchsorted(up_to, rank))
+        rank -= int(up_to[-1]) if len(up_to) else 0
+        for length, count in sorted(self._long.items()):
+            rank -= count
+            if rank <= 0:
+                return length
+        raise AssertionError("the rank is within the documents")
+
+    def _add_counts(self, counts: NDArray[np.int64]) -> None:
+        if len(counts) > len(self._counts):
+            self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))
+        self._counts[: len(counts)] += counts
+
+
+def document_lens(index: ShardIndex) -> Iterator[NDArray[np.int64]]:
+    """Tokens of each document of a shard, in blocks."""
+    for first in range(0, index.num_documents, _BLOCK_DOCUMENTS):
+        last = min(first + _BLOCK_DOCUMENTS, index.num_documents)
+        yield np.diff(index.document_starts(first, last))

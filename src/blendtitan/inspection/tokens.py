@@ -1,0 +1,126 @@
+"""One pass over the tokens of a ``.bin``: their range, and how documents end."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.storage.reader import OpenFile
+
+# Small enough that the second look at a block finds it in the processor's cache.
+_BLOCK_TOKENS = 1 << 19
+
+
+@dataclass(slots=True)
+class TokenSummary:
+    """What one pass over the tokens found."""
+
+    eod_id: int | None = None
+    """The token that is counted at the documents' ends. None: none was."""
+
+    num_documents: int = 0
+    min_id: int = 0
+    max_id: int = 0
+
+    num_eod: int = 0
+    """Documents whose last token is EOD."""
+
+    first_without_eod: int | None = None
+    """The first document whose last token is another, or that has none."""
+
+    first_outside: tuple[int, int] | None = None
+    """The first token id outside the vocabulary, and its document."""
+
+
+def summarize_tokens(
+    file: OpenFile,
+    dtype: np.dtype[Any],
+    end_blocks: Iterable[NDArray[np.int64]],
+    *,
+    eod_id: int | None,
+    vocab_size: int | None,
+) -> TokenSummary:
+    """Read all documents of a ``.bin`` once, in blocks.
+
+    Args:
+        file: The ``.bin``.
+        dtype: Token type.
+        end_blocks: Where documents end, in tokens from the start of the file, never falling; in
+            blocks of any size.
+        eod_id: Counted at the documents' ends. None: not counted.
+        vocab_size: Ids from 0 to below this are inside. None: from 0 to any.
+
+    Raises:
+        CorruptShardError: The file ends before the last document.
+        MissingShardError: It cannot be read.
+    """
+    summary = TokenSummary(eod_id=eod_id)
+    limit = np.iinfo(dtype).max + 1 if vocab_size is None else vocab_size
+    start = 0
+    for ends in end_blocks:
+        for at, tokens in _token_blocks(file, dtype, start, int(ends[-1])):
+            _add_range(summary, tokens, ends, at=at, limit=limit)
+            if eod_id is not None:
+                _add_ends(summary, tokens, ends, at=at, eod_id=eod_id)
+        if eod_id is not None:
+            _add_empty(summary, np.diff(ends, prepend=start) == 0)
+        summary.num_documents += len(ends)
+        start = int(ends[-1])
+    return summary
+
+
+def _token_blocks(
+    file: OpenFile, dtype: np.dtype[Any], start: int, stop: int
+) -> Iterator[tuple[int, NDArray[np.integer]]]:
+    buffer = np.empty(min(_BLOCK_TOKENS, stop - start), dtype)
+    for at in range(start, stop, _BLOCK_TOKENS):
+        tokens = buffer[: min(_BLOCK_TOKENS, stop - at)]
+        file.read_into(tokens, at=at * dtype.itemsize)
+        yield at, tokens
+
+
+def _add_range(
+    summary: TokenSummary,
+    tokens: NDArray[np.integer],
+    ends: NDArray[np.int64],
+    *,
+    at: int,
+    limit: int,
+) -> None:
+    low, high = int(tokens.min()), int(tokens.max())
+    if summary.first_outside is None and (low < 0 or high >= limit):
+        place = int(np.flatnonzero((tokens < 0) | (tokens.astype(np.int64) >= limit))[0])
+        document_id = summary.num_documents + int(np.searchsorted(ends, at + place, "right"))
+        summary.first_outside = int(tokens[place]), document_id
+    summary.min_id = min(summary.min_id, low) if at else low
+    summary.max_id = max(summary.max_id, high) if at else high
+
+
+def _add_ends(
+    summary: TokenSummary,
+    tokens: NDArray[np.integer],
+    ends: NDArray[np.int64],
+    *,
+    at: int,
+    eod_id: int,
+) -> None:
+    first, last = np.searchsorted(ends, [at, at + len(tokens)], "right")
+    # A document without tokens ends where the one before it does: it has no last token.
+    is_last = np.diff(ends[first:last], prepend=at) > 0
+    is_eod = tokens[ends[first:last][is_last] - 1 - at] == eod_id
+    summary.num_eod += int(is_eod.sum())
+    if not is_eod.all():
+        document_id = first + int(np.flatnonzero(is_last)[int(np.argmin(is_eod))])
+        _note_without_eod(summary, summary.num_documents + document_id)
+
+
+def _add_empty(summary: TokenSummary, is_empty: NDArray[np.bool_]) -> None:
+    if is_empty.any():
+        _note_without_eod(summary, summary.num_documents + int(np.argmax(is_empty)))
+
+
+def _note_without_eod(summary: TokenSummary, document_id: int) -> None:
+    known = summary.first_without_eod
+    summary.first_without_eod = document_id if known is None else min(known, document_id)

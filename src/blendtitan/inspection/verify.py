@@ -1,0 +1,182 @@
+"""Every entry of every shard: what opening and reading take on trust."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from blendtitan.config import check_at_least
+from blendtitan.errors import ShardError
+from blendtitan.inspection.lens import document_lens
+from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
+from blendtitan.storage.file_list import NamedShard, named_shards
+from blendtitan.storage.index_arrays import IndexArrays
+from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.tables import number_table
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """What the tokens are compared with. What is None is not compared."""
+
+    vocab_size: int | None = None
+    eod_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.vocab_size is not None:
+            check_at_least("vocab_size", self.vocab_size, 1)
+        if self.eod_id is not None:
+            check_at_least("eod_id", self.eod_id, 0)
+
+
+@dataclass(slots=True)
+class VerifiedShard:
+    """What was found in one shard. ``index`` and ``tokens`` are None where they were not read."""
+
+    prefix: Path
+    corpus: str
+    index: ShardIndex | None = None
+    tokens: TokenSummary | None = None
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(
+    inputs: Sequence[Path], expected: Expected, *, threads: int | None = None
+) -> list[VerifiedShard]:
+    """Check every shard; a shard that is damaged does not keep the others from being checked.
+
+    Args:
+        inputs: Prefixes, folders of shards and file lists.
+        expected: The vocabulary and EOD.
+        threads: Shards read at once. None: as many as there are cores. Reading and comparing
+            leave the interpreter free, so threads are as fast as processes.
+
+    Raises:
+        ConfigError: An input cannot be used, or there is to be no thread.
+    """
+    if threads is not None:
+        check_at_least("threads", threads, 1)
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        return list(pool.map(lambda shard: verify_shard(shard, expected), named_shards(inputs)))
+
+
+def verify_shard(shard: NamedShard, expected: Expected) -> VerifiedShard:
+    """Check one shard: first its ``.idx``; where that is sound, its tokens.
+
+    Against each other: the header, the sizes of both files, all pointers, all lengths, the
+    document index. Against what is expected: all tokens, the last of each document.
+    """
+    found = VerifiedShard(*shard)
+    try:
+        found.index = ShardIndex.open(shard.prefix)
+        found.problems += index_problems(found.index)
+        if not found.problems:
+            found.tokens = _read_tokens(found.index, expected)
+            found.problems += token_problems(shard.prefix, found.tokens, expected)
+    except ShardError as error:
+        found.problems.append(str(error))
+    return found
+
+
+def index_problems(index: ShardIndex) -> Iterator[str]:
+    """What is wrong with the arrays of an ``.idx`` whose ends were checked when it was opened."""
+    arrays = IndexArrays(index.header, index.file)
+    try:
+        num_tokens = arrays.check_lens()
+        if num_tokens != index.num_tokens:
+            yield (
+                f"{index.file.path}: its lengths sum to {num_tokens:,} tokens, expected "
+                f"{index.num_tokens:,}, the size of the .bin. Tokenise the shard again."
+            )
+    except ShardError as error:
+        yield str(error)
+    try:
+        arrays.check_documents()
+    except ShardError as error:
+        yield str(error)
+
+
+def token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> Iterator[str]:
+    """What is wrong with the tokens of a shard."""
+    if tokens.first_outside is not None:
+        token_id, document_id = tokens.first_outside
+        size = expected.vocab_size
+        yield (
+            f"{prefix}.bin: document {document_id} holds the token id {token_id}, expected ids "
+            f"from 0{'' if size is None else f' to {size - 1}'}. The shard was written with "
+            f"another tokenizer, or is damaged: tokenise it again."
+        )
+    if 0 < tokens.num_eod < tokens.num_documents:
+        yield (
+            f"{prefix}: {tokens.num_eod:,} of {tokens.num_documents:,} documents end in EOD "
+            f"({expected.eod_id}), expected all or none; the first that does not is document "
+            f"{tokens.first_without_eod}. Tokenise the shard again, or train with "
+            f"append_eod = false."
+        )
+
+
+def check_sound(shards: Sequence[VerifiedShard]) -> None:
+    """Check that no shard has a problem.
+
+    Raises:
+        ShardError: Some have. The message has all problems.
+    """
+    problems = [problem for shard in shards for problem in shard.problems]
+    if problems:
+        num_bad = sum(bool(shard.problems) for shard in shards)
+        raise ShardError("\n".join([*problems, f"{num_bad:,} of {len(shards):,} shards are bad"]))
+
+
+def verify_table(shards: Iterable[VerifiedShard]) -> Table:
+    """A row for each shard."""
+    table = number_table("shard", "documents", "end in EOD", "tokens", "largest id", "result")
+    for shard in shards:
+        result = f"{len(shard.problems)} wrong" if shard.problems else "good"
+        values = _values(shard)
+        keys = "documents", "documents_with_eod", "tokens", "largest_id"
+        numbers = ("" if values[key] is None else f"{values[key]:,}" for key in keys)
+        table.add_row(str(shard.prefix), *numbers, result)
+    return table
+
+
+def verify_json(shards: Iterable[VerifiedShard]) -> dict[str, Any]:
+    """The report as values that JSON has."""
+    return {"shards": [_values(shard) for shard in shards]}
+
+
+def _values(shard: VerifiedShard) -> dict[str, Any]:
+    index, tokens = shard.index, shard.tokens
+    return {
+        "prefix": str(shard.prefix),
+        "corpus": shard.corpus,
+        "documents": index and index.num_documents,
+        "tokens": index and index.num_tokens,
+        "smallest_id": tokens and tokens.min_id,
+        "largest_id": tokens and tokens.max_id,
+        "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
+        "problems": shard.problems,
+    }
+
+
+def _read_tokens(index: ShardIndex, expected: Expected) -> TokenSummary:
+    return summarize_tokens(
+        OpenFile.open(f"{index.prefix}.bin"),
+        index.dtype,
+        _document_ends(index),
+        eod_id=expected.eod_id,
+        vocab_size=expected.vocab_size,
+    )
+
+
+def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:
+    end = 0
+    for lens in document_lens(index):
+        ends = end + np.cumsum(lens)
+        end = int(ends[-1])
+        yield ends

@@ -1,0 +1,17 @@
+"""What ``blendtitan merge`` shows."""
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from blendtitan.prepare.merge import MergedShard
+from blendtitan.tables import number_table
+
+
+def merge_table(shards: Iterable[MergedShard]) -> Table:
+    """A row for each new shard."""
+    table = number_table("shard", "made of", "documents", "tokens")
+    for shard in shards:
+        counts = len(shard.sources), shard.header.num_documents, shard.num_tokens
+        table.add_row(str(shard.prefix), *(f"{count:,}" for count in counts))
+    return table

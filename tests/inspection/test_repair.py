@@ -1,0 +1,163 @@
+"""Repair: the bytes of a right shard, or nothing changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blendtitan.cli import main
+from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
+from blendtitan.inspection.repair import repair_shard
+from blendtitan.storage.index_format import encode_index
+from tests.conftest import EOD, WriteShard
+from tests.inspection.conftest import WriteUncounted
+
+DOCUMENTS = [[5, 6, EOD], [EOD], [8, EOD, 10, EOD]]
+
+
+def files(prefix: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(prefix.parent.glob("*.*"))}
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4"])
+def test_a_repaired_shard_has_the_bytes_of_one_that_was_written_right(
+    write_uncounted: WriteUncounted, write_shard: WriteShard, dtype: str
+) -> None:
+    right = files(write_shard("right/web", DOCUMENTS, dtype))
+    prefix = write_uncounted("wrong/web", DOCUMENTS, dtype)
+    before = files(prefix)
+
+    assert repair_shard(prefix, eod_id=EOD)
+    assert files(prefix) == {**right, "web.idx.before-repair": before["web.idx"]}
+
+
+def test_a_shard_with_nothing_wrong_is_left_alone(
+    write_uncounted: WriteUncounted, write_shard: WriteShard
+) -> None:
+    """So the command can be run again."""
+    repaired, sound = write_uncounted("a/web", DOCUMENTS), write_shard("b/web", DOCUMENTS)
+    repair_shard(repaired, eod_id=EOD)
+    after = files(repaired)
+
+    assert not repair_shard(repaired, eod_id=EOD)
+    assert not repair_shard(sound, eod_id=EOD)
+    assert files(repaired) == after
+    assert files(sound).keys() == {"web.bin", "web.idx"}
+
+
+def test_what_is_not_proved_is_refused(write_uncounted: WriteUncounted) -> None:
+    """One document that would end in another token: perhaps the shard is short of a file's end."""
+    prefix = write_uncounted("web", [[5, EOD], [6, 7, 8], [9, EOD]])
+    before = files(prefix)
+
+    with pytest.raises(MixedEodError, match=r"2 of 3 documents end in EOD.*is document 1\."):
+        repair_shard(prefix, eod_id=EOD)
+    with pytest.raises(MixedEodError, match="0 of 3 documents end in EOD"):
+        repair_shard(prefix, eod_id=3)
+    assert files(prefix) == before
+
+
+def test_documents_of_several_sequences_are_refused(tmp_path: Path) -> None:
+    """It is not known which of the sequences lacks the token."""
+    index = encode_index(np.array([1, 1], np.int32), np.array([0, 2]), dtype=np.dtype("<u2"))
+    (tmp_path / "web.idx").write_bytes(b"".join(index))
+    (tmp_path / "web.bin").write_bytes(np.array([5, 6, EOD], "<u2").tobytes())
+
+    with pytest.raises(ShardError, match="several sequences or none"):
+        repair_shard(tmp_path / "web", eod_id=EOD)
+
+
+def test_a_shard_with_other_damage_is_refused(write_uncounted: WriteUncounted) -> None:
+    prefix = write_uncounted("web", DOCUMENTS)
+    with Path(f"{prefix}.idx").open("r+b") as idx:
+        idx.seek(34 + 3 * 4 + 8)
+        idx.write(b"\x02")
+    before = files(prefix)
+
+    with pytest.raises(CorruptShardError, match="sequence 1 starts at byte 2, expected 4"):
+        repair_shard(prefix, eod_id=EOD)
+    assert files(prefix) == before
+
+
+def test_an_older_kept_file_is_not_written_over(write_uncounted: WriteUncounted) -> None:
+    prefix = write_uncounted("web", DOCUMENTS)
+    Path(f"{prefix}.idx.before-repair").write_bytes(b"of another time")
+    before = files(prefix)
+
+    with pytest.raises(ShardError, match=r"before-repair: exists, and is not the present web\.idx"):
+        repair_shard(prefix, eod_id=EOD)
+    assert files(prefix) == before
+
+
+def test_the_command_repairs_what_it_can_and_names_the_rest(
+    write_uncounted: WriteUncounted, write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_uncounted("tokens/a", DOCUMENTS).parent
+    write_uncounted("tokens/b", [[5, 6], [7, EOD]])
+    write_shard("tokens/c", DOCUMENTS)
+
+    assert main(["repair", str(folder), "--eod-id", "2"]) == 1
+    shown = capsys.readouterr()
+    assert f"{folder}/a: repaired" in shown.out
+    assert "1 repaired, 1 had nothing wrong" in shown.out
+    assert f"{folder}/b: with one more token each, 1 of 2 documents" in shown.err
+    assert "1 of 3 shards are as they were" in shown.err
+
+
+# Repairs a shard again and again from the same start, killed before its first change of the
+# folder, then before its second, and so on, until one is not killed.
+KILLED_AT_EVERY_STEP = """
+import os, signal, sys
+from pathlib import Path
+from blendtitan.inspection.repair import repair_shard
+
+prefix = Path(sys.argv[1])
+idx, kept = Path(f"{prefix}.idx"), Path(f"{prefix}.idx.before-repair")
+old = idx.read_bytes()
+
+def repair_and_die(step):
+    steps = iter(range(step))
+    def hook(event, arguments):
+        if event in ("open", "os.link", "os.rename", "os.remove") and next(steps, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+    repair_shard(prefix, eod_id=2)
+    os._exit(0)
+
+states = []
+for step in range(1000):
+    idx.write_bytes(old)
+    kept.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        repair_and_die(step)
+    status = os.waitpid(child, 0)[1]
+    states.append((idx.read_bytes() == old, kept.exists() and kept.read_bytes() == old))
+    new = idx.read_bytes()
+    assert repair_shard(prefix, eod_id=2) == (new == old), step
+    assert kept.read_bytes() == old
+    if os.WIFEXITED(status):
+        assert os.waitstatus_to_exitcode(status) == 0
+        break
+print(*dict.fromkeys(states), new.hex(), sep="|")
+"""
+
+
+def test_a_killed_repair_leaves_the_old_index_or_the_new_and_can_be_repeated(
+    write_uncounted: WriteUncounted, write_shard: WriteShard
+) -> None:
+    right = Path(f"{write_shard('right/web', DOCUMENTS)}.idx").read_bytes()
+    prefix = write_uncounted("wrong/web", DOCUMENTS)
+    command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, str(prefix)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().split("|") == [
+        "(True, False)",  # before
+        "(True, True)",  # the old one has its second name
+        "(False, True)",  # the new one has the first
+        right.hex(),
+    ]
+    assert files(prefix).keys() == {"web.bin", "web.idx", "web.idx.before-repair"}

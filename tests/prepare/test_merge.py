@@ -1,0 +1,272 @@
+"""Merging: the same documents in the same order, in fewer shards, or nothing."""
+
+import errno
+import itertools
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blendtitan.cli import main
+from blendtitan.errors import ConfigError, CorruptShardError, FileListError
+from blendtitan.prepare.merge import SourceShard, merge, plan_merge
+from blendtitan.storage.file_list import find_shards
+from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.reader import ShardIndex
+from tests.conftest import WriteShard
+
+
+def documents(prefix: Path) -> list[list[int]]:
+    index = ShardIndex.open(prefix)
+    tokens = np.fromfile(f"{prefix}.bin", index.dtype)
+    starts = index.document_starts(0, index.num_documents)
+    return [part.tolist() for part in np.split(tokens, starts[1:-1])]
+
+
+def numbered(folder: Path) -> dict[str, list[list[int]]]:
+    return {str(prefix.relative_to(folder)): documents(prefix) for prefix in find_shards(folder)}
+
+
+@pytest.fixture
+def folder(write_shard: WriteShard, tmp_path: Path) -> Path:
+    write_shard("tokens/web/a", [[1, 2], [3]])
+    write_shard("tokens/web/b", [[4, 5]])
+    write_shard("tokens/web/c", [[6], [7], [8]])
+    write_shard("tokens/code/a", [[9]], "<i4")
+    return tmp_path / "tokens"
+
+
+def test_neighbours_of_a_corpus_are_joined_in_order_up_to_the_target(
+    folder: Path, tmp_path: Path
+) -> None:
+    merge([folder], tmp_path / "out", target_tokens=5)
+
+    assert numbered(tmp_path / "out") == {
+        "code/00000": [[9]],
+        "web/00000": [[1, 2], [3], [4, 5]],
+        "web/00001": [[6], [7], [8]],
+    }
+
+
+def test_a_file_list_gives_order_and_corpora(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("1 tokens/web/c mine\n1 tokens/web/a mine\n")
+
+    merge([tmp_path / "list.txt"], tmp_path / "out", target_tokens=100)
+
+    assert numbered(tmp_path / "out") == {"mine/00000": [[6], [7], [8], [1, 2], [3]]}
+
+
+def test_merged_shards_have_the_bytes_of_one_that_was_written_whole(
+    folder: Path, write_shard: WriteShard, tmp_path: Path
+) -> None:
+    merge([folder / "web" / name for name in "abc"], tmp_path / "out", target_tokens=3)
+    merge([folder], tmp_path / "whole", target_tokens=100)
+    whole = write_shard("right", [[1, 2], [3], [4, 5], [6], [7], [8]])
+
+    for suffix in (".bin", ".idx"):
+        right = Path(f"{whole}{suffix}").read_bytes()
+        assert (tmp_path / f"whole/web/00000{suffix}").read_bytes() == right
+
+
+def test_documents_keep_their_sequences(tmp_path: Path) -> None:
+    """Megatron's documents may have several, or none."""
+    lens, cuts = np.array([2, 0, 1, 3], np.int32), np.array([0, 2, 2, 4])
+    for name in ("0", "1"):
+        (tmp_path / f"{name}.bin").write_bytes(np.arange(6, dtype="<u2").tobytes())
+        index = b"".join(encode_index(lens, cuts, dtype=np.dtype("<u2")))
+        (tmp_path / f"{name}.idx").write_bytes(index)
+    (tmp_path / "list.txt").write_text("1 0 all\n1 1 all\n")
+
+    merge([tmp_path / "list.txt"], tmp_path / "out", target_tokens=100)
+
+    both = np.array([0, 2, 2, 4, 6, 6, 8])
+    expected = encode_index(np.tile(lens, 2), both, dtype=np.dtype("<u2"))
+    assert (tmp_path / "out/all/00000.idx").read_bytes() == b"".join(expected)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20),
+    target_tokens=st.integers(1, 30),
+)
+def test_no_group_could_take_the_next_shard(sizes: list[int], target_tokens: int) -> None:
+    sources = [
+        SourceShard(Path(str(number)), "web", np.dtype("<u2"), 1, 1, size)
+        for number, size in enumerate(sizes)
+    ]
+    groups = plan_merge(sources, Path("out"), target_tokens=target_tokens)
+
+    assert [source for group in groups for source in group.sources] == sources
+    assert all(len(g.sources) == 1 or g.num_tokens <= target_tokens for g in groups)
+    for group, following in itertools.pairwise(groups):
+        assert group.num_tokens + following.sources[0].num_tokens > target_tokens
+
+
+def test_where_the_kernel_cannot_copy_the_bytes_are_read_and_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two file systems, for one."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    merge([folder / "web" / "a", folder / "web" / "b"], tmp_path / "out", target_tokens=3)
+
+    assert numbered(tmp_path / "out") == {"a/00000": [[1, 2], [3]], "b/00000": [[4, 5]]}
+
+
+def test_shards_of_one_corpus_have_one_type(
+    folder: Path, write_shard: WriteShard, tmp_path: Path
+) -> None:
+    write_shard("tokens/web/d", [[9]], "<i4")
+
+    with pytest.raises(ConfigError, match=r"web/d holds .* int32, .*web/a of type uint16"):
+        merge([folder], tmp_path / "out", target_tokens=5)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("corpus", ["..", "a/b"])
+def test_a_corpus_that_cannot_name_a_folder_is_an_error(
+    folder: Path, tmp_path: Path, corpus: str
+) -> None:
+    (tmp_path / "list.txt").write_text(f"1 tokens/web/a {corpus}\n")
+
+    with pytest.raises(ConfigError, match="Give it another name in the file list"):
+        merge([tmp_path / "list.txt"], tmp_path / "out", target_tokens=5)
+
+
+@pytest.mark.parametrize("target_tokens", [0, -1, float("nan")])
+def test_a_target_is_at_least_one_token(folder: Path, target_tokens: float) -> None:
+    with pytest.raises(ConfigError, match="expected 1 or more"):
+        merge([folder], folder / "out", target_tokens=target_tokens)
+
+
+def test_inputs_are_never_written_over(write_shard: WriteShard, tmp_path: Path) -> None:
+    """Also under another name."""
+    write_shard("out/web/00000", [[1]])
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+
+    with pytest.raises(ConfigError, match="is an input and would be written over"):
+        merge([tmp_path / "out"], tmp_path / "link", target_tokens=5)
+    assert numbered(tmp_path / "out") == {"web/00000": [[1]]}
+
+
+def test_other_shards_in_the_folder_are_an_error(folder: Path, tmp_path: Path) -> None:
+    """Shards of an earlier merge would otherwise have their documents in the folder twice."""
+    merge([folder], tmp_path / "out", target_tokens=5)
+
+    with pytest.raises(ConfigError, match=r"holds .*web/00001, which this call does not write"):
+        merge([folder], tmp_path / "out", target_tokens=100)
+    merge([folder], tmp_path / "out", target_tokens=5)
+
+
+def test_a_shard_that_contradicts_itself_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Copied as it is, it would move the boundaries of the shards after it."""
+    with (folder / "web" / "a.idx").open("r+b") as idx:
+        idx.seek(34)
+        idx.write(b"\x01")
+
+    with pytest.raises(
+        CorruptShardError, match=r"web/a\.idx: sequence 1 starts at byte 4, expected 2"
+    ):
+        merge([folder / "web" / "a"], tmp_path / "out", target_tokens=5)
+    assert list((tmp_path / "out").rglob("*.*")) == []
+
+
+def test_a_shard_named_twice_is_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileListError, match="is named twice"):
+        merge([folder, folder / "web" / "a"], tmp_path / "out", target_tokens=5)
+
+
+def test_the_command_shows_what_became_of_the_shards(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["merge", str(folder), "--output", str(tmp_path / "out"), "--target-tokens", "1e9"]
+
+    assert main(words) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [f"{tmp_path}/out/web/00000", "3", "6", "8"] in rows
+
+
+# Merges over other shards of the same names again and again, killed before its first change of
+# the folder, then before its second, and so on, until one is not killed.
+KILLED_AT_EVERY_STEP = """
+import os, shutil, signal, sys
+from pathlib import Path
+from blendtitan.prepare.merge import merge
+from blendtitan.storage.reader import ShardIndex
+
+source, output = Path(sys.argv[1]), Path(sys.argv[2])
+for step in range(1000):
+    shutil.rmtree(output, ignore_errors=True)
+    merge([source], output, target_tokens=1)
+    for path in output.glob("web/00002.*"):
+        path.unlink()
+    child = os.fork()
+    if child == 0:
+        steps = iter(range(step))
+        def hook(event, arguments):
+            if event in ("open", "os.rename", "os.remove") and next(steps, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        merge([source], output, target_tokens=5)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    for idx in output.rglob("*.idx"):
+        ShardIndex.open(Path(str(idx)[:-4]))
+    killed = not os.WIFEXITED(status)
+    merge([source], output, target_tokens=5)
+    names = sorted(str(path.relative_to(output)) for path in output.rglob("*.*"))
+    assert not [name for name in names if "partial" in name], step
+    if not killed:
+        assert os.waitstatus_to_exitcode(status) == 0
+        break
+print(*names)
+"""
+
+
+def test_a_killed_merge_leaves_whole_shards_and_can_be_repeated(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Whoever sees an ``.idx`` can read the shard; what was half written is cleared away."""
+    command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, str(folder), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    names = ["code/00000", "web/00000", "web/00001"]
+    assert done.stdout.split() == [f"{name}{end}" for name in names for end in (".bin", ".idx")]
+
+
+@pytest.mark.slow
+def test_merging_many_shards_takes_little_memory_and_few_files(tmp_path: Path) -> None:
+    """Two thousand shards of 5,000 documents, whose ``.idx`` files have 200 MB together."""
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    index = b"".join(encode_index(np.ones(5_000, np.int32), dtype=np.dtype("<u2")))
+    (tmp_path / "one.idx").write_bytes(index)
+    (tmp_path / "one.bin").write_bytes(bytes(10_000))
+    for number, suffix in itertools.product(range(2000), (".bin", ".idx")):
+        os.link(tmp_path / f"one{suffix}", folder / f"{number:04d}{suffix}")
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from blendtitan.prepare.merge import merge\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"merge([Path({str(folder)!r})], Path({str(tmp_path / 'out')!r}), target_tokens=1e9)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+    )
+
+    assert int(done.stdout) < 100_000, "kilobytes"
+    assert ShardIndex.open(tmp_path / "out/tokens/00000").num_documents == 10_000_000
