@@ -23,14 +23,19 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "loader": (LOADER, NUMPY | {"torch"}),
-    "tokenizers": ({"errors", "config"}, NUMPY | {"sentencepiece", "tokenizers"}),
-    "prepare": (
-        STORAGE | {"tokenizers", "prepare"},
-        NUMPY | {"orjson", "zstandard", "rich", "sentencepiece"},
+    "tokenizers": (
+        {"errors", "config", "tokenizers"},
+        NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
-    "inspection": (DATASET | {"inspection"}, NUMPY | {"rich"}),
+    "prepare": (
+        STORAGE | {"tokenizers", "tables", "prepare"},
+        NUMPY | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece"},
+    ),
+    "inspection": (DATASET | {"tables", "inspection"}, NUMPY | {"rich"}),
     "titan": (LOADER | {"tokenizers", "titan"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
-    "cli": (STORAGE | {"tokenizers", "prepare", "inspection", "cli"}, set()),
+    "tables": (set(), {"rich"}),
+    "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),
+    "cli": ({"errors", "commands"}, set()),
     "__init__": (LOADER, set()),
 }
 

@@ -1,10 +1,16 @@
 import json
+import os
+import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from blendtitan.prepare.demo import train_tokenizer
+from blendtitan.tokenizers import Encoder, load_tokenizer
+
+WriteJsonl = Callable[[str, Iterable[str]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +23,7 @@ def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def write_jsonl(tmp_path: Path) -> Callable[[str, Iterable[str]], Path]:
+def write_jsonl(tmp_path: Path) -> WriteJsonl:
     """Write texts as JSON lines to a file below ``tmp_path``."""
 
     def write(name: str, texts: Iterable[str]) -> Path:
@@ -27,3 +33,21 @@ def write_jsonl(tmp_path: Path) -> Callable[[str, Iterable[str]], Path]:
         return path
 
     return write
+
+
+def shard_files(folder: Path) -> dict[str, bytes]:
+    """Content of every file of the shards below a folder, by path."""
+    files = [path for suffix in ("bin", "idx") for path in folder.rglob(f"*.{suffix}")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+class KillingEncoder(Encoder):
+    """Ends its process as the kernel does when memory runs out."""
+
+    def encode(self, texts: list[str]) -> NoReturn:
+        """Does not return."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
+        return type(self), (load_tokenizer(self.path),)

@@ -7,7 +7,7 @@ import pytest
 import zstandard
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.jsonl import BadLine, read_blocks, read_texts, split_lines
+from blendtitan.prepare.jsonl import BadText, read_blocks, read_lines, split_lines
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
@@ -19,6 +19,10 @@ COMPRESSED = {
 }
 
 
+def read_texts(path: Path, *, key: str = "text") -> list[str | BadText]:
+    return list(read_lines(path, 0, path.stat().st_size if path.exists() else 0, key=key))
+
+
 def written(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
@@ -27,7 +31,7 @@ def written(path: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_files_are_read_as_their_names_say(tmp_path: Path, name: str) -> None:
     """Parallel compressors write several members or frames, some of them holding no data."""
-    assert list(read_texts(written(tmp_path / name, COMPRESSED[name]))) == ["one", "two"]
+    assert read_texts(written(tmp_path / name, COMPRESSED[name])) == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", ["a.gz", "a.zst"])
@@ -37,18 +41,18 @@ def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, missing: int | 
     content = b"" if missing == "all" else COMPRESSED[name][: -int(missing)]
 
     with pytest.raises(InputError, match=rf"{name}: the compressed data cannot be read"):
-        list(read_texts(written(tmp_path / name, content)))
+        read_texts(written(tmp_path / name, content))
 
 
 @pytest.mark.parametrize("name", ["a.gz", "a.zst"])
 def test_a_file_that_is_not_compressed_as_named_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=rf"{name}: the compressed data cannot be read"):
-        list(read_texts(written(tmp_path / name, LINES)))
+        read_texts(written(tmp_path / name, LINES))
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.jsonl: cannot be read \(No such file"):
-        list(read_texts(tmp_path / "a.jsonl"))
+        read_texts(tmp_path / "a.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -58,11 +62,16 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         b'{"text": "one"}\n{"text": "two"}',
         b'\xef\xbb\xbf{"text": "one"}\n\n  \n{"text": "two"}\n',
         b'{"id": 1, "text": "one"}\n {"text": "t\\u0077o"} \n',
+        b'{"text": "one"}{"text": "two"}\n',
+        b'{"text": "one"} \t {"text": "two"}\r\n',
     ],
-    ids=["carriage returns", "no last newline", "byte order mark and blank lines", "other JSON"],
+    ids=[
+        *("carriage returns", "no last newline", "byte order mark and blank lines", "other JSON"),
+        *("two on a line", "two on a line, apart"),
+    ],
 )
 def test_usual_variants_of_json_lines_are_read(tmp_path: Path, content: bytes) -> None:
-    assert list(read_texts(written(tmp_path / "a.jsonl", content))) == ["one", "two"]
+    assert read_texts(written(tmp_path / "a.jsonl", content)) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -87,22 +96,52 @@ def test_a_bad_line_is_reported_and_costs_no_neighbour(
     one, bad, three = read_texts(path)
 
     assert (one, three) == ("one", "three")
-    assert isinstance(bad, BadLine)
-    assert str(bad).startswith(f"{path}:2: ")
+    assert isinstance(bad, BadText)
+    assert (bad.unit, bad.place) == ("byte", 16)
     assert reason in bad.reason
+
+
+@pytest.mark.parametrize("bad", [b'{"text": ""}', b'{"id": 1}', b'{"text": "\\ud800"}', b'{"te'])
+def test_a_bad_object_costs_no_other_on_its_line(tmp_path: Path, bad: bytes) -> None:
+    path = written(tmp_path / "a.jsonl", b'{"text": "one"}%b\n{"text": "two"}' % bad)
+
+    one, reject, two = read_texts(path)
+
+    assert (one, two) == ("one", "two")
+    assert isinstance(reject, BadText)
+
+
+def test_each_line_belongs_to_the_range_that_it_starts_in(tmp_path: Path) -> None:
+    """Whatever the ranges, each line is read once: also empty, bad and very long ones."""
+    lines = [
+        b'{"text": "one"}',
+        b"",
+        b"bad",
+        b'{"text": "%b"}' % (b"x" * 40),
+        b'{"text": "\xc3\xa9"}',
+    ]
+    path = written(tmp_path / "a.jsonl", b"\n".join(lines))
+    whole, size = read_texts(path), path.stat().st_size
+
+    for step in range(1, size + 2):
+        ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
+        texts = [text for a, b in ranges for text in read_lines(path, a, b, key="text")]
+        assert texts == whole
 
 
 def test_another_key_can_be_read(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", b'{"content": "one"}\n')
 
-    assert list(read_texts(path, key="content")) == ["one"]
+    assert read_texts(path, key="content") == ["one"]
 
 
 def test_a_line_that_is_too_long_is_reported() -> None:
     """A file without line ends must not fill the memory."""
     long = itertools.repeat(b"x" * 1000, 100)
 
-    assert list(split_lines([*long, b"\nnext"], max_line_bytes=50_000)) == [None, b"next"]
+    lines = list(split_lines([*long, b"\nnext"], max_line_bytes=50_000))
+
+    assert lines == [(0, None), (100_001, b"next")]
 
 
 def test_lines_do_not_depend_on_the_blocks() -> None:
@@ -116,7 +155,9 @@ def test_lines_do_not_depend_on_the_blocks() -> None:
         expected = content.split(b"\n")
         if not expected[-1]:
             expected.pop()
-        assert list(split_lines(blocks)) == expected
+        lines = list(split_lines(blocks))
+        assert [line for _, line in lines] == expected
+        assert all(content[at:].startswith(line or b"") for at, line in lines)
 
 
 @pytest.mark.parametrize("name", COMPRESSED)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.plan import plan_jobs
+from blendtitan.prepare.plan import InputFile, Shard, plan_jobs, plan_shards
 
 OUTPUT = Path("out")
 
@@ -17,8 +17,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prefixes(*inputs: Path, corpus: str | None = None) -> list[str]:
-    return [str(job.prefix) for job in plan_jobs(inputs, OUTPUT, corpus=corpus)]
+def prefixes(
+    *inputs: Path, keys: tuple[str, ...] = ("text",), corpus: str | None = None
+) -> list[str]:
+    shards = plan_shards(inputs, OUTPUT, keys=keys, corpus=corpus)
+    return [str(shard.prefix) for shard in shards]
 
 
 def test_files_below_a_folder_keep_their_relative_path(folder: Path) -> None:
@@ -36,10 +39,65 @@ def test_a_corpus_puts_everything_into_a_subfolder(folder: Path) -> None:
     assert found == ["out/mine/a", "out/mine/a.v2", "out/mine/b/1"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("*/a.*", ["out/code/a", "out/web/a.v2"]),
+        ("web/**/*.zst", ["out/b/1"]),
+        ("[ct]o*/*", ["out/code/a"]),
+    ],
+)
+def test_a_pattern_keeps_what_lies_below_its_fixed_part(
+    folder: Path, pattern: str, found: list[str]
+) -> None:
+    """So a wildcard in the place of a corpus gives corpora."""
+    assert prefixes(folder / pattern) == found
+
+
+def test_several_keys_have_a_folder_each(folder: Path) -> None:
+    found = prefixes(folder / "code", keys=("text", "title"), corpus="mine")
+
+    assert found == ["out/text/mine/a", "out/title/mine/a"]
+
+
+@pytest.mark.parametrize("keys", [(), ("text", "text"), ("text", "a/b")])
+def test_keys_differ_and_several_are_folder_names(folder: Path, keys: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"expected different names|name of one folder"):
+        prefixes(folder, keys=keys)
+
+
+def test_what_the_command_writes_is_no_input(folder: Path) -> None:
+    """The output may lie in the folder of the inputs."""
+    (folder / "web/.blendtitan").mkdir()
+    (folder / "web/.blendtitan/a.jsonl").touch()
+    (folder / "web/a.rejects.jsonl").touch()
+
+    assert prefixes(folder / "web") == ["out/a.v2", "out/b/1"]
+
+
 @pytest.mark.parametrize("corpus", ["", ".", "..", "a/b", "/a"])
 def test_a_corpus_is_one_folder_name(folder: Path, corpus: str) -> None:
     with pytest.raises(ConfigError, match="expected the name of one folder"):
         prefixes(folder, corpus=corpus)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_bytes", "ranges"),
+    [
+        ("a.jsonl", 25, [(0, 10), (10, 20), (20, 25)]),
+        ("a.jsonl", 10, [(0, 10)]),
+        ("a.jsonl", 0, [(0, 0)]),
+        ("a.jsonl.gz", 25, [(0, 25)]),
+        ("a.zst", 25, [(0, 25)]),
+    ],
+)
+def test_plain_files_are_cut_into_jobs(
+    tmp_path: Path, name: str, num_bytes: int, ranges: list[tuple[int, int]]
+) -> None:
+    """One huge file is work for every core; a compressed stream is read from its beginning."""
+    shard = Shard(InputFile(tmp_path / name, num_bytes, 0), "text", tmp_path, tmp_path)
+
+    assert [(job.start, job.stop) for job in plan_jobs(shard, 10)] == ranges
 
 
 @pytest.mark.parametrize("second", ["other/a.jsonl", "code/a.json", "code/a.jsonl.gz"])
@@ -58,6 +116,7 @@ def test_two_files_cannot_become_the_same_shard(folder: Path, second: str) -> No
         ("missing", "there is no such file or folder"),
         ("readme.md", r"expected a folder, or a file named \*\.jsonl"),
         ("empty", "holds no file named"),
+        ("*.txt", "matches no file named"),
     ],
 )
 def test_an_input_that_gives_no_files_is_an_error(folder: Path, name: str, message: str) -> None:

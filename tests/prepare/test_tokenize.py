@@ -1,59 +1,257 @@
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable
+import gzip
+import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import zstandard
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
 
-from blendtitan.errors import ConfigError, InputError
+from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.prepare import tokenize as tokenize_module
+from blendtitan.prepare.parts import Counts
 from blendtitan.prepare.tokenize import tokenize
 from blendtitan.prepare.workers import TokenizeConfig
 from blendtitan.storage.file_list import find_shards
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.tokenizers import Encoder, load_tokenizer
+from tests.prepare.conftest import KillingEncoder, WriteJsonl, shard_files
 
-WriteJsonl = Callable[[str, Iterable[str]], Path]
+
+def documents(prefix: Path) -> list[list[int]]:
+    index = ShardIndex.open(prefix)
+    starts = index.document_starts(0, index.num_documents)
+    return [part.tolist() for part in np.split(np.fromfile(f"{prefix}.bin", "<u2"), starts[1:-1])]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+def expected(tokenizer_path: Path, texts: Iterable[str]) -> list[list[int]]:
+    tokenizer = load_tokenizer(tokenizer_path)
+    return [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
 
 
 @pytest.fixture
 def text_folder(write_jsonl: WriteJsonl) -> Path:
-    for name, count in (
-        ("text/code/a.jsonl", 30),
-        ("text/code/b.jsonl", 3),
-        ("text/web/a.json", 9),
-    ):
-        write_jsonl(name, (f"{name} document {number}" for number in range(count)))
-    return write_jsonl("text/web/empty.jsonl", []).parents[1]
+    """Every kind of file, in two corpora; 30, 3, 9, 7 and no documents."""
+    folder = write_jsonl("text/code/a.jsonl", (f"a {n} " * n for n in range(1, 31))).parents[1]
+    lines = b"".join(b'{"text": "line %d"}\n' % n for n in range(9))
+    (folder / "code/b.gz").write_bytes(gzip.compress(lines[:50]) + gzip.compress(lines[50:]))
+    (folder / "code/c.jsonl.zst").write_bytes(zstandard.compress(lines))
+    (folder / "web").mkdir()
+    table = pa.table({"id": range(7), "text": [f"row {n}" for n in range(7)]})
+    pq.write_table(table, folder / "web/a.parquet", row_group_size=2)
+    (folder / "web/empty.jsonl").touch()
+    return folder
 
 
-def test_the_result_is_the_same_for_any_number_of_processes(
-    text_folder: Path, tokenizer_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_documents_end_in_an_eod_that_is_counted(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    config = {
-        workers: TokenizeConfig(tokenizer=tokenizer_path, workers=workers) for workers in (1, 2)
-    }
+    """Where the index does not count the EOD, every document boundary after the first is off."""
+    texts = ["one", "and the second </s>", "3"]
+    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
 
-    files = {
-        workers: tokenize([text_folder], tmp_path / f"{workers}", config[workers])
-        for workers in (1, 2)
-    }
+    counts = tokenize([write_jsonl("a.jsonl", texts)], tmp_path / "out", config)
 
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
-    assert sorted(contents(tmp_path / "1")) == [
-        f"{shard}.{suffix}" for shard in ("code/a", "code/b", "web/a") for suffix in ("bin", "idx")
+    found = documents(tmp_path / "out/a")
+    assert found == expected(tokenizer_path, texts)
+    assert list(counts.values()) == [Counts(3, sum(map(len, found)), 0)]
+
+
+@pytest.mark.parametrize(("workers", "job_bytes"), [(1, 100), (2, 50), (2, 10**9)])
+def test_the_result_is_the_same_for_any_number_of_processes_and_size_of_jobs(
+    text_folder: Path,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    workers: int,
+    job_bytes: int,
+) -> None:
+    once = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
+    many = TokenizeConfig(tokenizer=tokenizer_path, workers=workers, job_bytes=job_bytes)
+
+    tokenize([text_folder], tmp_path / "once", once)
+    counts = tokenize([text_folder], tmp_path / "many", many)
+
+    assert shard_files(tmp_path / "once") == shard_files(tmp_path / "many")
+    assert [path.relative_to(tmp_path / "many") for path in find_shards(tmp_path / "many")] == [
+        Path(name) for name in ("code/a", "code/b", "code/c", "web/a")
     ]
-    assert [file.num_documents for file in files[2]] == [30, 3, 9, 0]
+    assert [found.documents for found in counts.values()] == [30, 9, 9, 7, 0]
+    assert documents(tmp_path / "many/web/a") == expected(
+        tokenizer_path, (f"row {n}" for n in range(7))
+    )
     assert "empty.jsonl: holds no documents" in caplog.text
 
 
-def test_bad_lines_of_all_files_fail_the_command_together(
+def test_several_keys_make_shards_each(tokenizer_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "two"}\n')
+    config = TokenizeConfig(tokenizer=tokenizer_path, keys=("text", "title"), workers=1)
+
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "out", config)
+
+    assert documents(tmp_path / "out/text/a") == expected(tokenizer_path, ["one"])
+    assert documents(tmp_path / "out/title/a") == expected(tokenizer_path, ["two"])
+
+
+# --- again ------------------------------------------------------------------------------------
+
+
+def written_at(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in output.glob("*.bin")}
+
+
+def test_what_is_finished_is_not_done_again_and_a_changed_input_is(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
+    folder, output = write_jsonl("text/a.jsonl", ["a"]).parent, tmp_path / "out"
+    write_jsonl("text/b.jsonl", ["b"])
+    first = tokenize([folder], output, config)
+    before = written_at(output)
+    second = tokenize([folder], output, config)
+    unchanged = written_at(output)
+    write_jsonl("text/b.jsonl", ["changed"])
+    tokenize([folder], output, config)
+    after = written_at(output)
+
+    assert first == second
+    assert unchanged == before
+    assert (after["a.bin"] == before["a.bin"], after["b.bin"] == before["b.bin"]) == (True, False)
+    assert documents(output / "b") == expected(tokenizer_path, ["changed"])
+
+
+def test_a_shard_that_was_removed_or_cut_is_made_again(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
+    path, output = write_jsonl("a.jsonl", ["one", "two"]), tmp_path / "out"
+    tokenize([path], output, config)
+    whole = shard_files(output)
+    for damage in (
+        lambda: (output / "a.idx").unlink(),
+        lambda: (output / "a.bin").write_bytes(b""),
+    ):
+        damage()
+        tokenize([path], output, config)
+
+        assert shard_files(output) == whole
+
+
+def test_another_tokenizer_is_an_error_unless_shards_may_be_replaced(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    path, output, other = write_jsonl("a.jsonl", ["one"]), tmp_path / "out", tmp_path / "other"
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
+    other.mkdir()
+    tokenizer = Tokenizer(models.BPE({"</s>": 0, "o": 1, "n": 2, "e": 3}, []))
+    tokenizer.save(str(other / "tokenizer.json"))
+    (other / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+
+    with pytest.raises(ConfigError, match=r"a: was made of key 'text' with .*--overwrite"):
+        tokenize([path], output, TokenizeConfig(tokenizer=other))
+    tokenize([path], output, TokenizeConfig(tokenizer=other, overwrite=True))
+
+    assert documents(output / "a") == [[1, 2, 3, 0]]
+
+
+def test_nothing_but_shards_and_records_is_left(
+    text_folder: Path, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """What killed processes left of the same shards goes as well."""
+    output = tmp_path / "out"
+    (output / "code").mkdir(parents=True)
+    (output / "code/a.bin.partial-0123-45").touch()
+
+    tokenize([text_folder], output, TokenizeConfig(tokenizer=tokenizer_path, job_bytes=50))
+
+    work = [path for path in (output / ".blendtitan").rglob("*") if path.is_file()]
+    assert {path.suffix for path in work} == {".jsonl"}
+    assert not list(output.rglob("*partial*"))
+    assert not list(output.rglob("*.parts"))
+
+
+def test_the_record_lists_every_job_and_what_it_depends_on(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    path = write_jsonl("a.jsonl", ["one", "two", "three"])
+
+    tokenize([path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path, job_bytes=20))
+
+    record = (tmp_path / "out/.blendtitan/a.jsonl").read_text().splitlines()
+    shard, *jobs = map(json.loads, record)
+    status = path.stat()
+    for line in (shard, *jobs):
+        assert (line["input"], line["num_bytes"], line["mtime_ns"]) == (
+            *(str(path), status.st_size, status.st_mtime_ns),
+        )
+    assert [(job["start"], job["stop"]) for job in jobs] == [(0, 20), (20, 40), (40, 50)]
+    assert sum(job["documents"] for job in jobs) == shard["counts"]["documents"] == 3
+    assert all(len(job["checksum"]) == 32 and job["tokenizer"] for job in jobs)
+    plan = (tmp_path / "out/.blendtitan/plan.jsonl").read_text().splitlines()
+    assert [json.loads(line)["start"] for line in plan[1:]] == [0, 20, 40]
+
+
+# --- rejects ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("job_bytes", [15, 10**6])
+def test_what_is_left_out_is_listed_with_place_and_reason(
+    tokenizer_path: Path, tmp_path: Path, job_bytes: int
+) -> None:
+    lines = [
+        b'{"text": "good"}',
+        b"{bad",
+        b'{"text": "\xff"}',
+        b'{"text": "\\ud800"}',
+        b'{"id": 1}',
+    ]
+    lines += [b'{"text": 1}', b'{"text": ""}', b'{"text": "fine"}']
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1, max_rejects=6, job_bytes=job_bytes)
+
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "out", config)
+
+    listed = (tmp_path / "out/a.rejects.jsonl").read_text().splitlines()
+    rejects = [json.loads(line) for line in listed]
+    starts = np.cumsum([0, *(len(line) + 1 for line in lines)]).tolist()
+    assert [reject["byte"] for reject in rejects] == starts[1:7]
+    assert {reject["input"] for reject in rejects} == {str(tmp_path / "a.jsonl")}
+    reasons = ["JSON", "UTF-8", "surrogate", "no key 'text'", "type int", "empty string"]
+    assert all(reason in reject["reason"] for reason, reject in zip(reasons, rejects, strict=True))
+    assert documents(tmp_path / "out/a") == expected(tokenizer_path, ["good", "fine"])
+
+
+def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Allowed later, nothing is done again: the tokenizer may as well kill its process."""
+    path, output = write_jsonl("a.jsonl", ["good", "", "", "fine"]), tmp_path / "out"
+    few, enough = (
+        TokenizeConfig(tokenizer=tokenizer_path, max_rejects=number, tier="reference")
+        for number in (1, 2)
+    )
+
+    with pytest.raises(InputError, match="2 texts left out, 1 allowed"):
+        tokenize([path], output, few)
+    assert find_shards(output) == []
+    encoder = KillingEncoder(load_tokenizer(tokenizer_path))
+    monkeypatch.setattr(tokenize_module, "build_encoder", lambda *_, **__: encoder)
+    tokenize([path], output, enough)
+
+    assert documents(output / "a") == expected(tokenizer_path, ["good", "fine"])
+    assert f"left out: {path}, byte 17: 'text' is an empty string" in caplog.text
+
+
+def test_bad_texts_of_all_files_fail_the_command_together(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """The allowance is for the command; no file has more, so both shards are complete and stay."""
@@ -64,21 +262,55 @@ def test_bad_lines_of_all_files_fail_the_command_together(
     with pytest.raises(InputError) as caught:
         tokenize([tmp_path / "text"], tmp_path / "out", config)
 
-    assert f"{tmp_path}/text/a.jsonl:2: 'text' is an empty string" in str(caught.value)
-    assert f"{tmp_path}/text/b.jsonl:2: 'text' is an empty string" in str(caught.value)
-    assert "2 bad lines, 1 allowed" in str(caught.value)
+    assert f"{tmp_path}/text/a.jsonl, byte 17: 'text' is an empty string" in str(caught.value)
+    assert f"{tmp_path}/text/b.jsonl, byte 17: 'text' is an empty string" in str(caught.value)
+    assert "2 texts left out, 1 allowed" in str(caught.value)
     assert len(find_shards(tmp_path / "out")) == 2
 
 
-def test_allowed_bad_lines_are_logged(
-    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+# --- tiers ------------------------------------------------------------------------------------
+
+
+class DisagreeingEncoder(Encoder):
+    """A fast tier that is found out in the middle of a run."""
+
+    def encode(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Wrong ids, then an error."""
+        if "found out" in texts[0]:
+            raise FastTierError("gigatoken gives other ids than the reference.")
+        return np.ones(len(texts), np.int32), np.ones(len(texts), np.int32)
+
+    def __reduce__(self) -> tuple[object, tuple[Any, ...]]:
+        return _disagreeing, (self.path,)
+
+
+def _disagreeing(path: Path) -> DisagreeingEncoder:
+    encoder = DisagreeingEncoder(load_tokenizer(path))
+    encoder.tier = "fast"
+    return encoder
+
+
+def test_after_the_fast_tier_failed_everything_is_done_again(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    path = write_jsonl("a.jsonl", ["good", ""])
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1, max_rejects=1)
+    """What it gave before it was found out may be wrong too, also in shards that are complete."""
+    texts = ["first" * 100, "found out"]
+    files = [write_jsonl(f"{at}.jsonl", [text]) for at, text in enumerate(texts)]
+    encoders = [_disagreeing(tokenizer_path), Encoder(load_tokenizer(tokenizer_path))]
+    monkeypatch.setattr(tokenize_module, "build_encoder", lambda *_, **__: encoders.pop(0))
 
-    tokenize([path], tmp_path / "out", config)
+    tokenize(files, tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path, workers=1))
 
-    assert f"left out: {path}:2: 'text' is an empty string" in caplog.text
+    found = [*documents(tmp_path / "out/0"), *documents(tmp_path / "out/1")]
+    assert found == expected(tokenizer_path, texts)
+    assert "Everything is done again by the reference tier" in caplog.text
+
+
+# --- errors -----------------------------------------------------------------------------------
 
 
 def test_a_file_that_fails_leaves_the_old_shard_and_the_other_files(
@@ -87,16 +319,18 @@ def test_a_file_that_fails_leaves_the_old_shard_and_the_other_files(
     config = TokenizeConfig(tokenizer=tokenizer_path, workers=2)
     text, out = write_jsonl("text/a.jsonl", ["old"]).parent, tmp_path / "out"
     tokenize([text], out, config)
-    old = contents(out)
+    old = shard_files(out)
     write_jsonl("text/a.jsonl", ["new", ""])
     write_jsonl("text/b.jsonl", ["other"])
     (text / "c.gz").write_bytes(b"not gzip")
+    (text / "d.parquet").write_bytes(b"not parquet")
 
-    with pytest.raises(InputError, match=r"c\.gz: the compressed data"):
+    with pytest.raises(InputError, match=r"(?s)d\.parquet: cannot be.*c\.gz: the compressed data"):
         tokenize([text], out, config)
 
-    assert {name: contents(out)[name] for name in old} == old
-    assert sorted(contents(out)) == ["a.bin", "a.idx", "b.bin", "b.idx"]
+    found = shard_files(out)
+    assert {name: found[name] for name in old} == old
+    assert sorted(found) == ["a.bin", "a.idx", "b.bin", "b.idx"]
 
 
 def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: Path) -> None:
@@ -109,79 +343,7 @@ def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: 
         )
 
 
-@pytest.mark.parametrize("setting", [{"max_rejects": -1}, {"workers": 0}])
+@pytest.mark.parametrize("setting", [{"max_rejects": -1}, {"workers": 0}, {"job_bytes": 0}])
 def test_a_setting_out_of_range_is_an_error(setting: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         TokenizeConfig(tokenizer=Path("t"), **setting)  # pyright: ignore[reportArgumentType]
-
-
-# --- interrupted ------------------------------------------------------------------------------
-
-
-def started(text: Path, tokenizer_path: Path, output: Path) -> subprocess.Popen[str]:
-    """A command in a process group of its own, once it has begun to write a shard."""
-    words = ["tokenize", str(text), "--output", str(output), "--tokenizer", str(tokenizer_path)]
-    code = f"import sys; from blendtitan.cli import main; sys.exit(main({words!r}))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_until(lambda: any(path.stat().st_size for path in output.glob("large.bin*")))
-    return process
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def group_is_gone(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-@pytest.fixture
-def large_folder(write_jsonl: WriteJsonl) -> Path:
-    """One file that takes many seconds, and more files than processes."""
-    text = Path(os.__file__).read_text(encoding="utf-8")
-    for number in range(5):
-        write_jsonl(f"text/{number}.jsonl", [text] * 200)
-    return write_jsonl("text/large.jsonl", [text] * 3000).parent
-
-
-def test_a_killed_command_leaves_no_half_shard_and_no_process(
-    large_folder: Path, write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
-) -> None:
-    """SIGKILL of the parent alone: a worker that waited for it would stay for ever."""
-    output = tmp_path / "out"
-    process = started(large_folder, tokenizer_path, output)
-    process.kill()
-    process.communicate()
-    wait_until(lambda: group_is_gone(process.pid))
-
-    assert output / "large" not in find_shards(output)
-    assert not (output / "large.bin").exists()
-
-    for path in large_folder.iterdir():
-        write_jsonl(f"text/{path.name}", ["small"])
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
-    assert all(file.num_documents == 1 for file in tokenize([large_folder], output, config))
-
-
-def test_an_interrupted_command_cleans_up_and_says_so_in_one_line(
-    large_folder: Path, tokenizer_path: Path, tmp_path: Path
-) -> None:
-    """Ctrl-C in a terminal is sent to all processes of the group."""
-    output = tmp_path / "out"
-    process = started(large_folder, tokenizer_path, output)
-    os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
-
-    assert process.returncode == 130
-    assert stderr.splitlines()[-1] == "blendtitan tokenize: interrupted"
-    assert "Traceback" not in stderr
-    assert not list(output.glob("*partial*"))

@@ -17,6 +17,7 @@ import sentencepiece
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
 from blendtitan.prepare.mix import CorpusMix, mix
+from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import tokenize
 from blendtitan.prepare.workers import TokenizeConfig
 from blendtitan.storage.writer import write_atomically
@@ -69,8 +70,10 @@ def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | N
     model = train_tokenizer(samples, vocab_size=vocab_size)
     tokenizer.mkdir(exist_ok=True)
     write_atomically(tokenizer / "tokenizer.model", model)
-    tokenize([output / "text"], output / "tokens", TokenizeConfig(tokenizer=tokenizer))
-    return mix([output / "tokens"], file_list, EPOCHS)
+    # What an interrupted demo left may be of another vocabulary.
+    config = TokenizeConfig(tokenizer=tokenizer, overwrite=True)
+    tokenize([output / "text"], output / "tokens", config)
+    return mix([output / "tokens"], file_list, MixConfig(epochs=EPOCHS))
 
 
 def write_jsonl(folder: Path, documents: list[str]) -> None:

@@ -1,25 +1,29 @@
-"""Reading JSON lines, plain or compressed, with bounded memory; every bad line is reported.
+"""Reading JSON lines, plain or compressed, with bounded memory; every bad text is reported.
 
-    blocks of bytes  ->  lines  ->  texts
+    blocks of bytes  ->  lines  ->  JSON values  ->  texts
 
 Lines are split before they are decoded, so that a bad byte costs one line and no neighbour.
 """
 
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
 import zstandard
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from blendtitan.errors import InputError
 
-SUFFIXES = (".jsonl", ".json", ".gz", ".zst")
-"""What the names of input files end in. ``.json`` files are read as JSON lines too."""
+COMPRESSED = (".gz", ".zst")
+"""What the names of compressed files end in. They are read as one stream."""
 
 MAX_LINE_BYTES = 1 << 28
 """A longer line is a bad line: files without line ends exist, documents of 256 MiB do not."""
@@ -30,42 +34,96 @@ _ZSTD_CHUNK_BYTES = 1 << 14
 # Large corpora are compressed with `zstd --long=31`; smaller windows cost no more memory for it.
 _MAX_ZSTD_WINDOW = 1 << 31
 _UTF8_BOM = b"\xef\xbb\xbf"
+_JSON_SPACE = " \t\r\n"
+_DAMAGE: tuple[type[Exception], ...] = (
+    EOFError,
+    zlib.error,
+    IsalError,  # pyright: ignore[reportAssignmentType]
+    gzip.BadGzipFile,
+    zstandard.ZstdError,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class BadLine:
-    """A line that holds no text to train on, and why."""
+class BadText:
+    """A place in a file that holds no text to train on, and why."""
 
-    path: Path
-    line_number: int
+    unit: str
+    """What ``place`` counts: ``byte`` or ``row``."""
+
+    place: int
+    """Row, or first byte of the line, in the file; of what it decompresses to, if compressed."""
+
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line_number}: {self.reason}"
 
+def read_lines(
+    path: Path,
+    start: int,
+    stop: int,
+    *,
+    key: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[str | BadText]:
+    """Texts of the JSON lines that start at bytes ``start`` to ``stop - 1`` of a file, in order.
 
-def read_texts(
-    path: Path, *, key: str = "text", advance: Callable[[int], None] = lambda _: None
-) -> Iterator[str | BadLine]:
-    """Texts of a file of JSON lines, in order, with a ``BadLine`` in the place of each bad line.
-
-    Lines of white space only are no lines: they are passed over.
+    A ``BadText`` is in the place of each that cannot be used. Lines of white space only are no
+    lines: they are passed over. A line may hold several JSON values; each is a text.
 
     Args:
-        path: A plain, ``.gz`` or ``.zst`` file. Compressed files may have several members.
+        path: A plain, ``.gz`` or ``.zst`` file. Compressed files may have several members; they
+            are read as a whole, whatever the range.
+        start: First byte.
+        stop: Byte after the last.
         key: The field of each line's object that holds the text.
         advance: Called with the number of bytes of the file, as stored, that were read.
 
     Raises:
         InputError: The file cannot be read, or ends too early.
     """
-    for number, line in enumerate(split_lines(read_blocks(path, advance=advance)), start=1):
+    whole = path.suffix in COMPRESSED
+    at = 0 if whole or start == 0 else first_line_start(path, start, stop)
+    lines = split_lines(read_blocks(path, start=at, advance=advance), at=at)
+    for place, line in lines if whole else takewhile(lambda line: line[0] < stop, lines):
         if line is None:
-            yield BadLine(path, number, f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+            yield BadText("byte", place, f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             continue
-        content = (line.removeprefix(_UTF8_BOM) if number == 1 else line).strip()
+        content = (line.removeprefix(_UTF8_BOM) if place == 0 else line).strip()
         if content:
-            yield _text_or_bad_line(content, key=key, path=path, number=number)
+            yield from texts_of_line(content, key=key, place=place)
+
+
+def first_line_start(path: Path, start: int, stop: int) -> int:
+    """First byte from ``start`` on that begins a line; ``stop`` if there is none before it.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    # The line at `start` begins there if the byte before it ends another.
+    at = start - 1
+    for block in read_blocks(path, start=at):
+        found = block.find(b"\n", 0, stop - at)
+        if found >= 0:
+            return at + found + 1
+        at += len(block)
+        if at >= stop:
+            break
+    return stop
+
+
+def texts_of_line(line: bytes, *, key: str, place: int) -> list[str | BadText]:
+    """The texts of the JSON values that stand one after the other in a line; usually it is one.
+
+    What cannot be told apart stays together, with what follows it.
+    """
+    try:
+        return [text_of_line(line, key=key)]
+    except InputError as error:
+        bad_line = BadText("byte", place, str(error))
+    values = _separate_values(line)
+    if len(values) == 1:
+        return [bad_line]
+    return [text for value in values for text in texts_of_line(value, key=key, place=place)]
 
 
 def text_of_line(line: bytes, *, key: str) -> str:
@@ -92,11 +150,17 @@ def text_of_line(line: bytes, *, key: str) -> str:
 
 
 def split_lines(
-    blocks: Iterable[bytes], *, max_line_bytes: int = MAX_LINE_BYTES
-) -> Iterator[bytes | None]:
-    """Lines without their newline, across blocks; ``None`` for one that is too long.
+    blocks: Iterable[bytes], *, at: int = 0, max_line_bytes: int = MAX_LINE_BYTES
+) -> Iterator[tuple[int, bytes | None]]:
+    """Lines without their newline, across blocks, and where they start.
 
-    The last line needs no newline. At most ``max_line_bytes`` and one block are held.
+    ``None`` stands for a line that is too long. The last line needs no newline. At most
+    ``max_line_bytes`` and one block are held.
+
+    Args:
+        blocks: Contents, from the start of a line on.
+        at: Where that is, in bytes.
+        max_line_bytes: Longest line.
     """
     held: list[bytes] = []
     line_bytes = 0
@@ -104,30 +168,34 @@ def split_lines(
         *ends, rest = block.split(b"\n")
         for end in ends:
             fits = line_bytes + len(end) <= max_line_bytes
-            yield b"".join([*held, end]) if fits else None
+            yield at, b"".join([*held, end]) if fits else None
+            at += line_bytes + len(end) + 1
             held, line_bytes = [], 0
         line_bytes += len(rest)
         # What cannot become a line any more is counted, not kept.
         held = [*held, rest] if line_bytes <= max_line_bytes else []
     if line_bytes:
-        yield b"".join(held) if line_bytes <= max_line_bytes else None
+        yield at, b"".join(held) if line_bytes <= max_line_bytes else None
 
 
-def read_blocks(path: Path, *, advance: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
-    """Contents of a file, decompressed as its name says, in blocks.
+def read_blocks(
+    path: Path, *, start: int = 0, advance: Callable[[int], None] = lambda _: None
+) -> Iterator[bytes]:
+    """Contents of a file from byte ``start`` on, decompressed as its name says, in blocks.
 
     Raises:
         InputError: The file cannot be read or decompressed, or ends too early.
     """
     decompressed = {".gz": _gzip_blocks, ".zst": _zstd_blocks}.get(path.suffix, _plain_blocks)
-    at = 0
+    at = start
     try:
         with path.open("rb") as file:
+            file.seek(start)
             for block in decompressed(file):
                 advance(file.tell() - at)
                 at = file.tell()
                 yield block
-    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path}: the compressed data cannot be read: {error}. The copy is incomplete or "
             f"damaged: copy or compress the file again."
@@ -136,11 +204,20 @@ def read_blocks(path: Path, *, advance: Callable[[int], None] = lambda _: None) 
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _text_or_bad_line(line: bytes, *, key: str, path: Path, number: int) -> str | BadLine:
+def _separate_values(line: bytes) -> list[bytes]:
     try:
-        return text_of_line(line, key=key)
-    except InputError as error:
-        return BadLine(path, number, str(error))
+        rest = line.decode()
+    except UnicodeDecodeError:
+        return [line]
+    values: list[bytes] = []
+    while rest:
+        try:
+            _, end = json.JSONDecoder().raw_decode(rest)
+        except (ValueError, RecursionError):
+            end = len(rest)
+        values.append(rest[:end].encode())
+        rest = rest[end:].lstrip(_JSON_SPACE)
+    return values
 
 
 def _plain_blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -150,7 +227,7 @@ def _plain_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 def _gzip_blocks(file: BinaryIO) -> Iterator[bytes]:
     _check_not_empty(file)
-    with gzip.GzipFile(fileobj=file) as members:
+    with igzip.IGzipFile(fileobj=file) as members:
         while block := members.read(_BLOCK_BYTES):
             yield block
 

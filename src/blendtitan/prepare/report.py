@@ -1,7 +1,9 @@
 """What the preparing commands show: a progress bar, where there is a terminal, and tables."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 from rich.console import Console
@@ -15,70 +17,45 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from blendtitan.prepare.mix import CorpusMix
-from blendtitan.prepare.tokenize_file import TokenizedFile
+from blendtitan.prepare.parts import Counts
+from blendtitan.prepare.plan import Shard
 from blendtitan.storage.file_list import corpus_in_folder
+from blendtitan.tables import number_table
 
 
 @contextmanager
-def progress_bar(total_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes, bytes per second and time left; nothing where stderr is not a terminal.
+def progress_bar(total_bytes: int) -> Generator[Callable[[int, int, int], None]]:
+    """A bar of what was read and made; nothing where stderr is not a terminal.
 
-    Yields a function to be called with the number of bytes read so far.
+    Yields a function to be called with the bytes read, documents and tokens made so far.
     """
     console = Console(stderr=True)
-    columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    label = TextColumn("tokenising")
-    with Progress(label, *columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("tokenising", total=total_bytes)
-        yield lambda num_bytes: progress.update(task, completed=num_bytes)
+    columns = (
+        *(TextColumn("tokenising"), BarColumn(), DownloadColumn(), TransferSpeedColumn()),
+        TextColumn("{task.fields[documents]:,} documents, {task.fields[tokens]:,} tokens,"),
+        *(TimeRemainingColumn(), TextColumn("left")),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total_bytes, documents=0, tokens=0)
+
+        def show(num_bytes: int, documents: int, tokens: int) -> None:
+            progress.update(task, completed=num_bytes, documents=documents, tokens=tokens)
+
+        yield show
 
 
-def tokenize_table(files: Iterable[TokenizedFile], output: Path) -> Table:
+def tokenize_table(counts: Mapping[Shard, Counts], output: Path) -> Table:
     """Shards, documents, tokens and rejects of each corpus below ``output``, and their sums."""
-    counts: dict[str, list[int]] = {}
-    for file in files:
-        corpus = counts.setdefault(corpus_in_folder(file.job.prefix, output), [0, 0, 0, 0])
-        found = file.num_documents > 0, file.num_documents, file.num_tokens, file.rejects.count
-        corpus[:] = [total + more for total, more in zip(corpus, found, strict=True)]
-    table = _table("corpus", "shards", "documents", "tokens", "rejects")
-    for corpus, numbers in sorted(counts.items()):
-        table.add_row(corpus, *(f"{number:,}" for number in numbers))
-    totals = [sum(column) for column in zip(*counts.values(), strict=True)]
+    num_shards: Counter[str] = Counter()
+    sums: defaultdict[str, Counts] = defaultdict(Counts)
+    for shard, found in counts.items():
+        corpus = corpus_in_folder(shard.prefix, output)
+        num_shards[corpus] += found.documents > 0
+        sums[corpus] += found
+    table = number_table("corpus", "shards", "documents", "tokens", "rejects")
+    for corpus, found in sorted(sums.items()):
+        table.add_row(corpus, f"{num_shards[corpus]:,}", *(f"{n:,}" for n in astuple(found)))
+    total = sum(sums.values(), Counts())
     table.add_section()
-    table.add_row("total", *(f"{total:,}" for total in totals))
+    table.add_row("total", f"{num_shards.total():,}", *(f"{n:,}" for n in astuple(total)))
     return table
-
-
-def mix_table(corpora: Iterable[CorpusMix]) -> Table:
-    """Tokens, epochs and share of each corpus, and the tokens of one pass over the blend."""
-    rows = list(corpora)
-    pass_tokens = sum(row.weight for row in rows)
-    table = _table("corpus", "shards", "tokens", "epochs", "tokens read", "share")
-    for row in rows:
-        table.add_row(
-            *(row.corpus, f"{row.num_shards:,}", f"{row.num_tokens:,}", f"{row.epochs:g}"),
-            *(f"{row.weight:,.0f}", f"{row.weight / pass_tokens:.2%}"),
-        )
-    table.add_section()
-    num_shards, num_tokens = (
-        sum(row.num_shards for row in rows),
-        sum(row.num_tokens for row in rows),
-    )
-    table.add_row(
-        "total", f"{num_shards:,}", f"{num_tokens:,}", "", f"{pass_tokens:,.0f}", "100.00%"
-    )
-    return table
-
-
-def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first)
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    return table
-
-
-def show(table: Table) -> None:
-    """Print a table to stdout."""
-    Console().print(table)
