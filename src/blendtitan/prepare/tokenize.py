@@ -104,9 +104,9 @@ def _run(
                 f"--tokenizer-tier reference."
             ) from error
         logger.warning(
-            "%s Everything of this run is done again by the reference tier. Shards that an earlier "
-            "run made with the fast tier are kept: make them again with --tokenizer-tier reference "
-            "--overwrite.",
+            "%s Everything is done again by the reference tier. Shards that an earlier run made "
+            "with the fast tier are kept: delete them, and run again with --tokenizer-tier "
+            "reference.",
             error,
         )
     reference = build_encoder(tokenizer, "reference")
