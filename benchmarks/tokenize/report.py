@@ -62,7 +62,7 @@ def report(
         "## Commands",
         "",
         "```bash",
-        *(" ".join(command.line) for command in runs),
+        *(" ".join(command.line).replace(f"{Path.cwd()}/", "") for command in runs),
         "```",
         "",
     ]
