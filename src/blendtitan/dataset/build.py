@@ -86,9 +86,7 @@ def _build_split(
     s = SPLITS.index(split)
     if split_fractions(config.split)[s] == 0:
         return None
-    tokens = np.diff(catalog.token_cuts)[:, s]
-    documents = np.diff(catalog.document_cuts)[:, s]
-    usable = (tokens > 0) | (catalog.lacks_eod & (documents > 0))
+    usable = catalog.split_tokens(s) > 0
     shards_of_corpus: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     weights = dict.fromkeys(shards_of_corpus, 0.0)
     for shard, name in enumerate(catalog.corpora):

@@ -5,6 +5,7 @@ In a shard without EODs, document ``d`` of a split that begins at document ``f``
 each document before it. Nothing is kept in memory: document starts are read from the ``.idx``.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 import numpy as np
@@ -17,14 +18,12 @@ from blendtitan.storage.reader import ShardIndex
 def document_at_with_eod(index: ShardIndex, first_document: int, offset: int) -> int:
     """The document that holds the token at ``offset``, or whose EOD it is."""
     first_token = index.document_start(first_document)
-    low, high = first_document, index.num_documents
-    while high - low > 1:
-        middle = (low + high) // 2
-        if index.document_start(middle) - first_token + middle - first_document <= offset:
-            low = middle
-        else:
-            high = middle
-    return low
+
+    def start(document_id: int) -> int:
+        return index.document_start(document_id) - first_token + document_id - first_document
+
+    documents = range(first_document, index.num_documents)
+    return documents[bisect_right(documents, offset, key=start) - 1]
 
 
 def read_with_eod(

@@ -66,19 +66,15 @@ class Rows:
     ) -> Self:
         """Lay out rows of the given shards. Every row has at least one token."""
         shards = np.array([shard for row in shards_of_row for shard in row], np.int64)
-        cuts = catalog.token_cuts[shards]
-        documents = np.diff(catalog.document_cuts[shards])[:, split]
-        lens = np.diff(cuts)[:, split] + np.where(catalog.lacks_eod[shards], documents, 0)
-        piece_starts = np.concatenate([[0], np.cumsum(lens)])
+        piece_starts = np.concatenate([[0], np.cumsum(catalog.split_tokens(split)[shards])])
         first_piece = np.cumsum([0, *(len(row) for row in shards_of_row)])
         row_starts = piece_starts[first_piece]
         # Tokens of several types, or an inserted EOD too large for theirs, are read as int64.
-        dtypes = {catalog.dtype(shard) for shard in shards}
+        dtypes = [catalog.dtype(shard) for shard in shards]
+        fits = len(set(dtypes)) == 1
         if eod_id is not None and catalog.lacks_eod[shards].any():
-            dtypes |= (
-                {np.dtype(np.int64)} if eod_id > min(np.iinfo(d).max for d in dtypes) else set()
-            )
-        token_bytes = np.array([catalog.dtype(shard).itemsize for shard in shards], np.int64)
+            fits = fits and eod_id <= np.iinfo(dtypes[0]).max
+        token_bytes = np.array([dtype.itemsize for dtype in dtypes], np.int64)
         return cls(
             catalog=catalog,
             files=files,
@@ -88,9 +84,9 @@ class Rows:
             num_tokens=np.diff(row_starts),
             piece_starts=piece_starts,
             piece_shards=shards,
-            piece_bytes=cuts[:, split] * token_bytes,
+            piece_bytes=catalog.token_cuts[shards, split] * token_bytes,
             piece_token_bytes=token_bytes,
-            dtype=dtypes.pop() if len(dtypes) == 1 else np.dtype(np.int64),
+            dtype=dtypes[0] if fits else np.dtype(np.int64),
         )
 
     def pieces(self, positions: IntArray) -> IntArray:

@@ -76,6 +76,11 @@ class Catalog:
         num_documents = int(self.document_cuts[shard, 3])
         return IndexHeader(self.dtype(shard), int(self.num_sequences[shard]), num_documents)
 
+    def split_tokens(self, split: int) -> NDArray[np.int64]:
+        """Tokens of each shard in a split, inserted EODs included."""
+        documents = np.diff(self.document_cuts)[:, split]
+        return np.diff(self.token_cuts)[:, split] + np.where(self.lacks_eod, documents, 0)
+
     def to_bytes(self) -> bytes:
         """The catalog as bytes that ``from_bytes`` reads; no pickle inside."""
         texts = json.dumps([self.prefixes, self.corpora, self.settings]).encode()

@@ -4,6 +4,7 @@ import errno
 import os
 import struct
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,14 +221,7 @@ class ShardIndex:
 
     def document_at(self, offset: int) -> int:
         """The document that holds the token at ``offset``, found by bisection in the file."""
-        low, high = 0, self.num_documents
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.document_start(middle) <= offset:
-                low = middle
-            else:
-                high = middle
-        return low
+        return bisect_right(range(self.num_documents), offset, key=self.document_start) - 1
 
     def _checked_num_tokens(self) -> int:
         """Tokens by the size of the ``.bin``, checked against the ends of the ``.idx`` arrays."""

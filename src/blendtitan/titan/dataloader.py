@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
+from torchtitan.tools.utils import round_up
 
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
@@ -107,7 +108,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         if not config.infinite:
             # The trainer's whole micro batch: its pipeline parts must not end one by one.
             micro_batch = config.micro_batch_size or local_batch_size
-            num_samples = _round_up(dataset.num_windows, micro_batch * dp_world_size)
+            num_samples = round_up(dataset.num_windows, micro_batch * dp_world_size)
         self._loader = DataLoader(
             dataset,
             local_batch_size,
@@ -230,7 +231,3 @@ _SAME_IN_BOTH = {field.name for field in fields(BlendConfig)} - {
     "eod_token_id",
 }
 """Fields that the engine's configuration and the loader's share."""
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -13,6 +13,7 @@ from torchtitan.models.common.attention import (
 )
 from torchtitan.models.common.decoder import Decoder
 from torchtitan.protocols.model_spec import ModelSpec
+from torchtitan.tools.utils import round_up
 
 from blendtitan.errors import ConfigError
 
@@ -55,7 +56,7 @@ def model_vocab_size(requested: int | None, *, tokenizer_vocab_size: int) -> int
         ConfigError: The requested one is smaller than the tokenizer's.
     """
     if requested is None:
-        return -(-tokenizer_vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+        return round_up(tokenizer_vocab_size, VOCAB_MULTIPLE)
     if requested < tokenizer_vocab_size:
         raise ConfigError(
             f"model.vocab_size is {requested}, expected at least {tokenizer_vocab_size}, the "
