@@ -29,9 +29,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
-        NUMPY | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece"},
+        NUMPY
+        | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece", "xxhash", "fsspec"}
+        | {"ray", "mpi4py", "datatrove"},
     ),
-    "inspection": (DATASET | {"tables", "inspection"}, NUMPY | {"rich"}),
+    "inspection": (DATASET | {"tables", "inspection"}, NUMPY | {"rich", "xxhash"}),
     "titan": (LOADER | {"tokenizers", "titan"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
     "tables": (set(), {"rich"}),
     "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),

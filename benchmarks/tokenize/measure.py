@@ -12,12 +12,11 @@ from pathlib import Path
 from commands import Command
 
 _SAMPLE_SECONDS = 0.05
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run of a command took. Memory that processes share is counted for each."""
+    """What one run of a command took. Memory that processes share is counted once."""
 
     command: Command
     seconds: float
@@ -75,18 +74,19 @@ def _watch(process: subprocess.Popen[str], peak: list[int]) -> None:
 
 
 def _tree_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants, 0 where it has ended."""
+    """Memory of a process and its descendants; pages that several share are counted once."""
     folder = Path(f"/proc/{pid}")
     try:
-        own = int((folder / "statm").read_text().split()[1]) * _PAGE_BYTES
+        rollup = (folder / "smaps_rollup").read_text()
         children = [
             int(child)
             for task in (folder / "task").iterdir()
             for child in (task / "children").read_text().split()
         ]
-    except OSError:
+    except OSError:  # It has ended.
         return 0
-    return own + sum(map(_tree_bytes, children))
+    own = [int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:")]
+    return sum(own) + sum(map(_tree_bytes, children))
 
 
 def _digest(output: Path | None) -> str:

@@ -1,13 +1,17 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
 from blendtitan.prepare.demo import train_tokenizer
+from blendtitan.prepare.documents import Settings
+from blendtitan.prepare.plan import plan_jobs, plan_shards
+from blendtitan.prepare.ranks import Rank
+from blendtitan.prepare.workers import Work
 from blendtitan.tokenizers import Encoder, load_tokenizer
 
 WriteJsonl = Callable[[str, Iterable[str]], Path]
@@ -39,6 +43,24 @@ def shard_files(folder: Path) -> dict[str, bytes]:
     """Content of every file of the shards below a folder, by path."""
     files = [path for suffix in ("bin", "idx") for path in folder.rglob(f"*.{suffix}")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def planned_work(
+    inputs: Sequence[Path], output: Path, tokenizer: Path | Encoder, *, job_bytes: int = 10**6
+) -> Work:
+    """A plan that is ready to be done."""
+    encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(load_tokenizer(tokenizer))
+    shards = plan_shards(inputs, output, keys=["text"])
+    for shard in shards:
+        shard.parts_folder.mkdir(parents=True)
+    return Work(
+        plan={shard: plan_jobs(shard, job_bytes) for shard in shards},
+        encoder=encoder,
+        settings=Settings.of(load_tokenizer(encoder.path)),
+        max_rejects=0,
+        rank=Rank(),
+        doubt_path=output / "doubt",
+    )
 
 
 class KillingEncoder(Encoder):

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.prepare.tokenize import tokenize
-from blendtitan.prepare.workers import TokenizeConfig
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.file_list import find_shards
 from tests.prepare.conftest import WriteJsonl, shard_files
 

@@ -7,6 +7,7 @@ import pytest
 import zstandard
 
 from blendtitan.errors import InputError
+from blendtitan.prepare.inputs import InputFile
 from blendtitan.prepare.jsonl import BadText, read_blocks, read_lines, split_lines
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
@@ -20,7 +21,8 @@ COMPRESSED = {
 
 
 def read_texts(path: Path, *, key: str = "text") -> list[str | BadText]:
-    return list(read_lines(path, 0, path.stat().st_size if path.exists() else 0, key=key))
+    file = InputFile.of(path)
+    return list(read_lines(file, 0, file.num_bytes, key=key))
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -125,7 +127,9 @@ def test_each_line_belongs_to_the_range_that_it_starts_in(tmp_path: Path) -> Non
 
     for step in range(1, size + 2):
         ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
-        texts = [text for a, b in ranges for text in read_lines(path, a, b, key="text")]
+        texts = [
+            text for a, b in ranges for text in read_lines(InputFile.of(path), a, b, key="text")
+        ]
         assert texts == whole
 
 
@@ -165,6 +169,6 @@ def test_progress_counts_the_bytes_of_the_file(tmp_path: Path, name: str) -> Non
     path = written(tmp_path / name, COMPRESSED[name])
     counts: list[int] = []
 
-    list(read_blocks(path, advance=counts.append))
+    list(read_blocks(InputFile.of(path), advance=counts.append))
 
     assert sum(counts) == path.stat().st_size

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan.errors import InputError
+from blendtitan.prepare.inputs import InputFile
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.parquet import read_column, row_group_runs
 
@@ -16,7 +17,7 @@ def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int 
 
 
 def read(path: Path, start: int, stop: int, key: str = "text") -> list[str | BadText]:
-    return list(read_column(path, start, stop, key=key, advance=lambda _: None))
+    return list(read_column(InputFile.of(path), start, stop, key=key, advance=lambda _: None))
 
 
 @pytest.mark.parametrize("run_bytes", [1, 150, 10**9])
@@ -24,7 +25,7 @@ def test_every_row_group_is_read_once(tmp_path: Path, run_bytes: int) -> None:
     texts = [f"text {number}" for number in range(9)]
     path = written(tmp_path / "a.parquet", texts)
 
-    runs = row_group_runs(path, run_bytes)
+    runs = row_group_runs(InputFile.of(path), run_bytes)
 
     assert [text for start, stop, _ in runs for text in read(path, start, stop)] == texts
 
@@ -32,10 +33,12 @@ def test_every_row_group_is_read_once(tmp_path: Path, run_bytes: int) -> None:
 def test_runs_are_as_long_as_they_may_be(tmp_path: Path) -> None:
     path = written(tmp_path / "a.parquet", ["text"] * 9)
 
-    assert [(start, stop) for start, stop, _ in row_group_runs(path, 1)] == [
+    assert [(start, stop) for start, stop, _ in row_group_runs(InputFile.of(path), 1)] == [
         *((0, 1), (1, 2), (2, 3), (3, 4), (4, 5))
     ]
-    assert [(start, stop) for start, stop, _ in row_group_runs(path, 10**9)] == [(0, 5)]
+    assert [(start, stop) for start, stop, _ in row_group_runs(InputFile.of(path), 10**9)] == [
+        (0, 5)
+    ]
 
 
 def test_a_bad_text_is_reported_with_its_row_and_costs_no_neighbour(tmp_path: Path) -> None:
@@ -73,4 +76,4 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
 
     with pytest.raises(InputError, match=r"a\.parquet: cannot be read as a Parquet file"):
-        row_group_runs(path, 1)
+        row_group_runs(InputFile.of(path), 1)

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.plan import InputFile, Shard, plan_jobs, plan_shards
+from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
 
 OUTPUT = Path("out")
 
@@ -84,18 +85,18 @@ def test_a_corpus_is_one_folder_name(folder: Path, corpus: str) -> None:
 @pytest.mark.parametrize(
     ("name", "num_bytes", "ranges"),
     [
-        ("a.jsonl", 25, [(0, 10), (10, 20), (20, 25)]),
+        ("a.jsonl", 25, [(0, 8), (8, 16), (16, 25)]),
         ("a.jsonl", 10, [(0, 10)]),
         ("a.jsonl", 0, [(0, 0)]),
         ("a.jsonl.gz", 25, [(0, 25)]),
         ("a.zst", 25, [(0, 25)]),
     ],
 )
-def test_plain_files_are_cut_into_jobs(
+def test_plain_files_are_cut_into_equal_jobs(
     tmp_path: Path, name: str, num_bytes: int, ranges: list[tuple[int, int]]
 ) -> None:
     """One huge file is work for every core; a compressed stream is read from its beginning."""
-    shard = Shard(InputFile(tmp_path / name, num_bytes, 0), "text", tmp_path, tmp_path)
+    shard = Shard(InputFile(str(tmp_path / name), num_bytes, 0), "text", tmp_path, tmp_path)
 
     assert [(job.start, job.stop) for job in plan_jobs(shard, 10)] == ranges
 

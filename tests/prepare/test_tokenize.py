@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, models
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import tokenize as tokenize_module
-from blendtitan.prepare.parts import Counts
-from blendtitan.prepare.tokenize import tokenize
-from blendtitan.prepare.workers import TokenizeConfig
+from blendtitan.prepare.documents import Counts
+from blendtitan.prepare.engines.local import LocalEngine
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.file_list import find_shards
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import Encoder, load_tokenizer
@@ -53,7 +53,7 @@ def test_documents_end_in_an_eod_that_is_counted(
 ) -> None:
     """Where the index does not count the EOD, every document boundary after the first is off."""
     texts = ["one", "and the second </s>", "3"]
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
+    config = TokenizeConfig(tokenizer=tokenizer_path)
 
     counts = tokenize([write_jsonl("a.jsonl", texts)], tmp_path / "out", config)
 
@@ -71,11 +71,11 @@ def test_the_result_is_the_same_for_any_number_of_processes_and_size_of_jobs(
     workers: int,
     job_bytes: int,
 ) -> None:
-    once = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
-    many = TokenizeConfig(tokenizer=tokenizer_path, workers=workers, job_bytes=job_bytes)
+    once = TokenizeConfig(tokenizer=tokenizer_path)
+    many = TokenizeConfig(tokenizer=tokenizer_path, job_bytes=job_bytes)
 
-    tokenize([text_folder], tmp_path / "once", once)
-    counts = tokenize([text_folder], tmp_path / "many", many)
+    tokenize([text_folder], tmp_path / "once", once, engine=LocalEngine(1))
+    counts = tokenize([text_folder], tmp_path / "many", many, engine=LocalEngine(workers))
 
     assert shard_files(tmp_path / "once") == shard_files(tmp_path / "many")
     assert [path.relative_to(tmp_path / "many") for path in find_shards(tmp_path / "many")] == [
@@ -90,7 +90,7 @@ def test_the_result_is_the_same_for_any_number_of_processes_and_size_of_jobs(
 
 def test_several_keys_make_shards_each(tokenizer_path: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "two"}\n')
-    config = TokenizeConfig(tokenizer=tokenizer_path, keys=("text", "title"), workers=1)
+    config = TokenizeConfig(tokenizer=tokenizer_path, keys=("text", "title"))
 
     tokenize([tmp_path / "a.jsonl"], tmp_path / "out", config)
 
@@ -108,7 +108,7 @@ def written_at(output: Path) -> dict[str, int]:
 def test_what_is_finished_is_not_done_again_and_a_changed_input_is(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
+    config = TokenizeConfig(tokenizer=tokenizer_path)
     folder, output = write_jsonl("text/a.jsonl", ["a"]).parent, tmp_path / "out"
     write_jsonl("text/b.jsonl", ["b"])
     first = tokenize([folder], output, config)
@@ -128,7 +128,7 @@ def test_what_is_finished_is_not_done_again_and_a_changed_input_is(
 def test_a_shard_that_was_removed_or_cut_is_made_again(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1)
+    config = TokenizeConfig(tokenizer=tokenizer_path)
     path, output = write_jsonl("a.jsonl", ["one", "two"]), tmp_path / "out"
     tokenize([path], output, config)
     whole = shard_files(output)
@@ -170,7 +170,7 @@ def test_nothing_but_shards_and_records_is_left(
     tokenize([text_folder], output, TokenizeConfig(tokenizer=tokenizer_path, job_bytes=50))
 
     work = [path for path in (output / ".blendtitan").rglob("*") if path.is_file()]
-    assert {path.suffix for path in work} == {".jsonl"}
+    assert {path.suffix for path in work} == {".jsonl", ".ndjson"}
     assert not list(output.rglob("*partial*"))
     assert not list(output.rglob("*.parts"))
 
@@ -185,15 +185,15 @@ def test_the_record_lists_every_job_and_what_it_depends_on(
     record = (tmp_path / "out/.blendtitan/a.jsonl").read_text().splitlines()
     shard, *jobs = map(json.loads, record)
     status = path.stat()
-    for line in (shard, *jobs):
-        assert (line["input"], line["num_bytes"], line["mtime_ns"]) == (
+    for line in (shard["source"], *jobs):
+        assert (line["input"], line["num_bytes"], line["version"]) == (
             *(str(path), status.st_size, status.st_mtime_ns),
         )
-    assert [(job["start"], job["stop"]) for job in jobs] == [(0, 20), (20, 40), (40, 50)]
+    assert [(job["start"], job["stop"]) for job in jobs] == [(0, 16), (16, 33), (33, 50)]
     assert sum(job["documents"] for job in jobs) == shard["counts"]["documents"] == 3
-    assert all(len(job["checksum"]) == 32 and job["tokenizer"] for job in jobs)
-    plan = (tmp_path / "out/.blendtitan/plan.jsonl").read_text().splitlines()
-    assert [json.loads(line)["start"] for line in plan[1:]] == [0, 20, 40]
+    assert all(len(job["digests"]["tokens"]) == 32 and job["tokenizer"] for job in jobs)
+    plan = (tmp_path / "out/.blendtitan/plan.ndjson").read_text().splitlines()
+    assert [json.loads(line)["start"] for line in plan[1:]] == [0, 16, 33]
 
 
 # --- rejects ----------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_what_is_left_out_is_listed_with_place_and_reason(
     ]
     lines += [b'{"text": 1}', b'{"text": ""}', b'{"text": "fine"}']
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1, max_rejects=6, job_bytes=job_bytes)
+    config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=6, job_bytes=job_bytes)
 
     tokenize([tmp_path / "a.jsonl"], tmp_path / "out", config)
 
@@ -257,7 +257,7 @@ def test_bad_texts_of_all_files_fail_the_command_together(
     """The allowance is for the command; no file has more, so both shards are complete and stay."""
     for name in ("a", "b"):
         write_jsonl(f"text/{name}.jsonl", ["good", ""])
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=1, max_rejects=1)
+    config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=1)
 
     with pytest.raises(InputError) as caught:
         tokenize([tmp_path / "text"], tmp_path / "out", config)
@@ -290,6 +290,13 @@ def _disagreeing(path: Path) -> DisagreeingEncoder:
     return encoder
 
 
+def use_encoders(monkeypatch: pytest.MonkeyPatch, *encoders: Encoder) -> list[Encoder]:
+    """Let the next runs have these encoders; returns those that are left."""
+    left = list(encoders)
+    monkeypatch.setattr(tokenize_module, "build_encoder", lambda *_, **__: left.pop(0))
+    return left
+
+
 def test_after_the_fast_tier_failed_everything_is_done_again(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
@@ -297,17 +304,60 @@ def test_after_the_fast_tier_failed_everything_is_done_again(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it gave before it was found out may be wrong too, also in shards that are complete."""
-    texts = ["first" * 100, "found out"]
+    """What it gave before it was found out may be wrong too, also in shards of earlier runs."""
+    texts = ["of an earlier run", "first" * 100, "found out"]
     files = [write_jsonl(f"{at}.jsonl", [text]) for at, text in enumerate(texts)]
-    encoders = [_disagreeing(tokenizer_path), Encoder(load_tokenizer(tokenizer_path))]
-    monkeypatch.setattr(tokenize_module, "build_encoder", lambda *_, **__: encoders.pop(0))
+    config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
+    right = Encoder(load_tokenizer(tokenizer_path))
+    left = use_encoders(
+        monkeypatch, _disagreeing(tokenizer_path), _disagreeing(tokenizer_path), right
+    )
+    tokenize(files[:1], output, config)
+    wrong = documents(output / "0")
 
-    tokenize(files, tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path, workers=1))
+    tokenize(files, output, config)
 
-    found = [*documents(tmp_path / "out/0"), *documents(tmp_path / "out/1")]
+    found = [*documents(output / "0"), *documents(output / "1"), *documents(output / "2")]
     assert found == expected(tokenizer_path, texts)
-    assert "Everything is done again by the reference tier" in caplog.text
+    assert wrong != documents(output / "0")
+    assert left == []
+    assert "is made again by the reference tier" in caplog.text
+
+
+def test_a_fast_tier_that_was_found_wrong_is_not_trusted_later(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, output = write_jsonl("a.jsonl", ["found out"]), tmp_path / "out"
+    right = Encoder(load_tokenizer(tokenizer_path))
+    use_encoders(monkeypatch, _disagreeing(tokenizer_path), right)
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
+    tiers: list[str] = []
+
+    def build(_: object, tier: str, **__: object) -> Encoder:
+        tiers.append(tier)
+        return right
+
+    monkeypatch.setattr(tokenize_module, "build_encoder", build)
+    tokenize([write_jsonl("b.jsonl", ["b"])], output, TokenizeConfig(tokenizer=tokenizer_path))
+
+    assert tiers == ["reference"]
+    with pytest.raises(FastTierError, match="not trusted: run again with --tokenizer-tier auto"):
+        tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, tier="fast"))
+
+
+def test_the_reference_tier_makes_again_what_the_fast_one_made_and_not_the_reverse(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    path, output = write_jsonl("a.jsonl", ["a"]), tmp_path / "out"
+    times = []
+    for tier in ("fast", "auto", "reference", "fast"):
+        tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, tier=tier))
+        times.append((output / "a.bin").stat().st_mtime_ns)
+
+    assert times[0] == times[1] < times[2] == times[3]
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -316,7 +366,7 @@ def test_after_the_fast_tier_failed_everything_is_done_again(
 def test_a_file_that_fails_leaves_the_old_shard_and_the_other_files(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    config = TokenizeConfig(tokenizer=tokenizer_path, workers=2)
+    config = TokenizeConfig(tokenizer=tokenizer_path)
     text, out = write_jsonl("text/a.jsonl", ["old"]).parent, tmp_path / "out"
     tokenize([text], out, config)
     old = shard_files(out)
@@ -343,7 +393,7 @@ def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: 
         )
 
 
-@pytest.mark.parametrize("setting", [{"max_rejects": -1}, {"workers": 0}, {"job_bytes": 0}])
+@pytest.mark.parametrize("setting", [{"max_rejects": -1}, {"job_bytes": 0}])
 def test_a_setting_out_of_range_is_an_error(setting: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         TokenizeConfig(tokenizer=Path("t"), **setting)  # pyright: ignore[reportArgumentType]

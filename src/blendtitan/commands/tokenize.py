@@ -10,9 +10,11 @@ MANUAL = """\
 Turn files of text into shards.
 
 Inputs are JSON lines (.jsonl and .json, plain or as .gz and .zst) and .parquet files, folders
-that are searched for them, or quoted patterns such as 'data/*/part-*.parquet'. A file below a
-folder keeps its path relative to it, a file of a pattern that below the pattern's first folders;
-a file named by itself goes directly to DIR:
+that are searched for them, or quoted patterns such as 'data/*/part-*.parquet'; on this machine,
+or as URLs such as s3://bucket/text and https://host/a.jsonl.zst (fsspec reads them; s3fs, gcsfs,
+aiohttp are installed for the stores that need them). A file below a folder keeps its path
+relative to it, a file of a pattern that below the pattern's first folders; a file named by itself
+goes directly to DIR:
 
   text/code/a.jsonl in the folder text  ->  DIR/code/a.bin, DIR/code/a.idx    corpus code
   web.jsonl.zst named by itself         ->  DIR/web.bin, DIR/web.idx
@@ -25,15 +27,20 @@ Plain files are cut into jobs of --job-bytes, Parquet files into row groups; oth
 files are one job each. Interrupted at any moment, the command can be run again: what is finished
 is not done again. DIR/.blendtitan says what every shard was made of, so a changed input is made
 anew; another tokenizer or key is an error, unless --overwrite replaces what they made.
+DIR/shards.catalog lists the shards with checksums, for `blendtitan verify`, also of a copy.
 
 A text that is no JSON object in UTF-8 with a non-empty string under the key is left out, and
 listed in SHARD.rejects.jsonl with its place and the reason. --max-rejects says how many may be
 left out, in all files together. If there are more, the command fails; a file with more than that
 of its own, or that cannot be read to its end, leaves no new shard. The others are kept.
 
-On several machines, run the same command with --rank and --world-size in each, or let Slurm,
-PBS or MPI start it: all share DIR, and each takes the next job that is free. Ranks may come, go
-and be killed; the last ones do what they left.
+On several machines, in one of these ways; all share DIR, and each process takes the next job that
+is free. Processes may come, go and be killed; the others do what they left.
+
+  --rank R --world-size W   the same command R = 0 to W - 1; or started by Slurm, PBS or MPI,
+                            which say the rank
+  --engine ray              tasks of the Ray cluster that RAY_ADDRESS names, or of this machine
+  --engine mpi              mpiexec -n 9 blendtitan tokenize ... --engine mpi: 8 work, 1 commands
 """
 
 EXAMPLE = """\
@@ -45,7 +52,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="file, folder or pattern")
+    add("inputs", metavar="INPUT", nargs="+", help="file, folder or pattern; path or URL")
     add("--output", metavar="DIR", required=True, type=Path, help="folder of the shards")
     add(
         "--tokenizer",
@@ -85,28 +92,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fast: gigatoken, checked against the reference while it runs; auto: fast where it "
         "agrees with the reference, else the reference (default: %(default)s)",
     )
+    add(
+        "--engine",
+        choices=["local", "ray", "mpi"],
+        default="local",
+        help="where the processes run (default: %(default)s)",
+    )
     add("--rank", metavar="R", type=int, help="which of the processes that share the work this is")
     add("--world-size", metavar="W", type=int, help="how many processes share the work")
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.prepare.ranks import rank_of_process
+    from blendtitan.prepare.engines import started_engine
+    from blendtitan.prepare.ranks import Rank, rank_of_process
     from blendtitan.prepare.report import tokenize_table
-    from blendtitan.prepare.tokenize import tokenize
-    from blendtitan.prepare.workers import JOB_BYTES, TokenizeConfig
+    from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize
     from blendtitan.tables import show
 
+    rank = rank_of_process(options.rank, options.world_size, os.environ)
     config = TokenizeConfig(
         tokenizer=options.tokenizer,
         keys=tuple(options.key or ["text"]),
         max_rejects=options.max_rejects,
-        workers=options.workers,
         job_bytes=JOB_BYTES if options.job_bytes is None else options.job_bytes,
         overwrite=options.overwrite,
         tier=options.tokenizer_tier,
-        rank=rank_of_process(options.rank, options.world_size, os.environ),
+        # MPI's other processes are workers, and commands share no plan with Ray's.
+        rank=rank if options.engine == "local" else Rank(),
     )
-    counts = tokenize(options.inputs, options.output, config, corpus=options.corpus)
+    with started_engine(options.engine, workers=options.workers) as engine:
+        if engine is None:
+            return
+        counts = tokenize(
+            options.inputs, options.output, config, corpus=options.corpus, engine=engine
+        )
     if config.rank.rank == 0:
         show(tokenize_table(counts, options.output))

@@ -18,8 +18,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
 from blendtitan.prepare.mix import CorpusMix, mix
 from blendtitan.prepare.shares import MixConfig
-from blendtitan.prepare.tokenize import tokenize
-from blendtitan.prepare.workers import TokenizeConfig
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import load_tokenizer
 

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 
-from blendtitan.prepare.parts import Counts, Settings
+from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.inputs import WORK_FOLDER
+from blendtitan.prepare.parts import file_digest, is_accepted
 from blendtitan.prepare.plan import Job, Shard
+from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.writer import (
     ShardWriter,
@@ -19,44 +23,61 @@ from blendtitan.storage.writer import (
     replaced_file,
     write_atomically,
 )
+from blendtitan.tokenizers import Tier
+
+_FORMAT = 2
+"""Of records: shards that another release made are made again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The first line of a shard's record; the manifests of its jobs follow."""
+    """What a shard was made of, and by what. The manifests of its jobs follow in the file."""
 
-    input: str
-    num_bytes: int
-    mtime_ns: int
+    source: dict[str, str | int]
+    """The input, as ``InputFile.identity`` has it."""
+
     key: str
     settings: Settings
+    tier: Tier
     counts: Counts
 
-    @property
-    def source(self) -> dict[str, str | int]:
-        """The input that the shard was made of, as ``InputFile.identity`` has it."""
-        return {"input": self.input, "num_bytes": self.num_bytes, "mtime_ns": self.mtime_ns}
+    idx_digest: str
+    """Of the ``.idx``; empty where there are no documents, and so no files."""
 
 
 def join_parts(jobs: Sequence[Job], counts: Counts, settings: Settings) -> None:
     """Make a shard of its finished jobs. Done again, or by two at once, it gives the same.
 
     A shard without documents has no files, but a record.
+
+    Raises:
+        FileNotFoundError: A part, or what was written so far, is gone: another process removed
+            it, having done the same.
     """
     shard = jobs[0].shard
+    manifests = [job.path("json").read_bytes() for job in jobs]
     write_rejects(jobs, counts)
     remove_partials(shard.prefix)
     remove_file_partials(shard.record_path)
+    idx_digest = ""
     if counts.documents:
         with ShardWriter.create(shard.prefix, dtype=np.dtype(settings.dtype)) as writer:
             for job in jobs:
                 lens = np.fromfile(job.path("lens"), dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
-    header = shard.input.identity | {"key": shard.key}
-    header |= {"settings": asdict(settings), "counts": asdict(counts)}
-    manifests = [job.path("json").read_bytes() for job in jobs]
+        idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
+    is_fast = any(orjson.loads(manifest)["tier"] == "fast" for manifest in manifests)
+    record = Record(
+        source=shard.input.identity,
+        key=shard.key,
+        settings=settings,
+        tier="fast" if is_fast else "reference",
+        counts=counts,
+        idx_digest=idx_digest,
+    )
+    header = orjson.dumps({"format": _FORMAT} | asdict(record))
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
-    write_atomically(shard.record_path, b"\n".join([orjson.dumps(header), *manifests, b""]))
+    write_atomically(shard.record_path, b"\n".join([header, *manifests, b""]))
     remove_parts(shard)
 
 
@@ -73,26 +94,42 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
             append_file(job.path("rejects"), file)
 
 
-def read_record(shard: Shard) -> Record | None:
+def read_record(prefix: Path, record_path: Path) -> Record | None:
     """The record of a finished shard. None: there is none, or the shard is not there."""
     try:
-        with shard.record_path.open("rb") as file:
+        with record_path.open("rb") as file:
             header = orjson.loads(file.readline())
     except (FileNotFoundError, orjson.JSONDecodeError):
         return None
+    if header.pop("format", None) != _FORMAT:
+        return None
     settings, counts = Settings(**header.pop("settings")), Counts(**header.pop("counts"))
     record = Record(settings=settings, counts=counts, **header)
-    return record if _has_shard(shard.prefix, record) else None
+    return record if _has_shard(prefix, record) else None
 
 
-def is_finished(shard: Shard, settings: Settings) -> bool:
-    """Whether a shard is there and was made of this input with these settings."""
-    record = read_record(shard)
-    return (
-        record is not None
-        and record.source == shard.input.identity
-        and (record.key, record.settings) == (shard.key, settings)
-    )
+def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
+    """The record of a shard that is there, made of this input as asked for. None: it is not."""
+    record = read_record(shard.prefix, shard.record_path)
+    if record is None or record.source != shard.input.identity:
+        return None
+    if (record.key, record.settings) != (shard.key, settings):
+        return None
+    return record if is_accepted(record.tier, tier) else None
+
+
+def write_catalog(output: Path) -> None:
+    """List all shards below ``output`` that have a record in its catalog, with their digests."""
+    work = output / WORK_FOLDER
+    entries: dict[str, CatalogEntry] = {}
+    for path in work.rglob("*.jsonl"):
+        name = str(path.relative_to(work)).removesuffix(".jsonl")
+        record = read_record(output / name, path)
+        if record is not None and record.counts.documents:
+            _, *manifests = map(orjson.loads, path.read_bytes().splitlines())
+            entries[name] = _catalog_entry(record, manifests)
+    if entries:
+        write_folder_catalog(output, entries)
 
 
 def remove_parts(shard: Shard) -> None:
@@ -104,6 +141,20 @@ def remove_parts(shard: Shard) -> None:
     # Another process may just be at the same, or write the same part once more.
     with suppress(OSError):
         folder.rmdir()
+
+
+def _catalog_entry(record: Record, manifests: Sequence[dict[str, Any]]) -> CatalogEntry:
+    token_bytes = np.dtype(record.settings.dtype).itemsize
+    parts = (
+        (manifest["tokens"] * token_bytes, manifest["digests"]["tokens"]) for manifest in manifests
+    )
+    return CatalogEntry(
+        documents=record.counts.documents,
+        tokens=record.counts.tokens,
+        dtype=record.settings.dtype,
+        idx_digest=record.idx_digest,
+        bin_digests=tuple(part for part in parts if part[0]),
+    )
 
 
 def _has_shard(prefix: Path, record: Record) -> bool:

@@ -7,12 +7,10 @@ Lines are split before they are decoded, so that a bad byte costs one line and n
 
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import BinaryIO
 
 import orjson
@@ -21,9 +19,7 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from blendtitan.errors import InputError
-
-COMPRESSED = (".gz", ".zst")
-"""What the names of compressed files end in. They are read as one stream."""
+from blendtitan.prepare.inputs import COMPRESSED, InputFile, readable
 
 MAX_LINE_BYTES = 1 << 28
 """A longer line is a bad line: files without line ends exist, documents of 256 MiB do not."""
@@ -58,7 +54,7 @@ class BadText:
 
 
 def read_lines(
-    path: Path,
+    file: InputFile,
     start: int,
     stop: int,
     *,
@@ -71,7 +67,7 @@ def read_lines(
     lines: they are passed over. A line may hold several JSON values; each is a text.
 
     Args:
-        path: A plain, ``.gz`` or ``.zst`` file. Compressed files may have several members; they
+        file: A plain, ``.gz`` or ``.zst`` file. Compressed files may have several members; they
             are read as a whole, whatever the range.
         start: First byte.
         stop: Byte after the last.
@@ -81,9 +77,9 @@ def read_lines(
     Raises:
         InputError: The file cannot be read, or ends too early.
     """
-    whole = path.suffix in COMPRESSED
-    at = 0 if whole or start == 0 else first_line_start(path, start, stop)
-    lines = split_lines(read_blocks(path, start=at, advance=advance), at=at)
+    whole = file.suffix in COMPRESSED
+    at = 0 if whole or start == 0 else first_line_start(file, start, stop)
+    lines = split_lines(read_blocks(file, start=at, advance=advance), at=at)
     for place, line in lines if whole else takewhile(lambda line: line[0] < stop, lines):
         if line is None:
             yield BadText("byte", place, f"the line is longer than {MAX_LINE_BYTES:,} bytes")
@@ -93,7 +89,7 @@ def read_lines(
             yield from texts_of_line(content, key=key, place=place)
 
 
-def first_line_start(path: Path, start: int, stop: int) -> int:
+def first_line_start(file: InputFile, start: int, stop: int) -> int:
     """First byte from ``start`` on that begins a line; ``stop`` if there is none before it.
 
     Raises:
@@ -101,7 +97,7 @@ def first_line_start(path: Path, start: int, stop: int) -> int:
     """
     # The line at `start` begins there if the byte before it ends another.
     at = start - 1
-    for block in read_blocks(path, start=at):
+    for block in read_blocks(file, start=at):
         found = block.find(b"\n", 0, stop - at)
         if found >= 0:
             return at + found + 1
@@ -179,29 +175,31 @@ def split_lines(
 
 
 def read_blocks(
-    path: Path, *, start: int = 0, advance: Callable[[int], None] = lambda _: None
+    file: InputFile, *, start: int = 0, advance: Callable[[int], None] = lambda _: None
 ) -> Iterator[bytes]:
     """Contents of a file from byte ``start`` on, decompressed as its name says, in blocks.
 
     Raises:
         InputError: The file cannot be read or decompressed, or ends too early.
     """
-    decompressed = {".gz": _gzip_blocks, ".zst": _zstd_blocks}.get(path.suffix, _plain_blocks)
+    decompressed = {".gz": _gzip_blocks, ".zst": _zstd_blocks}.get(file.suffix, _plain_blocks)
     at = start
-    try:
-        with path.open("rb") as file:
-            file.seek(start)
-            for block in decompressed(file):
-                advance(file.tell() - at)
-                at = file.tell()
-                yield block
-    except _DAMAGE as error:
-        raise InputError(
-            f"{path}: the compressed data cannot be read: {error}. The copy is incomplete or "
-            f"damaged: copy or compress the file again."
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    with readable(file.location):
+        try:
+            if file.suffix in COMPRESSED and file.num_bytes == 0:
+                # Compressing nothing gives some bytes; zero bytes are a copy that never started.
+                raise EOFError("the file is empty")
+            with file.open() as opened:
+                opened.seek(start)
+                for block in decompressed(opened):
+                    advance(opened.tell() - at)
+                    at = opened.tell()
+                    yield block
+        except _DAMAGE as error:
+            raise InputError(
+                f"{file.location}: the compressed data cannot be read: {error}. The copy is "
+                f"incomplete or damaged: copy or compress the file again."
+            ) from error
 
 
 def _separate_values(line: bytes) -> list[bytes]:
@@ -226,7 +224,6 @@ def _plain_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _gzip_blocks(file: BinaryIO) -> Iterator[bytes]:
-    _check_not_empty(file)
     with igzip.IGzipFile(fileobj=file) as members:
         while block := members.read(_BLOCK_BYTES):
             yield block
@@ -234,7 +231,6 @@ def _gzip_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
     """Frame by frame: the file reader of zstandard takes a truncated file for a whole one."""
-    _check_not_empty(file)
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     frame = None
     while chunk := file.read(_ZSTD_CHUNK_BYTES):
@@ -246,9 +242,3 @@ def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
             frame = None if frame.eof else frame
     if frame is not None:
         raise EOFError("it ends inside a frame")
-
-
-def _check_not_empty(file: BinaryIO) -> None:
-    # Compressing nothing gives some bytes; zero bytes are a copy that never started.
-    if os.fstat(file.fileno()).st_size == 0:
-        raise EOFError("the file is empty")

@@ -1,19 +1,20 @@
 """Texts of Parquet files, by row group; only the column asked for is read."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blendtitan.errors import InputError
+from blendtitan.prepare.inputs import InputFile, readable
 from blendtitan.prepare.jsonl import BadText
 
 # Documents are large: few rows are many bytes.
 _BATCH_ROWS = 256
 
 
-def row_group_runs(path: Path, run_bytes: int) -> list[tuple[int, int, int]]:
+def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]]:
     """Runs of neighbouring row groups of up to ``run_bytes``, as stored, at least one each.
 
     Returns:
@@ -22,7 +23,8 @@ def row_group_runs(path: Path, run_bytes: int) -> list[tuple[int, int, int]]:
     Raises:
         InputError: The file is no Parquet file, or cannot be read.
     """
-    metadata = _open(path).metadata
+    with _opened(file) as opened:
+        metadata = opened.metadata
     runs: list[tuple[int, int, int]] = []
     for group_id in range(metadata.num_row_groups):
         group = metadata.row_group(group_id)
@@ -36,12 +38,12 @@ def row_group_runs(path: Path, run_bytes: int) -> list[tuple[int, int, int]]:
 
 
 def read_column(
-    path: Path, start: int, stop: int, *, key: str, advance: Callable[[int], None]
+    file: InputFile, start: int, stop: int, *, key: str, advance: Callable[[int], None]
 ) -> Iterator[str | BadText]:
     """Texts of one column in row groups ``start`` to ``stop - 1``, in order.
 
     Args:
-        path: A Parquet file.
+        file: A Parquet file.
         start: First row group.
         stop: The row group after the last.
         key: Name of the column. Its values are strings.
@@ -50,19 +52,16 @@ def read_column(
     Raises:
         InputError: The file cannot be read, or has no such column of strings.
     """
-    file = _open(path)
-    _check_column(file, key, path)
-    row = sum(file.metadata.row_group(i).num_rows for i in range(start))
-    try:
-        groups = range(start, stop)
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[key]):
+    groups = range(start, stop)
+    with _opened(file) as opened:
+        _check_column(opened, key, file.location)
+        row = sum(opened.metadata.row_group(i).num_rows for i in range(start))
+        for batch in opened.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[key]):
             advance(0)
             # As bytes, so that a text that is not UTF-8 costs no neighbour.
             for value in batch.column(0).cast(pa.large_binary()).to_pylist():
                 yield _text(value, key=key, row=row)
                 row += 1
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
 
 
 def _text(value: bytes | None, *, key: str, row: int) -> str | BadText:
@@ -76,17 +75,23 @@ def _text(value: bytes | None, *, key: str, row: int) -> str | BadText:
         return BadText("row", row, f"{key!r} is not valid UTF-8: {error}")
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a Parquet file: {error}") from error
+@contextmanager
+def _opened(file: InputFile) -> Generator[pq.ParquetFile]:
+    """The file, as long as the block lasts; errors inside it name the file."""
+    with readable(file.location):
+        try:
+            with file.open() as opened:
+                yield pq.ParquetFile(opened)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"{file.location}: cannot be read as a Parquet file: {error}"
+            ) from error
 
 
-def _check_column(file: pq.ParquetFile, key: str, path: Path) -> None:
+def _check_column(file: pq.ParquetFile, key: str, location: str) -> None:
     schema = file.schema_arrow
     if key not in schema.names:
-        raise InputError(f"{path}: there is no column {key!r}, found {', '.join(schema.names)}")
+        raise InputError(f"{location}: there is no column {key!r}, found {', '.join(schema.names)}")
     found = schema.field(key).type
     if not (pa.types.is_string(found) or pa.types.is_large_string(found)):
-        raise InputError(f"{path}: column {key!r} is of type {found}, expected strings")
+        raise InputError(f"{location}: column {key!r} is of type {found}, expected strings")

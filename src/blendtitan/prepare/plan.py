@@ -3,57 +3,24 @@
 Inputs are files; a file and a key become a shard; a job is a range of the file, done in one go.
 """
 
-import glob
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import orjson
 
-from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.jsonl import COMPRESSED
+from blendtitan.errors import ConfigError
+from blendtitan.prepare.inputs import (
+    COMPRESSED,
+    PARQUET,
+    REJECTS_SUFFIX,
+    WORK_FOLDER,
+    InputFile,
+    find_inputs,
+    without_suffixes,
+)
 from blendtitan.storage.writer import remove_file_partials, write_atomically
-
-PARQUET = ".parquet"
-
-SUFFIXES = (".jsonl", ".json", *COMPRESSED, PARQUET)
-"""What the names of input files end in. ``.json`` files are read as JSON lines too."""
-
-WORK_FOLDER = ".blendtitan"
-"""Below the output: the plan, the parts of unfinished shards, the records of finished ones."""
-
-REJECTS_SUFFIX = ".rejects.jsonl"
-
-_WILDCARDS = frozenset("*?[")
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One input file as it was found: another size or time of change is another input."""
-
-    path: Path
-    num_bytes: int
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "InputFile":
-        """The file at a path, as it is now.
-
-        Raises:
-            InputError: It cannot be read.
-        """
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        return cls(path, status.st_size, status.st_mtime_ns)
-
-    @property
-    def identity(self) -> dict[str, str | int]:
-        """What tells this input from others and from what it was before."""
-        path = os.path.abspath(self.path)
-        return {"input": path, "num_bytes": self.num_bytes, "mtime_ns": self.mtime_ns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +38,11 @@ class Shard:
     def parts_folder(self) -> Path:
         """Folder of the parts that finished jobs leave, until they are joined."""
         return Path(f"{self.work_prefix}.parts")
+
+    @property
+    def failure_path(self) -> Path:
+        """File that says, while a command runs, why the input cannot be read."""
+        return self.parts_folder / "failed"
 
     @property
     def record_path(self) -> Path:
@@ -103,12 +75,15 @@ class Job:
         return self.shard.parts_folder / f"{self.start:015d}-{self.stop:015d}.{suffix}"
 
 
+PLAN_FILE = "plan.ndjson"
+"""In the work folder, for people to read. No record has a name that ends so."""
+
 Plan = Mapping[Shard, tuple[Job, ...]]
 """The jobs of each shard, both in the order of the inputs."""
 
 
 def plan_shards(
-    inputs: Sequence[Path], output: Path, *, keys: Sequence[str], corpus: str | None = None
+    inputs: Sequence[str | Path], output: Path, *, keys: Sequence[str], corpus: str | None = None
 ) -> tuple[Shard, ...]:
     """Shards for files, folders of files and patterns, in the order given, sorted by path.
 
@@ -118,7 +93,7 @@ def plan_shards(
 
     Args:
         inputs: Files named as ``SUFFIXES`` says, folders that are searched for them, or patterns
-            with ``*``, ``**``, ``?`` and ``[]``.
+            with ``*``, ``**``, ``?`` and ``[]``; paths, or URLs that fsspec reads.
         output: Folder of the shards. Several keys have a subfolder each.
         keys: Fields or columns that hold the texts.
         corpus: Subfolder of ``output`` to put everything in.
@@ -134,9 +109,9 @@ def plan_shards(
         if name in ("", ".", "..", WORK_FOLDER) or "/" in name:
             raise ConfigError(f"{name!r} is to be a folder, expected the name of one folder")
     files = [
-        (InputFile.of(file), relative.parent / _stem(relative.name))
-        for path in inputs
-        for file, relative in _files(path)
+        (file, relative.parent / without_suffixes(relative.name))
+        for location in inputs
+        for file, relative in find_inputs(location)
     ]
     shards = tuple(
         Shard(file, key, output / below / stem, output / WORK_FOLDER / below / stem)
@@ -155,83 +130,39 @@ def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
         InputError: The file is no Parquet file, as its name says it is.
     """
     file = shard.input
-    if file.path.suffix == PARQUET:
+    if file.suffix == PARQUET:
         # Imported where it is needed: it takes longer than all else together.
         from blendtitan.prepare.parquet import row_group_runs
 
-        runs = row_group_runs(file.path, job_bytes)
+        runs = row_group_runs(file, job_bytes)
         return tuple(Job(shard, *run) for run in runs) or (Job(shard, 0, 0, 0),)
     # What is compressed as one stream can only be read from its beginning.
-    step = file.num_bytes if file.path.suffix in COMPRESSED else job_bytes
-    if file.num_bytes <= step:
-        return (Job(shard, 0, file.num_bytes, file.num_bytes),)
-    starts = range(0, file.num_bytes, step)
-    stops = (min(start + step, file.num_bytes) for start in starts)
-    return tuple(Job(shard, a, b, b - a) for a, b in zip(starts, stops, strict=True))
+    whole = file.suffix in COMPRESSED or file.num_bytes == 0
+    num_jobs = 1 if whole else -(-file.num_bytes // job_bytes)
+    # Of equal size, so that no process ends with much less than the others.
+    cuts = [file.num_bytes * n // num_jobs for n in range(num_jobs + 1)]
+    return tuple(Job(shard, a, b, b - a) for a, b in pairwise(cuts))
 
 
-def write_plan(path: Path, plan: Plan, settings: Mapping[str, str | int]) -> None:
+def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> None:
     """Write down, as JSON lines, the settings and every job, and what they depend on."""
     lines = [orjson.dumps(settings)]
     for shard, jobs in plan.items():
         identity = shard.input.identity | {"key": shard.key, "prefix": str(shard.prefix)}
         lines += [orjson.dumps(identity | {"start": j.start, "stop": j.stop}) for j in jobs]
+    path = output / WORK_FOLDER / PLAN_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(path)
     write_atomically(path, b"\n".join([*lines, b""]))
 
 
-def _files(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Each input file at ``path``, and its path relative to the folder that was named."""
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if _is_input(file))
-        if not found:
-            raise InputError(f"{path}: holds no file named {_expected_names()}")
-        yield from ((file, file.relative_to(path)) for file in found)
-    elif path.exists():
-        if not _is_input(path):
-            raise InputError(f"{path}: expected a folder, or a file named {_expected_names()}")
-        yield path, Path(path.name)
-    elif _WILDCARDS.isdisjoint(str(path)):
-        raise InputError(f"{path}: there is no such file or folder")
-    else:
-        found = sorted(file for file in map(Path, glob.glob(str(path), recursive=True)))
-        found = [file for file in found if _is_input(file)]
-        if not found:
-            raise InputError(f"{path}: matches no file named {_expected_names()}")
-        fixed = _fixed_part(path)
-        yield from ((file, file.relative_to(fixed)) for file in found)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folders of a pattern before its first wildcard."""
-    parts = pattern.parts[:-1]
-    first = next((i for i, part in enumerate(parts) if _WILDCARDS & set(part)), len(parts))
-    return Path(*parts[:first])
-
-
-def _is_input(path: Path) -> bool:
-    # The output may lie in a folder of inputs.
-    is_output = WORK_FOLDER in path.parts or path.name.endswith(REJECTS_SUFFIX)
-    return path.suffix in SUFFIXES and not is_output and path.is_file()
-
-
-def _expected_names() -> str:
-    return " or ".join(f"*{suffix}" for suffix in SUFFIXES)
-
-
-def _stem(name: str) -> str:
-    for suffix in (*COMPRESSED, ".jsonl", ".json", PARQUET):
-        name = name.removesuffix(suffix)
-    return name
-
-
 def _check_prefixes_differ(shards: Sequence[Shard]) -> None:
-    planned: dict[Path, Path] = {}
+    planned: dict[Path, str] = {}
     for shard in shards:
-        first = planned.setdefault(shard.prefix, shard.input.path)
-        if first is not shard.input.path:
+        location = shard.input.location
+        first = planned.setdefault(shard.prefix, location)
+        if first is not location:
             raise ConfigError(
-                f"{first} and {shard.input.path} would both become the shard {shard.prefix}. "
+                f"{first} and {location} would both become the shard {shard.prefix}. "
                 f"Rename one, or tokenise them into folders of their own."
             )

@@ -1,7 +1,7 @@
 """What the preparing commands show: a progress bar, where there is a terminal, and tables."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -17,31 +17,65 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from blendtitan.prepare.parts import Counts
+from blendtitan.prepare.documents import Counts
+from blendtitan.prepare.join import finished_record
+from blendtitan.prepare.parts import read_part
 from blendtitan.prepare.plan import Shard
+from blendtitan.prepare.workers import Work
 from blendtitan.storage.file_list import corpus_in_folder
 from blendtitan.tables import number_table
 
 
 @contextmanager
-def progress_bar(total_bytes: int) -> Generator[Callable[[int, int, int], None]]:
-    """A bar of what was read and made; nothing where stderr is not a terminal.
+def progress_bar(work: Work) -> Generator[Callable[[int, int, int], None] | None]:
+    """A bar of what was read and made, on a terminal.
 
-    Yields a function to be called with the bytes read, documents and tokens made so far.
+    Yields a function to be called with the bytes read, documents and tokens made so far; None
+    where stderr is not a terminal.
     """
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
     columns = (
         *(TextColumn("tokenising"), BarColumn(), DownloadColumn(), TransferSpeedColumn()),
         TextColumn("{task.fields[documents]:,} documents, {task.fields[tokens]:,} tokens,"),
         *(TimeRemainingColumn(), TextColumn("left")),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total_bytes, documents=0, tokens=0)
+    with Progress(*columns, console=console) as progress:
+        planned_bytes = sum(job.num_bytes for jobs in work.plan.values() for job in jobs)
+        total = planned_bytes - _finished(work)[0]
+        task = progress.add_task("", total=total, documents=0, tokens=0)
+        yield lambda num_bytes, documents, tokens: progress.update(
+            task, completed=num_bytes, documents=documents, tokens=tokens
+        )
 
-        def show(num_bytes: int, documents: int, tokens: int) -> None:
-            progress.update(task, completed=num_bytes, documents=documents, tokens=tokens)
 
-        yield show
+def finished_totals(work: Work) -> Iterator[tuple[int, int, int]]:
+    """Bytes, documents and tokens of the jobs that were finished since the first call.
+
+    Read from the work folder, which all machines share, anew for each call.
+    """
+    before = _finished(work)
+    while True:
+        now = _finished(work)
+        yield now[0] - before[0], now[1] - before[1], now[2] - before[2]
+
+
+def _finished(work: Work) -> tuple[int, int, int]:
+    num_bytes, total = 0, Counts()
+    for shard, jobs in work.plan.items():
+        record = finished_record(shard, work.settings, work.encoder.tier)
+        if record is not None:
+            num_bytes += sum(job.num_bytes for job in jobs)
+            total += record.counts
+            continue
+        for job in jobs:
+            counts = read_part(job, work.settings, work.encoder.tier)
+            if counts is not None:
+                num_bytes += job.num_bytes
+                total += counts
+    return num_bytes, total.documents, total.tokens
 
 
 def tokenize_table(counts: Mapping[Shard, Counts], output: Path) -> Table:

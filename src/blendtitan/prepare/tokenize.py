@@ -1,4 +1,4 @@
-"""Text files to shards, in jobs of a bounded size, in several processes.
+"""Text files to shards, in jobs of a bounded size, in many processes.
 
 A shard depends on its input file and the tokenizer only, so the result is the same for any
 number of processes and any size of jobs. A shard appears under its name when it is complete, and
@@ -8,37 +8,74 @@ not before; what an interrupted command has finished is not done again.
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import orjson
 
+from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, FastTierError, InputError
-from blendtitan.prepare.join import is_finished, read_record, remove_parts
-from blendtitan.prepare.parts import Counts, Settings, read_texts, remove_damaged_part
-from blendtitan.prepare.plan import (
-    WORK_FOLDER,
-    Job,
-    Plan,
-    Shard,
-    plan_jobs,
-    plan_shards,
-    write_plan,
-)
-from blendtitan.prepare.workers import TokenizeConfig, finished_counts, run_jobs
-from blendtitan.tokenizers import ABSENT, Tier, Tokenizer, build_encoder, load_tokenizer
+from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.engines import Engine
+from blendtitan.prepare.engines.local import LocalEngine
+from blendtitan.prepare.inputs import WORK_FOLDER
+from blendtitan.prepare.join import finished_record, read_record, remove_parts, write_catalog
+from blendtitan.prepare.parts import read_texts, remove_damaged_part
+from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
+from blendtitan.prepare.ranks import Rank
+from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.storage.folder_catalog import CATALOG_FILE
+from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-_FIRST_TEXTS = 64
+JOB_BYTES = 64_000_000
+"""Default size of a job: seconds of work, and files of a size that file systems like."""
 
 SHOWN_REJECTS = 20
 """Texts left out of one file that are shown one by one; a file beside the shard has them all."""
 
+_FIRST_TEXTS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizeConfig:
+    """How text files become shards."""
+
+    tokenizer: Path
+    """A SentencePiece model, a ``tokenizer.json``, or a folder that holds one of them."""
+
+    keys: tuple[str, ...] = ("text",)
+    """Fields or columns that hold texts. Several have a subfolder of the output each."""
+
+    max_rejects: int = 0
+    """Texts that may be left out, in all files together."""
+
+    job_bytes: int = JOB_BYTES
+    """Bytes of a plain file, or of row groups, that are done in one go."""
+
+    overwrite: bool = False
+    """Replace shards that were made with another tokenizer or key."""
+
+    tier: Tier = "auto"
+    """Which libraries may encode; the ids are the same."""
+
+    rank: Rank = field(default_factory=Rank)
+    """Which of the commands this is that share the work, on one or more machines."""
+
+    def __post_init__(self) -> None:
+        check_at_least("max_rejects", self.max_rejects, 0)
+        check_at_least("job_bytes", self.job_bytes, 1)
+
 
 def tokenize(
-    inputs: Sequence[Path], output: Path, config: TokenizeConfig, *, corpus: str | None = None
+    inputs: Sequence[str | Path],
+    output: Path,
+    config: TokenizeConfig,
+    *,
+    corpus: str | None = None,
+    engine: Engine | None = None,
 ) -> dict[Shard, Counts]:
     """Turn files, folders and patterns of files into shards below ``output``.
 
@@ -47,70 +84,136 @@ def tokenize(
     file that cannot be read to its end, or from which more texts are left out than allowed,
     leaves no new shard; the shards of the other files are complete and stay.
 
+    Args:
+        inputs: Paths, or URLs that fsspec reads.
+        output: Folder of the shards.
+        config: How.
+        corpus: Subfolder of ``output`` to put everything in.
+        engine: Where. None: in a process for each core.
+
     Returns:
         What each shard holds, in the order of the inputs. Without documents, it is not there.
 
     Raises:
         ConfigError: A setting or the tokenizer cannot be used. Nothing was written.
+        FastTierError: The fast tokenizer tier, which was asked for, turned out to be wrong.
         InputError: A file cannot be used, or more texts are left out than allowed.
     """
     shards = plan_shards(inputs, output, keys=config.keys, corpus=corpus)
     tokenizer = load_tokenizer(config.tokenizer)
-    if tokenizer.eos_id == ABSENT:
-        raise ConfigError(
-            f"{tokenizer.path}: the tokenizer has no EOS to put after each document. Name one "
-            f"(for a tokenizer.json: eos_token in the tokenizer_config.json beside it)."
-        )
     settings = Settings.of(tokenizer)
     if not config.overwrite:
         _check_settings(shards, settings)
-    plan, errors = _plan_unfinished(shards, settings, config.job_bytes)
+    run = _Run(shards, output, tokenizer, settings, config, engine or LocalEngine())
     tier = config.tier
-    if plan:
-        # One rank writes it for all: they find the same inputs, and so the same plan.
-        if config.rank.rank == 0:
-            write_plan(output / WORK_FOLDER / "plan.jsonl", plan, asdict(settings))
-        _prepare_work(plan)
-        tier, failures = _run(plan, tokenizer, settings, config)
-        errors += failures
-    counts = _counts(shards, plan, settings, tier)
-    if not errors and len(counts) < len(shards):
-        missing = next(shard for shard in shards if shard not in counts)
-        errors.append(
-            f"{missing.input.path}: is not finished, expected shard {missing.prefix}. It changed, "
-            f"or its files in {WORK_FOLDER} were removed: run again."
-        )
-    _report(counts, errors, config.max_rejects)
-    return counts
-
-
-def _run(
-    plan: Plan, tokenizer: Tokenizer, settings: Settings, config: TokenizeConfig
-) -> tuple[Tier, list[str]]:
-    """Do a plan; returns the tier that did it, and why inputs cannot be read."""
-    encoder = build_encoder(tokenizer, config.tier, first_texts=_first_texts(plan))
+    if tier != "reference" and run.doubt_path.exists():
+        _report_doubt(tier, run.doubt_path.read_text(), run.doubt_path)
+        tier = "reference"
     try:
-        return encoder.tier, run_jobs(plan, encoder, settings, config)
+        return run.finish(tier)
     except FastTierError as error:
-        for shard in plan:
-            shard.record_path.unlink(missing_ok=True)
-            shard.parts_folder.mkdir(parents=True, exist_ok=True)
-        if config.tier == "fast":
-            raise FastTierError(f"{error} Run again with --tokenizer-tier reference.") from error
-        if config.rank.world_size > 1:
-            # The others have trusted it as well, so that one alone cannot begin anew.
-            raise FastTierError(
-                f"{error} Stop all ranks, delete the shards of this run, and run again with "
-                f"--tokenizer-tier reference."
-            ) from error
-        logger.warning(
-            "%s Everything is done again by the reference tier. Shards that an earlier run made "
-            "with the fast tier are kept: delete them, and run again with --tokenizer-tier "
-            "reference.",
-            error,
+        _report_doubt(tier, str(error), run.doubt_path)
+    return run.finish("reference")
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One call of ``tokenize``."""
+
+    shards: tuple[Shard, ...]
+    output: Path
+    tokenizer: Tokenizer
+    settings: Settings
+    config: TokenizeConfig
+    engine: Engine
+
+    @property
+    def doubt_path(self) -> Path:
+        """File that says why the fast tier is not to be used for this tokenizer."""
+        name = f"{self.settings.tokenizer[:16]}.fast-tier-is-wrong"
+        return self.output / WORK_FOLDER / name
+
+    def finish(self, tier: Tier) -> dict[Shard, Counts]:
+        """Do what is not done yet.
+
+        Raises:
+            FastTierError: The fast tier failed: what it made, now or earlier, can be wrong.
+            InputError: A file cannot be used, or more texts are left out than allowed.
+        """
+        plan, errors = self._unfinished(tier)
+        if plan:
+            # One rank writes it for all: they find the same inputs, and so the same plan.
+            if self.config.rank.rank == 0:
+                write_plan(self.output, plan, asdict(self.settings))
+            # Where shards change, it would be wrong until it is written again.
+            (self.output / CATALOG_FILE).unlink(missing_ok=True)
+            _prepare_work(plan)
+            encoder = build_encoder(self.tokenizer, tier, first_texts=_first_texts(plan))
+            work = Work(
+                plan=plan,
+                encoder=encoder,
+                settings=self.settings,
+                max_rejects=self.config.max_rejects,
+                rank=self.config.rank,
+                doubt_path=self.doubt_path,
+            )
+            errors += self.engine.run(work)
+            tier = encoder.tier
+        write_catalog(self.output)
+        counts = self._counts(plan, tier)
+        if not errors and len(counts) < len(self.shards):
+            missing = next(shard for shard in self.shards if shard not in counts)
+            errors.append(
+                f"{missing.input.location}: is not finished, expected shard {missing.prefix}. It "
+                f"changed, or its files in {WORK_FOLDER} were removed: run again."
+            )
+        _report(counts, errors, self.config.max_rejects)
+        return counts
+
+    def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:
+        """Jobs of the shards that are not there yet, and why inputs cannot be read."""
+        plan: dict[Shard, tuple[Job, ...]] = {}
+        errors: list[str] = []
+        for shard in self.shards:
+            if finished_record(shard, self.settings, tier) is not None:
+                remove_parts(shard)
+                continue
+            try:
+                plan[shard] = plan_jobs(shard, self.config.job_bytes)
+            except InputError as error:
+                errors.append(str(error))
+        return plan, errors
+
+    def _counts(self, plan: Plan, tier: Tier) -> dict[Shard, Counts]:
+        """What each shard holds, or would hold if not too many texts were left out."""
+        counts: dict[Shard, Counts] = {}
+        for shard in self.shards:
+            record = finished_record(shard, self.settings, tier)
+            if record is not None:
+                counts[shard] = record.counts
+            elif shard in plan:
+                found = finished_counts(plan[shard], self.settings, tier)
+                if found is not None:
+                    counts[shard] = found
+        return counts
+
+
+def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
+    """Warn that the reference tier is used.
+
+    Raises:
+        FastTierError: The fast tier was asked for.
+    """
+    if tier == "fast":
+        raise FastTierError(
+            f"{reason} What it made for this tokenizer is not trusted: run again with "
+            f"--tokenizer-tier auto or reference, which make it anew."
         )
-    reference = build_encoder(tokenizer, "reference")
-    return reference.tier, run_jobs(plan, reference, settings, config)
+    logger.warning(
+        "%s What the fast tier made for this tokenizer is made again by the reference tier. To "
+        "try the fast one once more, as with another version of gigatoken, delete %s.",
+        *(reason, doubt_path),
+    )
 
 
 def _first_texts(plan: Plan) -> Iterator[str]:
@@ -121,26 +224,10 @@ def _first_texts(plan: Plan) -> Iterator[str]:
             yield from islice(texts, _FIRST_TEXTS)
 
 
-def _plan_unfinished(
-    shards: Sequence[Shard], settings: Settings, job_bytes: int
-) -> tuple[Plan, list[str]]:
-    """Jobs of the shards that are not there yet, and why inputs cannot be read."""
-    plan: dict[Shard, tuple[Job, ...]] = {}
-    errors: list[str] = []
-    for shard in shards:
-        if is_finished(shard, settings):
-            remove_parts(shard)
-            continue
-        try:
-            plan[shard] = plan_jobs(shard, job_bytes)
-        except InputError as error:
-            errors.append(str(error))
-    return plan, errors
-
-
 def _prepare_work(plan: Plan) -> None:
     for shard, jobs in plan.items():
         shard.parts_folder.mkdir(parents=True, exist_ok=True)
+        shard.failure_path.unlink(missing_ok=True)
         for job in jobs:
             remove_damaged_part(job)
 
@@ -152,30 +239,13 @@ def _check_settings(shards: Iterable[Shard], settings: Settings) -> None:
         ConfigError: One is.
     """
     for shard in shards:
-        record = read_record(shard)
+        record = read_record(shard.prefix, shard.record_path)
         if record is not None and (record.key, record.settings) != (shard.key, settings):
             raise ConfigError(
                 f"{shard.prefix}: was made of key {record.key!r} with {record.settings}, asked "
                 f"for are key {shard.key!r} and {settings}. Choose another --output, or replace "
                 f"the shards with --overwrite."
             )
-
-
-def _counts(
-    shards: Iterable[Shard], plan: Plan, settings: Settings, tier: Tier
-) -> dict[Shard, Counts]:
-    """What each shard holds, or would hold if not too many texts were left out."""
-    counts: dict[Shard, Counts] = {}
-    for shard in shards:
-        record = read_record(shard) if is_finished(shard, settings) else None
-        found = record.counts if record else _parts_counts(plan.get(shard), settings, tier)
-        if found is not None:
-            counts[shard] = found
-    return counts
-
-
-def _parts_counts(jobs: Sequence[Job] | None, settings: Settings, tier: Tier) -> Counts | None:
-    return None if jobs is None else finished_counts(jobs, settings, tier)
 
 
 def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
@@ -192,7 +262,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
         if found.documents == 0:
-            logger.warning("%s: holds no documents, so it has no new shard", shard.input.path)
+            logger.warning("%s: holds no documents, so it has no new shard", shard.input.location)
 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
@@ -203,7 +273,7 @@ def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
                     yield _reject_text(orjson.loads(line))
         if found.rejects > SHOWN_REJECTS:
             path = shard.rejects_path
-            yield f"{shard.input.path}: {found.rejects:,} texts in all, listed in {path}"
+            yield f"{shard.input.location}: {found.rejects:,} texts in all, listed in {path}"
 
 
 def _reject_text(reject: dict[str, str | int]) -> str:

@@ -1,206 +1,103 @@
-"""Many jobs at once, in several processes, of which each takes the next job that is free.
+"""What each of the processes does that share a plan: the next job that is free, until all is done.
 
 All processes of a command, and of other ranks on other machines, see the same plan. What is done
 is seen in the work folder, what is being done in its claims. So processes may come and go.
 """
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from ctypes import c_longlong
-from dataclasses import dataclass, field
-from multiprocessing.synchronize import Event
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from blendtitan.errors import ConfigError, InputError
+from blendtitan.errors import FastTierError, InputError
 from blendtitan.prepare.claims import Claims
-from blendtitan.prepare.join import is_finished, join_parts, write_rejects
-from blendtitan.prepare.parts import Counts, Settings, read_part, write_part
+from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.join import finished_record, join_parts, write_rejects
+from blendtitan.prepare.parts import Progress, read_part, remove_damaged_part, write_part
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.ranks import Rank
-from blendtitan.prepare.report import progress_bar
+from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Encoder, Tier
-
-JOB_BYTES = 64_000_000
-"""Default size of a job: seconds of work, and files of a size that file systems like."""
 
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizeConfig:
-    """How text files become shards."""
-
-    tokenizer: Path
-    """A SentencePiece model, a ``tokenizer.json``, or a folder that holds one of them."""
-
-    keys: tuple[str, ...] = ("text",)
-    """Fields or columns that hold texts. Several have a subfolder of the output each."""
-
-    max_rejects: int = 0
-    """Texts that may be left out, in all files together."""
-
-    workers: int | None = None
-    """Processes. None: as many as this process may use cores."""
-
-    job_bytes: int = JOB_BYTES
-    """Bytes of a plain file, or of row groups, that are done in one go."""
-
-    overwrite: bool = False
-    """Replace shards that were made with another tokenizer or key."""
-
-    tier: Tier = "auto"
-    """Which libraries may encode; the ids are the same."""
-
-    rank: Rank = field(default_factory=Rank)
-    """Which of the processes this is that share the work, on one or more machines."""
-
-    def __post_init__(self) -> None:
-        if self.max_rejects < 0:
-            raise ConfigError(f"max_rejects is {self.max_rejects}, expected 0 or more")
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"workers is {self.workers}, expected 1 or more")
-        if self.job_bytes < 1:
-            raise ConfigError(f"job_bytes is {self.job_bytes}, expected 1 or more")
-
-    def num_workers(self, num_jobs: int) -> int:
-        """Processes to start for ``num_jobs`` jobs."""
-        # macOS cannot restrict a process to some cores, and so has no affinity to ask for.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return max(1, min(self.workers or cores or 1, num_jobs))
-
-
-class _StoppedError(Exception):
-    """The command was interrupted."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all worker processes of a command hold."""
+class Work:
+    """A plan, and what doing it takes. Pickled, it reads the tokenizer again."""
 
     plan: Plan
     encoder: Encoder
     settings: Settings
     max_rejects: int
+    rank: Rank
 
-    stopped: Event
-    """Set when the command is interrupted."""
+    doubt_path: Path
+    """File that is there once the fast tier was found wrong, with the reason, for all ranks."""
 
-    totals: Any
-    """What they did so far: bytes read, documents and tokens made."""
+    @property
+    def num_jobs(self) -> int:
+        """Jobs of all shards."""
+        return sum(map(len, self.plan.values()))
 
-    failed: Any
-    """One number for each shard: 1 where its input cannot be read."""
+
+class Signals(Progress, Protocol):
+    """What a process tells those who started it, and hears from them."""
+
+    def is_stopped(self) -> bool:
+        """Whether the command was interrupted."""
+        ...
+
+
+class _Unheard:
+    def is_stopped(self) -> bool:
+        return False
 
     def add_bytes(self, num_bytes: int) -> None:
-        """Count bytes that were read; the place to stop at."""
-        if self.stopped.is_set():
-            raise _StoppedError
-        with self.totals.get_lock():
-            self.totals[0] += num_bytes
+        pass
 
     def add_documents(self, num_documents: int, num_tokens: int) -> None:
-        """Count documents that were made."""
-        with self.totals.get_lock():
-            self.totals[1] += num_documents
-            self.totals[2] += num_tokens
-
-    def read_totals(self) -> list[int]:
-        """Bytes, documents and tokens, without the lock, which a killed worker may hold."""
-        return list(self.totals.get_obj())
+        pass
 
 
-class _Worker:
-    """One process: does jobs, and joins their shards, until nothing is left to do."""
+def do_work(
+    work: Work, worker: int, num_workers: int, *, signals: Signals | None = None
+) -> list[str]:
+    """Do what is free until everything is finished; returns why inputs cannot be read.
 
-    def __init__(self, shared: _Shared) -> None:
-        self._shared = shared
-        self._claims = Claims()
-        self._shard_ids = {shard: i for i, shard in enumerate(shared.plan)}
-        # Jobs that are not known to be finished yet.
-        self._unfinished = {shard: dict.fromkeys(jobs) for shard, jobs in shared.plan.items()}
+    Args:
+        work: What to do.
+        worker: Which of the rank's processes this is.
+        num_workers: How many it has.
+        signals: To and from those who wait for it. None: nobody listens, and to stop the
+            process is to kill it.
 
-    def work(self) -> list[str]:
-        """Do what is free until everything is finished; returns why inputs cannot be read."""
-        errors: list[str] = []
-        while not self._shared.stopped.is_set():
-            jobs = [job for jobs in self._unfinished.values() for job in jobs]
-            worked = False
-            # Largest first, so that no process is left alone with a large one at the end.
-            for job in sorted(jobs, key=lambda job: job.num_bytes, reverse=True):
-                try:
-                    worked |= self._work_on(job)
-                except InputError as error:
-                    self._shared.failed[self._shard_ids[job.shard]] = 1
-                    errors.append(str(error))
-            for shard in list(self._unfinished):
-                worked |= self._close(shard)
-            if not self._unfinished:
-                break
-            if not worked:
-                # The rest is claimed by others, of which one may be killed.
-                self._shared.stopped.wait(_POLL_SECONDS)
-        return errors
+    Raises:
+        FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
+    """
+    # One process per core is enough: the tokenizers library would start threads in each.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    place = (work.rank.rank + worker / num_workers) / work.rank.world_size
+    return _Worker(work, signals or _Unheard()).run(jobs_from(work.plan, place))
 
-    def _work_on(self, job: Job) -> bool:
-        shard, settings = job.shard, self._shared.settings
-        if shard not in self._unfinished or self._shared.failed[self._shard_ids[shard]]:
-            return False
-        if job not in self._unfinished[shard] or self._is_done(job):
-            return False
-        with self._claims.claimed(job.path("claim")) as is_claimed:
-            # Another process may have finished it just before its claim was given back.
-            if not is_claimed or self._is_done(job):
-                return False
-            write_part(job, self._shared.encoder, settings, self._shared)
-        self._unfinished[shard].pop(job)
-        self._close(shard)
-        return True
 
-    def _is_done(self, job: Job) -> bool:
-        """Whether a job needs no doing, by whomever it was done."""
-        settings, tier = self._shared.settings, self._shared.encoder.tier
-        if read_part(job, settings, tier) is None and not is_finished(job.shard, settings):
-            return False
-        self._unfinished[job.shard].pop(job, None)
-        return True
+def jobs_from(plan: Plan, place: float) -> list[Job]:
+    """All jobs, in the order in which a process looks at them.
 
-    def _close(self, shard: Shard) -> bool:
-        """Join a shard whose jobs are all finished; whether nothing is left to do for it."""
-        if shard not in self._unfinished:
-            return False
-        jobs, failed = self._shared.plan[shard], self._shared.failed[self._shard_ids[shard]]
-        if not failed and not is_finished(shard, self._shared.settings):
-            if any(not self._is_done(job) for job in list(self._unfinished[shard])):
-                return False
-            with self._claims.claimed(shard.parts_folder / "join.claim") as is_claimed:
-                if not is_claimed or not self._join(shard, jobs):
-                    return False
-        self._unfinished.pop(shard)
-        return True
+    Large ones first, so that no process is left alone with one at the end. Among those of about
+    one size, each process begins at a place of its own: they rarely ask for the same.
 
-    def _join(self, shard: Shard, jobs: tuple[Job, ...]) -> bool:
-        """Join what is there; False where another process just did."""
-        counts = finished_counts(jobs, self._shared.settings, self._shared.encoder.tier)
-        if counts is None:
-            self._unfinished[shard] = dict.fromkeys(jobs)
-            return False
-        try:
-            if counts.rejects > self._shared.max_rejects:
-                write_rejects(jobs, counts)
-            else:
-                join_parts(jobs, counts, self._shared.settings)
-        except FileNotFoundError:
-            # Silent for a lease, this or another process was taken for dead: it has finished.
-            if not is_finished(shard, self._shared.settings):
-                raise
-        return True
+    Args:
+        plan: Jobs of all shards.
+        place: From 0 to below 1: how far into the plan this process begins.
+    """
+    jobs = [job for jobs in plan.values() for job in jobs]
+    first = int(place * len(jobs))
+    return sorted(
+        [*jobs[first:], *jobs[:first]], key=lambda job: job.num_bytes.bit_length(), reverse=True
+    )
 
 
 def finished_counts(jobs: Iterable[Job], settings: Settings, tier: Tier) -> Counts | None:
@@ -214,87 +111,104 @@ def finished_counts(jobs: Iterable[Job], settings: Settings, tier: Tier) -> Coun
     return total
 
 
-_worker: _Worker | None = None
+class _Worker:
+    """One process: does jobs, and joins their shards, until nothing is left to do."""
 
+    def __init__(self, work: Work, signals: Signals) -> None:
+        self._work = work
+        self._signals = signals
+        self._claims = Claims()
+        # Jobs that are not known to be finished yet.
+        self._unfinished = {shard: dict.fromkeys(jobs) for shard, jobs in work.plan.items()}
+        self._errors: list[str] = []
 
-def _start_worker(shared: _Shared) -> None:
-    global _worker
-    _worker = _Worker(shared)
-    # One process per core is enough: the tokenizers library would start threads in each.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    def run(self, jobs: Sequence[Job]) -> list[str]:
+        while self._unfinished and not self._signals.is_stopped():
+            worked = False
+            for job in jobs:
+                worked |= self._work_on(job)
+            for shard in list(self._unfinished):
+                worked |= self._close(shard)
+            if self._unfinished and not worked:
+                # The rest is claimed by others, of which one may be killed.
+                time.sleep(_POLL_SECONDS)
+        return self._errors
 
+    def _work_on(self, job: Job) -> bool:
+        """Do a job that is free; whether it was."""
+        if job not in self._unfinished.get(job.shard, ()) or self._is_done(job):
+            return False
+        with self._claims.claimed(job.path("claim")) as is_claimed:
+            # Another process may have finished it just before its claim was given back.
+            if not is_claimed or self._is_done(job) or job.shard.failure_path.exists():
+                return False
+            self._write_part(job)
+        self._unfinished[job.shard].pop(job)
+        self._close(job.shard)
+        return True
 
-def _die_with_parent() -> None:
-    # A worker whose parent was killed would go on for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work() -> list[str]:
-    assert _worker is not None
-    return _worker.work()
-
-
-def run_jobs(plan: Plan, encoder: Encoder, settings: Settings, config: TokenizeConfig) -> list[str]:
-    """Do the jobs of a plan in processes of their own, with a progress bar, and join the shards.
-
-    Returns:
-        Why inputs cannot be read.
-
-    Raises:
-        FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
-        InputError: A process was killed.
-    """
-    context = multiprocessing.get_context("spawn")
-    shared = _Shared(
-        *(plan, encoder, settings, config.max_rejects, context.Event()),
-        totals=context.Array(c_longlong, 3),
-        failed=context.Array("b", len(plan), lock=False),
-    )
-    num_jobs = sum(map(len, plan.values()))
-    num_workers = config.num_workers(num_jobs)
-    pool = ProcessPoolExecutor(num_workers, context, initializer=_start_worker, initargs=(shared,))
-    unfinished_bytes = sum(
-        job.num_bytes
-        for jobs in plan.values()
-        for job in jobs
-        if read_part(job, settings, encoder.tier) is None
-    )
-    with pool, progress_bar(unfinished_bytes) as show:
+    def _write_part(self, job: Job) -> None:
+        self._check_trusted()
         try:
-            with _interrupt_blocked():
-                futures = [pool.submit(_work) for _ in range(num_workers)]
-            while wait(futures, timeout=_POLL_SECONDS).not_done:
-                show(*shared.read_totals())
-        except BaseException:
-            shared.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            write_part(job, self._work.encoder, self._work.settings, self._signals)
+        except InputError as error:
+            # The others need not find out for themselves.
+            write_atomically(job.shard.failure_path, str(error).encode())
+        except FastTierError as error:
+            write_atomically(self._work.doubt_path, str(error).encode())
             raise
-        show(*shared.read_totals())
-    return _errors(futures)
 
+    def _check_trusted(self) -> None:
+        """Check that no process of any rank has found the fast tier wrong."""
+        if self._work.encoder.tier == "fast" and self._work.doubt_path.exists():
+            raise FastTierError(self._work.doubt_path.read_text())
 
-@contextmanager
-def _interrupt_blocked() -> Generator[None]:
-    """Keep Ctrl-C from the processes started inside, from their first moment on.
+    def _is_done(self, job: Job) -> bool:
+        """Whether a job needs no doing, by whomever it was done."""
+        work = self._work
+        if read_part(job, work.settings, work.encoder.tier) is None:
+            if not self._is_finished(job.shard):
+                return False
+            # Its parts are gone, all at once.
+            self._unfinished[job.shard].clear()
+        self._unfinished[job.shard].pop(job, None)
+        return True
 
-    A terminal sends it to all of them. The parent alone answers it, through ``stopped``.
-    """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    def _is_finished(self, shard: Shard) -> bool:
+        return finished_record(shard, self._work.settings, self._work.encoder.tier) is not None
 
+    def _close(self, shard: Shard) -> bool:
+        """Join a shard whose jobs are all finished; whether nothing is left to do for it."""
+        if shard not in self._unfinished:
+            return False
+        if shard.failure_path.exists():
+            self._errors.append(shard.failure_path.read_text())
+        elif not self._is_finished(shard):
+            if any(not self._is_done(job) for job in list(self._unfinished[shard])):
+                return False
+            with self._claims.claimed(shard.parts_folder / "join.claim") as is_claimed:
+                if not is_claimed or not self._join(shard):
+                    return False
+        self._unfinished.pop(shard)
+        return True
 
-def _errors(futures: Iterable[Future[list[str]]]) -> list[str]:
-    try:
-        return sorted(error for future in futures for error in future.result())
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a worker process was killed, perhaps for want of memory. What was finished is kept: "
-            "run again, with fewer --workers."
-        ) from error
+    def _join(self, shard: Shard) -> bool:
+        """Join what is there; False where that is not all, as when another process just did."""
+        work, jobs = self._work, self._work.plan[shard]
+        self._check_trusted()
+        try:
+            counts = finished_counts(jobs, work.settings, work.encoder.tier)
+            if counts is None:
+                raise FileNotFoundError(shard.parts_folder)
+            if counts.rejects > work.max_rejects:
+                write_rejects(jobs, counts)
+            else:
+                join_parts(jobs, counts, work.settings)
+        except FileNotFoundError:
+            # Silent for a lease, this or another process was taken for dead: both went on, and
+            # one was faster. What is left is looked at again.
+            for job in jobs:
+                remove_damaged_part(job)
+            self._unfinished[shard] = dict.fromkeys(jobs)
+            return False
+        return True

@@ -5,11 +5,9 @@ the cores to our worker processes; its encoder of many texts needs a library tha
 import, and its reader of files drops what it cannot read.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,15 +16,14 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import FastTierError
 from blendtitan.tokenizers.base import Tokenizer, read_bytes
+from blendtitan.tokenizers.memory import resident_bytes, return_freed_memory
 from blendtitan.tokenizers.sp import SPTokenizer
 
-CACHE_BYTES = 128 << 20
+CACHE_BYTES = 48 << 20
 """Growth of the process's memory after which the cache of words is dropped.
 
 Real text adds up to one byte for each of its own; text that never repeats a word, up to 20.
 """
-
-_STATM = Path("/proc/self/statm")
 
 
 class FastEncoder:
@@ -70,20 +67,17 @@ class FastEncoder:
     def _renew(self) -> None:
         # The old backend first, so that the two are never held together.
         self._backend = None
+        return_freed_memory()
         self._backend = self._build_backend()
         self._encoded_chars = 0
-        self._resident_bytes = _resident_bytes()
+        self._built_bytes = resident_bytes()
 
     def _cache_bytes(self) -> int:
-        # Without /proc, as on macOS, the cache is taken to be as large as the text.
-        return _resident_bytes() - self._resident_bytes if _STATM.exists() else self._encoded_chars
-
-
-def _resident_bytes() -> int:
-    """Memory that this process occupies, 0 where the system does not tell."""
-    if not _STATM.exists():
-        return 0
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        now = resident_bytes()
+        # Where the system does not tell, the cache is taken to be as large as the text.
+        if now is None or self._built_bytes is None:
+            return self._encoded_chars
+        return now - self._built_bytes
 
 
 def _definition(tokenizer: Tokenizer) -> str | bytes:

@@ -32,8 +32,7 @@ class HFTokenizer(Tokenizer):
     def __init__(self, path: str | Path) -> None:
         self.path = file_in(Path(path), HF_FILE)
         self._tokenizer = _read_tokenizer_json(self.path)
-        # Ids may have gaps, so the number of tokens does not bound them.
-        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = _vocab_size(self._tokenizer)
         named = _named_special_tokens(self.path.parent)
         self.bos_id = self._id_of(named, "bos_token")
         self.eos_id = self._id_of(named, "eos_token")
@@ -100,6 +99,15 @@ class HFTokenizer(Tokenizer):
 
     def _decode_ids(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def _vocab_size(tokenizer: tokenizers.Tokenizer) -> int:
+    """Smallest number that is larger than every id."""
+    num_tokens = tokenizer.get_vocab_size(with_added_tokens=True)
+    # Where so many ids have a token, there are no others. A dictionary of all takes far longer.
+    if all(map(tokenizer.id_to_token, range(num_tokens))):
+        return num_tokens
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:

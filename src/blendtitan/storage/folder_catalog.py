@@ -1,0 +1,88 @@
+"""The catalog of a folder of shards: what each of them held when it was written.
+
+It lies beside the shards and travels with them, so that a copy can be proved to be whole.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.storage.writer import write_atomically
+
+CATALOG_FILE = "shards.catalog"
+"""Its name in the folder. The content is JSON."""
+
+CHECKSUM = "xxh3_128"
+"""The hash of all digests: fast enough to check shards at the speed of the disk."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One shard, by what it held when it was written."""
+
+    documents: int
+    tokens: int
+    dtype: str
+
+    idx_digest: str
+    """Of the whole ``.idx``."""
+
+    bin_digests: tuple[tuple[int, str], ...]
+    """Size in bytes and digest of neighbouring parts, which together are the ``.bin``."""
+
+
+def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> None:
+    """Write the catalog of a folder, unless it is there with the same content.
+
+    Args:
+        folder: Folder of the shards.
+        entries: Shards by their prefix, relative to the folder.
+    """
+    shards = {name: asdict(entry) for name, entry in sorted(entries.items())}
+    content = {"format": _FORMAT, "checksum": CHECKSUM, "shards": shards}
+    data = json.dumps(content, indent=1).encode()
+    path = folder / CATALOG_FILE
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
+
+
+def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
+    """Shards that the catalog of a folder lists, by prefix. None: there is no catalog.
+
+    Raises:
+        CorruptShardError: The catalog cannot be understood.
+        MissingShardError: It cannot be read.
+    """
+    path = folder / CATALOG_FILE
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise MissingShardError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        content = json.loads(data)
+        if (content["format"], content["checksum"]) != (_FORMAT, CHECKSUM):
+            raise ValueError(f"format {content['format']} with {content['checksum']}")
+        return {name: _entry(**fields) for name, fields in content["shards"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptShardError(
+            f"{path}: not a catalog of format {_FORMAT} with {CHECKSUM} ({error}). Copy it "
+            f"again with the shards, or delete it to go without checksums."
+        ) from error
+
+
+def _entry(
+    *,
+    documents: int,
+    tokens: int,
+    dtype: str,
+    idx_digest: str,
+    bin_digests: list[tuple[int, str]],
+) -> CatalogEntry:
+    parts = tuple((int(num_bytes), str(digest)) for num_bytes, digest in bin_digests)
+    return CatalogEntry(int(documents), int(tokens), str(dtype), str(idx_digest), parts)

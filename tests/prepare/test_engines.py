@@ -1,0 +1,227 @@
+"""Every engine for real: its own processes, of which some are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from blendtitan.errors import ConfigError, InputError
+from blendtitan.prepare.engines import started_engine
+from blendtitan.prepare.engines.local import LocalEngine
+from blendtitan.prepare.engines.on_ray import RayEngine
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
+from blendtitan.storage.file_list import find_shards
+from blendtitan.tokenizers import load_tokenizer
+from tests.prepare.conftest import KillingEncoder, WriteJsonl, planned_work, shard_files
+
+JOB_BYTES = 200_000
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+
+
+@pytest.fixture
+def text_folder(write_jsonl: WriteJsonl) -> Path:
+    """One file of many jobs that take seconds together, and a small one."""
+    text = Path(os.__file__).read_text(encoding="utf-8")
+    write_jsonl("text/a/small.jsonl", ["small"])
+    return write_jsonl("text/b/large.jsonl", [text] * 250).parents[1]
+
+
+@pytest.fixture
+def whole(text_folder: Path, tokenizer_path: Path, tmp_path: Path) -> dict[str, bytes]:
+    """The shards that a command makes which is left alone."""
+    tokenize([text_folder], tmp_path / "whole", TokenizeConfig(tokenizer=tokenizer_path))
+    return shard_files(tmp_path / "whole")
+
+
+def finished_jobs(output: Path) -> list[Path]:
+    return list(output.rglob("*.parts/*.json"))
+
+
+def wait_for_jobs(output: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(finished_jobs(output)) < count:
+        assert time.monotonic() < deadline, "no job was finished"
+        time.sleep(0.02)
+
+
+def processes(*words: str) -> list[int]:
+    """Ids of the processes that show all of these words."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+            if all(word in command for word in words):
+                found.append(int(folder.name))
+    return found
+
+
+# --- local ------------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_an_error_and_no_hang(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    encoder = KillingEncoder(load_tokenizer(tokenizer_path))
+    work = planned_work([write_jsonl("a.jsonl", ["a"])], tmp_path / "out", encoder)
+
+    with pytest.raises(InputError, match=r"a worker process was killed.*fewer --workers"):
+        LocalEngine(2).run(work)
+    assert find_shards(tmp_path) == []
+
+
+def test_there_are_no_more_processes_than_jobs() -> None:
+    assert LocalEngine(8).num_workers(3) == 3
+    assert LocalEngine().num_workers(10**6) >= 1
+
+
+@pytest.mark.parametrize("name", ["local", "ray", "mpi"])
+def test_there_is_at_least_one_worker(name: str) -> None:
+    with pytest.raises(ConfigError, match="workers is 0"), started_engine(name, workers=0):  # pyright: ignore
+        pass
+
+
+# --- Ray --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ray_on_this_machine() -> Generator[None]:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("ray_on_this_machine")
+def test_a_killed_ray_worker_loses_nothing(
+    text_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    """Ray starts it again; what it had claimed is taken over."""
+    output = tmp_path / "out"
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        wait_for_jobs(output, 3)
+        killed.append(processes("ray::do_work")[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    config = TokenizeConfig(tokenizer=tokenizer_path, job_bytes=JOB_BYTES)
+    counts = tokenize([text_folder], output, config, engine=RayEngine(2))
+    killer.join()
+
+    assert len(killed) == 1
+    assert shard_files(output) == whole
+    assert sum(found.documents for found in counts.values()) == 251
+    assert not list(output.rglob("*.claim"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("ray_on_this_machine")
+def test_an_input_that_a_ray_worker_cannot_read_is_reported(
+    tokenizer_path: Path, tmp_path: Path, write_jsonl: WriteJsonl
+) -> None:
+    write_jsonl("text/a.jsonl", ["good"])
+    (tmp_path / "text/b.gz").write_bytes(b"not gzip")
+    config = TokenizeConfig(tokenizer=tokenizer_path)
+
+    with pytest.raises(InputError, match=r"b\.gz: the compressed data cannot be read"):
+        tokenize([tmp_path / "text"], tmp_path / "out", config, engine=RayEngine(2))
+    assert find_shards(tmp_path / "out") == [tmp_path / "out/a"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("ray_on_this_machine")
+def test_a_ray_task_that_is_killed_again_and_again_is_an_error(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    encoder = KillingEncoder(load_tokenizer(tokenizer_path))
+    work = planned_work([write_jsonl("a.jsonl", ["a"])], tmp_path / "out", encoder)
+
+    with pytest.raises(InputError, match="a Ray worker was lost 4 times"):
+        RayEngine(1).run(work)
+    assert find_shards(tmp_path) == []
+
+
+# --- MPI --------------------------------------------------------------------------------------
+
+
+def started_with_mpi(
+    num_ranks: int, text: Path, tokenizer_path: Path, output: Path
+) -> subprocess.Popen[str]:
+    command = [
+        *(str(MPIEXEC), "-n", str(num_ranks), sys.executable, "-m", "blendtitan.cli"),
+        *("tokenize", str(text), "--output", str(output), "--tokenizer", str(tokenizer_path)),
+        *("--job-bytes", str(JOB_BYTES), "--engine", "mpi"),
+    ]
+    return subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+@pytest.mark.slow
+def test_three_mpi_ranks_make_the_same_shards(
+    text_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    output = tmp_path / "out"
+
+    process = started_with_mpi(3, text_folder, tokenizer_path, output)
+    stdout, stderr = process.communicate(timeout=300)
+
+    assert process.returncode == 0, stderr
+    assert shard_files(output) == whole
+    assert stdout.count("total") == 1
+
+
+@pytest.mark.slow
+def test_mpi_ranks_that_were_killed_are_gone_on_with(
+    text_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
+) -> None:
+    """MPI ends all processes when one is lost; the same command finishes the work."""
+    output = tmp_path / "out"
+    process = started_with_mpi(3, text_folder, tokenizer_path, output)
+    wait_for_jobs(output, 3)
+    ranks = processes(str(output), "-m\0blendtitan.cli")
+    os.kill(max(set(ranks) - {process.pid}), signal.SIGKILL)
+    process.communicate(timeout=120)
+    finished = finished_jobs(output)
+    again = started_with_mpi(3, text_folder, tokenizer_path, output)
+    _, stderr = again.communicate(timeout=300)
+
+    assert process.returncode != 0
+    assert len(finished) >= 3
+    assert again.returncode == 0, stderr
+    assert shard_files(output) == whole
+
+
+@pytest.mark.slow
+def test_an_error_of_the_commanding_rank_ends_all(
+    text_folder: Path, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    process = started_with_mpi(3, text_folder, tmp_path / "no tokenizer", tmp_path / "out")
+    _, stderr = process.communicate(timeout=120)
+
+    assert process.returncode != 0
+    assert stderr.count("no such file") == 1
+
+
+def test_mpi_with_nobody_to_work_is_an_error() -> None:
+    pytest.importorskip("mpi4py")
+    script = (
+        "from blendtitan.prepare.engines import started_engine\n"
+        "with started_engine('mpi', workers=None): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert "expected one that commands and at least one that works: mpiexec -n 3" in done.stderr
