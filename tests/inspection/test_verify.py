@@ -5,12 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from xxhash import xxh3_128
 
 from blendtitan.cli import main
+from blendtitan.errors import CorruptShardError
 from blendtitan.inspection import tokens as tokens_module
 from blendtitan.inspection.verify import Expected, VerifiedShard, verify
+from blendtitan.prepare.demo import train_tokenizer
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage import index_arrays
+from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
 from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.writer import ShardWriter
 from tests.conftest import EOD, WriteShard
 from tests.inspection.conftest import WriteUncounted
 
@@ -165,8 +171,8 @@ def test_the_command_reports_all_shards_and_fails_where_one_is_bad(
     assert main(["verify", *options]) == 1
     shown = capsys.readouterr()
     rows = [line.split() for line in shown.out.splitlines()]
-    assert [str(bad), "1", "wrong"] in rows
-    assert [str(good), "3", "3", "9", "10", "good"] in rows
+    assert [str(bad), "none", "1", "wrong"] in rows
+    assert [str(good), "3", "3", "9", "10", "none", "good"] in rows
     assert shown.err.startswith(f"blendtitan verify: {bad}.")
     assert shown.err.endswith("1 of 2 shards are bad\n")
 
@@ -187,6 +193,7 @@ def test_json_has_what_was_found(
                 "smallest_id": 2,
                 "largest_id": 10,
                 "documents_with_eod": None,
+                "has_checksums": False,
                 "problems": [],
             }
         ]
@@ -199,3 +206,117 @@ def test_a_setting_out_of_range_is_an_error(
 ) -> None:
     assert main(["verify", str(write_shard("web", DOCUMENTS)), option, "0"]) == 1
     assert "expected an int of at least 1" in capsys.readouterr().err
+
+
+# --- checksums --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cataloged(tmp_path: Path, write_shard: WriteShard) -> Path:
+    """A folder with a catalog of two shards, whose .bin files have parts of their own."""
+    entries: dict[str, CatalogEntry] = {}
+    for name in ("code/a", "web/b"):
+        prefix = write_shard(f"tokens/{name}", DOCUMENTS)
+        content = Path(f"{prefix}.bin").read_bytes()
+        parts = content[:4], content[4:]
+        entries[name] = CatalogEntry(
+            documents=3,
+            tokens=9,
+            dtype="uint16",
+            idx_digest=xxh3_128(Path(f"{prefix}.idx").read_bytes()).hexdigest(),
+            bin_digests=tuple((len(part), xxh3_128(part).hexdigest()) for part in parts),
+        )
+    write_folder_catalog(tmp_path / "tokens", entries)
+    return tmp_path / "tokens"
+
+
+def problems(folder: Path) -> list[str]:
+    shards = verify([folder], Expected(eod_id=EOD))
+    return [problem for shard in shards for problem in shard.problems]
+
+
+def test_shards_are_as_their_catalog_lists_them(cataloged: Path) -> None:
+    shards = verify([cataloged], Expected())
+
+    assert [shard.problems for shard in shards] == [[], []]
+    assert all(shard.entry is not None for shard in shards)
+
+
+@pytest.mark.parametrize("block", [1, 2, 1 << 19])
+def test_a_changed_token_is_found_by_its_checksum(
+    cataloged: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    """It is a valid token, so nothing else tells. The part that holds it is named."""
+    monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
+    overwrite(cataloged / "web/b.bin", 6, struct.pack("<H", 9))
+
+    (problem,) = problems(cataloged)
+    assert "web/b.bin, bytes 4 to 17: the checksum is" in problem
+    assert "copy both files of the shard again" in problem
+
+
+def test_a_shard_that_was_replaced_by_another_one_is_found(cataloged: Path) -> None:
+    """Both files are from one and the same shard, as when copies were mixed up."""
+    for suffix in (".bin", ".idx"):
+        (cataloged / f"web/b{suffix}").unlink()
+    with ShardWriter.create(cataloged / "web/b", dtype=np.dtype("<u2")) as writer:
+        writer.add_document(np.array([7, 8, EOD]))
+
+    (problem,) = problems(cataloged)
+    assert "web/b.idx: the checksum is" in problem
+
+
+def test_a_shard_that_is_listed_and_not_there_is_missed(cataloged: Path) -> None:
+    for suffix in (".bin", ".idx"):
+        (cataloged / f"web/b{suffix}").unlink()
+
+    (problem,) = problems(cataloged)
+    (above,) = problems(cataloged.parent)
+    assert "web/b.idx: cannot be opened" in problem
+    assert problem.endswith("shards.catalog lists this shard.")
+    assert problem == above
+
+
+def test_the_catalog_is_found_from_a_prefix_below_its_folder(cataloged: Path) -> None:
+    overwrite(cataloged / "code/a.bin", 0, struct.pack("<H", 9))
+
+    assert "bytes 0 to 3" in problems(cataloged / "code/a")[0]
+    assert problems(cataloged / "web") == []
+
+
+def test_a_shard_that_is_not_listed_has_no_checksums(
+    cataloged: Path, write_shard: WriteShard
+) -> None:
+    write_shard("tokens/web/new", DOCUMENTS)
+
+    assert problems(cataloged) == []
+    listed = [shard.entry is not None for shard in verify([cataloged], Expected())]
+    assert listed == [True, True, False]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 9, "checksum": "md5", "shards": {}}'])
+def test_a_catalog_that_cannot_be_understood_is_an_error(cataloged: Path, content: bytes) -> None:
+    (cataloged / "shards.catalog").write_bytes(content)
+
+    with pytest.raises(CorruptShardError, match=r"shards\.catalog: not a catalog of format 1"):
+        problems(cataloged)
+
+
+def test_what_tokenize_wrote_is_verified_with_its_catalog(tmp_path: Path) -> None:
+    """From the jobs of a large file to the parts of a .bin."""
+    lines = Path(json.__file__).read_text(encoding="utf-8").splitlines()
+    (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(lines, vocab_size=600))
+    (tmp_path / "text.jsonl").write_text(
+        "".join(json.dumps({"text": x}) + "\n" for x in lines if x)
+    )
+    config = TokenizeConfig(tokenizer=tmp_path / "tokenizer.model", job_bytes=2000)
+
+    tokenize([tmp_path / "text.jsonl"], tmp_path / "out", config)
+    sound = problems(tmp_path / "out")
+    (shard,) = verify([tmp_path / "out"], Expected())
+    overwrite(tmp_path / "out/text.bin", 1000, struct.pack("<H", 599))
+
+    assert sound == []
+    assert shard.entry is not None
+    assert len(shard.entry.bin_digests) > 3
+    assert "text.bin, bytes" in problems(tmp_path / "out")[0]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 
 from blendtitan.prepare.demo import train_tokenizer
@@ -12,6 +13,7 @@ from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.plan import plan_jobs, plan_shards
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.workers import Work
+from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import Encoder, load_tokenizer
 
 WriteJsonl = Callable[[str, Iterable[str]], Path]
@@ -43,6 +45,17 @@ def shard_files(folder: Path) -> dict[str, bytes]:
     """Content of every file of the shards below a folder, by path."""
     files = [path for suffix in ("bin", "idx") for path in folder.rglob(f"*.{suffix}")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def documents(prefix: Path) -> list[list[int]]:
+    index = ShardIndex.open(prefix)
+    starts = index.document_starts(0, index.num_documents)
+    return [part.tolist() for part in np.split(np.fromfile(f"{prefix}.bin", "<u2"), starts[1:-1])]
+
+
+def expected(tokenizer_path: Path, texts: Iterable[str]) -> list[list[int]]:
+    tokenizer = load_tokenizer(tokenizer_path)
+    return [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
 
 
 def planned_work(

@@ -1,6 +1,5 @@
 import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,14 @@ from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.file_list import find_shards
-from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import Encoder, load_tokenizer
-from tests.prepare.conftest import KillingEncoder, WriteJsonl, shard_files
-
-
-def documents(prefix: Path) -> list[list[int]]:
-    index = ShardIndex.open(prefix)
-    starts = index.document_starts(0, index.num_documents)
-    return [part.tolist() for part in np.split(np.fromfile(f"{prefix}.bin", "<u2"), starts[1:-1])]
-
-
-def expected(tokenizer_path: Path, texts: Iterable[str]) -> list[list[int]]:
-    tokenizer = load_tokenizer(tokenizer_path)
-    return [[*tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+from tests.prepare.conftest import (
+    KillingEncoder,
+    WriteJsonl,
+    documents,
+    expected,
+    shard_files,
+)
 
 
 @pytest.fixture

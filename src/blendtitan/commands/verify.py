@@ -14,6 +14,8 @@ Check shards completely: all of what opening and reading them take on trust.
   the .bin   its size against the lengths; every token id against the vocabulary (--vocab-size);
              the last token of every document against EOD (--eod-id). All documents end in EOD,
              or none does; both can be trained on, a mixture cannot
+  catalog    where shards.catalog, which `blendtitan tokenize` writes, lies in the
+             shard's folder or above: checksums of both files, and that no listed shard is missing
 
 --tokenizer gives vocabulary and EOD. Without them, ids are only checked not to be negative, and
 document ends are not checked.

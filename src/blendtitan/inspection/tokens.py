@@ -1,6 +1,6 @@
 """One pass over the tokens of a ``.bin``: their range, and how documents end."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ def summarize_tokens(
     *,
     eod_id: int | None,
     vocab_size: int | None,
+    on_block: Callable[[memoryview], None] = lambda _: None,
 ) -> TokenSummary:
     """Read all documents of a ``.bin`` once, in blocks.
 
@@ -51,6 +52,7 @@ def summarize_tokens(
             blocks of any size.
         eod_id: Counted at the documents' ends. None: not counted.
         vocab_size: Ids from 0 to below this are inside. None: from 0 to any.
+        on_block: Called with the bytes of the file, block by block, in order.
 
     Raises:
         CorruptShardError: The file ends before the last document.
@@ -61,6 +63,7 @@ def summarize_tokens(
     start = 0
     for ends in end_blocks:
         for at, tokens in _token_blocks(file, dtype, start, int(ends[-1])):
+            on_block(tokens.data.cast("B"))
             _add_range(summary, tokens, ends, at=at, limit=limit)
             if eod_id is not None:
                 _add_ends(summary, tokens, ends, at=at, eod_id=eod_id)

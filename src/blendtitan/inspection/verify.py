@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from blendtitan.config import check_at_least
-from blendtitan.errors import ShardError
+from blendtitan.errors import MissingShardError, ShardError
+from blendtitan.inspection.checksums import Catalogs, PartDigests, bin_problems, idx_problems
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
 from blendtitan.storage.file_list import NamedShard, named_shards
+from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tables import number_table
@@ -43,6 +45,10 @@ class VerifiedShard:
     corpus: str
     index: ShardIndex | None = None
     tokens: TokenSummary | None = None
+
+    entry: CatalogEntry | None = None
+    """What the catalog lists it with. None: it is not listed, so there are no checksums."""
+
     problems: list[str] = field(default_factory=list)
 
 
@@ -62,25 +68,33 @@ def verify(
     """
     if threads is not None:
         check_at_least("threads", threads, 1)
+    catalogs = Catalogs()
+    shards = named_shards(inputs)
+    shards += catalogs.missing(inputs, shards)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(lambda shard: verify_shard(shard, expected), named_shards(inputs)))
+        return list(pool.map(lambda shard: verify_shard(shard, expected, catalogs), shards))
 
 
-def verify_shard(shard: NamedShard, expected: Expected) -> VerifiedShard:
+def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens.
 
     Against each other: the header, the sizes of both files, all pointers, all lengths, the
-    document index. Against what is expected: all tokens, the last of each document.
+    document index. Against what is expected: all tokens, the last of each document. Against the
+    catalog, if one lists the shard: the checksums of both files.
     """
     found = VerifiedShard(*shard)
     try:
+        found.entry = catalogs.entry(shard.prefix)
         found.index = ShardIndex.open(shard.prefix)
         found.problems += index_problems(found.index)
+        if found.entry is not None:
+            found.problems += idx_problems(shard.prefix, found.entry)
         if not found.problems:
-            found.tokens = _read_tokens(found.index, expected)
-            found.problems += token_problems(shard.prefix, found.tokens, expected)
+            _verify_tokens(found, found.index, expected)
     except ShardError as error:
-        found.problems.append(str(error))
+        is_lost = found.entry is not None and isinstance(error, MissingShardError)
+        listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
+        found.problems.append(f"{error}{listed}")
     return found
 
 
@@ -135,13 +149,16 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:
     """A row for each shard."""
-    table = number_table("shard", "documents", "end in EOD", "tokens", "largest id", "result")
+    table = number_table(
+        "shard", "documents", "end in EOD", "tokens", "largest id", "checksums", "result"
+    )
     for shard in shards:
         result = f"{len(shard.problems)} wrong" if shard.problems else "good"
         values = _values(shard)
         keys = "documents", "documents_with_eod", "tokens", "largest_id"
         numbers = ("" if values[key] is None else f"{values[key]:,}" for key in keys)
-        table.add_row(str(shard.prefix), *numbers, result)
+        checksums = "none" if shard.entry is None else "listed"
+        table.add_row(str(shard.prefix), *numbers, checksums, result)
     return table
 
 
@@ -160,18 +177,25 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "smallest_id": tokens and tokens.min_id,
         "largest_id": tokens and tokens.max_id,
         "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
+        "has_checksums": shard.entry is not None,
         "problems": shard.problems,
     }
 
 
-def _read_tokens(index: ShardIndex, expected: Expected) -> TokenSummary:
-    return summarize_tokens(
+def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:
+    """Read the ``.bin`` once, for everything."""
+    parts = () if found.entry is None else found.entry.bin_digests
+    digests = PartDigests([num_bytes for num_bytes, _ in parts])
+    found.tokens = summarize_tokens(
         OpenFile.open(f"{index.prefix}.bin"),
         index.dtype,
         _document_ends(index),
         eod_id=expected.eod_id,
         vocab_size=expected.vocab_size,
+        on_block=digests.update,
     )
+    found.problems += token_problems(found.prefix, found.tokens, expected)
+    found.problems += bin_problems(found.prefix, parts, digests.hexdigests())
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:

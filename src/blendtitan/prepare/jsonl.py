@@ -45,7 +45,7 @@ class BadText:
     """A place in a file that holds no text to train on, and why."""
 
     unit: str
-    """What ``place`` counts: ``byte`` or ``row``."""
+    """What ``place`` counts: ``byte``, ``row`` or ``document``."""
 
     place: int
     """Row, or first byte of the line, in the file; of what it decompresses to, if compressed."""

@@ -69,10 +69,21 @@ class ShardWriter:
         Raises:
             OverflowError: A token id does not fit the shard's dtype.
         """
-        where = f"{self.prefix}: document {self.num_documents}"
-        self._bin.write(stored_tokens(tokens, self.dtype, where=where).tobytes())
-        self._lens.append(len(tokens))
-        self.num_tokens += len(tokens)
+        self.add_documents(tokens, np.array([len(tokens)], np.int32))
+
+    def add_documents(self, tokens: NDArray[np.integer], lens: NDArray[np.int32]) -> None:
+        """Append documents that lie end to end, EODs included.
+
+        Args:
+            tokens: Of all documents. Shape ``(sum(lens),)``.
+            lens: Tokens of each. Shape ``(num_documents,)``.
+
+        Raises:
+            OverflowError: A token id does not fit the shard's dtype.
+        """
+        where = f"{self.prefix}: document {self.num_documents} or a later one"
+        self._bin.write(stored_tokens(tokens, self.dtype, where=where).data)
+        self._add_lens(lens)
 
     def add_file(self, tokens_path: Path, lens: NDArray[np.int32]) -> None:
         """Append the documents of a file that holds their tokens as a ``.bin`` does.
@@ -92,8 +103,11 @@ class ShardWriter:
                 f"{num_tokens * self.dtype.itemsize:,} ({num_tokens:,} tokens of "
                 f"{self.dtype.itemsize} bytes). Write the file again."
             )
+        self._add_lens(lens)
+
+    def _add_lens(self, lens: NDArray[np.int32]) -> None:
         self._lens.frombytes(lens.astype(np.int32, copy=False).tobytes())
-        self.num_tokens += num_tokens
+        self.num_tokens += int(lens.sum(dtype=np.int64))
 
     def close(self) -> None:
         """Write the ``.idx``, flush both files to disk and give them their names."""
@@ -161,6 +175,12 @@ def append_file(source: Path, target: BinaryIO) -> int:
             shutil.copyfileobj(file, target, length=1 << 20)
             target.flush()
         return file.tell()
+
+
+def remove_shard(prefix: Path) -> None:
+    """Delete a shard, if it is there: first the ``.idx``, so that no reader sees half of it."""
+    for suffix in (".idx", ".bin"):
+        Path(f"{prefix}{suffix}").unlink(missing_ok=True)
 
 
 def remove_partials(prefix: Path) -> None:

@@ -1,0 +1,131 @@
+"""The end of a datatrove pipeline: what its readers, filters and deduplication let through.
+
+from blendtitan.prepare.datatrove_sink import ShardSink
+
+LocalPipelineExecutor(pipeline=[JsonlReader("text"), ..., ShardSink("tokens/web", "tokenizer")])
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from blendtitan.config import check_at_least
+from blendtitan.errors import FastTierError, InputError
+from blendtitan.prepare.documents import EncodedTexts, Settings, encoded_texts, reject_lines
+from blendtitan.prepare.inputs import REJECTS_SUFFIX
+from blendtitan.prepare.jsonl import BadText
+from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard, write_atomically
+from blendtitan.tokenizers import Tier, build_encoder, load_tokenizer
+
+
+class ShardSink(PipelineStep):
+    """Writes the documents of each task, in order, as one shard: ``OUTPUT/00000``, ``00001``, ...
+
+    The shard appears when it is complete, so a task that was killed can be run again. A task
+    without documents has none.
+
+    Args:
+        output: Folder of the shards, the same for all tasks. Its name is their corpus.
+        tokenizer: A SentencePiece model, a ``tokenizer.json``, or a folder that holds one.
+        max_rejects: Documents of one task that may be left out, as texts that cannot be used;
+            ``RANK.rejects.jsonl`` lists them.
+        tier: Which libraries may encode; the ids are the same.
+    """
+
+    name = "blendtitan shards"
+    type = "WRITER"
+
+    def __init__(
+        self,
+        output: str | Path,
+        tokenizer: str | Path,
+        *,
+        max_rejects: int = 0,
+        tier: Tier = "auto",
+    ) -> None:
+        super().__init__()
+        check_at_least("max_rejects", max_rejects, 0)
+        self.output = Path(output)
+        self.tokenizer = Path(tokenizer)
+        self.max_rejects = max_rejects
+        self.tier: Tier = tier
+
+    def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> None:
+        """Write the shard of one task.
+
+        Raises:
+            ConfigError: The tokenizer cannot be used.
+            FastTierError: The fast tier failed. Nothing was written.
+            InputError: More documents are left out than allowed. No shard was written.
+        """
+        tokenizer = load_tokenizer(self.tokenizer)
+        settings = Settings.of(tokenizer)
+        encoder = build_encoder(tokenizer, self.tier)
+        texts = map(_text, range(1 << 62), data or ())
+        where = f"datatrove task {rank}"
+        try:
+            self._write(
+                self.output / f"{rank:05d}",
+                encoded_texts(texts, encoder, settings, where=where),
+                dtype=np.dtype(settings.dtype),
+                where=where,
+            )
+        except FastTierError as error:
+            error.add_note("Run the tasks again with ShardSink(..., tier='reference').")
+            raise
+
+    def _write(
+        self, prefix: Path, batches: Iterator[EncodedTexts], *, dtype: np.dtype, where: str
+    ) -> None:
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(prefix)
+        rejects: list[BadText] = []
+        first = next((batch for batch in self._checked(batches, rejects) if len(batch.lens)), None)
+        if first is None:
+            remove_shard(prefix)
+        else:
+            with ShardWriter.create(prefix, dtype=dtype) as writer:
+                for batch in chain([first], self._checked(batches, rejects)):
+                    writer.add_documents(batch.tokens, batch.lens)
+                    self.stat_update("documents", value=len(batch.lens), unit="batch")
+                    self.stat_update("tokens", value=len(batch.tokens), unit="batch")
+        path = Path(f"{prefix}{REJECTS_SUFFIX}")
+        path.unlink(missing_ok=True)
+        if rejects:
+            write_atomically(path, reject_lines(where, rejects))
+
+    def _checked(
+        self, batches: Iterator[EncodedTexts], rejects: list[BadText]
+    ) -> Iterator[EncodedTexts]:
+        """The batches; what they left out is added to ``rejects``, up to what is allowed."""
+        for batch in batches:
+            rejects += batch.bad_texts
+            self.stat_update("rejects", value=len(batch.bad_texts), unit="batch")
+            if len(rejects) > self.max_rejects:
+                shown = "\n".join(text.reason for text in rejects[:20])
+                raise InputError(
+                    f"{shown}\n{len(rejects):,} documents left out, {self.max_rejects:,} allowed. "
+                    f"Filter them out before ShardSink, or allow more with max_rejects."
+                )
+            yield batch
+
+
+def _text(place: int, document: Document) -> str | BadText:
+    """The text of a document, or why it has none to train on."""
+    text = document.text
+    if not isinstance(text, str):
+        reason = f"the text is of type {type(text).__name__}, expected a string"
+    elif not text:
+        reason = "the text is an empty string"
+    else:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            reason = f"the text holds half a surrogate pair: {error.reason}"
+        else:
+            return text
+    return BadText("document", place, f"document {document.id!r}: {reason}")
