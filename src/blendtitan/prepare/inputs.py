@@ -174,11 +174,13 @@ def _find_remote(url: str) -> dict[str, PurePosixPath]:
 
 
 def _below(folder: str, names: Iterable[str]) -> dict[str, PurePosixPath]:
-    return {
-        name: PurePosixPath(os.path.relpath(_name(name), _name(folder) or "."))
-        for name in names
-        if _is_input(name)
-    }
+    """The input files among some files, with their paths relative to a folder above them."""
+    return {name: _relative(_name(name), _name(folder)) for name in names if _is_input(name)}
+
+
+def _relative(path: str, folder: str) -> PurePosixPath:
+    root = "/" if path.startswith("/") else "."
+    return PurePosixPath(os.path.relpath(path, folder or root))
 
 
 def _is_input(location: str) -> bool:

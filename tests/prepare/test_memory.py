@@ -1,0 +1,56 @@
+"""Memory does not grow with the input."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+import zstandard
+
+from blendtitan.prepare.demo_text import code_texts, reference_texts
+
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, capture_output=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def lines() -> Iterator[bytes]:
+    """Documents of real text: some 9 MB."""
+    for texts in (code_texts, reference_texts):
+        for text in texts():
+            yield orjson.dumps({"text": text}) + b"\n"
+
+
+def peak_kib(text: Path, tokenizer_path: Path, output: Path) -> int:
+    """Most memory that the command, or its largest worker, occupied."""
+    command = [
+        *(sys.executable, "-m", "blendtitan.cli", "tokenize", str(text), "--output", str(output)),
+        *("--tokenizer", str(tokenizer_path), "--workers", "1"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *command], check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.zst"])
+def test_memory_does_not_grow_with_the_input(
+    tokenizer_path: Path, tmp_path: Path, kind: str
+) -> None:
+    """Twenty times the text, as a plain file in jobs and as one compressed stream."""
+    once = list(lines())
+    peaks: list[int] = []
+    for name, repeats in (("small", 1), ("large", 20)):
+        content = b"".join(once) * repeats
+        path = tmp_path / f"{name}.{kind}"
+        path.write_bytes(zstandard.compress(content) if kind.endswith("zst") else content)
+        peaks.append(peak_kib(path, tokenizer_path, tmp_path / name))
+    small, large = peaks
+
+    # Eight bytes a document would be 0.2 MB; the rest is what allocators keep.
+    assert large - small < 40 << 10
