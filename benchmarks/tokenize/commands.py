@@ -3,9 +3,20 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from real_text import Text
+from real_text import LARGE_REPEATS, Text
 
 HERE = Path(__file__).parent
+OURS = (
+    ("ours", "reference", 1),
+    ("ours", "reference", 2),
+    ("ours", "fast", 1),
+    ("ours", "fast", 2),
+    ("ours on 5x the text", "fast", 1),
+    ("ours on 5x the text", "fast", 2),
+    ("ours on one document", "fast", 1),
+)
+"""Input, tier and workers."""
+
 LIMITS = (("sp", "sentencepiece"), ("sp", "gigatoken"), ("bpe", "tokenizers"), ("bpe", "gigatoken"))
 
 
@@ -32,18 +43,28 @@ def all_commands(
 ) -> list[Command]:
     """Every command of a round."""
     commands: list[Command] = []
-    for name, path in tokenizers.items():
-        for tier in ("reference", "fast"):
-            for workers in (1, 2):
-                output = work / "out" / f"{name}_{tier}_{workers}"
-                line = [
-                    *(str(pythons["ours"].parent / "blendtitan"), "tokenize", str(text.path)),
-                    *("--output", str(output), "--tokenizer", str(path)),
-                    *("--tokenizer-tier", tier, "--workers", str(workers)),
-                ]
-                commands.append(
-                    Command(f"ours, {tier}", name, workers, line, text.num_bytes, output)
-                )
+    blendtitan = str(pythons["ours"].parent / "blendtitan")
+    inputs = {
+        "ours": (text.path, text.num_bytes),
+        "ours on 5x the text": (text.large, text.num_bytes * LARGE_REPEATS),
+        "ours on one document": (text.first, text.first.stat().st_size),
+    }
+    for tokenizer, path in tokenizers.items():
+        for name, tier, workers in OURS:
+            input_path, num_bytes = inputs[name]
+            output = work / "out" / f"{tokenizer}_{name.replace(' ', '_')}_{tier}_{workers}"
+            line = [
+                *(blendtitan, "tokenize", str(input_path), "--output", str(output)),
+                *("--tokenizer", str(path), "--tokenizer-tier", tier, "--workers", str(workers)),
+            ]
+            commands.append(Command(f"{name}, {tier}", tokenizer, workers, line, num_bytes, output))
+    return commands + _peers(text, tokenizers, pythons, work) + _limits(text, tokenizers, pythons)
+
+
+def _peers(
+    text: Text, tokenizers: dict[str, Path], pythons: dict[str, Path], work: Path
+) -> list[Command]:
+    commands: list[Command] = []
     for workers in (1, 2):
         output = work / "out" / f"datatrove_{workers}"
         line = [
@@ -51,15 +72,22 @@ def all_commands(
             *(str(output), str(tokenizers["bpe"]), str(workers)),
         ]
         commands.append(Command("datatrove", "bpe", workers, line, text.num_bytes, output))
+    return commands
+
+
+def _limits(text: Text, tokenizers: dict[str, Path], pythons: dict[str, Path]) -> list[Command]:
+    """The libraries alone: in one process, and the fast one in two at once."""
+    commands: list[Command] = []
+    one_thread = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
     for name, library in LIMITS:
-        line = [str(pythons["ours"]), str(HERE / "library_alone.py"), library]
-        line += [str(tokenizers[name]), str(text.path)]
-        one_thread = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
-        commands.append(
-            Command(
-                *(f"{library} alone", name, 1, line, text.num_bytes),
-                own_clock=True,
-                environment=one_thread,
+        for processes in (1, 2) if library == "gigatoken" else (1,):
+            line = [str(pythons["ours"]), str(HERE / "library_alone.py"), library]
+            line += [str(tokenizers[name]), str(text.path), str(processes)]
+            commands.append(
+                Command(
+                    *(f"{library} alone", name, processes, line, text.num_bytes * processes),
+                    own_clock=True,
+                    environment=one_thread,
+                )
             )
-        )
     return commands

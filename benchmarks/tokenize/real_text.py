@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -11,16 +12,27 @@ from pathlib import Path
 
 import orjson
 
+LARGE_REPEATS = 5
+
 SUFFIXES = {".py", ".pyi", ".md", ".rst", ".txt", ".html", ".c", ".h", ".hpp", ".cpp", ".js"}
 DOCUMENT_BYTES = range(200, 1_000_000)
 
 
 @dataclass(frozen=True)
 class Text:
-    """JSON lines: all in one file, and the same documents in two files of half the size."""
+    """JSON lines: all in one file, and the same documents in other files."""
 
     path: Path
+
     halves: Path
+    """Folder of two files of half the size."""
+
+    large: Path
+    """All of it, ``LARGE_REPEATS`` times."""
+
+    first: Path
+    """The first document alone."""
+
     num_documents: int
     num_bytes: int
     num_repeats: int
@@ -49,7 +61,14 @@ def write_text(folder: Path, *, num_bytes: int) -> Text:
             (first if written < num_bytes // 2 else second).write(line)
             written += len(document)
             num_documents += 1
-    return Text(path, halves, num_documents, written, -(-written // available))
+    large, beginning = folder / "large.jsonl", folder / "first.jsonl"
+    with path.open("rb") as whole, large.open("wb") as repeated:
+        beginning.write_bytes(whole.readline())
+        for _ in range(LARGE_REPEATS):
+            whole.seek(0)
+            shutil.copyfileobj(whole, repeated, 1 << 20)
+    repeats = -(-written // available)
+    return Text(path, halves, large, beginning, num_documents, written, repeats)
 
 
 def _installed_documents(num_bytes: int) -> Iterator[bytes]:

@@ -15,6 +15,16 @@ from real_text import Text
 OURS = ("blendtitan", "sentencepiece", "tokenizers", "gigatoken", "numpy", "orjson")
 PEER = ("datatrove", "tokenizers", "numpy", "orjson")
 
+Runs = Mapping[Command, Sequence[Measurement]]
+
+SPEED_TARGETS = (
+    ("fast", "sp", 40.0),
+    ("fast", "bpe", 70.0),
+    ("reference", "sp", 8.0),
+    ("reference", "bpe", 2.8),
+)
+"""Tier, tokenizer, and MB/s of two workers on all of the text."""
+
 
 def report(
     measurements: Sequence[Measurement], text: Text, pythons: Mapping[str, Path], *, num_cores: int
@@ -31,7 +41,7 @@ def report(
         f"{text.num_repeats - 1} times. Speeds are in MB (10^6 bytes) of text per second, from the "
         f"start of the command to its end; libraries alone are timed on one core without start-up "
         f"and reading. Memory is that of all processes together, pages that they share counted "
-        f"for each. `sp` is the SentencePiece model of 32,000 pieces of mistral-common, `bpe` its "
+        f"once. `sp` is the SentencePiece model of 32,000 pieces of mistral-common, `bpe` its "
         f"byte-level BPE vocabulary Tekken of 130,072 tokens as a `tokenizer.json`.",
         "",
         "Made by `python benchmarks/tokenize`.",
@@ -45,6 +55,12 @@ def report(
         *_ratios(runs),
         "",
         "Equal digests in the column *tokens* mean equal bytes in the `.bin` files.",
+        "",
+        "## Targets",
+        "",
+        "| | tokenizer | measured | target | |",
+        "|---|---|---|---|---|",
+        *_target_rows(runs, text),
         "",
         "## Raw seconds",
         "",
@@ -91,26 +107,75 @@ def _seconds_row(command: Command, found: Sequence[Measurement]) -> str:
     return f"| {command.name} | {command.tokenizer} | {command.workers} | {seconds} |"
 
 
-def _ratios(runs: Mapping[Command, Sequence[Measurement]]) -> list[str]:
-    medians = {
-        (command.name, command.tokenizer, command.workers): median(_speeds(found))
-        for command, found in runs.items()
-    }
+def _ratios(runs: Runs) -> list[str]:
+    speeds = _median_speeds(runs)
     lines = []
     for tokenizer, library in (("sp", "sentencepiece"), ("bpe", "tokenizers")):
         for tier, limit in (("reference", library), ("fast", "gigatoken")):
-            one, two = (medians[f"ours, {tier}", tokenizer, workers] for workers in (1, 2))
-            alone = medians[f"{limit} alone", tokenizer, 1]
+            one = speeds[f"ours, {tier}", tokenizer, 1]
+            alone = speeds[f"{limit} alone", tokenizer, 1]
             lines.append(
-                f"- {tokenizer}, {tier}: 2 workers are {two / one:.2f}x one; one worker is "
+                f"- {tokenizer}, {tier}: one worker, start-up and reading included, is "
                 f"{one / alone:.2f} of {limit} alone"
             )
-    for tier in ("reference", "fast"):
-        ratio = medians[f"ours, {tier}", "bpe", 2] / max(
-            medians["datatrove", "bpe", workers] for workers in (1, 2)
+        ours, alone = (
+            speeds[name, tokenizer, 2] / speeds[name, tokenizer, 1]
+            for name in ("ours on 5x the text, fast", "gigatoken alone")
         )
+        lines.append(
+            f"- {tokenizer}, 5x the text: 2 workers are {ours:.2f}x one; two processes of "
+            f"gigatoken alone, each with all of the text, are {alone:.2f}x one"
+        )
+    for tier in ("reference", "fast"):
+        peer = max(speeds["datatrove", "bpe", workers] for workers in (1, 2))
+        ratio = speeds[f"ours, {tier}", "bpe", 2] / peer
         lines.append(f"- bpe, {tier}: {ratio:.1f}x datatrove at its better number of workers")
     return lines
+
+
+def _target_rows(runs: Runs, text: Text) -> list[str]:
+    speeds = _median_speeds(runs)
+    rows = []
+    for tier, tokenizer, target in SPEED_TARGETS:
+        found = speeds[f"ours, {tier}", tokenizer, 2]
+        rows.append(_target_row(f"{tier} tier, MB/s", tokenizer, found, target, found >= target))
+    most = 300 + 8 * text.num_documents / 1e6
+    for tokenizer in ("sp", "bpe"):
+        name = "ours on 5x the text, fast"
+        ratio = speeds[name, tokenizer, 2] / speeds[name, tokenizer, 1]
+        rows.append(
+            _target_row("1 to 2 workers on 5x the text", tokenizer, ratio, 1.85, ratio >= 1.85)
+        )
+        peak = _peak(runs, "ours, fast", tokenizer, 2)
+        rows.append(_target_row("peak MB, fast tier", tokenizer, peak, most, peak <= most))
+        (seconds,) = (
+            median(measurement.seconds for measurement in found)
+            for command, found in runs.items()
+            if (command.name, command.tokenizer) == ("ours on one document, fast", tokenizer)
+        )
+        rows.append(_target_row("start-up, seconds", tokenizer, seconds, 1, seconds <= 1))
+    return rows
+
+
+def _target_row(what: str, tokenizer: str, found: float, target: float, is_met: bool) -> str:
+    return f"| {what} | {tokenizer} | {found:.2f} | {target:g} | {'met' if is_met else 'not met'} |"
+
+
+def _median_speeds(runs: Runs) -> dict[tuple[str, str, int], float]:
+    return {
+        (command.name, command.tokenizer, command.workers): median(_speeds(found))
+        for command, found in runs.items()
+    }
+
+
+def _peak(runs: Runs, name: str, tokenizer: str, workers: int) -> float:
+    """Megabytes."""
+    return max(
+        measurement.peak_bytes / 1e6
+        for command, found in runs.items()
+        for measurement in found
+        if (command.name, command.tokenizer, command.workers) == (name, tokenizer, workers)
+    )
 
 
 def _spelled(found: Mapping[str, str]) -> str:

@@ -83,7 +83,7 @@ def tokenize_table(counts: Mapping[Shard, Counts], output: Path) -> Table:
     num_shards: Counter[str] = Counter()
     sums: defaultdict[str, Counts] = defaultdict(Counts)
     for shard, found in counts.items():
-        corpus = corpus_in_folder(shard.prefix, output)
+        corpus = corpus_in_folder(shard.prefix, output.absolute())
         num_shards[corpus] += found.documents > 0
         sums[corpus] += found
     table = number_table("corpus", "shards", "documents", "tokens", "rejects")

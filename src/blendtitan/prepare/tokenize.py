@@ -99,8 +99,10 @@ def tokenize(
         FastTierError: The fast tokenizer tier, which was asked for, turned out to be wrong.
         InputError: A file cannot be used, or more texts are left out than allowed.
     """
+    # Processes of other machines may have another working directory.
+    output = output.absolute()
     shards = plan_shards(inputs, output, keys=config.keys, corpus=corpus)
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer.absolute())
     settings = Settings.of(tokenizer)
     if not config.overwrite:
         _check_settings(shards, settings)
