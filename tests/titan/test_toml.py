@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from torchtitan.components.validate import Validator
-from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.models.common.decoder import Decoder
 
 from blendtitan.errors import ConfigError
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.settings import SECTIONS, Settings
+from blendtitan.titan.sections import SECTIONS
+from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer
 from tests.titan.conftest import VOCAB_SIZE
@@ -46,18 +46,30 @@ def blend_loader(config: BlendTrainer.Config) -> BlendCorpusDataLoader.Config:
 
 
 def test_every_section_of_the_file_is_known() -> None:
-    assert list(SECTIONS) == [
+    """A dot leads to a table within a table."""
+    assert [name for name, section in SECTIONS.items() if section.keys] == [
         "job",
+        "profiling",
+        "metrics",
         "model",
         "optimizer",
         "lr_scheduler",
         "training",
+        "training.dataloader",
         "parallelism",
         "checkpoint",
-        "metrics",
-        "validation",
         "activation_checkpoint",
         "compile",
+        "quantize.linear.float8",
+        "quantize.linear.mx",
+        "quantize.linear.nvfp4",
+        "quantize.grouped_mm.mx",
+        "comm",
+        "validation",
+        "validation.dataloader",
+        "debug",
+        "experimental",
+        "override",
         "blendcorpus",
     ]
 
@@ -96,14 +108,36 @@ def test_an_unknown_section_is_refused_with_the_nearest_one(tmp_path: Path) -> N
 
 def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"run\.toml: unknown key training\.batch_size. .*training\.local_batch"
+        ConfigError, match=r"run\.toml: unknown key training\.batches. .*training\.\w*batch_size"
     ):
-        read(tmp_path, "[training]\nbatch_size = 1")
+        read(tmp_path, "[training]\nbatches = 1")
 
 
 def test_a_key_of_another_section_is_refused_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key training\.lr. Did you mean optimizer\.lr"):
         read(tmp_path, "[training]\nlr = 1.0")
+
+
+def test_a_table_within_a_section_is_a_section(tmp_path: Path) -> None:
+    settings = read(tmp_path, "[training.dataloader]\nnum_workers = 3", "--training.steps", "2")
+
+    assert settings.training.dataloader.num_workers == 3
+
+
+def test_an_unknown_table_within_a_section_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown key training\.data\.num_workers. .*num_workers"
+    ):
+        read(tmp_path, "[training.data]\nnum_workers = 3")
+
+
+def test_none_is_written_as_a_word(tmp_path: Path) -> None:
+    """TOML has no such value."""
+    text = '[parallelism]\ncontext_parallel_load_balancer = "none"\n[job]\ndescription = "none"'
+    settings = read(tmp_path, text)
+
+    assert settings.parallelism.context_parallel_load_balancer is None
+    assert settings.job.description == "none"
 
 
 def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:
@@ -118,6 +152,9 @@ def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:
         ("[training]\nsteps = 8.0", r"training\.steps is 8\.0, expected a whole number"),
         ("[training]\nsteps = true", r"training\.steps is True, expected a whole number"),
         ("[training]\nseed = 'x'", r"training\.seed is 'x', expected a whole number"),
+        ("[debug]\nseed = 'x'", r"debug\.seed is 'x', expected a whole number"),
+        ("[model]\nconverters = ['x']", r"model\.converters is \['x'\], expected a list of 'quan"),
+        ("[training.dataloader]\nnum_workers = 'x'", r"dataloader\.num_workers is 'x', expected a"),
         ("[optimizer]\nlr = 'x'", r"optimizer\.lr is 'x', expected a number"),
         ("[optimizer]\nname = 'SGD'", r"optimizer\.name is 'SGD', expected 'Adam' or 'AdamW'"),
         ("[compile]\nenable = 1", r"compile\.enable is 1, expected true or false"),
@@ -164,7 +201,7 @@ def test_shuffle_is_a_synonym(tmp_path: Path) -> None:
 
 def test_synonyms_that_differ_are_refused(tmp_path: Path) -> None:
     text = "[blendcorpus]\nshuffle = false\nshuffle_sample_in_corpus = true"
-    with pytest.raises(ConfigError, match=r"and its synonym blendcorpus\.shuffle differ"):
+    with pytest.raises(ConfigError, match=r"blendcorpus\.shuffle and its synonym blendcorpus"):
         read(tmp_path, text)
 
 
@@ -187,7 +224,12 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         (["--validation.enable", "--training.steps", "1"], "validation", "enable", True),
         (["--validation.enable", "False"], "validation", "enable", False),
         (["--job.description", "8"], "job", "description", "8"),
-        (["--training.seed", "none"], "training", "seed", None),
+        (["--debug.seed", "none"], "debug", "seed", None),
+        (["--training.seed", "8"], "debug", "seed", 8),
+        (["--training.local-batch-size", "2"], "training", "local_batch_size", 2),
+        (["--checkpoint.no_last_save_model_only"], "checkpoint", "last_save_model_only", False),
+        (["--model.converters", "float8"], "model", "converters", ["quantize.linear.float8"]),
+        (["--override.imports=a.b,c.d"], "override", "imports", ["a.b", "c.d"]),
         (["--compile.components", "model,loss"], "compile", "components", ["model", "loss"]),
         (["--blendcorpus.shuffle", "false"], "blendcorpus", "shuffle_sample_in_corpus", False),
     ],
@@ -272,26 +314,95 @@ def test_validation_reads_the_same_blend_from_the_valid_split(tokenizer_path: Pa
     assert blend_loader(config).split_name == "train"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--validation.seq_len", "8"],
+            r"validation\.seq_len is 8, expected 2048, the value of training\.seq_len",
+        ),
+        (
+            ["--validation.local_batch_size", "1"],
+            r"validation\.local_batch_size is 1, expected 8",
+        ),
+        (
+            ["--training.dataloader.num_workers", "1"],
+            r"\[training\.dataloader\] .* Set blendcorpus\.num_workers",
+        ),
+        (
+            ["--validation.dataloader.pin_memory"],
+            r"\[validation\.dataloader\] .* Set blendcorpus\.num_workers",
+        ),
+        (
+            ["--training.dataset", "c4", "--validation.dataset", "blendcorpus"],
+            r"validation\.dataset is 'blendcorpus', expected one of TorchTitan's",
+        ),
+    ],
+)
+def test_keys_that_another_key_decides_must_agree(
+    tokenizer_path: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(tokenizer_path, *arguments)
+
+
+def test_a_blend_can_be_validated_on_one_of_torchtitans_sets(tokenizer_path: Path) -> None:
+    config = build(
+        tokenizer_path,
+        *["--validation.dataset", "c4_validation", "--validation.dataloader.num_workers", "2"],
+    )
+    loader = config.validator.dataloader
+
+    assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
+    assert isinstance(loader, HuggingFaceTextDataLoader.Config)
+    assert (loader.dataset, loader.num_workers, loader.infinite) == ("c4_validation", 2, False)
+
+
+def test_every_other_section_reaches_the_trainer_as_it_is(tokenizer_path: Path) -> None:
+    config = build(
+        tokenizer_path,
+        *[
+            "--comm.train_timeout_seconds",
+            "7",
+            "--debug.seed",
+            "7",
+            "--profiling.profile_freq",
+            "7",
+        ],
+        *["--metrics.log_freq", "7", "--compile.backend", "eager", "--lr_scheduler.warmup_steps=7"],
+        *["--checkpoint.interval", "7", "--override.imports", 'a.b={"c": 7}'],
+        *["--parallelism.tensor_parallel_degree", "7", "--training.steps", "7"],
+    )
+
+    assert config.comm.train_timeout_seconds == config.debug.seed == 7
+    assert config.profiler.profile_freq == config.metrics.log_freq == 7
+    assert config.lr_scheduler.warmup_steps == config.training.steps == 7
+    assert config.parallelism.tensor_parallel_degree == 7
+    assert config.compile.backend == "eager"
+    assert config.checkpoint.to_dict()["interval"] == 7
+    assert config.override.imports == [("a.b", {"c": 7})]
+
+
+def test_a_module_can_be_imported_first(
+    tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_first.py").write_text("raise KeyError('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(KeyError, match="imported"):
+        build(tokenizer_path, "--experimental.custom_import", "imported_first")
+
+
 def test_another_dataset_is_torchtitans_own(tmp_path: Path) -> None:
     vocabulary = '{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
     (tmp_path / "tokenizer.json").write_text(vocabulary)
     arguments = ["--training.dataset", "c4_test", "--model.hf_assets_path", str(tmp_path)]
-    config = build_config(read_settings(arguments))
+    config = build_config(read_settings([*arguments, "--training.dataloader.pin_memory"]))
 
     assert isinstance(config.dataloader, HuggingFaceTextDataLoader.Config)
     assert isinstance(config.validator.dataloader, HuggingFaceTextDataLoader.Config)
     assert isinstance(config.tokenizer, HuggingFaceTokenizer.Config)
-    assert config.dataloader.dataset == "c4_test"
-
-
-@pytest.mark.parametrize(
-    ("mode", "policy"),
-    [("none", type(None)), ("selective", SelectiveAC.Config), ("full", FullAC.Config)],
-)
-def test_activation_checkpoint_modes(tokenizer_path: Path, mode: str, policy: type) -> None:
-    config = build(tokenizer_path, "--activation_checkpoint.mode", mode)
-
-    assert type(config.activation_checkpoint) is policy
+    assert config.dataloader.dataset == config.validator.dataloader.dataset == "c4_test"
+    assert (config.dataloader.pin_memory, config.dataloader.infinite) == (True, True)
 
 
 def test_optimizer_keys_reach_the_optimizer(tokenizer_path: Path) -> None:
