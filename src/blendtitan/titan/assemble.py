@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import logging
 import math
 from typing import Any
 
@@ -26,6 +27,8 @@ from blendtitan.titan.settings import (
 )
 from blendtitan.titan.tokenizer import BlendTokenizer
 from blendtitan.titan.trainer import BlendTrainer
+
+logger = logging.getLogger(__name__)
 
 BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""
@@ -93,19 +96,23 @@ def _check_agreement(settings: Settings) -> None:
                 f"validation.{key} is {asked}, expected {used}, the value of training.{key}. "
                 f"Leave validation.{key} out to follow it."
             )
-    for name, section, dataset in (
-        ("training", training, training.dataset),
-        ("validation", validation, validation.dataset or training.dataset),
-    ):
-        if dataset == BLENDCORPUS and section.dataloader != ParallelAwareDataloader.Config():
+    if training.dataset != BLENDCORPUS:
+        if validation.dataset == BLENDCORPUS:
             raise ConfigError(
-                f"[{name}.dataloader] is for TorchTitan's own sets, but {name} reads the blend. "
-                f"Set blendcorpus.num_workers for the threads that read it."
+                f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's sets where "
+                f"training.dataset is {training.dataset!r}"
             )
-    if validation.dataset == BLENDCORPUS != training.dataset:
-        raise ConfigError(
-            f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's sets where "
-            f"training.dataset is {training.dataset!r}"
+        return
+    for name, section in (("training", training), ("validation", validation)):
+        if section.dataloader != ParallelAwareDataloader.Config():
+            raise ConfigError(
+                f"[{name}.dataloader] is for TorchTitan's own sets, but the run reads a blend. Set "
+                f"blendcorpus.num_workers for the threads that read it."
+            )
+    if validation.enable and validation.dataset not in (None, BLENDCORPUS):
+        logger.warning(
+            "validation.dataset = %r is not read: a blend is validated on its valid split.",
+            validation.dataset,
         )
 
 
@@ -129,10 +136,10 @@ def _train_loader(settings: Settings) -> BaseDataLoader.Config:
 
 
 def _valid_loader(settings: Settings) -> BaseDataLoader.Config:
+    if settings.training.dataset == BLENDCORPUS:
+        return dataclasses.replace(_train_loader(settings), split_name="valid")
     validation = settings.validation
     dataset = validation.dataset or settings.training.dataset
-    if dataset == BLENDCORPUS:
-        return dataclasses.replace(_train_loader(settings), split_name="valid")
     return _torchtitans_loader(validation, dataset, infinite=False)
 
 

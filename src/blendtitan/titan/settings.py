@@ -150,8 +150,8 @@ class ValidationSettings:
     """Batches per validation, always the same ones. -1: the whole split, once."""
 
     dataset: str | None = None
-    """``blendcorpus`` for the valid split of the blend; another name for one of TorchTitan's sets.
-    None: the same set as ``training.dataset``."""
+    """One of TorchTitan's sets, if ``training.dataset`` is one. None: the same set. A blend is
+    always validated on its valid split, as with the BlendCorpus integration."""
 
     dataset_path: str | None = None
     """Where one of TorchTitan's sets lies."""
