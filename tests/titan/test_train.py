@@ -7,7 +7,7 @@ import pytest
 
 from blendtitan.titan.train import read_run
 from blendtitan.titan.trainer import BlendTrainer
-from tests.titan.test_toml import DEMO
+from tests.titan.test_assemble import DEMO
 
 
 @pytest.fixture
