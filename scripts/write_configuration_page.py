@@ -13,7 +13,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
 
-from blendtitan.titan.settings import SECTIONS, Section, Settings
+from blendtitan.titan.old_keys import REMOVED, RENAMED, VALUES
+from blendtitan.titan.sections import SECTIONS, Section
+from blendtitan.titan.settings import Settings
+from blendtitan.titan.values import toml_of
 
 PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 
@@ -21,14 +24,20 @@ HEAD = """\
 # Configuration
 
 A run is a TOML file, named by `--job.config_file`. `--section.key value` on the command line wins
-over the file, the file over the defaults. Unknown sections and keys are refused with the nearest
-known one. Relative paths start at the working directory.
+over the file, the file over the defaults. For a key that may be true, `--section.key` is true and
+`--section.no_key` false; `none` stands for none. Unknown sections and keys are refused with the
+nearest known one. Relative paths start at the working directory.
 
     torchrun --nproc-per-node 8 -m blendtitan.titan.train --job.config_file mine.toml \\
         --training.steps 100
 
-`configs/debug.toml` is an example. This page is made from the source. Keys whose meaning is
-TorchTitan's are described in full in TorchTitan's own documentation.
+A run writes all of its settings, defaults included, to `config.toml` in `job.dump_folder`. That
+file gives the same run when it is named by `--job.config_file`.
+
+`configs/` has examples. This page is made from the source. Keys whose meaning is TorchTitan's are
+described in full in TorchTitan's own documentation. Files of TorchTitan 0.1 and 0.2, and of the
+BlendCorpus integration with them, are read too: see [Old spellings](#old-spellings) and
+[What is gone](#what-is-gone).
 """
 
 NAMES = {int: "integer", float: "number", str: "string", bool: "true, false", NoneType: "none"}
@@ -36,24 +45,54 @@ NAMES = {int: "integer", float: "number", str: "string", bool: "true, false", No
 
 def configuration_page() -> str:
     """The whole page."""
-    summaries = _descriptions(Settings)
-    parts = [_section(name, section, summaries) for name, section in SECTIONS.items()]
-    return "\n".join([HEAD, *parts])
+    parts = [_section(name, section) for name, section in SECTIONS.items() if section.keys]
+    return "\n".join([HEAD, *parts, _old_spellings(), _gone()])
 
 
-def _section(name: str, section: Section, summaries: dict[str, str]) -> str:
+def _section(name: str, section: Section) -> str:
     fields = {field.name: field for field in dataclasses.fields(section.settings)}
     descriptions = _descriptions(section.settings)
     rows = [
         f"| `{key}` | {_values(hint)} | {_default(fields[key])} | {descriptions.get(key, '')} |"
         for key, hint in section.keys.items()
     ]
-    rows += [f"| `{key}` | | | Synonym of `{own}`. |" for key, own in section.synonyms.items()]
-    summary = summaries.get(name, "")
-    head = [f"## [{name}]", "", *([summary, ""] if summary else [])]
-    return "\n".join(
-        [*head, "| key | values | default | meaning |", "|---|---|---|---|", *rows, ""]
+    return _table(f"[{name}]", _summary(name), ["key", "values", "default", "meaning"], rows)
+
+
+def _old_spellings() -> str:
+    rows = [f"| `{old}` | `{new}` |" for old, new in sorted(RENAMED.items())]
+    rows += [
+        f"| `{key} = {toml_of(old)}` | `{toml_of(new)}` |"
+        for key, names in VALUES.items()
+        for old, new in names.items()
+    ]
+    return _table("Old spellings", "They mean the same.", ["old", "now"], rows)
+
+
+def _gone() -> str:
+    rows = [
+        f"| `{key}` | {', '.join(f'`{toml_of(value)}`' for value in removed.without_effect)} | "
+        f"{removed.instead} |"
+        for key, removed in sorted(REMOVED.items())
+    ]
+    summary = (
+        "TorchTitan 0.3 has no such settings. Values that ask for what happens anyway are "
+        "accepted; others are an error."
     )
+    return _table("What is gone", summary, ["key", "accepted", "instead"], rows)
+
+
+def _table(title: str, summary: str, columns: list[str], rows: list[str]) -> str:
+    lines = [f"## {title}", "", *([summary, ""] if summary else [])]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows, ""]
+    return "\n".join(lines)
+
+
+def _summary(name: str) -> str:
+    """The text below the field that a section is."""
+    *outer, field = name.split(".")
+    settings = SECTIONS[".".join(outer)].settings if outer else Settings
+    return _descriptions(settings).get(field, "")
 
 
 def _descriptions(settings: type) -> dict[str, str]:
@@ -83,7 +122,10 @@ def _values(hint: Any) -> str:
         return ", ".join(_values(argument) for argument in arguments)
     if origin is typing.Literal:
         return ", ".join(f"`{argument}`" for argument in arguments)
-    return "list" if origin is list else NAMES[hint]
+    if origin is list:
+        (item,) = arguments
+        return f"list of {_values(item)}" if typing.get_origin(item) is typing.Literal else "list"
+    return NAMES[hint]
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

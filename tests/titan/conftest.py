@@ -86,7 +86,7 @@ class Job:
         self.records.append(self.folder / f"record_{len(self.records)}")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN)]
-        command += ["--job.config_file", str(self._write_toml()), *arguments]
+        command += ["--job.config_file", str(self.write_toml()), *arguments]
         return subprocess.Popen(
             command,
             env=os.environ | {"RECORD": str(self.records[-1]), "OMP_NUM_THREADS": "1"},
@@ -154,7 +154,8 @@ class Job:
         labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
         return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
 
-    def _write_toml(self) -> Path:
+    def write_toml(self) -> Path:
+        """Its settings as a file."""
         path = self.folder / "run.toml"
         path.write_text(
             "\n".join(

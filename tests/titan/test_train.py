@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.titan.train import read_config
+from blendtitan.titan.train import read_run
 from blendtitan.titan.trainer import BlendTrainer
-from tests.titan.test_toml import DEMO
+from tests.titan.test_assemble import DEMO
 
 
 @pytest.fixture
@@ -31,8 +31,9 @@ def checkout(tmp_path: Path, tokenizer_path: Path, monkeypatch: pytest.MonkeyPat
     ids=["TOML", "Python", "Python, with ="],
 )
 def test_a_file_and_a_function_give_the_same_run(checkout: Path, form: list[str]) -> None:
-    config = read_config([*form, "--training.steps", "7"])
+    config, settings = read_run([*form, "--training.steps", "7"])
 
     assert isinstance(config, BlendTrainer.Config)
+    assert (settings is None) == form[0].startswith("--module")
     assert (config.training.steps, config.training.seq_len) == (7, 256)
     assert config.dataloader.data_file_list == "data/demo/file_list.txt"

@@ -1,21 +1,34 @@
 """From settings to the trainer's configuration, section by section."""
 
 import dataclasses
+import importlib
+import logging
 import math
+from typing import Any
 
-from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.dataloader import BaseDataLoader, ParallelAwareDataloader
 from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
 from torchtitan.components.optimizer import OptimizersContainer, default_adamw
 from torchtitan.components.tokenizer import BaseTokenizer, HuggingFaceTokenizer
 from torchtitan.components.validate import Validator
-from torchtitan.config import DebugConfig
-from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
+from torchtitan.config import ParallelismConfig, TrainingConfig
+from torchtitan.config.override import OverrideConfig, parse_cli_imports
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 
+from blendtitan.errors import ConfigError
+from blendtitan.titan.activation import activation_checkpointing
 from blendtitan.titan.model import build_model_spec, model_vocab_size
-from blendtitan.titan.settings import OptimizerSettings, Settings
+from blendtitan.titan.quantize import convert, converters_of
+from blendtitan.titan.settings import (
+    OptimizerSettings,
+    Settings,
+    TrainingSettings,
+    ValidationSettings,
+)
 from blendtitan.titan.tokenizer import BlendTokenizer
 from blendtitan.titan.trainer import BlendTrainer
+
+logger = logging.getLogger(__name__)
 
 BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""
@@ -30,20 +43,26 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
     Raises:
         ConfigError: The settings contradict each other, or the tokenizer cannot be used.
     """
-    model, training, job = settings.model, settings.training, settings.job
+    if settings.experimental.custom_import:
+        importlib.import_module(settings.experimental.custom_import)
+    _check_agreement(settings)
+    model = settings.model
     tokenizer = _tokenizer(settings)
     tokenizer_vocab_size = tokenizer.build(tokenizer_path=model.hf_assets_path).get_vocab_size()
     vocab_size = model_vocab_size(model.vocab_size, tokenizer_vocab_size=tokenizer_vocab_size)
-    activation_checkpoint = {"none": None, "selective": SelectiveAC.Config, "full": FullAC.Config}[
-        settings.activation_checkpoint.mode
-    ]
+    spec = build_model_spec(
+        model.name,
+        model.flavor,
+        vocab_size=vocab_size,
+        attn_backend=model.attn_backend,
+        expert_backend=settings.parallelism.expert_parallel_comm_backend,
+    )
+    convert(spec, converters_of(settings))
     return BlendTrainer.Config(
-        model_spec=build_model_spec(
-            model.name, model.flavor, vocab_size=vocab_size, attn_backend=model.attn_backend
-        ),
+        model_spec=spec,
         loss=_loss(settings, vocab_size),
         hf_assets_path=model.hf_assets_path,
-        dump_folder=job.dump_folder,
+        dump_folder=settings.job.dump_folder,
         tokenizer=tokenizer,
         dataloader=_train_loader(settings),
         validator=Validator.Config(
@@ -54,19 +73,52 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         ),
         optimizer=_optimizer(settings.optimizer),
         lr_scheduler=settings.lr_scheduler,
-        training=training,
-        parallelism=settings.parallelism,
+        training=TrainingConfig(**_shared(settings.training, TrainingConfig)),
+        parallelism=ParallelismConfig(**_shared(settings.parallelism, ParallelismConfig)),
         checkpoint=settings.checkpoint,
         metrics=settings.metrics,
-        activation_checkpoint=activation_checkpoint and activation_checkpoint(),
+        profiler=settings.profiling,
+        activation_checkpoint=activation_checkpointing(settings.activation_checkpoint),
         compile=settings.compile,
-        debug=DebugConfig(
-            seed=training.seed,
-            deterministic=training.deterministic,
-            print_config=job.print_config,
-            save_config_file=job.save_config_file,
-        ),
+        comm=settings.comm,
+        debug=settings.debug,
+        override=OverrideConfig(imports=parse_cli_imports(settings.override.imports)),
     )
+
+
+def _check_agreement(settings: Settings) -> None:
+    """Check keys that say what another key decides, and keys of loaders that are not used."""
+    training, validation = settings.training, settings.validation
+    for key in ("local_batch_size", "seq_len"):
+        asked, used = getattr(validation, key), getattr(training, key)
+        if asked not in (None, used):
+            raise ConfigError(
+                f"validation.{key} is {asked}, expected {used}, the value of training.{key}. "
+                f"Leave validation.{key} out to follow it."
+            )
+    if training.dataset != BLENDCORPUS:
+        if validation.dataset == BLENDCORPUS:
+            raise ConfigError(
+                f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's sets where "
+                f"training.dataset is {training.dataset!r}"
+            )
+        return
+    for name, section in (("training", training), ("validation", validation)):
+        if section.dataloader != ParallelAwareDataloader.Config():
+            raise ConfigError(
+                f"[{name}.dataloader] is for TorchTitan's own sets, but the run reads a blend. Set "
+                f"blendcorpus.num_workers for the threads that read it."
+            )
+    if validation.enable and validation.dataset not in (None, BLENDCORPUS):
+        logger.warning(
+            "validation.dataset = %r is not read: a blend is validated on its valid split.",
+            validation.dataset,
+        )
+
+
+def _shared(settings: Any, kind: type) -> dict[str, Any]:
+    """What a section holds of the fields of one of TorchTitan's dataclasses."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)}
 
 
 def _tokenizer(settings: Settings) -> BaseTokenizer.Config:
@@ -80,20 +132,23 @@ def _train_loader(settings: Settings) -> BaseDataLoader.Config:
     training = settings.training
     if training.dataset == BLENDCORPUS:
         return dataclasses.replace(settings.blendcorpus, dataset_path=training.dataset_path)
-    return HuggingFaceTextDataLoader.Config(
-        dataset=training.dataset, dataset_path=training.dataset_path
-    )
+    return _torchtitans_loader(training, training.dataset)
 
 
 def _valid_loader(settings: Settings) -> BaseDataLoader.Config:
     if settings.training.dataset == BLENDCORPUS:
         return dataclasses.replace(_train_loader(settings), split_name="valid")
     validation = settings.validation
-    return HuggingFaceTextDataLoader.Config(
-        dataset=validation.dataset or settings.training.dataset,
-        dataset_path=validation.dataset_path,
-        infinite=False,
-    )
+    dataset = validation.dataset or settings.training.dataset
+    return _torchtitans_loader(validation, dataset, infinite=False)
+
+
+def _torchtitans_loader(
+    section: TrainingSettings | ValidationSettings, dataset: str, *, infinite: bool = True
+) -> HuggingFaceTextDataLoader.Config:
+    loading = _shared(section.dataloader, ParallelAwareDataloader.Config)
+    named = {"dataset": dataset, "dataset_path": section.dataset_path, "infinite": infinite}
+    return HuggingFaceTextDataLoader.Config(**loading | named)
 
 
 def _optimizer(settings: OptimizerSettings) -> OptimizersContainer.Config:

@@ -12,6 +12,14 @@ from blendtitan.state import STATE_KEY
 _MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
 """How PyTorch refuses, on every rank and before it reads anything, a checkpoint without it."""
 
+_SIZE_MISMATCH = "Size mismatch between saved"
+"""How it refuses a tensor of another shape."""
+
+_VOCABULARY_HINT = (
+    "The checkpoint's model has other sizes. If only the first dimension of the embedding differs, "
+    "set model.vocab_size to that of the checkpoint; left out, it follows the tokenizer."
+)
+
 
 class BlendCheckpointManager(CheckpointManager):
     """Also loads checkpoints that hold no state of our loader, which then stays unloaded."""
@@ -25,6 +33,8 @@ class BlendCheckpointManager(CheckpointManager):
         try:
             super().dcp_load(state_dict, *args, **kwargs)
         except CheckpointException as error:
+            if _SIZE_MISMATCH in str(error):
+                error.add_note(_VOCABULARY_HINT)
             if _MISSING_KEY not in str(error):
                 raise
             del state_dict[DATALOADER]

@@ -134,6 +134,11 @@ def adapt(config: Trainer.Config) -> None:
             f"{config.parallelism.context_parallel_degree}, expected 1 on a CPU, whose attention "
             f"PyTorch cannot split."
         )
+    if config.profiler.enable_memory_snapshot:
+        raise ConfigError(
+            "profiling.enable_memory_snapshot is true, expected false on a CPU, whose allocator "
+            "keeps no history."
+        )
     changes = []
     if use_sdpa(spec):
         changes.append("SDPA attention")

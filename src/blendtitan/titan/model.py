@@ -12,12 +12,17 @@ from torchtitan.models.common.attention import (
     VarlenAttention,
 )
 from torchtitan.models.common.decoder import Decoder
+from torchtitan.models.common.embedding import Embedding
+from torchtitan.models.common.moe import GroupedExperts
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.tools.utils import round_up
 
 from blendtitan.errors import ConfigError
+from blendtitan.titan.flavors import FLAVORS
 
 AttentionBackend = Literal["flex", "flex_flash", "varlen", "sdpa"]
+
+ExpertBackend = Literal["standard", "deepep", "hybridep", "minimal_async_ep"]
 
 MODELS = sorted(_supported_models - {"flux"})  # flux makes images
 """Values of ``model.name``."""
@@ -27,7 +32,12 @@ VOCAB_MULTIPLE = 64
 
 
 def build_model_spec(
-    name: str, flavor: str, *, vocab_size: int, attn_backend: AttentionBackend = "flex"
+    name: str,
+    flavor: str,
+    *,
+    vocab_size: int,
+    attn_backend: AttentionBackend = "flex",
+    expert_backend: ExpertBackend = "standard",
 ) -> ModelSpec:
     """One of TorchTitan's decoders, for a vocabulary and an attention backend.
 
@@ -35,15 +45,36 @@ def build_model_spec(
         ConfigError: There is no such model, flavor, or backend for it.
     """
     _check_known("model.name", name, MODELS)
-    module = importlib.import_module(f"torchtitan.models.{name}")
-    flavors = next(value for key, value in vars(module).items() if key.endswith("_configs"))
-    _check_known("model.flavor", flavor, flavors)
-    sdpa = attn_backend == "sdpa"
     try:
-        spec = module.model_registry(flavor, attn_backend="flex" if sdpa else attn_backend)
+        module = importlib.import_module(f"torchtitan.models.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model.name is {name!r}, which needs a package that is not installed: {error.name}"
+        ) from error
+    theirs = next(
+        value
+        for key, value in vars(module).items()
+        if key.endswith("_configs") and isinstance(value, dict)
+    )
+    ours = FLAVORS.get(name, {})
+    _check_known("model.flavor", flavor, [*theirs, *ours])
+    backend = "flex" if attn_backend == "sdpa" else attn_backend
+    registered = next(iter(theirs)) if flavor in ours else flavor
+    try:
+        spec = module.model_registry(registered, attn_backend=backend)
+        if expert_backend != "standard":
+            _check_experts(spec, expert_backend)
+            spec = module.model_registry(
+                registered, attn_backend=backend, moe_comm_backend=expert_backend
+            )
     except ValueError as error:
-        raise ConfigError(f"model.attn_backend is {attn_backend!r}: {error}") from error
-    if sdpa:
+        raise ConfigError(
+            f"model {name} {flavor} with model.attn_backend = {attn_backend!r} and "
+            f"parallelism.expert_parallel_comm_backend = {expert_backend!r}: {error}"
+        ) from error
+    if flavor in ours:
+        spec.flavor, spec.model = flavor, ours[flavor](backend)
+    if attn_backend == "sdpa":
         use_sdpa(spec)
     _set_vocab_size(decoder_config(spec), vocab_size)
     return spec
@@ -116,7 +147,17 @@ def _check_known(key: str, value: str, known: Collection[str]) -> None:
         )
 
 
+def _check_experts(spec: ModelSpec, expert_backend: ExpertBackend) -> None:
+    if not any(spec.traverse(GroupedExperts.Config)):
+        raise ConfigError(
+            f"parallelism.expert_parallel_comm_backend is {expert_backend!r}, expected 'standard': "
+            f"{spec.name} {spec.flavor} has no experts."
+        )
+
+
 def _set_vocab_size(model: Decoder.Config, vocab_size: int) -> None:
     model.vocab_size = vocab_size
-    model.tok_embeddings.num_embeddings = vocab_size
     model.lm_head.out_features = vocab_size
+    # In some models it is a part of a larger module.
+    for _, embedding, _, _ in model.tok_embeddings.traverse(Embedding.Config):
+        cast(Embedding.Config, embedding).num_embeddings = vocab_size

@@ -1,25 +1,28 @@
 """A TOML file and command-line arguments to ``Settings``: every key known, every type checked.
 
-Paths are relative to the working directory, as in TorchTitan, not to the file.
+Paths are relative to the working directory, as in TorchTitan, not to the file. A value on the
+command line wins over the file, the file over the defaults.
 """
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.settings import SECTIONS, Settings
+from blendtitan.titan.old_keys import REMOVED, RENAMED, VALUES, Removed
+from blendtitan.titan.sections import SECTIONS
+from blendtitan.titan.settings import Settings
+from blendtitan.titan.values import described, fits, none_of, value_of
 
 CONFIG_FILE = "job.config_file"
 """The key that names the file. It is given on the command line only."""
 
 COMMAND_LINE = "command line"
 
-Values = dict[str, dict[str, Any]]
-"""Section to key to value."""
+Values = dict[str, Any]
+"""``section.key`` to value."""
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -27,90 +30,139 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
     Args:
         arguments: ``--job.config_file PATH`` and any number of ``--section.key value``,
-            ``--section.key=value`` or, for true, ``--section.key``.
+            ``--section.key=value`` or, for true and false, ``--section.key`` and
+            ``--section.no_key``.
 
     Raises:
-        ConfigError: A section or key is unknown, a value has the wrong type or is refused by its
-            section, or the file cannot be read.
+        ConfigError: A section or key is unknown or gone, a value has the wrong type or is refused
+            by its section, or the file cannot be read.
     """
     words = _read_arguments(arguments)
     path = words.pop(CONFIG_FILE, None)
-    in_file = _checked_file(path) if path is not None else {}
-    given = _checked_words(words)
+    in_file = {} if path is None else _checked(_read_file(path), path)
+    given = _checked(_typed(words), COMMAND_LINE)
+    values = in_file | given
     source = COMMAND_LINE if path is None else path
-    return Settings(
-        **{
-            name: _build_section(name, in_file.get(name, {}) | given.get(name, {}), source)
-            for name in SECTIONS
-        }
-    )
+    return Settings(**{name: _built(name, values, source) for name in SECTIONS if "." not in name})
 
 
-def _build_section(name: str, values: Mapping[str, Any], source: str) -> Any:
+def _built(name: str, values: Values, source: str) -> Any:
+    section = SECTIONS[name]
+    own = {key: values[f"{name}.{key}"] for key in section.keys if f"{name}.{key}" in values}
+    inner = {key: _built(path, values, source) for key, path in section.subsections.items()}
     try:
-        return SECTIONS[name].settings(**values)
+        return section.settings(**own, **inner)
     # TorchTitan's configurations check themselves with both.
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"{source}: section [{name}]: {error}") from error
 
 
-def _checked_file(path: str) -> Values:
+def _read_file(path: str) -> Iterator[tuple[str, Any]]:
+    """``section.key`` and value of everything in a file."""
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    values: Values = {}
     for section, content in document.items():
         if not isinstance(content, dict):
             raise ConfigError(f"{path}: {section} stands outside of a section, such as [training]")
         _check_known_section(section, path)
-        for key, value in content.items():
-            _add(values, section, key, value, source=path)
-    return values
+        yield from _flat(section, content)
 
 
-def _checked_words(words: Mapping[str, str]) -> Values:
-    values: Values = {}
+def _flat(section: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{section}.{key}", value)
+        else:
+            yield f"{section}.{key}", value
+
+
+def _typed(words: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """``section.key`` and value of everything on the command line."""
     for word, text in words.items():
-        section, _, key = word.partition(".")
-        _check_known_section(section, COMMAND_LINE)
-        hint = SECTIONS[section].keys.get(_own_name(section, key, COMMAND_LINE))
-        _add(values, section, key, _value_of(text, hint), source=COMMAND_LINE)
+        key, negated = _positive(word)
+        _check_known_section(key.partition(".")[0], COMMAND_LINE)
+        hint = _hint(RENAMED.get(key, key))
+        value = value_of(text, bool if hint is None else hint)
+        yield key, not value if negated and isinstance(value, bool) else value
+
+
+def _positive(word: str) -> tuple[str, bool]:
+    """``section.key`` and true for ``section.no_key``, where the key is a truth value."""
+    section, _, key = word.rpartition(".")
+    positive = f"{section}.{key.removeprefix('no_')}"
+    negated = positive != word and _hint(RENAMED.get(positive, positive)) is bool
+    return (positive, True) if negated else (word, False)
+
+
+def _checked(pairs: Iterable[tuple[str, Any]], source: str) -> Values:
+    """Values under the keys' own names, after checking both. Keys without effect are left out."""
+    values: Values = {}
+    spelled: dict[str, str] = {}
+    for key, given in pairs:
+        removed = _removed(key)
+        if removed is not None:
+            _check_without_effect(removed, key, given, source)
+            continue
+        name = _own_name(key, source)
+        value = _modern(none_of(given, _hint(name)), VALUES.get(name, {}))
+        if not fits(value, _hint(name)):
+            expected = described(_hint(name))
+            raise ConfigError(f"{source}: {key} is {given!r}, expected {expected}")
+        if values.setdefault(name, value) != value:
+            raise ConfigError(
+                f"{source}: {spelled[name]} and its synonym {key} differ. Delete one of them."
+            )
+        spelled.setdefault(name, key)
     return values
 
 
-def _add(values: Values, section: str, key: str, value: Any, *, source: str) -> None:
-    """Add a value under its key's own name, after checking both."""
-    name = _own_name(section, key, source)
-    hint = SECTIONS[section].keys[name]
-    if not _fits(value, hint):
+def _modern(value: Any, names: Mapping[Any, Any]) -> Any:
+    """A value, or each entry of a list, as it is called now."""
+    if isinstance(value, list):
+        return [_modern(entry, names) for entry in value]
+    return names.get(value, value) if names else value
+
+
+def _removed(key: str) -> Removed | None:
+    """What is known of a key that is gone, or else of its section."""
+    return REMOVED.get(key) or REMOVED.get(key.partition(".")[0])
+
+
+def _check_without_effect(removed: Removed, key: str, value: Any, source: str) -> None:
+    if value not in removed.without_effect:
         raise ConfigError(
-            f"{source}: {section}.{key} is {value!r}, expected {' or '.join(_spelled(hint))}"
-        )
-    known = values.setdefault(section, {})
-    if known.setdefault(name, value) != value:
-        synonyms = [key for key, own in SECTIONS[section].synonyms.items() if own == name]
-        raise ConfigError(
-            f"{source}: {section}.{name} and its synonym {section}.{synonyms[0]} differ. Delete "
-            f"one of them."
+            f"{source}: {key} is {value!r}, but TorchTitan 0.3 has no such setting: "
+            f"{removed.instead}. Delete it."
         )
 
 
-def _own_name(section: str, key: str, source: str) -> str:
-    """The key, or what it is a synonym of."""
-    known = SECTIONS[section]
-    name = known.synonyms.get(key, key)
-    if name in known.keys:
+def _hint(key: str) -> Any:
+    """The type of a key; None if there is no such key."""
+    section, _, name = key.rpartition(".")
+    return SECTIONS[section].keys.get(name) if section in SECTIONS else None
+
+
+def _own_name(key: str, source: str) -> str:
+    """The key, or what it is an old spelling of."""
+    name = RENAMED.get(key, key)
+    if _hint(name) is not None:
         return name
-    elsewhere = [f"{other}.{key}" for other in SECTIONS if key in SECTIONS[other].keys]
-    nearest = elsewhere or [f"{section}.{_nearest(key, [*known.keys, *known.synonyms])}"]
-    raise ConfigError(f"{source}: unknown key {section}.{key}. Did you mean {nearest[0]}?")
+    leaf = key.rpartition(".")[2]
+    section = key.partition(".")[0]
+    known = [f"{path}.{each}" for path in SECTIONS for each in SECTIONS[path].keys]
+    elsewhere = [each for each in known if each.rpartition(".")[2] == leaf]
+    inside = [each for each in [*known, *RENAMED] if each.startswith(f"{section}.")]
+    nearest = elsewhere[0] if elsewhere else _nearest(key, inside or known)
+    raise ConfigError(f"{source}: unknown key {key}. Did you mean {nearest}?")
 
 
 def _check_known_section(section: str, source: str) -> None:
-    if section not in SECTIONS:
+    once = {key.partition(".")[0] for key in [*RENAMED, *REMOVED]}
+    if section not in SECTIONS and section not in once:
         raise ConfigError(
             f"{source}: unknown section [{section}]. Did you mean [{_nearest(section, SECTIONS)}]?"
         )
@@ -126,7 +178,8 @@ def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
     waiting = None
     for argument in arguments:
         if argument.startswith("--"):
-            key, equals, text = argument.removeprefix("--").partition("=")
+            word, equals, text = argument.removeprefix("--").partition("=")
+            key = word.replace("-", "_")
             words[key] = text if equals else "true"
             waiting = None if equals else key
         elif waiting is not None:
@@ -135,57 +188,3 @@ def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         else:
             raise ConfigError(f"{COMMAND_LINE}: found {argument!r}, expected --section.key value")
     return words
-
-
-def _value_of(text: str, hint: Any) -> Any:
-    """The value that a text stands for, where a value of this type is expected."""
-    kinds = _alternatives(hint)
-    if NoneType in kinds and text.lower() == "none":
-        return None
-    if any(kind is str or get_origin(kind) is Literal for kind in kinds):
-        return text
-    if list[str] in kinds and not text.startswith("["):
-        return text.split(",")
-    try:
-        return tomllib.loads(f"value = {text.lower() if bool in kinds else text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # the check of its type refuses it
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    kinds = _alternatives(hint)
-    if len(kinds) > 1:
-        return any(_fits(value, kind) for kind in kinds)
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is list:
-        (item,) = get_args(hint)
-        return isinstance(value, list) and all(_fits(entry, item) for entry in value)
-    if isinstance(value, bool) or hint is bool:
-        return isinstance(value, bool) and hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-_SPELLED = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    NoneType: "none",
-}
-
-
-def _spelled(hint: Any) -> list[str]:
-    """Descriptions of the values that fit, for an error."""
-    kinds = _alternatives(hint)
-    if len(kinds) > 1:
-        return [text for kind in kinds for text in _spelled(kind) if kind is not NoneType]
-    if get_origin(hint) is Literal:
-        return [repr(choice) for choice in get_args(hint)]
-    if get_origin(hint) is list:
-        return ["a list"]
-    return [_SPELLED[hint]]

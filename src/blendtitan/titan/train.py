@@ -20,6 +20,8 @@ from torchtitan.tools.logging import init_logger
 from torchtitan.trainer import Trainer
 
 from blendtitan.titan.assemble import build_config
+from blendtitan.titan.resolved import write_resolved
+from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 
 logger = logging.getLogger(__name__)
@@ -29,29 +31,34 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says."""
     init_logger()
-    config = read_config(sys.argv[1:] if arguments is None else arguments)
+    config, settings = read_run(sys.argv[1:] if arguments is None else arguments)
     structured_logger.init_structured_logger(
         source="training",
         output_dir=config.dump_folder,
         enable=config.debug.enable_structured_logging,
     )
-    run(config)
+    run(config, settings)
 
 
-def read_config(arguments: Sequence[str]) -> Trainer.Config:
-    """The configuration that the command line asks for, in either form."""
+def read_run(arguments: Sequence[str]) -> tuple[Trainer.Config, Settings | None]:
+    """The configuration that the command line asks for, in either form.
+
+    The second value is what the first form consists of; the second form has no settings.
+    """
     if any(argument.partition("=")[0] == "--module" for argument in arguments):
-        return cast(Trainer.Config, ConfigManager().parse_args(list(arguments)))
+        return cast(Trainer.Config, ConfigManager().parse_args(list(arguments))), None
     settings = read_settings(arguments)
     if settings.job.description:
         logger.info("Job: %s", settings.job.description)
-    return build_config(settings)
+    return build_config(settings), settings
 
 
-def run(config: Trainer.Config) -> None:
-    """Build the trainer, train, and close everything."""
+def run(config: Trainer.Config, settings: Settings | None = None) -> None:
+    """Build the trainer, train, and close everything. Settings are kept in the run's folder."""
     trainer: Trainer = config.build()
     try:
+        if settings is not None and torch.distributed.get_rank() == 0:
+            logger.info("The complete configuration is in %s", write_resolved(settings))
         if config.checkpoint.create_seed_checkpoint:
             trainer.checkpointer.save(curr_step=0, last_step=True)
         else:

@@ -1,0 +1,36 @@
+"""The complete settings of a run as a TOML file, which gives the same settings when it is read."""
+
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+
+from blendtitan.storage.writer import write_atomically
+from blendtitan.titan.sections import SECTIONS
+from blendtitan.titan.settings import Settings
+from blendtitan.titan.values import toml_of
+
+FILE_NAME = "config.toml"
+"""Name of the file in the run's ``job.dump_folder``."""
+
+_HEAD = "# Every setting of this run, defaults included. It can be given to --job.config_file."
+
+
+def resolved_toml(settings: Settings) -> str:
+    """All sections and keys, with the values that the file, the command line or defaults gave."""
+    return "\n\n".join([_HEAD, *_tables(settings)]) + "\n"
+
+
+def write_resolved(settings: Settings) -> Path:
+    """Write the settings into the run's folder, the whole file or none of it; its path."""
+    path = Path(settings.job.dump_folder) / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, resolved_toml(settings).encode())
+    return path
+
+
+def _tables(settings: Settings) -> Iterator[str]:
+    for name, section in SECTIONS.items():
+        values = attrgetter(name)(settings)
+        lines = [f"{key} = {toml_of(getattr(values, key))}" for key in section.keys]
+        if lines:
+            yield "\n".join([f"[{name}]", *lines])

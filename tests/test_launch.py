@@ -1,0 +1,172 @@
+"""The scripts that start a run on several nodes, with stand-ins for the scheduler's commands."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAUNCH = ROOT / "launch"
+NODES = ["gpu-a", "gpu-b", "gpu-c"]
+ARGUMENTS = ["--job.config_file", "a file.toml", "--training.steps=3"]
+
+# Writes down how it was called, then does the rest of its program.
+RECORDER = f"""#!{sys.executable}
+import json, os, subprocess, sys
+name = os.path.basename(sys.argv[0])
+with open(os.environ["RECORD"], "a") as file:
+    file.write(json.dumps({{"name": name, "arguments": sys.argv[1:], "cwd": os.getcwd()}}) + "\\n")
+"""
+
+SCONTROL = 'print(*os.environ["STAND_IN_NODES"].split(","), sep="\\n")'
+
+# Starts the program on every node at once, each with its rank, as srun and mpiexec do.
+LAUNCHER = """
+program = next(i for i, word in enumerate(sys.argv) if word.endswith("node.sh"))
+ranks = range(len(os.environ["STAND_IN_NODES"].split(",")))
+variable = {"srun": "SLURM_NODEID", "mpiexec": "PALS_RANKID"}[name]
+nodes = [
+    subprocess.Popen(sys.argv[program:], env=os.environ | {variable: str(rank)}) for rank in ranks
+]
+sys.exit(max([node.wait() for node in nodes]))
+"""
+
+
+class Cluster:
+    """A folder of stand-ins, and the environment that a scheduler gives a job."""
+
+    def __init__(self, folder: Path, nodes: list[str], stand_ins: dict[str, str]) -> None:
+        self.record = folder / "record"
+        (folder / "bin").mkdir()
+        for name, program in stand_ins.items():
+            path = folder / "bin" / name
+            path.write_text(RECORDER + program)
+            path.chmod(0o755)
+        node_file = folder / "nodes"
+        # Nodes of several chunks are named several times.
+        node_file.write_text("".join(f"{node}\n{node}\n" for node in nodes))
+        self.environment = {
+            "PATH": f"{folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin",
+            "RECORD": str(self.record),
+            "STAND_IN_NODES": ",".join(nodes),
+            "SLURM_SUBMIT_DIR": str(ROOT),
+            "SLURM_JOB_NODELIST": "compressed[names]",
+            "SLURM_JOB_NUM_NODES": str(len(nodes)),
+            "SLURM_JOB_ID": "1234567",
+            "PBS_O_WORKDIR": str(ROOT),
+            "PBS_NODEFILE": str(node_file),
+            "PBS_JOBID": "7654321.server",
+        }
+
+    def submit(self, script: str, arguments: list[str], **environment: str) -> str:
+        """Run a job script as the scheduler does, outside of the project's folder; its output."""
+        done = subprocess.run(
+            ["bash", str(LAUNCH / script), *arguments],
+            cwd=self.record.parent,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def calls(self, name: str) -> list[dict[str, Any]]:
+        """How a stand-in was called."""
+        entries = [json.loads(line) for line in self.record.read_text().splitlines()]
+        return [entry for entry in entries if entry["name"] == name]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    """Three nodes, on which torchrun only writes down how it is started."""
+    programs = {"scontrol": SCONTROL, "srun": LAUNCHER, "mpiexec": LAUNCHER, "torchrun": ""}
+    return Cluster(tmp_path, NODES, programs)
+
+
+def options(arguments: list[str]) -> dict[str, str]:
+    """``--name value`` pairs before the module."""
+    words = arguments[: arguments.index("-m")]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.parametrize("script", sorted(LAUNCH.iterdir()), ids=lambda path: path.name)
+def test_the_scripts_are_valid_and_can_be_started(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize(("script", "port"), [("slurm.sh", 24567), ("pbs.sh", 24321)])
+def test_torchrun_starts_on_every_node_and_meets_on_the_first(
+    cluster: Cluster, script: str, port: int
+) -> None:
+    in_words = [argument.replace(" ", "_") for argument in ARGUMENTS]
+    if script == "slurm.sh":
+        cluster.submit(script, in_words)
+    else:  # qsub passes no arguments
+        cluster.submit(script, [], ARGUMENTS=" ".join(in_words))
+    runs = cluster.calls("torchrun")
+
+    assert len(runs) == 3
+    assert {run["cwd"] for run in runs} == {str(ROOT)}
+    for run in runs:
+        given = options(run["arguments"])
+        assert given["--nnodes"] == "3"
+        assert given["--rdzv-backend"] == "c10d"
+        assert given["--rdzv-endpoint"] == f"gpu-a:{port}"
+        assert given["--nproc-per-node"] == "auto"
+        place = run["arguments"].index("-m")
+        assert run["arguments"][place:] == ["-m", "blendtitan.titan.train", *in_words]
+    assert len({options(run["arguments"])["--rdzv-id"] for run in runs}) == 1
+    hosts = [options(run["arguments"])["--rdzv-conf"] for run in runs]
+    assert sorted(hosts) == ["is_host=false", "is_host=false", "is_host=true"]
+
+
+def test_slurm_starts_one_task_on_each_node_with_all_its_cores(cluster: Cluster) -> None:
+    cluster.submit("slurm.sh", ARGUMENTS)
+    (scontrol,) = cluster.calls("scontrol")
+    (srun,) = cluster.calls("srun")
+
+    assert scontrol["arguments"] == ["show", "hostnames", "compressed[names]"]
+    assert srun["arguments"][:4] == ["--nodes", "3", "--ntasks-per-node", "1"]
+    assert srun["arguments"][4:8] == ["--cpu-bind", "none", "--kill-on-bad-exit", "1"]
+    assert srun["arguments"][-3:] == ARGUMENTS, "an argument with a blank stays one"
+
+
+def test_pbs_starts_one_process_on_each_node_with_all_its_cores(cluster: Cluster) -> None:
+    """A node that has several chunks counts once."""
+    cluster.submit("pbs.sh", [], ARGUMENTS="--training.steps 3")
+    (mpiexec,) = cluster.calls("mpiexec")
+
+    assert mpiexec["arguments"][:4] == ["-n", "3", "--ppn", "1"]
+    assert mpiexec["arguments"][4:8] == [
+        *["--hostfile", cluster.environment["PBS_NODEFILE"], "--cpu-bind", "none"]
+    ]
+
+
+def test_the_environment_chooses_processes_and_port(cluster: Cluster) -> None:
+    cluster.submit("slurm.sh", [], NGPU="4", PORT="29500", LOG_RANK="0,1")
+    given = options(cluster.calls("torchrun")[0]["arguments"])
+
+    assert given["--nproc-per-node"] == "4"
+    assert given["--rdzv-endpoint"] == "gpu-a:29500"
+    assert given["--local-ranks-filter"] == "0,1"
+
+
+def test_outside_of_a_job_step_it_says_what_to_do() -> None:
+    done = subprocess.run(
+        [str(LAUNCH / "node.sh"), "2", "gpu-a", "29500", "1"],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "Start it with srun or mpiexec" in done.stderr

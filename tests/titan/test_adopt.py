@@ -1,0 +1,89 @@
+"""TorchTitan's own configurations on a blend, and the page that shows how."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torchtitan.components.checkpointer import CheckpointManager
+from torchtitan.models.llama3.config_registry import llama3_debugmodel
+from torchtitan.models.qwen3.config_registry import qwen3_debugmodel
+
+from blendtitan.titan.adopt import with_blend
+from blendtitan.titan.checkpoint import BlendCheckpointManager
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.metrics import LossMetrics
+from blendtitan.titan.toml import read_settings
+from tests.test_docs import ROOT, code_blocks
+from tests.titan.conftest import write_corpora
+from tests.titan.test_hf_assets import write_tokenizer
+
+BLEND = BlendCorpusDataLoader.Config(data_file_list="list.txt")
+
+
+def test_everything_but_the_data_is_kept() -> None:
+    theirs = qwen3_debugmodel()
+    theirs.checkpoint = CheckpointManager.Config(interval=7)
+    config = with_blend(theirs, BLEND)
+
+    assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
+    assert config.training == theirs.training
+    assert config.optimizer == theirs.optimizer
+    assert config.loss == theirs.loss
+    assert isinstance(config.metrics, LossMetrics.Config)
+    assert config.metrics.log_freq == theirs.metrics.log_freq == 1
+    assert isinstance(config.checkpoint, BlendCheckpointManager.Config)
+    assert config.checkpoint.interval == 7
+
+
+def test_validation_reads_the_valid_split_of_the_blend() -> None:
+    config = with_blend(llama3_debugmodel(), BLEND)
+    valid = config.validator.dataloader
+
+    assert isinstance(valid, BlendCorpusDataLoader.Config)
+    assert (valid.data_file_list, valid.split_name) == ("list.txt", "valid")
+    assert config.validator.steps == 10
+
+
+def test_the_loader_learns_what_the_model_decides() -> None:
+    loader = with_blend(llama3_debugmodel(), BLEND).dataloader
+
+    assert loader.to_dict()["vocab_size"] == 2048
+    assert loader.to_dict()["micro_batch_size"] == 8
+
+
+def test_the_settings_that_the_page_shows_are_read(tmp_path: Path) -> None:
+    (shown,) = code_blocks(ROOT / "docs/torchtitan.md", "toml")
+    path = tmp_path / "shown.toml"
+    path.write_text(shown)
+
+    assert read_settings(["--job.config_file", str(path)]).checkpoint.initial_load_in_hf
+
+
+@pytest.mark.slow
+def test_the_three_lines_of_the_page_train(tmp_path: Path) -> None:
+    """As they are written, in a folder that has what they name."""
+    (snippet,) = code_blocks(ROOT / "docs/torchtitan.md", "python")
+    (tmp_path / "my_runs.py").write_text(snippet)
+    assets = tmp_path / "tests/assets/tokenizer"
+    for folder in (assets, tmp_path / "data"):
+        folder.mkdir(parents=True)
+    write_tokenizer(assets)
+    write_corpora(tmp_path / "data")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "-m"]
+    command += ["blendtitan.titan.train", "--module", "my_runs", "--config", "mine"]
+    command += ["--training.steps", "2", "--training.seq_len", "32"]
+    command += ["--training.mixed_precision_param", "float32"]
+    done = subprocess.run(
+        [*command, "--parallelism.spmd_backend", "partial_dtensor"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert "training loss: " in done.stdout + done.stderr

@@ -1,0 +1,197 @@
+"""Files written for TorchTitan 0.1 and 0.2, and for the BlendCorpus integration with them."""
+
+from pathlib import Path
+
+import pytest
+
+from blendtitan.errors import ConfigError
+from blendtitan.titan.old_keys import REMOVED, RENAMED, VALUES
+from blendtitan.titan.sections import SECTIONS
+from blendtitan.titan.settings import Settings
+from blendtitan.titan.toml import read_settings
+
+# Every key of ``JobConfig`` in TorchTitan 0.2.2, its last release that read TOML.
+LAST_TOML_RELEASE = {
+    "job": "config_file dump_folder description print_config save_config_file custom_config_module",
+    "profiling": "enable_profiling save_traces_folder profile_freq profiler_active profiler_warmup "
+    "enable_memory_snapshot save_memory_snapshot_folder",
+    "metrics": "log_freq enable_tensorboard disable_color_printing save_tb_folder "
+    "save_for_all_ranks enable_wandb",
+    "model": "name flavor hf_assets_path tokenizer_path converters print_after_conversion",
+    "optimizer": "name lr beta1 beta2 eps weight_decay implementation early_step_in_backward",
+    "lr_scheduler": "warmup_steps total_steps decay_ratio decay_type min_lr_factor",
+    "training": "dataset dataset_path local_batch_size global_batch_size seq_len max_norm steps "
+    "enable_cpu_offload dtype mixed_precision_param mixed_precision_reduce gc_freq gc_debug",
+    "training.dataloader": "num_workers persistent_workers pin_memory prefetch_factor",
+    "parallelism": "data_parallel_replicate_degree data_parallel_shard_degree "
+    "fsdp_reshard_after_forward tensor_parallel_degree disable_loss_parallel "
+    "enable_async_tensor_parallel pipeline_parallel_degree module_fqns_per_model_part "
+    "pipeline_parallel_first_stage_less_layers pipeline_parallel_last_stage_less_layers "
+    "pipeline_parallel_layers_per_stage pipeline_parallel_schedule pipeline_parallel_schedule_csv "
+    "pipeline_parallel_microbatch_size pipeline_parallel_expert_parallel_overlap "
+    "context_parallel_degree context_parallel_load_balancer context_parallel_rotate_method "
+    "expert_parallel_degree expert_tensor_parallel_degree expert_parallel_comm_backend",
+    "checkpoint": "enable enable_ft_dataloader_checkpoints folder interval initial_load_path "
+    "initial_load_model_only initial_load_in_hf initial_load_in_hf_quantized last_save_model_only "
+    "last_save_in_hf export_dtype async_mode keep_latest_k load_step exclude_from_loading "
+    "enable_first_step_checkpoint create_seed_checkpoint load_only",
+    "activation_checkpoint": "mode selective_ac_option "
+    "per_op_sac_force_recompute_mm_shapes_by_fqns early_stop memory_budget "
+    "visualize_memory_budget_pareto preserve_rng_state determinism_check debug",
+    "compile": "enable components backend",
+    "quantize.linear.float8": "enable_fsdp_float8_all_gather "
+    "precompute_float8_dynamic_scale_for_fsdp recipe_name filter_fqns emulate",
+    "quantize.linear.mx": "mxfp8_dim1_cast_kernel_choice recipe_name filter_fqns",
+    "quantize.grouped_mm.float8": "fqns",
+    "quantize.grouped_mm.mx": "recipe_name fqns",
+    "comm": "init_timeout_seconds train_timeout_seconds trace_buf_size save_traces_folder "
+    "save_traces_file_prefix mode",
+    "memory_estimation": "enable disable_fake_mode",
+    "fault_tolerance": "enable process_group process_group_timeout_ms replica_id group_size "
+    "min_replica_size semi_sync_method",
+    "experimental": "custom_import custom_args_module",
+    "validation": "enable dataset dataset_path local_batch_size seq_len freq steps",
+    "validation.dataloader": "num_workers persistent_workers pin_memory prefetch_factor",
+    "debug": "seed deterministic deterministic_warn_only moe_force_load_balance",
+}
+
+# The keys of the integration's configurations that 0.2.2 spelled otherwise or had not.
+INTEGRATION = """
+[job]
+print_args = false
+use_for_integration_test = true
+
+[model]
+name = "blendcorpus"
+flavor = "Llama-2-7b"
+tokenizer_backend = "sptoken"
+hf_assets_path = "assets/hf/Llama-2-7b"
+converters = ["float8"]
+
+[training]
+dataset = "blendcorpus"
+dataset_path = "file_list.txt"
+seed = 42
+
+[experimental]
+custom_args_module = "torchtitan.experiments.blendcorpus.job_config"
+
+[parallelism]
+enable_async_tensor_parallel = false
+
+[checkpoint]
+enable_checkpoint = true
+
+[activation_checkpoint]
+mode = "selective"
+selective_ac_option = '2'
+
+[float8]
+enable_fsdp_float8_all_gather = false
+precompute_float8_dynamic_scale_for_fsdp = false
+filter_fqns = ["output"]
+
+[validation]
+enabled = true
+dataset = "c4_validation"
+
+[blendcorpus]
+num_workers = 2
+split = "98,1,1"
+dataloader_type = "single"
+shuffle = true
+append_eod = true
+provide_attention_mask = false
+shuffle_sample_in_corpus = true
+blend_sample_in_corpus = false
+eod_token_id = 2
+data_cache_path = "cache"
+"""
+
+
+def read(tmp_path: Path, text: str) -> Settings:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return read_settings(["--job.config_file", str(path)])
+
+
+def is_key(name: str) -> bool:
+    section, _, key = name.rpartition(".")
+    return section in SECTIONS and key in SECTIONS[section].keys
+
+
+@pytest.mark.parametrize("section", LAST_TOML_RELEASE)
+def test_every_key_of_the_last_release_is_read_or_explained(section: str) -> None:
+    for key in LAST_TOML_RELEASE[section].split():
+        name = f"{section}.{key}"
+        removed = name in REMOVED or section in REMOVED
+        assert removed or is_key(RENAMED.get(name, name)), name
+
+
+def test_the_tables_lead_to_keys_and_shadow_none() -> None:
+    assert all(is_key(new) and not is_key(old) for old, new in RENAMED.items())
+    assert all(is_key(key) for key in VALUES)
+    assert not any(is_key(key) or key in SECTIONS for key in REMOVED)
+    assert not RENAMED.keys() & REMOVED.keys()
+
+
+def test_the_configurations_of_the_integration_are_read(tmp_path: Path) -> None:
+    settings = read(tmp_path, INTEGRATION)
+
+    assert (settings.model.name, settings.model.flavor) == ("llama3", "Llama-2-7b")
+    assert settings.model.converters == ["quantize.linear.float8"]
+    assert settings.quantize.linear.float8.filter_fqns == ["lm_head"]
+    assert (settings.debug.seed, settings.debug.print_config) == (42, False)
+    assert settings.checkpoint.enable
+    assert settings.activation_checkpoint.selective_ac_option == "2"
+    assert (settings.validation.enable, settings.validation.dataset) == (True, "c4_validation")
+    assert settings.blendcorpus.shuffle_sample_in_corpus
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_spelling_means_the_same_on_the_command_line(old: str, new: str) -> None:
+    section, _, key = new.rpartition(".")
+    texts = {bool: "true", int: "8", int | None: "8", float: "0.5"}
+    text = texts.get(SECTIONS[section].keys[key], "rowwise")
+    compiled = "--compile.enable"  # which asynchronous tensor parallelism needs
+
+    assert read_settings([compiled, f"--{old}", text]) == read_settings(
+        [compiled, f"--{new}", text]
+    )
+    assert read_settings([compiled, f"--{new}", text]) != Settings()
+
+
+def test_an_old_and_a_new_spelling_that_differ_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.seed and its synonym debug\.seed differ"):
+        read(tmp_path, "[training]\nseed = 1\n[debug]\nseed = 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[parallelism]\nexpert_tensor_parallel_degree = 2",
+            r"parallelism\.expert_tensor_parallel_degree is 2, but TorchTitan 0\.3 has no such "
+            r"setting: .*expert_parallel_degree takes its ranks\. Delete it",
+        ),
+        ("[quantize.linear.mx]\nfilter_fqns = ['output']", r"mx\.filter_fqns .*mx\.fqns"),
+        ("[fault_tolerance]\ngroup_size = 2", r"fault_tolerance\.group_size .*TorchFT"),
+        ("[experimental]\ncustom_args_module = 'mine'", r"custom_args_module .*--module"),
+        (
+            "[quantize.linear.float8]\nrecipe_name = 'tensorwise'",
+            r"'tensorwise', expected 'rowwise'",
+        ),
+    ],
+)
+def test_a_key_that_is_gone_is_refused_with_what_replaced_it(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"run\.toml: .*{message}"):
+        read(tmp_path, text)
+
+
+def test_a_key_that_is_gone_may_ask_for_what_happens_anyway(tmp_path: Path) -> None:
+    text = "[fault_tolerance]\nenable = false\n[activation_checkpoint]\nearly_stop = false"
+
+    assert read(tmp_path, text) == Settings()
+    assert read_settings(["--fault_tolerance.enable", "false"]) == Settings()

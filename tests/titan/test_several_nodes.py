@@ -1,0 +1,39 @@
+"""A run on two nodes, which are one machine: the launch script, torchrun and training are real."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from blendtitan.titan.toml import read_settings
+from tests.test_launch import LAUNCHER, SCONTROL, Cluster
+from tests.titan.conftest import Job
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return str(server.getsockname()[1])
+
+
+def test_two_nodes_train_together(job: Job, tmp_path: Path) -> None:
+    """With one process each, the global batch of 4 needs no accumulation of batches of 2."""
+    (tmp_path / "cluster").mkdir()
+    stand_ins = {"scontrol": SCONTROL, "srun": LAUNCHER}
+    cluster = Cluster(tmp_path / "cluster", ["localhost", "localhost"], stand_ins)
+    output = cluster.submit(
+        "slurm.sh",
+        ["--job.config_file", str(job.write_toml()), "--training.steps", "2"],
+        NGPU="1",
+        PORT=free_port(),
+        OMP_NUM_THREADS="1",
+        PYTHONPATH=os.environ.get("PYTHONPATH", ""),
+    )
+
+    assert output.count("gradient accumulation steps 1") == 2
+    assert output.count("training loss: ") == 1
+    written = read_settings(["--job.config_file", str(tmp_path / "out/config.toml")])
+    assert written.training.steps == 2
