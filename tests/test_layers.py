@@ -32,7 +32,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         NUMPY | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece"},
     ),
     "inspection": (DATASET | {"tables", "inspection"}, NUMPY | {"rich"}),
-    "titan": (LOADER | {"tokenizers", "titan"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "corpus_losses": (DATASET, {"torch"}),
+    "titan": (
+        LOADER | {"corpus_losses", "tokenizers", "tables", "titan"},
+        NUMPY | {"torch", "torchtitan", "tensorboard"},
+    ),
     "tables": (set(), {"rich"}),
     "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),
     "cli": ({"errors", "commands"}, set()),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.loss import ChunkedLossWrapper, CrossEntropyLoss
@@ -12,10 +13,13 @@ from torchtitan.config import DebugConfig
 from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 
+from blendtitan.errors import ConfigError
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import build_model_spec, model_vocab_size
 from blendtitan.titan.settings import OptimizerSettings, Settings
 from blendtitan.titan.tokenizer import BlendTokenizer
 from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.validator import BlendCorpusValidator
 
 BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""
@@ -46,12 +50,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         dump_folder=job.dump_folder,
         tokenizer=tokenizer,
         dataloader=_train_loader(settings),
-        validator=Validator.Config(
-            enable=settings.validation.enable,
-            freq=settings.validation.freq,
-            steps=settings.validation.steps,
-            dataloader=_valid_loader(settings),
-        ),
+        validator=_validator(settings),
         optimizer=_optimizer(settings.optimizer),
         lr_scheduler=settings.lr_scheduler,
         training=training,
@@ -94,6 +93,26 @@ def _valid_loader(settings: Settings) -> BaseDataLoader.Config:
         dataset_path=validation.dataset_path,
         infinite=False,
     )
+
+
+def _validator(settings: Settings) -> Validator.Config:
+    validation = settings.validation
+    loader = _valid_loader(settings)
+    common: dict[str, Any] = {
+        "enable": validation.enable,
+        "freq": validation.freq,
+        "steps": validation.steps,
+        "dataloader": loader,
+    }
+    if isinstance(loader, BlendCorpusDataLoader.Config):
+        return BlendCorpusValidator.Config(samples=validation.samples, **common)
+    if validation.samples is not None:
+        raise ConfigError(
+            f"validation.samples is {validation.samples}, but training.dataset = "
+            f"{settings.training.dataset!r} is read by TorchTitan, which counts validation.steps. "
+            f"Set these instead."
+        )
+    return Validator.Config(**common)
 
 
 def _optimizer(settings: OptimizerSettings) -> OptimizersContainer.Config:
