@@ -57,7 +57,8 @@ class RowSums:
 
     The buffers of a call are made when it first happens and are written to ever after, so that
     a CUDA graph that has captured the call writes to them when it is replayed. PyTorch's
-    pipeline schedules call a loss for one micro batch after the other, in order.
+    pipeline schedules call a loss for one micro batch after the other, in order, and once
+    before all of them when they find out the shapes of gradients.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,9 @@ class RowSums:
             self._buffers[self._call - 1].add_(row_losses)
         self._is_new = False
 
-    def of_calls(self, num_calls: int) -> list[torch.Tensor]:
-        """Sums of the first calls. Each of shape ``(B,)``; the next pass overwrites them."""
-        assert num_calls <= len(self._buffers)
-        return self._buffers[:num_calls]
+    def of_last_calls(self, num_calls: int) -> list[torch.Tensor]:
+        """Sums of the last calls. Each of shape ``(B,)``; the next pass overwrites them."""
+        # A CUDA graph is replayed without a call of ours.
+        stop = max(self._call, num_calls)
+        assert stop <= len(self._buffers)
+        return self._buffers[stop - num_calls : stop]

@@ -94,7 +94,7 @@ def test_the_losses_of_rows_are_kept(build: Any, compile_config: CompileConfig) 
     """Sums over the labels of each row, not divided by anything."""
     loss_fn = build(compile_config, kept=True)
     loss, *_ = passed(loss_fn)
-    (rows,) = loss_fn.rows.of_calls(1)
+    (rows,) = loss_fn.rows.of_last_calls(1)
 
     assert rows.tolist() == pytest.approx(expected_rows(), rel=1e-5)
     assert not rows.requires_grad
@@ -109,7 +109,7 @@ def test_micro_batches_are_kept_apart_in_their_order(build: Any) -> None:
         loss_fn.rows.restart()
         for micro_batch in range(2):
             passed(loss_fn, seed=step + micro_batch)
-        kept = loss_fn.rows.of_calls(2)
+        kept = loss_fn.rows.of_last_calls(2)
 
         for micro_batch in range(2):
             assert kept[micro_batch].tolist() == pytest.approx(
@@ -122,13 +122,13 @@ def test_validation_leaves_no_trace(build: Any) -> None:
     """It may call the loss with other numbers of rows, between any two steps."""
     loss_fn = build(EAGER, kept=True)
     passed(loss_fn)
-    before = loss_fn.rows.of_calls(1)[0].tolist()
+    before = loss_fn.rows.of_last_calls(1)[0].tolist()
     hidden, labels = batch(seed=1)
     with torch.no_grad():
         pred = hidden.detach() if build is chunked else head()(hidden)
         loss_fn(pred[:1], labels[:1])
 
-    assert loss_fn.rows.of_calls(1)[0].tolist() == before
+    assert loss_fn.rows.of_last_calls(1)[0].tolist() == before
 
 
 # Which settings have it

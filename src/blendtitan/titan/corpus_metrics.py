@@ -46,7 +46,7 @@ class RowsByCorpus:
     def collect(self, *, has_loss: bool) -> None:
         """Add the losses of the micro batches noted, if this rank computed them."""
         if has_loss:
-            row_losses = self._rows.of_calls(len(self._micro_batches))
+            row_losses = self._rows.of_last_calls(len(self._micro_batches))
             for (ids, labels), losses in zip(self._micro_batches, row_losses, strict=True):
                 self._losses.add(ids, losses, labels)
         self._micro_batches.clear()
