@@ -223,3 +223,20 @@ def test_a_corpus_read_too_often_ends_the_run_before_its_first_step(
     assert "'code' " in output
     assert "max_epochs = 4 allows" in output
     assert not job.losses("training")
+
+
+def test_where_losses_cannot_be_told_apart_it_says_so_once_and_trains(
+    tmp_path: Path, tokenizer_path: Path
+) -> None:
+    """Labels that are distributed tensors are not looked into."""
+    job = small_job(tmp_path, tokenizer_path)
+    job.settings["metrics"]["enable_tensorboard"] = True
+    output = job.run(
+        *["--training.steps", "2", "--parallelism.spmd_backend", "full_dtensor"], processes=2
+    )
+
+    warning = "The training loss of each corpus is not known with parallelism.spmd_backend"
+    assert output.count(warning) == 1
+    assert len(job.losses("training")) == 2
+    assert "data/tokens/code" in metrics_of(job)
+    assert "loss_metrics/loss/code" not in metrics_of(job)
