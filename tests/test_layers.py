@@ -34,7 +34,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (DATASET | {"tables", "inspection"}, NUMPY | {"rich", "xxhash"}),
-    "titan": (LOADER | {"tokenizers", "titan"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "corpus_losses": (DATASET, {"torch"}),
+    "titan": (
+        LOADER | {"corpus_losses", "tokenizers", "tables", "titan"},
+        NUMPY | {"torch", "torchtitan", "tensorboard"},
+    ),
     "tables": (set(), {"rich"}),
     "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),
     "cli": ({"errors", "commands"}, set()),

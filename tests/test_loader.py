@@ -257,6 +257,36 @@ def test_labels_across_a_documents_end_are_masked_when_asked(write_blend: WriteB
     assert masked.any()
 
 
+@pytest.mark.parametrize("dp_world_size", [1, 2, 3, 8])
+@pytest.mark.parametrize(("micro_batch", "batches_per_step"), [(4, 1), (1, 4), (3, 2)])
+def test_a_fixed_stream_counts_every_sample_once_on_any_number_of_ranks(
+    dataset: BlendedDataset, dp_world_size: int, micro_batch: int, batches_per_step: int
+) -> None:
+    """Every rank has as many batches, of whole steps; what fills them up has no labels."""
+    num_batches, counted = set(), []
+    for rank in range(dp_world_size):
+        batches = list(
+            DataLoader(
+                dataset,
+                micro_batch,
+                dp_rank=rank,
+                dp_world_size=dp_world_size,
+                num_samples=17,
+                batches_per_step=batches_per_step,
+            )
+        )
+        num_batches.add(len(batches))
+        for batch in batches:
+            has_labels = (batch.labels != -100).any(dim=1)
+            assert torch.equal(has_labels, (batch.labels != -100).all(dim=1))
+            counted += [row for row, real in zip(rows(batch), has_labels, strict=True) if real]
+
+    assert num_batches == {
+        -(-17 // (micro_batch * batches_per_step * dp_world_size)) * batches_per_step
+    }
+    assert sorted(counted) == sorted(samples(dataset, range(17)))
+
+
 def test_an_empty_split_that_is_asked_for_is_an_error(write_blend: WriteBlend) -> None:
     datasets = build_datasets(write_blend(CORPORA, seq_length=8, split="1"))
 
@@ -267,7 +297,7 @@ def test_an_empty_split_that_is_asked_for_is_an_error(write_blend: WriteBlend) -
 @pytest.mark.parametrize(
     "settings",
     [{"micro_batch_size": 0}, {"micro_batch_size": None}, {"prefetch": -1}, {"num_samples": 0},
-     {"dp_rank": 2, "dp_world_size": 2}, {"num_workers": -1}],
+     {"batches_per_step": 0}, {"dp_rank": 2, "dp_world_size": 2}, {"num_workers": -1}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(dataset: BlendedDataset, settings: dict) -> None:
     with pytest.raises(ConfigError, match="expected"):

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
-from blendtitan.dataset.blended import BlendedDataset, Plan, mask_labels
+from blendtitan.dataset.blended import IGNORE_INDEX, BlendedDataset, mask_labels
+from blendtitan.dataset.plan import Plan
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.state import decode_state, encode_state
@@ -50,8 +51,8 @@ class DataLoader:
     """Batches of one data-parallel rank, read ahead by threads, delivered in order.
 
     Iterating goes on from ``consumed_samples`` and never ends; with ``num_samples`` it begins at
-    slot 0 each time and ends after that many samples of all ranks together, rounded up to whole
-    micro batches on every rank.
+    slot 0 each time and ends after that many samples of all ranks together, on all ranks after the
+    same number of batches. Rows that fill up the last of them have no labels but -100.
 
     Args:
         dataset: A split of ``build_datasets``.
@@ -61,6 +62,7 @@ class DataLoader:
         num_workers: Reading threads; 0 reads in the calling thread. None: the configuration's.
         prefetch: Batches read ahead. More threads than ``prefetch + 1`` have nothing to do.
         num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
+        batches_per_step: A fixed stream ends after a multiple of so many batches.
         positions: Whether batches have positions. None: if documents are told apart.
         attention_mask: Whether batches have a mask. None: if documents are told apart.
 
@@ -79,6 +81,7 @@ class DataLoader:
         num_workers: int | None = None,
         prefetch: int = 2,
         num_samples: int | None = None,
+        batches_per_step: int = 1,
         positions: bool | None = None,
         attention_mask: bool | None = None,
     ) -> None:
@@ -95,6 +98,7 @@ class DataLoader:
         check_at_least("micro_batch_size", micro_batch, 1)
         check_at_least("num_workers", workers, 0)
         check_at_least("prefetch", prefetch, 0)
+        check_at_least("batches_per_step", batches_per_step, 1)
         if num_samples is not None:
             check_at_least("num_samples", num_samples, 1)
         self.dataset = dataset
@@ -109,6 +113,7 @@ class DataLoader:
         self.num_workers = workers
         self.prefetch = prefetch
         self._num_samples = num_samples
+        self._step_samples = self.stride * batches_per_step
         told_apart = config.provide_attention_mask
         self._with_positions = told_apart if positions is None else positions
         self._with_mask = told_apart if attention_mask is None else attention_mask
@@ -140,7 +145,9 @@ class DataLoader:
 
     def is_past_end(self, consumed_samples: int) -> bool:
         """Whether a fixed stream has ended; an endless one never has."""
-        return self._num_samples is not None and consumed_samples >= self._num_samples
+        if self._num_samples is None:
+            return False
+        return consumed_samples >= _round_up(self._num_samples, self._step_samples)
 
     def batch_at(self, consumed_samples: int) -> Batch:
         """This rank's batch after so many samples of all ranks. Safe from several threads."""
@@ -153,6 +160,8 @@ class DataLoader:
         np.copyto(labels.numpy(), tokens[:, 1:])
         config = self.dataset.config
         mask_labels(labels.numpy(), tokens[:, :-1], config)
+        if self._num_samples is not None:
+            labels.numpy()[plan.slots[start:stop] >= self._num_samples] = IGNORE_INDEX
         positions = mask = None
         if self._with_positions or self._with_mask:
             eod_id = config.eod_token_id if config.provide_attention_mask else None
@@ -231,6 +240,10 @@ class _Stream(Iterator[Batch]):
 
     def __del__(self) -> None:
         self._close()
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def document_starts(input_ids: NDArray[np.integer], *, eod_id: int | None) -> NDArray[np.int64]:

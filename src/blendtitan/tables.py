@@ -1,4 +1,6 @@
-"""Tables of numbers, as the commands show them."""
+"""Tables of numbers, as the commands and the log show them."""
+
+import io
 
 from rich.console import Console
 from rich.table import Table
@@ -21,3 +23,11 @@ def show(table: Table) -> None:
     if not console.is_terminal:
         console.width = _ANY_WIDTH
     console.print(table)
+
+
+def as_text(table: Table) -> str:
+    """The lines of a table, as wide as it is."""
+    console = Console(file=io.StringIO(), width=_ANY_WIDTH)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

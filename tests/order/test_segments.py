@@ -39,3 +39,19 @@ def test_the_order_of_naming_does_not_matter() -> None:
     other = BlendOrder.build([Segment(0, {"a": 2.0, "b": 1.0})]).draws(np.arange(30))
 
     assert [x.tolist() for x in one] == [x.tolist() for x in other]
+
+
+@given(
+    history=st.lists(WEIGHTS, min_size=1, max_size=4),
+    lens=st.lists(st.integers(1, 60), min_size=4),
+    slot=st.integers(0, 300),
+)
+def test_draws_before_a_slot_are_those_counted_one_by_one(
+    history: list[dict[str, float]], lens: list[int], slot: int
+) -> None:
+    firsts = np.concatenate([[0], np.cumsum(lens)])[: len(history)]
+    order = BlendOrder.build([Segment(int(f), w) for f, w in zip(firsts, history, strict=True)])
+    corpora, _ = order.draws(np.arange(slot))
+    counted = np.bincount(corpora, minlength=len(order.corpora))
+
+    assert order.draws_before(slot).tolist() == counted.tolist()

@@ -75,6 +75,8 @@ class Job:
     folder: Path
     settings: dict[str, dict[str, Any]]
     records: list[Path] = field(default_factory=list)
+    output: str = ""
+    """What the last run printed."""
 
     @property
     def data_file_list(self) -> Path:
@@ -99,6 +101,7 @@ class Job:
         """Run it to its end and return what it printed."""
         process, output = self.finish(self.start(*arguments, processes=processes))
         assert process.returncode == 0, output[-5000:]
+        self.output = output
         return output
 
     def fail(self, *arguments: str, processes: int = 1) -> str:

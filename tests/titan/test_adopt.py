@@ -13,8 +13,10 @@ from torchtitan.models.qwen3.config_registry import qwen3_debugmodel
 from blendtitan.titan.adopt import with_blend
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.losses import with_rows
 from blendtitan.titan.metrics import LossMetrics
 from blendtitan.titan.toml import read_settings
+from blendtitan.titan.validator import BlendCorpusValidator
 from tests.test_docs import ROOT, code_blocks
 from tests.titan.conftest import write_corpora
 from tests.titan.test_hf_assets import write_tokenizer
@@ -30,7 +32,7 @@ def test_everything_but_the_data_is_kept() -> None:
     assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
     assert config.training == theirs.training
     assert config.optimizer == theirs.optimizer
-    assert config.loss == theirs.loss
+    assert config.loss == with_rows(theirs.loss)
     assert isinstance(config.metrics, LossMetrics.Config)
     assert config.metrics.log_freq == theirs.metrics.log_freq == 1
     assert isinstance(config.checkpoint, BlendCheckpointManager.Config)
@@ -43,6 +45,7 @@ def test_validation_reads_the_valid_split_of_the_blend() -> None:
 
     assert isinstance(valid, BlendCorpusDataLoader.Config)
     assert (valid.data_file_list, valid.split_name) == ("list.txt", "valid")
+    assert isinstance(config.validator, BlendCorpusValidator.Config)
     assert config.validator.steps == 10
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from torchtitan.components.loss import ChunkedLossWrapper
 from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from torchtitan.components.validate import Validator
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
@@ -11,8 +12,10 @@ from torchtitan.models.common.decoder import Decoder
 from blendtitan.errors import ConfigError
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.losses import RowChunkedLoss
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.validator import BlendCorpusValidator
 from tests.titan.conftest import VOCAB_SIZE
 
 DEMO = Path(__file__).parents[2] / "configs/debug.toml"
@@ -84,11 +87,38 @@ def test_validation_reads_the_same_blend_from_the_valid_split(tokenizer_path: Pa
     config = build(tokenizer_path, "--validation.enable", "--validation.steps", "3")
     loader = config.validator.dataloader
 
-    assert isinstance(config.validator, Validator.Config)
+    assert isinstance(config.validator, BlendCorpusValidator.Config)
     assert isinstance(loader, BlendCorpusDataLoader.Config)
     assert (config.validator.enable, config.validator.steps) == (True, 3)
     assert (loader.dataset_path, loader.split_name) == ("data", "valid")
     assert blend_loader(config).split_name == "train"
+
+
+def test_a_validation_step_has_as_many_samples_as_a_training_step(tokenizer_path: Path) -> None:
+    """So that validation reads the same on any number of ranks, as training does."""
+    validator = build(tokenizer_path, "--training.global_batch_size", "64").validator
+
+    assert isinstance(validator, BlendCorpusValidator.Config)
+    assert (validator.global_batch_size, validator.samples) == (64, None)
+
+
+def test_the_number_of_validation_samples_reaches_the_validator(tokenizer_path: Path) -> None:
+    validator = build(tokenizer_path, "--validation.samples", "7").validator
+
+    assert isinstance(validator, BlendCorpusValidator.Config)
+    assert validator.samples == 7
+    with pytest.raises(ConfigError, match=r"validation\.samples is 0, expected an int of at least"):
+        build(tokenizer_path, "--validation.samples", "0")
+
+
+def test_losses_are_told_apart_unless_a_setting_cannot(tokenizer_path: Path) -> None:
+    config = build(tokenizer_path)
+    without = build(tokenizer_path, "--parallelism.spmd_backend", "full_dtensor")
+
+    assert isinstance(config.loss, RowChunkedLoss.Config)
+    assert blend_loader(config).corpus_ids
+    assert not isinstance(without.loss, RowChunkedLoss.Config)
+    assert not blend_loader(without).corpus_ids
 
 
 @pytest.mark.parametrize(
@@ -180,6 +210,10 @@ def test_another_dataset_is_torchtitans_own(tmp_path: Path) -> None:
     assert isinstance(config.tokenizer, HuggingFaceTokenizer.Config)
     assert config.dataloader.dataset == config.validator.dataloader.dataset == "c4_test"
     assert (config.dataloader.pin_memory, config.dataloader.infinite) == (True, True)
+    assert type(config.validator) is Validator.Config
+    assert type(config.loss) is ChunkedLossWrapper.Config
+    with pytest.raises(ConfigError, match=r"validation\.samples is 3, but .*validation\.steps"):
+        build_config(read_settings([*arguments, "--validation.samples", "3"]))
 
 
 def test_optimizer_keys_reach_the_optimizer(tokenizer_path: Path) -> None:

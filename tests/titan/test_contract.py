@@ -1,6 +1,7 @@
 """What we rely on in the installed torchtitan. A failure here means: read its new version first."""
 
 import ast
+import hashlib
 import inspect
 import textwrap
 import warnings
@@ -9,9 +10,15 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.pipelining.schedules import _PipelineSchedule
 from torchtitan import trainer as titan_trainer
 from torchtitan.components.checkpointer import CheckpointManager
 from torchtitan.components.checkpointer.base import DATALOADER
+from torchtitan.components.loss import (
+    ChunkedLossWrapper,
+    _LossParallelCrossEntropy,
+    cross_entropy_loss,
+)
 from torchtitan.components.metrics import DeviceMemoryMonitor, MetricsProcessor
 from torchtitan.components.validate import Validator
 from torchtitan.config import Configurable
@@ -143,6 +150,57 @@ def test_sdpa_takes_no_masks() -> None:
 
 def test_the_validator_sets_infinite_on_the_loaders_configuration() -> None:
     assert "replace(config.dataloader, infinite=config.steps != -1)" in source(Validator.__init__)
+
+
+# Losses
+
+
+def test_a_step_takes_its_batches_first_and_passes_each_through_the_hook() -> None:
+    """The hook is where rows and their corpora part; then comes the loss."""
+    step, without_pipeline = source(Trainer.train_step), source(Trainer.forward_backward_step)
+
+    assert step.index("next(data_iterator)") < step.index("self.forward_backward_step(")
+    assert "self.post_dataloading_process(input_dict, labels)" in without_pipeline
+    assert "self.post_dataloading_process( input_dict, labels )" in source(
+        Trainer.pp_forward_backward_step
+    )
+
+
+def test_the_loss_gets_labels_as_the_hook_returns_them() -> None:
+    assert "self.loss_fn( pred, labels, global_valid_tokens" in source(
+        Trainer._forward_backward_body
+    )
+    assert "target_mbs.append(labels)" in source(Trainer.pp_forward_backward_step)
+
+
+def test_pipelines_call_the_loss_in_the_order_of_the_micro_batches() -> None:
+    """The schedule itself finds the loss of a micro batch by its number."""
+    assert "self._internal_losses.append(loss)" in source(_PipelineSchedule._maybe_compute_loss)
+    assert "return self._internal_losses[mb_index]" in source(_PipelineSchedule._maybe_get_loss)
+
+
+def test_a_chunked_loss_calls_the_loss_of_chunks_with_their_labels() -> None:
+    assert "self.loss_fn( logits, label_chunk, global_valid_tokens" in source(
+        ChunkedLossWrapper.__call__
+    )
+
+
+def test_cross_entropy_has_the_branches_that_ours_has() -> None:
+    """``row_cross_entropy`` follows it: change both together."""
+    digest = hashlib.sha256(inspect.getsource(cross_entropy_loss).encode()).hexdigest()
+
+    assert digest[:16] == "86c78e933a24fd45"
+    assert 'if reduction == "none": return result' in source(_LossParallelCrossEntropy.forward)
+
+
+def test_the_validator_reads_so_many_steps_and_logs_once() -> None:
+    """``BlendCorpusValidator`` runs it for each corpus and catches what it would log."""
+    validate = source(Validator.validate)
+
+    assert "self.config.steps != -1 and num_steps >= self.config.steps" in validate
+    assert validate.count("self.metrics_processor.") == 2
+    assert "self.metrics_processor.ntokens_since_last_log += labels.numel()" in validate
+    assert "self.metrics_processor.log_validation(loss=global_avg_loss, step=step)" in validate
 
 
 # The place in the data

@@ -19,7 +19,7 @@ from blendtitan.errors import (
     ResumeError,
 )
 from blendtitan.titan import dataloader, shared_catalog
-from blendtitan.titan.dataloader import BlendCorpusDataLoader, blend_config
+from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, blend_config
 from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, write_corpora
 
 Config = BlendCorpusDataLoader.Config
@@ -77,6 +77,15 @@ def test_without_need_for_positions_there_is_only_the_input(config: Config) -> N
     inputs, _ = first(build(dataclasses.replace(config, positions=False)))
 
     assert inputs.keys() == {"input"}
+
+
+def test_corpora_are_named_for_a_trainer_that_asks_for_them(config: Config) -> None:
+    inputs, _ = first(build(dataclasses.replace(config, positions=False, corpus_ids=True)))
+    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    expected = next(iter(DataLoader(build_datasets(blend).train, GLOBAL_BATCH_SIZE)))
+
+    assert inputs.keys() == {"input", CORPUS_IDS}
+    assert torch.equal(inputs[CORPUS_IDS], expected.corpus_ids)
 
 
 def test_ranks_share_the_slots_of_a_step(config: Config) -> None:
@@ -142,6 +151,25 @@ def test_a_pass_holds_whole_micro_batches_of_the_trainer(config: Config) -> None
     config = validation(config, infinite=False, micro_batch_size=8)
 
     assert len(list(build(config, local_batch_size=2))) % 4 == 0
+
+
+@pytest.mark.parametrize("dp_world_size", [1, 2])
+def test_one_corpus_alone_has_so_many_samples_on_all_ranks_together(
+    config: Config, dp_world_size: int
+) -> None:
+    """The same ones whatever the number of ranks; rows that fill up have no labels."""
+    config = validation(config, corpus="code", num_samples=3, infinite=True)
+    batches = [
+        list(build(config, dp_world_size=dp_world_size, dp_rank=rank, local_batch_size=2))
+        for rank in range(dp_world_size)
+    ]
+    rows = [tuple(row) for of_rank in batches for _, labels in of_rank for row in labels.tolist()]
+    counted = {row for row in rows if row != (-100,) * SEQ_LEN}
+    valid = build_datasets(blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)).valid
+    assert valid is not None
+
+    assert len(rows) == 4
+    assert counted == {tuple(valid.only("code")[slot].labels.tolist()) for slot in range(3)}
 
 
 def test_every_validation_sees_the_same_samples(config: Config) -> None:

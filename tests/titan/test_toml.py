@@ -66,6 +66,7 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "data_cache_path",
         "seed",
         "max_open_shards",
+        "max_epochs",
     ]
 
 

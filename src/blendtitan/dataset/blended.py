@@ -4,7 +4,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, BlendConfig
+from blendtitan.dataset.plan import NO_CORPUS, Plan, Sample, WindowColumns
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import BlendTitanError, ConfigError, VocabularyError
 from blendtitan.order.blend import BlendTrees
@@ -27,61 +28,6 @@ IGNORE_INDEX = -100
 
 # Beyond it a double product no longer tells neighbouring slots apart surely enough.
 MAX_SLOT = 10**15
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample and where it came from."""
-
-    input_ids: IntArray
-    """Shape ``(L,)``."""
-
-    labels: IntArray
-    """The token after each input; -100 where the loss is masked. Shape ``(L,)``."""
-
-    corpus: str
-    """Name of the corpus."""
-
-    shard: str
-    """Path of the shard, without suffix, that holds the first token."""
-
-    draw: int
-    """Running number among the samples of the corpus."""
-
-    epoch: int
-    """Which pass over the row of documents that the window is cut from."""
-
-    window: int
-    """Number of the window in that row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Where the samples of some slots lie. Arrays have the shape ``(n,)``."""
-
-    slots: IntArray
-    corpora: IntArray
-    draws: IntArray
-    rows: IntArray
-    epochs: IntArray
-    windows: IntArray
-    starts: IntArray
-    """Offset of the window in its row, in tokens."""
-    shards: IntArray
-    """Shard that holds the first token."""
-    at_bytes: IntArray
-    """Where the whole window lies in that shard's ``.bin``; -1 if it is not in one stretch."""
-    sample_ids: NDArray[np.uint64]
-    """A number that tells samples apart, whatever other corpora there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowColumns:
-    """The windows of each row of a split. Shapes ``(R,)``."""
-
-    num_windows: IntArray
-    tokens_left_over: IntArray
-    keys: NDArray[np.uint64]
 
 
 class BlendedDataset:
@@ -115,12 +61,38 @@ class BlendedDataset:
     @property
     def num_windows(self) -> int:
         """Windows of one epoch of all corpora together."""
-        return int(self._windows.num_windows.sum())
+        return int(self._windows.num_windows[self._own_rows].sum())
+
+    @property
+    def corpus_tokens(self) -> IntArray:
+        """Tokens that each corpus has in this split. Shape ``(num_corpora,)``."""
+        tokens = np.zeros(len(self.corpora), np.int64)
+        rows = self._own_rows
+        np.add.at(tokens, self._windows.corpora[rows], self._rows.num_tokens[rows])
+        return tokens
+
+    @property
+    def _own_rows(self) -> NDArray[np.bool_]:
+        return self._windows.corpora != NO_CORPUS
 
     @property
     def token_dtype(self) -> np.dtype[Any]:
         """Type of the tokens that ``read`` returns."""
         return self._rows.dtype
+
+    def draws_before(self, slot: int) -> IntArray:
+        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        return self._order.draws_before(slot)
+
+    def only(self, corpus: str) -> "BlendedDataset":
+        """The samples of one corpus alone: slot ``d`` is what here is draw ``d`` of the corpus."""
+        number = self.corpora.index(corpus)
+        trees = replace(self._shard_trees, roots=self._shard_trees.roots[[number]])
+        windows = replace(
+            self._windows, corpora=np.where(self._windows.corpora == number, 0, NO_CORPUS)
+        )
+        segments = [Segment(0, {corpus: 1.0})]
+        return BlendedDataset(self.config, self.split, segments, self._rows, windows, trees)
 
     def __getitem__(self, slot: int) -> Sample:
         """The sample of a slot, any slot from 0 on."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
-from blendtitan.dataset.blended import BlendedDataset, WindowColumns
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.plan import WindowColumns
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.blend import BlendTrees
@@ -145,6 +146,7 @@ def _blend_of(
     rows = Rows.build(catalog, files, shards_of_row, split=SPLITS.index(split), eod_id=eod_id)
     seq_len = config.seq_length
     windows = WindowColumns(
+        np.repeat(np.arange(len(row_weights)), [len(weights) for weights in row_weights]),
         num_windows(rows.num_tokens, seq_len=seq_len),
         tokens_left_over(rows.num_tokens, seq_len=seq_len),
         np.array(keys, np.uint64),

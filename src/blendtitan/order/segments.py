@@ -75,3 +75,13 @@ class BlendOrder:
         segment = np.searchsorted(self.first_slots, slots, side="right") - 1
         leaf, draw = self.trees.leaves(segment, slots - self.first_slots[segment])
         return self.corpus_of_leaf[leaf], draw + self.draws_before_leaf[leaf]
+
+    def draws_before(self, slot: int) -> NDArray[np.int64]:
+        """How many of the first ``slot`` slots each corpus has. Shape ``(num_corpora,)``."""
+        draws = np.zeros(len(self.corpora), np.int64)
+        stops = [*self.first_slots[1:].tolist(), slot]
+        for segment, (first, stop) in enumerate(zip(self.first_slots.tolist(), stops, strict=True)):
+            slots = min(slot, stop) - first
+            if slots > 0:
+                np.add.at(draws, self.corpus_of_leaf, self.trees.draws_before(segment, slots))
+        return draws

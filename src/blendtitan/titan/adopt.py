@@ -5,6 +5,7 @@ from typing import Any
 
 from torchtitan.components.checkpointer import CheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.components.validate import Validator
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.trainer import Trainer
 
@@ -12,12 +13,14 @@ from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.metrics import LossMetrics
 from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.validator import BlendCorpusValidator
 
 
 def with_blend(config: Trainer.Config, loader: BlendCorpusDataLoader.Config) -> BlendTrainer.Config:
     """A configuration that trains as the given one does, on a blend.
 
-    Validation reads the valid split, unless it reads something else than TorchTitan's own text.
+    Validation reads the valid split, and tells corpora apart, unless it reads something else than
+    TorchTitan's own text.
     Components that this project extends are replaced only where they are TorchTitan's.
 
     Args:
@@ -27,7 +30,9 @@ def with_blend(config: Trainer.Config, loader: BlendCorpusDataLoader.Config) -> 
     parts: dict[str, Any] = {**_fields(config), "dataloader": loader}
     if isinstance(config.validator.dataloader, HuggingFaceTextDataLoader.Config):
         valid = dataclasses.replace(loader, split_name="valid")
-        parts["validator"] = dataclasses.replace(config.validator, dataloader=valid)
+        kind = type(config.validator)
+        kind = BlendCorpusValidator.Config if kind is Validator.Config else kind
+        parts["validator"] = kind(**{**_fields(config.validator), "dataloader": valid})
     if type(config.metrics) is MetricsProcessor.Config:
         parts["metrics"] = LossMetrics.Config(**_fields(config.metrics))
     if type(config.checkpoint) is CheckpointManager.Config:

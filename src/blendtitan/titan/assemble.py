@@ -17,6 +17,7 @@ from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 
 from blendtitan.errors import ConfigError
 from blendtitan.titan.activation import activation_checkpointing
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import build_model_spec, model_vocab_size
 from blendtitan.titan.quantize import convert, converters_of
 from blendtitan.titan.settings import (
@@ -27,6 +28,7 @@ from blendtitan.titan.settings import (
 )
 from blendtitan.titan.tokenizer import BlendTokenizer
 from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.validator import BlendCorpusValidator
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +67,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         dump_folder=settings.job.dump_folder,
         tokenizer=tokenizer,
         dataloader=_train_loader(settings),
-        validator=Validator.Config(
-            enable=settings.validation.enable,
-            freq=settings.validation.freq,
-            steps=settings.validation.steps,
-            dataloader=_valid_loader(settings),
-        ),
+        validator=_validator(settings),
         optimizer=_optimizer(settings.optimizer),
         lr_scheduler=settings.lr_scheduler,
         training=TrainingConfig(**_shared(settings.training, TrainingConfig)),
@@ -149,6 +146,26 @@ def _torchtitans_loader(
     loading = _shared(section.dataloader, ParallelAwareDataloader.Config)
     named = {"dataset": dataset, "dataset_path": section.dataset_path, "infinite": infinite}
     return HuggingFaceTextDataLoader.Config(**loading | named)
+
+
+def _validator(settings: Settings) -> Validator.Config:
+    validation = settings.validation
+    loader = _valid_loader(settings)
+    common: dict[str, Any] = {
+        "enable": validation.enable,
+        "freq": validation.freq,
+        "steps": validation.steps,
+        "dataloader": loader,
+    }
+    if isinstance(loader, BlendCorpusDataLoader.Config):
+        return BlendCorpusValidator.Config(samples=validation.samples, **common)
+    if validation.samples is not None:
+        raise ConfigError(
+            f"validation.samples is {validation.samples}, but training.dataset = "
+            f"{settings.training.dataset!r} is read by TorchTitan, which counts validation.steps. "
+            f"Set these instead."
+        )
+    return Validator.Config(**common)
 
 
 def _optimizer(settings: OptimizerSettings) -> OptimizersContainer.Config:

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
-from torchtitan.tools.utils import round_up
 
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
@@ -23,6 +22,9 @@ from blendtitan.loader import DataLoader
 from blendtitan.titan.shared_catalog import shared_catalog
 
 logger = logging.getLogger(__name__)
+
+CORPUS_IDS = "corpus_ids"
+"""Key of the numbers of the rows' corpora. int64, shape ``(B,)``."""
 
 
 class BlendCorpusDataLoader(BaseDataLoader):
@@ -78,6 +80,10 @@ class BlendCorpusDataLoader(BaseDataLoader):
         max_open_shards: int = 128
         """Most ``.bin`` files open at once."""
 
+        max_epochs: float = 4.0
+        """A corpus that the whole run would read more often is an error at its start. 0: read as
+        often as it may be."""
+
         vocab_size: int | None = None
         """The model's vocabulary, which token ids are checked against. None: not checked."""
 
@@ -87,6 +93,16 @@ class BlendCorpusDataLoader(BaseDataLoader):
         infinite: bool = True
         """Never end. False: stop after one pass over the windows of the split, on all ranks
         together. TorchTitan's validator sets it."""
+
+        num_samples: int | None = None
+        """Samples of a stream that ends, whatever ``infinite`` says; what fills up its last step
+        has no labels. None: as ``infinite`` says."""
+
+        corpus: str | None = None
+        """Read this corpus alone. None: the blend."""
+
+        corpus_ids: bool = False
+        """Name each row's corpus, under ``CORPUS_IDS``. The trainer must take it out again."""
 
         positions: bool = True
         """Give the model positions. Attention backends with masks need them, SDPA does not."""
@@ -104,33 +120,49 @@ class BlendCorpusDataLoader(BaseDataLoader):
     ) -> None:
         blend = blend_config(config, seq_len=seq_len, eos_id=tokenizer.eos_id)
         dataset = _dataset(blend, config.split_name)
-        num_samples = None
-        if not config.infinite:
-            # The trainer's whole micro batch: its pipeline parts must not end one by one.
-            micro_batch = config.micro_batch_size or local_batch_size
-            num_samples = round_up(dataset.num_windows, micro_batch * dp_world_size)
+        if config.corpus is not None:
+            dataset = dataset.only(config.corpus)
+        num_samples = config.num_samples
+        if num_samples is None and not config.infinite:
+            num_samples = dataset.num_windows
         self._loader = DataLoader(
             dataset,
             local_batch_size,
             dp_rank=dp_rank,
             dp_world_size=dp_world_size,
             num_samples=num_samples,
+            # The parts of a pipeline's micro batch must not end one by one.
+            batches_per_step=(config.micro_batch_size or local_batch_size) // local_batch_size,
             positions=config.positions,
             attention_mask=False,  # TorchTitan makes masks from positions
         )
+        self._with_corpus_ids = config.corpus_ids
         self._has_state = False
         self.dp_world_size = dp_world_size
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yield ``({"input": ids, "positions": positions}, labels)``.
 
-        Every key but ``input`` goes to the model's forward, so there is no other.
+        Every key but ``input`` goes to the model's forward, so there is no other, unless
+        ``corpus_ids`` is set for a trainer that takes it out.
         """
         for batch in self._loader:
             inputs = {"input": batch.input_ids}
             if batch.positions is not None:
                 inputs["positions"] = batch.positions
+            if self._with_corpus_ids:
+                inputs[CORPUS_IDS] = batch.corpus_ids
             yield inputs, batch.labels
+
+    @property
+    def dataset(self) -> BlendedDataset:
+        """What it reads."""
+        return self._loader.dataset
+
+    @property
+    def consumed_samples(self) -> int:
+        """Samples that all ranks together were given: where the run stands."""
+        return self._loader.consumed_samples
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
@@ -198,13 +230,15 @@ def blend_config(
     )
 
 
-def check_split(config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None) -> None:
-    """Check that the split of a configuration can be read.
+def configured_dataset(
+    config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None
+) -> BlendedDataset:
+    """The split that a configuration reads, of all corpora.
 
     Raises:
         EmptySplitError: It holds no documents.
     """
-    _dataset(blend_config(config, seq_len=seq_len, eos_id=eos_id), config.split_name)
+    return _dataset(blend_config(config, seq_len=seq_len, eos_id=eos_id), config.split_name)
 
 
 # The validator builds its loader anew for every validation: that must cost neither reads nor

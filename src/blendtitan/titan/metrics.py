@@ -1,13 +1,18 @@
 """TorchTitan's metrics, with a summary of the losses at the end."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torchtitan.components.metrics import MetricsProcessor, _get_metrics_rank
+from torchtitan.distributed import ParallelDims
 
 logger = logging.getLogger(__name__)
+
+_LISTED = 16
+"""Most corpora that one line of the log tells of."""
 
 
 class LossMetrics(MetricsProcessor):
@@ -19,9 +24,7 @@ class LossMetrics(MetricsProcessor):
 
     def __init__(self, config: Config, *, pp_schedule: str = "1F1B", **arguments: Any) -> None:
         super().__init__(config, pp_schedule=pp_schedule, **arguments)
-        # With pipeline parallelism only the ranks of the last stage know the loss.
-        rank = _get_metrics_rank(parallel_dims=self.parallel_dims, pp_schedule=pp_schedule)
-        self._knows_loss = torch.distributed.get_rank() == rank
+        self._knows_loss = knows_loss(self.parallel_dims, pp_schedule=pp_schedule)
         self._first: dict[str, tuple[int, float]] = {}
         self._last: dict[str, tuple[int, float]] = {}
 
@@ -49,3 +52,16 @@ class LossMetrics(MetricsProcessor):
     def _note(self, name: str, step: int, loss: float) -> None:
         self._first.setdefault(name, (step, loss))
         self._last[name] = (step, loss)
+
+
+def knows_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
+    """Whether this is the rank that tells of losses, of those of the pipeline's last stage."""
+    rank = _get_metrics_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
+    return torch.distributed.get_rank() == rank
+
+
+def listed(values: Mapping[str, str]) -> str:
+    """``code 1.2, web 3.4``: the first of many, with the number of those left out."""
+    shown = [f"{name} {value}" for name, value in list(values.items())[:_LISTED]]
+    more = len(values) - len(shown)
+    return ", ".join([*shown, *([f"and {more:,} more, see the metrics"] if more else [])])

@@ -147,7 +147,12 @@ class ValidationSettings:
     """Steps between validations."""
 
     steps: int = -1
-    """Batches per validation, always the same ones. -1: the whole split, once."""
+    """Steps per validation, always the same ones, of ``training.global_batch_size`` samples. -1:
+    the whole split, once."""
+
+    samples: int | None = None
+    """Samples of the blend, and of each corpus, that a validation reads. None: those of
+    ``steps``."""
 
     dataset: str | None = None
     """One of TorchTitan's sets, if ``training.dataset`` is one. None: the same set. A blend is

@@ -1,19 +1,33 @@
 """TorchTitan's trainer, with what our loader needs of it: a settled configuration and a place."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.trainer import Trainer
 
+from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
 from blendtitan.titan import cpu, old_torch
 from blendtitan.titan.checkpoint import BlendCheckpointManager
-from blendtitan.titan.dataloader import BlendCorpusDataLoader, check_split
-from blendtitan.titan.metrics import LossMetrics
+from blendtitan.titan.corpus_metrics import (
+    DataClock,
+    RowsByCorpus,
+    corpus_table,
+    loss_metrics,
+    progress_metrics,
+)
+from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
+from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
+from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
 from blendtitan.titan.model import decoder_config, reads_positions
+from blendtitan.titan.validator import BlendCorpusValidator
+
+logger = logging.getLogger(__name__)
 
 Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 
@@ -37,24 +51,103 @@ class BlendTrainer(Trainer):
             for loader in (self.dataloader, self.validator.dataloader):
                 if isinstance(loader, BlendCorpusDataLoader.Config):
                     _settle(loader, self)
+            if isinstance(self.validator, BlendCorpusValidator.Config):
+                self.validator.global_batch_size = self.training.global_batch_size
+            if isinstance(self.dataloader, BlendCorpusDataLoader.Config):
+                self.dataloader.corpus_ids = why_without_rows(self) is None
+                if self.dataloader.corpus_ids:
+                    self.loss = with_rows(self.loss)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         loader = config.validator.dataloader
         if config.validator.enable and isinstance(loader, BlendCorpusDataLoader.Config):
             # Now, not at the first validation.
-            check_split(loader, seq_len=config.training.seq_len, eos_id=self.tokenizer.eos_id)
+            configured_dataset(
+                loader, seq_len=config.training.seq_len, eos_id=self.tokenizer.eos_id
+            )
+        schedule = config.parallelism.pipeline_parallel_schedule
+        self._tells_losses = knows_loss(self.parallel_dims, pp_schedule=schedule)
+        self._clock: DataClock | None = None
+        self._rows: RowsByCorpus | None = None
+        if isinstance(self.dataloader, BlendCorpusDataLoader):
+            self._clock = DataClock(self.dataloader)
+            self._rows = self._rows_by_corpus(self.dataloader)
+            self._check_data(self.dataloader)
 
     def batch_generator(
         self, data_iterable: Batches
     ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Batches for training. TorchTitan asks for them once, after it loaded the checkpoint."""
-        if isinstance(data_iterable, BlendCorpusDataLoader):
-            local_batch_size = self.config.training.local_batch_size
-            samples = local_batch_size * self.gradient_accumulation_steps
-            global_batch_size = samples * data_iterable.dp_world_size
-            data_iterable.align(self.step, global_batch_size=global_batch_size)
+        if isinstance(data_iterable, BlendCorpusDataLoader) and self._clock is not None:
+            data_iterable.align(self.step, global_batch_size=self._global_batch_size(data_iterable))
+            data_iterable = self._clock.waiting(data_iterable)
         return super().batch_generator(data_iterable)
+
+    def post_dataloading_process(
+        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """What the model is given of a micro batch. The corpora of its rows stay behind."""
+        corpus_ids = input_dict.pop(CORPUS_IDS, None)
+        inputs, labels, extra = super().post_dataloading_process(input_dict, labels)
+        if self._rows is not None and corpus_ids is not None:
+            self._rows.expect(corpus_ids, labels)
+        return inputs, labels, extra
+
+    def forward_backward_step(self, **arguments: Any) -> torch.Tensor:
+        """One pass through the model, forward and back; returns its part of the loss."""
+        loss = super().forward_backward_step(**arguments)
+        if self._rows is not None:
+            self._rows.collect(has_loss=not self.parallel_dims.pp_enabled or self.pp_has_last_stage)
+        return loss
+
+    def train_step(
+        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+    ) -> None:
+        """One optimizer step. TorchTitan logs it; what is known of corpora is added."""
+        if self._clock is None:
+            super().train_step(data_iterator)
+            return
+        with self._clock.step():
+            super().train_step(data_iterator)
+        if self.metrics_processor.should_log(self.step):
+            self._log_corpora(self._clock)
+
+    def _log_corpora(self, clock: DataClock) -> None:
+        assert isinstance(self.dataloader, BlendCorpusDataLoader)
+        dataset = self.dataloader.dataset
+        metrics = clock.read() | progress_metrics(dataset, self.dataloader.consumed_samples)
+        if self._rows is not None:
+            losses, labels = self._rows.take(self.parallel_dims)
+            metrics |= loss_metrics(dataset.corpora, losses, labels)
+            if self._tells_losses:
+                shown = zip(dataset.corpora, losses, labels, strict=True)
+                text = listed({name: f"{loss:.4f}" for name, loss, count in shown if count})
+                logger.info("step: %2d  loss of each corpus: %s", self.step, text)
+        self.metrics_processor.logger.log(metrics, self.step)
+
+    def _rows_by_corpus(self, loader: BlendCorpusDataLoader) -> RowsByCorpus | None:
+        if isinstance(self.loss_fn, RowLoss):
+            return RowsByCorpus(self.loss_fn.rows, len(loader.dataset.corpora), self.device)
+        if self._tells_losses:
+            logger.warning(
+                "The training loss of each corpus is not known with %s; everything else is.",
+                why_without_rows(self.config),
+            )
+        return None
+
+    def _check_data(self, loader: BlendCorpusDataLoader) -> None:
+        """Check and tell how much of each corpus the whole run reads."""
+        assert isinstance(self.config.dataloader, BlendCorpusDataLoader.Config)
+        num_samples = self.config.training.steps * self._global_batch_size(loader)
+        if torch.distributed.get_rank() == 0:
+            logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
+        check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
+
+    def _global_batch_size(self, loader: BlendCorpusDataLoader) -> int:
+        """Samples of one optimizer step of all ranks together."""
+        local_batch_size = self.config.training.local_batch_size
+        return local_batch_size * self.gradient_accumulation_steps * loader.dp_world_size
 
 
 def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> None:

@@ -1,0 +1,86 @@
+"""How far a run has read each corpus: a pure function of the order and the samples consumed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.errors import ConfigError
+
+# The order never gives a corpus as much as two samples more than its share.
+_ROUNDING_SAMPLES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the first samples of a dataset hold of each corpus. Shapes ``(num_corpora,)``."""
+
+    tokens: NDArray[np.int64]
+    """Tokens read, those read again counted again."""
+
+    epochs: NDArray[np.float64]
+    """Tokens read per token that the corpus has."""
+
+    shares: NDArray[np.float64]
+    """Fraction of all samples that were of the corpus. 0 before the first one."""
+
+    configured_shares: NDArray[np.float64]
+    """The same fraction, as the weights ask for it: over all segments that were read."""
+
+
+def progress(dataset: BlendedDataset, consumed_samples: int) -> Progress:
+    """What the first ``consumed_samples`` samples of a dataset hold of each corpus."""
+    draws = dataset.draws_before(consumed_samples)
+    tokens = draws * dataset.config.seq_length
+    return Progress(
+        tokens=tokens,
+        epochs=tokens / dataset.corpus_tokens,
+        shares=draws / max(1, consumed_samples),
+        configured_shares=_configured_shares(dataset, consumed_samples),
+    )
+
+
+def check_repetition(dataset: BlendedDataset, num_samples: int, max_epochs: float) -> None:
+    """Check how often the first ``num_samples`` samples read each corpus.
+
+    Args:
+        dataset: The split that is trained on.
+        num_samples: Samples of the whole run.
+        max_epochs: Most epochs of a corpus. 0: no limit.
+
+    Raises:
+        ConfigError: A corpus is read more often, or ``max_epochs`` is below 0.
+    """
+    if not max_epochs >= 0:
+        raise ConfigError(f"max_epochs is {max_epochs}, expected a number of at least 0")
+    if max_epochs == 0:
+        return
+    seq_len = dataset.config.seq_length
+    reached = progress(dataset, num_samples)
+    surplus = reached.tokens - max_epochs * dataset.corpus_tokens
+    often = [
+        f"{dataset.corpora[i]!r} {reached.epochs[i]:.3g} times"
+        for i in np.flatnonzero(surplus > _ROUNDING_SAMPLES * seq_len)
+    ]
+    if often:
+        raise ConfigError(
+            f"{dataset.config.data_file_list}: in the {num_samples:,} samples of this run "
+            f"({num_samples * seq_len:,} tokens), corpora would be read more often than "
+            f"max_epochs = {max_epochs:g} allows: {', '.join(often)}. Give them less weight, train "
+            f"for fewer steps, add text to them, or raise blendcorpus.max_epochs (0: no limit)."
+        )
+
+
+def _configured_shares(dataset: BlendedDataset, consumed_samples: int) -> NDArray[np.float64]:
+    """Mean over the segments of the samples, each counted as long as it was read."""
+    number = {name: i for i, name in enumerate(dataset.corpora)}
+    samples = max(1, consumed_samples)
+    stops = [*(segment.first_slot for segment in dataset.segments[1:]), samples]
+    shares = np.zeros(len(number))
+    for segment, stop in zip(dataset.segments, stops, strict=True):
+        part = max(0, min(stop, samples) - segment.first_slot) / samples
+        total = sum(segment.weights.values())
+        for name, weight in segment.weights.items():
+            shares[number[name]] += part * weight / total
+    return shares

@@ -1,0 +1,128 @@
+"""Validation that tells corpora apart: the loss of the blend, and of each corpus alone."""
+
+import logging
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.components.validate import Validator
+
+from blendtitan.config import check_at_least
+from blendtitan.dataset.fixed import FixedSamples, fixed_samples
+from blendtitan.errors import ConfigError
+from blendtitan.titan.dataloader import BlendCorpusDataLoader, configured_dataset
+from blendtitan.titan.metrics import knows_loss, listed
+
+logger = logging.getLogger(__name__)
+
+LOSS = "validation_metrics/loss"
+"""The blend's loss, as TorchTitan names it. A corpus's has ``/CORPUS`` appended."""
+
+PERPLEXITY = "validation_metrics/perplexity"
+"""The blend's perplexity. A corpus's has ``/CORPUS`` appended."""
+
+
+class BlendCorpusValidator(Validator):
+    """TorchTitan's validator, run on fixed samples of the blend, then of each corpus."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Validator.Config):
+        """``[validation]``: TorchTitan's, with a number of samples."""
+
+        samples: int | None = None
+        """Samples of the blend, and of each corpus. None: ``steps`` times ``global_batch_size``;
+        with ``steps = -1``, all of them."""
+
+        global_batch_size: int = -1
+        """Samples of a step. -1: one micro batch of every rank. The trainer sets it."""
+
+        dataloader: BaseDataLoader.Config = field(
+            default_factory=lambda: BlendCorpusDataLoader.Config(split_name="valid")
+        )
+        """The training split's loader, with ``split_name = "valid"``."""
+
+        def __post_init__(self) -> None:
+            Validator.Config.__post_init__(self)
+            if self.samples is not None:
+                check_at_least("validation.samples", self.samples, 1)
+            if not isinstance(self.dataloader, BlendCorpusDataLoader.Config):
+                raise ConfigError(
+                    f"the validator's dataloader is {type(self.dataloader).__qualname__}, expected "
+                    f"BlendCorpusDataLoader.Config. For other loaders use TorchTitan's Validator."
+                )
+
+    def __init__(self, config: Config, **arguments: Any) -> None:
+        assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
+        self._loader = config.dataloader
+        dataset = configured_dataset(
+            self._loader, seq_len=arguments["seq_len"], eos_id=arguments["tokenizer"].eos_id
+        )
+        samples_per_step = arguments["local_batch_size"] * arguments["dp_world_size"]
+        limit = config.samples
+        if limit is None and config.steps > 0:
+            global_batch_size = config.global_batch_size
+            limit = config.steps * (
+                global_batch_size if global_batch_size > 0 else samples_per_step
+            )
+        self._blend, *self._corpora = fixed_samples(
+            dataset, limit=limit, samples_per_step=samples_per_step
+        )
+        # With steps = -1 TorchTitan warns that ranks may wait for each other: here they cannot.
+        super().__init__(replace(config, steps=self._blend.steps), **arguments)
+        self._metrics: MetricsProcessor = arguments["metrics_processor"]
+        schedule = self.parallelism.pipeline_parallel_schedule
+        self._knows_loss = knows_loss(self.parallel_dims, pp_schedule=schedule)
+        if self._knows_loss:
+            logger.info(
+                "Each validation reads %s samples of the blend; of each corpus alone: %s",
+                f"{self._blend.num_samples:,}",
+                listed({f"{fixed.corpus}": f"{fixed.num_samples:,}" for fixed in self._corpora}),
+            )
+
+    def validate(self, model_parts: list[nn.Module], step: int) -> None:
+        """Log loss and perplexity of the blend and of each corpus. A collective operation."""
+        blend = self._loss(self._blend, model_parts, step)
+        losses = {
+            f"{fixed.corpus}": self._loss(fixed, model_parts, step) for fixed in self._corpora
+        }
+        metrics = {PERPLEXITY: perplexity(blend)}
+        metrics |= {f"{LOSS}/{corpus}": loss for corpus, loss in losses.items()}
+        metrics |= {f"{PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()}
+        self._metrics.log_validation(loss=blend, step=step, extra_metrics=metrics)
+        if self._knows_loss:
+            shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
+            logger.info("validate step: %2d  loss of each corpus: %s", step, listed(shown))
+
+    def _loss(self, fixed: FixedSamples, model_parts: list[nn.Module], step: int) -> float:
+        """Mean loss of the labels of fixed samples, as TorchTitan's validator finds it."""
+        self.config = replace(self.config, steps=fixed.steps)
+        self.dl_config = replace(
+            self._loader, corpus=fixed.corpus, num_samples=fixed.num_samples, infinite=False
+        )
+        caught = _CaughtLoss()
+        self.metrics_processor = caught  # pyright: ignore[reportAttributeAccessIssue]
+        super().validate(model_parts, step)
+        self._metrics.ntokens_since_last_log += caught.ntokens_since_last_log
+        return caught.loss
+
+
+@dataclass
+class _CaughtLoss:
+    """Stands where TorchTitan's validator logs: it keeps the loss instead."""
+
+    loss: float = math.nan
+    ntokens_since_last_log: int = 0
+
+    def log_validation(self, loss: float, step: int) -> None:
+        self.loss = loss
+
+
+def perplexity(loss: float) -> float:
+    """``exp(loss)``, infinite where that is beyond a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
