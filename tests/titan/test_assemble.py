@@ -63,6 +63,11 @@ def test_a_vocabulary_below_the_tokenizers_is_refused(tokenizer_path: Path) -> N
         (["--model.name", "llama"], r"model\.name is 'llama', .*Did you mean llama3"),
         (["--model.flavor", "8b"], r"model\.flavor is '8b', .*Did you mean 8B"),
         (
+            ["--experimental.custom_import", "no.such"],
+            r"custom_import is 'no\.such', expected a mod",
+        ),
+        (["--override.imports", "a.b={"], r"override\.imports is \['a\.b={'\], expected entries"),
+        (
             ["--blendcorpus.micro_batch_size", "3"],
             r"blendcorpus\.micro_batch_size is 3, expected 8, .*training\.local_batch_size",
         ),

@@ -222,6 +222,8 @@ def test_command_line_values_are_read_by_the_type_of_their_key(
         (["--trainin.steps", "1"], r"command line: unknown section \[trainin\]"),
         (["--training.steps", "many"], r"command line: training\.steps is 'many'"),
         (["steps"], r"command line: found 'steps', expected --section\.key value"),
+        (["--steps", "1"], r"command line: found '--steps', expected --section\.key value"),
+        (["--compile.enable", "--steps"], r"found '--steps', expected --section\.key value"),
     ],
 )
 def test_command_line_mistakes_are_refused(arguments: list[str], message: str) -> None:

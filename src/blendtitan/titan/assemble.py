@@ -14,6 +14,7 @@ from torchtitan.components.validate import Validator
 from torchtitan.config import ParallelismConfig, TrainingConfig
 from torchtitan.config.override import OverrideConfig, parse_cli_imports
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
+from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.errors import ConfigError
 from blendtitan.titan.activation import activation_checkpointing
@@ -45,23 +46,14 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
     Raises:
         ConfigError: The settings contradict each other, or the tokenizer cannot be used.
     """
-    if settings.experimental.custom_import:
-        importlib.import_module(settings.experimental.custom_import)
+    _import_first(settings.experimental.custom_import)
     _check_agreement(settings)
     model = settings.model
     tokenizer = _tokenizer(settings)
     tokenizer_vocab_size = tokenizer.build(tokenizer_path=model.hf_assets_path).get_vocab_size()
     vocab_size = model_vocab_size(model.vocab_size, tokenizer_vocab_size=tokenizer_vocab_size)
-    spec = build_model_spec(
-        model.name,
-        model.flavor,
-        vocab_size=vocab_size,
-        attn_backend=model.attn_backend,
-        expert_backend=settings.parallelism.expert_parallel_comm_backend,
-    )
-    convert(spec, converters_of(settings))
     return BlendTrainer.Config(
-        model_spec=spec,
+        model_spec=_model_spec(settings, vocab_size),
         loss=_loss(settings, vocab_size),
         hf_assets_path=model.hf_assets_path,
         dump_folder=settings.job.dump_folder,
@@ -79,8 +71,42 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         compile=settings.compile,
         comm=settings.comm,
         debug=settings.debug,
-        override=OverrideConfig(imports=parse_cli_imports(settings.override.imports)),
+        override=_override(settings.override.imports),
     )
+
+
+def _import_first(name: str) -> None:
+    if not name:
+        return
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"experimental.custom_import is {name!r}, expected a module that Python finds: {error}"
+        ) from error
+
+
+def _override(imports: list[str]) -> OverrideConfig:
+    try:
+        return OverrideConfig(imports=parse_cli_imports(imports))
+    except ValueError as error:
+        raise ConfigError(
+            f"override.imports is {imports!r}, expected entries such as 'module.function' or "
+            f"'module.function={{\"key\": 1}}': {error}"
+        ) from error
+
+
+def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
+    model = settings.model
+    spec = build_model_spec(
+        model.name,
+        model.flavor,
+        vocab_size=vocab_size,
+        attn_backend=model.attn_backend,
+        expert_backend=settings.parallelism.expert_parallel_comm_backend,
+    )
+    convert(spec, converters_of(settings))
+    return spec
 
 
 def _check_agreement(settings: Settings) -> None:

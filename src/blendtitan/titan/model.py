@@ -3,6 +3,7 @@
 import difflib
 import importlib
 from collections.abc import Collection
+from types import ModuleType
 from typing import Literal, cast
 
 from torchtitan.models import _supported_models
@@ -44,29 +45,22 @@ def build_model_spec(
     Raises:
         ConfigError: There is no such model, flavor, or backend for it.
     """
-    _check_known("model.name", name, MODELS)
-    try:
-        module = importlib.import_module(f"torchtitan.models.{name}")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"model.name is {name!r}, which needs a package that is not installed: {error.name}"
-        ) from error
+    package = _package(name)
     theirs = next(
         value
-        for key, value in vars(module).items()
+        for key, value in vars(package).items()
         if key.endswith("_configs") and isinstance(value, dict)
     )
     ours = FLAVORS.get(name, {})
     _check_known("model.flavor", flavor, [*theirs, *ours])
-    backend = "flex" if attn_backend == "sdpa" else attn_backend
     registered = next(iter(theirs)) if flavor in ours else flavor
+    backend = "flex" if attn_backend == "sdpa" else attn_backend
     try:
-        spec = module.model_registry(registered, attn_backend=backend)
+        spec = package.model_registry(registered, attn_backend=backend)
         if expert_backend != "standard":
             _check_experts(spec, expert_backend)
-            spec = module.model_registry(
-                registered, attn_backend=backend, moe_comm_backend=expert_backend
-            )
+            backends = {"attn_backend": backend, "moe_comm_backend": expert_backend}
+            spec = package.model_registry(registered, **backends)
     except ValueError as error:
         raise ConfigError(
             f"model {name} {flavor} with model.attn_backend = {attn_backend!r} and "
@@ -137,6 +131,16 @@ def _masked_attention(spec: ModelSpec) -> list[tuple[object, str]]:
         for kind in (FlexAttention.Config, VarlenAttention.Config)
         for _, _, parent, name in spec.traverse(kind)
     ]
+
+
+def _package(name: str) -> ModuleType:
+    _check_known("model.name", name, MODELS)
+    try:
+        return importlib.import_module(f"torchtitan.models.{name}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model.name is {name!r}, which needs a package that is not installed: {error.name}"
+        ) from error
 
 
 def _check_known(key: str, value: str, known: Collection[str]) -> None:

@@ -177,12 +177,12 @@ def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
     words: dict[str, str] = {}
     waiting = None
     for argument in arguments:
-        if argument.startswith("--"):
-            word, equals, text = argument.removeprefix("--").partition("=")
+        word, equals, text = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and "." in word:
             key = word.replace("-", "_")
             words[key] = text if equals else "true"
             waiting = None if equals else key
-        elif waiting is not None:
+        elif waiting is not None and not argument.startswith("--"):
             words[waiting] = argument
             waiting = None
         else:
