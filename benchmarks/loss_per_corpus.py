@@ -1,12 +1,14 @@
 """What the training loss of each corpus costs: step times with and without, side by side.
 
     python benchmarks/loss_per_corpus.py --rounds 40
+    python benchmarks/loss_per_corpus.py --rounds 40 --parts
 
 One trainer in one process takes the steps; what differs from one step to the next is whether
 the losses of corpora are kept, reduced and logged. Each round has three steps in rotating order:
 without, with, and without once more, which shows how much two equal steps differ here. Ratios
 are of one round's steps, in time passed and in processor time of all threads, which a busy machine
-disturbs less.
+disturbs less. ``--parts`` times what is added by itself: the loss forward and back against
+TorchTitan's, and the sums by corpus of one micro batch.
 """
 
 import argparse
@@ -39,11 +41,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--corpora", type=int, default=100)
     parser.add_argument("--vocab-sizes", type=int, nargs="+", default=[4096, 32000])
+    parser.add_argument("--parts", action="store_true")
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    import blendtitan.titan  # noqa: F401  # before torchtitan, for which it chooses the device
+
     if options.case:
         loss, vocab_size = options.case
         measure(loss, int(vocab_size), rounds=options.rounds, corpora=options.corpora)
+        return
+    if options.parts:
+        measure_parts(options.vocab_sizes, rounds=options.rounds, corpora=options.corpora)
         return
     print("| loss | vocabulary | ms | arm | time / without | processor time / without |")
     print("|---|---|---|---|---|---|", flush=True)
@@ -58,8 +66,6 @@ def main() -> None:
 def measure(loss: str, vocab_size: int, *, rounds: int, corpora: int) -> None:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
-    import blendtitan.titan  # noqa: F401  # before torchtitan, for which it chooses the device
-
     with tempfile.TemporaryDirectory() as name:
         trainer = build_trainer(Path(name), loss, vocab_size, corpora)
         passed: dict[str, list[float]] = {arm: [] for arm in ARMS}
@@ -82,6 +88,39 @@ def measure(loss: str, vocab_size: int, *, rounds: int, corpora: int) -> None:
         ratios = [ratio(times[arm], times["without"]) for times in (passed, used)]
         cells = [loss, f"{vocab_size:,}", f"{milliseconds:.0f}", arm, *ratios]
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def measure_parts(vocab_sizes: list[int], *, rounds: int, corpora: int) -> None:
+    import torch
+    from torchtitan.components.loss import cross_entropy_loss
+
+    from blendtitan.corpus_losses import CorpusLosses, counted_labels
+    from blendtitan.titan.losses import row_cross_entropy
+
+    print("| vocabulary | TorchTitan's loss, ms | ours / TorchTitan's | sums by corpus, ms |")
+    print("|---|---|---|---|")
+    losses = CorpusLosses(corpora, "cpu")
+    corpus_ids = torch.arange(LOCAL_BATCH_SIZE)
+    for vocab_size in vocab_sizes:
+        pred = torch.randn(LOCAL_BATCH_SIZE, SEQ_LEN, vocab_size, requires_grad=True)
+        labels = torch.randint(0, vocab_size, (LOCAL_BATCH_SIZE, SEQ_LEN))
+        rows = row_cross_entropy(pred, labels)[1]
+        times = {"theirs": [], "ours": [], "sums": []}
+        functions = {
+            "theirs": lambda: cross_entropy_loss(pred, labels).backward(),  # noqa: B023
+            "ours": lambda: row_cross_entropy(pred, labels)[0].backward(),  # noqa: B023
+            "sums": lambda: losses.add(corpus_ids, rows, counted_labels(labels)),  # noqa: B023
+        }
+        for number in range(-3, rounds):
+            for name, function in functions.items():
+                pred.grad = None
+                start = time.perf_counter()
+                function()
+                if number >= 0:
+                    times[name].append(time.perf_counter() - start)
+        theirs, sums = (statistics.median(times[name]) * 1000 for name in ("theirs", "sums"))
+        cells = [f"{vocab_size:,}", f"{theirs:.1f}", ratio(times["ours"], times["theirs"])]
+        print(f"| {' | '.join(cells)} | {sums:.3f} |", flush=True)
 
 
 def ratio(seconds: list[float], base: list[float]) -> str:

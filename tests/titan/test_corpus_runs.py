@@ -210,6 +210,7 @@ def test_the_console_shows_them_once(trained: Callable[..., Job], kind: str) -> 
 
     assert output.count("The whole run:") == 1
     assert output.count("loss of each corpus: code ") == len(STEPS + VALID_STEPS)
+    assert output.count(" (perplexity ") == len(CORPORA) * len(VALID_STEPS)
     assert output.count("Each validation reads 5 samples of the blend") == 1
     assert "is not known with" not in output
 

@@ -93,8 +93,14 @@ class BlendCorpusValidator(Validator):
         metrics |= {f"{PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()}
         self._metrics.log_validation(loss=blend, step=step, extra_metrics=metrics)
         if self._knows_loss:
-            shown = {name: f"{loss:.4f}" for name, loss in losses.items()}
-            logger.info("validate step: %2d  loss of each corpus: %s", step, listed(shown))
+            shown = {
+                name: f"{loss:.4f} (perplexity {perplexity(loss):.5g})"
+                for name, loss in losses.items()
+            }
+            logger.info(
+                "validate step: %2d  perplexity: %.5g  loss of each corpus: %s",
+                *(step, perplexity(blend), listed(shown)),
+            )
 
     def _loss(self, fixed: FixedSamples, model_parts: list[nn.Module], step: int) -> float:
         """Mean loss of the labels of fixed samples, as TorchTitan's validator finds it."""
