@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -79,7 +80,9 @@ class LocalEngine:
         )
         with pool:
             # Before the bar, which has a thread: a process with threads should not be copied.
-            with _interrupt_blocked():
+            with _interrupt_blocked(), warnings.catch_warnings():
+                # Python 3.12 warns of any thread, also of OpenBLAS's, which it ends before a copy.
+                warnings.simplefilter("ignore", DeprecationWarning)
                 futures = [pool.submit(_work, worker) for worker in range(num_workers)]
             try:
                 with progress_bar(work) as show:
