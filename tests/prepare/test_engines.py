@@ -15,7 +15,7 @@ import pytest
 
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.engines import started_engine
-from blendtitan.prepare.engines.local import LocalEngine
+from blendtitan.prepare.engines.local import LocalEngine, interrupt_postponed
 from blendtitan.prepare.engines.on_ray import RayEngine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.file_list import find_shards
@@ -80,6 +80,23 @@ def test_a_killed_worker_is_an_error_and_no_hang(
 def test_there_are_no_more_processes_than_jobs() -> None:
     assert LocalEngine(8).num_workers(3) == 3
     assert LocalEngine().num_workers(10**6) >= 1
+
+
+def test_an_interrupt_while_processes_are_started_is_answered_afterwards() -> None:
+    """Raised while the process is copied, it would be lost, and the command go on."""
+    steps: list[str] = []
+
+    def started() -> None:
+        with interrupt_postponed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            steps.append("started")
+        steps.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        started()
+    assert steps == ["started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("name", ["local", "ray", "mpi"])
