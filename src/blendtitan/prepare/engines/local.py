@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -78,10 +79,12 @@ class LocalEngine:
             num_workers, context, initializer=_start_worker, initargs=(work, signals, num_workers)
         )
         with pool:
-            # Before the bar, which has a thread: a process with threads should not be copied.
-            with _interrupt_blocked():
-                futures = [pool.submit(_work, worker) for worker in range(num_workers)]
             try:
+                # Before the bar, which has a thread: a process with threads should not be copied.
+                with interrupt_postponed(), warnings.catch_warnings():
+                    # Python 3.12 warns of any thread, also of OpenBLAS's, which it ends first.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    futures = [pool.submit(_work, worker) for worker in range(num_workers)]
                 with progress_bar(work) as show:
                     while wait(futures, timeout=_POLL_SECONDS).not_done:
                         if show:
@@ -131,16 +134,25 @@ def _work(worker: int) -> list[str]:
 
 
 @contextmanager
-def _interrupt_blocked() -> Generator[None]:
-    """Keep Ctrl-C from the processes started inside, from their first moment on.
+def interrupt_postponed() -> Generator[None]:
+    """Answer Ctrl-C when the block ends; processes started inside never answer it.
 
-    A terminal sends it to all of them. The parent alone answers it, through ``stopped``.
+    A terminal sends it to all of them. The parent alone answers, through ``stopped``; but not while
+    it copies itself, when Python drops what is raised.
     """
+    is_main = threading.current_thread() is threading.main_thread()  # no other is interrupted
+    received: list[int] = []
+    # Another thread, such as OpenBLAS's, may be told of it, so that a mask alone is not enough.
+    answer = is_main and signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if is_main:
+            signal.signal(signal.SIGINT, answer)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _errors(futures: Iterable[Future[list[str]]]) -> list[str]:
