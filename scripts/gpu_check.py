@@ -202,7 +202,7 @@ def build_trainer(case: Case, options: argparse.Namespace, folder: str) -> Any:
     """The trainer of a case. What cases share is told here once."""
     from torchtitan.components.loss import ChunkedLossWrapper
     from torchtitan.components.optimizer import default_adamw
-    from torchtitan.config import ParallelismConfig, TrainingConfig
+    from torchtitan.config import DebugConfig, ParallelismConfig, TrainingConfig
 
     from blendtitan.titan.cpu import default_spmd_backend
     from blendtitan.titan.metrics import LossMetrics
@@ -229,6 +229,7 @@ def build_trainer(case: Case, options: argparse.Namespace, folder: str) -> Any:
             mixed_precision_param="float32" if on_cpu else "bfloat16",
         ),
         parallelism=ParallelismConfig(spmd_backend=default_spmd_backend()),
+        debug=DebugConfig(seed=42),
         metrics=LossMetrics.Config(log_freq=min(10, options.steps)),
     )
     return config.build()
@@ -286,7 +287,7 @@ def report(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str
         "",
         f"{options.model} {', '.join(sizes)}, rounds {options.rounds}. {versions}. {attention}",
         "",
-        "All cases train the same model, from the same seed of the data, on the same text, which "
+        "All cases train the same model, from the same weights, on the same text, which "
         "TorchTitan's loader tokenises while it trains and takes file by file, so that losses of "
         "the two loaders are not to be compared. Waiting is the share of a round's time in which "
         "the training thread had no batch. Medians of the rounds, with the least and the largest.",
