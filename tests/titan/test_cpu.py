@@ -14,6 +14,7 @@ from blendtitan.titan import cpu, old_torch
 from blendtitan.titan.model import build_model_spec, reads_positions
 from blendtitan.titan.settings import ParallelismSettings
 from blendtitan.titan.trainer import BlendTrainer
+from tests.titan.conftest import Job
 
 pytestmark = pytest.mark.skipif(not cpu.is_used(), reason="there is an accelerator")
 
@@ -88,6 +89,19 @@ def test_pipelines_are_refused_where_pytorch_is_too_old(monkeypatch: pytest.Monk
 
 def test_time_outs_can_be_set_with_every_supported_pytorch() -> None:
     assert callable(torch.distributed.set_timeout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_qwen3_trains_without_any_flag(job: Job, processes: int) -> None:
+    """As llama3 does, with which the other training runs of the tests are made."""
+    job.settings["model"] |= {"name": "qwen3", "flavor": "debugmodel"}
+    job.settings["validation"] = {"enable": True, "freq": 2, "samples": 4}
+    output = job.run("--training.steps", "2", processes=processes)
+
+    assert job.samples() == {step: job.expected_samples(step) for step in (1, 2)}
+    assert job.losses("validation").keys() == {1, 2}
+    assert "No accelerator found: training on the CPU, with SDPA attention" in output
 
 
 def test_the_spmd_backend_is_chosen_unless_configured() -> None:
