@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
     import blendtitan.titan.train  # noqa: F401
 
-from blendtitan import BlendConfig, build_datasets
+from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.storage.writer import ShardWriter
 
 EOD = 2
@@ -161,6 +161,12 @@ class Job:
 
     def samples_at(self, slots: range) -> list[str]:
         """Digests of the samples that the global order has at these slots, sorted."""
+        dataset = self.train_dataset()
+        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
+        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+
+    def train_dataset(self) -> BlendedDataset:
+        """What it trains on."""
         config = BlendConfig(
             data_file_list=self.data_file_list,
             seq_length=SEQ_LEN,
@@ -169,8 +175,7 @@ class Job:
         )
         dataset = build_datasets(config).train
         assert dataset is not None
-        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
-        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+        return dataset
 
     def write_toml(self) -> Path:
         """Its settings as a file."""
