@@ -14,6 +14,8 @@ STATE_FORMAT = 1
 ORDER_VERSION = 1
 STATE_KEY = "blendtitan"
 """The one key of a loader's ``state_dict``; its value is the state as JSON text."""
+PACE_KEY = "pace"
+"""Key within the JSON of what a trainer keeps beside the loader's own state."""
 
 _DIGEST_SLOTS = 4096
 
@@ -37,6 +39,7 @@ def decode_state(saved: dict[str, Any], dataset: BlendedDataset) -> int:
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
     digest = state.pop("digest", None)
+    state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
     if type(consumed_samples) is not int or not 0 <= consumed_samples < MAX_SLOT:
         raise ResumeError(
             f"the loader's state has consumed_samples = {consumed_samples!r}, expected a whole "

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
     import blendtitan.titan.train  # noqa: F401
 
-from blendtitan import BlendConfig, build_datasets
+from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.storage.writer import ShardWriter
 
 EOD = 2
@@ -126,10 +126,14 @@ class Job:
         process.communicate()
 
     def entries(self, run: int = -1) -> list[dict[str, Any]]:
-        """What all ranks recorded in one run."""
+        """What all ranks recorded in one run, each entry with its ``rank``."""
         record = self.records[run]
         files = sorted(record.parent.glob(f"{record.name}.*"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [
+            json.loads(line) | {"rank": int(file.suffix[1:])}
+            for file in files
+            for line in file.read_text().splitlines()
+        ]
 
     def losses(self, kind: str, run: int = -1) -> dict[int, float]:
         """Loss of each step that one run logged."""
@@ -137,14 +141,32 @@ class Job:
 
     def samples(self, run: int = -1) -> dict[int, list[str]]:
         """Digests of the samples of each step of one run, of all ranks, sorted."""
-        steps: dict[int, list[str]] = {}
+        return {
+            step: sorted(digest for digests in of_rank.values() for digest in digests)
+            for step, of_rank in self.samples_of_ranks(run).items()
+        }
+
+    def samples_of_ranks(self, run: int = -1) -> dict[int, dict[int, list[str]]]:
+        """Step to rank to the digests of the samples it read, in the order read."""
+        steps: dict[int, dict[int, list[str]]] = {}
         for entry in self.entries(run):
             if "samples" in entry:
-                steps.setdefault(entry["step"], []).extend(entry["samples"])
-        return {step: sorted(digests) for step, digests in steps.items()}
+                of_rank = steps.setdefault(entry["step"], {})
+                of_rank.setdefault(entry["rank"], []).extend(entry["samples"])
+        return steps
 
     def expected_samples(self, step: int) -> list[str]:
         """Digests of the samples that the global order has for a step, sorted."""
+        return self.samples_at(range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE))
+
+    def samples_at(self, slots: range) -> list[str]:
+        """Digests of the samples that the global order has at these slots, sorted."""
+        dataset = self.train_dataset()
+        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
+        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+
+    def train_dataset(self) -> BlendedDataset:
+        """What it trains on."""
         config = BlendConfig(
             data_file_list=self.data_file_list,
             seq_length=SEQ_LEN,
@@ -153,9 +175,7 @@ class Job:
         )
         dataset = build_datasets(config).train
         assert dataset is not None
-        slots = range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE)
-        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
-        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+        return dataset
 
     def write_toml(self) -> Path:
         """Its settings as a file."""

@@ -1,7 +1,6 @@
 """The engine's loader behind TorchTitan's interface."""
 
 import dataclasses
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +9,12 @@ import pytest
 import torch
 from torchtitan.components.validate import Validator
 
-from blendtitan import DataLoader, build_datasets
+from blendtitan import BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
     CorruptShardError,
     EmptySplitError,
-    ResumeError,
 )
 from blendtitan.titan import dataloader, shared_catalog
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, blend_config
@@ -41,6 +39,12 @@ def build(config: Config, **arguments: Any) -> BlendCorpusDataLoader:
         "local_batch_size": GLOBAL_BATCH_SIZE,
     }
     return config.build(**defaults | arguments)
+
+
+def dataset_of(config: Config) -> BlendedDataset:
+    dataset = build_datasets(blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)).train
+    assert dataset is not None
+    return dataset
 
 
 def first(loader: BlendCorpusDataLoader) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -231,31 +235,6 @@ def test_the_state_is_one_key_and_the_same_on_every_rank(config: Config) -> None
     assert states[0].keys() == {"blendtitan"}
 
 
-def test_a_state_at_another_step_is_refused(config: Config) -> None:
-    resumed = build(config)
-    resumed.load_state_dict(taken(build(config), 3).state_dict())
-
-    with pytest.raises(ResumeError, match=r"has consumed 12 samples, expected 8: 2 steps of 4"):
-        resumed.align(2, global_batch_size=GLOBAL_BATCH_SIZE)
-
-
-def test_without_a_state_the_loader_moves_to_the_step(
-    config: Config, caplog: pytest.LogCaptureFixture
-) -> None:
-    moved = build(config)
-    with caplog.at_level(logging.WARNING):
-        moved.align(3, global_batch_size=GLOBAL_BATCH_SIZE)
-
-    assert torch.equal(first(moved)[1], first(taken(build(config), 3))[1])
-    assert "holds no state of the data loader" in caplog.text
-
-
-def test_a_fresh_run_says_nothing(config: Config, caplog: pytest.LogCaptureFixture) -> None:
-    build(config).align(0, global_batch_size=GLOBAL_BATCH_SIZE)
-
-    assert "no state" not in caplog.text
-
-
 # Damaged data
 
 
@@ -272,7 +251,7 @@ def test_other_ranks_raise_the_error_of_rank_0(
     Path(f"{prefix}.idx").write_bytes(b"")
     blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
     message = shared_catalog._read_message(blend)
-    monkeypatch.setattr(shared_catalog, "_is_reader", lambda: False)
+    monkeypatch.setattr(shared_catalog, "is_first_rank", lambda: False)
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda _: message)
 
     with pytest.raises(CorruptShardError, match=r"web_0\.idx"):

@@ -1,13 +1,8 @@
-"""Real training runs, started by torchrun: resume, number of ranks, damaged data."""
-
-import shutil
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+"""Real training runs, started by torchrun: killed runs, damaged data."""
 
 import pytest
 
-from tests.titan.conftest import Job, small_job, wait_for
+from tests.titan.conftest import Job, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -29,65 +24,6 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(job: Job) -> None:
         assert set().union(*parts) == uninterrupted.keys()
     first_steps = [min(job.losses("training", run)) for run in range(1, 5)]
     assert first_steps[0] == 1 < first_steps[1] < first_steps[2] < first_steps[3]
-
-
-SavedOn = Callable[[int], Job]
-InCopy = Callable[[Job], tuple[str, str]]
-
-
-@pytest.fixture(scope="module")
-def saved_on(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> SavedOn:
-    """A run of two steps on a number of processes; each is trained once."""
-
-    @cache
-    def train(processes: int) -> Job:
-        job = small_job(tmp_path_factory.mktemp("saved"), tokenizer_path)
-        job.run("--training.steps", "2", processes=processes)
-        return job
-
-    return train
-
-
-@pytest.fixture
-def in_copy(tmp_path: Path) -> InCopy:
-    """Arguments that let a run continue in a copy of its checkpoints."""
-
-    def copy(job: Job) -> tuple[str, str]:
-        return "--job.dump_folder", str(shutil.copytree(job.folder / "out", tmp_path / "out"))
-
-    return copy
-
-
-@pytest.mark.parametrize(("saving", "resuming"), [(2, 1), (1, 2)])
-def test_every_step_has_the_same_samples_on_any_number_of_ranks(
-    saved_on: SavedOn, in_copy: InCopy, saving: int, resuming: int
-) -> None:
-    """A checkpoint may be continued on another number of processes."""
-    job = saved_on(saving)
-    job.run("--training.steps", "4", *in_copy(job), processes=resuming)
-
-    seen = job.samples(run=0) | job.samples()
-    assert seen == {step: job.expected_samples(step) for step in (1, 2, 3, 4)}
-
-
-def test_a_checkpoint_without_loader_state_goes_on_after_its_last_step(
-    saved_on: SavedOn, in_copy: InCopy
-) -> None:
-    """As do checkpoints of other loaders: the step says how many samples are behind."""
-    job = saved_on(1)
-    without_state = ["--checkpoint.exclude_from_loading", "dataloader"]
-    job.run("--training.steps", "3", *without_state, *in_copy(job))
-
-    assert job.samples() == {3: job.expected_samples(3)}
-
-
-def test_another_global_batch_size_is_refused_on_resume(saved_on: SavedOn, in_copy: InCopy) -> None:
-    """Steps times batch size would no longer be the number of samples behind."""
-    job = saved_on(1)
-    output = job.fail("--training.steps", "3", "--training.global_batch_size", "2", *in_copy(job))
-
-    assert "has consumed 8 samples, expected 4: 2 steps of 2 samples" in output
-    assert 'checkpoint.exclude_from_loading = ["dataloader"]' in output
 
 
 def test_damaged_data_is_the_same_error_on_every_rank(job: Job) -> None:
@@ -117,19 +53,3 @@ def test_without_documents_validation_is_refused_before_training(job: Job) -> No
     assert "EmptySplitError" in output
     assert "validation.enable = false" in output
     assert not job.losses("training")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--parallelism.data_parallel_replicate_degree", "2"),
-        ("--parallelism.tensor_parallel_degree", "2"),
-    ],
-    ids=["DDP", "TP"],
-)
-def test_two_processes_train_together_on_a_cpu(job: Job, arguments: tuple[str, ...]) -> None:
-    """Tensor-parallel peers share a place among the ranks, and so read the same samples."""
-    output = job.run("--training.steps", "2", *arguments, processes=2)
-
-    assert len(job.losses("training")) == 2
-    assert output.count("training loss: ") == 1

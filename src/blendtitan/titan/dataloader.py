@@ -17,9 +17,10 @@ from torchtitan.components.tokenizer import BaseTokenizer
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets
-from blendtitan.errors import ConfigError, EmptySplitError, ResumeError
+from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
-from blendtitan.titan.shared_catalog import shared_catalog
+from blendtitan.titan.pace import Pace
+from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
             attention_mask=False,  # TorchTitan makes masks from positions
         )
         self._with_corpus_ids = config.corpus_ids
-        self._has_state = False
+        self._is_placed = False
+        self._pace: Pace | None = None
         self.dp_world_size = dp_world_size
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
@@ -166,7 +168,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
-        return self._loader.state_dict()
+        state_dict = self._loader.state_dict()
+        return state_dict if self._pace is None else self._pace.added_to(state_dict)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to where the state was saved.
@@ -175,31 +178,48 @@ class BlendCorpusDataLoader(BaseDataLoader):
             ResumeError: The state belongs to other data, or to another configuration.
         """
         self._loader.load_state_dict(state_dict)
-        self._has_state = True
+        self._pace = Pace.of_state(state_dict)
+        self._is_placed = True
+
+    def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
+        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end.
+
+        A checkpoint that is loaded afterwards and holds the loader's state moves it again.
+
+        Raises:
+            ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
+        """
+        self._loader.set_consumed_by_global_step(step, global_batch_size)
+        self._pace = Pace(global_batch_size=global_batch_size)
+        self._is_placed = True
 
     def align(self, step: int, *, global_batch_size: int) -> None:
         """Agree with the trainer on where the run stands, before its first batch.
 
-        A loaded state must be at this step. Without one, the loader goes there.
+        The place of a loader that was moved, by a state or by hand, must be that of this step;
+        with another global batch size than before, it goes on from there. A loader that was not
+        moved goes to ``step * global_batch_size``.
 
         Raises:
-            ResumeError: The loaded state is at another step, or of another global batch size.
+            ResumeError: The loader's place is that of another step.
         """
-        if not self._has_state:
-            self._loader.set_consumed_by_global_step(step, global_batch_size)
-            if step > 0:
+        if not self._is_placed:
+            self.set_consumed_by_global_step(step, global_batch_size)
+            if step > 0 and is_first_rank():
                 logger.warning(
                     "The checkpoint holds no state of the data loader. It continues after step "
                     "%d x %d samples = %d samples.",
-                    *(step, global_batch_size, self._loader.consumed_samples),
+                    *(step, global_batch_size, self.consumed_samples),
                 )
-        elif self._loader.consumed_samples != step * global_batch_size:
-            raise ResumeError(
-                f"the checkpoint's data loader has consumed {self._loader.consumed_samples:,} "
-                f"samples, expected {step * global_batch_size:,}: {step} steps of "
-                f"{global_batch_size} samples. Set training.global_batch_size to the value of the "
-                f"run that saved it. To continue after {step * global_batch_size:,} samples all "
-                f'the same, set checkpoint.exclude_from_loading = ["dataloader"].'
+            return
+        pace = self._pace or Pace(global_batch_size=global_batch_size)
+        pace.check(step, consumed_samples=self.consumed_samples)
+        self._pace = pace.changed_at(step, global_batch_size=global_batch_size)
+        if self._pace != pace and is_first_rank():
+            logger.warning(
+                "The global batch size was %d samples until step %d, now it is %d: the data goes "
+                "on after the %d samples consumed so far.",
+                *(pace.global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 
 

@@ -30,7 +30,7 @@ def shared_catalog(config: BlendConfig) -> Catalog:
     Raises:
         BlendTitanError: What rank 0 met, on every rank.
     """
-    message = _broadcast(_read_message(config) if _is_reader() else b"")
+    message = _broadcast(_read_message(config) if is_first_rank() else b"")
     kind, payload = message[:1], message[1:]
     return Catalog.from_bytes(payload) if kind == _CATALOG else _raise(payload)
 
@@ -52,7 +52,8 @@ def _raise(payload: bytes) -> NoReturn:
     raise getattr(errors, name)(text)
 
 
-def _is_reader() -> bool:
+def is_first_rank() -> bool:
+    """Whether this process is rank 0, or alone."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 

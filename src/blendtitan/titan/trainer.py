@@ -73,14 +73,15 @@ class BlendTrainer(Trainer):
         if isinstance(self.dataloader, BlendCorpusDataLoader):
             self._clock = DataClock(self.dataloader)
             self._rows = self._rows_by_corpus(self.dataloader)
-            self._check_data(self.dataloader)
 
     def batch_generator(
         self, data_iterable: Batches
     ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Batches for training. TorchTitan asks for them once, after it loaded the checkpoint."""
         if isinstance(data_iterable, BlendCorpusDataLoader) and self._clock is not None:
-            data_iterable.align(self.step, global_batch_size=self._global_batch_size(data_iterable))
+            global_batch_size = self._global_batch_size(data_iterable)
+            data_iterable.align(self.step, global_batch_size=global_batch_size)
+            self._check_data(data_iterable, global_batch_size)
             data_iterable = self._clock.waiting(data_iterable)
         return super().batch_generator(data_iterable)
 
@@ -136,10 +137,11 @@ class BlendTrainer(Trainer):
             )
         return None
 
-    def _check_data(self, loader: BlendCorpusDataLoader) -> None:
+    def _check_data(self, loader: BlendCorpusDataLoader, global_batch_size: int) -> None:
         """Check and tell how much of each corpus the whole run reads."""
         assert isinstance(self.config.dataloader, BlendCorpusDataLoader.Config)
-        num_samples = self.config.training.steps * self._global_batch_size(loader)
+        steps_left = max(0, self.config.training.steps - self.step)
+        num_samples = loader.consumed_samples + steps_left * global_batch_size
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
         check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
