@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.nn.attention.flex_attention import and_masks, create_mask
+from torchtitan.config import ParallelismConfig, TrainingConfig
 from torchtitan.models.common.attention import (
     create_varlen_metadata_for_document,
     get_causal_mask_mod,
@@ -211,6 +212,53 @@ def test_sdpa_cannot_tell_documents_apart_and_the_error_names_the_setting(
 
     assert "Set blendcorpus.provide_attention_mask = false" in str(caught.value)
     assert "model.attn_backend" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"training": TrainingConfig()},
+            r"disable_cuda_graphs is false, expected true with .*varlen",
+        ),
+        (
+            {"parallelism": ParallelismConfig(context_parallel_degree=2)},
+            r"'varlen' cannot be split by context parallelism. Set it to 'flex'",
+        ),
+    ],
+    ids=["CUDA graphs", "context parallelism"],
+)
+def test_varlen_attention_is_refused_where_it_cannot_tell_documents_apart(
+    data_file_list: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], message: str
+) -> None:
+    """TorchTitan would stop later, on every rank, with an error of its own."""
+    monkeypatch.setattr(cpu, "is_used", lambda: False)
+    loader = BlendCorpusDataLoader.Config(
+        data_file_list=str(data_file_list), provide_attention_mask=True
+    )
+    spec = build_model_spec("llama3", "debugmodel", vocab_size=VOCAB_SIZE, attn_backend="varlen")
+    graphless = TrainingConfig(disable_cuda_graphs=True)
+
+    BlendTrainer.Config(model_spec=spec, dataloader=loader, training=graphless)
+    with pytest.raises(ConfigError, match=message):
+        BlendTrainer.Config(model_spec=spec, dataloader=loader, **setting)
+
+
+@pytest.mark.parametrize(("degree", "has_positions"), [(1, False), (2, True)])
+def test_context_parallelism_has_positions_also_without_masks(
+    data_file_list: Path, monkeypatch: pytest.MonkeyPatch, degree: int, has_positions: bool
+) -> None:
+    """TorchTitan splits them with the tokens, whatever the attention."""
+    monkeypatch.setattr(cpu, "is_used", lambda: False)
+    spec = build_model_spec("llama3", "debugmodel", vocab_size=VOCAB_SIZE, attn_backend="sdpa")
+    config = BlendTrainer.Config(
+        model_spec=spec,
+        dataloader=BlendCorpusDataLoader.Config(data_file_list=str(data_file_list)),
+        parallelism=ParallelismConfig(context_parallel_degree=degree),
+    )
+
+    assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
+    assert config.dataloader.positions is has_positions
 
 
 @pytest.mark.slow

@@ -106,6 +106,11 @@ def reads_positions(spec: ModelSpec) -> bool:
     return bool(_masked_attention(spec))
 
 
+def is_varlen(spec: ModelSpec) -> bool:
+    """Whether the attention is told where documents begin, in place of a mask."""
+    return any(spec.traverse(VarlenAttention.Config))
+
+
 def use_sdpa(spec: ModelSpec) -> bool:
     """Replace attention that reads masks by causal SDPA, in place. Tell whether there was any.
 

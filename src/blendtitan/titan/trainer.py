@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
 from blendtitan.dataset.progress import check_repetition
@@ -24,7 +25,7 @@ from blendtitan.titan.corpus_metrics import (
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
-from blendtitan.titan.model import decoder_config, reads_positions
+from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
 from blendtitan.titan.validator import BlendCorpusValidator
 
 logger = logging.getLogger(__name__)
@@ -169,11 +170,36 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
     if config.model_spec is None:  # not chosen yet
         return
     loader.vocab_size = decoder_config(config.model_spec).vocab_size
-    loader.positions = reads_positions(config.model_spec)
-    if loader.provide_attention_mask and not loader.positions:
+    # Context parallelism splits positions with the tokens, whether or not there are masks.
+    splits_rows = config.parallelism.context_parallel_degree > 1
+    loader.positions = splits_rows or reads_positions(config.model_spec)
+    if loader.provide_attention_mask:
+        _check_masks(config.model_spec, config)
+
+
+def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
+    """Check that the attention can tell documents apart.
+
+    Raises:
+        ConfigError: It cannot, with the rest of the configuration.
+    """
+    if not reads_positions(spec):
         backends = "no other backend trains on a CPU" if cpu.is_used() else "flex and varlen can"
         raise ConfigError(
             f"blendcorpus.provide_attention_mask = true, but SDPA attention has no masks and "
             f"cannot tell documents apart ({backends}). Set blendcorpus.provide_attention_mask = "
             f"false, or another model.attn_backend."
+        )
+    if not is_varlen(spec):
+        return
+    if config.parallelism.context_parallel_degree > 1:
+        raise ConfigError(
+            "model.attn_backend = 'varlen' cannot be split by context parallelism. Set it to "
+            "'flex', or parallelism.context_parallel_degree to 1."
+        )
+    if not config.training.disable_cuda_graphs:
+        raise ConfigError(
+            "training.disable_cuda_graphs is false, expected true with model.attn_backend = "
+            "'varlen' and blendcorpus.provide_attention_mask: each batch has another number of "
+            "documents, which a CUDA graph cannot follow. Set it, or model.attn_backend = 'flex'."
         )
