@@ -20,7 +20,7 @@ from blendtitan.tokenizers.memory import resident_bytes, return_freed_memory
 from blendtitan.tokenizers.sp import SPTokenizer
 
 CACHE_BYTES = 48 << 20
-"""Growth of the process's memory after which the cache of words is dropped.
+"""Growth of the process's memory while encoding after which the cache of words is dropped.
 
 Real text adds up to one byte for each of its own; text that never repeats a word, up to 20.
 """
@@ -58,9 +58,12 @@ class FastEncoder:
             FastTierError: gigatoken failed.
         """
         with _guarded("gigatoken failed"):
+            before = resident_bytes()
             encoded: list[NDArray[np.integer]] = [self._backend.encode(text) for text in texts]
-            self._encoded_chars += sum(map(len, texts))
-            if self._cache_bytes() > CACHE_BYTES:
+            # Where the system does not tell, the cache is taken to grow as the text does.
+            grown = sum(map(len, texts)) if before is None else (resident_bytes() or 0) - before
+            self._cache_bytes += max(0, grown)
+            if self._cache_bytes > CACHE_BYTES:
                 self._renew()
             return encoded
 
@@ -69,15 +72,7 @@ class FastEncoder:
         self._backend = None
         return_freed_memory()
         self._backend = self._build_backend()
-        self._encoded_chars = 0
-        self._built_bytes = resident_bytes()
-
-    def _cache_bytes(self) -> int:
-        now = resident_bytes()
-        # Where the system does not tell, the cache is taken to be as large as the text.
-        if now is None or self._built_bytes is None:
-            return self._encoded_chars
-        return now - self._built_bytes
+        self._cache_bytes = 0
 
 
 def _definition(tokenizer: Tokenizer) -> str | bytes:
