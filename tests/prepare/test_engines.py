@@ -82,6 +82,15 @@ def test_there_are_no_more_processes_than_jobs() -> None:
     assert LocalEngine().num_workers(10**6) >= 1
 
 
+@pytest.fixture
+def answered_interrupt() -> Generator[None]:
+    """Ctrl-C is answered, also where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("answered_interrupt")
 def test_an_interrupt_while_processes_are_started_is_answered_afterwards() -> None:
     """Raised while the process is copied, it would be lost, and the command go on."""
     steps: list[str] = []

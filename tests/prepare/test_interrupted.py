@@ -37,6 +37,8 @@ def started(text: Path, tokenizer_path: Path, output: Path, *more: str) -> subpr
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where the tests were started in the background of a shell, SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
