@@ -15,6 +15,7 @@ from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.losses import with_rows
 from blendtitan.titan.metrics import LossMetrics
+from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.validator import BlendCorpusValidator
 from tests.test_docs import ROOT, code_blocks
@@ -57,11 +58,15 @@ def test_the_loader_learns_what_the_model_decides() -> None:
 
 
 def test_the_settings_that_the_page_shows_are_read(tmp_path: Path) -> None:
-    (shown,) = code_blocks(ROOT / "docs/torchtitan.md", "toml")
     path = tmp_path / "shown.toml"
-    path.write_text(shown)
+    read: list[Settings] = []
+    for shown in code_blocks(ROOT / "docs/torchtitan.md", "toml"):
+        path.write_text(shown)
+        read.append(read_settings(["--job.config_file", str(path)]))
+    from_weights, told_apart = read
 
-    assert read_settings(["--job.config_file", str(path)]).checkpoint.initial_load_in_hf
+    assert told_apart.blendcorpus.provide_attention_mask
+    assert from_weights.checkpoint.initial_load_in_hf
 
 
 @pytest.mark.slow
