@@ -1,8 +1,6 @@
 """The end of a datatrove pipeline: what its readers, filters and deduplication let through.
 
-from blendtitan.prepare.datatrove_sink import ShardSink
-
-LocalPipelineExecutor(pipeline=[JsonlReader("text"), ..., ShardSink("tokens/web", "tokenizer")])
+``LocalPipelineExecutor(pipeline=[JsonlReader("text"), ..., ShardSink("tokens/web", "tokenizer")])``
 """
 
 from collections.abc import Iterable, Iterator

@@ -2,14 +2,13 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 from blendtitan.config import check_at_least
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.workers import Work
 
 EngineName = Literal["local", "ray", "mpi"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 class Engine(Protocol):
