@@ -13,7 +13,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import FastTierError, InputError
-from blendtitan.prepare.documents import EncodedTexts, Settings, encoded_texts, reject_lines
+from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.inputs import REJECTS_SUFFIX
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard, write_atomically
@@ -77,7 +77,7 @@ class ShardSink(PipelineStep):
             raise
 
     def _write(
-        self, prefix: Path, batches: Iterator[EncodedTexts], *, dtype: np.dtype, where: str
+        self, prefix: Path, batches: Iterator[DocumentBatch], *, dtype: np.dtype, where: str
     ) -> None:
         prefix.parent.mkdir(parents=True, exist_ok=True)
         remove_partials(prefix)
@@ -97,8 +97,8 @@ class ShardSink(PipelineStep):
             write_atomically(path, reject_lines(where, rejects))
 
     def _checked(
-        self, batches: Iterator[EncodedTexts], rejects: list[BadText]
-    ) -> Iterator[EncodedTexts]:
+        self, batches: Iterator[DocumentBatch], rejects: list[BadText]
+    ) -> Iterator[DocumentBatch]:
         """The batches; what they left out is added to ``rejects``, up to what is allowed."""
         for batch in batches:
             rejects += batch.bad_texts

@@ -60,7 +60,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedTexts:
+class DocumentBatch:
     """Some neighbouring texts of an input, as a shard stores them."""
 
     tokens: NDArray[np.integer]
@@ -80,7 +80,7 @@ class EncodedTexts:
 
 def encoded_texts(
     texts: Iterable[str | BadText], encoder: Encoder, settings: Settings, *, where: str
-) -> Iterator[EncodedTexts]:
+) -> Iterator[DocumentBatch]:
     """Texts as documents, in batches of a size that suits tokenizers.
 
     Args:
@@ -97,7 +97,7 @@ def encoded_texts(
         ids, id_lens = encoder.encode(batch)
         with_eod = np.insert(ids, np.cumsum(id_lens), settings.eod_id)
         stored = stored_tokens(with_eod, dtype, where=f"{where}: a document")
-        yield EncodedTexts(stored, id_lens + 1, bad_texts)
+        yield DocumentBatch(stored, id_lens + 1, bad_texts)
 
 
 def reject_lines(location: str, bad_texts: Iterable[BadText]) -> bytes:
