@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.errors import ResumeError
-from blendtitan.state import recent_digest
+from blendtitan.state import digest_of, digest_slots, encode_state
 from tests.conftest import WriteBlend, WriteShard
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}
@@ -96,24 +95,13 @@ def test_documents_that_are_cut_elsewhere_are_noticed(
         loader(config).load_state_dict(states[0])
 
 
-class OneSampleDiffers:
-    """A dataset of which one of the last 4,096 samples is another than before."""
+def test_the_digest_covers_the_last_4096_samples(write_blend: WriteBlend) -> None:
+    dataset = loader(write_blend(CORPORA, seq_length=8)).dataset
 
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
-
-    def plan(self, slots: np.ndarray) -> Any:
-        """Sample ids only."""
-        return SimpleNamespace(sample_ids=np.where(slots == self.slot, 0, slots).astype(np.uint64))
-
-
-def test_the_digest_covers_the_last_4096_samples() -> None:
-    def digest(changed: int) -> str:
-        return recent_digest(OneSampleDiffers(changed), 10_000)  # pyright: ignore
-
-    digests = {digest(changed) for changed in (-1, 5904, 7000, 9999)}
-    assert len(digests) == 4
-    assert digest(5903) == digest(-1)
+    assert digest_slots(0, 10_000).tolist() == list(range(5904, 10_000))
+    assert digest_slots(0, 3).tolist() == [0, 1, 2]
+    state = json.loads(encode_state(dataset, 10_000)["blendtitan"])
+    assert state["digest"] == digest_of(dataset.plan(np.arange(5904, 10_000)).sample_ids)
 
 
 def test_every_difference_is_shown_at_once(write_blend: WriteBlend) -> None:

@@ -1,6 +1,7 @@
 """Settings of a blend: frozen, checked when made, documented field by field."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -10,6 +11,24 @@ SPLITS = ("train", "valid", "test")
 """The splits, in the order of their fractions and of the documents they take."""
 
 DATALOADER_TYPES = ("single", "repeating", "cyclic")
+
+
+ON_CHANGE = ("error", "new_segment")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentConfig:
+    """Other shares from a place of the run on."""
+
+    first_slot: int
+    """Samples of all ranks together before it."""
+
+    shares: Mapping[str, float]
+    """Share by corpus. Those not named keep theirs; 0 drops one. Need not sum to 1."""
+
+    def __post_init__(self) -> None:
+        check_at_least("first_slot of a segment", self.first_slot, 0)
+        check_shares(self.shares, where=f"the segment from slot {self.first_slot:,}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +79,13 @@ class BlendConfig:
     seed: int = 1234
     """Chooses the order of the windows of every epoch."""
 
+    segments: tuple[SegmentConfig, ...] = ()
+    """Other shares from some slots of the training split on, in order."""
+
+    on_change: str = "error"
+    """What to do on resume where weights, segments, corpora, data or ``seq_length`` are not those
+    of the checkpoint: ``error``, or ``new_segment`` to go on with what is set now."""
+
     max_open_shards: int = 128
     """Most ``.bin`` files open at once."""
 
@@ -80,6 +106,10 @@ class BlendConfig:
             raise ConfigError(
                 f"dataloader_type is {self.dataloader_type!r}, expected one of "
                 f"{', '.join(DATALOADER_TYPES)}"
+            )
+        if self.on_change not in ON_CHANGE:
+            raise ConfigError(
+                f"on_change is {self.on_change!r}, expected one of {', '.join(ON_CHANGE)}"
             )
         split_fractions(self.split)
         self._check_eod()
@@ -153,6 +183,26 @@ def check_weight(weight: float, *, where: str) -> None:
             f"{where}: weight is {weight}, expected a finite number above 0. "
             f"To leave a shard out, delete its line."
         )
+
+
+def check_shares(shares: object, *, where: str) -> None:
+    """Check that shares are finite numbers of at least 0 by corpus; ``where`` starts the error.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if not isinstance(shares, Mapping) or not shares:
+        raise ConfigError(
+            f"{where}: shares are {shares!r}, expected a number for one corpus at least, such as "
+            f"{{ web = 0.5 }}"
+        )
+    for corpus, share in shares.items():
+        is_number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not (is_number and math.isfinite(share) and share >= 0):
+            raise ConfigError(
+                f"{where}: the share of {corpus!r} is {share!r}, expected a finite number of at "
+                f"least 0"
+            )
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

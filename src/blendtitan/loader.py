@@ -3,6 +3,7 @@
 Shapes: B = micro batch, L = sequence length.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from blendtitan.dataset.blended import IGNORE_INDEX, BlendedDataset, mask_labels
 from blendtitan.dataset.plan import Plan
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
-from blendtitan.state import decode_state, encode_state
+from blendtitan.state import encode_state, resume
+
+logger = logging.getLogger(__name__)
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
 _BLOCK_SLOTS = 1024
@@ -107,6 +110,9 @@ class DataLoader:
         self._micro_batch = micro_batch
         self.stride = micro_batch * dp_world_size
         """Samples that one micro batch of all ranks together holds."""
+        self.version = 0
+        """How often the dataset was replaced."""
+        self._dp_rank = dp_rank
         self._first_slot = rank_slots(
             0, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
         ).start
@@ -137,7 +143,23 @@ class DataLoader:
         Raises:
             ResumeError: Data or settings differ from those of the state.
         """
-        self.consumed_samples = decode_state(state_dict, self.dataset)
+        resumed = resume(state_dict, self.dataset)
+        if resumed.account and self._dp_rank == 0:
+            logger.warning(
+                "A new segment begins at slot %s, because on_change = 'new_segment' and the run "
+                "was changed:\n%s",
+                f"{resumed.consumed_samples:,}",
+                "\n".join(resumed.account),
+            )
+        self.replace_dataset(resumed.dataset)
+        self.consumed_samples = resumed.consumed_samples
+
+    def replace_dataset(self, dataset: BlendedDataset) -> None:
+        """Go on with another dataset from the next batch on; what was read ahead is dropped."""
+        with self._planning:
+            self.dataset = dataset
+            self.version += 1
+            self._plans.clear()
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
         """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end."""
@@ -151,14 +173,14 @@ class DataLoader:
 
     def batch_at(self, consumed_samples: int) -> Batch:
         """This rank's batch after so many samples of all ranks. Safe from several threads."""
-        plan, start = self._planned(consumed_samples)
+        dataset, plan, start = self._planned(consumed_samples)
         stop = start + self._micro_batch
-        tokens = self.dataset.read(plan, start, stop)
+        tokens = dataset.read(plan, start, stop)
         shape = (self._micro_batch, tokens.shape[1] - 1)
         input_ids, labels = self._empty(shape), self._empty(shape)
         np.copyto(input_ids.numpy(), tokens[:, :-1])
         np.copyto(labels.numpy(), tokens[:, 1:])
-        config = self.dataset.config
+        config = dataset.config
         mask_labels(labels.numpy(), tokens[:, :-1], config)
         if self._num_samples is not None:
             labels.numpy()[plan.slots[start:stop] >= self._num_samples] = IGNORE_INDEX
@@ -183,23 +205,25 @@ class DataLoader:
         tensor = torch.from_numpy(array)
         return tensor.pin_memory() if self._pin_memory else tensor
 
-    def _planned(self, consumed_samples: int) -> tuple[Plan, int]:
-        """A plan that has this rank's next slots, and where they begin in it."""
+    def _planned(self, consumed_samples: int) -> tuple[BlendedDataset, Plan, int]:
+        """The dataset, a plan of it that has this rank's next slots, and where they begin."""
         micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
         step, phase = divmod(consumed_samples, self.stride)
         block, place = divmod(step, micro_batches)
         with self._planning:
+            dataset = self.dataset
             plan = self._plans.get((block, phase))
             if plan is None:
                 first = phase + block * micro_batches * self.stride + self._first_slot
                 steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self.stride
                 slots = first + steps + np.arange(self._micro_batch)
-                plan = self.dataset.plan(slots.ravel())
+                # The block may begin before the slots that can be read.
+                plan = dataset.plan(np.maximum(slots.ravel(), dataset.first_slot))
                 # The block before is still being read while this one begins.
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[block, phase] = plan
-        return plan, place * self._micro_batch
+        return dataset, plan, place * self._micro_batch
 
 
 class _Stream(Iterator[Batch]):
@@ -213,6 +237,7 @@ class _Stream(Iterator[Batch]):
         workers = loader.num_workers
         self._pool = ThreadPoolExecutor(workers, "blendtitan-read") if workers else None
         self._ahead: deque[tuple[int, Future[Batch]]] = deque()
+        self._version = loader.version
 
     def __next__(self) -> Batch:
         loader = self._loader
@@ -226,8 +251,9 @@ class _Stream(Iterator[Batch]):
 
     def _read_ahead(self, pool: ThreadPoolExecutor, at: int) -> Batch:
         loader = self._loader
-        if self._ahead and self._ahead[0][0] != at:
+        if self._version != loader.version or (self._ahead and self._ahead[0][0] != at):
             self._ahead.clear()  # The loader was moved, or a read failed.
+            self._version = loader.version
         start = self._ahead[-1][0] + loader.stride if self._ahead else at
         while len(self._ahead) <= loader.prefetch and not loader.is_past_end(start):
             self._ahead.append((start, pool.submit(loader.batch_at, start)))

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from blendtitan.config import split_fractions
 from blendtitan.dataset.blended import MAX_SLOT, BlendedDataset
-from blendtitan.errors import ResumeError
+from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings
+from blendtitan.order.next_chapter import account, with_next_chapter
+from blendtitan.order.saved_chapters import chapters_from, saved_chapters, saved_segments
 
-STATE_FORMAT = 1
-ORDER_VERSION = 1
+STATE_FORMAT = 2
 STATE_KEY = "blendtitan"
 """The one key of a loader's ``state_dict``; its value is the state as JSON text."""
 PACE_KEY = "pace"
@@ -20,75 +22,176 @@ PACE_KEY = "pace"
 _DIGEST_SLOTS = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A state that is complete and agrees with itself."""
+
+    consumed_samples: int
+    fixed_facts: dict[str, Any]
+    """What never changes in a run."""
+    chapter_facts: dict[str, Any]
+    """What another chapter may change."""
+    chapters: tuple[Chapter, ...]
+    pace: Any
+    """What a trainer added; None: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a run goes on with."""
+
+    dataset: BlendedDataset
+    consumed_samples: int
+    account: tuple[str, ...]
+    """Where a new chapter begins here: how each corpus goes on."""
+
+
 def encode_state(dataset: BlendedDataset, consumed_samples: int) -> dict[str, str]:
     """The state after ``consumed_samples`` samples: the same on every rank."""
+    slots = digest_slots(dataset.first_slot, consumed_samples)
     state = {
-        **_facts(dataset),
+        "format": STATE_FORMAT,
+        **dataset.fixed_facts(),
+        **dataset.chapter_facts(),
+        "chapters": saved_chapters(dataset.chapters),
         "consumed_samples": consumed_samples,
-        "digest": recent_digest(dataset, consumed_samples),
+        "digest": digest_of(dataset.plan(slots).sample_ids),
     }
     return {STATE_KEY: json.dumps(state)}
 
 
-def decode_state(saved: dict[str, Any], dataset: BlendedDataset) -> int:
-    """The consumed samples of a saved state, once all of it agrees with ``dataset``.
+def resume(saved: dict[str, Any], dataset: BlendedDataset) -> Resumed:
+    """Where a run with a saved state goes on, once all of it agrees with ``dataset``.
+
+    With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
+    ``seq_length`` begin a new chapter there.
 
     Raises:
-        ResumeError: The state is missing or damaged, or anything in it differs from this run.
+        ResumeError: The state is missing or damaged, or anything in it differs from this run
+            that may not.
+    """
+    state = parse_state(saved)
+    fixed = _differences(state.fixed_facts, dataset.fixed_facts())
+    changed = _differences(state.chapter_facts, dataset.chapter_facts())
+    if fixed or (changed and dataset.config.on_change == "error"):
+        raise ResumeError(
+            "the checkpoint was written with other data or settings, so the samples would not go "
+            "on where it stopped:\n" + "\n".join(fixed + changed) + "\n" + _way_out(fixed)
+        )
+    if not changed:
+        _check_shards(state.chapters[-1], dataset.chapters[-1])
+        return Resumed(dataset.in_chapters(state.chapters), state.consumed_samples, ())
+    chapters = with_next_chapter(
+        state.chapters,
+        dataset.settings,
+        slot=state.consumed_samples,
+        seq_len=dataset.config.seq_length,
+        segments=dataset.segments,
+        corpora=dataset.chapters[-1].corpora,
+    )
+    lines = (*changed, *(f"  {line}" for line in account(chapters, dataset.settings)))
+    return Resumed(dataset.in_chapters(chapters), state.consumed_samples, lines)
+
+
+def parse_state(saved: dict[str, Any]) -> SavedState:
+    """A saved state, once all of it agrees with itself; no data is needed.
+
+    Raises:
+        ResumeError: It is missing or damaged, or of another version.
     """
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
-    digest = state.pop("digest", None)
-    state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
     if type(consumed_samples) is not int or not 0 <= consumed_samples < MAX_SLOT:
         raise ResumeError(
             f"the loader's state has consumed_samples = {consumed_samples!r}, expected a whole "
             f"number. The checkpoint is damaged: load an older one."
         )
-    differences = _differences(state, _facts(dataset))
-    if differences:
+    found = state.pop("format", None)
+    if found != STATE_FORMAT:
         raise ResumeError(
-            "the checkpoint was written with other data or settings, so the samples would not go "
-            "on where it stopped:\n" + "\n".join(differences) + "\n"
-            "Restore the values of the checkpoint, or begin a run of its own in another folder."
+            f"the loader's state has format {found!r}, expected {STATE_FORMAT}. It was written by "
+            f"another version of blendtitan: resume with that one."
         )
-    if digest != recent_digest(dataset, consumed_samples):
+    digest, pace = state.pop("digest", None), state.pop(PACE_KEY, None)
+    chapter_facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
+    chapters = _chapters(state, consumed_samples)
+    last = chapters[-1]
+    listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
+    if any(chapter_facts[name] != value for name, value in listed.items()):
+        raise ResumeError(
+            f"the loader's state has {listed} in its last chapter, expected its own seq_length "
+            f"and segments. The checkpoint is damaged: load an older one."
+        )
+    recent = _recent_digest(last, _settings(state), consumed_samples)
+    if digest != recent:
         raise ResumeError(
             f"the order of the last samples before sample {consumed_samples:,} is not the one "
-            f"that the checkpoint was trained on (digest {digest!r}, here "
-            f"{recent_digest(dataset, consumed_samples)!r}). The documents of a shard were "
-            f"changed: restore the data, or begin a run of its own in another folder."
+            f"that the checkpoint was trained on (digest {digest!r}, here {recent!r}). The state "
+            f"is damaged: load an older checkpoint."
         )
-    return consumed_samples
+    return SavedState(consumed_samples, state, chapter_facts, chapters, pace)
 
 
-def recent_digest(dataset: BlendedDataset, consumed_samples: int) -> str:
-    """Digest of the ids of the last 4,096 samples before ``consumed_samples``."""
-    slots = np.arange(max(0, consumed_samples - _DIGEST_SLOTS), consumed_samples)
-    sample_ids = dataset.plan(slots.astype(np.int64)).sample_ids
+def digest_slots(first_slot: int, consumed_samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The last 4,096 slots before ``consumed_samples``, of those from ``first_slot`` on."""
+    return np.arange(max(first_slot, consumed_samples - _DIGEST_SLOTS), consumed_samples)
+
+
+def digest_of(sample_ids: np.ndarray[Any, np.dtype[np.uint64]]) -> str:
+    """Digest of the ids of some samples."""
     return hashlib.blake2b(sample_ids.astype("<u8").tobytes(), digest_size=16).hexdigest()
 
 
-def _facts(dataset: BlendedDataset) -> dict[str, Any]:
-    """Everything that the order and the tokens of samples depend on."""
-    config = dataset.config
-    return {
-        "format": STATE_FORMAT,
-        "order": ORDER_VERSION,
-        "seed": config.seed,
-        "seq_length": config.seq_length,
-        "split": dataset.split,
-        "split_fractions": list(split_fractions(config.split)),
-        "shuffle_sample_in_corpus": config.shuffle_sample_in_corpus,
-        "blend_sample_in_corpus": config.blend_sample_in_corpus,
-        "append_eod": config.append_eod,
-        "eod_token_id": config.eod_token_id,
-        "segments": [
-            {"first_slot": segment.first_slot, "weights": dict(segment.weights)}
-            for segment in dataset.segments
-        ],
-        "corpora": dataset.corpora_held(),
-    }
+def _recent_digest(chapter: Chapter, settings: OrderSettings, consumed_samples: int) -> str:
+    slots = digest_slots(chapter.first_slot, consumed_samples)
+    return digest_of(ChapterOrder.build(chapter, settings).slot_places(slots).sample_ids)
+
+
+def _settings(fixed_facts: dict[str, Any]) -> OrderSettings:
+    seed, split = fixed_facts.get("seed"), fixed_facts.get("split")
+    flags = [fixed_facts.get(f"{name}_sample_in_corpus") for name in ("shuffle", "blend")]
+    if not (isinstance(seed, int) and isinstance(split, str) and {*map(type, flags)} == {bool}):
+        raise ResumeError(
+            f"the loader's state has seed {seed!r}, split {split!r} and flags {flags!r}, expected "
+            f"a number, a name and truth values. The checkpoint is damaged: load an older one."
+        )
+    return OrderSettings(seed=seed, split=split, shuffled=bool(flags[0]), blended=bool(flags[1]))
+
+
+def _chapters(state: dict[str, Any], consumed_samples: int) -> tuple[Chapter, ...]:
+    try:
+        chapters = chapters_from(state.pop("chapters", None), blended=_settings(state).blended)
+    except ConfigError as error:
+        raise ResumeError(
+            f"the loader's state has {error}. The checkpoint is damaged: load an older one."
+        ) from error
+    if chapters[-1].first_slot > consumed_samples:
+        raise ResumeError(
+            f"the loader's state has a chapter from slot {chapters[-1].first_slot:,} on, but only "
+            f"{consumed_samples:,} consumed samples. The checkpoint is damaged: load an older one."
+        )
+    return chapters
+
+
+def _check_shards(saved: Chapter, now: Chapter) -> None:
+    """Check that what a chapter lists is what is there, where their digests agree."""
+    for name, shards in now.corpora.items():
+        found = saved.corpora.get(name)
+        if found is None or (found.ids, found.tokens) != (shards.ids, shards.tokens):
+            raise ResumeError(
+                f"the loader's state lists other shards of the corpus {name!r} than are there, "
+                f"though their digests agree. The checkpoint is damaged: load an older one."
+            )
+
+
+def _way_out(fixed: list[str]) -> str:
+    restore = "Restore the values of the checkpoint, or begin a run of its own in another folder."
+    if fixed:
+        return restore
+    return (
+        'Restore the values of the checkpoint, or set on_change = "new_segment" to go on from '
+        "here with what is set now, every corpus where it was."
+    )
 
 
 def _parsed(saved: dict[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,7 @@ def test_tokens_and_shares_are_those_of_the_samples_read(
 
 def test_configured_shares_follow_the_segments(dataset: BlendedDataset) -> None:
     """30 samples at 1 : 1, then 10 at 3 : 1."""
-    segments = [Segment(0, {"a": 1.0, "b": 1.0}), Segment(30, {"a": 3.0, "b": 1.0})]
-    dataset.segments = tuple(segments)
+    dataset = dataset.with_changes([Segment(30, {"a": 0.75, "b": 0.25})])
 
     assert progress(dataset, 40).configured_shares.tolist() == [22.5 / 40, 17.5 / 40]
     assert progress(dataset, 20).configured_shares.tolist() == [0.5, 0.5]

@@ -1,30 +1,34 @@
 """From slots of the global order to samples."""
 
-import hashlib
-import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import SPLITS, BlendConfig
-from blendtitan.dataset.plan import NO_CORPUS, Plan, Sample, WindowColumns
+from blendtitan.config import BlendConfig, split_fractions
+from blendtitan.dataset.held import corpora_held
+from blendtitan.dataset.plan import Plan, Sample
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import BlendTitanError, ConfigError, VocabularyError
-from blendtitan.order.blend import BlendTrees
-from blendtitan.order.permutation import epoch_keys, epoch_shifts, mix64, permute
-from blendtitan.order.segments import BlendOrder, Segment
-from blendtitan.order.windows import window_starts
-from blendtitan.storage.catalog import Catalog
+from blendtitan.order.chapters import (
+    NO_CORPUS,
+    Chapter,
+    ChapterOrder,
+    OrderSettings,
+    draws_before,
+)
+from blendtitan.order.saved_chapters import saved_segments
+from blendtitan.order.segments import Segment, check_changes, segments_of
 
 IntArray = NDArray[np.int64]
 
 IGNORE_INDEX = -100
 """Label that PyTorch's cross entropy leaves out."""
+
+ORDER_VERSION = 1
 
 # Beyond it a double product no longer tells neighbouring slots apart surely enough.
 MAX_SLOT = 10**15
@@ -34,46 +38,87 @@ class BlendedDataset:
     """One split of a blend: an endless sequence of samples, in the global order.
 
     Reading is safe from several threads at once.
+
+    Args:
+        config: Settings of the blend.
+        split: Name of the split.
+        rows: What the samples are read from.
+        weights: Weight of each corpus, as the file list gives it.
+        chapters: The chapters of the run so far. The last is that of ``config`` and ``rows``.
+        order: The order of the last chapter, where it is another than that of its corpora.
     """
 
     def __init__(
         self,
         config: BlendConfig,
         split: str,
-        segments: Sequence[Segment],
         rows: Rows,
-        windows: WindowColumns,
-        shard_trees: BlendTrees,
+        weights: Mapping[str, float],
+        chapters: Sequence[Chapter],
+        order: ChapterOrder | None = None,
     ) -> None:
+        assert config.seq_length == chapters[-1].seq_len
         self.config = config
         self.split = split
-        self.segments = tuple(segments)
-        self._order = BlendOrder.build(segments)
+        self.weights = weights
+        self.chapters = tuple(chapters)
+        self.settings = OrderSettings(
+            seed=config.seed,
+            split=split,
+            shuffled=config.shuffle_sample_in_corpus,
+            blended=config.blend_sample_in_corpus,
+        )
         self._rows = rows
-        self._windows = windows
-        self._shard_trees = shard_trees
+        self._order = order or ChapterOrder.build(chapters[-1], self.settings)
+        before = draws_before(chapters, chapters[-1].first_slot)
+        self._draws_before_chapter = np.array(
+            [sum(draws.get(name, 0) for draws in before) for name in self.corpora], np.int64
+        )
+
+    def in_chapters(self, chapters: Sequence[Chapter]) -> "BlendedDataset":
+        """The same data as what ``chapters``, of which the last is about it, read."""
+        return BlendedDataset(self.config, self.split, self._rows, self.weights, chapters)
+
+    def with_changes(self, changes: Sequence[Segment]) -> "BlendedDataset":
+        """The same with other shares from some slots on; see ``segments_of``.
+
+        Raises:
+            ConfigError: A change names an unknown corpus, leaves none, or its slot is not above
+                that of the one before.
+        """
+        check_changes(changes, self.corpora)
+        *before, now = self.chapters
+        return self.in_chapters(
+            [*before, replace(now, segments=segments_of(self.weights, changes))]
+        )
 
     @property
     def corpora(self) -> tuple[str, ...]:
         """Names of the corpora, sorted. A corpus's number is its place here."""
-        return self._order.corpora
+        return self._order.blend.corpora
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Stretches with constant shares, of the whole run as it is planned now."""
+        return self.chapters[-1].segments
+
+    @property
+    def first_slot(self) -> int:
+        """The first slot that can be read: where the last chapter begins."""
+        return self.chapters[-1].first_slot
 
     @property
     def num_windows(self) -> int:
         """Windows of one epoch of all corpora together."""
-        return int(self._windows.num_windows[self._own_rows].sum())
+        return self._order.num_windows
 
     @property
     def corpus_tokens(self) -> IntArray:
         """Tokens that each corpus has in this split. Shape ``(num_corpora,)``."""
         tokens = np.zeros(len(self.corpora), np.int64)
-        rows = self._own_rows
-        np.add.at(tokens, self._windows.corpora[rows], self._rows.num_tokens[rows])
+        own = self._order.row_corpora != NO_CORPUS
+        np.add.at(tokens, self._order.row_corpora[own], self._rows.num_tokens[own])
         return tokens
-
-    @property
-    def _own_rows(self) -> NDArray[np.bool_]:
-        return self._windows.corpora != NO_CORPUS
 
     @property
     def token_dtype(self) -> np.dtype[Any]:
@@ -82,22 +127,34 @@ class BlendedDataset:
 
     def draws_before(self, slot: int) -> IntArray:
         """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
-        return self._order.draws_before(slot)
+        return self._summed(slot, lambda chapter: 1)
+
+    def tokens_before(self, slot: int) -> IntArray:
+        """Tokens of each corpus in the first ``slot`` samples. Shape ``(num_corpora,)``."""
+        return self._summed(slot, lambda chapter: chapter.seq_len)
+
+    def _summed(self, slot: int, each: Callable[[Chapter], int]) -> IntArray:
+        found = list(zip(self.chapters, draws_before(self.chapters, slot), strict=True))
+        return np.array(
+            [
+                sum(draws.get(name, 0) * each(chapter) for chapter, draws in found)
+                for name in self.corpora
+            ],
+            np.int64,
+        )
 
     def only(self, corpus: str) -> "BlendedDataset":
         """The samples of one corpus alone: slot ``d`` is what here is draw ``d`` of the corpus."""
-        number = self.corpora.index(corpus)
-        trees = replace(self._shard_trees, roots=self._shard_trees.roots[[number]])
-        windows = replace(
-            self._windows, corpora=np.where(self._windows.corpora == number, 0, NO_CORPUS)
-        )
-        segments = [Segment(0, {corpus: 1.0})]
-        return BlendedDataset(self.config, self.split, segments, self._rows, windows, trees)
+        alone = Segment(0, {corpus: 1.0})
+        now = self.chapters[-1]
+        chapter = replace(now, segments=(alone,), corpora={corpus: now.corpora[corpus]})
+        order = self._order.only(corpus)
+        return BlendedDataset(self.config, self.split, self._rows, self.weights, [chapter], order)
 
     def __getitem__(self, slot: int) -> Sample:
         """The sample of a slot, any slot from 0 on."""
         slot = operator.index(slot)
-        _check_slots(slot, slot)
+        self._check_slots(slot, slot)
         plan = self.plan(np.array([slot], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
@@ -107,7 +164,7 @@ class BlendedDataset:
             labels=labels,
             corpus=self.corpora[int(plan.corpora[0])],
             shard=self._rows.catalog.prefixes[int(plan.shards[0])],
-            draw=int(plan.draws[0]),
+            draw=int(plan.draws[0] + self._draws_before_chapter[plan.corpora[0]]),
             epoch=int(plan.epochs[0]),
             window=int(plan.windows[0]),
         )
@@ -116,33 +173,30 @@ class BlendedDataset:
         """Resolve slots to places on disk, without reading any file. Shape of ``slots``: ``(n,)``.
 
         Raises:
-            ConfigError: A slot is below 0 or not below 10^15.
+            ConfigError: A slot is before the last chapter, or not below 10^15.
         """
         if len(slots):
-            _check_slots(int(slots.min()), int(slots.max()))
-        corpora, draws = self._order.draws(slots)
-        rows, row_draws = self._shard_trees.leaves(corpora, draws)
-        epochs, index = np.divmod(row_draws, self._windows.num_windows[rows])
-        keys = epoch_keys(self._windows.keys[rows], epochs)
-        windows = index
-        if self.config.shuffle_sample_in_corpus:
-            windows = permute(index, self._windows.num_windows[rows], keys)
-        seq_len = self.config.seq_length
-        shifts = epoch_shifts(keys, epochs, self._windows.tokens_left_over[rows])
-        starts = window_starts(windows, shifts, seq_len=seq_len)
-        positions = self._rows.row_starts[rows] + starts
+            self._check_slots(int(slots.min()), int(slots.max()))
+        found = self._order.slot_places(slots)
+        rows, places = found.rows, found.places
+        firsts = places.starts.copy()
+        for i in np.flatnonzero(places.of_unread).tolist():
+            firsts[i] = self._order.streams.unread[int(rows[i])].stretches(int(firsts[i]), 1)[0][0]
+        positions = self._rows.row_starts[rows] + firsts
         pieces = self._rows.pieces(positions)
+        at_bytes = self._rows.contiguous_bytes(pieces, positions, self.config.seq_length + 1)
         return Plan(
             slots=slots,
-            corpora=corpora,
-            draws=draws,
+            corpora=found.corpora,
+            draws=found.draws,
             rows=rows,
-            epochs=epochs,
-            windows=windows,
-            starts=starts,
+            epochs=places.epochs,
+            windows=places.windows,
+            starts=places.starts,
+            of_unread=places.of_unread,
             shards=self._rows.piece_shards[pieces],
-            at_bytes=self._rows.contiguous_bytes(pieces, positions, seq_len + 1),
-            sample_ids=mix64(keys + starts.astype(np.uint64)),
+            at_bytes=np.where(places.of_unread, -1, at_bytes),
+            sample_ids=found.sample_ids,
         )
 
     def read(self, plan: Plan, start: int, stop: int) -> NDArray[np.integer]:
@@ -160,14 +214,37 @@ class BlendedDataset:
                 if at >= 0:
                     self._rows.read_contiguous(shard, at, tokens[i])
                 else:
-                    self._rows.read(
-                        int(plan.rows[start + i]), int(plan.starts[start + i]), tokens[i]
-                    )
+                    self._read_stretches(plan, start + i, tokens[i])
         except (BlendTitanError, OSError) as error:
             error.add_note(self._whereabouts(plan, start + i))
             raise
         self._check_vocabulary(plan, start, tokens)
         return tokens
+
+    def _read_stretches(self, plan: Plan, at: int, out: NDArray[np.integer]) -> None:
+        filled = 0
+        for offset, count in self._stretches(plan, at):
+            self._rows.read(int(plan.rows[at]), offset, out[filled : filled + count])
+            filled += count
+
+    def _stretches(self, plan: Plan, at: int) -> list[tuple[int, int]]:
+        """Where the tokens of a sample lie in its row: ``(offset, tokens)`` each."""
+        start, seq_len = int(plan.starts[at]), self.config.seq_length
+        if not plan.of_unread[at]:
+            return [(start, seq_len + 1)]
+        stretches = self._order.streams.unread[int(plan.rows[at])].stretches(start, seq_len)
+        # The last label is the token that follows in the row.
+        return [*stretches[:-1], (stretches[-1][0], stretches[-1][1] + 1)]
+
+    def _check_slots(self, first: int, last: int) -> None:
+        if 0 <= first < self.first_slot:
+            raise ConfigError(
+                f"slot {first:,} was read with other data, weights or another sequence length, "
+                f"before the run was changed at slot {self.first_slot:,}; expected a slot from "
+                f"there on"
+            )
+        if not 0 <= first <= last < MAX_SLOT:
+            raise ConfigError(f"slots {first} to {last}, expected 0 to 10^15 - 1")
 
     def _check_vocabulary(self, plan: Plan, start: int, tokens: NDArray[np.integer]) -> None:
         limit = self.config.vocab_size
@@ -175,8 +252,8 @@ class BlendedDataset:
             return
         sample, offset = np.argwhere((tokens < 0) | (tokens >= limit))[0]
         at = start + int(sample)
-        row, in_row = int(plan.rows[at]), int(plan.starts[at]) + int(offset)
-        shard, document_id = self._rows.document_of(row, in_row)
+        in_row = [o + i for o, count in self._stretches(plan, at) for i in range(count)]
+        shard, document_id = self._rows.document_of(int(plan.rows[at]), in_row[offset])
         error = VocabularyError(
             f"{self._rows.catalog.prefixes[shard]}: document {document_id} holds the token id "
             f"{tokens[sample, offset]}, expected ids from 0 to {limit - 1}. The shard was made "
@@ -186,7 +263,8 @@ class BlendedDataset:
         raise error
 
     def _whereabouts(self, plan: Plan, at: int) -> str:
-        shard, offset = self._rows.offset_in_shard(int(plan.rows[at]), int(plan.starts[at]))
+        first = self._stretches(plan, at)[0][0]
+        shard, offset = self._rows.offset_in_shard(int(plan.rows[at]), first)
         return (
             f"while reading slot {plan.slots[at]} of {self.split}: "
             f"corpus {self.corpora[int(plan.corpora[at])]!r}, "
@@ -194,26 +272,27 @@ class BlendedDataset:
             f"{self.split} part on (window {plan.windows[at]} of epoch {plan.epochs[at]})"
         )
 
-    def corpora_held(self) -> dict[str, dict[str, Any]]:
-        """What each corpus holds on disk: its shards, their weights, and tokens by split."""
-        catalog = self._rows.catalog
-        shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
-        for shard, name in enumerate(catalog.corpora):
-            shards_of[name].append(shard)
-        tokens = np.diff(catalog.token_cuts)
+    def fixed_facts(self) -> dict[str, Any]:
+        """What the order and the tokens depend on and never changes in a run. JSON."""
+        config = self.config
         return {
-            name: {
-                "tokens": dict(zip(SPLITS, tokens[shards].sum(axis=0).tolist(), strict=True)),
-                "shards": len(shards),
-                "shards_digest": _shards_digest(catalog, shards),
-            }
-            for name, shards in shards_of.items()
+            "order": ORDER_VERSION,
+            "seed": config.seed,
+            "split": self.split,
+            "split_fractions": list(split_fractions(config.split)),
+            "shuffle_sample_in_corpus": config.shuffle_sample_in_corpus,
+            "blend_sample_in_corpus": config.blend_sample_in_corpus,
+            "append_eod": config.append_eod,
+            "eod_token_id": config.eod_token_id,
         }
 
-
-def _check_slots(first: int, last: int) -> None:
-    if not 0 <= first <= last < MAX_SLOT:
-        raise ConfigError(f"slots {first} to {last}, expected 0 to 10^15 - 1")
+    def chapter_facts(self) -> dict[str, Any]:
+        """What the order depends on and only another chapter may change. JSON."""
+        return {
+            "seq_length": self.config.seq_length,
+            "segments": saved_segments(self.segments),
+            "corpora": corpora_held(self._rows.catalog),
+        }
 
 
 def mask_labels(labels: IntArray, input_ids: NDArray[np.integer], config: BlendConfig) -> None:
@@ -229,16 +308,3 @@ def _all_below(tokens: NDArray[np.integer], limit: int) -> bool:
     """Whether all tokens are from 0 to ``limit - 1``. Reads them once at most where it can."""
     info = np.iinfo(tokens.dtype)
     return bool((info.max < limit or tokens.max() < limit) and (info.min == 0 or tokens.min() >= 0))
-
-
-def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
-    """Digest of what is known of some shards. Their folders are left out: data may move."""
-    columns = (
-        *(catalog.weights, catalog.dtype_codes, catalog.num_sequences),
-        *(catalog.document_cuts, catalog.token_cuts, catalog.lacks_eod),
-    )
-    names = [Path(catalog.prefixes[shard]).name for shard in shards]
-    digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=8)
-    for column in columns:
-        digest.update(column[shards].astype(column.dtype.newbyteorder("<")).tobytes())
-    return digest.hexdigest()

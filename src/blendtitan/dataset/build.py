@@ -4,18 +4,14 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import BlendedDataset
-from blendtitan.dataset.plan import WindowColumns
+from blendtitan.dataset.held import corpus_shards
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.order.blend import BlendTrees
-from blendtitan.order.permutation import stream_key
-from blendtitan.order.segments import Segment
+from blendtitan.order.chapters import Chapter
+from blendtitan.order.segments import Segment, check_changes, segments_of
 from blendtitan.order.splits import document_cuts
-from blendtitan.order.windows import num_windows, tokens_left_over
 from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.reader import OpenFiles
@@ -104,8 +100,29 @@ def _build_split(
     shards_of_corpus = _without_empty(shards_of_corpus, split)
     if not shards_of_corpus:
         return None
-    segment = Segment(0, {name: weights[name] for name in shards_of_corpus})
-    return _blend_of(config, catalog, files, split, segment, shards_of_corpus)
+    blended = config.blend_sample_in_corpus
+    shards_of_row = [
+        row
+        for shards in shards_of_corpus.values()
+        for row in ([[shard] for shard in shards] if blended else [shards])
+    ]
+    eod_id = config.eod_token_id
+    rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=eod_id)
+    _warn_of_short_rows(rows, split, config.seq_length)
+    weights = {name: weights[name] for name in shards_of_corpus}
+    changes = _changes(config) if split == "train" else []
+    check_changes(changes, sorted(weights))
+    chapter = Chapter(
+        first_slot=0,
+        seq_len=config.seq_length,
+        segments=segments_of(weights, changes),
+        corpora=corpus_shards(catalog, shards_of_corpus, split=split, blended=blended),
+    )
+    return BlendedDataset(config, split, rows, weights, [chapter])
+
+
+def _changes(config: BlendConfig) -> list[Segment]:
+    return [Segment(change.first_slot, change.shares) for change in config.segments]
 
 
 def _without_empty(shards_of_corpus: dict[str, list[int]], split: str) -> dict[str, list[int]]:
@@ -120,37 +137,7 @@ def _without_empty(shards_of_corpus: dict[str, list[int]], split: str) -> dict[s
     return {name: shards for name, shards in shards_of_corpus.items() if shards}
 
 
-def _blend_of(
-    config: BlendConfig,
-    catalog: Catalog,
-    files: OpenFiles,
-    split: str,
-    segment: Segment,
-    shards_of_corpus: dict[str, list[int]],
-) -> BlendedDataset:
-    # A shard's place counts all shards of its corpus, also those that this split leaves out.
-    places = _places(catalog.corpora)
-    shards_of_row: list[list[int]] = []
-    row_weights: list[list[float]] = []
-    keys: list[int] = []
-    for name, shards in shards_of_corpus.items():
-        if config.blend_sample_in_corpus:
-            shards_of_row += [[shard] for shard in shards]
-            row_weights.append([float(catalog.weights[shard]) for shard in shards])
-            keys += [stream_key(config.seed, split, name, places[shard]) for shard in shards]
-        else:
-            shards_of_row.append(shards)
-            row_weights.append([1.0])
-            keys.append(stream_key(config.seed, split, name))
-    eod_id = config.eod_token_id
-    rows = Rows.build(catalog, files, shards_of_row, split=SPLITS.index(split), eod_id=eod_id)
-    seq_len = config.seq_length
-    windows = WindowColumns(
-        np.repeat(np.arange(len(row_weights)), [len(weights) for weights in row_weights]),
-        num_windows(rows.num_tokens, seq_len=seq_len),
-        tokens_left_over(rows.num_tokens, seq_len=seq_len),
-        np.array(keys, np.uint64),
-    )
+def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
     num_short = int((rows.num_tokens <= seq_len).sum())
     if num_short:
         logger.warning(
@@ -161,14 +148,3 @@ def _blend_of(
             len(rows.num_tokens),
             seq_len + 1,
         )
-    return BlendedDataset(config, split, [segment], rows, windows, BlendTrees.build(row_weights))
-
-
-def _places(corpora: tuple[str, ...]) -> list[int]:
-    """Place of each shard among the shards of its corpus."""
-    counts: dict[str, int] = {}
-    places: list[int] = []
-    for name in corpora:
-        places.append(counts.get(name, 0))
-        counts[name] = places[-1] + 1
-    return places

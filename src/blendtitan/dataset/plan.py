@@ -7,9 +7,6 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
-NO_CORPUS = -1
-"""In place of a corpus's number: the row belongs to none of the dataset's corpora."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -44,25 +41,17 @@ class Plan:
     slots: IntArray
     corpora: IntArray
     draws: IntArray
+    """Draw of the corpus, counted from the first slot of the last chapter."""
     rows: IntArray
     epochs: IntArray
     windows: IntArray
     starts: IntArray
-    """Offset of the window in its row, in tokens."""
+    """Offset of the window in its row, or in what its epoch had left, in tokens."""
+    of_unread: NDArray[np.bool_]
+    """Whether the window is cut from what its epoch had left; see ``order/unread.py``."""
     shards: IntArray
     """Shard that holds the first token."""
     at_bytes: IntArray
     """Where the whole window lies in that shard's ``.bin``; -1 if it is not in one stretch."""
     sample_ids: NDArray[np.uint64]
     """A number that tells samples apart, whatever other corpora there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowColumns:
-    """The windows of each row of a split. Shapes ``(R,)``."""
-
-    corpora: IntArray
-    """Number of the row's corpus, or ``NO_CORPUS``."""
-    num_windows: IntArray
-    tokens_left_over: IntArray
-    keys: NDArray[np.uint64]

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ConfigError
+from blendtitan.order.chapters import segments_read
 
 # The order never gives a corpus as much as two samples more than its share.
 _ROUNDING_SAMPLES = 2
@@ -32,7 +33,7 @@ class Progress:
 def progress(dataset: BlendedDataset, consumed_samples: int) -> Progress:
     """What the first ``consumed_samples`` samples of a dataset hold of each corpus."""
     draws = dataset.draws_before(consumed_samples)
-    tokens = draws * dataset.config.seq_length
+    tokens = dataset.tokens_before(consumed_samples)
     return Progress(
         tokens=tokens,
         epochs=tokens / dataset.corpus_tokens,
@@ -76,11 +77,12 @@ def _configured_shares(dataset: BlendedDataset, consumed_samples: int) -> NDArra
     """Mean over the segments of the samples, each counted as long as it was read."""
     number = {name: i for i, name in enumerate(dataset.corpora)}
     samples = max(1, consumed_samples)
-    stops = [*(segment.first_slot for segment in dataset.segments[1:]), samples]
+    segments = segments_read(dataset.chapters)
+    stops = [*(segment.first_slot for segment in segments[1:]), samples]
     shares = np.zeros(len(number))
-    for segment, stop in zip(dataset.segments, stops, strict=True):
+    for segment, stop in zip(segments, stops, strict=True):
         part = max(0, min(stop, samples) - segment.first_slot) / samples
         total = sum(segment.weights.values())
-        for name, weight in segment.weights.items():
-            shares[number[name]] += part * weight / total
+        for name in segment.weights.keys() & number.keys():
+            shares[number[name]] += part * segment.weights[name] / total
     return shares

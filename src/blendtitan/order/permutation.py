@@ -10,9 +10,12 @@ finaliser of splitmix64 (Steele, Lea, Flood 2014).
 """
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+
+Bits = NDArray[np.uint64]
 
 # Six rounds are enough for large domains; with ten, every order of a handful of windows is about
 # equally likely as well.
@@ -57,12 +60,29 @@ def permute(
     Returns:
         Shape ``(n,)``. For one key and size, different indices have different images.
     """
+    return _walked(index, size, keys, _feistel)
+
+
+def unpermute(
+    image: NDArray[np.int64], size: NDArray[np.int64], keys: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """The inverse of ``permute``: which index has each image. Shapes ``(n,)``."""
+    return _walked(image, size, keys, _feistel_backwards)
+
+
+def _walked(
+    index: NDArray[np.int64],
+    size: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    network: Callable[[Bits, Bits, Bits], Bits],
+) -> NDArray[np.int64]:
+    """Images under a network on whole bits, each sent through it until it is below ``size``."""
     result = index.astype(np.uint64)
     limit = size.astype(np.uint64)
     half_bits = _half_bits(limit)
     walking = np.arange(len(result))
     while len(walking):
-        moved = _feistel(result[walking], half_bits[walking], keys[walking])
+        moved = network(result[walking], half_bits[walking], keys[walking])
         result[walking] = moved
         walking = walking[moved >= limit[walking]]
     return result.astype(np.int64)
@@ -96,13 +116,20 @@ def _half_bits(size: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return np.maximum((bits + 1) // 2, 1).astype(np.uint64)
 
 
-def _feistel(
-    values: NDArray[np.uint64], half_bits: NDArray[np.uint64], keys: NDArray[np.uint64]
-) -> NDArray[np.uint64]:
+def _feistel(values: Bits, half_bits: Bits, keys: Bits) -> Bits:
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     # The high bits of the mix are its best: they are the ones that are fed down.
     down = np.uint64(64) - half_bits
     left, right = values >> half_bits, values & mask
     for salt in _ROUND_SALTS:
         left, right = right, left ^ (mix64(right + (keys ^ salt)) >> down)
+    return (left << half_bits) | right
+
+
+def _feistel_backwards(values: Bits, half_bits: Bits, keys: Bits) -> Bits:
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    down = np.uint64(64) - half_bits
+    left, right = values >> half_bits, values & mask
+    for salt in _ROUND_SALTS[::-1]:
+        left, right = right ^ (mix64(left + (keys ^ salt)) >> down), left
     return (left << half_bits) | right

@@ -4,13 +4,14 @@ A new segment counts its slots from 0 in a new tree, while the draws of each cor
 where they were. A change of weights in the middle of a run is a new segment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.errors import ConfigError
 from blendtitan.order.blend import BlendTrees
 
 
@@ -23,6 +24,60 @@ class Segment:
 
     weights: Mapping[str, float]
     """Weight of each corpus, above 0. A corpus that is not named is not drawn."""
+
+
+def segments_of(weights: Mapping[str, float], changes: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments of a blend, from its weights and what changes in the course of a run.
+
+    Args:
+        weights: Weight of each corpus before the first change.
+        changes: Shares from a slot on, at growing slots. A corpus that is not named keeps its
+            share; one with 0 is no longer drawn. Shares need not sum to 1.
+
+    Returns:
+        Segments with the weights of all corpora that are drawn. The first one begins at 0.
+    """
+    segments = [Segment(0, weights)]
+    for change in changes:
+        total = sum(segments[-1].weights.values())
+        kept = {name: weight / total for name, weight in segments[-1].weights.items()}
+        drawn = {name: share for name, share in (kept | dict(change.weights)).items() if share > 0}
+        segments = [s for s in segments if s.first_slot < change.first_slot]
+        segments.append(Segment(change.first_slot, drawn))
+    return tuple(segments)
+
+
+def check_changes(changes: Sequence[Segment], corpora: Sequence[str]) -> None:
+    """Check changes of shares against the corpora there are.
+
+    Raises:
+        ConfigError: One names an unknown corpus, leaves none, or is not after the one before.
+    """
+    drawn = set(corpora)
+    last_slot = -1
+    for change in changes:
+        where = f"the segment from slot {change.first_slot:,}"
+        for name in change.weights.keys() - set(corpora):
+            raise ConfigError(
+                f"{where} names the corpus {name!r}, expected one of {', '.join(corpora)}"
+            )
+        if change.first_slot <= last_slot:
+            raise ConfigError(f"{where} begins at or before the one before it, expected after it")
+        named = {name for name, share in change.weights.items() if share > 0}
+        drawn = (drawn | named) - (change.weights.keys() - named)
+        if not drawn:
+            raise ConfigError(f"{where} leaves no corpus with a share above 0")
+        last_slot = change.first_slot
+
+
+def segments_from(segments: Sequence[Segment], slot: int) -> tuple[Segment, ...]:
+    """The segments in force from ``slot`` on, with their slots counted from there."""
+    begun = [segment for segment in segments if segment.first_slot <= slot][-1]
+    later = [s for s in segments if s.first_slot > slot]
+    return (
+        Segment(0, begun.weights),
+        *(Segment(s.first_slot - slot, s.weights) for s in later),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +100,15 @@ class BlendOrder:
     """Draws of the leaf's corpus in all earlier segments. Shape ``(num_leaves,)``."""
 
     @classmethod
-    def build(cls, segments: Sequence[Segment]) -> Self:
-        """Order of ``segments``, which begin at 0 and at growing slots after it."""
+    def build(cls, segments: Sequence[Segment], corpora: Iterable[str] = ()) -> Self:
+        """Order of ``segments``, which begin at 0 and at growing slots after it.
+
+        ``corpora`` are numbered as well where no segment names them.
+        """
         assert segments
         assert segments[0].first_slot == 0
-        corpora = tuple(sorted({name for segment in segments for name in segment.weights}))
+        named = {name for segment in segments for name in segment.weights}
+        corpora = tuple(sorted(named.union(corpora)))
         names = [sorted(segment.weights) for segment in segments]
         trees = BlendTrees.build(
             [[s.weights[name] for name in n] for s, n in zip(segments, names, strict=True)]

@@ -1,0 +1,98 @@
+"""What each corpus holds on disk, as far as the order and a resumed run need to know it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from blendtitan.config import SPLITS
+from blendtitan.order.chapters import CorpusShards
+from blendtitan.storage.catalog import Catalog
+
+_DIGEST_BYTES = 8
+
+
+def corpus_shards(
+    catalog: Catalog, shards_of_corpus: Mapping[str, Sequence[int]], *, split: str, blended: bool
+) -> dict[str, CorpusShards]:
+    """The shards of each corpus, as a run begins with them.
+
+    Args:
+        catalog: All shards.
+        shards_of_corpus: Numbers of the shards that have documents in the split, by corpus.
+        split: Name of the split.
+        blended: Whether each shard is a row of its own.
+    """
+    # A shard's place counts all shards of its corpus, also those that this split leaves out.
+    places = _places(catalog.corpora)
+    tokens = catalog.split_tokens(SPLITS.index(split)).tolist()
+    weights = catalog.weights.tolist()
+    ids = _shard_ids(catalog)
+    return {
+        name: CorpusShards(
+            names=tuple(os.path.basename(catalog.prefixes[shard]) for shard in shards),
+            ids=tuple(ids[shard] for shard in shards),
+            tokens=tuple(tokens[shard] for shard in shards),
+            weights=tuple(weights[shard] for shard in shards),
+            places=tuple(places[shard] for shard in shards),
+            pasts=((),) * (len(shards) if blended else 1),
+        )
+        for name, shards in shards_of_corpus.items()
+    }
+
+
+def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """What each corpus holds: its shards, their weights, and tokens by split."""
+    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
+    for shard, name in enumerate(catalog.corpora):
+        shards_of[name].append(shard)
+    tokens = np.diff(catalog.token_cuts)
+    return {
+        name: {
+            "tokens": dict(zip(SPLITS, tokens[shards].sum(axis=0).tolist(), strict=True)),
+            "shards": len(shards),
+            "shards_digest": _shards_digest(catalog, shards),
+        }
+        for name, shards in shards_of.items()
+    }
+
+
+def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
+    """Digest of what is known of some shards. Their folders are left out: data may move."""
+    names = [os.path.basename(catalog.prefixes[shard]) for shard in shards]
+    digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=_DIGEST_BYTES)
+    for column in (catalog.weights, *_contents(catalog)):
+        digest.update(column[shards].astype(column.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _shard_ids(catalog: Catalog) -> list[str]:
+    """A digest of what is known of each shard but its weight and its folder."""
+    columns = [column.reshape(len(column), -1).astype("<i8") for column in _contents(catalog)]
+    rows = np.concatenate(columns, axis=1)
+    return [
+        hashlib.blake2b(
+            os.path.basename(prefix).encode() + row.tobytes(), digest_size=_DIGEST_BYTES
+        ).hexdigest()
+        for prefix, row in zip(catalog.prefixes, rows, strict=True)
+    ]
+
+
+def _contents(catalog: Catalog) -> list[np.ndarray[Any, Any]]:
+    return [
+        *(catalog.dtype_codes, catalog.num_sequences),
+        *(catalog.document_cuts, catalog.token_cuts, catalog.lacks_eod),
+    ]
+
+
+def _places(corpora: tuple[str, ...]) -> list[int]:
+    """Place of each shard among the shards of its corpus."""
+    counts: dict[str, int] = {}
+    places: list[int] = []
+    for name in corpora:
+        places.append(counts.get(name, 0))
+        counts[name] = places[-1] + 1
+    return places

@@ -1,0 +1,128 @@
+"""The next chapter of a run: other data, weights or lengths, everything going on where it was."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings
+from blendtitan.order.segments import Segment
+from blendtitan.order.streams import Past
+
+# A weight such as 0.3 / 3 differs in its last bits from what it is after another scaling.
+_SAME_WEIGHT = 1e-9
+
+
+def with_next_chapter(
+    chapters: Sequence[Chapter],
+    settings: OrderSettings,
+    *,
+    slot: int,
+    seq_len: int,
+    segments: tuple[Segment, ...],
+    corpora: Mapping[str, CorpusShards],
+) -> tuple[Chapter, ...]:
+    """The chapters of a run that goes on at ``slot`` with other data, weights or lengths.
+
+    A corpus whose shards are the same, with weights in the same proportions, goes on in its
+    blend of shards. Otherwise each row that is the same, in any earlier chapter, goes on in its
+    epoch, and other rows begin with their first window.
+
+    Args:
+        chapters: The chapters so far. The last is dropped if none of its slots was read.
+        settings: Those of the run.
+        slot: Samples consumed so far.
+        seq_len: Length of the windows from now on.
+        segments: Those of the whole run, as it is planned now.
+        corpora: What each corpus holds now, as a run would begin with it.
+    """
+    stops = [*(chapter.first_slot for chapter in chapters[1:]), slot]
+    found = {name: _Found(name) for name in corpora}
+    for chapter, stop in zip(chapters, stops, strict=True):
+        order = ChapterOrder.build(chapter, settings)
+        at_end = order.pasts_at(chapter, stop)
+        for name in found.keys() & chapter.corpora.keys():
+            draws, pasts = at_end[name]
+            found[name].note(chapter, draws, pasts, blended=settings.blended)
+    going_on = {
+        name: found[name].going_on(corpora[name], seq_len, blended=settings.blended)
+        for name in sorted(corpora)
+    }
+    kept = [chapter for chapter in chapters if chapter.first_slot < slot]
+    now = Chapter(first_slot=slot, seq_len=seq_len, segments=segments, corpora=going_on)
+    return (*kept, now)
+
+
+class _Found:
+    """What the chapters tell of one corpus, the latest of them last."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._last: tuple[Chapter, int] | None = None
+        self._rows: dict[tuple[str, ...], tuple[int, Past]] = {}
+        """For the shards of each row: the place of the first, and how far it was read."""
+        self._next_place = 0
+
+    def note(self, chapter: Chapter, draws: int, pasts: tuple[Past, ...], *, blended: bool) -> None:
+        shards = chapter.corpora[self._name]
+        self._last = (chapter, draws)
+        self._next_place = max(self._next_place, *(place + 1 for place in shards.places))
+        for row, past in zip(shards.rows(blended=blended), pasts, strict=True):
+            self._rows[shards.ids[row]] = (shards.places[row.start], past)
+
+    def going_on(self, now: CorpusShards, seq_len: int, *, blended: bool) -> CorpusShards:
+        if self._last is None:
+            return now
+        chapter, draws = self._last
+        before = chapter.corpora[self._name]
+        if chapter.seq_len == seq_len and _are_same(before, now, blended=blended):
+            return replace(before, names=now.names, draws=draws)
+        return self._row_by_row(now, blended=blended)
+
+    def _row_by_row(self, now: CorpusShards, *, blended: bool) -> CorpusShards:
+        new_places = count(self._next_place)
+        places: list[int] = []
+        pasts: list[Past] = []
+        for row in now.rows(blended=blended):
+            known = self._rows.get(now.ids[row])
+            pasts.append(known[1] if known else ())
+            if blended:
+                places.append(known[0] if known else next(new_places))
+        return replace(now, places=tuple(places) or now.places, pasts=tuple(pasts), draws=0)
+
+
+def _are_same(before: CorpusShards, now: CorpusShards, *, blended: bool) -> bool:
+    """Whether both hold the same shards, blended in the same proportions."""
+    if before.ids != now.ids:
+        return False
+    scale = now.weights[0] / before.weights[0]
+    return not blended or all(
+        abs(b * scale - n) <= _SAME_WEIGHT * n
+        for b, n in zip(before.weights, now.weights, strict=True)
+    )
+
+
+def account(chapters: Sequence[Chapter], settings: OrderSettings) -> Iterator[str]:
+    """One line for each corpus: how it goes on in the last of ``chapters``."""
+    *before, now = chapters
+    order = ChapterOrder.build(now, settings)
+    earlier = {name for chapter in before for name in chapter.corpora}
+    for number, (name, shards) in enumerate(now.corpora.items()):
+        rows = [int(row) for row in (order.row_corpora == number).nonzero()[0]]
+        unread = {row: order.streams.unread[row] for row in rows if row in order.streams.unread}
+        skipped = sum(left.num_tokens % now.seq_len for left in unread.values())
+        begins = sum(not past for past in shards.pasts)
+        if name not in earlier:
+            yield f"{name}: new, {len(rows)} rows begin with their first window"
+            continue
+        text = f"{name}: {len(rows) - begins} of {len(rows)} rows go on in their epoch"
+        if begins:
+            text += f", {begins} begin with their first window"
+        if unread:
+            windows = int(order.streams.num_unread[rows].sum())
+            text += (
+                f"; what {len(unread)} begun epochs have left is read first, as {windows:,} "
+                f"windows of {now.seq_len:,} tokens, {skipped:,} tokens being skipped"
+            )
+        yield text
+    for name in sorted(earlier - now.corpora.keys()):
+        yield f"{name}: no longer read"
