@@ -6,7 +6,7 @@ Shapes: B = micro batch, L = sequence length.
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from blendtitan.dataset.blended import IGNORE_INDEX, BlendedDataset, mask_labels
 from blendtitan.dataset.plan import Plan
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
+from blendtitan.order.segments import Segment
 from blendtitan.state import encode_state, resume
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ class DataLoader:
         if num_samples is not None:
             check_at_least("num_samples", num_samples, 1)
         self.dataset = dataset
+        """What is read. Loading a state may replace it by one that knows what was read before."""
+        self._as_begun = dataset
         self.consumed_samples = 0
         """Samples that all ranks together were given since slot 0: the whole state."""
         self._micro_batch = micro_batch
@@ -143,7 +146,7 @@ class DataLoader:
         Raises:
             ResumeError: Data or settings differ from those of the state.
         """
-        resumed = resume(state_dict, self.dataset)
+        resumed = resume(state_dict, self._as_begun)
         if resumed.account and self._dp_rank == 0:
             logger.warning(
                 "A new segment begins at slot %s, because on_change = 'new_segment' and the run "
@@ -151,10 +154,23 @@ class DataLoader:
                 f"{resumed.consumed_samples:,}",
                 "\n".join(resumed.account),
             )
-        self.replace_dataset(resumed.dataset)
+        self._replace_dataset(resumed.dataset)
         self.consumed_samples = resumed.consumed_samples
 
-    def replace_dataset(self, dataset: BlendedDataset) -> None:
+    def set_segments(self, changes: Sequence[Segment]) -> None:
+        """Plan the segments that are still to come; see ``BlendedDataset.with_changes``.
+
+        What was consumed must have been read with the same segments.
+
+        Raises:
+            ConfigError: The changes cannot be used.
+        """
+        self._as_begun = self._as_begun.with_changes(changes)
+        dataset = self.dataset.with_changes(changes)
+        if dataset.segments != self.dataset.segments:
+            self._replace_dataset(dataset)
+
+    def _replace_dataset(self, dataset: BlendedDataset) -> None:
         """Go on with another dataset from the next batch on; what was read ahead is dropped."""
         with self._planning:
             self.dataset = dataset

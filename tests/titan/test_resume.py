@@ -45,7 +45,7 @@ def resumed(config: Config, saved: BlendCorpusDataLoader) -> BlendCorpusDataLoad
     return loader
 
 
-def pace_in(loader: BlendCorpusDataLoader) -> dict[str, int]:
+def paces_in(loader: BlendCorpusDataLoader) -> list[dict[str, int]]:
     return json.loads(loader.state_dict()[STATE_KEY])[PACE_KEY]
 
 
@@ -137,7 +137,11 @@ def test_it_may_change_again_and_back(config: Config, saved: BlendCorpusDataLoad
     back = trained(resumed(config, changed), after=5, steps=1, global_batch_size=4)
 
     assert back.consumed_samples == 3 * 4 + 2 * 6 + 4
-    assert pace_in(back) == {"step": 5, "consumed_samples": 24, "global_batch_size": 4}
+    assert paces_in(back) == [
+        {"step": 0, "consumed_samples": 0, "global_batch_size": 4},
+        {"step": 3, "consumed_samples": 12, "global_batch_size": 6},
+        {"step": 5, "consumed_samples": 24, "global_batch_size": 4},
+    ]
     assert resumed(config, back).consumed_samples == 28
 
 
@@ -176,7 +180,7 @@ def test_a_state_of_an_engines_loader_must_be_at_the_step(
         loader.align(3, global_batch_size=6)
 
 
-@pytest.mark.parametrize("damaged", [7, {"step": 3}, {"step": 3.0, "consumed_samples": 12}])
+@pytest.mark.parametrize("damaged", [7, [{"step": 3}], [{"step": 0.0, "consumed_samples": 12}], {}])
 def test_a_damaged_state_is_refused(
     config: Config, saved: BlendCorpusDataLoader, damaged: object
 ) -> None:

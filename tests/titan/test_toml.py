@@ -65,6 +65,8 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "eod_mask_loss",
         "data_cache_path",
         "seed",
+        "segment",
+        "on_change",
         "max_open_shards",
         "max_epochs",
     ]

@@ -6,7 +6,7 @@ from itertools import count
 
 from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings
 from blendtitan.order.segments import Segment
-from blendtitan.order.streams import Past
+from blendtitan.order.streams import Past, Streams
 
 # A weight such as 0.3 / 3 differs in its last bits from what it is after another scaling.
 _SAME_WEIGHT = 1e-9
@@ -106,23 +106,29 @@ def account(chapters: Sequence[Chapter], settings: OrderSettings) -> Iterator[st
     *before, now = chapters
     order = ChapterOrder.build(now, settings)
     earlier = {name for chapter in before for name in chapter.corpora}
-    for number, (name, shards) in enumerate(now.corpora.items()):
+    for number, name in enumerate(now.corpora):
         rows = [int(row) for row in (order.row_corpora == number).nonzero()[0]]
-        unread = {row: order.streams.unread[row] for row in rows if row in order.streams.unread}
-        skipped = sum(left.num_tokens % now.seq_len for left in unread.values())
-        begins = sum(not past for past in shards.pasts)
-        if name not in earlier:
+        if name in earlier:
+            yield f"{name}: {_goes_on(now, now.corpora[name], order.streams, rows)}"
+        else:
             yield f"{name}: new, {len(rows)} rows begin with their first window"
-            continue
-        text = f"{name}: {len(rows) - begins} of {len(rows)} rows go on in their epoch"
-        if begins:
-            text += f", {begins} begin with their first window"
-        if unread:
-            windows = int(order.streams.num_unread[rows].sum())
-            text += (
-                f"; what {len(unread)} begun epochs have left is read first, as {windows:,} "
-                f"windows of {now.seq_len:,} tokens, {skipped:,} tokens being skipped"
-            )
-        yield text
     for name in sorted(earlier - now.corpora.keys()):
         yield f"{name}: no longer read"
+
+
+def _goes_on(now: Chapter, shards: CorpusShards, streams: Streams, rows: Sequence[int]) -> str:
+    if shards.draws:
+        return f"goes on after {shards.draws:,} samples of its blend of shards"
+    begins = sum(not past for past in shards.pasts)
+    text = f"{len(rows) - begins} of {len(rows)} rows go on in their epoch"
+    if begins:
+        text += f", {begins} begin with their first window"
+    unread = [streams.unread[row] for row in rows if row in streams.unread]
+    if unread:
+        windows = int(streams.num_unread[list(rows)].sum())
+        skipped = sum(left.num_tokens % now.seq_len for left in unread)
+        text += (
+            f"; what {len(unread)} begun epochs have left is read first, as {windows:,} windows "
+            f"of {now.seq_len:,} tokens, {skipped:,} tokens being skipped"
+        )
+    return text

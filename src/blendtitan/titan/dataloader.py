@@ -5,8 +5,8 @@ context and pipeline peers share one place, and so get the same batches.
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -19,7 +19,10 @@ from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
-from blendtitan.titan.pace import Pace
+from blendtitan.order.chapters import Chapter
+from blendtitan.state import parse_state
+from blendtitan.titan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
+from blendtitan.titan.segments import changes_of, lengths_of, segment_settings
 from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog
 
 logger = logging.getLogger(__name__)
@@ -78,6 +81,15 @@ class BlendCorpusDataLoader(BaseDataLoader):
         seed: int = 1234
         """Chooses the order of the windows of every epoch."""
 
+        segment: list[dict[str, Any]] = field(default_factory=list)
+        """Other shares from some place of the run on: tables of ``from_step`` or ``from_tokens``,
+        and ``shares`` by corpus. A corpus not named keeps its share; 0 drops it."""
+
+        on_change: Literal["error", "new_segment"] = "error"
+        """What to do on resume where weights, segments, corpora, data or the sequence length are
+        not those of the checkpoint. ``new_segment``: go on with what is set now, every corpus
+        where it was."""
+
         max_open_shards: int = 128
         """Most ``.bin`` files open at once."""
 
@@ -107,6 +119,12 @@ class BlendCorpusDataLoader(BaseDataLoader):
 
         positions: bool = True
         """Give the model positions. Attention backends with masks need them, SDPA does not."""
+
+        global_batch_size: int | None = None
+        """Samples of a step of all ranks together. None: one micro batch of every rank."""
+
+        def __post_init__(self) -> None:
+            segment_settings(self.segment)
 
     def __init__(
         self,
@@ -139,8 +157,16 @@ class BlendCorpusDataLoader(BaseDataLoader):
         )
         self._with_corpus_ids = config.corpus_ids
         self._is_placed = False
-        self._pace: Pace | None = None
+        self._paces: Paces = ()
         self.dp_world_size = dp_world_size
+        # Validation reads the blend as the file list has it, the same samples each time.
+        is_trained_on = config.split_name == "train" and config.corpus is None
+        self._segments = segment_settings(config.segment) if is_trained_on else ()
+        micro_batch = config.micro_batch_size or local_batch_size
+        self._begun_pace = Pace(
+            global_batch_size=config.global_batch_size or micro_batch * dp_world_size
+        )
+        self._set_segments(dataset.chapters)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yield ``({"input": ids, "positions": positions}, labels)``.
@@ -169,7 +195,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
         state_dict = self._loader.state_dict()
-        return state_dict if self._pace is None else self._pace.added_to(state_dict)
+        return with_paces(state_dict, self._paces) if self._paces else state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to where the state was saved.
@@ -177,8 +203,10 @@ class BlendCorpusDataLoader(BaseDataLoader):
         Raises:
             ResumeError: The state belongs to other data, or to another configuration.
         """
+        saved = parse_state(state_dict)
+        self._paces = paces_of_state(state_dict)
+        self._set_segments(saved.chapters, slot=saved.consumed_samples)
         self._loader.load_state_dict(state_dict)
-        self._pace = Pace.of_state(state_dict)
         self._is_placed = True
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
@@ -190,7 +218,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
-        self._pace = Pace(global_batch_size=global_batch_size)
+        self._paces = (Pace(global_batch_size=global_batch_size),)
+        self._set_segments(self.dataset.chapters)
         self._is_placed = True
 
     def align(self, step: int, *, global_batch_size: int) -> None:
@@ -212,15 +241,24 @@ class BlendCorpusDataLoader(BaseDataLoader):
                     *(step, global_batch_size, self.consumed_samples),
                 )
             return
-        pace = self._pace or Pace(global_batch_size=global_batch_size)
-        pace.check(step, consumed_samples=self.consumed_samples)
-        self._pace = pace.changed_at(step, global_batch_size=global_batch_size)
-        if self._pace != pace and is_first_rank():
+        paces = self._paces or (Pace(global_batch_size=global_batch_size),)
+        paces[-1].check(step, consumed_samples=self.consumed_samples)
+        self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
+        self._set_segments(self.dataset.chapters)
+        if self._paces != paces and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d, now it is %d: the data goes "
                 "on after the %d samples consumed so far.",
-                *(pace.global_batch_size, step, global_batch_size, self.consumed_samples),
+                *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
+
+    def _set_segments(self, chapters: Sequence[Chapter], *, slot: int = 0) -> None:
+        """Find where the segments begin, in a run of these chapters that goes on at ``slot``."""
+        if self._segments:
+            seq_len = self.dataset.config.seq_length
+            lengths = lengths_of(chapters, slot=slot, seq_len=seq_len)
+            paces = self._paces or (self._begun_pace,)
+            self._loader.set_segments(changes_of(self._segments, paces, lengths))
 
 
 def blend_config(
@@ -283,5 +321,6 @@ _SAME_IN_BOTH = {field.name for field in fields(BlendConfig)} - {
     "data_file_list",
     "seq_length",
     "eod_token_id",
+    "segments",
 }
 """Fields that the engine's configuration and the loader's share."""

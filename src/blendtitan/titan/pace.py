@@ -1,8 +1,9 @@
 """How many samples a run's steps take: what tells another global batch size from a wrong place."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from blendtitan.errors import ResumeError
 from blendtitan.state import PACE_KEY, STATE_KEY
@@ -15,29 +16,6 @@ class Pace:
     step: int = 0
     consumed_samples: int = 0
     global_batch_size: int
-
-    @classmethod
-    def of_state(cls, state_dict: dict[str, Any]) -> Self | None:
-        """The pace that a loader's state was saved with. None: it was never aligned.
-
-        Raises:
-            ResumeError: It is damaged.
-        """
-        saved = json.loads(state_dict[STATE_KEY]).get(PACE_KEY)
-        if saved is None:
-            return None
-        names = [field.name for field in fields(cls)]
-        if not isinstance(saved, dict) or any(type(saved.get(name)) is not int for name in names):
-            raise ResumeError(
-                f"the loader's state has {PACE_KEY} = {saved!r}, expected whole numbers under "
-                f"{names}. The checkpoint is damaged: load an older one."
-            )
-        return cls(**{name: saved[name] for name in names})
-
-    def added_to(self, state_dict: dict[str, str]) -> dict[str, str]:
-        """A loader's state with this pace in it."""
-        state = json.loads(state_dict[STATE_KEY]) | {PACE_KEY: asdict(self)}
-        return state_dict | {STATE_KEY: json.dumps(state)}
 
     def consumed_at(self, step: int) -> int:
         """Consumed samples after so many steps; below 0 before the first of this pace."""
@@ -62,12 +40,52 @@ class Pace:
             f'checkpoint.exclude_from_loading = ["dataloader"].'
         )
 
-    def changed_at(self, step: int, *, global_batch_size: int) -> "Pace":
-        """The pace of a run that goes on with another global batch size after ``step``."""
-        if global_batch_size == self.global_batch_size:
-            return self
-        return Pace(
-            step=step,
-            consumed_samples=self.consumed_at(step),
-            global_batch_size=global_batch_size,
+
+Paces = tuple[Pace, ...]
+"""Those of a whole run, at growing steps, the first of them from step 0 on."""
+
+
+def paces_of_state(state_dict: dict[str, Any]) -> Paces:
+    """The paces that a loader's state was saved with; none if it was never aligned.
+
+    Raises:
+        ResumeError: They are damaged.
+    """
+    saved = json.loads(state_dict[STATE_KEY]).get(PACE_KEY, [])
+    names = [field.name for field in fields(Pace)]
+    is_right = isinstance(saved, list) and all(
+        isinstance(each, dict) and all(type(each.get(name)) is int for name in names)
+        for each in saved
+    )
+    steps = [each["step"] for each in saved] if is_right else []
+    if not is_right or steps != sorted(set(steps)) or steps[:1] not in ([], [0]):
+        raise ResumeError(
+            f"the loader's state has {PACE_KEY} = {saved!r}, expected a list of whole numbers "
+            f"under {names}, at growing steps from 0 on. The checkpoint is damaged: load an older "
+            f"one."
         )
+    return tuple(Pace(**{name: each[name] for name in names}) for each in saved)
+
+
+def with_paces(state_dict: dict[str, str], paces: Paces) -> dict[str, str]:
+    """A loader's state with these paces in it."""
+    state = json.loads(state_dict[STATE_KEY]) | {PACE_KEY: [asdict(pace) for pace in paces]}
+    return state_dict | {STATE_KEY: json.dumps(state)}
+
+
+def changed_at(paces: Paces, step: int, *, global_batch_size: int) -> Paces:
+    """The paces of a run that goes on with so many samples a step after ``step``."""
+    last = paces[-1]
+    if global_batch_size == last.global_batch_size:
+        return paces
+    new = Pace(
+        step=step,
+        consumed_samples=last.consumed_at(step),
+        global_batch_size=global_batch_size,
+    )
+    return (*(pace for pace in paces if pace.step < step), new)
+
+
+def consumed_at(paces: Sequence[Pace], step: int) -> int:
+    """Consumed samples after so many steps of a run."""
+    return [pace for pace in paces if pace.step <= step][-1].consumed_at(step)

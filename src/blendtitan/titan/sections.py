@@ -22,6 +22,7 @@ _NO_KEYS = {
         "corpus",
         "corpus_ids",
         "positions",
+        "global_batch_size",
     },
     "quantize.linear.float8": {"model_compile_enabled"},
     "quantize.linear.mx": {"model_compile_enabled"},

@@ -167,6 +167,8 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
             f"blendcorpus.micro_batch_size out to follow it."
         )
     loader.micro_batch_size = local_batch_size
+    if config.training.global_batch_size > 0:
+        loader.global_batch_size = config.training.global_batch_size
     if config.model_spec is None:  # not chosen yet
         return
     loader.vocab_size = decoder_config(config.model_spec).vocab_size

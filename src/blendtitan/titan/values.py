@@ -1,6 +1,7 @@
 """Values of keys: whether they fit a type, how a text gives one, and how TOML spells one."""
 
 import json
+import re
 import tomllib
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -38,6 +39,8 @@ def fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is list:
         (item,) = get_args(hint)
         return isinstance(value, list) and all(fits(entry, item) for entry in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
@@ -65,6 +68,8 @@ def _descriptions(hint: Any) -> list[str]:
         return [repr(choice) for choice in get_args(hint)]
     if get_origin(hint) is list:
         (item,) = get_args(hint)
+        if get_origin(item) is dict:
+            return ["a list of tables"]
         return [f"a list of {described(item)}" if get_origin(item) is Literal else "a list"]
     return [_SPELLED[hint]]
 
@@ -80,8 +85,15 @@ def toml_of(value: Any) -> str:
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case list():
             return f"[{', '.join(map(toml_of, value))}]"
+        case dict():
+            pairs = (f"{_toml_key(key)} = {toml_of(entry)}" for key, entry in value.items())
+            return f"{{ {', '.join(pairs)} }}"
         case _:
             return repr(value)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_of(key)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -1,0 +1,92 @@
+"""``[[blendcorpus.segment]]``: other shares from a step, or a number of tokens, on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from blendtitan.config import check_at_least, check_shares
+from blendtitan.errors import ConfigError
+from blendtitan.order.chapters import Chapter
+from blendtitan.order.segments import Segment
+from blendtitan.titan.pace import Paces, consumed_at
+
+Lengths = Sequence[tuple[int, int]]
+"""``(first slot, seq_len)`` of each stretch of a run with windows of one length."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentSettings:
+    """One table: exactly one of ``from_step`` and ``from_tokens``."""
+
+    shares: Mapping[str, float]
+    """Share by corpus. Those not named keep theirs; 0 drops one. Need not sum to 1."""
+
+    from_step: int | None = None
+    """Steps before it."""
+
+    from_tokens: int | None = None
+    """Tokens of all corpora together before it, rounded up to a sample."""
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], *, number: int) -> "SegmentSettings":
+        """The ``number``-th table of a configuration.
+
+        Raises:
+            ConfigError: A key or a value of it cannot be used.
+        """
+        where = f"segment {number}"
+        known = [field.name for field in fields(cls)]
+        for key in table.keys() - set(known):
+            raise ConfigError(f"{where}: unknown key {key}, expected {', '.join(known)}")
+        begins = [key for key in ("from_step", "from_tokens") if table.get(key) is not None]
+        if len(begins) != 1:
+            raise ConfigError(
+                f"{where}: found {' and '.join(begins) or 'neither from_step nor from_tokens'}, "
+                f"expected one of from_step and from_tokens"
+            )
+        check_at_least(f"{where}: {begins[0]}", table[begins[0]], 0)
+        check_shares(table.get("shares"), where=where)
+        return cls(**table)
+
+    def first_slot(self, paces: Paces, lengths: Lengths) -> int:
+        """Samples of all ranks together before it."""
+        if self.from_step is not None:
+            return consumed_at(paces, self.from_step)
+        assert self.from_tokens is not None
+        return _slot_at_tokens(self.from_tokens, lengths)
+
+
+def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettings, ...]:
+    """The segments of a configuration, in its order.
+
+    Raises:
+        ConfigError: A key or a value of one cannot be used.
+    """
+    return tuple(
+        SegmentSettings.from_table(table, number=number)
+        for number, table in enumerate(tables, start=1)
+    )
+
+
+def changes_of(
+    segments: Sequence[SegmentSettings], paces: Paces, lengths: Lengths
+) -> list[Segment]:
+    """Where in the global order segments begin, and what they change."""
+    return [Segment(each.first_slot(paces, lengths), each.shares) for each in segments]
+
+
+def lengths_of(chapters: Sequence[Chapter], *, slot: int, seq_len: int) -> Lengths:
+    """The lengths of a run that goes on at ``slot`` with windows of ``seq_len``."""
+    lengths = [(chapter.first_slot, chapter.seq_len) for chapter in chapters]
+    return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
+
+
+def _slot_at_tokens(tokens: int, lengths: Lengths) -> int:
+    """The first slot with at least so many tokens before it."""
+    before = 0
+    for (first, seq_len), (stop, _) in zip(lengths, [*lengths[1:], (0, 0)], strict=True):
+        read = (stop - first) * seq_len
+        if (first, seq_len) == lengths[-1] or tokens <= before + read:
+            return first - (before - tokens) // seq_len
+        before += read
+    raise AssertionError("the last length has no end")
