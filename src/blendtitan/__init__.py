@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from blendtitan.config import BlendConfig
+from blendtitan.config import BlendConfig, SegmentConfig
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.plan import Sample
@@ -19,6 +19,7 @@ __all__ = [
     "DataLoader",
     "Datasets",
     "Sample",
+    "SegmentConfig",
     "build_datasets",
 ]
 

@@ -1,0 +1,246 @@
+"""A run that is resumed with other weights, corpora, data or lengths, on real files."""
+
+import dataclasses
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
+from blendtitan.errors import ConfigError, ResumeError
+from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
+
+# Every token of a corpus but EOD is another one, so that tokens tell where they lie.
+CORPORA = {"web": (0.5, [900, 700]), "code": (0.5, [400])}
+OF_CODE = 100_000
+"""Added to the tokens of ``code``, which would be those of ``web``."""
+
+
+def loader(config: BlendConfig, **settings: Any) -> DataLoader:
+    config = dataclasses.replace(config, on_change="new_segment", **settings)
+    return DataLoader(build_datasets(config).train, 4)
+
+
+def resumed(config: BlendConfig, before: DataLoader, **settings: Any) -> DataLoader:
+    after = loader(config, **settings)
+    after.load_state_dict(before.state_dict())
+    return after
+
+
+def read(one: DataLoader, batches: int) -> list[list[int]]:
+    """The tokens of the next samples."""
+    stream = iter(one)
+    found: list[list[int]] = []
+    for _ in range(batches):
+        batch = next(stream)
+        rows = torch.cat([batch.input_ids, batch.labels[:, -1:]], dim=1)
+        is_code = torch.tensor([one.dataset.corpora[i] == "code" for i in batch.corpus_ids])
+        rows += OF_CODE * (is_code[:, None] & (rows != EOD))
+        found += rows.tolist()
+    return found
+
+
+@pytest.mark.parametrize("blend_sample_in_corpus", [True, False])
+@pytest.mark.parametrize("shuffle_sample_in_corpus", [True, False])
+@pytest.mark.parametrize("seq_length", [4, 12, 32, 40])
+def test_with_another_length_no_token_of_an_epoch_is_read_twice(
+    write_blend: WriteBlend,
+    seq_length: int,
+    shuffle_sample_in_corpus: bool,
+    blend_sample_in_corpus: bool,
+) -> None:
+    """16 windows of 8 of each corpus, then the rest of the epochs with another length."""
+    config = write_blend(
+        CORPORA, seq_length=8, split="1", shuffle_sample_in_corpus=shuffle_sample_in_corpus,
+        blend_sample_in_corpus=blend_sample_in_corpus,
+    )  # fmt: skip
+    before = loader(config)
+    samples = read(before, 8)
+    after = resumed(config, before, seq_length=seq_length)
+    left = (400 - 1) // 8 * 8 - 16 * 8  # of the smaller corpus, whose epoch ends first
+    samples += read(after, 2 * (left // seq_length) // 4)
+    tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
+
+    assert max(tokens.values()) == 1
+    assert after.dataset.first_slot == 32
+
+
+def test_long_windows_keep_together_what_lies_together(write_blend: WriteBlend) -> None:
+    """Most neighbours in a window of 64 are neighbours on disk, though windows of 8 were read."""
+    config = write_blend({"web": (1.0, [4000])}, seq_length=8, split="1")
+    before = loader(config)
+    read(before, 10)
+    rows = read(resumed(config, before, seq_length=64), 5)
+    steps = [b - a for row in rows for a, b in pairwise(row) if EOD not in (a, b)]
+
+    assert np.mean([step == 1 for step in steps]) > 0.95
+
+
+def test_eods_that_are_inserted_while_reading_are_there_in_another_length(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """The row has them, so that windows of either length are cut from the same tokens."""
+    documents = [document[:-1] or [9999] for document in numbered_documents("w", 0, 900)]
+    write_shard("web", documents)
+    (tmp_path / "list").write_text("1 web")
+    row = [token for document in documents for token in [*document, EOD]]
+    config = BlendConfig(
+        data_file_list=tmp_path / "list", seq_length=8, eod_token_id=EOD, split="1",
+        shuffle_sample_in_corpus=False,
+    )  # fmt: skip
+    before = loader(config)
+    read(before, 5)
+    rows = read(resumed(config, before, seq_length=20), 3)
+
+    assert rows == [row[160 + 20 * i : 160 + 20 * i + 21] for i in range(12)]
+
+
+def test_shards_that_are_added_do_not_start_the_others_over(write_blend: WriteBlend) -> None:
+    """Also where they are put before them in the list."""
+    config = write_blend(CORPORA, seq_length=8, split="1")
+    before = loader(config)
+    samples = read(before, 10)
+    lines = Path(config.data_file_list).read_text().splitlines()
+    more = write_blend({"web": (0.5, [900, 700, 800]), "code": (0.5, [400])}, seq_length=8)
+    text = "\n".join(["0.2 web/web_2 web", *lines])
+    Path(more.data_file_list).write_text(text)
+    after = resumed(more, before, split="1")
+    samples += read(after, 12)
+    tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
+
+    assert max(tokens.values()) == 1
+    assert any(10_003 <= token < 15_000 for token in tokens)
+
+
+def test_a_corpus_that_was_dropped_goes_on_where_it_was_when_it_comes_back(
+    write_blend: WriteBlend,
+) -> None:
+    both = write_blend(CORPORA, seq_length=8, split="1")
+    one = loader(both)
+    samples = read(one, 8)
+    text = Path(both.data_file_list).read_text()
+    for kept in ("web", "web code"):
+        lines = [line for line in text.splitlines() if line.split()[-1] in kept.split()]
+        Path(both.data_file_list).write_text("\n".join(lines))
+        one = resumed(both, one)
+        samples += read(one, 5)
+    tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
+
+    assert max(tokens.values()) == 1
+    assert [chapter.first_slot for chapter in one.dataset.chapters] == [0, 32, 52]
+    assert one.dataset.draws_before(72).tolist() == [16 + 10, 16 + 20 + 10]
+
+
+def test_the_draw_of_a_sample_counts_through_the_chapters(write_blend: WriteBlend) -> None:
+    config = write_blend(CORPORA, seq_length=8)
+    before = loader(config)
+    read(before, 3)
+    after = resumed(config, before, seq_length=16)
+
+    assert sorted(after.dataset[slot].draw for slot in (12, 13)) == [6, 6]
+
+
+@pytest.mark.parametrize("changed", [{"seq_length": 12}, {"segments": (SegmentConfig(
+    first_slot=20, shares={"code": 0.1}),)}], ids=str)  # fmt: skip
+def test_a_changed_run_is_resumed_exactly(write_blend: WriteBlend, changed: dict[str, Any]) -> None:
+    """At any later batch, with reading threads, and on another number of ranks."""
+    config = write_blend(CORPORA, seq_length=8)
+    before = loader(config)
+    read(before, 3)
+    one = resumed(config, before, **changed)
+    expected = read(one, 12)
+    other = resumed(config, before, **changed)
+    seen = read(other, 5)
+    for _ in range(3):
+        again = resumed(config, other, **changed)
+        seen += read(again, 2)
+        other = again
+    assert seen + read(other, 1) == expected
+    ranks = [
+        DataLoader(other.dataset, 2, dp_rank=rank, dp_world_size=2, num_workers=0)
+        for rank in (0, 1)
+    ]
+    for rank in ranks:
+        rank.load_state_dict(before.state_dict())
+    found = [row for _ in range(12) for rank in ranks for row in read(rank, 1)]
+    assert found == expected
+
+
+def test_an_iterator_in_use_goes_on_with_what_was_changed(write_blend: WriteBlend) -> None:
+    """What it has read ahead is of the old length."""
+    config = write_blend(CORPORA, seq_length=8)
+    before = loader(config)
+    read(before, 3)
+    after = loader(config, seq_length=16)
+    stream = iter(after)
+    next(stream)
+    after.load_state_dict(before.state_dict())
+
+    expected = next(iter(resumed(config, before, seq_length=16)))
+    assert next(stream).input_ids.tolist() == expected.input_ids.tolist()
+
+
+def test_what_was_read_before_cannot_be_asked_for(write_blend: WriteBlend) -> None:
+    config = write_blend(CORPORA, seq_length=8)
+    before = loader(config)
+    read(before, 3)
+    dataset = resumed(config, before, seq_length=16).dataset
+
+    with pytest.raises(ConfigError, match="slot 11 was read with other data"):
+        dataset[11]
+
+
+@pytest.mark.parametrize("settings", [{"seed": 8}, {"split": "90,10"}, {"append_eod": False}])
+def test_what_would_read_everything_again_is_never_accepted(
+    write_blend: WriteBlend, settings: dict[str, Any]
+) -> None:
+    config = write_blend(CORPORA, seq_length=8)
+    before = loader(config)
+
+    with pytest.raises(ResumeError, match=r"Restore the values of the checkpoint, or begin a run"):
+        resumed(config, before, **settings)
+
+
+def test_a_change_before_anything_was_read_leaves_no_chapter(write_blend: WriteBlend) -> None:
+    config = write_blend(CORPORA, seq_length=8)
+    changed = resumed(config, loader(config), seq_length=12)
+
+    assert changed.state_dict() == loader(config, seq_length=12).state_dict()
+
+
+def test_weights_in_the_same_proportions_change_nothing(write_blend: WriteBlend) -> None:
+    """A list that is scaled is another list, but every corpus goes on in its blend of shards."""
+    config = write_blend({"web": (0.3, [900, 700, 500]), "code": (0.1, [400])}, seq_length=8)
+    before = loader(config)
+    read(before, 6)
+    unchanged = [before.dataset[slot].shard for slot in range(24, 60)]
+    scaled = write_blend({"web": (0.9, [900, 700, 500]), "code": (0.3, [400])}, seq_length=8)
+    after = resumed(scaled, before)
+
+    assert after.dataset.first_slot == 24
+    per_corpus = [
+        [shard for shard in shards if name in shard]
+        for shards in (unchanged, [after.dataset[slot].shard for slot in range(24, 60)])
+        for name in ("web_", "code_")
+    ]
+    assert per_corpus[0][:20] == per_corpus[2][:20]
+    assert per_corpus[1][:6] == per_corpus[3][:6]
+
+
+@pytest.mark.parametrize("where", ["chapters", "segments", "corpora", "seq_length"])
+@pytest.mark.parametrize("value", [None, 0, "x", [], {}, [{}], {"web": None}, [[1]], 1e400])
+def test_a_state_with_damaged_chapters_is_refused(
+    write_blend: WriteBlend, where: str, value: object
+) -> None:
+    config = write_blend(CORPORA, seq_length=8)
+    state = json.loads(loader(config).state_dict()["blendtitan"]) | {where: value}
+
+    with pytest.raises(ResumeError):
+        DataLoader(build_datasets(config).train, 4).load_state_dict(
+            {"blendtitan": json.dumps(state)}
+        )
