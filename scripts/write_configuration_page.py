@@ -38,6 +38,9 @@ file gives the same run when it is named by `--job.config_file`.
 described in full in TorchTitan's own documentation. Files of TorchTitan 0.1 and 0.2, and of the
 BlendCorpus integration with them, are read too: see [Old spellings](#old-spellings) and
 [What is gone](#what-is-gone).
+
+In a loop of your own, `BlendConfig` has the keys of `[blendcorpus]` that the data depends on. There
+segments begin at slots: `segments` is a tuple of `SegmentConfig`.
 """
 
 NAMES = {int: "integer", float: "number", str: "string", bool: "true, false", NoneType: "none"}

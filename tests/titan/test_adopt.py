@@ -57,16 +57,23 @@ def test_the_loader_learns_what_the_model_decides() -> None:
     assert loader.to_dict()["micro_batch_size"] == 8
 
 
-def test_the_settings_that_the_page_shows_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "shown.toml"
+def settings_shown(page: str, folder: Path) -> list[Settings]:
+    path = folder / "shown.toml"
     read: list[Settings] = []
-    for shown in code_blocks(ROOT / "docs/torchtitan.md", "toml"):
+    for shown in code_blocks(ROOT / "docs" / page, "toml"):
         path.write_text(shown)
         read.append(read_settings(["--job.config_file", str(path)]))
-    from_weights, told_apart = read
+    return read
+
+
+def test_the_settings_that_the_pages_show_are_read(tmp_path: Path) -> None:
+    from_weights, told_apart = settings_shown("torchtitan.md", tmp_path)
+    planned, unplanned = settings_shown("changing.md", tmp_path)
 
     assert told_apart.blendcorpus.provide_attention_mask
     assert from_weights.checkpoint.initial_load_in_hf
+    assert len(planned.blendcorpus.segment) == 2
+    assert unplanned.blendcorpus.on_change == "new_segment"
 
 
 @pytest.mark.slow
