@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "order": (ORDER, NUMPY),
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
+    "pace": ({"errors", "state"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         {"errors", "config", "tokenizers"},
@@ -33,10 +34,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece", "xxhash", "fsspec"}
         | {"ray", "mpi4py", "datatrove"},
     ),
-    "inspection": (DATASET | {"tables", "inspection"}, NUMPY | {"rich", "xxhash"}),
+    "inspection": (DATASET | {"state", "pace", "tables", "inspection"}, NUMPY | {"rich", "xxhash"}),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
-        LOADER | {"corpus_losses", "tokenizers", "tables", "titan"},
+        LOADER | {"corpus_losses", "pace", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),

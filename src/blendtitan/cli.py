@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from blendtitan.commands import demo, merge, mix, repair, stats, tokenize, verify
+from blendtitan.commands import audit, demo, merge, mix, repair, stats, tokenize, verify
 from blendtitan.errors import BlendTitanError
 
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "repair": repair,
     "merge": merge,
     "mix": mix,
+    "audit": audit,
     "demo": demo,
 }
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="blendtitan",
-        description="Prepare data for training on a blend of corpora.",
+        description="Prepare data for training on a blend of corpora, and look into runs.",
         epilog="Each command has a manual of its own: blendtitan COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -32,8 +32,8 @@ class SavedState:
     chapter_facts: dict[str, Any]
     """What another chapter may change."""
     chapters: tuple[Chapter, ...]
-    pace: Any
-    """What a trainer added; None: nothing."""
+    digest: str
+    """Of the last 4,096 samples of the last chapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,8 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
             f"the loader's state has format {found!r}, expected {STATE_FORMAT}. It was written by "
             f"another version of blendtitan: resume with that one."
         )
-    digest, pace = state.pop("digest", None), state.pop(PACE_KEY, None)
+    digest = state.pop("digest", None)
+    state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
     chapter_facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
     chapters = _chapters(state, consumed_samples)
     last = chapters[-1]
@@ -122,14 +123,14 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
             f"the loader's state has {listed} in its last chapter, expected its own seq_length "
             f"and segments. The checkpoint is damaged: load an older one."
         )
-    recent = _recent_digest(last, _settings(state), consumed_samples)
+    recent = _recent_digest(last, order_settings(state), consumed_samples)
     if digest != recent:
         raise ResumeError(
             f"the order of the last samples before sample {consumed_samples:,} is not the one "
             f"that the checkpoint was trained on (digest {digest!r}, here {recent!r}). The state "
             f"is damaged: load an older checkpoint."
         )
-    return SavedState(consumed_samples, state, chapter_facts, chapters, pace)
+    return SavedState(consumed_samples, state, chapter_facts, chapters, recent)
 
 
 def digest_slots(first_slot: int, consumed_samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -147,7 +148,12 @@ def _recent_digest(chapter: Chapter, settings: OrderSettings, consumed_samples: 
     return digest_of(ChapterOrder.build(chapter, settings).slot_places(slots).sample_ids)
 
 
-def _settings(fixed_facts: dict[str, Any]) -> OrderSettings:
+def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
+    """What the order depends on, of a state's facts.
+
+    Raises:
+        ResumeError: They are damaged.
+    """
     seed, split = fixed_facts.get("seed"), fixed_facts.get("split")
     flags = [fixed_facts.get(f"{name}_sample_in_corpus") for name in ("shuffle", "blend")]
     if not (isinstance(seed, int) and isinstance(split, str) and {*map(type, flags)} == {bool}):
@@ -160,7 +166,7 @@ def _settings(fixed_facts: dict[str, Any]) -> OrderSettings:
 
 def _chapters(state: dict[str, Any], consumed_samples: int) -> tuple[Chapter, ...]:
     try:
-        chapters = chapters_from(state.pop("chapters", None), blended=_settings(state).blended)
+        chapters = chapters_from(state.pop("chapters", None), blended=order_settings(state).blended)
     except ConfigError as error:
         raise ResumeError(
             f"the loader's state has {error}. The checkpoint is damaged: load an older one."

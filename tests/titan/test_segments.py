@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.pace import Pace
 from blendtitan.state import STATE_KEY
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.pace import Pace
 from blendtitan.titan.segments import changes_of, segment_settings
 from blendtitan.titan.toml import read_settings
 from tests.titan.conftest import SEQ_LEN, Job, write_corpora

@@ -35,7 +35,8 @@ def with_next_chapter(
         segments: Those of the whole run, as it is planned now.
         corpora: What each corpus holds now, as a run would begin with it.
     """
-    stops = [*(chapter.first_slot for chapter in chapters[1:]), slot]
+    chapters = [chapter for chapter in chapters if chapter.first_slot < slot]
+    stops = [*(chapter.first_slot for chapter in chapters[1:]), slot][: len(chapters)]
     found = {name: _Found(name) for name in corpora}
     for chapter, stop in zip(chapters, stops, strict=True):
         order = ChapterOrder.build(chapter, settings)
@@ -47,9 +48,8 @@ def with_next_chapter(
         name: found[name].going_on(corpora[name], seq_len, blended=settings.blended)
         for name in sorted(corpora)
     }
-    kept = [chapter for chapter in chapters if chapter.first_slot < slot]
     now = Chapter(first_slot=slot, seq_len=seq_len, segments=segments, corpora=going_on)
-    return (*kept, now)
+    return (*chapters, now)
 
 
 class _Found:

@@ -20,8 +20,8 @@ from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.order.chapters import Chapter
+from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
 from blendtitan.state import parse_state
-from blendtitan.titan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
 from blendtitan.titan.segments import changes_of, lengths_of, segment_settings
 from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog
 

@@ -8,7 +8,7 @@ from blendtitan.config import check_at_least, check_shares
 from blendtitan.errors import ConfigError
 from blendtitan.order.chapters import Chapter
 from blendtitan.order.segments import Segment
-from blendtitan.titan.pace import Paces, consumed_at
+from blendtitan.pace import Paces, consumed_at
 
 Lengths = Sequence[tuple[int, int]]
 """``(first slot, seq_len)`` of each stretch of a run with windows of one length."""
