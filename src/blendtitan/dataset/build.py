@@ -6,7 +6,7 @@ from pathlib import Path
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import BlendedDataset
-from blendtitan.dataset.held import corpus_shards
+from blendtitan.dataset.held import Shards, corpus_shards
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.chapters import Chapter
@@ -46,7 +46,8 @@ def build_datasets(config: BlendConfig, catalog: Catalog | None = None) -> Datas
             f"the catalog was made with {catalog.settings}, expected {_catalog_settings(config)}"
         )
     files = OpenFiles(config.max_open_shards)
-    return Datasets(*(_build_split(config, catalog, files, split) for split in SPLITS))
+    known = Shards.of_catalog(catalog)
+    return Datasets(*(_build_split(config, catalog, known, files, split) for split in SPLITS))
 
 
 def read_catalog(config: BlendConfig) -> Catalog:
@@ -78,7 +79,7 @@ def _catalog_settings(config: BlendConfig) -> str:
 
 
 def _build_split(
-    config: BlendConfig, catalog: Catalog, files: OpenFiles, split: str
+    config: BlendConfig, catalog: Catalog, known: Shards, files: OpenFiles, split: str
 ) -> BlendedDataset | None:
     s = SPLITS.index(split)
     if split_fractions(config.split)[s] == 0:
@@ -116,7 +117,7 @@ def _build_split(
         first_slot=0,
         seq_len=config.seq_length,
         segments=segments_of(weights, changes),
-        corpora=corpus_shards(catalog, shards_of_corpus, split=split, blended=blended),
+        corpora=corpus_shards(catalog, known, shards_of_corpus, split=split, blended=blended),
     )
     return BlendedDataset(config, split, rows, weights, [chapter])
 

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -12,32 +13,65 @@ from blendtitan.config import SPLITS
 from blendtitan.order.chapters import CorpusShards
 from blendtitan.storage.catalog import Catalog
 
+T = TypeVar("T")
+
 _DIGEST_BYTES = 8
 
 
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """What the order knows each shard of a catalog by, whatever the split."""
+
+    names: list[str]
+    """File names without suffix."""
+    ids: list[str]
+    """A digest of all that is known of each but its weight and its folder."""
+    places: list[int]
+    """Place of each among the shards of its corpus, also those that a split leaves out."""
+
+    @classmethod
+    def of_catalog(cls, catalog: Catalog) -> Self:
+        """Those of a catalog, in its order."""
+        names = [prefix[prefix.rfind("/") + 1 :] for prefix in catalog.prefixes]
+        columns = [column.reshape(len(column), -1).astype("<i8") for column in _contents(catalog)]
+        facts = np.concatenate(columns, axis=1)
+        ids = [
+            hashlib.blake2b(name.encode() + row.tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
+            for name, row in zip(names, facts, strict=True)
+        ]
+        return cls(names, ids, _places(catalog.corpora))
+
+
 def corpus_shards(
-    catalog: Catalog, shards_of_corpus: Mapping[str, Sequence[int]], *, split: str, blended: bool
+    catalog: Catalog,
+    known: Shards,
+    shards_of_corpus: Mapping[str, Sequence[int]],
+    *,
+    split: str,
+    blended: bool,
 ) -> dict[str, CorpusShards]:
     """The shards of each corpus, as a run begins with them.
 
     Args:
         catalog: All shards.
+        known: Of the catalog.
         shards_of_corpus: Numbers of the shards that have documents in the split, by corpus.
         split: Name of the split.
         blended: Whether each shard is a row of its own.
     """
-    # A shard's place counts all shards of its corpus, also those that this split leaves out.
-    places = _places(catalog.corpora)
     tokens = catalog.split_tokens(SPLITS.index(split)).tolist()
     weights = catalog.weights.tolist()
-    ids = _shard_ids(catalog)
+
+    def of(column: Sequence[T], shards: Sequence[int]) -> tuple[T, ...]:
+        return tuple([column[shard] for shard in shards])
+
     return {
         name: CorpusShards(
-            names=tuple(os.path.basename(catalog.prefixes[shard]) for shard in shards),
-            ids=tuple(ids[shard] for shard in shards),
-            tokens=tuple(tokens[shard] for shard in shards),
-            weights=tuple(weights[shard] for shard in shards),
-            places=tuple(places[shard] for shard in shards),
+            names=of(known.names, shards),
+            ids=of(known.ids, shards),
+            tokens=of(tokens, shards),
+            weights=of(weights, shards),
+            places=of(known.places, shards),
             pasts=((),) * (len(shards) if blended else 1),
         )
         for name, shards in shards_of_corpus.items()
@@ -67,18 +101,6 @@ def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
     for column in (catalog.weights, *_contents(catalog)):
         digest.update(column[shards].astype(column.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
-
-
-def _shard_ids(catalog: Catalog) -> list[str]:
-    """A digest of what is known of each shard but its weight and its folder."""
-    columns = [column.reshape(len(column), -1).astype("<i8") for column in _contents(catalog)]
-    rows = np.concatenate(columns, axis=1)
-    return [
-        hashlib.blake2b(
-            os.path.basename(prefix).encode() + row.tobytes(), digest_size=_DIGEST_BYTES
-        ).hexdigest()
-        for prefix, row in zip(catalog.prefixes, rows, strict=True)
-    ]
 
 
 def _contents(catalog: Catalog) -> list[np.ndarray[Any, Any]]:

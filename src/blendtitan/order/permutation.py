@@ -37,7 +37,7 @@ def stream_key(seed: int, split: str, corpus: str, place: int | None = None) -> 
     """
     row = "" if place is None else f"{place}"
     # Lengths keep two different lists of parts from making the same text.
-    parts = "".join(f"{len(part.encode())}:{part}," for part in (f"{seed}", split, corpus, row))
+    parts = "".join([f"{len(part.encode())}:{part}," for part in (f"{seed}", split, corpus, row)])
     digest = hashlib.blake2b(parts.encode(), digest_size=8, person=b"blendtitan-1")
     return int.from_bytes(digest.digest(), "little")
 
