@@ -204,6 +204,8 @@ def test_a_run_follows_its_segments_and_goes_on_with_longer_windows(job: Job) ->
         *("--blendcorpus.on_change", "new_segment"),
     )
 
+    assert "corpus  from slot 0  from slot 8  from slot 16  from slot 24" in output
+    assert "code         66.67%        0.00%         0.00%        66.67%" in output
     assert "seq_length: checkpoint 32, now 64" in output
     assert "A new segment begins at slot 16" in output
     assert "loss of each corpus: web" in output

@@ -19,6 +19,7 @@ from blendtitan.order.chapters import (
     ChapterOrder,
     OrderSettings,
     draws_before,
+    segments_read,
 )
 from blendtitan.order.saved_chapters import saved_segments
 from blendtitan.order.segments import Segment, check_changes, segments_of
@@ -101,6 +102,11 @@ class BlendedDataset:
     def segments(self) -> tuple[Segment, ...]:
         """Stretches with constant shares, of the whole run as it is planned now."""
         return self.chapters[-1].segments
+
+    @property
+    def segments_read(self) -> list[Segment]:
+        """Stretches with constant shares, of the whole run as it was and is to be read."""
+        return segments_read(self.chapters)
 
     @property
     def first_slot(self) -> int:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import segments_read
 
 # The order never gives a corpus as much as two samples more than its share.
 _ROUNDING_SAMPLES = 2
@@ -77,7 +76,7 @@ def _configured_shares(dataset: BlendedDataset, consumed_samples: int) -> NDArra
     """Mean over the segments of the samples, each counted as long as it was read."""
     number = {name: i for i, name in enumerate(dataset.corpora)}
     samples = max(1, consumed_samples)
-    segments = segments_read(dataset.chapters)
+    segments = dataset.segments_read
     stops = [*(segment.first_slot for segment in segments[1:]), samples]
     shares = np.zeros(len(number))
     for segment, stop in zip(segments, stops, strict=True):

@@ -128,3 +128,12 @@ def corpus_table(dataset: BlendedDataset, num_samples: int) -> str:
     for name, tokens, share, read, epochs in zip(dataset.corpora, *columns, strict=True):
         table.add_row(name, f"{tokens:,}", f"{share:.2%}", f"{read:,}", f"{epochs:.3g}")
     return as_text(table)
+
+
+def segments_table(dataset: BlendedDataset) -> str:
+    """The first slot and the shares of each segment, those behind the run among them."""
+    table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
+    for name in dataset.corpora:
+        shares = [s.weights.get(name, 0.0) / sum(s.weights.values()) for s in dataset.segments_read]
+        table.add_row(name, *(f"{share:.2%}" for share in shares))
+    return as_text(table)

@@ -21,6 +21,7 @@ from blendtitan.titan.corpus_metrics import (
     corpus_table,
     loss_metrics,
     progress_metrics,
+    segments_table,
 )
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
@@ -145,6 +146,8 @@ class BlendTrainer(Trainer):
         num_samples = loader.consumed_samples + steps_left * global_batch_size
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
+            if len(loader.dataset.segments_read) > 1:
+                logger.info("Shares of each segment:\n%s", segments_table(loader.dataset))
         check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
 
     def _global_batch_size(self, loader: BlendCorpusDataLoader) -> int:
