@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
-from blendtitan.dataset.blended import IGNORE_INDEX, BlendedDataset, mask_labels
-from blendtitan.dataset.plan import Plan
+from blendtitan.dataset.blended import IGNORE_INDEX, mask_labels
+from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.state import decode_state, encode_state
@@ -73,7 +73,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: BlendedDataset | None,
+        dataset: Dataset | None,
         micro_batch_size: int | None = None,
         *,
         dp_rank: int = 0,
@@ -119,7 +119,7 @@ class DataLoader:
         self._with_mask = told_apart if attention_mask is None else attention_mask
         # Pinned memory lets the copy to an accelerator overlap with its work.
         self._pin_memory = torch.cuda.is_available()
-        self._plans: dict[tuple[int, int], Plan] = {}
+        self._plans: dict[tuple[int, int], PlannedSlots] = {}
         self._planning = threading.Lock()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -161,7 +161,8 @@ class DataLoader:
         config = self.dataset.config
         mask_labels(labels.numpy(), tokens[:, :-1], config)
         if self._num_samples is not None:
-            labels.numpy()[plan.slots[start:stop] >= self._num_samples] = IGNORE_INDEX
+            slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
+            labels.numpy()[slots >= self._num_samples] = IGNORE_INDEX
         positions = mask = None
         if self._with_positions or self._with_mask:
             eod_id = config.eod_token_id if config.provide_attention_mask else None
@@ -183,7 +184,7 @@ class DataLoader:
         tensor = torch.from_numpy(array)
         return tensor.pin_memory() if self._pin_memory else tensor
 
-    def _planned(self, consumed_samples: int) -> tuple[Plan, int]:
+    def _planned(self, consumed_samples: int) -> tuple[PlannedSlots, int]:
         """A plan that has this rank's next slots, and where they begin in it."""
         micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
         step, phase = divmod(consumed_samples, self.stride)
@@ -193,8 +194,11 @@ class DataLoader:
             if plan is None:
                 first = phase + block * micro_batches * self.stride + self._first_slot
                 steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self.stride
-                slots = first + steps + np.arange(self._micro_batch)
-                plan = self.dataset.plan(slots.ravel())
+                slots = (first + steps + np.arange(self._micro_batch)).ravel()
+                if self._num_samples is not None:
+                    # What fills up the last step is read too, and must be there.
+                    slots = np.minimum(slots, self._num_samples - 1)
+                plan = self.dataset.plan(slots)
                 # The block before is still being read while this one begins.
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))
