@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from blendtitan.config import split_fractions
-from blendtitan.dataset.blended import MAX_SLOT, BlendedDataset
+from blendtitan.dataset.blended import MAX_SLOT
+from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import ResumeError
 
 STATE_FORMAT = 1
@@ -20,7 +22,7 @@ PACE_KEY = "pace"
 _DIGEST_SLOTS = 4096
 
 
-def encode_state(dataset: BlendedDataset, consumed_samples: int) -> dict[str, str]:
+def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
     """The state after ``consumed_samples`` samples: the same on every rank."""
     state = {
         **_facts(dataset),
@@ -30,7 +32,7 @@ def encode_state(dataset: BlendedDataset, consumed_samples: int) -> dict[str, st
     return {STATE_KEY: json.dumps(state)}
 
 
-def decode_state(saved: dict[str, Any], dataset: BlendedDataset) -> int:
+def decode_state(saved: dict[str, Any], dataset: Dataset) -> int:
     """The consumed samples of a saved state, once all of it agrees with ``dataset``.
 
     Raises:
@@ -62,15 +64,17 @@ def decode_state(saved: dict[str, Any], dataset: BlendedDataset) -> int:
     return consumed_samples
 
 
-def recent_digest(dataset: BlendedDataset, consumed_samples: int) -> str:
+def recent_digest(dataset: Dataset, consumed_samples: int) -> str:
     """Digest of the ids of the last 4,096 samples before ``consumed_samples``."""
     slots = np.arange(max(0, consumed_samples - _DIGEST_SLOTS), consumed_samples)
     sample_ids = dataset.plan(slots.astype(np.int64)).sample_ids
     return hashlib.blake2b(sample_ids.astype("<u8").tobytes(), digest_size=16).hexdigest()
 
 
-def _facts(dataset: BlendedDataset) -> dict[str, Any]:
+def _facts(dataset: Dataset) -> dict[str, Any]:
     """Everything that the order and the tokens of samples depend on."""
+    if isinstance(dataset, OriginalDataset):
+        return {"format": STATE_FORMAT, **dataset.facts()}
     config = dataset.config
     return {
         "format": STATE_FORMAT,

@@ -171,7 +171,7 @@ class BlendedDataset:
 
     def _check_vocabulary(self, plan: Plan, start: int, tokens: NDArray[np.integer]) -> None:
         limit = self.config.vocab_size
-        if limit is None or _all_below(tokens, limit):
+        if limit is None or all_below(tokens, limit):
             return
         sample, offset = np.argwhere((tokens < 0) | (tokens >= limit))[0]
         at = start + int(sample)
@@ -196,19 +196,7 @@ class BlendedDataset:
 
     def corpora_held(self) -> dict[str, dict[str, Any]]:
         """What each corpus holds on disk: its shards, their weights, and tokens by split."""
-        catalog = self._rows.catalog
-        shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
-        for shard, name in enumerate(catalog.corpora):
-            shards_of[name].append(shard)
-        tokens = np.diff(catalog.token_cuts)
-        return {
-            name: {
-                "tokens": dict(zip(SPLITS, tokens[shards].sum(axis=0).tolist(), strict=True)),
-                "shards": len(shards),
-                "shards_digest": _shards_digest(catalog, shards),
-            }
-            for name, shards in shards_of.items()
-        }
+        return corpora_held(self._rows.catalog)
 
 
 def _check_slots(first: int, last: int) -> None:
@@ -225,10 +213,26 @@ def mask_labels(labels: IntArray, input_ids: NDArray[np.integer], config: BlendC
         labels[input_ids == config.eod_token_id] = IGNORE_INDEX
 
 
-def _all_below(tokens: NDArray[np.integer], limit: int) -> bool:
+def all_below(tokens: NDArray[np.integer], limit: int) -> bool:
     """Whether all tokens are from 0 to ``limit - 1``. Reads them once at most where it can."""
     info = np.iinfo(tokens.dtype)
     return bool((info.max < limit or tokens.max() < limit) and (info.min == 0 or tokens.min() >= 0))
+
+
+def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """What each corpus holds on disk: its shards, their weights, and tokens by split."""
+    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
+    for shard, name in enumerate(catalog.corpora):
+        shards_of[name].append(shard)
+    tokens = np.diff(catalog.token_cuts)
+    return {
+        name: {
+            "tokens": dict(zip(SPLITS, tokens[shards].sum(axis=0).tolist(), strict=True)),
+            "shards": len(shards),
+            "shards_digest": _shards_digest(catalog, shards),
+        }
+        for name, shards in shards_of.items()
+    }
 
 
 def _shards_digest(catalog: Catalog, shards: list[int]) -> str:

@@ -22,6 +22,8 @@ _NO_KEYS = {
         "corpus",
         "corpus_ids",
         "positions",
+        "run_samples",
+        "validation_samples",
     },
     "quantize.linear.float8": {"model_compile_enabled"},
     "quantize.linear.mx": {"model_compile_enabled"},
