@@ -19,6 +19,7 @@ from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
+from blendtitan.titan.horizon import horizon
 from blendtitan.titan.pace import Pace
 from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog, shared_indices
 
@@ -249,7 +250,8 @@ def blend_config(
     """The engine's configuration, completed with what the rest of the run decides.
 
     Raises:
-        ConfigError: No data is named, or ``seq_length`` contradicts the trainer's.
+        ConfigError: No data is named, ``seq_length`` contradicts the trainer's, or the number of
+            samples that the original's order is made for is open.
     """
     data_file_list = config.data_file_list or config.dataset_path
     if data_file_list is None:
@@ -266,35 +268,13 @@ def blend_config(
         data_file_list=data_file_list,
         seq_length=seq_len,
         eod_token_id=eos_id if config.eod_token_id is None else config.eod_token_id,
-        **_horizon(config),
+        **horizon(
+            config.order,
+            train_samples=(config.train_samples, config.run_samples),
+            eval_samples=(config.eval_samples, config.validation_samples),
+        ),
         **{name: getattr(config, name) for name in _SAME_IN_BOTH},
     )
-
-
-def _horizon(config: BlendCorpusDataLoader.Config) -> dict[str, int | None]:
-    """What the original's order is made for: as its keys say, else as the run decides.
-
-    Raises:
-        ConfigError: Neither says.
-    """
-    given = {"train_samples": config.train_samples, "eval_samples": config.eval_samples}
-    if config.order != "blendcorpus":
-        return given
-    sections = {
-        "train_samples": (config.run_samples, "training.global_batch_size"),
-        "eval_samples": (
-            config.validation_samples,
-            "validation.samples, or validation.steps and training.global_batch_size",
-        ),
-    }
-    for name, (samples, keys) in sections.items():
-        given[name] = samples if given[name] is None else given[name]
-        if given[name] is None:
-            raise ConfigError(
-                f'blendcorpus.order = "blendcorpus" depends on the number of samples, which this '
-                f"run leaves open. Set {keys}, or blendcorpus.{name}."
-            )
-    return given
 
 
 def configured_dataset(
