@@ -15,15 +15,17 @@ import torch
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.config import SPLITS
+from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.fixed import fixed_samples
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.order_index import COLUMNS, IndexFile, OrderIndex
+from blendtitan.dataset.order_index import COLUMNS, IndexFile, OrderIndex, checked_index
 from blendtitan.dataset.original_index import original_indices
 from blendtitan.dataset.progress import progress
 from blendtitan.errors import (
     ConfigError,
     CorruptShardError,
     EmptySplitError,
+    MissingShardError,
     ResumeError,
     VocabularyError,
 )
@@ -252,6 +254,33 @@ def test_documents_are_read_as_they_are(write_blend: WriteBlend, tmp_path: Path)
     assert len(train(small(write_blend, tmp_path, append_eod=False, **settings))[0].labels) == 8
 
 
+def test_a_missing_idx_is_named_where_the_catalog_was_kept(
+    write_blend: WriteBlend, tmp_path: Path
+) -> None:
+    config = small(write_blend, tmp_path)
+    catalog = read_catalog(config)
+    next(tmp_path.rglob("web_1.idx")).unlink()
+
+    with pytest.raises(MissingShardError, match=r"web_1\.idx: cannot be opened"):
+        build_datasets(config, catalog)
+
+
+def test_an_idx_that_changes_while_it_is_read_is_found_out(
+    write_blend: WriteBlend, tmp_path: Path
+) -> None:
+    """Fewer tokens are there than the index says: none are made up."""
+    dataset = train(small(write_blend, tmp_path))
+    for idx in tmp_path.rglob("*.idx"):
+        data = bytearray(idx.read_bytes())
+        sequences = int.from_bytes(data[18:26], "little")
+        pointers = slice(34 + 4 * sequences, 34 + 12 * sequences)
+        data[pointers] = bytes(8 * sequences)
+        idx.write_bytes(data)
+
+    with pytest.raises(CorruptShardError, match=r"tokens are where the index of the order has"):
+        dataset.read(dataset.plan(np.arange(40)), 0, 40)
+
+
 def test_errors_of_reading_say_where(write_blend: WriteBlend, tmp_path: Path) -> None:
     dataset = train(small(write_blend, tmp_path))
     sample = dataset[0]
@@ -384,16 +413,14 @@ def test_changed_documents_have_an_index_of_their_own(
 
 
 def places_of_damage(path: Path) -> list[int]:
-    """A byte of the header, of the text, and of each column."""
+    """Bytes of the header and of the text, and the first and last one of each column."""
     index = OrderIndex.open(IndexFile(str(path), digest_of(path)))
     columns = [index._columns[name] for name in COLUMNS]
     ends = [c.at + c.num_rows * c.dtype.itemsize - 1 for c in columns]
-    return [0, 9, 40, *(c.at for c in columns), *ends]
+    return [0, 9, 20, *range(32, columns[0].at, 17), *(c.at for c in columns), *ends]
 
 
 def digest_of(path: Path) -> str:
-    from blendtitan.dataset.order_index import checked_index
-
     found = checked_index(path)
     assert found is not None
     return found.digest
@@ -439,11 +466,9 @@ def test_a_folder_that_cannot_be_written_is_an_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     config = small(write_blend, tmp_path)
-    catalog_only = small(write_blend, tmp_path, data_cache_path=tmp_path / "file" / "cache")
-    from blendtitan.dataset.build import read_catalog
-
+    cannot_write = small(write_blend, tmp_path, data_cache_path=tmp_path / "file" / "cache")
     with pytest.raises(ConfigError, match="data_cache_path is"):
-        original_indices(catalog_only, read_catalog(config))
+        original_indices(cannot_write, read_catalog(config))
 
 
 BUILD = """

@@ -2,8 +2,9 @@
 
     offset  size  field
     0       8     magic, ``BTORDER1``
-    8       8     bytes of the text that follows, uint64
-    16      ...   JSON text: corpora, tokens of shards, rows and digest of each column
+    8       8     bytes of the text, uint64
+    16      16    digest of the text
+    32      ...   JSON text: corpora, tokens of shards, rows and digest of each column
     ...     ...   the columns, end to end
 
 Everything is little endian. The digest of the text vouches for the digests of the columns in it,
@@ -50,8 +51,7 @@ COLUMNS: dict[str, np.dtype[Any]] = {
 }
 
 _MAGIC = b"BTORDER1"
-_HEADER = struct.Struct("<8sQ")
-_MAX_TEXT_BYTES = 1 << 30
+_HEADER = struct.Struct("<8sQ16s")
 _DIGEST_BYTES = 16
 _HASH_BYTES = 1 << 22
 # Rows that are not asked for are read too, where that saves a read.
@@ -112,7 +112,7 @@ def write_index(
     ).encode()
     # What a power cut leaves of it is found out by its digests when it is next looked at.
     with replaced_file(path, durable=False) as file:
-        file.write(_HEADER.pack(_MAGIC, len(text)) + text)
+        file.write(_HEADER.pack(_MAGIC, len(text), bytes.fromhex(_digest(text))) + text)
         for buffer in buffers.values():
             file.write(buffer)
     return IndexFile(str(path), _digest(text))
@@ -195,21 +195,23 @@ class OrderIndex:
             BlendTitanError: The file ends early.
             ValueError: It is no index, or has another size.
         """
-        magic, text_bytes = _HEADER.unpack(file.read(_HEADER.size, at=0))
-        if magic != _MAGIC or text_bytes > min(file.num_bytes, _MAX_TEXT_BYTES):
+        magic, text_bytes, digest = _HEADER.unpack(file.read(_HEADER.size, at=0))
+        if magic != _MAGIC or text_bytes > file.num_bytes:
             raise ValueError(f"it starts with {magic!r}, expected {_MAGIC!r} and a text")
         text = file.read(text_bytes, at=_HEADER.size)
+        if _digest(text) != digest.hex():
+            raise ValueError(f"its text has the digest {_digest(text)}, expected {digest.hex()}")
         parsed = json.loads(text)
         at = _HEADER.size + text_bytes
         columns: dict[str, _Column] = {}
         for name, dtype in COLUMNS.items():
-            num_rows, digest = parsed["columns"][name]
-            columns[name] = _Column(at, num_rows, dtype, digest)
+            num_rows, column_digest = parsed["columns"][name]
+            columns[name] = _Column(at, num_rows, dtype, column_digest)
             at += num_rows * dtype.itemsize
         if file.num_bytes != at:
             raise ValueError(f"found {file.num_bytes:,} bytes, expected {at:,}")
         corpora = [CorpusEntry(*corpus) for corpus in parsed["corpora"]]
-        return cls(file, _digest(text), corpora, parsed["shard_tokens"], columns)
+        return cls(file, digest.hex(), corpora, parsed["shard_tokens"], columns)
 
     @property
     def num_slots(self) -> int:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ def _identity(config: BlendConfig, catalog: Catalog, split: str) -> str:
     for prefix, corpus, weight in zip(
         catalog.prefixes, catalog.corpora, catalog.weights.tolist(), strict=True
     ):
-        status = os.stat(f"{prefix}.idx")
-        parts.append([prefix, corpus, weight, status.st_size, status.st_mtime_ns])
+        parts.append([prefix, corpus, weight])
+        with suppress(OSError):  # Building says what is wrong with it.
+            status = os.stat(f"{prefix}.idx")
+            parts.append([status.st_size, status.st_mtime_ns])
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -148,20 +151,21 @@ def build_order(
     of_slots, draws = blend_of_corpora(num_samples)
     drawn = np.bincount(of_slots, minlength=len(num_samples))
     corpora = [
-        CorpusEntry(name, max(samples, int(times)), samples)
-        for name, samples, times in zip(shards_of, num_samples, drawn, strict=True)
+        CorpusEntry(name, max(samples, times), samples)
+        for name, samples, times in zip(shards_of, num_samples, drawn.tolist(), strict=True)
     ]
     starts = np.cumsum([0, *(corpus.num_records for corpus in corpora)])
     records = _no_records(int(starts[-1]))
-    for (members, samples), shards, start in zip(joined, shards_of.values(), starts, strict=False):
-        order = corpus_shuffle(
-            len(members), shuffle=config.shuffle_sample_in_corpus, seed=config.seed
-        )
+    for (members, samples), shards, start in zip(
+        joined, shards_of.values(), starts.tolist(), strict=False
+    ):
         samples += shard_starts[shards][members]
-        _take(made, samples[order], records[start : start + len(order)])
-    draws += starts[of_slots]
+        order = corpus_shuffle(
+            len(samples), shuffle=config.shuffle_sample_in_corpus, seed=config.seed
+        )
+        _take(made, samples[order], records[start : start + len(samples)])
     columns = {
-        "slots": draws,
+        "slots": starts[of_slots] + draws,
         "counts": _counts(of_slots, len(corpora)).ravel(),
         "records": records,
         "reads": reads,
