@@ -29,8 +29,15 @@ from blendtitan.errors import (
     ResumeError,
     VocabularyError,
 )
+from blendtitan.order.original import (
+    blend_of_corpora,
+    corpus_samples,
+    corpus_shuffle,
+    samples_of_shards,
+    shard_samples,
+)
 from blendtitan.state import decode_state, encode_state
-from tests.conftest import WriteBlend
+from tests.conftest import WriteBlend, numbered_documents
 from tests.original_cases import CASES, case_config, case_settings, recorded
 
 GLOBAL_BATCH = 4
@@ -75,6 +82,41 @@ def test_every_sample_is_the_one_that_the_original_read(name: str, cache: Path) 
         assert dataset.num_windows == expected[f"{split}_len"]
         assert np.array_equal(dataset.read(plan, 0, len(rows)), rows)
         assert np.array_equal(plan.corpora, expected[f"{split}_corpus"])
+
+
+@pytest.mark.parametrize("blend", [True, False])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_both_flags_join_the_samples_of_shards_as_the_original_does(
+    write_blend: WriteBlend, tmp_path: Path, blend: bool, shuffle: bool
+) -> None:
+    """The recorded cases lack one combination: against its look-ups, one table after the other."""
+    flags = {"blend_sample_in_corpus": blend, "shuffle_sample_in_corpus": shuffle}
+    dataset = train(small(write_blend, tmp_path, train_samples=200, **flags))
+    documents = [numbered_documents("code", 0, 150)]
+    documents += [numbered_documents("web", place, size) for place, size in enumerate((300, 200))]
+    asked = samples_of_shards([0.4, 0.3, 0.3], 200)
+    shards = [
+        shard_samples(
+            np.array([len(document) for document in of_shard], np.int32),
+            0,
+            seq_len=8,
+            num_samples=count,
+            seed=7,
+        )
+        for of_shard, count in zip(documents, asked, strict=True)
+    ]
+    corpora, draws = blend_of_corpora([asked[0], asked[1] + asked[2]])
+    assert len(corpora) == dataset.num_windows
+    for slot in range(len(corpora)):
+        own = [[0], [1, 2]][corpora[slot]]
+        members, samples = corpus_samples([asked[shard] for shard in own], blend=blend)
+        order = corpus_shuffle(len(members), shuffle=shuffle, seed=7)
+        place = order[draws[slot]]
+        shard = own[members[place]]
+        row = [token for read in shards[shard].reads for token in documents[shard][read]]
+        start = 8 * int(shards[shard].windows[samples[place]])
+
+        assert dataset[slot].input_ids.tolist() == row[start : start + 8]
 
 
 def test_a_sample_says_where_it_comes_from(cache: Path) -> None:
@@ -508,7 +550,9 @@ order_index.replaced_file = dying
 def start_building(folder: Path, before: str = "") -> subprocess.Popen[str]:
     code = BUILD.format(before=before)
     root = Path(__file__).parents[2]
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=root, text=True)
+    # What is small is sooner done than compiled.
+    env = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], cwd=root, text=True, env=env)
 
 
 def test_a_process_killed_while_it_writes_leaves_no_half_written_index(tmp_path: Path) -> None:

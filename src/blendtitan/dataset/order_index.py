@@ -37,7 +37,7 @@ RECORD = np.dtype(
     [
         ("shard", "<i4"),  # number of the shard
         ("num_reads", "<i4"),  # sequences that the sample takes tokens from
-        ("window", "<i8"),  # number of the sample in its shard, -1: there is none
+        ("window", "<i8"),  # number of the sample in its shard, before they are shuffled
         ("first_read", "<i8"),  # row of ``reads`` that has the first of these sequences
         ("offset", "<i4"),  # where in that sequence the sample starts, in tokens
     ]
@@ -72,11 +72,8 @@ class CorpusEntry:
     """What the index says of one corpus."""
 
     name: str
-    num_records: int
-    """Rows that it has in ``records``."""
-
     num_samples: int
-    """How many of them are samples of its own order; the blend may ask for one or two more."""
+    """Rows that it has in ``records``."""
 
 
 def write_index(
@@ -102,7 +99,7 @@ def write_index(
         digests = list(pool.map(_digest, buffers.values()))
     text = json.dumps(
         {
-            "corpora": [[c.name, c.num_records, c.num_samples] for c in corpora],
+            "corpora": [[corpus.name, corpus.num_samples] for corpus in corpora],
             "shard_tokens": list(shard_tokens),
             "columns": {
                 name: [len(columns[name]), digest]
@@ -161,7 +158,7 @@ class OrderIndex:
         self.corpora = tuple(corpora)
         self.shard_tokens = np.array(shard_tokens, np.int64)
         """Tokens that each shard has in the split. Shape ``(num_shards,)``."""
-        self.record_starts = np.cumsum([0, *(corpus.num_records for corpus in corpora)])
+        self.record_starts = np.cumsum([0, *(corpus.num_samples for corpus in corpora)])
         """First row of ``records`` of each corpus, then the number of rows."""
 
     @classmethod

@@ -15,13 +15,15 @@ from blendtitan.dataset.original_index import samples_of_splits
 from blendtitan.dataset.plan import Sample
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError, VocabularyError
-from blendtitan.order.original import NO_SAMPLE
 from blendtitan.order.permutation import mix64, stream_key
 from blendtitan.order.segments import Segment
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
+
+NO_SAMPLE = -1
+"""In place of the number of a sample: the slot is beyond the horizon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class OriginalPlan:
     slots: IntArray
     corpora: IntArray
     records: NDArray[np.void]
-    """Rows of the index. Window -1: there is no such sample, for whoever reads it."""
+    """Rows of the index, with ``NO_SAMPLE`` as window where a slot is beyond the horizon."""
     sample_ids: NDArray[np.uint64]
     """A number that tells samples apart."""
 

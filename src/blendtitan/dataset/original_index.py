@@ -25,7 +25,6 @@ from blendtitan.dataset.order_index import (
 )
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.original import (
-    NO_SAMPLE,
     blend_of_corpora,
     corpus_samples,
     corpus_shuffle,
@@ -137,35 +136,26 @@ def build_order(
         catalog.weights.tolist(), samples_of_splits(config)[SPLITS.index(split)]
     )
     shards_of = _shards_of_corpora(catalog.corpora)
-    joined = [
-        corpus_samples([asked[shard] for shard in shards], blend=config.blend_sample_in_corpus)
-        for shards in shards_of.values()
-    ]
-    taken = np.zeros(len(asked), np.int64)
-    for shards, (members, _) in zip(shards_of.values(), joined, strict=True):
-        taken[shards] = np.bincount(members, minlength=len(shards))
-    sequences = [_sequences(config, catalog, split, shard) for shard in range(len(asked))]
-    made, reads, shard_tokens = _shard_records(config, catalog, split, sequences, asked, taken)
-    shard_starts = np.cumsum(taken) - taken
-    num_samples = [len(members) for members, _ in joined]
-    of_slots, draws = blend_of_corpora(num_samples)
-    drawn = np.bincount(of_slots, minlength=len(num_samples))
-    corpora = [
-        CorpusEntry(name, max(samples, times), samples)
-        for name, samples, times in zip(shards_of, num_samples, drawn.tolist(), strict=True)
-    ]
-    starts = np.cumsum([0, *(corpus.num_records for corpus in corpora)])
-    records = _no_records(int(starts[-1]))
-    for (members, samples), shards, start in zip(
-        joined, shards_of.values(), starts.tolist(), strict=False
-    ):
+    made, reads, shard_tokens = _shard_records(config, catalog, split, asked)
+    shard_starts = np.cumsum([0, *asked])[:-1]
+    records = np.empty(len(made), RECORD)
+    corpora: list[CorpusEntry] = []
+    first = 0
+    for name, shards in shards_of.items():
+        members, samples = corpus_samples(
+            [asked[shard] for shard in shards], blend=config.blend_sample_in_corpus
+        )
         samples += shard_starts[shards][members]
         order = corpus_shuffle(
             len(samples), shuffle=config.shuffle_sample_in_corpus, seed=config.seed
         )
-        _take(made, samples[order], records[start : start + len(samples)])
+        _take(made, samples[order], records[first : first + len(samples)])
+        first += len(samples)
+        corpora.append(CorpusEntry(name, len(samples)))
+    num_samples = [corpus.num_samples for corpus in corpora]
+    of_slots, draws = blend_of_corpora(num_samples)
     columns = {
-        "slots": starts[of_slots] + draws,
+        "slots": np.cumsum([0, *num_samples])[of_slots] + draws,
         "counts": _counts(of_slots, len(corpora)).ravel(),
         "records": records,
         "reads": reads,
@@ -205,19 +195,15 @@ def _empty(
 
 
 def _shard_records(
-    config: BlendConfig,
-    catalog: Catalog,
-    split: str,
-    sequences: Sequence[range],
-    asked: Sequence[int],
-    taken: IntArray,
+    config: BlendConfig, catalog: Catalog, split: str, asked: Sequence[int]
 ) -> tuple[RecordArray, NDArray[np.int32], list[int]]:
     """``(records, reads, tokens of each shard)``, shard after shard.
 
-    A shard has as many records as are taken of it, in the order in which it gives its samples.
+    A shard has as many records as it is asked for, in the order in which it gives its samples.
     """
-    records = _no_records(int(taken.sum()))
-    stops = np.cumsum(taken)
+    sequences = [_sequences(config, catalog, split, shard) for shard in range(len(asked))]
+    records = np.empty(sum(asked), RECORD)
+    stops = np.cumsum(asked).tolist()
 
     def of_shard(shard: int) -> tuple[NDArray[np.int32], int]:
         span = sequences[shard]
@@ -230,29 +216,21 @@ def _shard_records(
             span.start,
             seq_len=config.seq_length,
             num_samples=asked[shard],
-            limit=int(taken[shard]),
             seed=config.seed,
         )
-        own = records[stops[shard] - taken[shard] : stops[shard]]
-        own["shard"] = shard
-        own = own[: len(samples.windows)]
-        own["window"], own["num_reads"] = samples.windows, samples.num_reads
-        own["first_read"], own["offset"] = samples.first_reads, samples.offsets
+        own = records[stops[shard] - asked[shard] : stops[shard]]
+        own["shard"], own["num_reads"] = shard, samples.num_reads
+        own["window"], own["offset"] = samples.windows, samples.offsets
+        own["first_read"] = samples.first_reads
         return samples.reads, num_tokens
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        built = list(pool.map(of_shard, range(len(sequences))))
+        built = list(pool.map(of_shard, range(len(asked))))
     first = 0
-    for stop, count, (reads, _) in zip(stops.tolist(), taken.tolist(), built, strict=True):
+    for stop, count, (reads, _) in zip(stops, asked, built, strict=True):
         records["first_read"][stop - count : stop] += first
         first += len(reads)
     return records, np.concatenate([reads for reads, _ in built]), [tokens for _, tokens in built]
-
-
-def _no_records(count: int) -> RecordArray:
-    records = np.zeros(count, RECORD)
-    records["window"] = NO_SAMPLE
-    return records
 
 
 def _take(records: RecordArray, places: IntArray, out: RecordArray) -> None:

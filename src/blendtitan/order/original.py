@@ -31,9 +31,6 @@ _SURPLUS = 1.005
 _WHOLE_LAST_EPOCH = 0.80
 """From this part of its samples on, the last epoch is shuffled together with the others."""
 
-NO_SAMPLE = -1
-"""In place of a sample that the original's tables ask for but do not have."""
-
 
 def samples_of_shards(weights: Sequence[float], num_samples: int) -> list[int]:
     """Samples that each shard makes when the blend is asked for ``num_samples``.
@@ -79,16 +76,15 @@ class ShardSamples:
 
 
 def shard_samples(
-    lens: NDArray[np.int32], first: int, *, seq_len: int, num_samples: int, limit: int, seed: int
+    lens: NDArray[np.int32], first: int, *, seq_len: int, num_samples: int, seed: int
 ) -> ShardSamples:
-    """What a shard that is asked for ``num_samples`` samples gives, at most ``limit`` of it.
+    """The samples that a shard gives which is asked for so many.
 
     Args:
         lens: Tokens of each sequence of the split; there is at least one. Shape ``(n,)``.
         first: Number of the first of these sequences.
         seq_len: Length of a model input, in tokens.
-        num_samples: Samples asked for. More are made, as many as the epochs hold.
-        limit: Samples to return.
+        num_samples: Samples asked for. More are made and shuffled, as many as the epochs hold.
         seed: Of the order.
     """
     rng = np.random.RandomState(seed)
@@ -105,7 +101,7 @@ def shard_samples(
     together = ((epochs - 1) * tokens - 1) // seq_len if apart else made
     windows = np.concatenate(
         [_shuffled(np.arange(together), rng), _shuffled(np.arange(together, made), rng)]
-    )[:limit]
+    )[:num_samples]
     cut_reads, cut_offsets = sample_cuts(lens[reads], seq_len=seq_len, num_samples=made)
     first_reads = cut_reads[windows]
     return ShardSamples(
@@ -145,11 +141,13 @@ def corpus_samples(
         blend: Blend the shards in proportion to these; else one comes after the other.
 
     Returns:
-        Two arrays of shape ``(sum of num_samples,)``; ``shard`` counts within the corpus.
+        Two arrays of shape ``(sum of num_samples,)``; ``shard`` counts within the corpus. Each
+        sample comes once: a part that lacks most lacks something, so none is given more than its
+        share of the samples before, and one; and at the end that is what it has.
     """
     counts = np.array(num_samples, np.int64)
     if blend:
-        return greedy_blend(counts / counts.sum(), int(counts.sum()))
+        return _whole_blend(counts / counts.sum(), counts)
     shards = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     return shards, np.arange(len(shards)) - (np.cumsum(counts) - counts)[shards]
 
@@ -163,6 +161,15 @@ def corpus_shuffle(num_samples: int, *, shuffle: bool, seed: int) -> IntArray:
 
 def blend_of_corpora(num_samples: Sequence[int]) -> tuple[NDArray[np.int32], IntArray]:
     """``(corpus, draw)`` of each slot, from the number of samples that each corpus has."""
-    total = sum(num_samples)
-    weights = np.array([float(count) / total for count in num_samples])
-    return greedy_blend(weights / weights.sum(), total)
+    counts = np.array(num_samples, np.int64)
+    weights = counts / counts.sum()
+    # They are divided once more by their sum, which rounding may have moved away from 1.
+    return _whole_blend(weights / weights.sum(), counts)
+
+
+def _whole_blend(
+    weights: NDArray[np.float64], counts: IntArray
+) -> tuple[NDArray[np.int32], IntArray]:
+    parts, draws = greedy_blend(weights, int(counts.sum()))
+    assert np.array_equal(np.bincount(parts, minlength=len(counts)), counts)
+    return parts, draws
