@@ -109,8 +109,8 @@ def _original_index(folder: Path, config: BlendConfig, catalog: Catalog, split: 
 def _identity(config: BlendConfig, catalog: Catalog, split: str) -> str:
     """Name made of all that an index depends on."""
     parts: list[object] = [
-        *(_FORMAT, split, split_fractions(config.split), samples_of_splits(config)),
-        *(config.seed, config.seq_length),
+        *(_FORMAT, split, samples_of_splits(config)[SPLITS.index(split)]),
+        *(split_fractions(config.split), config.seed, config.seq_length),
         *(config.shuffle_sample_in_corpus, config.blend_sample_in_corpus),
     ]
     for prefix, corpus, weight in zip(
