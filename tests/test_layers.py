@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "config": ({"errors"}, set()),
     "storage": (STORAGE, NUMPY),
-    "order": (ORDER, NUMPY),
+    "order": (ORDER, NUMPY | {"numba"}),
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),

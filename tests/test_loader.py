@@ -24,7 +24,7 @@ def config(write_blend: WriteBlend) -> BlendConfig:
 @pytest.fixture
 def dataset(config: BlendConfig) -> BlendedDataset:
     dataset = build_datasets(config).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     return dataset
 
 

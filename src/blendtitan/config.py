@@ -12,6 +12,14 @@ SPLITS = ("train", "valid", "test")
 
 DATALOADER_TYPES = ("single", "repeating", "cyclic")
 
+ORIGINAL_ORDER = "blendcorpus"
+
+ORDERS = ("blendtitan", ORIGINAL_ORDER)
+"""The orders of samples: this project's, and that of the original BlendCorpus."""
+
+# NumPy's RandomState, which the original draws from, takes 32 bits.
+_MAX_ORIGINAL_SEED = 2**32 - 1
+
 
 ON_CHANGE = ("error", "new_segment")
 
@@ -74,7 +82,8 @@ class BlendConfig:
     """Ignore the labels that would ask to predict across a document's end."""
 
     data_cache_path: Path | str | None = None
-    """Folder that keeps the catalog between runs. None: the catalog is built at every start."""
+    """Folder that keeps the catalog, and the index of the original's order, between runs. None:
+    the catalog is built at every start."""
 
     seed: int = 1234
     """Chooses the order of the windows of every epoch."""
@@ -85,6 +94,15 @@ class BlendConfig:
     on_change: str = "error"
     """What to do on resume where weights, segments, corpora, data or ``seq_length`` are not those
     of the checkpoint: ``error``, or ``new_segment`` to go on with what is set now."""
+    order: str = "blendtitan"
+    """``blendtitan``, or ``blendcorpus`` for the order of the original package, sample for
+    sample. That one depends on the number of samples and needs a ``data_cache_path``."""
+
+    train_samples: int | None = None
+    """Samples that the original's order is made for: its steps times its global batch size."""
+
+    eval_samples: int | None = None
+    """Samples of valid, and of test, that the original's order is made for; 0 if none."""
 
     max_open_shards: int = 128
     """Most ``.bin`` files open at once."""
@@ -113,6 +131,52 @@ class BlendConfig:
             )
         split_fractions(self.split)
         self._check_eod()
+        self._check_order()
+
+    @property
+    def has_horizon(self) -> bool:
+        """Whether the order is made for a number of samples: that of the original is."""
+        return self.order == ORIGINAL_ORDER
+
+    def _check_order(self) -> None:
+        if self.order not in ORDERS:
+            raise ConfigError(f"order is {self.order!r}, expected one of {', '.join(ORDERS)}")
+        horizon = {"train_samples": self.train_samples, "eval_samples": self.eval_samples}
+        if not self.has_horizon:
+            given = [name for name, value in horizon.items() if value is not None]
+            if given:
+                raise ConfigError(
+                    f"{given[0]} is {horizon[given[0]]}, but order = {self.order!r} does not "
+                    f'depend on a number of samples. Leave it out, or set order = "blendcorpus".'
+                )
+            return
+        if self.segments or self.on_change != "error":
+            raise ConfigError(
+                'order = "blendcorpus" has one blend for the whole run: leave out segments and '
+                'on_change, or set order = "blendtitan".'
+            )
+        for (name, value), least in zip(horizon.items(), (1, 0), strict=True):
+            if value is None:
+                raise ConfigError(
+                    f'{name} is missing: order = "blendcorpus" depends on the number of samples. '
+                    f"Set it to what the original was started with, steps times global batch size."
+                )
+            check_at_least(name, value, least)
+        if self.seed > _MAX_ORIGINAL_SEED:
+            raise ConfigError(
+                f"seed is {self.seed}, expected at most {_MAX_ORIGINAL_SEED} with order = "
+                f'"blendcorpus"'
+            )
+        if self.dataloader_type == "cyclic":
+            raise ConfigError(
+                'dataloader_type is "cyclic", which order = "blendcorpus" does not reproduce: '
+                'expected "single", the original\'s default.'
+            )
+        if self.data_cache_path is None:
+            raise ConfigError(
+                'data_cache_path is missing: order = "blendcorpus" keeps an index there, which one '
+                "process writes and all others read. Set it to a folder that all nodes share."
+            )
 
     def _check_eod(self) -> None:
         needing = [

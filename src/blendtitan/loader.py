@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
-from blendtitan.dataset.blended import IGNORE_INDEX, BlendedDataset, mask_labels
-from blendtitan.dataset.plan import Plan
+from blendtitan.dataset.blended import IGNORE_INDEX, mask_labels
+from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.order.segments import Segment
@@ -77,7 +77,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: BlendedDataset | None,
+        dataset: Dataset | None,
         micro_batch_size: int | None = None,
         *,
         dp_rank: int = 0,
@@ -128,7 +128,7 @@ class DataLoader:
         self._with_mask = told_apart if attention_mask is None else attention_mask
         # Pinned memory lets the copy to an accelerator overlap with its work.
         self._pin_memory = torch.cuda.is_available()
-        self._plans: dict[tuple[int, int], Plan] = {}
+        self._plans: dict[tuple[int, int], PlannedSlots] = {}
         self._planning = threading.Lock()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -170,7 +170,7 @@ class DataLoader:
         if dataset.segments != self.dataset.segments:
             self._replace_dataset(dataset)
 
-    def _replace_dataset(self, dataset: BlendedDataset) -> None:
+    def _replace_dataset(self, dataset: Dataset) -> None:
         """Go on with another dataset from the next batch on; what was read ahead is dropped."""
         with self._planning:
             self.dataset = dataset
@@ -199,7 +199,8 @@ class DataLoader:
         config = dataset.config
         mask_labels(labels.numpy(), tokens[:, :-1], config)
         if self._num_samples is not None:
-            labels.numpy()[plan.slots[start:stop] >= self._num_samples] = IGNORE_INDEX
+            slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
+            labels.numpy()[slots >= self._num_samples] = IGNORE_INDEX
         positions = mask = None
         if self._with_positions or self._with_mask:
             eod_id = config.eod_token_id if config.provide_attention_mask else None
@@ -221,7 +222,7 @@ class DataLoader:
         tensor = torch.from_numpy(array)
         return tensor.pin_memory() if self._pin_memory else tensor
 
-    def _planned(self, consumed_samples: int) -> tuple[BlendedDataset, Plan, int]:
+    def _planned(self, consumed_samples: int) -> tuple[Dataset, PlannedSlots, int]:
         """The dataset, a plan of it that has this rank's next slots, and where they begin."""
         micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
         step, phase = divmod(consumed_samples, self.stride)
@@ -232,9 +233,13 @@ class DataLoader:
             if plan is None:
                 first = phase + block * micro_batches * self.stride + self._first_slot
                 steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self.stride
-                slots = first + steps + np.arange(self._micro_batch)
+                slots = (first + steps + np.arange(self._micro_batch)).ravel()
                 # The block may begin before the slots that can be read.
-                plan = dataset.plan(np.maximum(slots.ravel(), dataset.first_slot))
+                slots = np.maximum(slots, dataset.first_slot)
+                if self._num_samples is not None:
+                    # What fills up the last step is read too, and must be there.
+                    slots = np.minimum(slots, self._num_samples - 1)
+                plan = dataset.plan(slots)
                 # The block before is still being read while this one begins.
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan.dataset.blended import MAX_SLOT, BlendedDataset
+from blendtitan.config import ORIGINAL_ORDER
+from blendtitan.dataset.blended import MAX_SLOT
+from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings
-from blendtitan.order.next_chapter import account, with_next_chapter
 from blendtitan.order.saved_chapters import chapters_from, saved_chapters, saved_segments
 
 STATE_FORMAT = 2
@@ -40,13 +41,13 @@ class SavedState:
 class Resumed:
     """What a run goes on with."""
 
-    dataset: BlendedDataset
+    dataset: Dataset
     consumed_samples: int
     account: tuple[str, ...]
     """Where a new chapter begins here: how each corpus goes on."""
 
 
-def encode_state(dataset: BlendedDataset, consumed_samples: int) -> dict[str, str]:
+def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
     """The state after ``consumed_samples`` samples: the same on every rank."""
     slots = digest_slots(dataset.first_slot, consumed_samples)
     state = {
@@ -60,7 +61,7 @@ def encode_state(dataset: BlendedDataset, consumed_samples: int) -> dict[str, st
     return {STATE_KEY: json.dumps(state)}
 
 
-def resume(saved: dict[str, Any], dataset: BlendedDataset) -> Resumed:
+def resume(saved: dict[str, Any], dataset: Dataset) -> Resumed:
     """Where a run with a saved state goes on, once all of it agrees with ``dataset``.
 
     With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
@@ -78,23 +79,23 @@ def resume(saved: dict[str, Any], dataset: BlendedDataset) -> Resumed:
             "the checkpoint was written with other data or settings, so the samples would not go "
             "on where it stopped:\n" + "\n".join(fixed + changed) + "\n" + _way_out(fixed)
         )
-    if not changed:
-        _check_shards(state.chapters[-1], dataset.chapters[-1])
-        return Resumed(dataset.in_chapters(state.chapters), state.consumed_samples, ())
-    chapters = with_next_chapter(
-        state.chapters,
-        dataset.settings,
-        slot=state.consumed_samples,
-        seq_len=dataset.config.seq_length,
-        segments=dataset.segments,
-        corpora=dataset.chapters[-1].corpora,
-    )
-    lines = (*changed, *(f"  {line}" for line in account(chapters, dataset.settings)))
-    return Resumed(dataset.in_chapters(chapters), state.consumed_samples, lines)
+    consumed_samples = state.consumed_samples
+    if changed:
+        going_on = dataset.in_next_chapter(state.chapters, consumed_samples)
+        lines = (*changed, *(f"  {line}" for line in going_on.account()))
+        return Resumed(going_on, consumed_samples, lines)
+    for saved_chapter, chapter in zip(state.chapters[-1:], dataset.chapters[-1:], strict=True):
+        _check_shards(saved_chapter, chapter)
+    going_on = dataset.in_chapters(state.chapters)
+    slots = digest_slots(going_on.first_slot, consumed_samples)
+    _check_digest(state.digest, digest_of(going_on.plan(slots).sample_ids), consumed_samples)
+    return Resumed(going_on, consumed_samples, ())
 
 
 def parse_state(saved: dict[str, Any]) -> SavedState:
     """A saved state, once all of it agrees with itself; no data is needed.
+
+    In the original's order samples cannot be computed without the data: its digest is not checked.
 
     Raises:
         ResumeError: It is missing or damaged, or of another version.
@@ -113,7 +114,15 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
             f"another version of blendtitan: resume with that one."
         )
     digest = state.pop("digest", None)
+    if not isinstance(digest, str):
+        raise ResumeError(
+            f"the loader's state has digest {digest!r}, expected a text. The checkpoint is "
+            f"damaged: load an older one."
+        )
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
+    if state.get("order") == ORIGINAL_ORDER:
+        state.pop("chapters", None)
+        return SavedState(consumed_samples, state, {}, (), digest)
     chapter_facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
     chapters = _chapters(state, consumed_samples)
     last = chapters[-1]
@@ -123,14 +132,20 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
             f"the loader's state has {listed} in its last chapter, expected its own seq_length "
             f"and segments. The checkpoint is damaged: load an older one."
         )
-    recent = _recent_digest(last, order_settings(state), consumed_samples)
-    if digest != recent:
+    _check_digest(
+        digest, _recent_digest(last, order_settings(state), consumed_samples), consumed_samples
+    )
+    return SavedState(consumed_samples, state, chapter_facts, chapters, digest)
+
+
+def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
+    if saved != found:
         raise ResumeError(
             f"the order of the last samples before sample {consumed_samples:,} is not the one "
-            f"that the checkpoint was trained on (digest {digest!r}, here {recent!r}). The state "
-            f"is damaged: load an older checkpoint."
+            f"that the checkpoint was trained on (digest {saved!r}, here {found!r}). The state "
+            f"is damaged, or documents of a shard were changed: load an older checkpoint, or "
+            f"restore the data."
         )
-    return SavedState(consumed_samples, state, chapter_facts, chapters, recent)
 
 
 def digest_slots(first_slot: int, consumed_samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:

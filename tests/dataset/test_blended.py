@@ -56,7 +56,7 @@ GOLDEN = {
 
 def train(config: BlendConfig) -> BlendedDataset:
     dataset = build_datasets(config).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     return dataset
 
 
@@ -201,7 +201,7 @@ def test_splits_share_no_document(write_blend: WriteBlend) -> None:
     datasets = build_datasets(write_blend({"web": (1.0, [900])}, seq_length=8, split="60,20,20"))
     seen = []
     for dataset in (datasets.train, datasets.valid, datasets.test):
-        assert dataset is not None
+        assert isinstance(dataset, BlendedDataset)
         plan = dataset.plan(np.arange(dataset.num_windows))
         tokens = dataset.read(plan, 0, dataset.num_windows)
         seen.append(set(tokens.ravel().tolist()) - {EOD})
@@ -236,7 +236,7 @@ def test_a_shard_left_out_of_a_split_changes_neither_shares_nor_the_order_of_oth
     for first in (2000, 6):
         corpora = {"web": (0.5, [first, 2000]), "code": (0.5, [2000])}
         dataset = build_datasets(write_blend(corpora, seq_length=8, split="80,20,0")).valid
-        assert dataset is not None
+        assert isinstance(dataset, BlendedDataset)
         valid.append([dataset[slot] for slot in range(400)])
     share = [sum(s.corpus == "web" for s in samples) for samples in valid]
     second_shard = [[s.window for s in samples if "web_1" in s.shard][:50] for samples in valid]

@@ -12,7 +12,7 @@ def dataset(write_blend: WriteBlend) -> BlendedDataset:
     """49 windows of a, 12 of b."""
     corpora = {"a": (0.5, [300, 100]), "b": (0.5, [100])}
     dataset = build_datasets(write_blend(corpora, seq_length=8, split="1")).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     return dataset
 
 

@@ -17,7 +17,7 @@ SEQ_LEN = 8
 @pytest.fixture
 def dataset(write_blend: WriteBlend) -> BlendedDataset:
     dataset = build_datasets(write_blend(CORPORA, seq_length=SEQ_LEN, split="1")).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     return dataset
 
 
@@ -82,7 +82,7 @@ def test_a_corpus_alone_has_its_own_draws(
         CORPORA, seq_length=SEQ_LEN, split="1", blend_sample_in_corpus=blend_sample_in_corpus
     )
     dataset = build_datasets(config).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     alone = dataset.only(corpus)
     own = [sample for sample in map(dataset.__getitem__, range(200)) if sample.corpus == corpus]
 

@@ -174,7 +174,7 @@ class Job:
             split=SPLIT,
         )
         dataset = build_datasets(config).train
-        assert dataset is not None
+        assert isinstance(dataset, BlendedDataset)
         return dataset
 
     def write_toml(self) -> Path:

@@ -26,7 +26,7 @@ def dataset(write_blend: WriteBlend) -> BlendedDataset:
     """400 tokens of a, 100 of b; half of the samples are of each."""
     corpora = {"a": (0.5, [400]), "b": (0.5, [100])}
     dataset = build_datasets(write_blend(corpora, seq_length=8, split="1")).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     return dataset
 
 

@@ -43,7 +43,7 @@ def build(config: Config, **arguments: Any) -> BlendCorpusDataLoader:
 
 def dataset_of(config: Config) -> BlendedDataset:
     dataset = build_datasets(blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)).train
-    assert dataset is not None
+    assert isinstance(dataset, BlendedDataset)
     return dataset
 
 
@@ -250,7 +250,7 @@ def test_other_ranks_raise_the_error_of_rank_0(
     prefix = Path(config.data_file_list or "").parent / "web_0"
     Path(f"{prefix}.idx").write_bytes(b"")
     blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
-    message = shared_catalog._read_message(blend)
+    message = shared_catalog._message(lambda: shared_catalog.read_catalog(blend).to_bytes())
     monkeypatch.setattr(shared_catalog, "is_first_rank", lambda: False)
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda _: message)
 

@@ -67,6 +67,9 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "seed",
         "segment",
         "on_change",
+        "order",
+        "train_samples",
+        "eval_samples",
         "max_open_shards",
         "max_epochs",
     ]

@@ -21,6 +21,7 @@ from blendtitan.order.chapters import (
     draws_before,
     segments_read,
 )
+from blendtitan.order.next_chapter import account, with_next_chapter
 from blendtitan.order.saved_chapters import saved_segments
 from blendtitan.order.segments import Segment, check_changes, segments_of
 
@@ -79,6 +80,23 @@ class BlendedDataset:
     def in_chapters(self, chapters: Sequence[Chapter]) -> "BlendedDataset":
         """The same data as what ``chapters``, of which the last is about it, read."""
         return BlendedDataset(self.config, self.split, self._rows, self.weights, chapters)
+
+    def in_next_chapter(self, chapters: Sequence[Chapter], slot: int) -> "BlendedDataset":
+        """The same data as what a run with these chapters goes on with at ``slot``."""
+        return self.in_chapters(
+            with_next_chapter(
+                chapters,
+                self.settings,
+                slot=slot,
+                seq_len=self.config.seq_length,
+                segments=self.segments,
+                corpora=self.chapters[-1].corpora,
+            )
+        )
+
+    def account(self) -> list[str]:
+        """How each corpus goes on in the last chapter."""
+        return list(account(self.chapters, self.settings))
 
     def with_changes(self, changes: Sequence[Segment]) -> "BlendedDataset":
         """The same with other shares from some slots on; see ``segments_of``.
@@ -254,7 +272,7 @@ class BlendedDataset:
 
     def _check_vocabulary(self, plan: Plan, start: int, tokens: NDArray[np.integer]) -> None:
         limit = self.config.vocab_size
-        if limit is None or _all_below(tokens, limit):
+        if limit is None or all_below(tokens, limit):
             return
         sample, offset = np.argwhere((tokens < 0) | (tokens >= limit))[0]
         at = start + int(sample)
@@ -310,7 +328,7 @@ def mask_labels(labels: IntArray, input_ids: NDArray[np.integer], config: BlendC
         labels[input_ids == config.eod_token_id] = IGNORE_INDEX
 
 
-def _all_below(tokens: NDArray[np.integer], limit: int) -> bool:
+def all_below(tokens: NDArray[np.integer], limit: int) -> bool:
     """Whether all tokens are from 0 to ``limit - 1``. Reads them once at most where it can."""
     info = np.iinfo(tokens.dtype)
     return bool((info.max < limit or tokens.max() < limit) and (info.min == 0 or tokens.min() >= 0))

@@ -1,12 +1,17 @@
 """From a configuration to datasets: the only place where they are put together."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.held import Shards, corpus_shards
+from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.order_index import IndexFile, OrderIndex
+from blendtitan.dataset.original import OriginalDataset
+from blendtitan.dataset.original_index import original_indices
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.chapters import Chapter
@@ -23,22 +28,29 @@ logger = logging.getLogger(__name__)
 class Datasets:
     """The splits of a blend; None where a split is empty."""
 
-    train: BlendedDataset | None
-    valid: BlendedDataset | None
-    test: BlendedDataset | None
+    train: Dataset | None
+    valid: Dataset | None
+    test: Dataset | None
 
 
-def build_datasets(config: BlendConfig, catalog: Catalog | None = None) -> Datasets:
+def build_datasets(
+    config: BlendConfig,
+    catalog: Catalog | None = None,
+    indices: Sequence[IndexFile | None] | None = None,
+) -> Datasets:
     """Build the three splits of a blend.
 
     Args:
         config: What to read, and in which order.
         catalog: From ``read_catalog``, possibly of another process; None: it is read now.
+        indices: From ``original_indices``, possibly of another process, for the original's order;
+            None: they are found or built now.
 
     Raises:
         ConfigError: The file list cannot be used.
         ShardError: A shard cannot be used.
-        EmptySplitError: A corpus has documents, but none of them for training.
+        EmptySplitError: A corpus has documents, but none of them for training; or, in the
+            original's order, a shard has none for a split that is used.
     """
     catalog = catalog or read_catalog(config)
     if catalog.settings != _catalog_settings(config):
@@ -46,6 +58,15 @@ def build_datasets(config: BlendConfig, catalog: Catalog | None = None) -> Datas
             f"the catalog was made with {catalog.settings}, expected {_catalog_settings(config)}"
         )
     files = OpenFiles(config.max_open_shards)
+    if config.has_horizon:
+        found = original_indices(config, catalog) if indices is None else indices
+        return Datasets(
+            *(
+                index
+                and OriginalDataset.build(config, split, catalog, files, OrderIndex.open(index))
+                for split, index in zip(SPLITS, found, strict=True)
+            )
+        )
     known = Shards.of_catalog(catalog)
     return Datasets(*(_build_split(config, catalog, known, files, split) for split in SPLITS))
 

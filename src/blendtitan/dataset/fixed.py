@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.interface import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class FixedSamples:
 
 
 def fixed_samples(
-    dataset: BlendedDataset, *, limit: int | None, samples_per_step: int
+    dataset: Dataset, *, limit: int | None, samples_per_step: int
 ) -> list[FixedSamples]:
     """What a validation reads: of the blend first, then of each corpus.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 
 # The order never gives a corpus as much as two samples more than its share.
@@ -29,7 +29,7 @@ class Progress:
     """The same fraction, as the weights ask for it: over all segments that were read."""
 
 
-def progress(dataset: BlendedDataset, consumed_samples: int) -> Progress:
+def progress(dataset: Dataset, consumed_samples: int) -> Progress:
     """What the first ``consumed_samples`` samples of a dataset hold of each corpus."""
     draws = dataset.draws_before(consumed_samples)
     tokens = dataset.tokens_before(consumed_samples)
@@ -41,7 +41,7 @@ def progress(dataset: BlendedDataset, consumed_samples: int) -> Progress:
     )
 
 
-def check_repetition(dataset: BlendedDataset, num_samples: int, max_epochs: float) -> None:
+def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> None:
     """Check how often the first ``num_samples`` samples read each corpus.
 
     Args:
@@ -72,7 +72,7 @@ def check_repetition(dataset: BlendedDataset, num_samples: int, max_epochs: floa
         )
 
 
-def _configured_shares(dataset: BlendedDataset, consumed_samples: int) -> NDArray[np.float64]:
+def _configured_shares(dataset: Dataset, consumed_samples: int) -> NDArray[np.float64]:
     """Mean over the segments of the samples, each counted as long as it was read."""
     number = {name: i for i, name in enumerate(dataset.corpora)}
     samples = max(1, consumed_samples)

@@ -139,7 +139,7 @@ class Rows:
     def document_of(self, row: int, start: int) -> tuple[int, int]:
         """``(shard, document_id)`` of the token at ``start`` of a row."""
         shard, offset = self.offset_in_shard(row, start)
-        index = self._index(shard)
+        index = self.index(shard)
         first = int(self.catalog.document_cuts[shard, self.split])
         if self.catalog.lacks_eod[shard]:
             return shard, document_at_with_eod(index, first, offset)
@@ -168,9 +168,10 @@ class Rows:
 
         cuts = self.catalog.document_cuts[shard]
         documents = range(int(cuts[self.split]), int(cuts[self.split + 1]))
-        read_with_eod(self._index(shard), read_tokens, documents, offset, out, eod_id=self.eod_id)
+        read_with_eod(self.index(shard), read_tokens, documents, offset, out, eod_id=self.eod_id)
 
-    def _index(self, shard: int) -> ShardIndex:
+    def index(self, shard: int) -> ShardIndex:
+        """The opened ``.idx`` of a shard."""
         prefix, header = self.catalog.prefixes[shard], self.catalog.header(shard)
         file = self.files.open(prefix + ".idx", lambda: header.file_bytes)
         return ShardIndex(Path(prefix), header, int(self.catalog.token_cuts[shard, 3]), file)

@@ -119,6 +119,8 @@ def _segments_until(chapter: Chapter, slot: int) -> list[object]:
 
 def _digest_at(later: SavedState, earlier: SavedState) -> str:
     """The digest of the earlier state, in the order of the later one."""
+    if not earlier.chapters:  # the original's order, which only the data tell
+        return earlier.digest
     first_slot = earlier.chapters[-1].first_slot
     slots = digest_slots(first_slot, earlier.consumed_samples)
     if len(slots) == 0:

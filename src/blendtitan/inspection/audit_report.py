@@ -7,6 +7,7 @@ from rich.table import Table
 
 from blendtitan.errors import ResumeError
 from blendtitan.inspection.audit import Audited, Parting
+from blendtitan.order.chapters import segments_read
 from blendtitan.tables import number_table
 
 
@@ -19,8 +20,8 @@ def audit_table(run: Sequence[Audited]) -> Table:
         else:
             facts = [
                 f"{one.state.consumed_samples:,}",
-                f"{len(one.state.chapters)}",
-                f"{len(one.state.chapters[-1].segments)}",
+                f"{len(one.state.chapters) or 1}",
+                f"{len(segments_read(one.state.chapters)) or 1}",
                 one.state.digest[:12],
             ]
         table.add_row(f"{one.stored.step:,}", *facts, _verdict(one))
@@ -28,7 +29,10 @@ def audit_table(run: Sequence[Audited]) -> Table:
 
 
 def _verdict(one: Audited) -> str:
-    return "; ".join(one.problems) or one.stored.note or "proved"
+    proved = "proved"
+    if one.state is not None and not one.state.chapters:
+        proved = "proved, but for the samples: the original's order is in the data"
+    return "; ".join(one.problems) or one.stored.note or proved
 
 
 def audit_json(run: Sequence[Audited], parting: Parting | None) -> dict[str, Any]:

@@ -191,6 +191,24 @@ class ShardIndex:
             )
         return start
 
+    def sequence_span(self, sequence_id: int) -> tuple[int, int]:
+        """Offsets in the shard, in tokens, at which a sequence starts and ends.
+
+        Raises:
+            CorruptShardError: They lie outside the shard, or in the wrong order.
+        """
+        # In one read. The last sequence ends with the shard.
+        stop = min(sequence_id + 2, self.header.num_sequences)
+        pointers = self._entries(self.header.pointers_at, sequence_id, stop).tolist()
+        end_bytes = self.num_tokens * self.dtype.itemsize
+        start, end = pointers if len(pointers) == 2 else (pointers[0], end_bytes)
+        if (start | end) % self.dtype.itemsize or not 0 <= start <= end <= end_bytes:
+            raise self._corrupt(
+                f"sequence {sequence_id} lies at bytes {start} to {end}",
+                f"growing multiples of {self.dtype.itemsize} up to {end_bytes}",
+            )
+        return start // self.dtype.itemsize, end // self.dtype.itemsize
+
     def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
         """Offsets in the shard of documents ``first`` to ``last``, in tokens.
 

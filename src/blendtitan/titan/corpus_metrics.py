@@ -10,7 +10,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed import utils as dist_utils
 
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
-from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
 from blendtitan.tables import as_text, number_table
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -104,7 +104,7 @@ def loss_metrics(
     return metrics | {f"{LABELS}/{name}": count for name, _, count in found}
 
 
-def progress_metrics(dataset: BlendedDataset, consumed_samples: int) -> dict[str, float]:
+def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:
     """Metrics of how far each corpus has been read."""
     reached = progress(dataset, consumed_samples)
     columns = {
@@ -120,7 +120,7 @@ def progress_metrics(dataset: BlendedDataset, consumed_samples: int) -> dict[str
     }
 
 
-def corpus_table(dataset: BlendedDataset, num_samples: int) -> str:
+def corpus_table(dataset: Dataset, num_samples: int) -> str:
     """Tokens, share and epochs of each corpus, at the end of a run of ``num_samples`` samples."""
     end = progress(dataset, num_samples)
     table = number_table("corpus", "tokens", "share", "tokens read", "epochs")
@@ -130,7 +130,7 @@ def corpus_table(dataset: BlendedDataset, num_samples: int) -> str:
     return as_text(table)
 
 
-def segments_table(dataset: BlendedDataset) -> str:
+def segments_table(dataset: Dataset) -> str:
     """The first slot and the shares of each segment, those behind the run among them."""
     table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
     for name in dataset.corpora:

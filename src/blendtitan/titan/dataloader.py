@@ -15,15 +15,16 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
 from blendtitan.config import BlendConfig
-from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
 from blendtitan.state import parse_state
+from blendtitan.titan.horizon import horizon
 from blendtitan.titan.segments import changes_of, lengths_of, segment_settings
-from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog
+from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog, shared_indices
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """Ignore the labels that would ask to predict across a document's end."""
 
         data_cache_path: str | None = None
-        """Folder that keeps the catalog between runs. None: it is built at every start."""
+        """Folder that keeps the catalog between runs, and the index of the original's order. None:
+        the catalog is built at every start."""
 
         seed: int = 1234
         """Chooses the order of the windows of every epoch."""
@@ -89,6 +91,18 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """What to do on resume where weights, segments, corpora, data or the sequence length are
         not those of the checkpoint. ``new_segment``: go on with what is set now, every corpus
         where it was."""
+
+        order: Literal["blendtitan", "blendcorpus"] = "blendtitan"
+        """``blendcorpus``: the order of the original package, sample for sample, to finish a run
+        that was begun there. It needs ``data_cache_path``."""
+
+        train_samples: int | None = None
+        """Samples that the original's order is made for. None: ``training.steps`` times
+        ``training.global_batch_size``."""
+
+        eval_samples: int | None = None
+        """Samples of a validation that the original's order is made for. None: those that
+        ``[validation]`` reads."""
 
         max_open_shards: int = 128
         """Most ``.bin`` files open at once."""
@@ -116,6 +130,13 @@ class BlendCorpusDataLoader(BaseDataLoader):
 
         corpus_ids: bool = False
         """Name each row's corpus, under ``CORPUS_IDS``. The trainer must take it out again."""
+
+        run_samples: int | None = None
+        """Samples of the whole run. The trainer sets it, None where it does not know."""
+
+        validation_samples: int | None = None
+        """Samples of a validation, 0 if there is none. The trainer sets it, None where it does not
+        know."""
 
         positions: bool = True
         """Give the model positions. Attention backends with masks need them, SDPA does not."""
@@ -183,7 +204,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
             yield inputs, batch.labels
 
     @property
-    def dataset(self) -> BlendedDataset:
+    def dataset(self) -> Dataset:
         """What it reads."""
         return self._loader.dataset
 
@@ -267,7 +288,8 @@ def blend_config(
     """The engine's configuration, completed with what the rest of the run decides.
 
     Raises:
-        ConfigError: No data is named, or ``seq_length`` contradicts the trainer's.
+        ConfigError: No data is named, ``seq_length`` contradicts the trainer's, or the number of
+            samples that the original's order is made for is open.
     """
     data_file_list = config.data_file_list or config.dataset_path
     if data_file_list is None:
@@ -284,13 +306,18 @@ def blend_config(
         data_file_list=data_file_list,
         seq_length=seq_len,
         eod_token_id=eos_id if config.eod_token_id is None else config.eod_token_id,
+        **horizon(
+            config.order,
+            train_samples=(config.train_samples, config.run_samples),
+            eval_samples=(config.eval_samples, config.validation_samples),
+        ),
         **{name: getattr(config, name) for name in _SAME_IN_BOTH},
     )
 
 
 def configured_dataset(
     config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None
-) -> BlendedDataset:
+) -> Dataset:
     """The split that a configuration reads, of all corpora.
 
     Raises:
@@ -303,16 +330,19 @@ def configured_dataset(
 # another broadcast. Every rank builds the same loaders in the same order.
 @lru_cache(maxsize=4)
 def _datasets(blend: BlendConfig) -> Datasets:
-    return build_datasets(blend, shared_catalog(blend))
+    catalog = shared_catalog(blend)
+    indices = shared_indices(blend, catalog) if blend.has_horizon else None
+    return build_datasets(blend, catalog, indices)
 
 
-def _dataset(blend: BlendConfig, split_name: str) -> BlendedDataset:
+def _dataset(blend: BlendConfig, split_name: str) -> Dataset:
     dataset = getattr(_datasets(blend), split_name)
     if dataset is None:
+        horizon = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
         raise EmptySplitError(
             f"{blend.data_file_list}: no corpus has documents in the {split_name} split, with "
-            f"blendcorpus.split = {blend.split!r}. Give it a larger part, or, for valid, set "
-            f"validation.enable = false."
+            f"blendcorpus.split = {blend.split!r}{horizon}. Give it a larger part, or, for valid, "
+            f"set validation.enable = false."
         )
     return dataset
 
@@ -322,5 +352,7 @@ _SAME_IN_BOTH = {field.name for field in fields(BlendConfig)} - {
     "seq_length",
     "eod_token_id",
     "segments",
+    "train_samples",
+    "eval_samples",
 }
 """Fields that the engine's configuration and the loader's share."""

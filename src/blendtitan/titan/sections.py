@@ -23,6 +23,8 @@ _NO_KEYS = {
         "corpus_ids",
         "positions",
         "global_batch_size",
+        "run_samples",
+        "validation_samples",
     },
     "quantize.linear.float8": {"model_compile_enabled"},
     "quantize.linear.mx": {"model_compile_enabled"},

@@ -1,12 +1,15 @@
-"""The catalog, read by one rank for all.
+"""The catalog, and the index of the original's order, found or made by one rank for all.
 
 Thousands of ranks that each open every ``.idx`` bring a file system down, and ranks that read
-at different times may see different files. So rank 0 reads, and everyone else is told: the
-catalog, or the error that every rank then raises.
+at different times may see different files. So rank 0 reads, and everyone else is told: what it
+found, or the error that every rank then raises. How often that happens depends on the
+configuration alone, never on the data.
 """
 
+import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from typing import NoReturn
 
 import torch
@@ -16,12 +19,14 @@ from torchtitan.tools import utils
 from blendtitan import errors
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
+from blendtitan.dataset.order_index import IndexFile
+from blendtitan.dataset.original_index import original_indices
 from blendtitan.errors import BlendTitanError
 from blendtitan.storage.catalog import Catalog
 
 logger = logging.getLogger(__name__)
 
-_CATALOG, _ERROR = b"C", b"E"
+_FOUND, _ERROR = b"F", b"E"
 
 
 def shared_catalog(config: BlendConfig) -> Catalog:
@@ -30,18 +35,37 @@ def shared_catalog(config: BlendConfig) -> Catalog:
     Raises:
         BlendTitanError: What rank 0 met, on every rank.
     """
-    message = _broadcast(_read_message(config) if is_first_rank() else b"")
+    return Catalog.from_bytes(_shared(lambda: read_catalog(config).to_bytes()))
+
+
+def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | None]:
+    """The index of each split in the original's order, built by rank 0. A collective operation.
+
+    Raises:
+        BlendTitanError: What rank 0 met, on every rank.
+    """
+
+    def find() -> bytes:
+        found = original_indices(config, catalog)
+        return json.dumps([index and dataclasses.astuple(index) for index in found]).encode()
+
+    return [index and IndexFile(*index) for index in json.loads(_shared(find))]
+
+
+def _shared(find: Callable[[], bytes]) -> bytes:
+    """What rank 0 found, on every rank."""
+    message = _broadcast(_message(find) if is_first_rank() else b"")
     kind, payload = message[:1], message[1:]
-    return Catalog.from_bytes(payload) if kind == _CATALOG else _raise(payload)
+    return payload if kind == _FOUND else _raise(payload)
 
 
-def _read_message(config: BlendConfig) -> bytes:
+def _message(find: Callable[[], bytes]) -> bytes:
     try:
-        return _CATALOG + read_catalog(config).to_bytes()
+        return _FOUND + find()
     except Exception as error:
         # Whatever it is, the other ranks wait for a message: it is raised on all of them.
         kind = type(error).__name__
-        logger.debug("reading the catalog failed", exc_info=True)
+        logger.debug("rank 0 failed", exc_info=True)
         if not isinstance(error, BlendTitanError):
             return _ERROR + json.dumps(["BlendTitanError", f"rank 0: {kind}: {error}"]).encode()
         return _ERROR + json.dumps([kind, str(error)]).encode()

@@ -53,6 +53,7 @@ class BlendTrainer(Trainer):
             for loader in (self.dataloader, self.validator.dataloader):
                 if isinstance(loader, BlendCorpusDataLoader.Config):
                     _settle(loader, self)
+                    loader.run_samples, loader.validation_samples = _samples_of_run(self)
             if isinstance(self.validator, BlendCorpusValidator.Config):
                 self.validator.global_batch_size = self.training.global_batch_size
             if isinstance(self.dataloader, BlendCorpusDataLoader.Config):
@@ -180,6 +181,23 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
     loader.positions = splits_rows or reads_positions(config.model_spec)
     if loader.provide_attention_mask:
         _check_masks(config.model_spec, config)
+
+
+def _samples_of_run(config: Trainer.Config) -> tuple[int | None, int | None]:
+    """Samples that a run trains on, and that each validation reads; None where it depends.
+
+    Without ``training.global_batch_size`` they depend on the number of ranks, and with
+    ``validation.steps = -1`` on the data.
+    """
+    global_batch_size = config.training.global_batch_size
+    known = global_batch_size > 0
+    train = config.training.steps * global_batch_size if known else None
+    validator = config.validator
+    if not validator.enable:
+        return train, 0
+    if isinstance(validator, BlendCorpusValidator.Config) and validator.samples is not None:
+        return train, validator.samples
+    return train, validator.steps * global_batch_size if known and validator.steps > 0 else None
 
 
 def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
