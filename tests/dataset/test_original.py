@@ -384,7 +384,7 @@ def test_a_step_of_the_original_is_where_it_says(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "difference"),
     [
-        ({"train_samples": 400}, "samples: checkpoint 320, now 400"),
+        ({"train_samples": 400}, "train_samples: checkpoint 320, now 400"),
         ({"seed": 5}, "seed: checkpoint 1234, now 5"),
         ({"shuffle_sample_in_corpus": False}, "shuffle_sample_in_corpus: checkpoint True"),
     ],

@@ -270,9 +270,14 @@ class OriginalDataset:
             f"the shard)"
         )
 
-    def _beyond(self, found: str) -> ConfigError:
-        asked = samples_of_splits(self.config)[SPLITS.index(self.split)]
+    @property
+    def _horizon(self) -> tuple[str, int]:
+        """The setting that the number of samples follows from, and its value."""
         name = "train_samples" if self.split == "train" else "eval_samples"
+        return name, samples_of_splits(self.config)[SPLITS.index(self.split)]
+
+    def _beyond(self, found: str) -> ConfigError:
+        name, asked = self._horizon
         return ConfigError(
             f'{found}, but order = "blendcorpus" with {name} = {asked:,} has '
             f"{self.num_windows:,} samples of {self.split}. Train for fewer steps, or begin a run "
@@ -320,7 +325,7 @@ class OriginalDataset:
             "split_fractions": list(split_fractions(config.split)),
             "shuffle_sample_in_corpus": config.shuffle_sample_in_corpus,
             "blend_sample_in_corpus": config.blend_sample_in_corpus,
-            "samples": samples_of_splits(config)[SPLITS.index(self.split)],
+            **dict([self._horizon]),
             "weights": dict(self.segments[0].weights),
             "corpora": corpora_held(self._rows.catalog),
             "index": self._index.digest,
