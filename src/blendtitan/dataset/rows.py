@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.eod import document_at_with_eod, read_with_eod
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.reader import OpenFiles, ShardIndex
+from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import ShardIndex
 
 IntArray = NDArray[np.int64]
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
-from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import write_atomically
 
 logger = logging.getLogger(__name__)

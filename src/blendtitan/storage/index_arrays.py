@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import HEADER, IndexHeader, sequence_pointers
-from blendtitan.storage.reader import OpenFile, read_header
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import read_header
 
 # Entries read at a time: a few megabytes, whatever the size of the file.
 _BLOCK = 1 << 18
