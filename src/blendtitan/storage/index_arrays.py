@@ -84,7 +84,8 @@ class IndexArrays:
         num_sequences = self.header.num_sequences
         first = before = 0
         for documents in self.document_blocks():
-            falls = np.diff(documents, prepend=before) < 0
+            # Compared, not subtracted: a difference of two entries could overflow.
+            falls = documents < np.concatenate([[before], documents[:-1]])
             wrong = np.flatnonzero(falls | (documents > num_sequences))
             if len(wrong):
                 at = int(wrong[0])

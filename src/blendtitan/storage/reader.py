@@ -86,14 +86,14 @@ class ShardIndex:
         Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
         """
         sequences = self._entries(self.header.documents_at, first, last + 1)
-        stop = min(int(sequences[-1]) + 1, self.header.num_sequences)
-        low = int(sequences[0])
-        if low < 0 or sequences[-1] > self.header.num_sequences or np.any(np.diff(sequences) < 0):
+        if not _grows(sequences, 0, self.header.num_sequences):
             raise self._corrupt(
                 f"documents {first} to {last} start at sequences that go backwards",
                 f"growing numbers up to {self.header.num_sequences}",
             )
-        pointers = self._entries(self.header.pointers_at, low, max(stop, low))
+        low = int(sequences[0])
+        stop = min(int(sequences[-1]) + 1, self.header.num_sequences)
+        pointers = self._entries(self.header.pointers_at, low, stop)
         if np.any(pointers % self.dtype.itemsize):
             raise self._corrupt(
                 f"a sequence of documents {first} to {last} starts at an odd byte",
@@ -101,7 +101,7 @@ class ShardIndex:
             )
         ends = np.append(pointers // self.dtype.itemsize, self.num_tokens)
         starts = ends[np.minimum(sequences - low, len(ends) - 1)]
-        if np.any(np.diff(starts) < 0) or starts[0] < 0 or starts[-1] > self.num_tokens:
+        if not _grows(starts, 0, self.num_tokens):
             raise self._corrupt(
                 f"documents {first} to {last} start at offsets that go backwards",
                 f"growing offsets up to {self.num_tokens}",
@@ -177,3 +177,9 @@ def read_header(file: OpenFile) -> IndexHeader:
     num_bytes = file.num_bytes
     first = file.read(min(HEADER.size, num_bytes), at=0)
     return decode_header(first, file_bytes=num_bytes, path=Path(file.path))
+
+
+def _grows(numbers: NDArray[np.int64], least: int, most: int) -> bool:
+    """Whether numbers never fall, from ``least`` to ``most``. Differences could overflow."""
+    is_within = numbers[0] >= least and numbers[-1] <= most
+    return bool(is_within and np.all(numbers[1:] >= numbers[:-1]))
