@@ -7,8 +7,9 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
-from blendtitan.storage.file_list import NamedShard, corpus_in_folder
+from blendtitan.storage.file_list import NamedShard
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, read_folder_catalog
+from blendtitan.storage.folders import corpus_in_folder
 
 
 class Catalogs:
