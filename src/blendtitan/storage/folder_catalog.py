@@ -69,7 +69,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
         if (content["format"], content["checksum"]) != (_FORMAT, CHECKSUM):
             raise ValueError(f"format {content['format']} with {content['checksum']}")
         return {name: _entry(**fields) for name, fields in content["shards"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptShardError(
             f"{path}: not a catalog of format {_FORMAT} with {CHECKSUM} ({error}). Copy it "
             f"again with the shards, or delete it to go without checksums."

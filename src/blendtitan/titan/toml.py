@@ -63,7 +63,7 @@ def _read_file(path: str) -> Iterator[tuple[str, Any]]:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     for section, content in document.items():
         if not isinstance(content, dict):
