@@ -12,6 +12,7 @@ from torchtitan.distributed import utils as dist_utils
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.progress import progress
+from blendtitan.storage.retries import RETRIES
 from blendtitan.tables import as_text, number_table
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
@@ -84,11 +85,15 @@ class DataClock:
         self._step_seconds += time.perf_counter() - start
 
     def read(self) -> dict[str, float]:
-        """Metrics of the steps since it was last read; begin anew."""
+        """Metrics of the steps since it was last read; begin anew.
+
+        How often this rank tried reads again is counted from the beginning of the process.
+        """
         samples = self._loader.consumed_samples - self._samples_read
         metrics = {
             "data/wait_seconds": self._wait_seconds,
             "data/samples_per_second": samples / self._step_seconds,
+            "data/read_retries": float(RETRIES.total),
         }
         self._samples_read = self._loader.consumed_samples
         self._wait_seconds = self._step_seconds = 0.0
