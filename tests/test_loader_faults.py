@@ -243,7 +243,7 @@ from blendtitan import BlendConfig, DataLoader, build_datasets
 preadv = os.preadv
 
 def slow(*arguments):
-    time.sleep(0.2)
+    time.sleep(0.05)
     return preadv(*arguments)
 
 def broken(*arguments):

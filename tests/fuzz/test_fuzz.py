@@ -156,11 +156,12 @@ TOML_VALUES = st.sampled_from(
 def test_a_toml_file_and_a_command_line(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
 
-    def lines(section: str, key: str, value: str) -> str:
-        return f"[{section}]\n{key} = {value}\n"
+    def lines(key: str, value: str) -> str:
+        section, _, name = key.rpartition(".")
+        return f"[{section}]\n{name} = {value}\n"
 
     known = st.sampled_from(KEYS).flatmap(
-        lambda key: TOML_VALUES.map(lambda value: lines(*key.rsplit(".", 1), value))
+        lambda key: TOML_VALUES.map(lambda value: lines(key, value))
     )
     words = st.sampled_from([*KEYS, "[training]", "[x]", "[[job]]", "="]) | TOML_VALUES
     too_deep = st.sampled_from(["a = " + "[" * 3000, "[a" + ".a" * 3000 + "]", "[job]\na = " +
