@@ -24,6 +24,7 @@ from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ def _cached_catalog(
 ) -> Catalog:
     path = folder / f"catalog-{_identity(entries, settings)}"
     try:
-        data = path.read_bytes()
+        data = RETRIES.tried(path.read_bytes, path=str(path))
     except FileNotFoundError:
         data = b""
     payload = data[_DIGEST_BYTES:]

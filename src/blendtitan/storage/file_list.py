@@ -26,6 +26,7 @@ from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
 from blendtitan.storage.folders import corpus_in_folder, find_shards
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
@@ -135,7 +136,7 @@ def _input_lines(path: Path) -> list[_Line]:
 
 def _lines(path: Path) -> Iterator[_Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = RETRIES.tried(lambda: path.read_text(encoding="utf-8-sig"), path=str(path))
     except FileNotFoundError:
         raise FileListError(f"{path}: there is no such file. {_nearest(path)}".rstrip()) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -4,15 +4,13 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError
 from blendtitan.storage.retries import RETRIES
-
-T = TypeVar("T")
 
 
 class OpenFile:
@@ -38,7 +36,7 @@ class OpenFile:
             MissingShardError: It cannot be opened.
         """
         try:
-            return cls(path, *_tried(lambda: _opened(path), path))
+            return cls(path, *RETRIES.tried(lambda: _opened(path), path=path))
         except OSError as error:
             raise MissingShardError(
                 f"{path}: cannot be opened ({RETRIES.described(error)}). {_advice(path, error)}"
@@ -157,18 +155,11 @@ def size_of(path: str) -> int:
         MissingShardError: It is absent, or the size cannot be read.
     """
     try:
-        return _tried(lambda: os.stat(path).st_size, path)
+        return RETRIES.tried(lambda: os.stat(path).st_size, path=path)
     except OSError as error:
         raise MissingShardError(
             f"{path}: cannot be read ({RETRIES.described(error)}). {_advice(path, error)}"
         ) from error
-
-
-def _tried(attempt: Callable[[], T], path: str) -> T:
-    try:
-        return attempt()
-    except OSError as error:
-        return RETRIES.again(attempt, error, path=path)
 
 
 def _opened(path: str) -> tuple[int, int]:

@@ -54,6 +54,13 @@ class Retries:
         with self._lock:
             return self._counts.total()
 
+    def tried(self, attempt: Callable[[], T], *, path: str) -> T:
+        """What ``attempt`` returns, now or once the error it meets has passed; as ``again``."""
+        try:
+            return attempt()
+        except OSError as error:
+            return self.again(attempt, error, path=path)
+
     def again(self, attempt: Callable[[], T], error: OSError, *, path: str) -> T:
         """What ``attempt`` returns, once the error of the first one has passed.
 

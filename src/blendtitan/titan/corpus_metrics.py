@@ -59,11 +59,12 @@ class RowsByCorpus:
 
 
 class DataClock:
-    """Seconds of training steps, of waiting for data, and samples, since it was last read."""
+    """Seconds of training steps and of waiting, samples, and reads tried again, since last read."""
 
     def __init__(self, loader: BlendCorpusDataLoader) -> None:
         self._loader = loader
         self._samples_read = 0
+        self._retries = RETRIES.total
         self._wait_seconds = 0.0
         self._step_seconds = 0.0
 
@@ -85,17 +86,15 @@ class DataClock:
         self._step_seconds += time.perf_counter() - start
 
     def read(self) -> dict[str, float]:
-        """Metrics of the steps since it was last read; begin anew.
-
-        How often this rank tried reads again is counted from the beginning of the process.
-        """
+        """Metrics of the steps since it was last read; begin anew."""
         samples = self._loader.consumed_samples - self._samples_read
         metrics = {
             "data/wait_seconds": self._wait_seconds,
             "data/samples_per_second": samples / self._step_seconds,
-            "data/read_retries": float(RETRIES.total),
+            "data/read_retries": float(RETRIES.total - self._retries),
         }
         self._samples_read = self._loader.consumed_samples
+        self._retries = RETRIES.total
         self._wait_seconds = self._step_seconds = 0.0
         return metrics
 
