@@ -194,32 +194,61 @@ def test_a_hostile_idx_gives_the_tools_an_error_or_a_report(
 
 
 UNSAFE = {
-    "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml",
-    "allow_pickle", "trust_remote_code", "np.load", "numpy.load", "torch.load",
-    "eval", "exec", "__import__",
+    "pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "numpy.load",
+    "torch.load", "eval", "exec", "__import__", "allow_pickle", "trust_remote_code",
 }  # fmt: skip
+SAFE_WITH = {
+    "np.load": "allow_pickle=False",
+    "numpy.load": "allow_pickle=False",
+    "torch.load": "weights_only=True",
+}
 
 
-def unsafe_uses(path: Path) -> list[str]:
-    uses = []
-    for node in ast.walk(ast.parse(path.read_text())):
+def unsafe_uses(source: str) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
+            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Call):
-            names = [ast.unparse(node.func)]
-            names += [word.arg for word in node.keywords if ast.unparse(word.value) != "False"]
-        else:
-            continue
-        uses += [f"{path.name}: {name}" for name in names if name in UNSAFE]
-    return uses
+            call, words = ast.unparse(node.func), map(ast.unparse, node.keywords)
+            if call in SAFE_WITH:
+                names += [] if SAFE_WITH[call] in words else ["numpy.load"]
+            else:
+                names += [call, *(w.arg or "" for w in node.keywords if is_not_false(w.value))]
+    return [name for name in names if name in UNSAFE]
+
+
+def is_not_false(value: ast.expr) -> bool:
+    return not (isinstance(value, ast.Constant) and value.value is False)
+
+
+@pytest.mark.parametrize(
+    ("source", "is_unsafe"),
+    [
+        ("import pickle", True),
+        ("from pickle import loads", True),
+        ("from numpy import load", True),
+        ("np.load(path)", True),
+        ("np.load(path, allow_pickle=True)", True),
+        ("np.load(path, mmap_mode='r', allow_pickle=False)", False),
+        ("torch.load(path)", True),
+        ("torch.load(path, weights_only=True)", False),
+        ("AutoTokenizer.from_pretrained(path, trust_remote_code=trust)", True),
+        ("AutoTokenizer.from_pretrained(path, trust_remote_code=False)", False),
+        ("eval(text)", True),
+        ("orjson.loads(text)", False),
+    ],
+)
+def test_what_counts_as_unsafe(source: str, *, is_unsafe: bool) -> None:
+    assert bool(unsafe_uses(source)) == is_unsafe
 
 
 def test_the_source_has_nothing_that_loads_a_pickle_or_runs_data() -> None:
-    found = [use for path in SOURCE.rglob("*.py") for use in unsafe_uses(path)]
+    uses = {str(path): unsafe_uses(path.read_text()) for path in SOURCE.rglob("*.py")}
 
-    assert found == []
+    assert {path: found for path, found in uses.items() if found} == {}
 
 
 ADDED = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
