@@ -82,6 +82,17 @@ def test_the_50_000th_line_is_named_when_it_is_wrong(
         read_file_list(write(tmp_path, lines))
 
 
+def test_a_weight_too_small_to_be_shared_is_refused(
+    tmp_path: Path, write_shard: WriteShard
+) -> None:
+    """A shard of weight 0 would never be read, in silence."""
+    for name in ("data/a", "data/b"):
+        write_shard(name, [[5, 2]])
+
+    with pytest.raises(FileListError, match=r"the part of .*data/a in its folder's weight is 0"):
+        read_file_list(write(tmp_path, ["5e-324 data"]))
+
+
 def test_a_zero_byte_is_refused(tmp_path: Path) -> None:
     """No path may hold one, and calls of the system fail on it in ways of their own."""
     with pytest.raises(FileListError, match=r"list\.txt:2: found a zero byte"):

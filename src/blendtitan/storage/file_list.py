@@ -80,6 +80,9 @@ def read_file_list(path: Path) -> tuple[ShardEntry, ...]:
     _check_unique((entry.prefix for entry in entries), str(path))
     if not math.isfinite(sum(entry.weight for entry in entries)):
         raise FileListError(f"{path}: the weights sum to more than a number can hold. Scale them.")
+    nothing = next((entry.prefix for entry in entries if entry.weight == 0), None)
+    if nothing is not None:
+        raise FileListError(f"{path}: the part of {nothing} in its folder's weight is 0. Scale it.")
     return entries
 
 
@@ -191,16 +194,10 @@ def _line(words: list[str], *, folder: Path, where: str) -> _Line:
 
 
 def _entries(lines: Sequence[_Line]) -> Iterator[ShardEntry]:
-    shards_of_lines = [_shards(line) for line in lines]
-    tokens = iter(
-        _tokens(
-            shard.prefix
-            for line, shards in zip(lines, shards_of_lines, strict=True)
-            if line.weight is None or line.is_folder
-            for shard in shards
-        )
-    )
-    for line, shards in zip(lines, shards_of_lines, strict=True):
+    named = [(line, _shards(line)) for line in lines]
+    weighed = (shards for line, shards in named if line.weight is None or line.is_folder)
+    tokens = iter(_tokens(shard.prefix for shards in weighed for shard in shards))
+    for line, shards in named:
         if line.weight is not None and not line.is_folder:
             weights = [line.weight] * len(shards)
         else:
