@@ -69,7 +69,7 @@ def test_a_file_server_is_asked_twice_for_each_line(
     ("line", "message"),
     [
         ("nan shards/x web", "weight is nan"),
-        ("shards/x", "the line has no weight"),
+        ("heavy shards/x web", "weight is 'heavy'"),
     ],
 )
 def test_the_50_000th_line_is_named_when_it_is_wrong(
