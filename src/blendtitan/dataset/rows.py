@@ -8,7 +8,6 @@ after piece.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -174,4 +173,4 @@ class Rows:
     def _index(self, shard: int) -> ShardIndex:
         prefix, header = self.catalog.prefixes[shard], self.catalog.header(shard)
         file = self.files.open(prefix + ".idx", lambda: header.file_bytes)
-        return ShardIndex(Path(prefix), header, int(self.catalog.token_cuts[shard, 3]), file)
+        return ShardIndex(prefix, header, int(self.catalog.token_cuts[shard, 3]), file)

@@ -22,7 +22,7 @@ _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 class ShardIndex:
     """An opened ``.idx`` file, checked against its ``.bin``; entries are read when asked for."""
 
-    prefix: Path
+    prefix: Path | str
     header: IndexHeader
     num_tokens: int
     file: OpenFile
