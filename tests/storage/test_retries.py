@@ -5,11 +5,14 @@ import logging
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.storage.file_list import read_file_list
+from blendtitan.storage.folder_catalog import read_folder_catalog, write_folder_catalog
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import PAUSES, Retries
@@ -179,6 +182,29 @@ def test_opening_a_shard_tries_again_too(write_shard: WriteShard, disk: Disk) ->
 
     assert ShardIndex.open(prefix).num_tokens == 2
     assert disk.retries == 2
+
+
+def test_a_list_and_the_catalogs_are_tried_again_too(
+    write_shard: WriteShard, tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read once, by one rank for all: all would end with it."""
+    write_shard("web", [[5, 2]])
+    (tmp_path / "list").write_text("1 web")
+    write_folder_catalog(tmp_path, {})
+    errors = [errno.EIO, errno.ESTALE]
+    path_open = Path.open
+
+    def failing(path: Path, *arguments: Any, **settings: Any) -> Any:
+        if errors:
+            raise OSError(errors.pop(0), "gone for a moment")
+        return path_open(path, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "open", failing)
+
+    assert len(read_file_list(tmp_path / "list")) == 1
+    errors = [errno.EIO]
+    assert read_folder_catalog(tmp_path) == {}
+    assert disk.retries == 3
 
 
 def test_the_log_tells_of_each_file_the_first_tenth_and_hundredth_time(
