@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from blendtitan import BlendConfig
 from blendtitan.storage.writer import ShardWriter
+from tests.faults import Disk
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("blendtitan", deadline=None)
@@ -53,6 +54,12 @@ def write_blend(tmp_path: Path, write_shard: WriteShard) -> WriteBlend:
         return BlendConfig(**{"data_file_list": path, "eod_token_id": EOD, "seed": 7} | settings)
 
     return write
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """All reads of shards go through it: it gives them faults. Pauses are noted, not waited."""
+    return Disk(monkeypatch)
 
 
 def numbered_documents(name: str, place: int, size: int) -> list[list[int]]:

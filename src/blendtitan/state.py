@@ -219,7 +219,7 @@ def _parsed(saved: dict[str, Any]) -> dict[str, Any]:
     text = saved.get(STATE_KEY)
     try:
         state = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         state = None
     if not isinstance(state, dict):
         raise ResumeError(

@@ -12,7 +12,7 @@ from datatrove.pipeline.readers import JsonlReader
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import datatrove_sink
 from blendtitan.prepare.datatrove_sink import ShardSink
-from blendtitan.storage.file_list import find_shards
+from blendtitan.storage.folders import find_shards
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, documents, expected
 

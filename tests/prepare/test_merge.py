@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, CorruptShardError, FileListError
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
-from blendtitan.storage.file_list import find_shards
+from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_format import encode_index
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import WriteShard

@@ -16,7 +16,7 @@ from blendtitan.prepare import tokenize as tokenize_module
 from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.file_list import find_shards
+from blendtitan.storage.folders import find_shards
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.prepare.conftest import (
     KillingEncoder,

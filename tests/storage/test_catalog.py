@@ -1,6 +1,8 @@
 """The catalog: built once, kept or sent as bytes, never out of date."""
 
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +157,40 @@ def test_a_shard_that_is_mixed_as_to_eod_is_refused_with_counts(
 
     with pytest.raises(MixedEodError, match=r"web: 3 of 5 documents end in EOD \(2\)"):
         read_catalog(BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2))
+
+
+def test_a_kept_catalog_that_contradicts_itself_is_built_again(
+    write_blend: WriteBlend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its checksum proves that it was kept so, not that it can be right."""
+    config = write_blend({"web": (1.0, [500])}, seq_length=8, data_cache_path=tmp_path / "cache")
+    built = read_catalog(config)
+    (kept,) = (tmp_path / "cache").iterdir()
+    payload = replace(built, token_cuts=-built.token_cuts).to_bytes()
+    kept.write_bytes(hashlib.blake2b(payload, digest_size=16).digest() + payload)
+
+    assert_equal(read_catalog(config), built)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("weights", np.nan), ("weights", 0.0), ("dtype_codes", 7), ("dtype_codes", 99),
+     ("num_sequences", 0), ("document_cuts", -1), ("token_cuts", -1)],
+)  # fmt: skip
+def test_a_catalog_that_contradicts_itself_is_refused(
+    write_blend: WriteBlend, column: str, value: float
+) -> None:
+    catalog = read_catalog(write_blend({"web": (1.0, [500, 90])}, seq_length=8))
+    wrong = getattr(catalog, column).copy()
+    wrong[1] = value
+
+    with pytest.raises(CorruptShardError, match=rf"{column} of shard 1 cannot be right"):
+        Catalog.from_bytes(replace(catalog, **{column: wrong}).to_bytes())
+
+
+def test_a_catalog_of_another_length_is_refused(write_blend: WriteBlend) -> None:
+    data = read_catalog(write_blend({"web": (1.0, [500])}, seq_length=8)).to_bytes()
+    for wrong in (data[:-1], data + b"x", b"", data[8:]):
+        with pytest.raises(CorruptShardError, match="the catalog is damaged"):
+            Catalog.from_bytes(wrong)

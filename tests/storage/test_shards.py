@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
+from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import encode_index
-from blendtitan.storage.reader import OpenFile, OpenFiles, ShardIndex
+from blendtitan.storage.open_files import OpenFile, OpenFiles
+from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import ShardWriter, token_dtype
 from tests.conftest import WriteShard
 
@@ -196,6 +198,27 @@ def test_entries_that_lead_outside_the_bin_are_refused(
         index.document_start(1)
     with pytest.raises(CorruptShardError, match="documents 0 to 3"):
         index.document_starts(0, 3)
+
+
+LOWEST = -(2**63)
+
+
+def test_entries_whose_differences_overflow_are_refused() -> None:
+    """From 1 to the lowest number is a step up, counted in 64 bits."""
+    lens, dtype = np.array([2, 2, 2, 2], np.int32), np.dtype("<u1")
+    right = b"".join(encode_index(lens, dtype=dtype))
+    documents_at, pointers_at = len(right) - 8 * 5, len(right) - 8 * 9
+    for at, values in ((documents_at, [0, 1, LOWEST, -1, 4]), (pointers_at, [0, 1, LOWEST, -1])):
+        index = bytearray(right)
+        index[at : at + 8 * len(values)] = struct.pack(f"<{len(values)}q", *values)
+        if at == pointers_at:
+            index[at + 24 : at + 32] = struct.pack("<q", 6)  # checked when it is opened
+        shard = shard_of_bytes(bytes(index), bytes(8))
+        with pytest.raises(CorruptShardError, match="go backwards"):
+            shard.document_starts(0, 4)
+        if at == documents_at:
+            with pytest.raises(CorruptShardError, match=f"starts at sequence {LOWEST}"):
+                IndexArrays(shard.header, shard.file).check_documents()
 
 
 def test_an_empty_shard_is_refused(write_shard: WriteShard) -> None:

@@ -1,14 +1,17 @@
 """The metrics of corpora, by their names."""
 
+import errno
 import math
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
+from blendtitan.storage.open_files import OpenFile
 from blendtitan.titan.corpus_metrics import (
     DataClock,
     RowsByCorpus,
@@ -17,6 +20,7 @@ from blendtitan.titan.corpus_metrics import (
     progress_metrics,
 )
 from tests.conftest import WriteBlend
+from tests.faults import Disk
 
 ALONE: Any = SimpleNamespace(dp_cp_enabled=False)
 
@@ -114,4 +118,20 @@ def test_the_clock_counts_samples_of_all_ranks_since_it_was_read() -> None:
 
     assert first["data/samples_per_second"] > 0
     assert first["data/wait_seconds"] >= 0
-    assert clock.read() == {"data/wait_seconds": 0.0, "data/samples_per_second": 0.0}
+    assert clock.read() == {
+        "data/wait_seconds": 0.0,
+        "data/samples_per_second": 0.0,
+        "data/read_retries": 0.0,
+    }
+
+
+def test_the_clock_counts_reads_tried_again(tmp_path: Path, disk: Disk) -> None:
+    """Whatever file they were of: a disk that is about to fail shows early."""
+    (tmp_path / "a").write_bytes(b"1234")
+    file = OpenFile.open(str(tmp_path / "a"))
+    clock = DataClock(cast(Any, SimpleNamespace(consumed_samples=0)))
+    disk.errors = [errno.EIO] * 3
+    with clock.step():
+        file.read(2, at=0)
+
+    assert clock.read()["data/read_retries"] == 3.0

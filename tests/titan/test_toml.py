@@ -1,5 +1,6 @@
 """A TOML file and the command line become settings: every key known, every type checked."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,7 @@ def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:
         ("[training]\nseed = 'x'", r"training\.seed is 'x', expected a whole number"),
         ("[debug]\nseed = 'x'", r"debug\.seed is 'x', expected a whole number"),
         ("[model]\nconverters = ['x']", r"model\.converters is \['x'\], expected a list of 'quan"),
+        ("[model]\nconverters = [{}]", r"model\.converters is \[\{\}\], expected a list of 'quan"),
         ("[training.dataloader]\nnum_workers = 'x'", r"dataloader\.num_workers is 'x', expected a"),
         ("[optimizer]\nlr = 'x'", r"optimizer\.lr is 'x', expected a number"),
         ("[optimizer]\nname = 'SGD'", r"optimizer\.name is 'SGD', expected 'Adam' or 'AdamW'"),
@@ -144,6 +146,17 @@ def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:
 )
 def test_a_value_of_the_wrong_type_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+def test_nan_is_a_number_that_may_be_given_once(tmp_path: Path) -> None:
+    """It differs from itself: that must not be taken for two synonyms that differ."""
+    assert math.isnan(read(tmp_path, "[optimizer]\nlr = nan").optimizer.lr)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000, "[job]\na = " + "9" * 5000])
+def test_a_file_that_the_parser_cannot_hold_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.toml: not a TOML file"):
         read(tmp_path, text)
 
 

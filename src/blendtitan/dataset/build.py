@@ -19,7 +19,7 @@ from blendtitan.order.segments import Segment, check_changes, segments_of
 from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
 from blendtitan.storage.file_list import read_file_list
-from blendtitan.storage.reader import OpenFiles
+from blendtitan.storage.open_files import OpenFiles
 
 logger = logging.getLogger(__name__)
 

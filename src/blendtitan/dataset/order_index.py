@@ -13,7 +13,6 @@ so one process can check all of a file and tell the others sixteen bytes to know
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import BlendTitanError, ConfigError
-from blendtitan.storage.reader import OpenFile
+from blendtitan.storage.open_files import OpenFile, opened
 from blendtitan.storage.writer import replaced_file
 
 IntArray = NDArray[np.int64]
@@ -121,7 +120,7 @@ def checked_index(path: Path) -> IndexFile | None:
     Raises:
         FileNotFoundError: There is none.
     """
-    file = OpenFile(str(path), os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    file = OpenFile(str(path), *opened(str(path)))
     try:
         index = OrderIndex.of_file(file)
         with ThreadPoolExecutor(len(COLUMNS)) as pool:
@@ -169,7 +168,7 @@ class OrderIndex:
             ConfigError: It is not there, or another file is.
         """
         try:
-            file = OpenFile(index_file.path, os.open(index_file.path, os.O_RDONLY | os.O_CLOEXEC))
+            file = OpenFile(index_file.path, *opened(index_file.path))
             index = cls.of_file(file)
         except (OSError, BlendTitanError, ValueError) as error:
             raise ConfigError(

@@ -8,7 +8,6 @@ after piece.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.eod import document_at_with_eod, read_with_eod
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.reader import OpenFiles, ShardIndex
+from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import ShardIndex
 
 IntArray = NDArray[np.int64]
 
@@ -174,4 +174,4 @@ class Rows:
         """The opened ``.idx`` of a shard."""
         prefix, header = self.catalog.prefixes[shard], self.catalog.header(shard)
         file = self.files.open(prefix + ".idx", lambda: header.file_bytes)
-        return ShardIndex(Path(prefix), header, int(self.catalog.token_cuts[shard, 3]), file)
+        return ShardIndex(prefix, header, int(self.catalog.token_cuts[shard, 3]), file)

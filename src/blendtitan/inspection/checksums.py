@@ -1,14 +1,17 @@
 """Shards against the catalogs beside them: that a copy is whole, and that no shard is missing."""
 
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xxhash import xxh3_128
 
-from blendtitan.storage.file_list import NamedShard, corpus_in_folder
+from blendtitan.storage.file_list import NamedShard
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, read_folder_catalog
+from blendtitan.storage.folders import corpus_in_folder
+from blendtitan.storage.open_files import OpenFile
+
+_BLOCK_BYTES = 1 << 20
 
 
 class Catalogs:
@@ -82,11 +85,12 @@ class PartDigests:
 
 def idx_problems(prefix: Path, entry: CatalogEntry) -> Iterator[str]:
     """What the checksum of an ``.idx`` says."""
-    path = Path(f"{prefix}.idx")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, xxh3_128).hexdigest()
-    if found != entry.idx_digest:
-        yield _problem(str(path), found, entry.idx_digest)
+    path = f"{prefix}.idx"
+    file, digest = OpenFile.open(path), xxh3_128()
+    for at in range(0, file.num_bytes, _BLOCK_BYTES):
+        digest.update(file.read(min(_BLOCK_BYTES, file.num_bytes - at), at=at))
+    if digest.hexdigest() != entry.idx_digest:
+        yield _problem(path, digest.hexdigest(), entry.idx_digest)
 
 
 def bin_problems(

@@ -20,7 +20,8 @@ from blendtitan.inspection.tokens import summarize_tokens
 from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import encode_index_blocks
-from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import (
     flush_and_close,
     partial_path,

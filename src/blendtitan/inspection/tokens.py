@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.reader import OpenFile
+from blendtitan.storage.open_files import OpenFile
 
 # Small enough that the second look at a block finds it in the processor's cache.
 _BLOCK_TOKENS = 1 << 19

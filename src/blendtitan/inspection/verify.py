@@ -19,7 +19,8 @@ from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import ShardIndex
 from blendtitan.tables import number_table
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
-from blendtitan.storage.file_list import find_shards, named_shards
+from blendtitan.storage.file_list import named_shards
+from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
 from blendtitan.storage.reader import ShardIndex

@@ -22,7 +22,7 @@ from blendtitan.prepare.join import finished_record
 from blendtitan.prepare.parts import read_part
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.workers import Work
-from blendtitan.storage.file_list import corpus_in_folder
+from blendtitan.storage.folders import corpus_in_folder
 from blendtitan.tables import number_table
 
 

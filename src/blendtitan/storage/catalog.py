@@ -5,13 +5,13 @@ kept in a folder, and it travels to the other processes as bytes.
 """
 
 import hashlib
-import io
 import json
 import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,14 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError
+from blendtitan.storage.catalog_bytes import COLUMNS, decode_catalog, encode_catalog
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
-from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_BYTES = 16
 # The last tokens of the first document and of so many more are read, spread over the shard, to
 # learn whether documents end in EOD.
@@ -82,24 +85,19 @@ class Catalog:
         return np.diff(self.token_cuts)[:, split] + np.where(self.lacks_eod, documents, 0)
 
     def to_bytes(self) -> bytes:
-        """The catalog as bytes that ``from_bytes`` reads; no pickle inside."""
-        texts = json.dumps([self.prefixes, self.corpora, self.settings]).encode()
-        buffer = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in self._columns()}
-        np.savez(buffer, allow_pickle=False, texts=np.frombuffer(texts, np.uint8), **arrays)
-        return buffer.getvalue()
+        """The catalog as bytes that ``from_bytes`` reads."""
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        return encode_catalog((self.prefixes, self.corpora, self.settings), columns)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """The catalog that ``to_bytes`` wrote."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            prefixes, corpora, settings = json.loads(arrays["texts"].tobytes())
-            columns = {name: arrays[name] for name in cls._columns()}
-        return cls(prefixes=tuple(prefixes), corpora=tuple(corpora), settings=settings, **columns)
+        """The catalog that ``to_bytes`` wrote.
 
-    @classmethod
-    def _columns(cls) -> list[str]:
-        return [field.name for field in fields(cls)[2:-1]]
+        Raises:
+            CorruptShardError: It is something else, or contradicts itself.
+        """
+        (prefixes, corpora, settings), columns = decode_catalog(data)
+        return cls(prefixes=prefixes, corpora=corpora, settings=settings, **columns)
 
 
 def build_catalog(
@@ -168,13 +166,14 @@ def _cached_catalog(
 ) -> Catalog:
     path = folder / f"catalog-{_identity(entries, settings)}"
     try:
-        data = path.read_bytes()
+        data = RETRIES.tried(path.read_bytes, path=str(path))
     except FileNotFoundError:
         data = b""
     payload = data[_DIGEST_BYTES:]
-    if data and data[:_DIGEST_BYTES] == _digest(payload):
-        return Catalog.from_bytes(payload)
     if data:
+        with suppress(CorruptShardError):
+            if data[:_DIGEST_BYTES] == _digest(payload):
+                return Catalog.from_bytes(payload)
         logger.warning("%s: the kept catalog is damaged; it is built again", path)
     catalog = build()
     payload = catalog.to_bytes()

@@ -18,12 +18,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
+from blendtitan.storage.folders import corpus_in_folder, find_shards
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
@@ -58,6 +61,12 @@ class _Line:
     weight: float | None
     path: Path
     corpus: str | None
+    is_folder: bool
+
+    @classmethod
+    def of(cls, where: str, path: Path, *, weight: float | None, corpus: str | None) -> Self:
+        is_folder = os.path.isdir(path) and not os.path.exists(f"{path}.idx")
+        return cls(where, weight, path, corpus, is_folder)
 
 
 def read_file_list(path: Path) -> tuple[ShardEntry, ...]:
@@ -67,10 +76,13 @@ def read_file_list(path: Path) -> tuple[ShardEntry, ...]:
         FileListError: The list is missing or empty, or a line cannot be used.
         ShardError: A shard that is weighted by its tokens cannot be opened.
     """
-    entries = tuple(entry for line in _checked_lines(path) for entry in _entries(line))
+    entries = tuple(_entries(_checked_lines(path)))
     _check_unique((entry.prefix for entry in entries), str(path))
     if not math.isfinite(sum(entry.weight for entry in entries)):
         raise FileListError(f"{path}: the weights sum to more than a number can hold. Scale them.")
+    nothing = next((entry.prefix for entry in entries if entry.weight == 0), None)
+    if nothing is not None:
+        raise FileListError(f"{path}: the part of {nothing} in its folder's weight is 0. Scale it.")
     return entries
 
 
@@ -105,43 +117,9 @@ def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = 
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """Prefixes of all ``.bin`` and ``.idx`` files below ``folder``, sorted by path.
-
-    Symbolic links are followed. A file without its other half is found as well, so that it is
-    missed when the shard is opened.
-
-    Raises:
-        FileListError: A folder cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise FileListError(f"{error.filename}: cannot be searched ({error.strerror})") from error
-
-    found: set[Path] = set()
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        # A link to a folder above would be walked for ever.
-        if root != str(folder) and _leads_above(root):
-            folders.clear()
-            continue
-        found.update(Path(root, name[:-4]) for name in files if name.endswith((".idx", ".bin")))
-    return sorted(found)
-
-
-def _leads_above(folder: str) -> bool:
-    here, above = os.path.realpath(folder), os.path.realpath(os.path.dirname(folder))
-    return os.path.islink(folder) and os.path.commonpath([here, above]) == here
-
-
-def corpus_in_folder(prefix: Path, folder: Path) -> str:
-    """Corpus of a shard found in ``folder``: its first-level subfolder, else the folder itself."""
-    parts = prefix.relative_to(folder).parts
-    return parts[0] if len(parts) > 1 else folder.resolve().name
-
-
 def _checked_lines(path: Path) -> list[_Line]:
     if os.path.isdir(path):
-        return [_Line(str(path), None, path, None)]
+        return [_Line.of(str(path), path, weight=None, corpus=None)]
     lines = list(_lines(path))
     if not lines:
         raise FileListError(f"{path}: no shard is named in it, expected at least one line")
@@ -155,18 +133,21 @@ def _input_lines(path: Path) -> list[_Line]:
         raise FileListError(f"{path}: name the shard without {path.suffix}")
     # A shard that lacks a file is named all the same, so that it is missed when it is opened.
     if any(os.path.exists(f"{path}{suffix}") for suffix in (".idx", ".bin")):
-        return [_Line(str(path), None, path, None)]
+        return [_Line.of(str(path), path, weight=None, corpus=None)]
     return _checked_lines(path)
 
 
 def _lines(path: Path) -> Iterator[_Line]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = RETRIES.tried(lambda: path.read_text(encoding="utf-8-sig"), path=str(path))
     except FileNotFoundError:
         raise FileListError(f"{path}: there is no such file. {_nearest(path)}".rstrip()) from None
     except (OSError, UnicodeDecodeError) as error:
         raise FileListError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: a name may hold a character that it takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if "\0" in line:
+            raise FileListError(f"{path}:{number}: found a zero byte, expected text")
         words = _words(line, where=f"{path}:{number}")
         if words:
             yield _line(words, folder=path.parent, where=f"{path}:{number}")
@@ -194,7 +175,7 @@ def _line(words: list[str], *, folder: Path, where: str) -> _Line:
             f"WEIGHT PREFIX CORPUS. Quote a path that contains spaces."
         )
     if len(words) == 1:
-        return _Line(where, None, folder / words[0], None)
+        return _Line.of(where, folder / words[0], weight=None, corpus=None)
     try:
         weight = float(words[0])
     except ValueError:
@@ -209,23 +190,26 @@ def _line(words: list[str], *, folder: Path, where: str) -> _Line:
     corpus = words[2] if len(words) == 3 else None
     if corpus == "":
         raise FileListError(f"{where}: the corpus is empty, expected a name")
-    return _Line(where, weight, folder / words[1], corpus)
+    return _Line.of(where, folder / words[1], weight=weight, corpus=corpus)
 
 
-def _entries(line: _Line) -> list[ShardEntry]:
-    shards = _shards(line)
-    if line.weight is not None and not _is_folder_of_shards(line.path):
-        return [ShardEntry(prefix, line.weight, corpus) for prefix, corpus in shards]
-    tokens = _tokens([shard.prefix for shard in shards])
-    scale = 1.0 if line.weight is None else line.weight / sum(tokens)
-    return [
-        ShardEntry(prefix, count * scale, corpus)
-        for (prefix, corpus), count in zip(shards, tokens, strict=True)
-    ]
+def _entries(lines: Sequence[_Line]) -> Iterator[ShardEntry]:
+    named = [(line, _shards(line)) for line in lines]
+    weighed = (shards for line, shards in named if line.weight is None or line.is_folder)
+    tokens = iter(_tokens(shard.prefix for shards in weighed for shard in shards))
+    for line, shards in named:
+        if line.weight is not None and not line.is_folder:
+            weights = [line.weight] * len(shards)
+        else:
+            counts = list(islice(tokens, len(shards)))
+            scale = 1.0 if line.weight is None else line.weight / sum(counts)
+            weights = [count * scale for count in counts]
+        for (prefix, corpus), weight in zip(shards, weights, strict=True):
+            yield ShardEntry(prefix, weight, corpus)
 
 
 def _shards(line: _Line) -> list[NamedShard]:
-    if not _is_folder_of_shards(line.path):
+    if not line.is_folder:
         return [NamedShard(line.path, line.corpus or line.path.name)]
     prefixes = find_shards(line.path)
     if not prefixes:
@@ -238,13 +222,9 @@ def _shards(line: _Line) -> list[NamedShard]:
     ]
 
 
-def _is_folder_of_shards(path: Path) -> bool:
-    return os.path.isdir(path) and not os.path.exists(f"{path}.idx")
-
-
-def _tokens(prefixes: list[Path]) -> list[float]:
+def _tokens(prefixes: Iterable[Path]) -> list[float]:
     """Tokens of shards, as weights. Opening a file waits for the disk, so many are at once."""
-    with ThreadPoolExecutor(min(_THREADS, len(prefixes))) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(_num_tokens, prefixes))
 
 
@@ -267,7 +247,7 @@ def _check_names_differ(lines: list[_Line]) -> None:
     named = {line.corpus for line in lines if line.corpus is not None}
     first_of: dict[str, Path] = {}
     for line in lines:
-        if line.corpus is not None or _is_folder_of_shards(line.path):
+        if line.corpus is not None or line.is_folder:
             continue
         name = line.path.name
         first = first_of.setdefault(name, line.path)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
 CATALOG_FILE = "shards.catalog"
@@ -59,7 +60,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     """
     path = folder / CATALOG_FILE
     try:
-        data = path.read_bytes()
+        data = RETRIES.tried(path.read_bytes, path=str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -69,7 +70,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
         if (content["format"], content["checksum"]) != (_FORMAT, CHECKSUM):
             raise ValueError(f"format {content['format']} with {content['checksum']}")
         return {name: _entry(**fields) for name, fields in content["shards"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptShardError(
             f"{path}: not a catalog of format {_FORMAT} with {CHECKSUM} ({error}). Copy it "
             f"again with the shards, or delete it to go without checksums."

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import HEADER, IndexHeader, sequence_pointers
-from blendtitan.storage.reader import OpenFile, read_header
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import read_header
 
 # Entries read at a time: a few megabytes, whatever the size of the file.
 _BLOCK = 1 << 18
@@ -83,7 +84,8 @@ class IndexArrays:
         num_sequences = self.header.num_sequences
         first = before = 0
         for documents in self.document_blocks():
-            falls = np.diff(documents, prepend=before) < 0
+            # Compared, not subtracted: a difference of two entries could overflow.
+            falls = documents < np.concatenate([[before], documents[:-1]])
             wrong = np.flatnonzero(falls | (documents > num_sequences))
             if len(wrong):
                 at = int(wrong[0])

@@ -1,11 +1,8 @@
-"""Reading shards with positioned reads: no memory maps, a bounded number of open files."""
+"""The ``.idx`` of a shard: checked when it is opened, read entry by entry."""
 
-import errno
 import os
 import struct
-import threading
 from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,127 +10,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import CorruptShardError, MissingShardError, UncountedEodError
+from blendtitan.errors import CorruptShardError, UncountedEodError
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
+from blendtitan.storage.open_files import OpenFile, size_of
 
 _LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
 _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
-
-
-class OpenFile:
-    """A file opened for reading. It is closed when the last reference to it goes."""
-
-    __slots__ = ("fd", "path")
-
-    def __init__(self, path: str, fd: int) -> None:
-        self.path = path
-        self.fd = fd
-
-    @classmethod
-    def open(cls, path: str) -> Self:
-        """Open ``path``.
-
-        Raises:
-            MissingShardError: It cannot be opened.
-        """
-        try:
-            return cls(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            raise MissingShardError(
-                f"{path}: cannot be opened ({error.strerror}). {_advice(path, error)}"
-            ) from error
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-    @property
-    def num_bytes(self) -> int:
-        """Present size of the file."""
-        return os.fstat(self.fd).st_size
-
-    def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:
-        """Fill ``buffer``, which is contiguous, with the bytes from byte offset ``at`` on.
-
-        Raises:
-            CorruptShardError: The file ends before that.
-            MissingShardError: It cannot be read.
-        """
-        try:
-            found = os.preadv(self.fd, [buffer.data], at)
-            if found < buffer.nbytes:
-                self._read_rest(buffer.data.cast("B"), found, at=at)
-        except OSError as error:
-            raise self._unreadable(error, at) from error
-
-    def read(self, num_bytes: int, *, at: int) -> bytes:
-        """Exactly ``num_bytes`` bytes from byte offset ``at`` on; errors as ``read_into``."""
-        try:
-            data = os.pread(self.fd, num_bytes, at)
-        except OSError as error:
-            raise self._unreadable(error, at) from error
-        if len(data) == num_bytes:
-            return data
-        buffer = np.empty(num_bytes, dtype=np.uint8)
-        self.read_into(buffer, at=at)
-        return buffer.tobytes()
-
-    def _unreadable(self, error: OSError, at: int) -> MissingShardError:
-        return MissingShardError(
-            f"{self.path}: cannot be read at byte {at:,} ({error.strerror}). "
-            f"Check the file and the disk or network that it is on."
-        )
-
-    def _read_rest(self, buffer: memoryview, found: int, *, at: int) -> None:
-        # A positioned read may return less than asked for, on a network or after a signal.
-        while found < len(buffer):
-            more = os.preadv(self.fd, [buffer[found:]], at + found)
-            if more == 0:
-                raise CorruptShardError(
-                    f"{self.path}: ends at byte {at + found:,}, expected at least "
-                    f"{at + len(buffer):,}. The file was truncated or replaced: copy it again."
-                )
-            found += more
-
-
-class OpenFiles:
-    """The most recently used files, at most ``max_open`` of them. Safe to share by threads.
-
-    A file that is pushed out while a thread still reads it stays open until that read ends.
-    """
-
-    def __init__(self, max_open: int) -> None:
-        self._max_open = max_open
-        self._files: dict[str, OpenFile] = {}
-        self._lock = threading.Lock()
-
-    def open(self, path: str, expected_bytes: Callable[[], int]) -> OpenFile:
-        """The open file of ``path``, opened now if need be.
-
-        Raises:
-            MissingShardError: It cannot be opened.
-            CorruptShardError: Opened now, its size is not ``expected_bytes()``.
-        """
-        with self._lock:
-            file = self._files.pop(path, None)
-            if file is not None:
-                self._files[path] = file
-                return file
-        # Without the lock: on a network this takes long, and other threads have work to do.
-        file = OpenFile.open(path)
-        check_size(file, expected_bytes())
-        with self._lock:
-            self._files.pop(path, None)
-            if len(self._files) >= self._max_open:
-                self._files.pop(next(iter(self._files)))
-            self._files[path] = file
-        return file
 
 
 @dataclass(slots=True)
 class ShardIndex:
     """An opened ``.idx`` file, checked against its ``.bin``; entries are read when asked for."""
 
-    prefix: Path
+    prefix: Path | str
     header: IndexHeader
     num_tokens: int
     file: OpenFile
@@ -215,14 +104,14 @@ class ShardIndex:
         Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
         """
         sequences = self._entries(self.header.documents_at, first, last + 1)
-        stop = min(int(sequences[-1]) + 1, self.header.num_sequences)
-        low = int(sequences[0])
-        if low < 0 or sequences[-1] > self.header.num_sequences or np.any(np.diff(sequences) < 0):
+        if not _grows(sequences, 0, self.header.num_sequences):
             raise self._corrupt(
                 f"documents {first} to {last} start at sequences that go backwards",
                 f"growing numbers up to {self.header.num_sequences}",
             )
-        pointers = self._entries(self.header.pointers_at, low, max(stop, low))
+        low = int(sequences[0])
+        stop = min(int(sequences[-1]) + 1, self.header.num_sequences)
+        pointers = self._entries(self.header.pointers_at, low, stop)
         if np.any(pointers % self.dtype.itemsize):
             raise self._corrupt(
                 f"a sequence of documents {first} to {last} starts at an odd byte",
@@ -230,7 +119,7 @@ class ShardIndex:
             )
         ends = np.append(pointers // self.dtype.itemsize, self.num_tokens)
         starts = ends[np.minimum(sequences - low, len(ends) - 1)]
-        if np.any(np.diff(starts) < 0) or starts[0] < 0 or starts[-1] > self.num_tokens:
+        if not _grows(starts, 0, self.num_tokens):
             raise self._corrupt(
                 f"documents {first} to {last} start at offsets that go backwards",
                 f"growing offsets up to {self.num_tokens}",
@@ -245,12 +134,7 @@ class ShardIndex:
         """Tokens by the size of the ``.bin``, checked against the ends of the ``.idx`` arrays."""
         header, path, bin_path = self.header, self.file.path, f"{self.prefix}.bin"
         name, bin_name = os.path.basename(path), os.path.basename(bin_path)
-        try:
-            bin_bytes = os.stat(bin_path).st_size
-        except OSError as error:
-            raise MissingShardError(
-                f"{bin_path}: cannot be read ({error.strerror}). {_advice(bin_path, error)}"
-            ) from error
+        bin_bytes = size_of(bin_path)
         if header.num_documents == 0 or header.num_sequences == 0 or bin_bytes == 0:
             raise CorruptShardError(
                 f"{path}: the shard is empty ({header.num_documents} documents, "
@@ -313,30 +197,7 @@ def read_header(file: OpenFile) -> IndexHeader:
     return decode_header(first, file_bytes=num_bytes, path=Path(file.path))
 
 
-def check_size(file: OpenFile, expected_bytes: int) -> None:
-    """Check the present size of an open file.
-
-    Raises:
-        CorruptShardError: It is another.
-    """
-    if file.num_bytes != expected_bytes:
-        raise CorruptShardError(
-            f"{file.path}: found {file.num_bytes:,} bytes, expected {expected_bytes:,}. The file "
-            f"was truncated or replaced: copy both files again, or tokenise the shard again."
-        )
-
-
-def _advice(path: str, error: OSError) -> str:
-    """What to do about a file that cannot be opened."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "Lower max_open_shards, or raise the limit of open files (ulimit -n)."
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "Check the permissions of the file and of its folders."
-    stem, suffix = path[:-4], path[-4:]
-    if stem.endswith((".bin", ".idx")):
-        return f"Name the shard without {stem[-4:]}."
-    other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
-    if os.path.exists(other):
-        name = os.path.basename(other)
-        return f"{name} is there, so the copy is incomplete: copy both files again."
-    return "Check the path in the file list; relative paths start at the list's folder."
+def _grows(numbers: NDArray[np.int64], least: int, most: int) -> bool:
+    """Whether numbers never fall, from ``least`` to ``most``. Differences could overflow."""
+    is_within = numbers[0] >= least and numbers[-1] <= most
+    return bool(is_within and np.all(numbers[1:] >= numbers[:-1]))

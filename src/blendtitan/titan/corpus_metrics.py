@@ -12,6 +12,7 @@ from torchtitan.distributed import utils as dist_utils
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
+from blendtitan.storage.retries import RETRIES
 from blendtitan.tables import as_text, number_table
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
@@ -58,11 +59,12 @@ class RowsByCorpus:
 
 
 class DataClock:
-    """Seconds of training steps, of waiting for data, and samples, since it was last read."""
+    """Seconds of training steps and of waiting, samples, and reads tried again, since last read."""
 
     def __init__(self, loader: BlendCorpusDataLoader) -> None:
         self._loader = loader
         self._samples_read = 0
+        self._retries = RETRIES.total
         self._wait_seconds = 0.0
         self._step_seconds = 0.0
 
@@ -89,8 +91,10 @@ class DataClock:
         metrics = {
             "data/wait_seconds": self._wait_seconds,
             "data/samples_per_second": samples / self._step_seconds,
+            "data/read_retries": float(RETRIES.total - self._retries),
         }
         self._samples_read = self._loader.consumed_samples
+        self._retries = RETRIES.total
         self._wait_seconds = self._step_seconds = 0.0
         return metrics
 

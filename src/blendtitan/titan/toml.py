@@ -6,7 +6,7 @@ command line wins over the file, the file over the defaults.
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _read_file(path: str) -> Iterator[tuple[str, Any]]:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
     for section, content in document.items():
         if not isinstance(content, dict):
@@ -112,10 +112,11 @@ def _checked(pairs: Iterable[tuple[str, Any]], source: str) -> Values:
         if not fits(value, _hint(name)):
             expected = described(_hint(name))
             raise ConfigError(f"{source}: {key} is {given!r}, expected {expected}")
-        if values.setdefault(name, value) != value:
+        if name in values and values[name] != value:
             raise ConfigError(
                 f"{source}: {spelled[name]} and its synonym {key} differ. Delete one of them."
             )
+        values[name] = value
         spelled.setdefault(name, key)
     return values
 
@@ -124,7 +125,8 @@ def _modern(value: Any, names: Mapping[Any, Any]) -> Any:
     """A value, or each entry of a list, as it is called now."""
     if isinstance(value, list):
         return [_modern(entry, names) for entry in value]
-    return names.get(value, value) if names else value
+    # A table has no name: the check of its type refuses it.
+    return names.get(value, value) if isinstance(value, Hashable) else value
 
 
 def _removed(key: str) -> Removed | None:

@@ -19,7 +19,7 @@ def value_of(text: str, hint: Any) -> Any:
         return text.split(",")
     try:
         return tomllib.loads(f"value = {text.lower() if bool in kinds else text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text  # the check of its type refuses it
 
 

@@ -1,0 +1,7 @@
+"""TorchTitan is imported before warnings are errors."""
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # PyTorch's own
+    import blendtitan.titan.toml  # noqa: F401
