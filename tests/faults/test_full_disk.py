@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from tests.faults.training import faulty_job
 from tests.prepare.conftest import WriteJsonl, tokenizer_path, write_jsonl
 
 __all__ = ["tokenizer_path", "write_jsonl"]
+
+
+TARGET = {"merge": ["--target-tokens", "1e9"], "mix": []}
 
 
 @pytest.fixture
@@ -115,6 +119,27 @@ def test_repairing_ends_with_the_file_and_the_disk_and_is_gone_on_with(
     disk.resize(10**7)
     assert command("repair", folder, "--eod-id", EOD).returncode == 0
     assert right.items() <= tree(folder).items()
+
+
+@pytest.mark.parametrize("name", ["merge", "mix"])
+def test_a_file_that_may_not_grow_is_named(name: str, tmp_path: Path) -> None:
+    """A limit on the size of files, or a quota: what needs no disk of its own to be tested."""
+    write_shards(tmp_path / "in", 6)
+    output = tmp_path / "out" / ("list.txt" if name == "mix" else "")
+    words = [name, str(tmp_path / "in"), "--output", str(output)]
+    done = subprocess.run(
+        [sys.executable, "-m", "blendtitan.cli", *words, *TARGET[name]],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )
+
+    assert done.returncode == 1
+    assert f"{tmp_path}/out/" in done.stderr
+    assert "cannot be written: File too large. The disk mounted" in done.stderr
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 
 
 def fill(disk: Disk) -> Path:
