@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from blendtitan import BlendConfig
 from blendtitan.storage.writer import ShardWriter
-from tests.faults import Disk
+from tests.failing_reads import Disk
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("blendtitan", deadline=None)

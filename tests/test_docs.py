@@ -13,6 +13,7 @@ from blendtitan import BlendConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 
@@ -35,6 +36,19 @@ def test_the_readme_is_short() -> None:
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target, _ in LINK.findall(page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_fault_has_a_test_that_exists() -> None:
+    page = (ROOT / "docs/reliability.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    faults = [row for row in rows if not row.startswith("| fault |")]
+
+    assert len(faults) > 30
+    for fault in faults:
+        named = NAMED_TEST.findall(fault)
+        assert named, fault
+        for path, name in named:
+            assert f"def {name}(" in (ROOT / path).read_text(), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

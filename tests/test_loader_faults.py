@@ -14,7 +14,7 @@ import pytest
 from blendtitan import BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import BlendTitanError, CorruptShardError, MissingShardError, ShardError
 from tests.conftest import WriteBlend, WriteShard
-from tests.faults import Disk
+from tests.failing_reads import Disk
 from tests.test_loader import rows, samples
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}

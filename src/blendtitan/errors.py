@@ -12,7 +12,8 @@
     |-- EmptySplitError      a split that is used has no documents
     |-- ResumeError          a saved state does not belong to this run
     |-- FastTierError        the fast tokenizer tier is absent, fails, or gives other ids
-    `-- InputError           a text file given to `blendtitan tokenize` cannot be used
+    |-- InputError           a text file given to `blendtitan tokenize` cannot be used
+    `-- OutputError          the disk is full, or does not let a file be written
 
 Messages name the file, the value found, the value expected and what to do.
 """
@@ -72,3 +73,7 @@ class FastTierError(BlendTitanError):
 
 class InputError(BlendTitanError):
     """A text file given to ``blendtitan tokenize`` cannot be used."""
+
+
+class OutputError(BlendTitanError):
+    """A file cannot be written: the disk is full, or does not allow it."""

@@ -17,7 +17,7 @@ from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import PAUSES, Retries
 from tests.conftest import WriteShard
-from tests.faults import Disk
+from tests.failing_reads import Disk
 
 DIGITS = b"0123456789"
 

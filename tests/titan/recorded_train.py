@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +67,12 @@ def recording(config: BlendTrainer.Config) -> RecordingTrainer.Config:
     return RecordingTrainer.Config(**fields | {"metrics": metrics})
 
 
-if __name__ == "__main__":
+def main(*arguments: str) -> None:
     record(pid=os.getpid())
     build_config = train.build_config
     train.build_config = lambda settings: recording(build_config(settings))
-    train.main()
+    train.main(arguments)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -20,7 +20,7 @@ from blendtitan.titan.corpus_metrics import (
     progress_metrics,
 )
 from tests.conftest import WriteBlend
-from tests.faults import Disk
+from tests.failing_reads import Disk
 
 ALONE: Any = SimpleNamespace(dp_cp_enabled=False)
 

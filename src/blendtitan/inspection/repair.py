@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from blendtitan.config import check_at_least
 from blendtitan.errors import MixedEodError, ShardError, UncountedEodError
 from blendtitan.inspection.tokens import summarize_tokens
+from blendtitan.storage.disk import written
 from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import encode_index_blocks
@@ -146,7 +147,7 @@ def _replace_index(prefix: Path, arrays: IndexArrays) -> None:
     remove_file_partials(idx_path)
     partial = partial_path(idx_path)
     try:
-        with partial.open("wb") as file:
+        with written(idx_path), partial.open("wb") as file:
             file.writelines(
                 encode_index_blocks(
                     arrays.header, lambda: _counted_lens(arrays), arrays.document_blocks()

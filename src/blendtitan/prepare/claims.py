@@ -13,6 +13,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from blendtitan.errors import OutputError
+from blendtitan.storage.disk import written
+
 LEASE_SECONDS = 60.0
 """How long the holder of a claim may give no sign of life before others take it over."""
 
@@ -72,15 +75,22 @@ def _made(path: Path) -> bool:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except (FileExistsError, FileNotFoundError):
         return False
-    with open(fd, "wb") as file:
-        file.write(_this_process())
+    try:
+        with written(path), open(fd, "wb") as file:
+            file.write(_this_process())
+    except OutputError:
+        # A full disk may have room for a name, but not for whose it is: nobody could take it over
+        # before a lease has passed.
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
 def _taken_over(path: Path) -> bool:
     partial = Path(f"{path}.{socket.gethostname()}-{os.getpid()}")
     try:
-        partial.write_bytes(_this_process())
+        with written(partial):
+            partial.write_bytes(_this_process())
         partial.replace(path)
         # Of two that take it over at once, the last one has it.
         return path.read_bytes() == _this_process()

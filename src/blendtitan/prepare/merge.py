@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
+from blendtitan.storage.disk import written
 from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_arrays import IndexArrays
@@ -122,17 +123,18 @@ def write_merged(shard: MergedShard) -> None:
 
     Raises:
         CorruptShardError: An input contradicts itself, or changed since it was opened.
+        OutputError: The disk is full, or does not let the shard be written.
     """
-    shard.prefix.parent.mkdir(parents=True, exist_ok=True)
+    bin_path, idx_path = Path(f"{shard.prefix}.bin"), Path(f"{shard.prefix}.idx")
+    with written(bin_path.parent):
+        bin_path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(shard.prefix)
-    partial_bin, partial_idx = (
-        partial_path(Path(f"{shard.prefix}{suffix}")) for suffix in (".bin", ".idx")
-    )
+    partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
     try:
-        with partial_idx.open("wb") as idx:
+        with written(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(_index_blocks(shard))
             flush_and_close(idx)
-        with partial_bin.open("wb") as tokens:
+        with written(bin_path), partial_bin.open("wb") as tokens:
             for source in shard.sources:
                 _check_copied(source, append_file(Path(f"{source.prefix}.bin"), tokens))
             flush_and_close(tokens)

@@ -9,6 +9,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.prepare.shares import MixConfig, corpus_epochs
 from blendtitan.storage.file_list import ShardEntry, named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.writer import remove_file_partials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,7 @@ def mix(inputs: Sequence[Path], output: Path, config: MixConfig) -> list[CorpusM
         for shard, num_tokens in zip(shards, tokens, strict=True)
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
+    remove_file_partials(output)
     write_file_list(output, weighted, header=_header(corpora))
     return corpora
 

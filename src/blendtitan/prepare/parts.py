@@ -20,6 +20,7 @@ from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject
 from blendtitan.prepare.inputs import PARQUET
 from blendtitan.prepare.jsonl import BadText, read_lines
 from blendtitan.prepare.plan import Job
+from blendtitan.storage.disk import written
 from blendtitan.storage.writer import replaced_file
 from blendtitan.tokenizers import Encoder, Tier
 
@@ -49,12 +50,13 @@ def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progres
     Raises:
         FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
         InputError: The file cannot be read to its end, or is no longer what was planned.
+        OutputError: The disk is full, or does not let the part be written.
     """
     file = job.shard.input
     with ExitStack() as files:
         tokens, lens, rejects = (
-            _Summed(files.enter_context(replaced_file(job.path(suffix), durable=False)))
-            for suffix in _SUFFIXES
+            _Summed(path, files.enter_context(replaced_file(path, durable=False)))
+            for path in map(job.path, _SUFFIXES)
         )
         counts = Counts()
         texts = read_texts(job, progress.add_bytes)
@@ -136,12 +138,14 @@ def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | Bad
 class _Summed:
     """A file that is written and summed up at once."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
         self._file = file
         self._digest = xxh3_128()
 
     def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
+        with written(self._path):
+            self._file.write(data)
         self._digest.update(data)
 
     @property

@@ -26,6 +26,7 @@ from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, wr
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.storage.folder_catalog import CATALOG_FILE
+from blendtitan.storage.writer import remove_file_partials
 from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,8 @@ class _Run:
             )
             errors += self.engine.run(work)
             tier = encoder.tier
+        if self.config.rank.world_size == 1:
+            remove_file_partials(self.output / CATALOG_FILE)
         write_catalog(self.output)
         counts = self._counts(plan, tier)
         if not errors and len(counts) < len(self.shards):

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError
+from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError, OutputError
 from blendtitan.storage.catalog_bytes import COLUMNS, decode_catalog, encode_catalog
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
@@ -154,10 +154,9 @@ def cached_catalog(
     """
     try:
         return _cached_catalog(folder, entries, settings, build)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         raise ConfigError(
-            f"data_cache_path is {folder}, expected a folder to keep the catalog in: "
-            f"{error.strerror}"
+            f"data_cache_path is {folder}, expected a folder to keep the catalog in: {error}"
         ) from error
 
 

@@ -7,7 +7,7 @@ import shutil
 import uuid
 from array import array
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
+from blendtitan.storage.disk import written
 from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
 
 # Process ids repeat on other machines, which may write to the same folder.
@@ -54,9 +55,10 @@ class ShardWriter:
         """Start a shard; its folder is made if it is missing."""
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        partial_bin = partial_path(Path(f"{prefix}.bin"))
-        return cls(prefix, dtype, open(partial_bin, "wb", buffering=1 << 20))
+        bin_path = Path(f"{prefix}.bin")
+        with written(bin_path):
+            prefix.parent.mkdir(parents=True, exist_ok=True)
+            return cls(prefix, dtype, open(partial_path(bin_path), "wb", buffering=1 << 20))
 
     @property
     def num_documents(self) -> int:
@@ -82,7 +84,9 @@ class ShardWriter:
             OverflowError: A token id does not fit the shard's dtype.
         """
         where = f"{self.prefix}: document {self.num_documents} or a later one"
-        self._bin.write(stored_tokens(tokens, self.dtype, where=where).data)
+        stored = stored_tokens(tokens, self.dtype, where=where)
+        with written(Path(f"{self.prefix}.bin")):
+            self._bin.write(stored.data)
         self._add_lens(lens)
 
     def add_file(self, tokens_path: Path, lens: NDArray[np.int32]) -> None:
@@ -96,7 +100,8 @@ class ShardWriter:
             CorruptShardError: The file is not as long as its documents.
         """
         num_tokens = int(lens.sum(dtype=np.int64))
-        found_bytes = append_file(tokens_path, self._bin)
+        with written(Path(f"{self.prefix}.bin")):
+            found_bytes = append_file(tokens_path, self._bin)
         if found_bytes != num_tokens * self.dtype.itemsize:
             raise CorruptShardError(
                 f"{tokens_path}: found {found_bytes:,} bytes, expected "
@@ -111,17 +116,21 @@ class ShardWriter:
 
     def close(self) -> None:
         """Write the ``.idx``, flush both files to disk and give them their names."""
-        flush_and_close(self._bin)
         lens = np.frombuffer(self._lens, dtype=np.int32)
-        partial_bin, partial_idx = Path(self._bin.name), partial_path(Path(f"{self.prefix}.idx"))
-        with partial_idx.open("wb") as idx:
+        bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
+        partial_bin, partial_idx = Path(self._bin.name), partial_path(idx_path)
+        with written(bin_path):
+            flush_and_close(self._bin)
+        with written(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(encode_index(lens, dtype=self.dtype))
             flush_and_close(idx)
         publish(self.prefix, partial_bin, partial_idx)
 
     def abort(self) -> None:
         """Close and delete what was written so far."""
-        self._bin.close()
+        # What is still in memory is not wanted, and may not fit on the disk.
+        with suppress(OSError):
+            self._bin.close()
         for suffix in (".bin", ".idx"):
             partial_path(Path(f"{self.prefix}{suffix}")).unlink(missing_ok=True)
 
@@ -215,7 +224,7 @@ def replaced_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
         durable: Whether the file survives a power cut from then on. It takes milliseconds.
     """
     partial = partial_path(path)
-    with partial.open("wb") as file:
+    with written(path), partial.open("wb") as file:
         try:
             yield file
             if durable:

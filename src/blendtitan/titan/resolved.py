@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.writer import remove_file_partials, write_atomically
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.values import toml_of
@@ -24,6 +24,7 @@ def write_resolved(settings: Settings) -> Path:
     """Write the settings into the run's folder, the whole file or none of it; its path."""
     path = Path(settings.job.dump_folder) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_file_partials(path)
     write_atomically(path, resolved_toml(settings).encode())
     return path
 

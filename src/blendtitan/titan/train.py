@@ -8,11 +8,15 @@ point does. Further arguments, ``--section.key value``, win over the file or the
 """
 
 import logging
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import cast
 
-import torch
+import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 from torchtitan.config import ConfigManager
 from torchtitan.observability import structured_logger
@@ -22,6 +26,7 @@ from torchtitan.trainer import Trainer
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.resolved import write_resolved
 from blendtitan.titan.settings import Settings
+from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.titan.toml import read_settings
 
 logger = logging.getLogger(__name__)
@@ -29,9 +34,25 @@ logger = logging.getLogger(__name__)
 
 @record  # torchrun shows the error of the rank that failed first
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the command line says."""
+    """Train as the command line says. Ctrl-C ends it with status 130."""
     init_logger()
-    config, settings = read_run(sys.argv[1:] if arguments is None else arguments)
+    _end_with_agent()
+    # On a full disk, each line of TorchTitan's log files would print a traceback of its own, and
+    # bury the error that ends the run.
+    logging.raiseExceptions = False
+    try:
+        _train(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        # Where each of a thousand ranks was helps nobody.
+        if is_first_rank():
+            logger.warning(
+                "Interrupted. The same command goes on from the last complete checkpoint."
+            )
+        sys.exit(130)
+
+
+def _train(arguments: Sequence[str]) -> None:
+    config, settings = read_run(arguments)
     structured_logger.init_structured_logger(
         source="training",
         output_dir=config.dump_folder,
@@ -57,7 +78,7 @@ def run(config: Trainer.Config, settings: Settings | None = None) -> None:
     """Build the trainer, train, and close everything. Settings are kept in the run's folder."""
     trainer: Trainer = config.build()
     try:
-        if settings is not None and torch.distributed.get_rank() == 0:
+        if settings is not None and dist.get_rank() == 0:
             logger.info("The complete configuration is in %s", write_resolved(settings))
         if config.checkpoint.create_seed_checkpoint:
             trainer.checkpointer.save(curr_step=0, last_step=True)
@@ -65,7 +86,22 @@ def run(config: Trainer.Config, settings: Settings | None = None) -> None:
             trainer.train()
     finally:
         trainer.close()
-    torch.distributed.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def _end_with_agent() -> None:
+    """End this rank when torchrun is killed, which leaves its ranks running.
+
+    Started again, the run would have two processes that write the same checkpoints.
+    """
+    if dist.is_torchelastic_launched():
+        threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_agent(agent: int) -> None:
+    while os.getppid() == agent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,116 @@
+"""Training under torchrun's own agent, in processes that find everything imported.
+
+A start of Python, PyTorch and TorchTitan takes seconds in every process. Here a server imports
+them once; the agent, and the ranks it starts, are copies of the server.
+"""
+
+import multiprocessing
+import os
+import signal
+import uuid
+import warnings
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
+    import torch
+    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from tests.titan import recorded_train
+
+Entry = Callable[..., object]
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload([__name__])
+
+
+def train(*arguments: str) -> None:
+    """What each rank does."""
+    torch.set_num_threads(1)
+    recorded_train.main(*arguments)
+
+
+class Launched:
+    """A run that was started."""
+
+    def __init__(self, process: ForkServerProcess, log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    @classmethod
+    def start(
+        cls, arguments: list[str], *, processes: int, record: Path, entry: Entry = train
+    ) -> "Launched":
+        """Start ``entry`` with the arguments on so many ranks."""
+        log = record.with_name(f"log_of_{record.name}")
+        process = _server.Process(target=_agent, args=(entry, arguments, processes, record, log))
+        process.start()
+        return cls(process, log)
+
+    @classmethod
+    def start_rank(
+        cls,
+        arguments: list[str],
+        *,
+        environment: Mapping[str, str],
+        record: Path,
+        entry: Entry = train,
+    ) -> "Launched":
+        """Start one rank without an agent, as srun and mpiexec do."""
+        log = record.with_name(f"log_of_{record.name}_{environment['RANK']}")
+        process = _server.Process(target=_rank, args=(entry, arguments, environment, record, log))
+        process.start()
+        return cls(process, log)
+
+    @property
+    def output(self) -> str:
+        """What the agent and all ranks printed so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def is_alive(self) -> bool:
+        """Whether the agent lives."""
+        return self.process.is_alive()
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for its end; the exit status, negative for a signal."""
+        self.process.join(timeout_s)
+        assert self.process.exitcode is not None, f"still running: {self.output[-5000:]}"
+        return self.process.exitcode
+
+
+def _prepare(record_path: Path, log: Path) -> None:
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ["RECORD"] = str(record_path)
+
+
+def _rank(
+    entry: Entry, arguments: list[str], environment: Mapping[str, str], record: Path, log: Path
+) -> None:
+    _prepare(record, log)
+    os.environ.update(environment)
+    entry(*arguments)
+
+
+def _agent(
+    entry: Entry, arguments: list[str], processes: int, record_path: Path, log: Path
+) -> None:
+    _prepare(record_path, log)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        start_method="fork",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    record(elastic_launch(config, entry))(*arguments)

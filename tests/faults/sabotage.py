@@ -1,0 +1,84 @@
+"""What a rank does to itself before it trains. Each is the entry of every rank of a run."""
+
+import errno
+import os
+import signal
+import time
+from typing import Any, NoReturn
+
+import torch.distributed as dist
+
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.titan import shared_catalog
+from tests.faults.launched import train
+from tests.titan.recorded_train import RecordingTrainer
+
+
+def _rank() -> int:
+    return int(os.environ["RANK"])
+
+
+def fails_between_broadcasts(*arguments: str) -> None:
+    """Rank 0 has told how long the catalog is, and then fails."""
+    broadcast = dist.broadcast
+    sent: list[int] = []
+
+    def failing(*args: Any, **kwargs: Any) -> None:
+        sent.append(1)
+        if len(sent) == 2:
+            raise RuntimeError("rank 0 fails between two broadcasts")
+        broadcast(*args, **kwargs)
+
+    if _rank() == 0:
+        shared_catalog.dist.broadcast = failing  # pyright: ignore
+    train(*arguments)
+
+
+def killed_at_start(*arguments: str) -> None:
+    """Rank 0 is killed while it reads the catalog and the others wait for it."""
+
+    def die(_: object) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    shared_catalog.read_catalog = die
+    train(*arguments)
+
+
+def waits_for_ever(*arguments: str) -> None:
+    """Rank 0 hangs while it reads the catalog, as on a file system that does not answer."""
+
+    def hang(_: object) -> NoReturn:
+        time.sleep(10**6)
+        raise AssertionError
+
+    shared_catalog.read_catalog = hang
+    train(*arguments)
+
+
+def loses_a_thread(*arguments: str) -> None:
+    """A reading thread of rank 1 fails, some batches ahead of the step."""
+    read = BlendedDataset.read
+    reads: list[int] = []
+
+    def failing(self: BlendedDataset, *args: Any) -> Any:
+        reads.append(1)
+        if len(reads) > 4:
+            raise OSError(errno.EIO, "the disk of rank 1 fails")
+        return read(self, *args)
+
+    if _rank() == 1:
+        BlendedDataset.read = failing  # pyright: ignore
+    train(*arguments)
+
+
+def diverges(*arguments: str) -> None:
+    """The loss of rank 1 is not a number from step 3 on."""
+    step = RecordingTrainer.forward_backward_step
+
+    def diverging(self: RecordingTrainer, **kwargs: Any) -> Any:
+        return step(self, **kwargs) * (float("nan") if self.step >= 3 else 1)
+
+    if _rank() == 1:
+        RecordingTrainer.forward_backward_step = diverging
+    train(*arguments)

@@ -1,0 +1,56 @@
+"""Signals that end training, under torchrun as users start it."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.training import FaultyJob, faulty_job, wait_for
+from tests.titan.conftest import tokenizer_path
+
+__all__ = ["tokenizer_path"]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def job(tmp_path: Path, tokenizer_path: Path) -> FaultyJob:
+    job = faulty_job(tmp_path, tokenizer_path)
+    job.settings["training"]["steps"] = 1000
+    job.settings["blendcorpus"]["max_epochs"] = 0
+    job.settings["checkpoint"]["keep_latest_k"] = 2
+    return job
+
+
+@pytest.mark.parametrize(
+    ("number", "processes"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_run_that_is_asked_to_end_ends_quietly_and_can_be_gone_on_with(
+    job: FaultyJob, number: int, processes: int
+) -> None:
+    """The one traceback is torchrun's. SIGTERM is what Slurm sends before it kills."""
+    run = job.start(processes=processes)
+    wait_for(lambda: 3 in job.steps_begun())
+    os.kill(run.pid, number)
+    _, output = job.finish(run)
+
+    assert run.returncode != 0
+    job.wait_until_gone()
+    assert output.count("Traceback") == 1
+    assert "KeyboardInterrupt" not in output
+    assert output.count("Interrupted. The same command goes on") == (number == signal.SIGINT)
+    saved = job.complete_steps()[-1]
+    job.end("--training.steps", str(saved + 1), processes=processes)
+    assert job.losses("training").keys() == {saved + 1}
+
+
+def test_ranks_do_not_outlive_a_torchrun_that_is_killed(job: FaultyJob) -> None:
+    """They are sent nothing. Started again, the run would write its checkpoints twice."""
+    run = job.start()
+    wait_for(lambda: job.steps_begun())
+    run.kill()
+    run.communicate()
+
+    job.wait_until_gone()
+    assert max(job.steps_begun()) < 1000
