@@ -65,6 +65,9 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "eod_mask_loss",
         "data_cache_path",
         "seed",
+        "order",
+        "train_samples",
+        "eval_samples",
         "max_open_shards",
         "max_epochs",
     ]
