@@ -43,8 +43,9 @@ RecordArray = NDArray[np.void]
 # Another number gives the files other names, so that none is read as what it is not.
 _FORMAT = 1
 
-# NumPy's shuffle keeps the other threads out, so more would wait, each with a shard in memory.
-_THREADS = 4
+# Shuffling and cutting let other threads work. Each of them has one shard in memory, so that
+# there are not as many as a large node has cores.
+_THREADS = 8
 
 
 def original_indices(config: BlendConfig, catalog: Catalog) -> tuple[IndexFile | None, ...]:
