@@ -43,6 +43,10 @@ RecordArray = NDArray[np.void]
 # Another number gives the files other names, so that none is read as what it is not.
 _FORMAT = 1
 
+# Shuffling and cutting let other threads work. Each of them has one shard in memory, so that
+# there are not as many as a large node has cores.
+_THREADS = 8
+
 
 def original_indices(config: BlendConfig, catalog: Catalog) -> tuple[IndexFile | None, ...]:
     """The index of each split, kept in ``data_cache_path``: found there, or built and put there.
@@ -224,7 +228,7 @@ def _shard_records(
         own["first_read"] = samples.first_reads
         return samples.reads, num_tokens
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         built = list(pool.map(of_shard, range(len(asked))))
     first = 0
     for stop, count, (reads, _) in zip(stops, asked, built, strict=True):
