@@ -223,6 +223,7 @@ def test_the_account_tells_what_each_corpus_does() -> None:
         {"first_slot": 1}, {"first_slot": "0"}, {"seq_length": 0}, {"segments": []},
         {"segments": [{"first_slot": 0, "weights": {"z": 1.0}}]},
         {"segments": [{"first_slot": 0, "weights": {"a": float("nan")}}]},
+        {"segments": [{"first_slot": 0, "weights": {"a": 1e308, "b": 1e308}}]},
         {"corpora": {}}, {"corpora": {"a": {}}}, {"corpora": None},
     ],
 )  # fmt: skip

@@ -79,6 +79,8 @@ def _chapter(saved: Mapping[str, Any], *, blended: bool) -> Chapter:
     }
     named = {name for segment in segments for name in segment.weights}
     _check(all(segment.weights for segment in segments) and named <= corpora.keys(), named)
+    for segment in segments:
+        _check(math.isfinite(sum(segment.weights.values())), segment.weights)
     return Chapter(
         first_slot=_count(saved["first_slot"]),
         seq_len=_count(saved["seq_length"], least=1),
@@ -100,6 +102,7 @@ def _shards(saved: Mapping[str, Any], *, blended: bool) -> CorpusShards:
     num_rows = len(shards.names) if blended else 1
     lens = [len(shards.ids), len(shards.tokens), len(shards.weights), len(shards.places)]
     _check(set(lens) == {len(shards.names)} and len(shards.pasts) == num_rows and num_rows, lens)
+    _check(math.isfinite(sum(shards.weights)) and sum(shards.tokens) < _LARGEST, shards.weights)
     return shards
 
 
