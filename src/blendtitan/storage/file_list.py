@@ -29,6 +29,7 @@ from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
+_MARKS = frozenset("\"'#")
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
 
 _THREADS = 16
@@ -154,6 +155,8 @@ def _lines(path: Path) -> Iterator[_Line]:
 
 
 def _words(line: str, *, where: str) -> list[str]:
+    if not _MARKS.intersection(line):  # nearly every line of a long list
+        return line.split()
     words: list[str] = []
     at = 0
     while match := _WORD.search(line, at):
