@@ -75,6 +75,8 @@ def test_killed_training_goes_on_bit_for_bit_from_the_last_complete_checkpoint(
     for moment in islice(cycle(moments), num_kills(kills)):
         saved = max(job.complete_steps(), default=0)
         run = job.launch("--checkpoint.async_mode", next(modes), processes=processes)
+        # Before, a rank is not known, and would be left when all are killed.
+        wait_for(lambda: len(job.pids()) == processes, run)
         wait_for_moment(moment, job, run, rng)
         kill(job, run, rng.choice([None, *range(processes)] if processes > 1 else [None]))
         struck[place(job, run)] += 1
@@ -103,7 +105,6 @@ def wait_for_moment(moment: str, job: FaultyJob, run: Launched, rng: random.Rand
     """Wait until a kill at this kind of moment is due."""
     saved = max(job.complete_steps(), default=0)
     if moment == "start":
-        wait_for(lambda: job.pids(), run)
         time.sleep(rng.uniform(0, 0.8))
     elif moment == "step":
         step = saved + rng.randint(1, 5)
