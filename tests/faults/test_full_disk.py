@@ -112,12 +112,12 @@ def test_repairing_ends_with_the_file_and_the_disk_and_is_gone_on_with(
     # Of the three blocks of each new .idx, one shard's fit.
     disk.resize(used + 4 * 4096)
 
-    check_refused(command("repair", folder, "--eod-id", EOD), disk)
+    check_refused(command("repair", folder, "--eod-id", str(EOD)), disk)
     for name, content in tree(folder).items():
         assert content in (old[name.removesuffix(".before-repair")], right.get(name))
     assert not list(folder.rglob("*.partial-*"))
     disk.resize(10**7)
-    assert command("repair", folder, "--eod-id", EOD).returncode == 0
+    assert command("repair", folder, "--eod-id", str(EOD)).returncode == 0
     assert right.items() <= tree(folder).items()
 
 
