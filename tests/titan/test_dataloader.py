@@ -16,8 +16,9 @@ from blendtitan.errors import (
     CorruptShardError,
     EmptySplitError,
 )
-from blendtitan.titan import dataloader, shared_catalog
-from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, blend_config
+from blendtitan.titan import configured, shared_catalog
+from blendtitan.titan.configured import blend_config
+from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, write_corpora
 
 Config = BlendCorpusDataLoader.Config
@@ -188,7 +189,7 @@ def test_rebuilding_the_loader_reads_nothing_again(
 ) -> None:
     """The validator rebuilds it for every validation."""
     build(config)
-    monkeypatch.setattr(dataloader, "shared_catalog", pytest.fail)
+    monkeypatch.setattr(configured, "shared_catalog", pytest.fail)
 
     build(validation(config, infinite=False))
 

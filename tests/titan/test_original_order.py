@@ -12,7 +12,8 @@ from blendtitan.dataset.build import build_datasets, read_catalog
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.titan import shared_catalog
 from blendtitan.titan.assemble import build_config
-from blendtitan.titan.dataloader import BlendCorpusDataLoader, blend_config
+from blendtitan.titan.configured import blend_config
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer
 from tests.original_cases import FOLDER, case_config, case_settings, recorded

@@ -6,25 +6,21 @@ context and pipeline peers share one place, and so get the same batches.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import BlendConfig
-from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
-from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
 from blendtitan.state import parse_state
-from blendtitan.titan.horizon import horizon
+from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.segments import changes_of, lengths_of, segment_settings
-from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog, shared_indices
+from blendtitan.titan.shared_catalog import is_first_rank
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +154,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         local_batch_size: int,
         snapshot_every_n_steps: int | None = None,  # our state is always current
     ) -> None:
-        blend = blend_config(config, seq_len=seq_len, eos_id=tokenizer.eos_id)
-        dataset = _dataset(blend, config.split_name)
+        dataset = configured_dataset(config, seq_len=seq_len, eos_id=tokenizer.eos_id)
         if config.corpus is not None:
             dataset = dataset.only(config.corpus)
         num_samples = config.num_samples
@@ -280,79 +275,3 @@ class BlendCorpusDataLoader(BaseDataLoader):
             lengths = lengths_of(chapters, slot=slot, seq_len=seq_len)
             paces = self._paces or (self._begun_pace,)
             self._loader.set_segments(changes_of(self._segments, paces, lengths))
-
-
-def blend_config(
-    config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None
-) -> BlendConfig:
-    """The engine's configuration, completed with what the rest of the run decides.
-
-    Raises:
-        ConfigError: No data is named, ``seq_length`` contradicts the trainer's, or the number of
-            samples that the original's order is made for is open.
-    """
-    data_file_list = config.data_file_list or config.dataset_path
-    if data_file_list is None:
-        raise ConfigError(
-            "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
-            "file list or a folder of shards."
-        )
-    if config.seq_length not in (None, seq_len):
-        raise ConfigError(
-            f"blendcorpus.seq_length is {config.seq_length}, expected {seq_len}, the value of "
-            f"training.seq_len. Leave blendcorpus.seq_length out to follow it."
-        )
-    return BlendConfig(
-        data_file_list=data_file_list,
-        seq_length=seq_len,
-        eod_token_id=eos_id if config.eod_token_id is None else config.eod_token_id,
-        **horizon(
-            config.order,
-            train_samples=(config.train_samples, config.run_samples),
-            eval_samples=(config.eval_samples, config.validation_samples),
-        ),
-        **{name: getattr(config, name) for name in _SAME_IN_BOTH},
-    )
-
-
-def configured_dataset(
-    config: BlendCorpusDataLoader.Config, *, seq_len: int, eos_id: int | None
-) -> Dataset:
-    """The split that a configuration reads, of all corpora.
-
-    Raises:
-        EmptySplitError: It holds no documents.
-    """
-    return _dataset(blend_config(config, seq_len=seq_len, eos_id=eos_id), config.split_name)
-
-
-# The validator builds its loader anew for every validation: that must cost neither reads nor
-# another broadcast. Every rank builds the same loaders in the same order.
-@lru_cache(maxsize=4)
-def _datasets(blend: BlendConfig) -> Datasets:
-    catalog = shared_catalog(blend)
-    indices = shared_indices(blend, catalog) if blend.has_horizon else None
-    return build_datasets(blend, catalog, indices)
-
-
-def _dataset(blend: BlendConfig, split_name: str) -> Dataset:
-    dataset = getattr(_datasets(blend), split_name)
-    if dataset is None:
-        horizon = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
-        raise EmptySplitError(
-            f"{blend.data_file_list}: no corpus has documents in the {split_name} split, with "
-            f"blendcorpus.split = {blend.split!r}{horizon}. Give it a larger part, or, for valid, "
-            f"set validation.enable = false."
-        )
-    return dataset
-
-
-_SAME_IN_BOTH = {field.name for field in fields(BlendConfig)} - {
-    "data_file_list",
-    "seq_length",
-    "eod_token_id",
-    "segments",
-    "train_samples",
-    "eval_samples",
-}
-"""Fields that the engine's configuration and the loader's share."""

@@ -15,6 +15,7 @@ from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
 from blendtitan.titan import cpu, old_torch
 from blendtitan.titan.checkpoint import BlendCheckpointManager
+from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.corpus_metrics import (
     DataClock,
     RowsByCorpus,
@@ -23,7 +24,7 @@ from blendtitan.titan.corpus_metrics import (
     progress_metrics,
     segments_table,
 )
-from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
+from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions

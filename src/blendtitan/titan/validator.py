@@ -13,7 +13,8 @@ from torchtitan.components.validate import Validator
 from blendtitan.config import check_at_least
 from blendtitan.dataset.fixed import FixedSamples, fixed_samples
 from blendtitan.errors import ConfigError
-from blendtitan.titan.dataloader import BlendCorpusDataLoader, configured_dataset
+from blendtitan.titan.configured import configured_dataset
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.metrics import knows_loss, listed
 
 logger = logging.getLogger(__name__)
