@@ -117,6 +117,25 @@ def test_shards_that_are_added_do_not_start_the_others_over(write_blend: WriteBl
     assert any(10_003 <= token < 15_000 for token in tokens)
 
 
+def test_shards_of_one_name_and_size_are_told_apart_by_their_order(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """Each goes on with its own windows, though nothing but the folder tells them apart."""
+    for place in range(2):
+        documents = [[3 + 5000 * place + 9 * i + j for j in range(8)] + [EOD] for i in range(60)]
+        write_shard(f"{place}/part", documents)
+    path = tmp_path / "list"
+    path.write_text("1 0/part web\n1 1/part web")
+    config = BlendConfig(data_file_list=path, seq_length=8, eod_token_id=EOD, split="1")
+    before = loader(config)
+    samples = read(before, 10)
+    path.write_text("1 0/part web\n3 1/part web")
+    samples += read(resumed(config, before), 8)
+    tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
+
+    assert max(tokens.values()) == 1
+
+
 def test_a_corpus_that_was_dropped_goes_on_where_it_was_when_it_comes_back(
     write_blend: WriteBlend,
 ) -> None:

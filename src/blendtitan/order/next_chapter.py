@@ -1,5 +1,6 @@
 """The next chapter of a run: other data, weights or lengths, everything going on where it was."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -58,16 +59,17 @@ class _Found:
     def __init__(self, name: str) -> None:
         self._name = name
         self._last: tuple[Chapter, int] | None = None
-        self._rows: dict[tuple[str, ...], tuple[int, Past]] = {}
-        """For the shards of each row: the place of the first, and how far it was read."""
+        self._rows: dict[_RowKey, tuple[int, Past]] = {}
+        """For each row: the place of its first shard, and how far it was read."""
         self._next_place = 0
 
     def note(self, chapter: Chapter, draws: int, pasts: tuple[Past, ...], *, blended: bool) -> None:
         shards = chapter.corpora[self._name]
         self._last = (chapter, draws)
         self._next_place = max(self._next_place, *(place + 1 for place in shards.places))
-        for row, past in zip(shards.rows(blended=blended), pasts, strict=True):
-            self._rows[shards.ids[row]] = (shards.places[row.start], past)
+        rows = shards.rows(blended=blended)
+        for key, row, past in zip(_row_keys(shards, blended=blended), rows, pasts, strict=True):
+            self._rows[key] = (shards.places[row.start], past)
 
     def going_on(self, now: CorpusShards, seq_len: int, *, blended: bool) -> CorpusShards:
         if self._last is None:
@@ -82,12 +84,27 @@ class _Found:
         new_places = count(self._next_place)
         places: list[int] = []
         pasts: list[Past] = []
-        for row in now.rows(blended=blended):
-            known = self._rows.get(now.ids[row])
+        for key in _row_keys(now, blended=blended):
+            known = self._rows.get(key)
             pasts.append(known[1] if known else ())
             if blended:
                 places.append(known[0] if known else next(new_places))
         return replace(now, places=tuple(places) or now.places, pasts=tuple(pasts), draws=0)
+
+
+_RowKey = tuple[tuple[str, ...], int]
+"""Ids of a row's shards, and how many rows before it have the same."""
+
+
+def _row_keys(shards: CorpusShards, *, blended: bool) -> list[_RowKey]:
+    # Shards of one name and size, in different folders, cannot be told apart but by their order.
+    seen: Counter[tuple[str, ...]] = Counter()
+    keys: list[_RowKey] = []
+    for row in shards.rows(blended=blended):
+        ids = shards.ids[row]
+        keys.append((ids, seen[ids]))
+        seen[ids] += 1
+    return keys
 
 
 def _are_same(before: CorpusShards, now: CorpusShards, *, blended: bool) -> bool:
