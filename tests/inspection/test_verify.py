@@ -294,7 +294,15 @@ def test_a_shard_that_is_not_listed_has_no_checksums(
     assert listed == [True, True, False]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b'{"format": 9, "checksum": "md5", "shards": {}}'])
+INFINITE = (
+    b'{"format": 1, "checksum": "xxh3_128", "shards": {"a": {"documents": Infinity, "tokens": 1, '
+    b'"dtype": "uint16", "idx_digest": "ab", "bin_digests": []}}}'
+)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"format": 9, "checksum": "md5", "shards": {}}', INFINITE]
+)
 def test_a_catalog_that_cannot_be_understood_is_an_error(cataloged: Path, content: bytes) -> None:
     (cataloged / "shards.catalog").write_bytes(content)
 

@@ -70,7 +70,11 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
         if (content["format"], content["checksum"]) != (_FORMAT, CHECKSUM):
             raise ValueError(f"format {content['format']} with {content['checksum']}")
         return {name: _entry(**fields) for name, fields in content["shards"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    # Infinity is a number to Python's JSON, and no int.
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError),
+        *(RecursionError, OverflowError),
+    ) as error:
         raise CorruptShardError(
             f"{path}: not a catalog of format {_FORMAT} with {CHECKSUM} ({error}). Copy it "
             f"again with the shards, or delete it to go without checksums."
