@@ -13,9 +13,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from blendtitan import BlendConfig, build_datasets
+from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.config import SPLITS, split_fractions
-from blendtitan.dataset.interface import Dataset
 from blendtitan.order.splits import document_cuts
 from blendtitan.storage.writer import ShardWriter
 
@@ -116,7 +115,7 @@ def ten_documents() -> str:
     return picture(right + 110, height, title, iter(shapes))
 
 
-def example(folder: Path) -> Dataset:
+def example(folder: Path) -> BlendedDataset:
     """The training split of the worked example."""
     with ShardWriter.create(folder / "ten", dtype=np.dtype("<u2")) as shard:
         for document in DOCUMENTS:
@@ -126,7 +125,7 @@ def example(folder: Path) -> Dataset:
     train = build_datasets(
         BlendConfig(data_file_list=file_list, seq_length=SEQ_LEN, eod_token_id=EOD, split=SPLIT)
     ).train
-    assert train is not None
+    assert isinstance(train, BlendedDataset)
     return train
 
 
@@ -151,7 +150,7 @@ def row_of_documents() -> Shapes:
     yield text(LEFT, 28, "One shard of ten documents; each ends in EOD (2)", "head")
 
 
-def samples(train: Dataset, slots: range, right: int) -> Shapes:
+def samples(train: BlendedDataset, slots: range, right: int) -> Shapes:
     """A line for each slot: where its window lies in the row, with its tokens."""
     plan = train.plan(np.array(slots))
     y = 128
@@ -176,7 +175,7 @@ def epoch_title(epoch: int, num_windows: int, start: int, window: int) -> str:
     return f"2. and 3. Epoch {epoch}: {num_windows} windows, {moved}, each once, shuffled"
 
 
-def sample(train: Dataset, slot: int, x: float, y: float) -> Shapes:
+def sample(train: BlendedDataset, slot: int, x: float, y: float) -> Shapes:
     """The tokens of a sample: inputs, and the last label."""
     taken = train[slot]
     yield rectangle(x + 1, y, SEQ_LEN * CELL - 2, 24, "box")
