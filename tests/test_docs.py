@@ -99,6 +99,22 @@ def test_every_field_of_a_blend_is_documented() -> None:
         assert f"`{field.name}`" in page
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_with_snippets_is_run_by_a_test(page: Path) -> None:
+    """The test below runs some pages as they are; of the others, tests take the snippets."""
+    run_as_it_is = page in [ROOT / name for name in RUN_IN_ORDER]
+    languages = {"toml"} if run_as_it_is else {"toml", "python", "bash"}
+    taken = [
+        code
+        for language, code in BLOCK.findall(page.read_text())
+        if language in languages and ">>>" not in code
+    ]
+    tests = [path.read_text() for path in ROOT.glob("tests/**/test_*.py")]
+
+    if taken:
+        assert any(f'{page.name}"' in test and "code_blocks" in test for test in tests)
+
+
 @pytest.mark.slow
 def test_the_commands_and_snippets_of_the_pages_run_in_order(tmp_path: Path) -> None:
     """As a new user would: page after page, in one folder."""
