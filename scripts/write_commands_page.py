@@ -51,16 +51,17 @@ def _section(name: str) -> str:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """What must be given; argparse's own text is another in every release of Python."""
+    """What is given first; argparse's own text is another in every release of Python."""
     groups = parser._mutually_exclusive_groups
     grouped = {action for group in groups for action in group._group_actions}
-    parts = [_given(a) for a in parser._actions if a.required and a not in grouped]
+    shown = [a for a in parser._actions if a.required or not a.option_strings]
+    parts = [_given(a) if a.required else f"[{_given(a)}]" for a in shown if a not in grouped]
     parts += [
         f"({' | '.join(_given(action) for action in group._group_actions)})"
         for group in groups
         if group.required
     ]
-    optional = any(not a.required and a not in grouped for a in parser._actions)
+    optional = any(a not in shown and a not in grouped for a in parser._actions)
     return " ".join([*parts, *(["[OPTIONS]"] if optional else [])])
 
 
@@ -74,8 +75,9 @@ def _value(action: argparse.Action) -> str:
     if action.nargs == 0:
         return ""
     words = "|".join(map(str, action.choices or ()))
-    value = words or str(action.metavar or action.dest.upper())
-    return f"{value} ..." if action.nargs == "+" else value
+    names = action.metavar or action.dest.upper()
+    value = words or (names if isinstance(names, str) else " ".join(names))
+    return f"{value} ..." if action.nargs in ("+", "*") else value
 
 
 def _row(action: argparse.Action) -> str:

@@ -90,7 +90,9 @@ def test_the_page_on_the_design_shows_who_may_import_whom() -> None:
     lines = (ROOT / "docs/design.md").read_text().splitlines()
     start = lines.index("| layer | may import of blendtitan | other packages |") + 2
 
-    assert lines[start : start + len(MAY_IMPORT)] == [
+    expected = [
         f"| `{layer}` | {', '.join(sorted(own - {layer}))} | {', '.join(sorted(other))} |"
         for layer, (own, other) in MAY_IMPORT.items()
     ]
+
+    assert lines[start : start + len(expected)] == expected, "\n".join(expected)
