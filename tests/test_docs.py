@@ -17,8 +17,33 @@ NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+RUN_IN_ORDER = (
+    "README.md",
+    "docs/preparing.md",
+    "docs/moving-from-megatron.md",
+    "docs/moving-from-torchtitan.md",
+    "docs/moving-from-streaming.md",
+    "docs/performance.md",
+)
+
+
 def code_blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [code for found, code in BLOCK.findall(page.read_text()) if found == language]
+
+
+def runnable_blocks(page: Path) -> list[list[str]]:
+    """The command that runs each block, in the order of the page; sessions are run elsewhere."""
+    path = f"{Path(sys.executable).parent}:$PATH"
+    commands = {
+        "bash": lambda code: ["bash", "-ec", f'PATH="{path}"\n{code}'],
+        "python": lambda code: [sys.executable, "-c", code],
+    }
+    return [
+        commands[language](code)
+        for language, code in BLOCK.findall(page.read_text())
+        if language in commands and ">>>" not in code
+    ]
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -74,16 +99,28 @@ def test_every_field_of_a_blend_is_documented() -> None:
         assert f"`{field.name}`" in page
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_with_snippets_is_run_by_a_test(page: Path) -> None:
+    """The test below runs some pages as they are; of the others, tests take the snippets."""
+    run_as_it_is = page in [ROOT / name for name in RUN_IN_ORDER]
+    languages = {"toml"} if run_as_it_is else {"toml", "python", "bash"}
+    taken = [
+        code
+        for language, code in BLOCK.findall(page.read_text())
+        if language in languages and ">>>" not in code
+    ]
+    tests = [path.read_text() for path in ROOT.glob("tests/**/test_*.py")]
+
+    if taken:
+        assert any(f'{page.name}"' in test and "code_blocks" in test for test in tests)
+
+
 @pytest.mark.slow
 def test_the_commands_and_snippets_of_the_pages_run_in_order(tmp_path: Path) -> None:
-    """As a new user would: commands first, then Python, page after page in one folder."""
-    path = f"{Path(sys.executable).parent}:$PATH"
-    for name in ("README.md", "docs/preparing.md"):
-        page = ROOT / name
-        blocks = code_blocks(page, "bash")
+    """As a new user would: page after page, in one folder."""
+    for name in RUN_IN_ORDER:
         # The demo comes first whatever the page's order: the others read its tokenizer.
-        for block in sorted(blocks, key=lambda block: "blendtitan demo" not in block):
-            run(["bash", "-ec", f'PATH="{path}"\n{block}'], tmp_path)
-        for block in code_blocks(page, "python"):
-            if ">>>" not in block:
-                run([sys.executable, "-c", block], tmp_path)
+        for command in sorted(
+            runnable_blocks(ROOT / name), key=lambda command: "blendtitan demo" not in command[-1]
+        ):
+            run(command, tmp_path)

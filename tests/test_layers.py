@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src/blendtitan"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
 STORAGE = {"errors", "config", "storage"}
@@ -82,3 +83,16 @@ def test_the_order_is_free_of_files_clocks_and_global_randomness() -> None:
         names = {name.split(".")[0] for name in imported(path)}
 
         assert not names & {"os", "io", "pathlib", "time", "random", "datetime"}, path
+
+
+def test_the_page_on_the_design_shows_who_may_import_whom() -> None:
+    """Its table is this one; where they differ, the error shows the lines that are expected."""
+    lines = (ROOT / "docs/design.md").read_text().splitlines()
+    start = lines.index("| layer | may import of blendtitan | other packages |") + 2
+
+    expected = [
+        f"| `{layer}` | {', '.join(sorted(own - {layer}))} | {', '.join(sorted(other))} |"
+        for layer, (own, other) in MAY_IMPORT.items()
+    ]
+
+    assert lines[start : start + len(expected)] == expected, "\n".join(expected)
