@@ -8,7 +8,7 @@ from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.titan.horizon import horizon
+from blendtitan.run.horizon import horizon
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 
 if TYPE_CHECKING:
