@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from blendtitan.commands import audit, demo, merge, mix, repair, stats, tokenize, verify
+from blendtitan.commands import audit, demo, merge, mix, plan, repair, stats, tokenize, verify
 from blendtitan.errors import BlendTitanError
 
 COMMANDS = {
@@ -15,6 +15,7 @@ COMMANDS = {
     "repair": repair,
     "merge": merge,
     "mix": mix,
+    "plan": plan,
     "audit": audit,
     "demo": demo,
 }
