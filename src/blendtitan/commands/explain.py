@@ -30,6 +30,9 @@ Choose one of
   --steps A-B   steps A to B, both included
   --slot N      one sample: the N-th of the run, from 0
   --tokens N    the sample of the token that N tokens of the run come before
+  --document SHARD:ID
+                when document ID of a shard is read, up to the end of the run or --until STEP. SHARD
+                is its path without .bin, or the end of it
 Without any of them the segments of the run are shown.
 
 Up to 8 samples are shown document by document, more of them in one line each; --full shows
@@ -40,6 +43,7 @@ EXAMPLE = """\
 example:
   blendtitan explain outputs/debug --step 12
   blendtitan explain configs/debug.toml --step 12 --ranks 2 --rank 1 --sample 0 --full
+  blendtitan explain outputs/debug --document web/part_00:17 --until 5000
   blendtitan explain --state outputs/debug/checkpoint/step-40 --steps 38-40 --json
 """
 
@@ -54,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choose("--steps", metavar="A-B", type=_span, help="a range of steps")
     choose("--slot", metavar="N", type=int, help="a sample of the run, from 0")
     choose("--tokens", metavar="N", type=int, help="the sample after so many tokens")
+    choose("--document", metavar="SHARD:ID", type=_document, help="when a document is read")
+    add("--until", metavar="STEP", type=int, help="with --document: up to this step")
     add("--ranks", metavar="N", type=int, help="data-parallel ranks of the run")
     add("--rank", metavar="R", type=int, help="with --step: what this rank reads")
     add("--sample", metavar="I", type=int, help="with --step: one of its samples, from 0")
@@ -68,7 +74,12 @@ def run(options: argparse.Namespace) -> None:
 
     if options.step is None and (options.rank is not None or options.sample is not None):
         raise ConfigError("--rank and --sample choose within a step: expected --step with them")
+    if options.until is not None and options.document is None:
+        raise ConfigError("--until ends the readings of a document: expected --document with it")
     source = open_source(options.config, options.state, ranks=options.ranks)
+    if options.document is not None:
+        _show_document(options, source)
+        return
     chosen = (options.step, options.steps, options.slot, options.tokens)
     if all(choice is None for choice in chosen):
         _show_history(options, source)
@@ -83,6 +94,13 @@ def _span(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
+def _document(text: str) -> tuple[str, int]:
+    shard, colon, number = text.rpartition(":")
+    if not (colon and shard and number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a shard and a number: web/0:17")
+    return shard, int(number)
+
+
 def _show_history(options: argparse.Namespace, source: "Source") -> None:
     from blendtitan.inspection.explain_report import history_json, history_table
     from blendtitan.tables import show
@@ -92,6 +110,25 @@ def _show_history(options: argparse.Namespace, source: "Source") -> None:
         return
     print(f"{source.about}:\n")
     show(history_table(source))
+
+
+def _show_document(options: argparse.Namespace, source: "Source") -> None:
+    from blendtitan.inspection.explain import ranks_of
+    from blendtitan.inspection.history import step_slots
+    from blendtitan.inspection.when import when_read
+    from blendtitan.inspection.when_report import document_json, document_table, headline
+    from blendtitan.tables import show
+
+    stop = None if options.until is None else step_slots(source.slots.paces, options.until).stop
+    ranks = ranks_of(source, options.ranks)
+    document = when_read(source, *options.document, stop_slot=stop, ranks=ranks)
+    if options.json:
+        print(json.dumps({"about": source.about} | document_json(document), indent=2))
+        return
+    print(f"{source.about}:\n\n{headline(document)}")
+    if document.readings:
+        print()
+        show(document_table(document))
 
 
 def _show_samples(options: argparse.Namespace, source: "Source") -> None:

@@ -113,23 +113,33 @@ class Contents:
             return (split_start + stretch.offset) * size, (split_start + stop) * size
         return self._on_disk(shard, stretch.offset) * size, self._on_disk(shard, stop) * size
 
-    def document_span(self, shard: int, document_id: int) -> tuple[int, int]:
-        """Offsets in the split at which a document begins and ends.
+    def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
+        """The path of a shard, and where one of its documents lies.
+
+        Args:
+            shard: Path without suffix, or the end of it.
+            document_id: Number in the shard.
 
         Raises:
-            ConfigError: The document is not in the split.
+            ConfigError: There is no such shard, or the document is not in the split.
         """
-        first, stop = self._documents(shard)
+        number = self._shard_named(shard)
+        prefix = self.catalog.prefixes[number]
+        first, stop = self._documents(number)
         if not first <= document_id < stop:
             split = SPLITS[self.rows.split]
             raise ConfigError(
-                f"{self.catalog.prefixes[shard]}: document {document_id:,} is not in the {split} "
-                f"split, which has the documents {first:,} to {stop - 1:,}"
+                f"{prefix}: document {document_id:,} is not in the {split} split, which has "
+                f"{stop - first:,} documents from {first:,} on"
             )
-        begin, end = self._starts(shard, document_id, document_id + 1).tolist()
-        return begin, end
+        begin, end = self._starts(number, document_id, document_id + 1).tolist()
+        known = Shards.of_catalog(self.catalog)
+        corpus, name, shard_id = (
+            column[number] for column in (self.catalog.corpora, known.names, known.ids)
+        )
+        return prefix, Stretch(corpus, name, shard_id, begin, end - begin)
 
-    def shard_named(self, name: str) -> int:
+    def _shard_named(self, name: str) -> int:
         """The number of the shard of which ``name`` is the path, or the end of it.
 
         Raises:

@@ -33,8 +33,8 @@ class Source:
     about: str
     """Where the order comes from, and why the data is not there, in a sentence."""
 
-    num_samples: int | None
-    """Samples of the whole run, if known."""
+    num_samples: int
+    """Samples of the whole run, as far as is known."""
 
 
 def open_source(
