@@ -214,8 +214,9 @@ def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[
         loader = DataLoader(build_datasets(config).train, 4, num_workers=0)
         if state is not None:
             loader.load_state_dict(state)
-        batches = iter(loader)
-        rows += [row for _ in range(steps) for row in next(batches).input_ids.tolist()]
+        slots = range(len(rows), len(rows) + 4 * steps)
+        rows += [loader.dataset[slot].input_ids.tolist() for slot in slots]
+        loader.consumed_samples = slots.stop
         state = with_paces(loader.state_dict(), (Pace(global_batch_size=4),))
         save(folder, number * steps, state)
     return rows

@@ -33,6 +33,8 @@ Choose one of
   --document SHARD:ID
                 when document ID of a shard is read, up to the end of the run or --until STEP. SHARD
                 is its path without .bin, or the end of it
+  --around N    step N against the 8 steps before it, or the --window K: after a loss spike, whether
+                its corpora, its document lengths or its tokens are unusual
 Without any of them the segments of the run are shown.
 
 Up to 8 samples are shown document by document, more of them in one line each; --full shows
@@ -43,6 +45,7 @@ EXAMPLE = """\
 example:
   blendtitan explain outputs/debug --step 12
   blendtitan explain configs/debug.toml --step 12 --ranks 2 --rank 1 --sample 0 --full
+  blendtitan explain outputs/debug --around 30 --window 20
   blendtitan explain outputs/debug --document web/part_00:17 --until 5000
   blendtitan explain --state outputs/debug/checkpoint/step-40 --steps 38-40 --json
 """
@@ -59,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choose("--slot", metavar="N", type=int, help="a sample of the run, from 0")
     choose("--tokens", metavar="N", type=int, help="the sample after so many tokens")
     choose("--document", metavar="SHARD:ID", type=_document, help="when a document is read")
+    choose("--around", metavar="STEP", type=int, help="a step against those before it")
+    add("--window", metavar="K", type=int, help="with --around: how many steps before (8)")
     add("--until", metavar="STEP", type=int, help="with --document: up to this step")
     add("--ranks", metavar="N", type=int, help="data-parallel ranks of the run")
     add("--rank", metavar="R", type=int, help="with --step: what this rank reads")
@@ -76,9 +81,14 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError("--rank and --sample choose within a step: expected --step with them")
     if options.until is not None and options.document is None:
         raise ConfigError("--until ends the readings of a document: expected --document with it")
+    if options.window is not None and options.around is None:
+        raise ConfigError("--window is of --around: expected --around with it")
     source = open_source(options.config, options.state, ranks=options.ranks)
     if options.document is not None:
         _show_document(options, source)
+        return
+    if options.around is not None:
+        _show_around(options, source)
         return
     chosen = (options.step, options.steps, options.slot, options.tokens)
     if all(choice is None for choice in chosen):
@@ -129,6 +139,18 @@ def _show_document(options: argparse.Namespace, source: "Source") -> None:
     if document.readings:
         print()
         show(document_table(document))
+
+
+def _show_around(options: argparse.Namespace, source: "Source") -> None:
+    from blendtitan.inspection.around import compare_step
+    from blendtitan.inspection.around_report import comparison_json, comparison_lines
+
+    window = {} if options.window is None else {"window": options.window}
+    found = compare_step(source, options.around, **window)
+    if options.json:
+        print(json.dumps({"about": source.about} | comparison_json(found), indent=2))
+        return
+    print("\n\n".join([f"{source.about}:", *comparison_lines(found)]))
 
 
 def _show_samples(options: argparse.Namespace, source: "Source") -> None:
