@@ -273,6 +273,23 @@ def test_a_shard_that_was_replaced_is_not_taken_for_the_old_one(
                      "books_2": True, "books_1": True}  # fmt: skip
 
 
+def test_shards_of_one_name_and_size_are_told_apart(
+    write_run: WriteRun, write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """In different folders; nothing but their order tells them apart."""
+    path = write_run({"web": (1, [40])})
+    for place in range(2):
+        write_shard(f"{place}/part", [[3 + 5000 * place + 9 * i, EOD] for i in range(60)])
+    (tmp_path / "web.txt").write_text("1 0/part web\n1 1/part web")
+    source, dataset = open_source(path), dataset_of(path)
+    samples = explain_slots(source, range(60))
+    for sample in samples:
+        assert sample.parts[0].prefix == dataset[sample.window.slot].shard
+        check_places(source, sample)
+
+    assert len({sample.parts[0].prefix for sample in samples}) == 2
+
+
 def test_another_checkpoint_may_be_named(
     changed: tuple[Path, list[list[int]]], capsys: pytest.CaptureFixture[str]
 ) -> None:

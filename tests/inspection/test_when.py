@@ -10,7 +10,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.inspection.explain import explain_slots
 from blendtitan.inspection.source import Source, open_source
 from blendtitan.inspection.when import when_read
-from tests.conftest import WriteShard
+from tests.conftest import EOD, WriteShard
 from tests.inspection.conftest import WriteRun
 from tests.inspection.test_explain import CORPORA, FLAGS, SEGMENTS, changed
 
@@ -61,6 +61,17 @@ def test_documents_with_inserted_eods_are_found(
     write_shard("web/web_1", [[3 + i] * (i % 7) for i in range(120)])
 
     check_all(open_source(path), 300)
+
+
+def test_documents_of_shards_of_one_name_and_size_are_told_apart(
+    write_run: WriteRun, write_shard: WriteShard, tmp_path: Path
+) -> None:
+    path = write_run({"web": (1, [40])})
+    for place in range(2):
+        write_shard(f"{place}/part", [[3 + 5000 * place + 9 * i, EOD] for i in range(60)])
+    (tmp_path / "web.txt").write_text("1 0/part web\n1 1/part web")
+
+    check_all(open_source(path), 60)
 
 
 def test_documents_are_found_in_all_chapters_of_a_changed_run(

@@ -13,7 +13,7 @@ from blendtitan.dataset.eod import document_at_with_eod
 from blendtitan.dataset.held import Shards
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.history import Stretch
+from blendtitan.inspection.history import Stretch, twins
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.open_files import OpenFiles
 
@@ -41,8 +41,11 @@ class Contents:
     rows: Rows
     """One for each shard."""
 
-    row_of: dict[tuple[str, str], int]
-    """Row by corpus and by what tells the contents of shards apart."""
+    keys: list[tuple[str, str, int]]
+    """Of each row's shard, as the ``key`` of a stretch."""
+
+    row_of: dict[tuple[str, str, int], int]
+    """Row by that."""
 
     @classmethod
     def build(cls, catalog: Catalog, split: str, *, eod_id: int | None, max_open: int) -> Self:
@@ -53,12 +56,13 @@ class Contents:
         rows = Rows.build(
             catalog, OpenFiles(max_open), [[shard] for shard in usable], split=s, eod_id=eod_id
         )
-        keys = ((catalog.corpora[shard], ids[shard]) for shard in usable)
-        return cls(catalog, rows, {key: row for row, key in enumerate(keys)})
+        named = [(catalog.corpora[shard], ids[shard]) for shard in usable]
+        keys = [(*name, twin) for name, twin in zip(named, twins(named), strict=True)]
+        return cls(catalog, rows, keys, {key: row for row, key in enumerate(keys)})
 
     def holds(self, stretch: Stretch) -> bool:
         """Whether the shard of a stretch is there."""
-        return (stretch.corpus, stretch.shard_id) in self.row_of
+        return stretch.key in self.row_of
 
     def prefix(self, stretch: Stretch) -> str:
         """Path of a stretch's shard, without suffix."""
@@ -133,11 +137,8 @@ class Contents:
                 f"{stop - first:,} documents from {first:,} on"
             )
         begin, end = self._starts(number, document_id, document_id + 1).tolist()
-        known = Shards.of_catalog(self.catalog)
-        corpus, name, shard_id = (
-            column[number] for column in (self.catalog.corpora, known.names, known.ids)
-        )
-        return prefix, Stretch(corpus, name, shard_id, begin, end - begin)
+        corpus, shard_id, twin = self.keys[self._row(number)]
+        return prefix, Stretch(corpus, Path(prefix).name, shard_id, twin, begin, end - begin)
 
     def _shard_named(self, name: str) -> int:
         """The number of the shard of which ``name`` is the path, or the end of it.
@@ -163,7 +164,7 @@ class Contents:
         return int(self.rows.piece_shards[self._row_of(stretch)])
 
     def _row_of(self, stretch: Stretch) -> int:
-        return self.row_of[stretch.corpus, stretch.shard_id]
+        return self.row_of[stretch.key]
 
     def _documents(self, shard: int) -> tuple[int, int]:
         split = self.rows.split

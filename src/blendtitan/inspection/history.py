@@ -5,7 +5,8 @@ name, a digest of its contents and how many tokens it has in the split, so that 
 told without the data. ``contents.py`` tells the documents, bytes and texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -35,10 +36,28 @@ class Stretch:
     shard_id: str
     """What tells the contents of shards apart."""
 
+    twin: int
+    """Shards of its corpus before it that have the same id: of one name and size."""
+
     offset: int
     """From the first token that the shard has in the split, inserted EODs included."""
 
     count: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells its shard from all others."""
+        return self.corpus, self.shard_id, self.twin
+
+
+def twins(keys: Iterable[Hashable]) -> list[int]:
+    """For each of some keys, how many before it are equal."""
+    seen: Counter[Hashable] = Counter()
+    numbers: list[int] = []
+    for key in keys:
+        numbers.append(seen[key])
+        seen[key] += 1
+    return numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,8 +192,8 @@ class ChapterSlots:
     piece_starts: IntArray
     """Position of the first token of each shard, over all rows; then the end. ``(P + 1,)``"""
 
-    pieces: Sequence[tuple[str, str, str]]
-    """Corpus, name and id of each shard."""
+    pieces: Sequence[tuple[str, str, str, int]]
+    """Corpus, name, id and twin of each shard, as a ``Stretch`` has them."""
 
     row_starts: IntArray
     """Position of each row's first token; then the end. Shape ``(R + 1,)``."""
@@ -183,11 +202,12 @@ class ChapterSlots:
     def build(cls, chapter: Chapter, settings: OrderSettings) -> "ChapterSlots":
         """Those of a chapter."""
         tokens: list[int] = []
-        pieces: list[tuple[str, str, str]] = []
+        pieces: list[tuple[str, str, str, int]] = []
         rows: list[int] = [0]
         for name, shards in chapter.corpora.items():
             tokens += shards.tokens
-            pieces += [(name, *named) for named in zip(shards.names, shards.ids, strict=True)]
+            named = zip(shards.names, shards.ids, twins(shards.ids), strict=True)
+            pieces += [(name, *each) for each in named]
             row_tokens = (sum(shards.tokens[row]) for row in shards.rows(blended=settings.blended))
             rows += row_tokens
         order = ChapterOrder.build(chapter, settings)

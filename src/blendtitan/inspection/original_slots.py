@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.dataset.held import Shards
 from blendtitan.dataset.original import OriginalDataset
-from blendtitan.inspection.history import Stretch, Window
+from blendtitan.inspection.history import Stretch, Window, twins
 from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Paces
 from blendtitan.run.segments import Lengths
@@ -22,8 +23,8 @@ class OriginalSlots:
     """The slots of a run: they need the data, and its index of the order."""
 
     dataset: OriginalDataset
-    known: Shards
-    """Of the catalog."""
+    keys: list[tuple[str, str, int]]
+    """Name, id and twin of each shard, as a ``Stretch`` has them."""
 
     paces: Paces
     split: str = "train"
@@ -33,6 +34,13 @@ class OriginalSlots:
     def lengths(self) -> Lengths:
         """One length from the first slot on."""
         return [(0, self.dataset.config.seq_length)]
+
+    @classmethod
+    def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:
+        """Those of a dataset; ``catalog`` is from ``as_one_split``."""
+        known = Shards.of_catalog(catalog)
+        numbers = twins(zip(catalog.corpora, known.ids, strict=True))
+        return cls(dataset, list(zip(known.names, known.ids, numbers, strict=True)), paces)
 
     def windows(self, slots: IntArray) -> list[Window]:
         """What some slots are. Shape ``(n,)``.
@@ -60,8 +68,7 @@ class OriginalSlots:
                 of_unread=False,
                 sample_id=int(plan.sample_ids[i]),
                 stretches=tuple(
-                    Stretch(corpus, self.known.names[shard], self.known.ids[shard], first, count)
-                    for first, count in stretches
+                    Stretch(corpus, *self.keys[shard], first, count) for first, count in stretches
                 ),
             )
 

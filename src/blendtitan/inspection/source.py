@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from blendtitan.config import SPLITS, BlendConfig
+from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import build_datasets, read_catalog
-from blendtitan.dataset.held import Shards
 from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.inspection.checkpoints import StoredState, latest_state, own_state
@@ -73,16 +72,15 @@ def _of_configuration(run: Run) -> Source:
     paces = (Pace(global_batch_size=run.global_batch_size),)
     slots: Slots
     if isinstance(train, OriginalDataset):
-        slots = OriginalSlots(train, Shards.of_catalog(as_one_split(catalog)), paces)
-        contents = _contents(run.blend, as_one_split(catalog), "train")
+        catalog = as_one_split(catalog)
+        slots = OriginalSlots.of_dataset(train, catalog, paces)
     else:
         assert isinstance(train, BlendedDataset)
         slots = History.of_dataset(train, paces)
-        contents = _contents(run.blend, catalog, "train")
     return Source(
         slots=slots,
         run=run,
-        contents=contents,
+        contents=_contents(run.blend, catalog, "train"),
         about=f"{run.path}, as if it was never changed",
         num_samples=run.num_samples,
     )
@@ -129,5 +127,4 @@ def _num_samples(saved: SavedState, paces: Paces, run: Run | None, step: int) ->
 
 
 def _contents(blend: BlendConfig, catalog: Catalog, split: str) -> Contents:
-    assert split in SPLITS
     return Contents.build(catalog, split, eod_id=blend.eod_token_id, max_open=blend.max_open_shards)

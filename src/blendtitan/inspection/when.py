@@ -104,7 +104,7 @@ def _windows(history: History, whole: Stretch, stop_slot: int) -> Iterator[Windo
 
 def _row_of(chapter: ChapterSlots, whole: Stretch) -> tuple[int, int] | None:
     """Row and offset in it at which a document begins; None: the chapter does not read it."""
-    key = (whole.corpus, whole.shard, whole.shard_id)
+    key = (whole.corpus, whole.shard, whole.shard_id, whole.twin)
     if key not in chapter.pieces:
         return None
     position = int(chapter.piece_starts[chapter.pieces.index(key)]) + whole.offset
@@ -116,7 +116,7 @@ def _held(window: Window, whole: Stretch) -> tuple[tuple[int, int], ...]:
     """Ranges of a document's tokens that a window holds."""
     found: list[tuple[int, int]] = []
     for stretch in window.stretches:
-        if (stretch.corpus, stretch.shard_id) != (whole.corpus, whole.shard_id):
+        if stretch.key != whole.key:
             continue
         low = max(stretch.offset, whole.offset)
         high = min(stretch.offset + stretch.count, whole.offset + whole.count)
