@@ -226,6 +226,29 @@ def test_old_spellings_are_read(write_run: WriteRun) -> None:
     assert not run.blend.shuffle_sample_in_corpus
 
 
+def test_ranks_of_a_pipeline_read_its_parts_of_a_micro_batch(write_run: WriteRun) -> None:
+    parts = {"pipeline_parallel_degree": 2, "pipeline_parallel_microbatch_size": 1}
+
+    assert read_run(write_run(CORPORA, parallelism=parts)).micro_batch == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"sed": 3}, r"unknown key blendcorpus\.sed\. Did you mean blendcorpus\.seed\?"),
+        ({"seed": "3"}, r"blendcorpus\.seed is '3', expected a whole number"),
+        ({"seq_length": 16}, "is 16, expected 8, the value of training.seq_len"),
+        ({"micro_batch_size": 3}, "is 3, expected 2, the value of training.local_batch_size"),
+        ({"segment": [{"from_step": 3}]}, "segment 1: shares are None"),
+    ],
+)
+def test_what_the_trainer_refuses_of_a_blend_is_refused(
+    write_run: WriteRun, section: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_run(write_run(CORPORA, blendcorpus=section))
+
+
 def test_a_run_without_a_blend_is_refused(write_run: WriteRun) -> None:
     with pytest.raises(ConfigError, match="'c4', which TorchTitan reads"):
         read_run(write_run(CORPORA, training={"dataset": "c4"}))

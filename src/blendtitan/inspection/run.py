@@ -12,12 +12,17 @@ from blendtitan.config import BlendConfig, SegmentConfig
 from blendtitan.errors import ConfigError
 from blendtitan.pace import Pace
 from blendtitan.run.horizon import horizon, samples_of_run
-from blendtitan.run.keys import KEYS, read_keys
+from blendtitan.run.keys import KEYS, check_follows, read_keys
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 
 RESOLVED = "config.toml"
 """Name of the file with all settings that a run writes into its folder."""
+
+_FOLLOWING = {
+    "blendcorpus.seq_length": "training.seq_len",
+    "blendcorpus.micro_batch_size": "training.local_batch_size",
+}
 
 Values = Mapping[str, Any]
 
@@ -77,6 +82,8 @@ def read_run(source: Path, *, ranks: int | None = None) -> Run:
             f"{path}: training.dataset is {values['training.dataset']!r}, which TorchTitan reads. "
             f"Expected 'blendcorpus': only its order is known."
         )
+    for key, other in _FOLLOWING.items():
+        check_follows(key, values[key], other=other, expected=values[other])
     global_batch_size = _global_batch_size(path, values, ranks)
     segments = segment_settings(values["blendcorpus.segment"])
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1

@@ -14,6 +14,7 @@ from torchtitan.trainer import Trainer
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
 from blendtitan.run.horizon import samples_of_run
+from blendtitan.run.keys import check_follows
 from blendtitan.titan import cpu, old_torch
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.configured import configured_dataset
@@ -166,12 +167,12 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
         ConfigError: It contradicts them.
     """
     local_batch_size = config.training.local_batch_size
-    if loader.micro_batch_size not in (None, local_batch_size):
-        raise ConfigError(
-            f"blendcorpus.micro_batch_size is {loader.micro_batch_size}, expected "
-            f"{local_batch_size}, the value of training.local_batch_size. Leave "
-            f"blendcorpus.micro_batch_size out to follow it."
-        )
+    check_follows(
+        "blendcorpus.micro_batch_size",
+        loader.micro_batch_size,
+        other="training.local_batch_size",
+        expected=local_batch_size,
+    )
     loader.micro_batch_size = local_batch_size
     if config.training.global_batch_size > 0:
         loader.global_batch_size = config.training.global_batch_size
