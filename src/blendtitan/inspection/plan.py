@@ -55,7 +55,7 @@ class SegmentPlan:
     stop_slot: int
     """The first slot after it, or the end of the run."""
 
-    first_step: float
+    steps_before: float
     """Steps before it; not whole where it begins within one."""
 
     shares: tuple[float, ...]
@@ -166,7 +166,7 @@ def _segments(run: Run, train: Dataset) -> Sequence[SegmentPlan]:
         SegmentPlan(
             first_slot=segment.first_slot,
             stop_slot=stop,
-            first_step=segment.first_slot / run.global_batch_size,
+            steps_before=segment.first_slot / run.global_batch_size,
             shares=_shares(train, segment.weights),
             epochs=tuple(progress(train, stop).epochs.tolist()),
         )

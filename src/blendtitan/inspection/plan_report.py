@@ -84,7 +84,7 @@ def _segment_table(plan: RunPlan) -> Table:
     headings = [
         heading
         for segment in plan.segments
-        for heading in (f"from step {segment.first_step:,.6g}", "epochs at its end")
+        for heading in (f"after step {segment.steps_before:,.6g}", "epochs at its end")
     ]
     table = number_table("corpus", *headings)
     for i, corpus in enumerate(plan.corpora):
