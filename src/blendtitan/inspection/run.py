@@ -1,10 +1,10 @@
 """A run as its configuration tells it, read in milliseconds: without torch, without training."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from logging import WARNING, disable
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +104,12 @@ def read_run(source: Path, *, ranks: int | None = None) -> Run:
 @contextmanager
 def quietly() -> Iterator[None]:
     """A block that logs nothing but errors: what it finds is told otherwise."""
-    disable(WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        disable(0)
+        logging.disable(before)
 
 
 def _config_path(source: Path) -> Path:
