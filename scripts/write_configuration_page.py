@@ -13,10 +13,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
 
-from blendtitan.titan.old_keys import REMOVED, RENAMED, VALUES
+from blendtitan.run.old_keys import REMOVED, RENAMED, VALUES
+from blendtitan.run.values import toml_of
 from blendtitan.titan.sections import SECTIONS, Section
 from blendtitan.titan.settings import Settings
-from blendtitan.titan.values import toml_of
 
 PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
+    "run": ({"errors", "config", "order", "pace", "run"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         {"errors", "config", "tokenizers"},
@@ -35,10 +36,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece", "xxhash", "fsspec"}
         | {"ray", "mpi4py", "datatrove"},
     ),
-    "inspection": (DATASET | {"state", "pace", "tables", "inspection"}, NUMPY | {"rich", "xxhash"}),
+    "inspection": (
+        DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
+        NUMPY | {"rich", "xxhash"},
+    ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
-        LOADER | {"corpus_losses", "pace", "tokenizers", "tables", "titan"},
+        LOADER | {"corpus_losses", "pace", "run", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),

@@ -5,7 +5,18 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from blendtitan.commands import audit, demo, merge, mix, repair, stats, tokenize, verify
+from blendtitan.commands import (
+    audit,
+    demo,
+    explain,
+    merge,
+    mix,
+    plan,
+    repair,
+    stats,
+    tokenize,
+    verify,
+)
 from blendtitan.errors import BlendTitanError
 
 COMMANDS = {
@@ -15,6 +26,8 @@ COMMANDS = {
     "repair": repair,
     "merge": merge,
     "mix": mix,
+    "plan": plan,
+    "explain": explain,
     "audit": audit,
     "demo": demo,
 }

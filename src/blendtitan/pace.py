@@ -89,3 +89,9 @@ def changed_at(paces: Paces, step: int, *, global_batch_size: int) -> Paces:
 def consumed_at(paces: Sequence[Pace], step: int) -> int:
     """Consumed samples after so many steps of a run."""
     return [pace for pace in paces if pace.step <= step][-1].consumed_at(step)
+
+
+def step_of(paces: Sequence[Pace], slot: int) -> int:
+    """The step that trains on a slot; a run's first step is 1."""
+    pace = [pace for pace in paces if pace.consumed_samples <= slot][-1]
+    return pace.step + (slot - pace.consumed_samples) // pace.global_batch_size + 1

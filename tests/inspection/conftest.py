@@ -1,13 +1,19 @@
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers.models import WordLevel
 
+from blendtitan.run.values import toml_of
 from blendtitan.storage.index_format import encode_index
-from tests.conftest import WriteShard
+from tests.conftest import EOD, WriteBlend, WriteShard
 
 WriteUncounted = Callable[..., Path]
+WriteRun = Callable[..., Path]
 
 
 @pytest.fixture
@@ -19,5 +25,43 @@ def write_uncounted(write_shard: WriteShard) -> WriteUncounted:
         lens = np.array([len(document) - 1 for document in documents], np.int32)
         Path(f"{prefix}.idx").write_bytes(b"".join(encode_index(lens, dtype=np.dtype(dtype))))
         return prefix
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer whose id 5 is the word ``w5``; its EOS is ``EOD``."""
+    folder = tmp_path_factory.mktemp("words")
+    vocabulary = {f"w{i}": i for i in range(20_000) if i != EOD} | {"</s>": EOD}
+    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token="w0"))
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return folder
+
+
+@pytest.fixture
+def write_run(tmp_path: Path, write_blend: WriteBlend, word_tokenizer: Path) -> WriteRun:
+    """``write_run(corpora, training={"steps": 5}, blendcorpus={"seed": 7})`` writes a TOML file."""
+
+    def write(corpora: dict[str, tuple[float, list[int]]], **sections: Mapping[str, Any]) -> Path:
+        path = tmp_path / "run.toml"
+        file_list = write_blend(corpora, seq_length=8).data_file_list
+        settings: dict[str, dict[str, Any]] = {
+            "model": {"tokenizer_backend": "hf", "tokenizer_path": str(word_tokenizer)},
+            "training": {"seq_len": 8, "local_batch_size": 2, "global_batch_size": 8, "steps": 10},
+            "blendcorpus": {"data_file_list": str(file_list), "seed": 7, "split": "90,10,0"},
+        }
+        for name, section in sections.items():
+            settings[name] = settings.get(name, {}) | dict(section)
+        path.write_text(
+            "\n".join(
+                line
+                for name, section in settings.items()
+                for line in [f"[{name}]", *(f"{k} = {toml_of(v)}" for k, v in section.items())]
+            )
+        )
+        return path
 
     return write

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.windows import num_windows, tokens_left_over, window_starts
+from blendtitan.order.windows import num_windows, row_pieces, tokens_left_over, window_starts
 
 
 @given(num_tokens=st.integers(1, 500), seq_len=st.integers(1, 40))
@@ -33,3 +33,12 @@ def test_neighbours_share_one_token() -> None:
     starts = window_starts(np.array([0, 1, 2]), np.zeros(3, np.int64), seq_len=8)
 
     assert starts.tolist() == [0, 8, 16]
+
+
+def test_a_stretch_of_a_row_is_cut_where_pieces_end_and_wraps_around() -> None:
+    """Two rows: pieces of 3, 0 and 4 tokens, and one of 2."""
+    piece_starts = np.array([0, 3, 3, 7, 9])
+
+    assert [*row_pieces(piece_starts, (0, 7), 1, 8)] == [(0, 1, 2), (2, 0, 4), (0, 0, 2)]
+    assert [*row_pieces(piece_starts, (7, 2), 1, 4)] == [(3, 1, 1), (3, 0, 2), (3, 0, 1)]
+    assert [*row_pieces(piece_starts, (0, 7), 4, 0)] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.old_keys import REMOVED, RENAMED, VALUES
+from blendtitan.run.old_keys import REMOVED, RENAMED, VALUES
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings

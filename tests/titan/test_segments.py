@@ -10,9 +10,9 @@ import torch
 
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.pace import Pace
+from blendtitan.run.segments import changes_of, segment_settings
 from blendtitan.state import STATE_KEY
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.segments import changes_of, segment_settings
 from blendtitan.titan.toml import read_settings
 from tests.titan.conftest import SEQ_LEN, Job, write_corpora
 from tests.titan.test_dataloader import Config, build

@@ -253,12 +253,8 @@ class BlendedDataset:
 
     def _stretches(self, plan: Plan, at: int) -> list[tuple[int, int]]:
         """Where the tokens of a sample lie in its row: ``(offset, tokens)`` each."""
-        start, seq_len = int(plan.starts[at]), self.config.seq_length
-        if not plan.of_unread[at]:
-            return [(start, seq_len + 1)]
-        stretches = self._order.streams.unread[int(plan.rows[at])].stretches(start, seq_len)
-        # The last label is the token that follows in the row.
-        return [*stretches[:-1], (stretches[-1][0], stretches[-1][1] + 1)]
+        row, start = int(plan.rows[at]), int(plan.starts[at])
+        return self._order.stretches(row, start, of_unread=bool(plan.of_unread[at]))
 
     def _check_slots(self, first: int, last: int) -> None:
         if 0 <= first < self.first_slot:

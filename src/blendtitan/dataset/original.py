@@ -159,9 +159,13 @@ class OriginalDataset:
             corpus=self.corpora[corpus],
             shard=self._rows.catalog.prefixes[shard],
             draw=int(self.draws_before(slot)[corpus]),
-            epoch=window * self.config.seq_length // int(self._index.shard_tokens[shard]),
+            epoch=self.epoch(shard, window),
             window=window,
         )
+
+    def epoch(self, shard: int, window: int) -> int:
+        """Which pass over a shard a sample of it begins in."""
+        return window * self.config.seq_length // int(self._index.shard_tokens[shard])
 
     def plan(self, slots: IntArray) -> OriginalPlan:
         """Resolve slots, of shape ``(n,)``, to places on disk, without reading any tokens.
@@ -206,12 +210,11 @@ class OriginalDataset:
 
     def _read_sample(self, plan: OriginalPlan, at: int, out: NDArray[np.integer]) -> None:
         record = plan.records[at]
-        if record["window"] == NO_SAMPLE:
-            raise self._beyond(f"slot {plan.slots[at]:,} is asked for")
+        stretches = self.stretches(plan, at)
         shard = int(record["shard"])
         token_bytes = self._rows.catalog.dtype(shard).itemsize
         filled = 0
-        for first_token, count in self._stretches(record):
+        for first_token, count in stretches:
             part = out[filled : filled + count]
             self._rows.read_contiguous(shard, first_token * token_bytes, part)
             filled += count
@@ -224,6 +227,17 @@ class OriginalDataset:
         limit = self.config.vocab_size
         if limit is not None and not all_below(out, limit):
             raise self._outside_vocabulary(record, out, limit)
+
+    def stretches(self, plan: OriginalPlan, at: int) -> Iterator[tuple[int, int]]:
+        """``(first token in the shard, tokens)`` of each piece of a sample.
+
+        Raises:
+            ConfigError: There is no such slot.
+            ShardError: The shard's ``.idx`` is missing or damaged.
+        """
+        if plan.records[at]["window"] == NO_SAMPLE:
+            raise self._beyond(f"slot {plan.slots[at]:,} is asked for")
+        return self._stretches(plan.records[at])
 
     def _stretches(self, record: np.void) -> Iterator[tuple[int, int]]:
         """``(first token in the shard, tokens)`` of each piece of a sample."""

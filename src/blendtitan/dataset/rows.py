@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.dataset.eod import document_at_with_eod, read_with_eod
+from blendtitan.order.windows import row_pieces
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.open_files import OpenFiles
 from blendtitan.storage.reader import ShardIndex
@@ -147,15 +148,8 @@ class Rows:
 
     def _stretches(self, row: int, start: int, count: int) -> Iterator[tuple[int, int, int]]:
         """``(piece, offset in it, tokens)`` of the parts of a window, in order."""
-        size, row_start = int(self.num_tokens[row]), int(self.row_starts[row])
-        while count:
-            position = row_start + start % size
-            piece = int(self.pieces(np.array([position]))[0])
-            offset = position - int(self.piece_starts[piece])
-            take = min(count, int(self.piece_starts[piece + 1]) - position)
-            yield piece, offset, take
-            start += take
-            count -= take
+        span = int(self.row_starts[row]), int(self.num_tokens[row])
+        return row_pieces(self.piece_starts, span, start, count)
 
     def _read_with_eod(self, shard: int, offset: int, out: NDArray[np.integer]) -> None:
         assert self.eod_id is not None

@@ -60,6 +60,35 @@ def stored_states(run_folder: Path) -> list[StoredState]:
     return sorted((_stored(path) for path in folders), key=lambda stored: stored.step)
 
 
+def latest_state(folder: Path) -> StoredState:
+    """The checkpoint of a folder, or the latest of a run that holds a state.
+
+    Raises:
+        ConfigError: There is none with a state.
+        ResumeError: A checkpoint cannot be read.
+    """
+    is_checkpoint = _STEP.fullmatch(folder.absolute().name) is not None
+    found = [_stored(folder.absolute())] if is_checkpoint else stored_states(folder)
+    states = [stored for stored in found if stored.state_dict is not None]
+    if not states:
+        notes = "; ".join(f"{stored.path.name}: {stored.note}" for stored in found)
+        raise ConfigError(f"{folder}: no checkpoint holds a state of the data loader ({notes})")
+    return states[-1]
+
+
+def own_state(run_folder: Path) -> StoredState | None:
+    """The latest checkpoint of a run that holds a state; None: there is none yet.
+
+    Raises:
+        ConfigError: There are several folders of checkpoints.
+        ResumeError: A checkpoint cannot be read.
+    """
+    if not any(run_folder.glob("*/step-*")):
+        return None
+    states = [stored for stored in stored_states(run_folder) if stored.state_dict is not None]
+    return states[-1] if states else None
+
+
 def _stored(path: Path) -> StoredState:
     step = int(path.name.removeprefix("step-"))
     if not (path / _METADATA).exists():

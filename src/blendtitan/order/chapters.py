@@ -160,6 +160,21 @@ class ChapterOrder:
         sample_ids = mix64(places.keys + places.starts.astype(np.uint64))
         return SlotPlaces(corpora, draws, rows, places, sample_ids)
 
+    def stretches(self, row: int, start: int, *, of_unread: bool) -> list[tuple[int, int]]:
+        """Where the ``seq_len + 1`` tokens of a window lie in its row: ``(offset, tokens)`` each.
+
+        Args:
+            row: Row of the window.
+            start: Of the window, as ``Places`` has it.
+            of_unread: Whether the window is cut from what its epoch had left.
+        """
+        seq_len = self.streams.seq_len
+        if not of_unread:
+            return [(start, seq_len + 1)]
+        stretches = self.streams.unread[row].stretches(start, seq_len)
+        # The last label is the token that follows in the row.
+        return [*stretches[:-1], (stretches[-1][0], stretches[-1][1] + 1)]
+
     def pasts_at(self, chapter: Chapter, slot: int) -> dict[str, tuple[int, tuple[Past, ...]]]:
         """For each corpus its draws since its tree began, and how far its rows were read.
 

@@ -95,6 +95,33 @@ class Unread:
             return found
         return [part for stretch in found for part in self._parent.stretches(*stretch)]
 
+    def places_of(self, start: int, count: int) -> list[tuple[int, int]]:
+        """Where tokens of the row lie in what is left: ``(offset, tokens)`` each; those left."""
+        ranges = [(start, count)] if self._parent is None else self._parent.places_of(start, count)
+        found: list[tuple[int, int]] = []
+        for at, tokens in ranges:
+            first = max(0, (at - self._shift) // self._seq_len)
+            last = min(self._num_windows - 1, (at + tokens - 1 - self._shift) // self._seq_len)
+            for window, place in self._places(np.arange(first, last + 1)):
+                begin = self._shift + window * self._seq_len
+                low = max(at, begin)
+                high = min(at + tokens, begin + self._seq_len)
+                found.append((place * self._seq_len + low - begin, high - low))
+        return found
+
+    def _places(self, windows: IntArray) -> list[tuple[int, int]]:
+        """``(window, place among those left)`` of those of some windows that are left."""
+        if not self._shuffled:
+            return [(w, w - self._num_read) for w in windows.tolist() if w >= self._num_read]
+        is_left = unpermute(windows, *self._same(len(windows))) >= self._num_read
+        before = self._left_before_block()
+        found: list[tuple[int, int]] = []
+        for window in (int(window) for window in windows[is_left]):
+            block = np.arange(window // _BLOCK * _BLOCK, window)
+            in_block = unpermute(block, *self._same(len(block))) >= self._num_read
+            found.append((window, int(before[window // _BLOCK]) + int(in_block.sum())))
+        return found
+
     def _windows(self, first: int, last: int) -> IntArray:
         """Windows ``first`` to ``last``, both included, of those left, in the row's order."""
         if not self._shuffled:

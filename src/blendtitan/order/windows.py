@@ -6,6 +6,8 @@ first input of the next. The shift is 0 in epoch 0 and differs from epoch to epo
 that the tokens left over at the end are not the same ones every time.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +33,26 @@ def window_starts(
 ) -> NDArray[np.int64]:
     """Offset in its row of the first token of each window. Shapes ``(n,)``."""
     return windows * seq_len + shifts
+
+
+def row_pieces(
+    piece_starts: NDArray[np.int64], row: tuple[int, int], start: int, count: int
+) -> Iterator[tuple[int, int, int]]:
+    """``(piece, offset in it, tokens)`` of a stretch of a row, in order.
+
+    Args:
+        piece_starts: Position of the first token of each piece of all rows, growing; then the end
+            of the last. Pieces without tokens hold none.
+        row: Position of the row's first token, and its tokens.
+        start: Offset of the stretch in the row. Offsets wrap around at its end.
+        count: Tokens of the stretch.
+    """
+    row_start, size = row
+    while count:
+        position = row_start + start % size
+        piece = int(np.searchsorted(piece_starts, position, side="right")) - 1
+        offset = position - int(piece_starts[piece])
+        take = min(count, int(piece_starts[piece + 1]) - position)
+        yield piece, offset, take
+        start += take
+        count -= take

@@ -8,7 +8,8 @@ from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.titan.horizon import horizon
+from blendtitan.run.horizon import horizon
+from blendtitan.run.keys import check_follows
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 
 if TYPE_CHECKING:
@@ -30,11 +31,9 @@ def blend_config(
             "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
             "file list or a folder of shards."
         )
-    if config.seq_length not in (None, seq_len):
-        raise ConfigError(
-            f"blendcorpus.seq_length is {config.seq_length}, expected {seq_len}, the value of "
-            f"training.seq_len. Leave blendcorpus.seq_length out to follow it."
-        )
+    check_follows(
+        "blendcorpus.seq_length", config.seq_length, other="training.seq_len", expected=seq_len
+    )
     return BlendConfig(
         data_file_list=data_file_list,
         seq_length=seq_len,

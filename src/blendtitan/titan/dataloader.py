@@ -17,9 +17,9 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
 from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
+from blendtitan.run.segments import changes_of, lengths_of, segment_settings
 from blendtitan.state import parse_state
 from blendtitan.titan.configured import configured_dataset
-from blendtitan.titan.segments import changes_of, lengths_of, segment_settings
 from blendtitan.titan.shared_catalog import is_first_rank
 
 logger = logging.getLogger(__name__)

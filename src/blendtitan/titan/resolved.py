@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from operator import attrgetter
 from pathlib import Path
 
+from blendtitan.run.values import toml_of
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
-from blendtitan.titan.values import toml_of
 
 FILE_NAME = "config.toml"
 """Name of the file in the run's ``job.dump_folder``."""

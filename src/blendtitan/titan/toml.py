@@ -5,24 +5,20 @@ command line wins over the file, the file over the defaults.
 """
 
 import difflib
-import tomllib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.old_keys import REMOVED, RENAMED, VALUES, Removed
+from blendtitan.run.old_keys import REMOVED, RENAMED, Removed
+from blendtitan.run.toml_file import Values, named_values, read_toml
+from blendtitan.run.values import value_of
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
-from blendtitan.titan.values import described, fits, none_of, value_of
 
 CONFIG_FILE = "job.config_file"
 """The key that names the file. It is given on the command line only."""
 
 COMMAND_LINE = "command line"
-
-Values = dict[str, Any]
-"""``section.key`` to value."""
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -39,7 +35,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """
     words = _read_arguments(arguments)
     path = words.pop(CONFIG_FILE, None)
-    in_file = {} if path is None else _checked(_read_file(path), path)
+    in_file = {} if path is None else _checked(read_toml(path, _check_known_section), path)
     given = _checked(_typed(words), COMMAND_LINE)
     values = in_file | given
     source = COMMAND_LINE if path is None else path
@@ -55,29 +51,6 @@ def _built(name: str, values: Values, source: str) -> Any:
     # TorchTitan's configurations check themselves with both.
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"{source}: section [{name}]: {error}") from error
-
-
-def _read_file(path: str) -> Iterator[tuple[str, Any]]:
-    """``section.key`` and value of everything in a file."""
-    try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
-    for section, content in document.items():
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: {section} stands outside of a section, such as [training]")
-        _check_known_section(section, path)
-        yield from _flat(section, content)
-
-
-def _flat(section: str, content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _flat(f"{section}.{key}", value)
-        else:
-            yield f"{section}.{key}", value
 
 
 def _typed(words: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
@@ -100,33 +73,16 @@ def _positive(word: str) -> tuple[str, bool]:
 
 def _checked(pairs: Iterable[tuple[str, Any]], source: str) -> Values:
     """Values under the keys' own names, after checking both. Keys without effect are left out."""
-    values: Values = {}
-    spelled: dict[str, str] = {}
-    for key, given in pairs:
-        removed = _removed(key)
-        if removed is not None:
-            _check_without_effect(removed, key, given, source)
-            continue
-        name = _own_name(key, source)
-        value = _modern(none_of(given, _hint(name)), VALUES.get(name, {}))
-        if not fits(value, _hint(name)):
-            expected = described(_hint(name))
-            raise ConfigError(f"{source}: {key} is {given!r}, expected {expected}")
-        if name in values and values[name] != value:
-            raise ConfigError(
-                f"{source}: {spelled[name]} and its synonym {key} differ. Delete one of them."
-            )
-        values[name] = value
-        spelled.setdefault(name, key)
-    return values
 
+    def own() -> Iterator[tuple[str, str, Any]]:
+        for key, given in pairs:
+            removed = _removed(key)
+            if removed is None:
+                yield key, _own_name(key, source), given
+            else:
+                _check_without_effect(removed, key, given, source)
 
-def _modern(value: Any, names: Mapping[Any, Any]) -> Any:
-    """A value, or each entry of a list, as it is called now."""
-    if isinstance(value, list):
-        return [_modern(entry, names) for entry in value]
-    # A table has no name: the check of its type refuses it.
-    return names.get(value, value) if isinstance(value, Hashable) else value
+    return named_values(own(), _hint, source)
 
 
 def _removed(key: str) -> Removed | None:

@@ -13,6 +13,8 @@ from torchtitan.trainer import Trainer
 
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
+from blendtitan.run.horizon import samples_of_run
+from blendtitan.run.keys import check_follows
 from blendtitan.titan import cpu, old_torch
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.configured import configured_dataset
@@ -165,12 +167,12 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
         ConfigError: It contradicts them.
     """
     local_batch_size = config.training.local_batch_size
-    if loader.micro_batch_size not in (None, local_batch_size):
-        raise ConfigError(
-            f"blendcorpus.micro_batch_size is {loader.micro_batch_size}, expected "
-            f"{local_batch_size}, the value of training.local_batch_size. Leave "
-            f"blendcorpus.micro_batch_size out to follow it."
-        )
+    check_follows(
+        "blendcorpus.micro_batch_size",
+        loader.micro_batch_size,
+        other="training.local_batch_size",
+        expected=local_batch_size,
+    )
     loader.micro_batch_size = local_batch_size
     if config.training.global_batch_size > 0:
         loader.global_batch_size = config.training.global_batch_size
@@ -185,20 +187,15 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
 
 
 def _samples_of_run(config: Trainer.Config) -> tuple[int | None, int | None]:
-    """Samples that a run trains on, and that each validation reads; None where it depends.
-
-    Without ``training.global_batch_size`` they depend on the number of ranks, and with
-    ``validation.steps = -1`` on the data.
-    """
-    global_batch_size = config.training.global_batch_size
-    known = global_batch_size > 0
-    train = config.training.steps * global_batch_size if known else None
+    """Samples that a run trains on, and that each validation reads; None where it depends."""
     validator = config.validator
-    if not validator.enable:
-        return train, 0
-    if isinstance(validator, BlendCorpusValidator.Config) and validator.samples is not None:
-        return train, validator.samples
-    return train, validator.steps * global_batch_size if known and validator.steps > 0 else None
+    is_fixed = isinstance(validator, BlendCorpusValidator.Config)
+    return samples_of_run(
+        steps=config.training.steps,
+        global_batch_size=config.training.global_batch_size,
+        validates=validator.enable,
+        validation=(validator.samples if is_fixed else None, validator.steps),
+    )
 
 
 def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:

@@ -53,7 +53,7 @@ class SegmentSettings:
         if self.from_step is not None:
             return consumed_at(paces, self.from_step)
         assert self.from_tokens is not None
-        return _slot_at_tokens(self.from_tokens, lengths)
+        return slot_at_tokens(self.from_tokens, lengths)
 
 
 def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettings, ...]:
@@ -81,7 +81,7 @@ def lengths_of(chapters: Sequence[Chapter], *, slot: int, seq_len: int) -> Lengt
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
 
 
-def _slot_at_tokens(tokens: int, lengths: Lengths) -> int:
+def slot_at_tokens(tokens: int, lengths: Lengths) -> int:
     """The first slot with at least so many tokens before it."""
     before = 0
     for (first, seq_len), (stop, _) in zip(lengths, [*lengths[1:], (0, 0)], strict=True):

@@ -36,3 +36,29 @@ def horizon(
             )
         found[name] = run
     return found
+
+
+def samples_of_run(
+    *,
+    steps: int,
+    global_batch_size: int,
+    validates: bool,
+    validation: tuple[int | None, int],
+) -> tuple[int | None, int | None]:
+    """Samples that a run trains on, and that each validation reads; None where it depends.
+
+    Without ``training.global_batch_size`` they depend on the number of ranks, and with
+    ``validation.steps = -1`` on the data.
+
+    Args:
+        steps: Of the run.
+        global_batch_size: Samples of a step; below 1 where it depends on the ranks.
+        validates: Whether the run validates at all.
+        validation: ``samples``, or None, and ``steps`` of a validation.
+    """
+    known = global_batch_size > 0
+    train = steps * global_batch_size if known else None
+    samples, validation_steps = validation
+    if not validates or samples is not None:
+        return train, samples if validates else 0
+    return train, validation_steps * global_batch_size if known and validation_steps > 0 else None

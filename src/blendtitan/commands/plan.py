@@ -1,0 +1,60 @@
+"""``blendtitan plan``."""
+
+import argparse
+import json
+from pathlib import Path
+
+SUMMARY = "what a run will read: shares, epochs, splits, warnings"
+
+MANUAL = """\
+Show what a run will read, from its configuration and the .idx files: for each corpus its shards,
+documents, tokens and share, and at the end of the run the tokens read, the epochs, the tokens left
+unused and the bytes to read; the shares and epochs of every segment; the sizes of the splits.
+
+What is likely to be a mistake is listed as warnings: repetition beyond blendcorpus.max_epochs, a
+valid split of less than a global batch or 100 samples, documents that do not end in EOD, a
+vocabulary larger than a shard's token type holds, rows shorter than a window, corpora without
+documents for validation, tokens that the run does not reach. The exit status is 0 all the same.
+
+CONFIG is the TOML file of a run, or a run's job.dump_folder. Nothing is trained; the run is taken
+to go from its first step to its last without being changed.
+"""
+
+EXAMPLE = """\
+example:
+  blendtitan plan configs/debug.toml
+  blendtitan plan outputs/debug --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which arguments the command takes."""
+    add = parser.add_argument
+    add("config", metavar="CONFIG", type=Path, help="TOML file of a run, or its folder")
+    add(
+        "--ranks",
+        metavar="N",
+        type=int,
+        help="data-parallel ranks, where training.global_batch_size is not set",
+    )
+    add("--json", action="store_true", help="print JSON in place of tables")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    from blendtitan.inspection.plan import plan_run
+    from blendtitan.inspection.plan_report import plan_headline, plan_json, plan_tables
+    from blendtitan.inspection.run import read_run
+    from blendtitan.tables import show
+
+    plan = plan_run(read_run(options.config, ranks=options.ranks))
+    if options.json:
+        print(json.dumps(plan_json(plan), indent=2))
+        return
+    print(plan_headline(plan))
+    for table in plan_tables(plan):
+        print()
+        show(table)
+    if plan.warnings:
+        print("\nWarnings:")
+        print("\n".join(f"- {warning}" for warning in plan.warnings))

@@ -1,0 +1,194 @@
+"""What a run will read, from its configuration alone: pure arithmetic, no training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.config import SPLITS
+from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
+from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.progress import progress
+from blendtitan.errors import EmptySplitError
+from blendtitan.inspection.plan_rows import RowReads, row_reads
+from blendtitan.inspection.plan_warnings import plan_warnings
+from blendtitan.inspection.run import Run, quietly
+from blendtitan.storage.catalog import Catalog
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusPlan:
+    """One corpus of the train split, at the end of the run."""
+
+    name: str
+    shards: int
+    documents: int
+    tokens: int
+    """Inserted EODs included."""
+
+    weight: float
+    """As the file list has it."""
+
+    share: float
+    """Of all samples of the run, as its segments ask for it."""
+
+    tokens_read: int
+    epochs: float
+    windows: int
+    """Windows of one epoch."""
+
+    steps_per_epoch: float | None
+    """Steps that read as many samples as it has windows, at its share; None: never drawn."""
+
+    tokens_unused: int | None
+    """Tokens of windows that the run does not reach; None where the order does not tell."""
+
+    bytes_read: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentPlan:
+    """A stretch of the run with constant shares. Tuples have one entry for each corpus."""
+
+    first_slot: int
+    stop_slot: int
+    """The first slot after it, or the end of the run."""
+
+    steps_before: float
+    """Steps before it; not whole where it begins within one."""
+
+    shares: tuple[float, ...]
+    epochs: tuple[float, ...]
+    """Of each corpus, at the segment's end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitPlan:
+    """One split, of all corpora together."""
+
+    name: str
+    corpora: int
+    documents: int
+    tokens: int
+    windows: int
+    """Samples of one pass."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """What a run will read."""
+
+    run: Run
+    corpora: tuple[CorpusPlan, ...]
+    segments: tuple[SegmentPlan, ...]
+    splits: tuple[SplitPlan, ...]
+    steps_per_epoch: float
+    """Steps that read as many samples as all corpora together have windows."""
+
+    warnings: tuple[str, ...]
+
+
+def plan_run(run: Run) -> RunPlan:
+    """What a run will read, if it is never changed.
+
+    Raises:
+        ConfigError: The file list, or a setting, cannot be used.
+        ShardError: A shard cannot be used.
+        EmptySplitError: A corpus has documents, but none of them for training.
+    """
+    with quietly():
+        catalog = read_catalog(run.blend)
+        datasets = build_datasets(run.blend, catalog)
+    train = datasets.train
+    if train is None:
+        raise EmptySplitError(
+            f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
+        )
+    reads = row_reads(train, catalog, run.num_samples)
+    corpora = tuple(_corpora(run, train, catalog, reads))
+    return RunPlan(
+        run=run,
+        corpora=corpora,
+        segments=tuple(_segments(run, train)),
+        splits=tuple(_splits(datasets, catalog)),
+        steps_per_epoch=train.num_windows / run.global_batch_size,
+        warnings=tuple(plan_warnings(run, datasets, catalog, reads)),
+    )
+
+
+def _corpora(
+    run: Run, train: Dataset, catalog: Catalog, reads: RowReads | None
+) -> Sequence[CorpusPlan]:
+    end = progress(train, run.num_samples)
+    documents = np.diff(catalog.document_cuts)[:, 0]
+    of_corpus = np.array(catalog.corpora)
+    found: list[CorpusPlan] = []
+    for i, name in enumerate(train.corpora):
+        own = of_corpus == name
+        windows = train.only(name).num_windows
+        samples = float(end.configured_shares[i]) * run.global_batch_size
+        found.append(
+            CorpusPlan(
+                name=name,
+                shards=int((own & (catalog.split_tokens(0) > 0)).sum()),
+                documents=int(documents[own].sum()),
+                tokens=int(train.corpus_tokens[i]),
+                weight=float(catalog.weights[own].sum()),
+                share=float(end.configured_shares[i]),
+                tokens_read=int(end.tokens[i]),
+                epochs=float(end.epochs[i]),
+                windows=windows,
+                steps_per_epoch=windows / samples if samples else None,
+                tokens_unused=None if reads is None else int(reads.unused(i)),
+                bytes_read=_bytes_read(train, catalog, reads, i, int(end.tokens[i])),
+            )
+        )
+    return found
+
+
+def _bytes_read(
+    train: Dataset, catalog: Catalog, reads: RowReads | None, corpus: int, tokens: int
+) -> int:
+    """Bytes of the shards that the samples of a corpus are read from, neighbours' token twice."""
+    if reads is not None:
+        return int(reads.bytes_read(corpus))
+    own = np.array(catalog.corpora) == train.corpora[corpus]
+    sizes = np.array([catalog.dtype(int(shard)).itemsize for shard in np.flatnonzero(own)])
+    samples = tokens // train.config.seq_length
+    return round((tokens + samples) * float(np.average(sizes, weights=catalog.weights[own])))
+
+
+def _segments(run: Run, train: Dataset) -> Sequence[SegmentPlan]:
+    segments = [s for s in train.segments_read if s.first_slot < max(1, run.num_samples)]
+    stops = [*(segment.first_slot for segment in segments[1:]), run.num_samples]
+    return [
+        SegmentPlan(
+            first_slot=segment.first_slot,
+            stop_slot=stop,
+            steps_before=segment.first_slot / run.global_batch_size,
+            shares=_shares(train, segment.weights),
+            epochs=tuple(progress(train, stop).epochs.tolist()),
+        )
+        for segment, stop in zip(segments, stops, strict=True)
+    ]
+
+
+def _shares(train: Dataset, weights: Mapping[str, float]) -> tuple[float, ...]:
+    total = sum(weights.values())
+    return tuple(weights.get(name, 0.0) / total for name in train.corpora)
+
+
+def _splits(datasets: Datasets, catalog: Catalog) -> Sequence[SplitPlan]:
+    documents: NDArray[np.int64] = np.diff(catalog.document_cuts).sum(axis=0)
+    found = zip(SPLITS, (datasets.train, datasets.valid, datasets.test), strict=True)
+    return [
+        SplitPlan(
+            name=name,
+            corpora=len(dataset.corpora) if dataset else 0,
+            documents=int(documents[s]),
+            tokens=int(catalog.split_tokens(s).sum()),
+            windows=dataset.num_windows if dataset else 0,
+        )
+        for s, (name, dataset) in enumerate(found)
+    ]

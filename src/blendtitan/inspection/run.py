@@ -1,0 +1,201 @@
+"""A run as its configuration tells it, read in milliseconds: without torch, without training."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from blendtitan.config import BlendConfig, SegmentConfig
+from blendtitan.errors import ConfigError
+from blendtitan.pace import Pace
+from blendtitan.run.horizon import horizon, samples_of_run
+from blendtitan.run.keys import KEYS, check_follows, read_keys
+from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+
+RESOLVED = "config.toml"
+"""Name of the file with all settings that a run writes into its folder."""
+
+_FOLLOWING = {
+    "blendcorpus.seq_length": "training.seq_len",
+    "blendcorpus.micro_batch_size": "training.local_batch_size",
+}
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a run reads, and in which steps."""
+
+    path: Path
+    """The TOML file."""
+
+    blend: BlendConfig
+    """Segments begin where they do in a run that is never changed."""
+
+    steps: int
+    global_batch_size: int
+    """Samples of a step of all ranks together."""
+
+    micro_batch: int
+    """Samples that one rank reads at once."""
+
+    max_epochs: float
+    validates: bool
+    segments: tuple[SegmentSettings, ...]
+    model: Mapping[str, str | None]
+    """The keys of ``[model]`` that name the tokenizer."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the whole run."""
+        return self.steps * self.global_batch_size
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the run.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        return _tokenizer(tuple(self.model.items()))
+
+
+def read_run(source: Path, *, ranks: int | None = None) -> Run:
+    """The run of a TOML file, or of a run's folder.
+
+    Args:
+        source: A TOML file, or the ``job.dump_folder`` of a run, which holds its ``config.toml``.
+        ranks: Data-parallel ranks; needed where ``training.global_batch_size`` is not set.
+
+    Raises:
+        ConfigError: A key cannot be used, no blend is trained on, or the tokenizer is needed and
+            cannot be used.
+    """
+    path = _config_path(source)
+    values = read_keys(path)
+    if values["training.dataset"] != "blendcorpus":
+        raise ConfigError(
+            f"{path}: training.dataset is {values['training.dataset']!r}, which TorchTitan reads. "
+            f"Expected 'blendcorpus': only its order is known."
+        )
+    for key, other in _FOLLOWING.items():
+        check_follows(key, values[key], other=other, expected=values[other])
+    global_batch_size = _global_batch_size(path, values, ranks)
+    segments = segment_settings(values["blendcorpus.segment"])
+    has_parts = values["parallelism.pipeline_parallel_degree"] > 1
+    part = "parallelism.pipeline_parallel_microbatch_size"
+    return Run(
+        path=path,
+        blend=_with_segments(_blend(path, values), segments, global_batch_size),
+        steps=values["training.steps"],
+        global_batch_size=global_batch_size,
+        micro_batch=values[part if has_parts else "training.local_batch_size"],
+        max_epochs=values["blendcorpus.max_epochs"],
+        validates=values["validation.enable"],
+        segments=segments,
+        model=_model(values),
+    )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """A block that logs nothing but errors: what it finds is told otherwise."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _config_path(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    if not (source / RESOLVED).is_file():
+        raise ConfigError(
+            f"{source}: this folder has no {RESOLVED}. Name a run's job.dump_folder, or a TOML file"
+        )
+    return source / RESOLVED
+
+
+def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
+    set_by = "training.global_batch_size"
+    if values[set_by] > 0:
+        return values[set_by]
+    if ranks is None:
+        raise ConfigError(
+            f"{path}: {set_by} is {values[set_by]}, so a step has as many samples as the ranks "
+            f"give it. Say with --ranks on how many data-parallel ranks, or set {set_by}."
+        )
+    return values["training.local_batch_size"] * ranks
+
+
+def _blend(path: Path, values: Values) -> BlendConfig:
+    data = values["blendcorpus.data_file_list"] or values["training.dataset_path"]
+    if data is None:
+        raise ConfigError(
+            f"{path}: no data is named. Set blendcorpus.data_file_list, or training.dataset_path, "
+            f"to a file list or a folder of shards."
+        )
+    train, evaluation = samples_of_run(
+        steps=values["training.steps"],
+        global_batch_size=values["training.global_batch_size"],
+        validates=values["validation.enable"],
+        validation=(values["validation.samples"], values["validation.steps"]),
+    )
+    decided: dict[str, Any] = {
+        field.name: values[key]
+        for field in fields(BlendConfig)
+        if (key := f"blendcorpus.{field.name}") in KEYS
+    }
+    decided |= {"data_file_list": data, "seq_length": values["training.seq_len"]}
+    decided |= {"eod_token_id": _eod_id(values)}
+    decided |= horizon(
+        decided["order"],
+        train_samples=(decided["train_samples"], train),
+        eval_samples=(decided["eval_samples"], evaluation),
+    )
+    return BlendConfig(**decided)
+
+
+def _eod_id(values: Values) -> int | None:
+    """The token that ends a document: as configured, else the tokenizer's EOS."""
+    if values["blendcorpus.eod_token_id"] is not None:
+        return values["blendcorpus.eod_token_id"]
+    try:
+        eos_id = _tokenizer(tuple(_model(values).items())).eos_id
+    except ConfigError as error:
+        error.add_note(
+            "Documents end in the tokenizer's EOS. Without the tokenizer, set "
+            "blendcorpus.eod_token_id."
+        )
+        raise
+    return None if eos_id == ABSENT else eos_id
+
+
+def _with_segments(
+    blend: BlendConfig, segments: tuple[SegmentSettings, ...], global_batch_size: int
+) -> BlendConfig:
+    pace = Pace(global_batch_size=global_batch_size)
+    changes = changes_of(segments, (pace,), [(0, blend.seq_length)])
+    return replace(
+        blend,
+        segments=tuple(
+            SegmentConfig(first_slot=change.first_slot, shares=change.weights) for change in changes
+        ),
+    )
+
+
+def _model(values: Values) -> Mapping[str, str | None]:
+    names = ("tokenizer_backend", "tokenizer_path", "hf_assets_path")
+    return {name: values[f"model.{name}"] for name in names}
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(model: tuple[tuple[str, str | None], ...]) -> Tokenizer:
+    with quietly():
+        return build_tokenizer({"model": dict(model)})
