@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from typing import cast
 
@@ -84,6 +85,10 @@ def run(config: Trainer.Config, settings: Settings | None = None) -> None:
             trainer.checkpointer.save(curr_step=0, last_step=True)
         else:
             trainer.train()
+    except Exception as error:
+        # At once: as soon as the other ranks notice, torchrun ends this one, said or not.
+        logger.error("This rank fails: %s", "".join(traceback.format_exception_only(error)))
+        raise
     finally:
         trainer.close()
     dist.destroy_process_group()
