@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 TIMEOUT_S = 120
@@ -95,5 +96,9 @@ class KilledCommand:
 
 
 def _state(folder: Path) -> list[tuple[str, int]]:
-    """Names and times of change of all files below a folder."""
-    return [(str(path), path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))]
+    """Names and times of change of all files below a folder, which a process may be changing."""
+    found: list[tuple[str, int]] = []
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):  # it had another name a moment later
+            found.append((str(path), path.lstat().st_mtime_ns))
+    return found
