@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def test_without_an_agent_the_others_notice_that_rank_0_is_gone(job: FaultyJob) 
 
     assert ranks[0].wait(TIMEOUT_S) == -signal.SIGKILL
     assert ranks[1].wait(TIMEOUT_S) > 0
-    assert "Connection closed by peer" in ranks[1].output
+    # Gloo's words depend on whether the kernel had something left to send.
+    assert re.search(r"Connection (closed|reset) by peer|remote worker", ranks[1].output)
 
 
 def started(text: Path, output: Path, tokenizer: Path, rank: int) -> subprocess.Popen[str]:
