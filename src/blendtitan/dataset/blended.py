@@ -223,6 +223,10 @@ class BlendedDataset:
             sample_ids=found.sample_ids,
         )
 
+    def sample_ids(self, slots: IntArray) -> NDArray[np.uint64]:
+        """What ``plan`` has as ``sample_ids``, without the places on disk."""
+        return self._order.slot_places(slots).sample_ids
+
     def read(self, plan: Plan, start: int, stop: int) -> NDArray[np.integer]:
         """Tokens of samples ``start`` to ``stop`` of a plan. Shape ``(stop - start, L + 1)``.
 

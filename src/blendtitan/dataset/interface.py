@@ -95,6 +95,10 @@ class Dataset(Protocol):
         """Resolve slots to places on disk, without reading any tokens."""
         ...
 
+    def sample_ids(self, slots: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """What ``plan`` has as ``sample_ids``, without the places on disk."""
+        ...
+
     # Whose plan it is, only the dataset knows.
     def read(self, plan: Any, start: int, stop: int) -> NDArray[np.integer]:
         """Tokens of samples ``start`` to ``stop`` of a plan. Shape ``(stop - start, L + 1)``."""

@@ -190,6 +190,10 @@ class OriginalDataset:
         ids = self._keys[records["shard"]] + records["window"].astype(np.uint64)
         return OriginalPlan(slots, corpora, records, mix64(ids))
 
+    def sample_ids(self, slots: IntArray) -> NDArray[np.uint64]:
+        """What ``plan`` has as ``sample_ids``."""
+        return self.plan(slots).sample_ids
+
     def read(self, plan: OriginalPlan, start: int, stop: int) -> NDArray[np.integer]:
         """Tokens of samples ``start`` to ``stop`` of a plan. Shape ``(stop - start, L + 1)``.
 

@@ -13,7 +13,8 @@ from blendtitan.dataset.eod import document_at_with_eod
 from blendtitan.dataset.held import Shards
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.history import Stretch, twins
+from blendtitan.inspection.history import Stretch
+from blendtitan.order.chapters import twins
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.open_files import OpenFiles
 

@@ -5,8 +5,7 @@ name, a digest of its contents and how many tokens it has in the split, so that 
 told without the data. ``contents.py`` tells the documents, bytes and texts.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings, draws_before
+from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings, draws_before, twins
 from blendtitan.order.windows import row_pieces
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths
@@ -48,16 +47,6 @@ class Stretch:
     def key(self) -> tuple[str, str, int]:
         """What tells its shard from all others."""
         return self.corpus, self.shard_id, self.twin
-
-
-def twins(keys: Iterable[Hashable]) -> list[int]:
-    """For each of some keys, how many before it are equal."""
-    seen: Counter[Hashable] = Counter()
-    numbers: list[int] = []
-    for key in keys:
-        numbers.append(seen[key])
-        seen[key] += 1
-    return numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.held import Shards
 from blendtitan.dataset.original import OriginalDataset
-from blendtitan.inspection.history import Stretch, Window, twins
-from blendtitan.order.chapters import Chapter
+from blendtitan.inspection.history import Stretch, Window
+from blendtitan.order.chapters import Chapter, twins
 from blendtitan.pace import Paces
 from blendtitan.run.segments import Lengths
 from blendtitan.storage.catalog import Catalog

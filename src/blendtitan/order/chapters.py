@@ -5,7 +5,8 @@ length, and is told to go on, the next chapter begins there. A chapter holds eve
 order depends on, so any of its slots can be explained later, from the state alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -193,6 +194,19 @@ class ChapterOrder:
                 tuple(read_further(past, chapter.seq_len, count) for past, count in pasts),
             )
         return found
+
+
+def twins(keys: Iterable[Hashable]) -> list[int]:
+    """For each of some keys, how many before it are equal.
+
+    Shards of one name and size, in different folders, are told apart by nothing else.
+    """
+    seen: Counter[Hashable] = Counter()
+    numbers: list[int] = []
+    for key in keys:
+        numbers.append(seen[key])
+        seen[key] += 1
+    return numbers
 
 
 def draws_before(chapters: Sequence[Chapter], slot: int) -> list[dict[str, int]]:

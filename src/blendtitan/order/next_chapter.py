@@ -1,11 +1,10 @@
 """The next chapter of a run: other data, weights or lengths, everything going on where it was."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
-from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings
+from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings, twins
 from blendtitan.order.segments import Segment
 from blendtitan.order.streams import Past, Streams
 
@@ -97,14 +96,8 @@ _RowKey = tuple[tuple[str, ...], int]
 
 
 def _row_keys(shards: CorpusShards, *, blended: bool) -> list[_RowKey]:
-    # Shards of one name and size, in different folders, cannot be told apart but by their order.
-    seen: Counter[tuple[str, ...]] = Counter()
-    keys: list[_RowKey] = []
-    for row in shards.rows(blended=blended):
-        ids = shards.ids[row]
-        keys.append((ids, seen[ids]))
-        seen[ids] += 1
-    return keys
+    ids = [shards.ids[row] for row in shards.rows(blended=blended)]
+    return list(zip(ids, twins(ids), strict=True))
 
 
 def _are_same(before: CorpusShards, now: CorpusShards, *, blended: bool) -> bool:
