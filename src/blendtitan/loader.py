@@ -21,7 +21,7 @@ from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.order.segments import Segment
-from blendtitan.state import encode_state, resume
+from blendtitan.state import SavedState, encode_state, parse_state, resume
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,11 @@ class DataLoader:
         Raises:
             ResumeError: Data or settings differ from those of the state.
         """
-        resumed = resume(state_dict, self._as_begun)
+        self.resume(parse_state(state_dict))
+
+    def resume(self, state: SavedState) -> None:
+        """Go on from a state that was parsed; errors as ``load_state_dict``."""
+        resumed = resume(state, self._as_begun)
         if resumed.account and self._dp_rank == 0:
             logger.warning(
                 "A new segment begins at slot %s, because on_change = 'new_segment' and the run "

@@ -61,17 +61,15 @@ def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
     return {STATE_KEY: json.dumps(state)}
 
 
-def resume(saved: dict[str, Any], dataset: Dataset) -> Resumed:
+def resume(state: SavedState, dataset: Dataset) -> Resumed:
     """Where a run with a saved state goes on, once all of it agrees with ``dataset``.
 
     With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
     ``seq_length`` begin a new chapter there.
 
     Raises:
-        ResumeError: The state is missing or damaged, or anything in it differs from this run
-            that may not.
+        ResumeError: Anything in it differs from this run that may not.
     """
-    state = parse_state(saved)
     fixed = _differences(state.fixed_facts, dataset.fixed_facts())
     changed = _differences(state.chapter_facts, dataset.chapter_facts())
     if fixed or (changed and dataset.config.on_change == "error"):

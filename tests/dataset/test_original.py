@@ -36,7 +36,7 @@ from blendtitan.order.original import (
     samples_of_shards,
     shard_samples,
 )
-from blendtitan.state import encode_state, resume
+from blendtitan.state import encode_state, parse_state, resume
 from tests.conftest import WriteBlend, numbered_documents
 from tests.original_cases import CASES, case_config, case_settings, recorded
 
@@ -396,7 +396,7 @@ def test_a_state_of_another_order_is_refused(
     state = encode_state(train(case_config("three_corpora", cache)), 160)
 
     with pytest.raises(ResumeError, match=difference):
-        resume(state, train(case_config("three_corpora", cache, **settings)))
+        resume(parse_state(state), train(case_config("three_corpora", cache, **settings)))
 
 
 def test_the_two_orders_do_not_take_each_others_states(cache: Path) -> None:
@@ -406,7 +406,7 @@ def test_the_two_orders_do_not_take_each_others_states(cache: Path) -> None:
     )
     for saved, now in ((original, ours), (ours, original)):
         with pytest.raises(ResumeError, match=r"order: checkpoint"):
-            resume(encode_state(train(saved), 8), train(now))
+            resume(parse_state(encode_state(train(saved), 8)), train(now))
 
 
 # Index files

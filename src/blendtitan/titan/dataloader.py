@@ -222,7 +222,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         saved = parse_state(state_dict)
         self._paces = paces_of_state(state_dict)
         self._set_segments(saved.chapters, slot=saved.consumed_samples)
-        self._loader.load_state_dict(state_dict)
+        self._loader.resume(saved)
         self._is_placed = True
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
