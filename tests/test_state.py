@@ -1,6 +1,10 @@
 """The state: one counter, and proof that it belongs to the data."""
 
+import contextlib
+import copy
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +160,41 @@ def test_data_may_have_moved(write_blend: WriteBlend, tmp_path: Path) -> None:
     other.load_state_dict(one.state_dict())
 
     assert other.consumed_samples == 4
+
+
+def paths_in(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value of a tree of dicts and lists, the tree itself last."""
+    keys = tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    for key in keys:
+        yield from paths_in(tree[key], (*path, key))
+    yield path
+
+
+def with_value(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A tree with another value in one place."""
+    if not path:
+        return value
+    changed = copy.copy(tree)
+    changed[path[0]] = with_value(tree[path[0]], path[1:], value)
+    return changed
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, -1, 0.5, math.nan, math.inf, 10**400, "x", [], [[]], [1], {}, {"web": 1}],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_value_anywhere_is_an_error_of_ours_or_keeps_the_order(
+    write_blend: WriteBlend, value: Any
+) -> None:
+    """A state comes from a file that may be damaged in any place."""
+    one = loader(write_blend(CORPORA, seq_length=8))
+    one.consumed_samples = 40
+    state = json.loads(one.state_dict()["blendtitan"])
+    slots = np.arange(500)
+    right = one.dataset.sample_ids(slots)
+
+    for path in paths_in(state):
+        changed = with_value(state, path, value)
+        with contextlib.suppress(ResumeError):
+            one.load_state_dict({"blendtitan": json.dumps(changed)})
+            assert (one.dataset.sample_ids(slots) == right).all(), path

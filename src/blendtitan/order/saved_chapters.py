@@ -60,7 +60,7 @@ def chapters_from(saved: Any, *, blended: bool) -> tuple[Chapter, ...]:
         chapters = tuple(_chapter(each, blended=blended) for each in _list(saved))
         firsts = [chapter.first_slot for chapter in chapters]
         _check(bool(chapters) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"damaged chapters ({type(error).__name__}: {error})") from error
     return chapters
 
@@ -68,14 +68,16 @@ def chapters_from(saved: Any, *, blended: bool) -> tuple[Chapter, ...]:
 def _chapter(saved: Mapping[str, Any], *, blended: bool) -> Chapter:
     segments = tuple(
         Segment(
-            _count(each["first_slot"]), {name: _weight(w) for name, w in each["weights"].items()}
+            _count(each["first_slot"]),
+            {name: _weight(weight) for name, weight in _mapping(each["weights"]).items()},
         )
         for each in _list(saved["segments"])
     )
     firsts = [segment.first_slot for segment in segments]
     _check(bool(firsts) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
     corpora = {
-        name: _shards(saved["corpora"][name], blended=blended) for name in sorted(saved["corpora"])
+        name: _shards(_mapping(shards), blended=blended)
+        for name, shards in sorted(_mapping(saved["corpora"]).items())
     }
     named = {name for segment in segments for name in segment.weights}
     _check(all(segment.weights for segment in segments) and named <= corpora.keys(), named)
@@ -114,6 +116,11 @@ def _past(saved: Any) -> Past:
 
 def _list(value: Any) -> Sequence[Any]:
     _check(isinstance(value, list | tuple), value)
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    _check(isinstance(value, dict), value)
     return value
 
 
