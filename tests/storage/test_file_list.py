@@ -213,4 +213,4 @@ def test_what_is_written_is_read_back_exactly(
     entry = ShardEntry(folder / "a b" / name, weight, corpus)
     write_file_list(folder / "list.txt", [entry], header="made by a test")
 
-    assert read_file_list(folder / "list.txt") == (entry,)
+    assert list(read_file_list(folder / "list.txt")) == [entry]

@@ -181,7 +181,7 @@ def test_such_names_are_written_to_lists_too(tmp_path: Path, name: str) -> None:
     entry = ShardEntry(tmp_path.resolve() / name, 0.1, name)
     write_file_list(tmp_path / "list.txt", [entry])
 
-    assert read_file_list(tmp_path / "list.txt") == (entry,)
+    assert list(read_file_list(tmp_path / "list.txt")) == [entry]
 
 
 def test_a_name_with_the_end_of_a_line_works_in_a_folder(

@@ -78,19 +78,19 @@ def read_catalog(config: BlendConfig) -> Catalog:
         ConfigError: The file list cannot be used.
         ShardError: A shard cannot be used.
     """
-    entries = read_file_list(Path(config.data_file_list))
+    shards = read_file_list(Path(config.data_file_list))
     fractions = split_fractions(config.split)
     eod_id = config.eod_token_id if config.append_eod else None
     settings = _catalog_settings(config)
 
     def build() -> Catalog:
         return build_catalog(
-            entries, lambda n: document_cuts(n, fractions), eod_id=eod_id, settings=settings
+            shards, lambda n: document_cuts(n, fractions), eod_id=eod_id, settings=settings
         )
 
     if config.data_cache_path is None:
         return build()
-    return cached_catalog(Path(config.data_cache_path), entries, settings, build)
+    return cached_catalog(Path(config.data_cache_path), shards, settings, build)
 
 
 def _catalog_settings(config: BlendConfig) -> str:

@@ -5,11 +5,8 @@ kept in a folder, and it travels to the other processes as bytes.
 """
 
 import hashlib
-import json
 import logging
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +17,21 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError, OutputError
 from blendtitan.storage.catalog_bytes import COLUMNS, decode_catalog, encode_catalog
-from blendtitan.storage.file_list import ShardEntry
+from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import RETRIES
+from blendtitan.storage.waiting import waiting_map
 from blendtitan.storage.writer import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _DIGEST_BYTES = 16
 # The last tokens of the first document and of so many more are read, spread over the shard, to
 # learn whether documents end in EOD.
 _EOD_PROBES = 4
-# Reads wait for the disk, not for Python: more threads than cores.
-_THREADS = 16
-_SHARDS_PER_TASK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +96,7 @@ class Catalog:
 
 
 def build_catalog(
-    entries: Sequence[ShardEntry],
+    shards: ShardList,
     cut_documents: Callable[[int], list[int]],
     *,
     eod_id: int | None,
@@ -110,7 +105,7 @@ def build_catalog(
     """Open every shard of a file list, check it, and note what a run needs of it.
 
     Args:
-        entries: Shards of the file list.
+        shards: Shards of the file list.
         cut_documents: From a number of documents to the four cuts of the splits.
         eod_id: Token that every document is to be followed by; None: documents stay as they are.
         settings: Kept in the catalog, to tell whether it fits a configuration.
@@ -118,17 +113,11 @@ def build_catalog(
     Raises:
         ShardError: A shard is missing, corrupt, empty, or mixed as to EOD.
     """
-
-    def probe_run(run: Sequence[ShardEntry]) -> list[_Probe]:
-        return [_probe(entry, cut_documents, eod_id) for entry in run]
-
-    runs = [entries[i : i + _SHARDS_PER_TASK] for i in range(0, len(entries), _SHARDS_PER_TASK)]
-    with ThreadPoolExecutor(min(_THREADS, len(runs))) as pool:
-        probes = [probe for run in pool.map(probe_run, runs) for probe in run]
+    probes = waiting_map(lambda prefix: _probe(prefix, cut_documents, eod_id), shards.prefixes)
     return Catalog(
-        prefixes=tuple(os.path.abspath(entry.prefix) for entry in entries),
-        corpora=tuple(entry.corpus for entry in entries),
-        weights=np.array([entry.weight for entry in entries], np.float64),
+        prefixes=tuple(shards.prefixes),
+        corpora=tuple(shards.corpora),
+        weights=np.array(shards.weights, np.float64),
         dtype_codes=np.array([CODE_OF_DTYPE[p.header.dtype] for p in probes], np.uint8),
         num_sequences=np.array([p.header.num_sequences for p in probes], np.int64),
         document_cuts=np.array([p.document_cuts for p in probes], np.int64),
@@ -139,13 +128,13 @@ def build_catalog(
 
 
 def cached_catalog(
-    folder: Path, entries: Sequence[ShardEntry], settings: str, build: Callable[[], Catalog]
+    folder: Path, shards: ShardList, settings: str, build: Callable[[], Catalog]
 ) -> Catalog:
     """The catalog kept in ``folder`` for these shards and settings, else built and kept there.
 
     Args:
         folder: Made if it is missing.
-        entries: Shards; their paths, sizes and times of change are part of the name.
+        shards: Their paths, sizes and times of change are part of the name.
         settings: Text of everything else that the catalog depends on.
         build: Builds the catalog.
 
@@ -153,7 +142,7 @@ def cached_catalog(
         ConfigError: ``folder`` cannot be used.
     """
     try:
-        return _cached_catalog(folder, entries, settings, build)
+        return _cached_catalog(folder, shards, settings, build)
     except (OSError, OutputError) as error:
         raise ConfigError(
             f"data_cache_path is {folder}, expected a folder to keep the catalog in: {error}"
@@ -161,9 +150,12 @@ def cached_catalog(
 
 
 def _cached_catalog(
-    folder: Path, entries: Sequence[ShardEntry], settings: str, build: Callable[[], Catalog]
+    folder: Path, shards: ShardList, settings: str, build: Callable[[], Catalog]
 ) -> Catalog:
-    path = folder / f"catalog-{_identity(entries, settings)}"
+    identity = _identity(shards, settings)
+    if identity is None:
+        return build()
+    path = folder / f"catalog-{identity}"
     try:
         data = RETRIES.tried(path.read_bytes, path=str(path))
     except FileNotFoundError:
@@ -189,10 +181,8 @@ class _Probe:
     lacks_eod: bool
 
 
-def _probe(
-    entry: ShardEntry, cut_documents: Callable[[int], list[int]], eod_id: int | None
-) -> _Probe:
-    index = ShardIndex.open(entry.prefix)
+def _probe(prefix: str, cut_documents: Callable[[int], list[int]], eod_id: int | None) -> _Probe:
+    index = ShardIndex.open(prefix)
     cuts = cut_documents(index.num_documents)
     tokens = [index.document_start(document_id) for document_id in cuts]
     if tokens != sorted(tokens):
@@ -235,18 +225,15 @@ def _ends_in(eod_id: int, index: ShardIndex, bin_file: OpenFile, num_documents: 
     return int(np.frombuffer(token, index.dtype)[0]) == eod_id
 
 
-def _identity(entries: Sequence[ShardEntry], settings: str) -> str:
-    parts: list[object] = [_FORMAT, settings]
-    for entry in entries:
-        prefix = str(entry.prefix)
-        parts.append([os.path.abspath(prefix), entry.weight, entry.corpus])
-        for suffix in (".idx", ".bin"):
-            try:
-                status = os.stat(prefix + suffix)
-            except OSError:  # Building the catalog says what is wrong with it.
-                continue
-            parts.append([status.st_size, status.st_mtime_ns])
-    return _digest(json.dumps(parts).encode()).hex()
+def _identity(shards: ShardList, settings: str) -> str | None:
+    """Name made of all that a catalog depends on; None: a shard misses a file, so there is none."""
+    contents = [stamp.contents for stamp in shards.stamps if stamp is not None]
+    if len(contents) < len(shards):
+        return None
+    # No path and no name of a corpus holds a zero byte.
+    texts = "\0".join([f"{_FORMAT}", settings, *shards.prefixes, *shards.corpora])
+    numbers = np.array(shards.weights, "<f8").tobytes() + np.array(contents, "<i8").tobytes()
+    return _digest(texts.encode(errors="surrogateescape") + b"\0\0" + numbers).hex()
 
 
 def _digest(data: bytes) -> bytes:

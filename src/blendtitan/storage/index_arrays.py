@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import HEADER, IndexHeader, sequence_pointers
 from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import read_header
+from blendtitan.storage.reader import read_head
 
 # Entries read at a time: a few megabytes, whatever the size of the file.
 _BLOCK = 1 << 18
@@ -33,7 +33,7 @@ class IndexArrays:
             CorruptShardError: Its header cannot be used, or contradicts its size.
         """
         file = OpenFile.open(f"{prefix}.idx")
-        return cls(read_header(file), file)
+        return cls(read_head(file)[0], file)
 
     def lens_blocks(self) -> Iterator[NDArray[np.int32]]:
         """Tokens of each sequence, in blocks."""

@@ -17,7 +17,6 @@ Everything is little endian. Source: Megatron-LM,
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +68,7 @@ class IndexHeader:
         return self.documents_at + 8 * (self.num_documents + 1)
 
 
-def decode_header(header: bytes, *, file_bytes: int, path: Path) -> IndexHeader:
+def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:
     """Decode and check the first 34 bytes of an ``.idx`` file.
 
     Args:

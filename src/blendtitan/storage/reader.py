@@ -14,6 +14,9 @@ from blendtitan.errors import CorruptShardError, UncountedEodError
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 from blendtitan.storage.open_files import OpenFile, size_of
 
+# Small files are read whole with their header.
+_HEAD_BYTES = 4096
+
 _LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
 _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 
@@ -26,9 +29,11 @@ class ShardIndex:
     header: IndexHeader
     num_tokens: int
     file: OpenFile
+    head: bytes = b""
+    """What the file begins with, as far as it was read when it was opened."""
 
     @classmethod
-    def open(cls, prefix: Path) -> Self:
+    def open(cls, prefix: Path | str) -> Self:
         """Open and check the ``.idx`` of a shard, and the size of its ``.bin``.
 
         Raises:
@@ -37,7 +42,8 @@ class ShardIndex:
                 other, or the shard is empty.
         """
         file = OpenFile.open(f"{prefix}.idx")
-        index = cls(prefix, read_header(file), 0, file)
+        header, head = read_head(file)
+        index = cls(prefix, header, 0, file, head)
         index.num_tokens = index._checked_num_tokens()
         return index
 
@@ -142,9 +148,9 @@ class ShardIndex:
                 f"it, or its line in the file list."
             )
         # The arrays lie end to end, so the end of one is read with the beginning of the next.
-        ends = self.file.read(12, at=header.pointers_at - 4)
+        ends = self._read(12, at=header.pointers_at - 4)
         last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
-        ends = self.file.read(16, at=header.documents_at - 8)
+        ends = self._read(16, at=header.documents_at - 8)
         last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
         expected = last_pointer + last_len * header.dtype.itemsize
         if expected + header.num_documents * header.dtype.itemsize == bin_bytes:
@@ -172,11 +178,15 @@ class ShardIndex:
         return bin_bytes // header.dtype.itemsize
 
     def _entry(self, array_at: int, number: int) -> int:
-        return int.from_bytes(self.file.read(8, at=array_at + 8 * number), "little", signed=True)
+        return int.from_bytes(self._read(8, at=array_at + 8 * number), "little", signed=True)
 
     def _entries(self, array_at: int, start: int, stop: int) -> NDArray[np.int64]:
-        data = self.file.read(8 * (stop - start), at=array_at + 8 * start)
+        data = self._read(8 * (stop - start), at=array_at + 8 * start)
         return np.frombuffer(data, dtype="<i8").astype(np.int64, copy=False)
+
+    def _read(self, num_bytes: int, *, at: int) -> bytes:
+        end = at + num_bytes
+        return self.head[at:end] if end <= len(self.head) else self.file.read(num_bytes, at=at)
 
     def _corrupt(self, found: str, expected: str) -> CorruptShardError:
         return CorruptShardError(
@@ -185,16 +195,15 @@ class ShardIndex:
         )
 
 
-def read_header(file: OpenFile) -> IndexHeader:
-    """Read and check the header of an opened ``.idx`` file, and the file's size against it.
+def read_head(file: OpenFile) -> tuple[IndexHeader, bytes]:
+    """The checked header of an opened ``.idx`` file, and the bytes that were read with it.
 
     Raises:
         CorruptShardError: A field has a value that the format does not allow, or the file is
             not as long as its header says.
     """
-    num_bytes = file.num_bytes
-    first = file.read(min(HEADER.size, num_bytes), at=0)
-    return decode_header(first, file_bytes=num_bytes, path=Path(file.path))
+    head = file.read(min(_HEAD_BYTES, file.num_bytes), at=0)
+    return decode_header(head[: HEADER.size], file_bytes=file.num_bytes, path=file.path), head
 
 
 def _grows(numbers: NDArray[np.int64], least: int, most: int) -> bool:

@@ -1,0 +1,41 @@
+"""Stamps: what tells, without opening a shard, whether its files are those of before.
+
+The file system is asked once for each file; on a network every question is a round trip.
+"""
+
+import os
+from typing import NamedTuple
+
+
+class Stamp(NamedTuple):
+    """What the file system knows of the two files of a shard."""
+
+    idx_bytes: int
+    idx_changed_ns: int
+    """Time of change."""
+    bin_bytes: int
+    bin_changed_ns: int
+    bin_device: int
+    bin_inode: int
+
+    @property
+    def contents(self) -> tuple[int, int, int, int]:
+        """Sizes and times of change of both files."""
+        return self[:4]
+
+    @property
+    def bin_file(self) -> tuple[int, int]:
+        """Equal for two paths that lead to one ``.bin``."""
+        return self[4:]
+
+
+def stamp_of(prefix: str) -> Stamp | None:
+    """The stamp of a shard. None: one of its files is missing, or cannot be asked for."""
+    try:
+        idx, tokens = os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin")
+    except OSError:
+        return None
+    return Stamp(
+        *(idx.st_size, idx.st_mtime_ns, tokens.st_size, tokens.st_mtime_ns),
+        *(tokens.st_dev, tokens.st_ino),
+    )
