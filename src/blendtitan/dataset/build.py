@@ -1,8 +1,8 @@
 """From a configuration to datasets: the only place where they are put together."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
@@ -24,13 +24,29 @@ from blendtitan.storage.open_files import OpenFiles
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
 class Datasets:
-    """The splits of a blend; None where a split is empty."""
+    """The splits of a blend; None where a split is empty.
 
-    train: Dataset | None
-    valid: Dataset | None
-    test: Dataset | None
+    Train is built at once. Valid and test are built when they are first asked for: most processes
+    need one split, and each costs time and memory for every shard.
+
+    Args:
+        build: Builds a split, given its name.
+    """
+
+    def __init__(self, build: Callable[[str], Dataset | None]) -> None:
+        self._build = build
+        self.train = build("train")
+
+    @cached_property
+    def valid(self) -> Dataset | None:
+        """The validation split."""
+        return self._build("valid")
+
+    @cached_property
+    def test(self) -> Dataset | None:
+        """The test split."""
+        return self._build("test")
 
 
 def build_datasets(
@@ -38,7 +54,7 @@ def build_datasets(
     catalog: Catalog | None = None,
     indices: Sequence[IndexFile | None] | None = None,
 ) -> Datasets:
-    """Build the three splits of a blend.
+    """Build the splits of a blend.
 
     Args:
         config: What to read, and in which order.
@@ -60,15 +76,14 @@ def build_datasets(
     files = OpenFiles(config.max_open_shards)
     if config.has_horizon:
         found = original_indices(config, catalog) if indices is None else indices
-        return Datasets(
-            *(
-                index
-                and OriginalDataset.build(config, split, catalog, files, OrderIndex.open(index))
-                for split, index in zip(SPLITS, found, strict=True)
-            )
-        )
+        built = {
+            split: index
+            and OriginalDataset.build(config, split, catalog, files, OrderIndex.open(index))
+            for split, index in zip(SPLITS, found, strict=True)
+        }
+        return Datasets(built.get)
     known = Shards.of_catalog(catalog)
-    return Datasets(*(_build_split(config, catalog, known, files, split) for split in SPLITS))
+    return Datasets(lambda split: _build_split(config, catalog, known, files, split))
 
 
 def read_catalog(config: BlendConfig) -> Catalog:

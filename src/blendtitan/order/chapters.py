@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.order.blend import BlendTrees
-from blendtitan.order.permutation import Bits, mix64, stream_key
+from blendtitan.order.permutation import Bits, mix64, stream_keys
 from blendtitan.order.segments import BlendOrder, Segment, segments_from
 from blendtitan.order.streams import Past, Places, Streams, read_further
 
@@ -113,13 +113,8 @@ class ChapterOrder:
         for name, shards in chapter.corpora.items():
             rows = shards.rows(blended=settings.blended)
             tokens += [sum(shards.tokens[row]) for row in rows]
-            keys += [
-                stream_key(
-                    *(settings.seed, settings.split, name),
-                    shards.places[row.start] if settings.blended else None,
-                )
-                for row in rows
-            ]
+            places = shards.places if settings.blended else [None]
+            keys += stream_keys(settings.seed, settings.split, name, places)
             pasts += shards.pasts
             row_weights.append(list(shards.weights) if settings.blended else [1.0])
         return cls(

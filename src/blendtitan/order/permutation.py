@@ -10,7 +10,7 @@ finaliser of splitmix64 (Steele, Lea, Flood 2014).
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,21 @@ def stream_key(seed: int, split: str, corpus: str, place: int | None = None) -> 
         corpus: Name of the corpus.
         place: Place of the shard within its corpus, for a shard with windows of its own.
     """
-    row = "" if place is None else f"{place}"
+    return stream_keys(seed, split, corpus, [place])[0]
+
+
+def stream_keys(seed: int, split: str, corpus: str, places: Sequence[int | None]) -> list[int]:
+    """The ``stream_key`` of each of many places of a corpus."""
     # Lengths keep two different lists of parts from making the same text.
-    parts = "".join([f"{len(part.encode())}:{part}," for part in (f"{seed}", split, corpus, row)])
-    digest = hashlib.blake2b(parts.encode(), digest_size=8, person=b"blendtitan-1")
-    return int.from_bytes(digest.digest(), "little")
+    parts = "".join([f"{len(part.encode())}:{part}," for part in (f"{seed}", split, corpus)])
+    of_corpus = hashlib.blake2b(parts.encode(), digest_size=8, person=b"blendtitan-1")
+    keys: list[int] = []
+    for place in places:
+        row = "" if place is None else f"{place}"
+        digest = of_corpus.copy()
+        digest.update(f"{len(row)}:{row},".encode())
+        keys.append(int.from_bytes(digest.digest(), "little"))
+    return keys
 
 
 def epoch_keys(keys: NDArray[np.uint64], epochs: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -19,6 +19,8 @@ def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> 
     for fraction in fractions:
         cuts.append(cuts[-1] + round(fraction * num_documents))
     excess = cuts[-1] - num_documents
+    if excess == 0:
+        return cuts
     # Megatron moves it to train even where that is to have nothing: it would lose or repeat
     # documents there, as it would where the first split is smaller than the excess.
     first = next(s for s, fraction in enumerate(fractions) if fraction > 0)

@@ -22,6 +22,7 @@ from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHea
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import RETRIES
+from blendtitan.storage.stamps import Stamp
 from blendtitan.storage.waiting import waiting_map
 from blendtitan.storage.writer import write_atomically
 
@@ -113,7 +114,11 @@ def build_catalog(
     Raises:
         ShardError: A shard is missing, corrupt, empty, or mixed as to EOD.
     """
-    probes = waiting_map(lambda prefix: _probe(prefix, cut_documents, eod_id), shards.prefixes)
+
+    def probe(shard: tuple[str, Stamp | None]) -> _Probe:
+        return _probe(*shard, cut_documents, eod_id)
+
+    probes = waiting_map(probe, list(zip(shards.prefixes, shards.stamps, strict=True)))
     return Catalog(
         prefixes=tuple(shards.prefixes),
         corpora=tuple(shards.corpora),
@@ -181,48 +186,56 @@ class _Probe:
     lacks_eod: bool
 
 
-def _probe(prefix: str, cut_documents: Callable[[int], list[int]], eod_id: int | None) -> _Probe:
-    index = ShardIndex.open(prefix)
-    cuts = cut_documents(index.num_documents)
-    tokens = [index.document_start(document_id) for document_id in cuts]
+def _probe(
+    prefix: str, stamp: Stamp | None, cut_documents: Callable[[int], list[int]], eod_id: int | None
+) -> _Probe:
+    index = ShardIndex.open(prefix, bin_bytes=stamp and stamp.bin_bytes)
+    num_documents = index.num_documents
+    cuts = cut_documents(num_documents)
+    looked_at = set[int]() if eod_id is None else _eod_probes(num_documents)
+    starts = {place: index.document_start(place) for place in {*cuts, *looked_at}}
+    tokens = [starts[cut] for cut in cuts]
     if tokens != sorted(tokens):
         raise CorruptShardError(
             f"{index.file.path}: documents {cuts} start at tokens {tokens}, expected growing "
             f"numbers. Copy both files again, or tokenise the shard again."
         )
-    lacks_eod = eod_id is not None and _lacks_eod(index, eod_id)
+    lacks_eod = eod_id is not None and _lacks_eod(index, eod_id, [starts[i] for i in looked_at])
     return _Probe(index.header, cuts, tokens, lacks_eod)
 
 
-def _lacks_eod(index: ShardIndex, eod_id: int) -> bool:
+def _eod_probes(num_documents: int) -> set[int]:
+    """So many first documents of a shard are looked at, whether they end in EOD."""
+    spread = (num_documents * i // _EOD_PROBES for i in range(1, _EOD_PROBES))
+    return {1, *spread, num_documents} - {0}
+
+
+def _lacks_eod(index: ShardIndex, eod_id: int, ends: list[int]) -> bool:
     """Whether the documents of a shard end without EOD, judged by a few of them.
 
     Raises:
         MixedEodError: Some end in EOD and some do not.
     """
-    num_documents = index.num_documents
     bin_file = OpenFile.open(f"{index.prefix}.bin")
-    probes = {num_documents * i // _EOD_PROBES for i in range(1, _EOD_PROBES)}
-    looked_at = sorted({1, *probes, num_documents} - {0})
-    ends = {_ends_in(eod_id, index, bin_file, i) for i in looked_at} - {None}
-    if len(ends) == 1:
-        return not ends.pop()
-    ends = [_ends_in(eod_id, index, bin_file, i + 1) for i in range(num_documents)]
+
+    def ends_in_eod(end: int) -> bool | None:
+        """Whether the documents before ``end`` together end in EOD; None if all are empty."""
+        if end == 0:
+            return None
+        token_bytes = index.dtype.itemsize
+        token = bin_file.read(token_bytes, at=(end - 1) * token_bytes)
+        return int.from_bytes(token, "little", signed=index.dtype.kind == "i") == eod_id
+
+    found = {ends_in_eod(end) for end in ends} - {None}
+    if len(found) == 1:
+        return not found.pop()
+    num_documents = index.num_documents
+    found = [ends_in_eod(index.document_start(i + 1)) for i in range(num_documents)]
     raise MixedEodError(
-        f"{index.prefix}: {ends.count(True):,} of {num_documents:,} documents end in EOD "
+        f"{index.prefix}: {found.count(True):,} of {num_documents:,} documents end in EOD "
         f"({eod_id}), expected all or none. Tokenise the shard again, or set append_eod = false "
         f"to read it as it is."
     )
-
-
-def _ends_in(eod_id: int, index: ShardIndex, bin_file: OpenFile, num_documents: int) -> bool | None:
-    """Whether the first ``num_documents`` documents together end in EOD; None if all are empty."""
-    end = index.document_start(num_documents)
-    if end == 0:
-        return None
-    token_bytes = index.dtype.itemsize
-    token = bin_file.read(token_bytes, at=(end - 1) * token_bytes)
-    return int(np.frombuffer(token, index.dtype)[0]) == eod_id
 
 
 def _identity(shards: ShardList, settings: str) -> str | None:

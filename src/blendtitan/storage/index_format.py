@@ -60,12 +60,12 @@ class IndexHeader:
     @property
     def documents_at(self) -> int:
         """Byte offset of the document index."""
-        return self.pointers_at + 8 * self.num_sequences
+        return HEADER.size + 12 * self.num_sequences
 
     @property
     def file_bytes(self) -> int:
         """Size of a complete ``.idx`` file with this header."""
-        return self.documents_at + 8 * (self.num_documents + 1)
+        return HEADER.size + 12 * self.num_sequences + 8 * (self.num_documents + 1)
 
 
 def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:

@@ -17,6 +17,7 @@ from blendtitan.storage.open_files import OpenFile, size_of
 # Small files are read whole with their header.
 _HEAD_BYTES = 4096
 
+_ENTRY = struct.Struct("<q")
 _LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
 _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 
@@ -33,8 +34,12 @@ class ShardIndex:
     """What the file begins with, as far as it was read when it was opened."""
 
     @classmethod
-    def open(cls, prefix: Path | str) -> Self:
+    def open(cls, prefix: Path | str, *, bin_bytes: int | None = None) -> Self:
         """Open and check the ``.idx`` of a shard, and the size of its ``.bin``.
+
+        Args:
+            prefix: Path of the shard without its suffix.
+            bin_bytes: Size of the ``.bin``; None: the file system is asked.
 
         Raises:
             MissingShardError: One of the two files is absent or cannot be read.
@@ -44,7 +49,7 @@ class ShardIndex:
         file = OpenFile.open(f"{prefix}.idx")
         header, head = read_head(file)
         index = cls(prefix, header, 0, file, head)
-        index.num_tokens = index._checked_num_tokens()
+        index.num_tokens = index._checked_num_tokens(bin_bytes)
         return index
 
     @property
@@ -68,21 +73,22 @@ class ShardIndex:
             return 0
         if document_id == self.num_documents:
             return self.num_tokens
-        sequence_id = self._entry(self.header.documents_at, document_id)
-        if not 0 <= sequence_id <= self.header.num_sequences:
+        header = self.header
+        sequence_id = self._entry(header.documents_at, document_id)
+        if not 0 <= sequence_id <= header.num_sequences:
             raise self._corrupt(
                 f"document {document_id} starts at sequence {sequence_id}",
-                f"0 to {self.header.num_sequences}",
+                f"0 to {header.num_sequences}",
             )
-        if sequence_id == self.header.num_sequences:
+        if sequence_id == header.num_sequences:
             return self.num_tokens
-        pointer = self._entry(self.header.pointers_at, sequence_id)
-        start, remainder = divmod(pointer, self.dtype.itemsize)
+        pointer = self._entry(header.pointers_at, sequence_id)
+        token_bytes = header.dtype.itemsize
+        start, remainder = divmod(pointer, token_bytes)
         if remainder or not 0 <= start <= self.num_tokens:
             raise self._corrupt(
                 f"sequence {sequence_id} starts at byte {pointer}",
-                f"a multiple of {self.dtype.itemsize} up to "
-                f"{self.num_tokens * self.dtype.itemsize}",
+                f"a multiple of {token_bytes} up to {self.num_tokens * token_bytes}",
             )
         return start
 
@@ -136,16 +142,16 @@ class ShardIndex:
         """The document that holds the token at ``offset``, found by bisection in the file."""
         return bisect_right(range(self.num_documents), offset, key=self.document_start) - 1
 
-    def _checked_num_tokens(self) -> int:
+    def _checked_num_tokens(self, bin_bytes: int | None) -> int:
         """Tokens by the size of the ``.bin``, checked against the ends of the ``.idx`` arrays."""
         header, path, bin_path = self.header, self.file.path, f"{self.prefix}.bin"
-        name, bin_name = os.path.basename(path), os.path.basename(bin_path)
-        bin_bytes = size_of(bin_path)
+        if bin_bytes is None:
+            bin_bytes = size_of(bin_path)
         if header.num_documents == 0 or header.num_sequences == 0 or bin_bytes == 0:
             raise CorruptShardError(
                 f"{path}: the shard is empty ({header.num_documents} documents, "
-                f"{header.num_sequences} sequences, {bin_bytes} bytes in {bin_name}). Delete "
-                f"it, or its line in the file list."
+                f"{header.num_sequences} sequences, {bin_bytes} bytes in "
+                f"{os.path.basename(bin_path)}). Delete it, or its line in the file list."
             )
         # The arrays lie end to end, so the end of one is read with the beginning of the next.
         ends = self._read(12, at=header.pointers_at - 4)
@@ -155,17 +161,19 @@ class ShardIndex:
         expected = last_pointer + last_len * header.dtype.itemsize
         if expected + header.num_documents * header.dtype.itemsize == bin_bytes:
             raise UncountedEodError(
-                f"{path}: its lengths sum to {expected:,} bytes, but {bin_name} has "
-                f"{bin_bytes:,}: one token more for each of {header.num_documents:,} documents. "
-                f"The EODs were appended without being counted, so every document boundary is "
-                f"off. To count them: blendtitan repair {self.prefix} --eod-id ID"
+                f"{path}: its lengths sum to {expected:,} bytes, but "
+                f"{os.path.basename(bin_path)} has {bin_bytes:,}: one token more for each of "
+                f"{header.num_documents:,} documents. The EODs were appended without being "
+                f"counted, so every document boundary is off. To count them: "
+                f"blendtitan repair {self.prefix} --eod-id ID"
             )
         if bin_bytes != expected or last_len < 0 or bin_bytes % header.dtype.itemsize:
             raise CorruptShardError(
                 f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence "
-                f"of {name} has {last_len:,} tokens of {header.dtype.itemsize} bytes from "
-                f"byte {last_pointer:,} on). The copy is incomplete, or the files are not a pair: "
-                f"copy both again, or tokenise the shard again."
+                f"of {os.path.basename(path)} has {last_len:,} tokens of "
+                f"{header.dtype.itemsize} bytes from byte {last_pointer:,} on). The copy is "
+                f"incomplete, or the files are not a pair: copy both again, or tokenise the shard "
+                f"again."
             )
         last_sequence = self._entry(header.documents_at, header.num_documents)
         if (first_pointer, first_sequence, last_sequence) != (0, 0, header.num_sequences):
@@ -178,7 +186,10 @@ class ShardIndex:
         return bin_bytes // header.dtype.itemsize
 
     def _entry(self, array_at: int, number: int) -> int:
-        return int.from_bytes(self._read(8, at=array_at + 8 * number), "little", signed=True)
+        at = array_at + 8 * number
+        if at + 8 <= len(self.head):
+            return _ENTRY.unpack_from(self.head, at)[0]
+        return _ENTRY.unpack(self.file.read(8, at=at))[0]
 
     def _entries(self, array_at: int, start: int, stop: int) -> NDArray[np.int64]:
         data = self._read(8 * (stop - start), at=array_at + 8 * start)
