@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,8 +178,7 @@ def _cached_catalog(
     return catalog
 
 
-@dataclass(frozen=True, slots=True)
-class _Probe:
+class _Probe(NamedTuple):
     header: IndexHeader
     document_cuts: list[int]
     token_cuts: list[int]
@@ -217,14 +216,14 @@ def _lacks_eod(index: ShardIndex, eod_id: int, ends: list[int]) -> bool:
         MixedEodError: Some end in EOD and some do not.
     """
     bin_file = OpenFile.open(f"{index.prefix}.bin")
+    token_bytes, is_signed = index.dtype.itemsize, index.dtype.kind == "i"
 
     def ends_in_eod(end: int) -> bool | None:
         """Whether the documents before ``end`` together end in EOD; None if all are empty."""
         if end == 0:
             return None
-        token_bytes = index.dtype.itemsize
         token = bin_file.read(token_bytes, at=(end - 1) * token_bytes)
-        return int.from_bytes(token, "little", signed=index.dtype.kind == "i") == eod_id
+        return int.from_bytes(token, "little", signed=is_signed) == eod_id
 
     found = {ends_in_eod(end) for end in ends} - {None}
     if len(found) == 1:
