@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
+from blendtitan.dataset import build
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, EmptySplitError, MixedEodError, VocabularyError
 from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
@@ -417,6 +418,23 @@ def test_a_slot_is_a_whole_number(write_blend: WriteBlend, slot: object) -> None
     dataset = train(write_blend(CORPORA, seq_length=8))
     with pytest.raises(TypeError):
         dataset[slot]  # pyright: ignore
+
+
+def test_valid_and_test_are_built_when_they_are_asked_for(
+    write_blend: WriteBlend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs time and memory for every shard, and most processes read train alone."""
+    built: list[str] = []
+    build_split = build._build_split
+    monkeypatch.setattr(
+        build, "_build_split", lambda *args: (built.append(args[-1]), build_split(*args))[1]
+    )
+    datasets = build_datasets(write_blend(CORPORA, seq_length=8, split="80,10,10"))
+
+    assert built == ["train"]
+    assert datasets.valid is datasets.valid
+    assert datasets.test is not None
+    assert built == ["train", "valid", "test"]
 
 
 def test_a_catalog_of_other_settings_is_refused(write_blend: WriteBlend) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from blendtitan import BlendConfig
 from blendtitan.dataset.build import read_catalog
-from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError
+from blendtitan.errors import ConfigError, CorruptShardError, MissingShardError, MixedEodError
 from blendtitan.storage.catalog import Catalog
 from tests.conftest import WriteBlend, WriteShard
 
@@ -47,6 +47,34 @@ def test_it_holds_where_the_splits_cut(write_shard: WriteShard, tmp_path: Path) 
 
     assert catalog.document_cuts.tolist() == [[0, 6, 8, 10]]
     assert catalog.token_cuts.tolist() == [[0, 12, 18, 24]]
+
+
+def test_a_kept_catalog_asks_twice_for_each_shard_and_opens_none(
+    write_blend: WriteBlend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each file: on a network every question is a round trip."""
+    config = write_blend({"web": (1.0, [50] * 40)}, seq_length=8, data_cache_path=tmp_path / "kept")
+    built = read_catalog(config)
+    asked: list[str] = []
+    stat = os.stat
+    monkeypatch.setattr(
+        os, "stat", lambda path, **kw: (asked.append(str(path)), stat(path, **kw))[1]
+    )
+    monkeypatch.setattr(os, "open", None)
+
+    assert_equal(read_catalog(config), built)
+    assert sum(path.endswith((".idx", ".bin")) for path in asked) == 2 * 40
+
+
+def test_a_kept_catalog_is_not_looked_for_where_a_file_is_missing(
+    write_blend: WriteBlend, tmp_path: Path
+) -> None:
+    config = write_blend({"web": (1.0, [500, 90])}, seq_length=8, data_cache_path=tmp_path / "kept")
+    read_catalog(config)
+    (tmp_path / "web/web_1.bin").unlink()
+
+    with pytest.raises(MissingShardError, match=r"web_1\.bin: cannot be read"):
+        read_catalog(config)
 
 
 def test_a_kept_catalog_needs_no_idx_file(write_blend: WriteBlend, tmp_path: Path) -> None:

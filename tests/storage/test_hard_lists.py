@@ -48,9 +48,12 @@ def test_memory_grows_with_the_lines_and_no_faster(tmp_path: Path) -> None:
 
 
 def test_a_file_server_is_asked_twice_for_each_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it is a folder, and whether it is a link; however long the list is."""
+    """For its two files, or what it is instead; however long the list is."""
+    names = [f"part_{i}" for i in range(50)]
+    for name in names:
+        write_shard(name, [[5, 2]])
     asked: Counter[str] = Counter()
     for name in ("stat", "lstat"):
         call = getattr(os, name)
@@ -58,11 +61,12 @@ def test_a_file_server_is_asked_twice_for_each_line(
             os, name, lambda *args, name=name, call=call, **kw: (asked.update([name]),
                                                                  call(*args, **kw))[1],
         )  # fmt: skip
-    for num_lines in (100, 5_000):
+    for lines in (long_list(100), long_list(5_000), [f"1 {name} web" for name in names]):
+        path = write(tmp_path, lines)
         asked.clear()
-        read_file_list(write(tmp_path, long_list(num_lines)))
+        read_file_list(path)
 
-        assert asked.total() <= 2 * num_lines + 20
+        assert asked.total() <= 2 * len(lines) + 20
 
 
 @pytest.mark.parametrize(
@@ -223,6 +227,20 @@ def test_a_shard_is_named_twice_however_it_is_reached(
 
     with pytest.raises(FileListError, match="is named twice"):
         read_file_list(write(tmp_path, ["1 data/web/a x", f"1 {reached_by} y"]))
+
+
+def test_hard_links_are_shards_of_their_own_and_links_to_them_are_not(
+    tmp_path: Path, write_shard: WriteShard
+) -> None:
+    write_shard("a", [[5, 2]])
+    for suffix in (".bin", ".idx"):
+        os.link(tmp_path / f"a{suffix}", tmp_path / f"hard{suffix}")
+        (tmp_path / f"soft{suffix}").symlink_to(f"hard{suffix}")
+
+    assert len(read_file_list(write(tmp_path, ["1 a x", "1 hard y"]))) == 2
+    for lines in (["1 a x", "1 hard y", "1 soft z"], ["1 soft z", "1 hard y"]):
+        with pytest.raises(FileListError, match="is named twice"):
+            read_file_list(write(tmp_path, lines))
 
 
 def test_folders_that_link_to_each_other_are_walked_once(

@@ -11,8 +11,8 @@ B = TypeVar("B")
 # Reads wait for the disk, not for Python: more threads than cores.
 _MOST_THREADS = 16
 # How long the threads work before they are looked at, and may become more.
-_LOOK_SECONDS = 0.005
-_ITEMS_PER_RUN = 16
+_LOOK_SECONDS = 0.002
+_ITEMS_PER_RUN = 8
 
 
 def waiting_map(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
