@@ -129,7 +129,7 @@ def test_shards_without_weights_are_opened_many_at_a_time(
     both = threading.Barrier(2)
     num_tokens = file_list._num_tokens
 
-    def noting(prefix: Path) -> float:
+    def noting(prefix: str) -> float:
         if next(calls) < 2:
             both.wait(timeout=60)  # passed only by two that are opened at once
         return num_tokens(prefix)
