@@ -5,6 +5,7 @@ python child.py REQUEST.json SOURCE_FOLDER
 
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import sys
@@ -12,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -52,8 +54,7 @@ def main(request: Request, source: Source) -> None:
             check(next(batches), request, source)
         read(batches, request, seconds=WARM_UP_SECONDS)
         found |= read(batches, request, seconds=request.seconds)
-    print(json.dumps(found), flush=True)
-    os._exit(0)  # Worker processes and threads are not waited for.
+    print(json.dumps(found))
 
 
 def read(batches: Batches, request: Request, *, seconds: float) -> dict[str, float]:
@@ -105,6 +106,14 @@ def check(batch: tuple[torch.Tensor, torch.Tensor], request: Request, source: So
         raise RuntimeError(f"{torn.float().mean():.2f} of the tokens are of no corpus")
 
 
+def leave() -> NoReturn:
+    """End at once: engines' threads are not waited for, and their worker processes are ended."""
+    sys.stdout.flush()
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(0)
+
+
 def usage() -> dict[str, float]:
     """Memory that this process alone uses, its open files and its maps of files."""
     rollup: dict[str, int] = {}
@@ -125,5 +134,5 @@ if __name__ == "__main__":
         main(Request(**json.loads(sys.argv[1])), Source.read(Path(sys.argv[2])))
     except Exception as error:  # What an engine raises is a result.
         traceback.print_exc()
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
-        os._exit(1)
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}))
+    leave()

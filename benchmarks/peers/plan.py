@@ -14,6 +14,9 @@ PEERS = ("megatron", "olmo", "lit", "mosaic", "titan")
 INDEXED = ("megatron", "olmo")
 """Peers that blend what lies on disk as it is, and resume by a number."""
 
+DEFAULTS = {"workers": 2, "prefetch": 2}
+"""Ours, as it is where nothing is set; the peers' default is no workers."""
+
 ONCE = ("workers", "files")
 """Sections that one round measures: they answer how many times slower, or yes or no."""
 
@@ -86,19 +89,19 @@ def _startup() -> list[Request]:
     requests: list[Request] = []
     for source, first_sample in (("documents", 0), ("many", 0), ("long", RESUMED)):
         place = {"section": "startup", "source": source, "first_sample": first_sample}
+        ours = Request(engine="ours", **place, **DEFAULTS)
         for cold in (True, False):
             requests.append(Request(engine="floor", batch=0, cold=cold, **place))
-            requests.append(Request(engine="ours", cold=cold, **place))
+            requests.append(replace(ours, cold=cold))
             # The cold start leaves in the cache what the warm one finds.
             requests += [Request(engine=engine, cold=cold, **place) for engine in INDEXED]
-        requests.append(Request(engine="ours", variant="kept", cold=True, **place))
-        requests.append(Request(engine="ours", variant="kept", **place))
+        requests += [replace(ours, variant="kept", cold=cold) for cold in (True, False)]
         requests.append(Request(engine="megatron", variant="fast", **place))
     return requests
 
 
 def _blending() -> list[Request]:
-    ours = Request(section="blending", engine="ours", variant="kept", source="many")
+    ours = Request(section="blending", engine="ours", variant="kept", source="many", **DEFAULTS)
     requests = [replace(ours, first_sample=slot) for slot in SLOTS]
     return [*requests, Request(section="blending", engine="megatron", source="many", batch=0)]
 
@@ -106,7 +109,10 @@ def _blending() -> list[Request]:
 def _files() -> list[Request]:
     """What starts with at most 256 open files."""
     return [
-        Request(section="files", engine=engine, source="many", max_files=limit)
-        for engine in ("ours", *INDEXED)
+        replace(request, max_files=limit)
+        for request in (
+            Request(section="files", engine="ours", source="many", **DEFAULTS),
+            *(Request(section="files", engine=engine, source="many") for engine in INDEXED),
+        )
         for limit in (256, 4096)
     ]
