@@ -18,42 +18,48 @@ from pathlib import Path
 import corpora
 import results
 from installs import PACKAGES, current, install, own_version, versions
-from measure import measure
+from measure import Result, measure
 from plan import ONCE, SHAPES, all_requests
 from report import report
+from request import Request
 
 HERE = Path(__file__).parent
 
 
 def main() -> None:
     options = _options()
+    raw = options.report.with_suffix(".jsonl")
     sections = all_requests(quick=options.quick)
     chosen = sections if options.sections is None else options.sections
-    work = options.work.resolve()
-    raw = options.report.with_suffix(".jsonl")
     if chosen:
-        python = current() if options.quick else install(work)
-        sources = corpora.write_sources(work, corpora.QUICK if options.quick else corpora.FULL)
-        if not options.quick:
-            convert = [python, HERE / "convert.py", sources["one"].folder]
-            subprocess.run([*convert, *(str(seq_len) for _, seq_len in SHAPES)], check=True)
-        packages = ("torch", "numpy") if options.quick else PACKAGES
-        about = results.about(sources.values(), own_version(), versions(python, packages))
-        for name in chosen:
-            found = []
-            rounds = 1 if name in ONCE else options.rounds
-            for result in measure(sections[name], sources, python, rounds=rounds):
-                print(results.summary(result), flush=True)
-                found.append(result)
-            results.replace(raw, name, about, found)
+        _measure({name: sections[name] for name in chosen}, options, raw)
     kept = results.read(raw)
     picture = None if options.quick else options.report.with_suffix(".png")
     if picture:
-        from picture import draw  # Needs `pip install 'blendtitan[plots]'`.
+        from picture import draw  # Needs matplotlib, which a quick run does without.
 
         draw(kept, picture)
     options.report.write_text(report(kept, picture=picture.name if picture else None))
     print(options.report)
+
+
+def _measure(sections: dict[str, list[Request]], options: argparse.Namespace, raw: Path) -> None:
+    """Measure sections, and put their results in the place of those that ``raw`` has."""
+    work = options.work.resolve()
+    python = current() if options.quick else install(work)
+    sources = corpora.write_sources(work, corpora.QUICK if options.quick else corpora.FULL)
+    if not options.quick:
+        convert = [python, HERE / "convert.py", sources["one"].folder]
+        subprocess.run([*convert, *(str(seq_len) for _, seq_len in SHAPES)], check=True)
+    packages = ("torch", "numpy") if options.quick else PACKAGES
+    about = results.about(sources.values(), own_version(), versions(python, packages))
+    for name, requests in sections.items():
+        found: list[Result] = []
+        rounds = 1 if name in ONCE else options.rounds
+        for result in measure(requests, sources, python, rounds=rounds):
+            print(results.summary(result), flush=True)
+            found.append(result)
+        results.replace(raw, name, about, found)
 
 
 def _options() -> argparse.Namespace:

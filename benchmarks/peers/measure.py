@@ -53,7 +53,10 @@ def _run(request: Request, source: Source, python: Path) -> Result:
         return {"error": f"not ready after {SECONDS_AT_MOST} s"}
     if not done.stdout:
         return {"error": f"status {done.returncode}: {done.stderr[-200:]}"}
-    return json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    if "error" in found:  # Where the data lies says nothing to a reader.
+        found["error"] = found["error"].replace(str(Path(source.folder).parent), "DIR")
+    return found
 
 
 def _make_cold(request: Request, source: Source) -> None:
