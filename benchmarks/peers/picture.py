@@ -15,15 +15,15 @@ Bar = tuple[str, str, Rounds]
 
 
 def draw(results: Results, path: Path) -> None:
-    """Draw what the sections ``reading`` and ``startup`` say."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.8))
+    """Draw what the sections ``reading`` and ``startup`` say, where they were measured."""
+    panels: list[tuple[str, list[Bar]]] = []
     if "reading" in results:
         rows = chosen(results["reading"][1], source="one", batch=8)
         speeds = [
             (use, _plain(use), _scaled(rounds_of(rows, use, "tokens_per_s"), 1e-6))
             for use in uses(rows)
         ]
-        _bars(axes[0], speeds, "reading 8 x 4096 without workers, M tokens/s (longer is better)")
+        panels.append(("reading 8 x 4096, M tokens/s (longer is better)", speeds))
     if "startup" in results:
         rows = chosen(results["startup"][1], source="many")
         starts = [
@@ -32,7 +32,10 @@ def draw(results: Results, path: Path) -> None:
             for cold in (True, False)
             if (found := rounds_of(rows, use, "start_s", cold=cold))
         ]
-        _bars(axes[1], starts, "start-up with 2,419 files, seconds (shorter is better)")
+        panels.append(("start-up with 2,419 files, seconds (shorter is better)", starts))
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(13, 4.8), squeeze=False)
+    for place, (title, bars) in zip(axes[0], panels, strict=False):
+        _bars(place, bars, title)
     figure.tight_layout()
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
