@@ -187,7 +187,8 @@ def _per_rank(results: Results) -> Iterator[str]:
     yield "| | limit | |"
     yield "|---|---|---|"
     for row in results["files"][1]:
-        found = f"fails: `{row['error'].partition(": '")[0][:90]}`" if "error" in row else "starts"
+        error = row.get("error", "").partition(": '")[0]
+        found = f"fails: `{error[:90]}`" if error else "starts"
         yield f"| {NAMES[use_of(row)]} | {row['max_files']:,} | {found} |"
 
 
