@@ -22,6 +22,7 @@ from measure import Result, measure
 from plan import ONCE, SHAPES, all_requests
 from report import report
 from request import Request
+from summary import replace_table
 
 HERE = Path(__file__).parent
 
@@ -40,6 +41,8 @@ def main() -> None:
 
         draw(kept, picture)
     options.report.write_text(report(kept, picture=picture.name if picture else None))
+    if options.readme:
+        replace_table(options.readme, kept)
     print(options.report)
 
 
@@ -73,6 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="ours and the limits on small data")
     parser.add_argument("--work", type=Path, default=Path("data/benchmark_peers"))
     parser.add_argument("--report", type=Path, default=HERE.parent / name)
+    parser.add_argument("--readme", type=Path, help="a page whose small table is replaced too")
     return parser.parse_args()
 
 

@@ -1,6 +1,7 @@
 """The results in one small table, which the README shows too."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
 from results import Results
@@ -44,6 +45,14 @@ def summary(results: Results) -> Iterator[str]:
             cells.append(_median(found))
         name = LIMITS if starter == "floor" else NAMES[starter or reader or ""]
         yield f"| {name} | {' | '.join(cells)} |"
+
+
+def replace_table(page: Path, results: Results) -> None:
+    """Put the table in the place of the one that a page has."""
+    lines = page.read_text().splitlines()
+    start = lines.index(HEADER)
+    stop = next(at for at, line in enumerate(lines) if at > start and not line.startswith("|"))
+    page.write_text("\n".join([*lines[:start], *summary(results), *lines[stop:]]) + "\n")
 
 
 _PER_RANK = (("memory_mib", False), ("files", False))
