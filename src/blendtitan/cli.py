@@ -14,6 +14,7 @@ from blendtitan.commands import (
     plan,
     repair,
     stats,
+    sweep,
     tokenize,
     verify,
 )
@@ -29,6 +30,7 @@ COMMANDS = {
     "plan": plan,
     "explain": explain,
     "audit": audit,
+    "sweep": sweep,
     "demo": demo,
 }
 
