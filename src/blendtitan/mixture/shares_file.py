@@ -37,14 +37,17 @@ def read_shares(folder: Path) -> dict[str, dict[str, float]]:
             f"{folder}: this folder has no {SHARES}. Name one that `blendtitan sweep` has written."
         )
     with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
+        (_, *corpora), *rows = [*csv.reader(file)] or [[""]]
     try:
-        return {
-            run: {name: float(share) for name, share in zip(header[1:], shares, strict=True)}
-            for run, *shares in rows
+        shares = {
+            run: {name: float(share) for name, share in zip(corpora, row, strict=True)}
+            for run, *row in rows
         }
     except ValueError as error:
         raise ConfigError(
             f"{path}: cannot be used ({error}), expected a run and a share of each corpus in every "
-            f"line, as `blendtitan sweep` writes them"
+            f"line. Write it again by the same `blendtitan sweep` as before."
         ) from error
+    if not shares:
+        raise ConfigError(f"{path}: found no run in it, expected one at least")
+    return shares
