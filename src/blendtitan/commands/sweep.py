@@ -22,10 +22,10 @@ the blend of the configuration's file list. The blends are
                             in their proportions
 
 Only the shares of --corpora change, among each other; of one-at-a-time, theirs one by one. A share
-of 0 leaves a corpus out; --min-share draws all blends together so that none has less. The same
-arguments give the same blends; where more are drawn, the first ones stay. A folder with another
-sweep is refused. So is a blend that a run of this length could not read within
-blendcorpus.max_epochs.
+of 0 leaves a corpus out; --min-share moves all blends inwards so that none has less. The same
+arguments give the same blends, and a larger --runs of dirichlet keeps the first ones, so such a
+sweep may grow. Another sweep in the same folder is an error. So are blends that a run of this
+length could not read within blendcorpus.max_epochs.
 
 With --collect, the losses of the runs in FOLDER are written to losses.csv in it: run, steps logged,
 shares, and of the blend and of each corpus the training loss (the mean of the last --last steps
