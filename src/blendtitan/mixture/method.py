@@ -166,6 +166,11 @@ def _check_factors(
     if len(corpora) < 2:
         raise ConfigError("a blend of one corpus cannot be changed, expected two at least")
     for number in varied:
+        if base[number] == 1:
+            raise ConfigError(
+                f"{corpora[number]!r} has all of the blend, up to rounding, so no other can take "
+                f"what it gives. Raise the weights of the others."
+            )
         for factor in factors:
             if factor * base[number] > 1:
                 raise ConfigError(

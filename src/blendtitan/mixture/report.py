@@ -1,5 +1,6 @@
 """What ``blendtitan sweep`` shows."""
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,15 +22,16 @@ def sweep_table(sweep: Sweep) -> Table:
 
 def how_to_train(folder: Path, sweep: Sweep) -> str:
     """The commands that train the runs and collect their losses."""
+    quoted = shlex.quote(str(folder))
     return (
         f"{len(sweep.blends)} configurations in {folder}, and shares.csv. Train them from this "
         f"folder, one after the other or each as a job:\n\n"
-        f"  for config in {folder}/blend-*.toml; do\n"
+        f"  for config in {quoted}/blend-*.toml; do\n"
         f"    torchrun --nproc-per-node 1 -m blendtitan.titan.train "
         f'--job.config_file "$config" || break\n'
         f"  done\n\n"
         f"A run that is started again goes on from its last checkpoint. Then:\n\n"
-        f"  blendtitan sweep {folder} --collect"
+        f"  blendtitan sweep {quoted} --collect"
     )
 
 

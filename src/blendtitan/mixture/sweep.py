@@ -11,7 +11,7 @@ from blendtitan.dataset.build import build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.inspection.run import Run, quietly, read_run
-from blendtitan.mixture.blends import Shares, normalised
+from blendtitan.mixture.blends import Shares
 from blendtitan.mixture.method import SweepConfig, blends_of
 from blendtitan.mixture.shares_file import SHARES, shares_text
 from blendtitan.mixture.toml_text import with_keys
@@ -63,8 +63,8 @@ def plan_sweep(source: Path, config: SweepConfig, *, ranks: int | None = None) -
     if train is None:
         raise ConfigError(f"{run.path}: blendcorpus.split has no train split, expected one")
     (segment,) = train.segments_read
-    weights = [segment.weights[name] for name in train.corpora]
-    (base,) = normalised(np.array([weights]))
+    weights = np.array([segment.weights[name] for name in train.corpora])
+    base = weights / weights.sum()
     sweep = Sweep(
         run=run,
         corpora=train.corpora,
