@@ -92,10 +92,11 @@ def mean_losses(
     first = int(training.steps[-last:][0])
     losses = {"loss": float(training.values[-last:].mean())}
     for corpus in corpora:
-        found = [scalars.get(f"{metric}/{corpus}") for metric in (CORPUS, LABELS)]
-        sums, labels = (_since(each, first) for each in found)
+        means, labels = (
+            _since(scalars.get(f"{metric}/{corpus}"), first) for metric in (CORPUS, LABELS)
+        )
         if len(labels):
-            losses[f"loss/{corpus}"] = float(np.average(sums, weights=labels))
+            losses[f"loss/{corpus}"] = float(np.average(means, weights=labels))
     tags = {"": VALIDATION} | {f"/{corpus}": f"{VALIDATION}/{corpus}" for corpus in corpora}
     return losses | {
         f"valid_loss{suffix}": float(scalars[tag].values[-1])

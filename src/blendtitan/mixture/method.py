@@ -27,7 +27,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     "dirichlet": ("runs", "concentration", "min_share"),
     "one-at-a-time": ("factors",),
 }
-"""The settings that each method takes."""
+"""The settings that each method takes; it needs the first of them."""
 
 MAX_GRID = 1000
 """Most points of a grid without ``runs``: each is a training run."""
@@ -69,9 +69,9 @@ class SweepConfig:
         for name in sorted(set(chain(*METHODS.values())) - set(METHODS[self.method])):
             if getattr(self, name) is not None:
                 raise ConfigError(f"{_option(name)} does not belong to --method {self.method}")
-        for name in {"grid": ("levels",), "dirichlet": ("runs",)}.get(self.method, ("factors",)):
-            if not getattr(self, name):
-                raise ConfigError(f"--method {self.method} needs {_option(name)}")
+        needed = METHODS[self.method][0]
+        if getattr(self, needed) is None:
+            raise ConfigError(f"--method {self.method} needs {_option(needed)}")
         for name in ("levels", "runs"):
             if getattr(self, name) is not None:
                 check_at_least(_option(name), getattr(self, name), 1)
