@@ -69,7 +69,8 @@ def markdown(columns: Columns) -> str:
     corpora = corpora_of(columns)
     shown = {"run": columns["run"]}
     shown |= {f"share {corpus}": columns[f"share/{corpus}"] for corpus in corpora}
-    for name, column in {"blend": "valid_loss"} | {c: f"valid_loss/{c}" for c in corpora}.items():
+    losses = [("blend", "valid_loss"), *((name, f"valid_loss/{name}") for name in corpora)]
+    for name, column in losses:
         shown[f"loss {name}"] = [f"{loss:.4f}" for loss in numbers(columns, column)]
     rows = [list(shown), ["---"] * len(shown), *zip(*shown.values(), strict=True)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
