@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": ({"errors", "config", "order", "pace", "run"}, set()),
-    "loader": (LOADER, NUMPY | {"torch"}),
+    "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
+    "reading_threads": (set(), set()),
     "tokenizers": (
         {"errors", "config", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
@@ -40,13 +41,20 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
         NUMPY | {"rich", "tensorboard", "xxhash"},
     ),
+    "mixture": (
+        STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
+        NUMPY | {"rich", "tomlkit"},
+    ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
         LOADER | {"corpus_losses", "pace", "run", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),
-    "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),
+    "commands": (
+        STORAGE | {"tokenizers", "prepare", "inspection", "mixture", "tables", "commands"},
+        set(),
+    ),
     "cli": ({"errors", "commands"}, set()),
     "__init__": (LOADER, set()),
 }
