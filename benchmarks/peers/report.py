@@ -12,6 +12,8 @@ from summary import summary
 from targets import all_targets
 
 ENGINES = Path(__file__).parent / "engines"
+EXPLAINED = Path(__file__).parent / "explained.txt"
+"""What people say about the figures, for the next report: why a target was missed, for example."""
 
 
 def report(results: Results, *, picture: str | None) -> str:
@@ -31,7 +33,7 @@ def report(results: Results, *, picture: str | None) -> str:
     for name, part in parts.items():
         if name in results:
             lines += [*part(results), ""]
-    lines += ["## Targets", "", *_targets(results), ""]
+    lines += ["## Targets", "", *_targets(results), "", EXPLAINED.read_text()]
     lines += ["## How each engine is used", "", *_how(), ""]
     lines += ["## Versions and hardware", "", *_versions(results), ""]
     return "\n".join(lines)
