@@ -13,6 +13,7 @@ from blendtitan.commands import (
     mix,
     plan,
     repair,
+    report,
     stats,
     tokenize,
     verify,
@@ -28,6 +29,7 @@ COMMANDS = {
     "mix": mix,
     "plan": plan,
     "explain": explain,
+    "report": report,
     "audit": audit,
     "demo": demo,
 }
