@@ -117,5 +117,5 @@ def _marks(curve: BlendCurve) -> Iterator[tuple[float, str]]:
     """Where segments begin, with a label while there are few."""
     is_few = len(curve.segment_steps) <= _MOST_LABELS
     for step, is_chapter in zip(curve.segment_steps[1:], curve.is_chapter[1:], strict=True):
-        label = f"{'new data' if is_chapter else 'segment'} after {step:,.6g}"
+        label = f"{'changed on resume' if is_chapter else 'segment'} after {step:,.6g}"
         yield float(step), label if is_few else ""

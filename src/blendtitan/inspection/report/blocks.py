@@ -7,6 +7,9 @@ from typing import Any, ClassVar
 from blendtitan.inspection.report.figures import Figure
 from blendtitan.inspection.report.texts import SampleText
 
+Form = Callable[[Any], str]
+"""How a number is written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -73,7 +76,15 @@ class Folded:
     blocks: tuple["Block", ...]
 
 
-Block = Paragraph | Facts | Picture | SortedTable | Samples | Folded
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Blocks in columns, where the screen is wide enough."""
+
+    kind: ClassVar[str] = "side by side"
+    blocks: tuple["Block", ...]
+
+
+Block = Paragraph | Facts | Picture | SortedTable | Samples | Folded | SideBySide
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +107,12 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def table(
-    caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell]]
-) -> SortedTable:
+def table(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> SortedTable:
     """A table of cells."""
     return SortedTable(caption, tuple(headings), tuple(tuple(row) for row in rows))
 
 
-def number_cell(value: Any, form: Callable[[Any], str]) -> Cell:
+def number_cell(value: Any, form: Form) -> Cell:
     """A number as ``form`` writes it, sorted by what it is; empty where there is none."""
     return Cell("") if value is None else Cell(form(value), float(value))
 

@@ -19,6 +19,15 @@ from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.toml_file import read_toml
 from blendtitan.run.values import toml_of
 
+LOSS = "loss_metrics/global_avg_loss"
+"""Metric of the loss of the blend."""
+
+CORPUS_LOSS = "loss_metrics/loss"
+"""Metric of a corpus's loss, before a slash and its name."""
+
+VALIDATION = "validation_metrics/loss"
+"""Metric of the validation loss of the blend; of a corpus, before a slash and its name."""
+
 WAIT = "data/wait_seconds"
 """Metric of the time waited since the last log."""
 
@@ -204,3 +213,8 @@ def _held(source: Source) -> tuple[dict[str, int], dict[str, int]]:
         shards[name] = shards.get(name, 0) + 1
         documents[name] = documents.get(name, 0) + counts[shard]
     return shards, documents
+
+
+def whose(runs: Sequence[RunFacts], run: RunFacts) -> str:
+    """What begins a sentence about one of several runs."""
+    return f"{run.name}: " if len(runs) > 1 else ""

@@ -21,7 +21,7 @@ OTHERS = "others"
 MOST_CORPORA = NUM_SERIES
 _MOST_ROWS = 24
 _MOST_POINTS = 600
-_FEW_POINTS = 40
+_FEW_POINTS = 60
 
 
 def figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any) -> Figure:
@@ -71,14 +71,13 @@ def line(
     symbol: str = "circle",
     **more: Any,
 ) -> dict[str, Any]:
-    """A line; with marks where it has few points."""
-    xs, ys = numbers(x), numbers(y)
+    """A line."""
     return {
         "type": "scatter",
         "name": shown(name),
-        "x": xs,
-        "y": ys,
-        "mode": "lines+markers" if len(xs) <= _FEW_POINTS else "lines",
+        "x": numbers(x),
+        "y": numbers(y),
+        "mode": "lines",
         "line": {"color": color, "dash": dash, "width": 2},
         "marker": {"color": color, "symbol": symbol, "size": 6},
     } | more
@@ -151,7 +150,9 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         known = [own[name] for name in names if name in own]
         if 0 < run.reached_step < run.last_step:
             so_far = [c.epochs for c in known]
-            dots.append(_dots(f"after step {run.reached_step:,}{of_run}", known, so_far, r, "-open"))
+            dots.append(
+                _dots(f"after step {run.reached_step:,}{of_run}", known, so_far, r, "-open")
+            )
         dots.append(_dots(f"at the end{of_run}", known, [c.epochs_at_end for c in known], r, ""))
     shown_ends = [ends[name] for name in names if ends[name] > 0]
     wide = bool(shown_ends) and max(shown_ends) > 30 * min(shown_ends)
@@ -165,7 +166,11 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         meta={"narrow_legend": {"font": {"size": 11}}},
         xaxis={"type": "log" if wide else "linear", "showgrid": True}
         | ({"dtick": 1} if wide else {"rangemode": "tozero"}),
-        yaxis={"type": "category", "categoryorder": "array", "categoryarray": list(map(shown, names))},
+        yaxis={
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": list(map(shown, names)),
+        },
     )
 
 
@@ -192,7 +197,6 @@ def lens_figure(lens: Sequence[tuple[str, CorpusLens]]) -> Figure:
             100 * np.append(own.fractions, 0.0),
             color=series(c),
             dash=DASHES[c % len(DASHES)],
-            mode="lines",
             hovertemplate="%{y:.2f} %",
         )
         for c, (name, own) in enumerate(lens)
@@ -235,6 +239,8 @@ def _over_steps(
 ) -> Figure | None:
     if not lines:
         return None
+    if max(len(each["x"]) for each in lines) <= _FEW_POINTS:
+        lines = [each | {"mode": "lines+markers"} for each in lines]
     changes = {step for run in runs for step in run.curve.segment_steps[1:].tolist()}
     logged = max(x for each in lines for x in each["x"])
     steps = sorted(step for step in changes if step <= logged)

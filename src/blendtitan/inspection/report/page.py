@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.report.blocks import Block, Folded, Page, Picture
+from blendtitan.inspection.report.blocks import Block, Folded, Page, Picture, SideBySide
 from blendtitan.inspection.report.colors import DARK, LIGHT
 from blendtitan.storage.disk import written
 from blendtitan.storage.writer import write_atomically
@@ -82,5 +82,5 @@ def _all(blocks: tuple[Block, ...]) -> Iterator[Picture]:
     for block in blocks:
         if isinstance(block, Picture):
             yield block
-        elif isinstance(block, Folded):
+        elif isinstance(block, Folded | SideBySide):
             yield from _all(block.blocks)

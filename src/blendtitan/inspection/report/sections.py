@@ -2,37 +2,41 @@
 
 from collections.abc import Iterator, Sequence
 
+from blendtitan.inspection.report.blend_curve import BlendCurve
 from blendtitan.inspection.report.blend_figure import blend_figure
 from blendtitan.inspection.report.blocks import (
     Block,
     Cell,
     Facts,
-    Folded,
     Page,
     Paragraph,
     Picture,
     Samples,
     Section,
+    SideBySide,
     count,
-    digits,
     number_cell,
     percent,
     table,
 )
-from blendtitan.inspection.report.facts import SPEED, WAIT, CorpusFacts, RunFacts
+from blendtitan.inspection.report.configuration_section import configuration_blocks
+from blendtitan.inspection.report.corpus_section import corpus_blocks, document_blocks
+from blendtitan.inspection.report.facts import (
+    CORPUS_LOSS,
+    LOSS,
+    SPEED,
+    VALIDATION,
+    WAIT,
+    RunFacts,
+    whose,
+)
 from blendtitan.inspection.report.figures import (
     MOST_CORPORA,
     corpus_metric_figure,
-    epochs_figure,
-    lens_figure,
     metric_figure,
 )
-from blendtitan.inspection.report.lengths import MOST_DOCUMENTS
 from blendtitan.inspection.report.texts import MOST_SAMPLES, OF_EACH
 
-LOSS = "loss_metrics/global_avg_loss"
-CORPUS_LOSS = "loss_metrics/loss"
-VALIDATION = "validation_metrics/loss"
 BLEND_CAPTION = (
     "Bands are the samples that the order gives each corpus; dashed lines are where they would "
     "meet if every stretch had exactly the shares that are configured."
@@ -44,12 +48,12 @@ def report_page(runs: Sequence[RunFacts]) -> Page:
     parts = (
         ("summary", "Summary", _summary(runs)),
         ("blend", "Blend", _blend(runs)),
-        ("corpora", "Corpora", _corpora(runs)),
+        ("corpora", "Corpora", corpus_blocks(runs)),
         ("losses", "Losses", _losses(runs)),
         ("waiting", "Waiting for data", _waiting(runs)),
-        ("documents", "Document lengths", _documents(runs)),
+        ("documents", "Document lengths", document_blocks(runs)),
         ("samples", "Sample texts", _samples(runs)),
-        ("configuration", "Configuration", _configuration(runs)),
+        ("configuration", "Configuration", configuration_blocks(runs)),
     )
     names = ", ".join(run.name for run in runs)
     return Page(
@@ -59,11 +63,10 @@ def report_page(runs: Sequence[RunFacts]) -> Page:
     )
 
 
-def blend_pictures(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    """The blend of each run."""
-    for run in runs:
-        whose = f"{run.name}. " if len(runs) > 1 else ""
-        yield Picture(whose + BLEND_CAPTION, blend_figure(run.curve, reached_step=run.reached_step))
+def blend_page(title: str, lead: str, curve: BlendCurve) -> Page:
+    """A page of one picture: the blend of a run that has not begun."""
+    picture = Picture(BLEND_CAPTION, blend_figure(curve))
+    return Page(title, lead, (Section("blend", "Blend", (picture,)),))
 
 
 def _summary(runs: Sequence[RunFacts]) -> Iterator[Block]:
@@ -87,7 +90,15 @@ def _facts(run: RunFacts) -> Iterator[tuple[str, str]]:
 
 
 def _blend(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    yield from blend_pictures(runs)
+    yield SideBySide(
+        tuple(
+            Picture(
+                whose(runs, run) + BLEND_CAPTION,
+                blend_figure(run.curve, reached_step=run.reached_step),
+            )
+            for run in runs
+        )
+    )
     for run in runs:
         if len(run.curve.segment_steps) > 1:
             yield _segments(run)
@@ -104,73 +115,6 @@ def _segments(run: RunFacts) -> Block:
             for c, name in enumerate(curve.corpora)
         ),
     )
-
-
-def _corpora(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    yield Picture(
-        "Epochs of each corpus: tokens read for each token that it has in the train split. Those "
-        "read again count again.",
-        epochs_figure(runs),
-    )
-    if len(runs) > 1:
-        yield _side_by_side(runs)
-    for run in runs:
-        yield _corpus_table(run)
-
-
-def _corpus_table(run: RunFacts) -> Block:
-    when = "so far" if run.reached_step else "over the whole run, which has not begun"
-    headings = (
-        *("corpus", "configured", "achieved", "tokens read", "epochs", "epochs at the end"),
-        *("loss", "validation loss"),
-    )
-    return table(
-        f"{run.name}: shares {when}; tokens read and epochs so far; the last losses",
-        headings,
-        (_corpus_cells(run, corpus) for corpus in run.corpora),
-    )
-
-
-def _corpus_cells(run: RunFacts, corpus: CorpusFacts) -> Iterator[Cell]:
-    yield Cell(corpus.name)
-    yield number_cell(corpus.configured, percent)
-    yield number_cell(corpus.achieved, percent)
-    yield number_cell(corpus.tokens_read, count)
-    yield number_cell(corpus.epochs, digits)
-    yield number_cell(corpus.epochs_at_end, digits)
-    for prefix in (CORPUS_LOSS, VALIDATION):
-        yield _last(run, f"{prefix}/{corpus.name}")
-
-
-def _side_by_side(runs: Sequence[RunFacts]) -> Block:
-    """One row for each corpus of any run, with a group of columns for each run."""
-    names = list(dict.fromkeys(corpus.name for run in runs for corpus in run.corpora))
-    of_run = [{corpus.name: corpus for corpus in run.corpora} for run in runs]
-    what = ("share", "epochs", "loss", "validation loss")
-    return table(
-        "Side by side: achieved share, epochs at the end of the run, the last losses",
-        ["corpus", *(f"{each}, {run.name}" for each in what for run in runs)],
-        (
-            [
-                Cell(name),
-                *(_of(own, name, "achieved", percent) for own in of_run),
-                *(_of(own, name, "epochs_at_end", digits) for own in of_run),
-                *(_last(run, f"{CORPUS_LOSS}/{name}") for run in runs),
-                *(_last(run, f"{VALIDATION}/{name}") for run in runs),
-            ]
-            for name in names
-        ),
-    )
-
-
-def _of(corpora: dict[str, CorpusFacts], name: str, field: str, form: object) -> Cell:
-    assert callable(form)
-    return number_cell(getattr(corpora[name], field), form) if name in corpora else Cell("")
-
-
-def _last(run: RunFacts, metric: str) -> Cell:
-    found = run.metrics.get(metric)
-    return number_cell(None if found is None else found.values[-1], "{:.4f}".format)
 
 
 def _losses(runs: Sequence[RunFacts]) -> Iterator[Block]:
@@ -219,44 +163,6 @@ def _without(runs: Sequence[RunFacts], metric: str, what: str) -> Iterator[Block
             )
 
 
-def _documents(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    told: list[object] = []
-    for run in runs:
-        lens = [(c.name, run.lens[c.name]) for c in run.corpora if c.name in run.lens]
-        medians = {name: (own.num_documents, own.median, own.max) for name, own in lens}
-        if not lens:
-            yield Paragraph(f"{run.name}: the data is not there.")
-        elif medians not in told:
-            told.append(medians)
-            cut = f" The {MOST_CORPORA} largest shares." if len(lens) > MOST_CORPORA else ""
-            caption = f"Documents of a corpus by length; two bins are a doubling.{cut}"
-            yield Picture(_whose(runs, run) + caption, lens_figure(lens[:MOST_CORPORA]))
-        yield _lens_table(run)
-        sampled = [name for name, own in lens if own.num_counted < own.num_documents]
-        if sampled:
-            yield Paragraph(
-                f"{run.name}: lengths of an even sample of about {MOST_DOCUMENTS:,} documents of "
-                f"each of {', '.join(sampled[:10])}{' and others' if len(sampled) > 10 else ''}."
-            )
-
-
-def _lens_table(run: RunFacts) -> Block:
-    return table(
-        f"{run.name}: what the train split holds; lengths of documents in tokens",
-        ("corpus", "shards", "documents", "tokens", "shortest", "median", "p90", "longest"),
-        (_lens_cells(run, corpus) for corpus in run.corpora),
-    )
-
-
-def _lens_cells(run: RunFacts, corpus: CorpusFacts) -> Iterator[Cell]:
-    yield Cell(corpus.name)
-    for number in (corpus.shards, corpus.documents, corpus.tokens):
-        yield number_cell(number, count)
-    lens = run.lens.get(corpus.name)
-    for length in (lens.min, lens.median, lens.p90, lens.max) if lens else (None,) * 4:
-        yield number_cell(length, count)
-
-
 def _samples(runs: Sequence[RunFacts]) -> Iterator[Block]:
     yield Paragraph(
         f"The first {OF_EACH} samples of each corpus from the step on, at most {MOST_SAMPLES}: "
@@ -266,42 +172,11 @@ def _samples(runs: Sequence[RunFacts]) -> Iterator[Block]:
         names = list(dict.fromkeys(sample.corpus for sample in run.samples))
         for name in names:
             own = tuple(sample for sample in run.samples if sample.corpus == name)
-            yield Samples(f"{_whose(runs, run)}{name}, from step {run.samples_step:,} on", own)
+            yield Samples(f"{whose(runs, run)}{name}, from step {run.samples_step:,} on", own)
         missing = [corpus.name for corpus in run.corpora if corpus.name not in names]
         if missing:
             more = f" and {len(missing) - 10:,} others" if len(missing) > 10 else ""
-            yield Paragraph(f"{_whose(runs, run)}None of {', '.join(missing[:10])}{more}.")
-
-
-def _configuration(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    if len(runs) > 1:
-        yield from _differences(runs)
-    for run in runs:
-        keys = table(
-            f"Every key of {run.run.path}",
-            ["key", "value"],
-            ([Cell(key), Cell(value)] for key, value in run.settings.items()),
-        )
-        yield Folded(f"{run.name}: {len(run.settings):,} keys", (keys,))
-
-
-def _differences(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    keys = sorted({key for run in runs for key in run.settings})
-    found = {key: [run.settings.get(key) for run in runs] for key in keys}
-    differ = {k: v for k, v in found.items() if None not in v and len(set(v)) > 1}
-    partly = {k: v for k, v in found.items() if None in v}
-    headings = ["key", *(run.name for run in runs)]
-    for caption, values in (
-        ("Keys that differ", differ),
-        ("Keys that not every file has", partly),
-    ):
-        rows = ([Cell(key), *(Cell(each or "") for each in own)] for key, own in values.items())
-        shown = table(caption, headings, rows)
-        yield shown if values is differ else Folded(f"{caption}: {len(values):,}", (shown,))
-
-
-def _whose(runs: Sequence[RunFacts], run: RunFacts) -> str:
-    return f"{run.name}: " if len(runs) > 1 else ""
+            yield Paragraph(f"{whose(runs, run)}None of {', '.join(missing[:10])}{more}.")
 
 
 def _drawn(runs: Sequence[RunFacts]) -> list[str]:
