@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "inspection": (
         DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
-        NUMPY | {"rich", "tensorboard", "xxhash"},
+        NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (

@@ -57,8 +57,8 @@ def figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any
 
 
 def shown(name: str) -> str:
-    """A name as plotly.js shows it as it is: it takes HTML for styles and links."""
-    return html.escape(name)
+    """A name as plotly.js shows it as it is: it takes HTML for styles, and ``%{y}`` for a value."""
+    return html.escape(name).replace("%{", "&#37;{")
 
 
 def line(
