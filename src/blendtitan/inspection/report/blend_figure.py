@@ -18,6 +18,7 @@ from blendtitan.inspection.report.figures import (
 )
 
 _MOST_LABELS = 8
+_WIDE = 4.0
 
 
 def blend_figure(curve: BlendCurve, *, reached_step: int = 0) -> Figure:
@@ -99,12 +100,17 @@ def _band(
 def _boundaries(curve: BlendCurve, configured: FloatArray) -> Iterator[dict[str, Any]]:
     """Where the bands would meet if every share were as configured."""
     steps = numbers([*curve.segment_steps, curve.bin_steps[-1]])
-    for number, shares in enumerate(np.cumsum(configured, axis=0)[:-1]):
+    tops = np.cumsum(configured, axis=0)[:-1]
+    # Between narrow bands there is no room for lines; the last one is above all of them.
+    is_wide = (configured[:-1] >= _WIDE).any(axis=1)
+    for number, shares in enumerate(tops):
+        if not is_wide[number] and number + 1 < len(tops):
+            continue
         yield {
             "type": "scatter",
             "name": "configured",
             "legendgroup": "configured",
-            "showlegend": number == 0,
+            "showlegend": number + 1 == len(tops),
             "x": steps,
             "y": numbers([*shares, shares[-1]]),
             "mode": "lines",

@@ -128,5 +128,5 @@ def percent(share: float) -> str:
 
 
 def digits(number: float) -> str:
-    """Three digits."""
-    return f"{number:.3g}"
+    """At least three digits."""
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"

@@ -47,7 +47,6 @@ def figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any
             "hovermode": "x unified",
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@muted", "activecolor": "@ink"},
             "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
-            "meta": {"narrow_legend": {"y": -0.3, "font": {"size": 11}}},
             "showlegend": len(data) > 1,
             "xaxis": axis | {"title": {"text": x_title}, "showgrid": False} | own_x,
             "yaxis": axis | {"title": {"text": y_title}} | own_y,
@@ -163,7 +162,6 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         height=170 + 26 * len(names),
         hovermode="closest",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        meta={"narrow_legend": {"font": {"size": 11}}},
         xaxis={"type": "log" if wide else "linear", "showgrid": True}
         | ({"dtick": 1} if wide else {"rangemode": "tozero"}),
         yaxis={
@@ -193,16 +191,14 @@ def lens_figure(lens: Sequence[tuple[str, CorpusLens]]) -> Figure:
     lines = [
         line(
             name,
-            np.maximum(own.edges, 0.5),
-            100 * np.append(own.fractions, 0.0),
+            np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:]),
+            100 * own.fractions,
             color=series(c),
             dash=DASHES[c % len(DASHES)],
             hovertemplate="%{y:.2f} %",
         )
         for c, (name, own) in enumerate(lens)
     ]
-    for each in lines:
-        each["line"]["shape"] = "hv"
     return figure(
         lines,
         "tokens of a document",

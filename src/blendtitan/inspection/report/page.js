@@ -4,6 +4,7 @@
   const plots = [...document.querySelectorAll(".plot")];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)");
+  const NARROW = 520; // CSS pixels
   const PRINTED_HEIGHT = 0.72; // of that on a screen: three figures on a sheet
   const PRINTED_WIDTH = 680; // CSS pixels that A4 and Letter have between the margins of page.css
 
@@ -15,14 +16,34 @@
     return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, colored(each, theme)]));
   };
 
-  const draw = (theme, width) => {
+  // What does not fit on a phone: names on axes and in a row, labels beside each other.
+  const narrowed = (data, layout) => {
+    const names = layout.yaxis.categoryarray;
+    const short = (name) => (name.length > 14 ? `${name.slice(0, 13)}\u2026` : name);
+    const isBelow = layout.legend.yanchor === "top";
+    const entries = data.filter((each) => each.showlegend !== false).length;
+    return {
+      height: layout.height + (layout.showlegend && isBelow ? 14 * entries : 0),
+      legend: { ...layout.legend, y: isBelow ? -0.28 : 1.02, font: { size: 11 } },
+      yaxis: names ? { ...layout.yaxis, tickvals: names, ticktext: names.map(short) } : layout.yaxis,
+      annotations: (layout.annotations ?? []).map((each) => ({
+        ...each, textangle: -90, xanchor: "right", yanchor: "top", bgcolor: layout.hoverlabel.bgcolor,
+      })),
+    };
+  };
+
+  const printed = (data, layout) => ({
+    ...layout,
+    ...narrowed(data, { ...layout, height: layout.height * PRINTED_HEIGHT }),
+    width: PRINTED_WIDTH,
+    yaxis: layout.yaxis,
+  });
+
+  const draw = (theme, isPrinted) => {
     plots.forEach((plot, number) => {
       const { data, layout } = colored(figures[number], theme);
-      const isNarrow = (width ?? plot.clientWidth) < 520;
-      const sized = width
-        ? { ...layout, width, height: layout.height * PRINTED_HEIGHT }
-        : { ...layout, autosize: true };
-      if (isNarrow) sized.legend = { ...layout.legend, ...layout.meta.narrow_legend };
+      const sized = isPrinted ? printed(data, layout) : { ...layout, autosize: true };
+      if (!isPrinted && plot.clientWidth < NARROW) Object.assign(sized, narrowed(data, layout));
       // A finger that moves over a figure scrolls the page.
       sized.dragmode = touch.matches ? false : "zoom";
       plot.style.height = `${sized.height}px`;
@@ -34,7 +55,7 @@
       });
     });
   };
-  const drawScreen = () => draw(dark.matches ? themes.dark : themes.light);
+  const drawScreen = () => draw(dark.matches ? themes.dark : themes.light, false);
 
   const keyOf = (row, column) => {
     const cell = row.cells[column];
@@ -70,7 +91,7 @@
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];
     for (const details of opened) details.open = true;
-    draw(themes.light, PRINTED_WIDTH);
+    draw(themes.light, true);
   });
   addEventListener("afterprint", () => {
     for (const details of opened) details.open = false;

@@ -165,14 +165,14 @@ def _without(runs: Sequence[RunFacts], metric: str, what: str) -> Iterator[Block
 
 def _samples(runs: Sequence[RunFacts]) -> Iterator[Block]:
     yield Paragraph(
-        f"The first {OF_EACH} samples of each corpus from the step on, at most {MOST_SAMPLES}: "
-        f"what the model really reads, windows that begin and end anywhere."
+        f"The first {OF_EACH} samples of each corpus from step {runs[0].samples_step:,} on, at "
+        f"most {MOST_SAMPLES}: what the model really reads, windows that begin and end anywhere."
     )
     for run in runs:
         names = list(dict.fromkeys(sample.corpus for sample in run.samples))
         for name in names:
             own = tuple(sample for sample in run.samples if sample.corpus == name)
-            yield Samples(f"{whose(runs, run)}{name}, from step {run.samples_step:,} on", own)
+            yield Samples(f"{whose(runs, run)}{name}", own)
         missing = [corpus.name for corpus in run.corpora if corpus.name not in names]
         if missing:
             more = f" and {len(missing) - 10:,} others" if len(missing) > 10 else ""
