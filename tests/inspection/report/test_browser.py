@@ -30,7 +30,6 @@ PHONE: dict[str, Any] = {
 SCREENS: dict[str, dict[str, Any]] = {
     "light": {"color_scheme": "light"},
     "dark": {"color_scheme": "dark"},
-    "phone": PHONE,
     "dark phone": PHONE | {"color_scheme": "dark"},
 }
 
