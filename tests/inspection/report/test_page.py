@@ -61,6 +61,17 @@ def test_compared_runs_show_the_keys_that_differ(trained_run: TrainedRun, tmp_pa
     ]
 
 
+def test_documents_that_runs_share_are_shown_once(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    a, b, output = trained_run("a"), trained_run("b"), tmp_path / "out.html"
+
+    assert main(["report", str(a), "--compare", str(b), "--output", str(output)]) == 0
+    html = without_scripts(output.read_text())
+    assert "b: the same documents as a." in html
+    assert html.count('aria-label="a: Documents of a corpus by length') == 1
+
+
 def test_a_plan_has_the_same_picture(
     write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

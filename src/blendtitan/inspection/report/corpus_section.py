@@ -16,7 +16,7 @@ from blendtitan.inspection.report.blocks import (
 )
 from blendtitan.inspection.report.facts import CORPUS_LOSS, VALIDATION, CorpusFacts, RunFacts, whose
 from blendtitan.inspection.report.figures import MOST_CORPORA, epochs_figure, lens_figure
-from blendtitan.inspection.report.lengths import MOST_DOCUMENTS
+from blendtitan.inspection.report.lengths import MOST_DOCUMENTS, CorpusLens
 
 
 def corpus_blocks(runs: Sequence[RunFacts]) -> Iterator[Block]:
@@ -87,25 +87,39 @@ def _last(run: RunFacts, metric: str) -> Cell:
 
 
 def document_blocks(runs: Sequence[RunFacts]) -> Iterator[Block]:
-    """Lengths of documents; runs that read the same data share a picture."""
-    told: list[object] = []
+    """Lengths of documents; of runs that read the same data once."""
+    told: list[tuple[object, str]] = []
     for run in runs:
-        lens = [(c.name, run.lens[c.name]) for c in run.corpora if c.name in run.lens]
-        medians = {name: (own.num_documents, own.median, own.max) for name, own in lens}
-        if not lens:
-            yield Paragraph(f"{run.name}: the data is not there.")
-        elif medians not in told:
-            told.append(medians)
-            cut = f" The {MOST_CORPORA} largest shares." if len(lens) > MOST_CORPORA else ""
-            caption = f"Documents of a corpus by length; two bins are a doubling.{cut}"
-            yield Picture(whose(runs, run) + caption, lens_figure(lens[:MOST_CORPORA]))
-        yield _lens_table(run)
-        sampled = [name for name, own in lens if own.num_counted < own.num_documents]
-        if sampled:
-            yield Paragraph(
-                f"{run.name}: lengths of an even sample of about {MOST_DOCUMENTS:,} documents of "
-                f"each of {', '.join(sampled[:10])}{' and others' if len(sampled) > 10 else ''}."
-            )
+        held = [_held(corpus, run.lens.get(corpus.name)) for corpus in run.corpora]
+        same = [name for known, name in told if known == sorted(held)]
+        if same:
+            yield Paragraph(f"{run.name}: the same documents as {same[0]}.")
+            continue
+        told.append((sorted(held), run.name))
+        yield from _documents_of(runs, run)
+
+
+def _documents_of(runs: Sequence[RunFacts], run: RunFacts) -> Iterator[Block]:
+    lens = [(c.name, run.lens[c.name]) for c in run.corpora if c.name in run.lens]
+    if lens:
+        cut = f" The {MOST_CORPORA} largest shares." if len(lens) > MOST_CORPORA else ""
+        caption = f"Documents of a corpus by length; two bins are a doubling.{cut}"
+        yield Picture(whose(runs, run) + caption, lens_figure(lens[:MOST_CORPORA]))
+    else:
+        yield Paragraph(f"{run.name}: the data is not there.")
+    yield _lens_table(run)
+    sampled = [name for name, own in lens if own.num_counted < own.num_documents]
+    if sampled:
+        yield Paragraph(
+            f"{run.name}: lengths of an even sample of about {MOST_DOCUMENTS:,} documents of "
+            f"each of {', '.join(sampled[:10])}{' and others' if len(sampled) > 10 else ''}."
+        )
+
+
+def _held(corpus: CorpusFacts, lens: CorpusLens | None) -> tuple[str | int, ...]:
+    """What tells one corpus from another as far as this section shows it."""
+    quantiles = () if lens is None else (lens.min, lens.median, lens.p90, lens.max)
+    return (corpus.name, corpus.tokens, corpus.documents or 0, *quantiles)
 
 
 def _lens_table(run: RunFacts) -> Block:
