@@ -1,5 +1,6 @@
 """Shards and blends small enough to check by hand."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ def write_blend(tmp_path: Path, write_shard: WriteShard) -> WriteBlend:
         return BlendConfig(**{"data_file_list": path, "eod_token_id": EOD, "seed": 7} | settings)
 
     return write
+
+
+@pytest.fixture
+def always_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loaders that have threads read ahead however little time a batch takes."""
+    monkeypatch.setattr("blendtitan.loader.WORTH_THREADS", -1)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for what other threads do; long before it takes this long, something is wrong."""
+    end = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 @pytest.fixture

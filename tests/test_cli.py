@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from blendtitan.cli import COMMANDS, main
 from blendtitan.prepare.demo import train_tokenizer
+from tests.conftest import WriteBlend
 
 SLOW_TO_IMPORT = ("torch", "torchtitan", "transformers", "sentencepiece", "rich")
 
@@ -120,3 +122,18 @@ def test_preparing_imports_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["rich", "print"])
+def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(
+    write_blend: WriteBlend, tmp_path: Path, options: list[str]
+) -> None:
+    """As with ``| head``."""
+    write_blend({"web": (1.0, [40, 40])}, seq_length=8)
+    command = [sys.executable, "-m", "blendtitan.cli", "stats", str(tmp_path / "web"), *options]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+
+    assert (done.stderr, done.returncode) == (b"", 1)

@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": ({"errors", "config", "order", "pace", "run"}, set()),
-    "loader": (LOADER, NUMPY | {"torch"}),
+    "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
+    "reading_threads": (set(), set()),
     "tokenizers": (
         {"errors", "config", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},

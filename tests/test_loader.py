@@ -11,7 +11,9 @@ import torch
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import ConfigError, CorruptShardError, EmptySplitError, MissingShardError
 from blendtitan.loader import Batch
-from tests.conftest import EOD, WriteBlend
+from tests.conftest import EOD, WriteBlend, wait_until
+
+pytestmark = pytest.mark.usefixtures("always_threads")
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.3, [350]), "books": (0.1, [240, 190])}
 
@@ -178,16 +180,52 @@ def test_after_an_error_no_sample_is_passed_over(dataset: BlendedDataset) -> Non
     assert rows(next(stream)) == samples(dataset, range(4))
 
 
+def reads_of(loader: DataLoader) -> list[tuple[int, str]]:
+    """What is read from now on, and by which thread."""
+    read: list[tuple[int, str]] = []
+    batch_at = loader.batch_at
+
+    def noted(at: int) -> Batch:
+        read.append((at, threading.current_thread().name))
+        return batch_at(at)
+
+    loader.batch_at = noted
+    return read
+
+
 def test_so_many_batches_are_read_ahead_and_no_more(dataset: BlendedDataset) -> None:
     loader = DataLoader(dataset, 4, num_workers=2, prefetch=3)
-    read: list[int] = []
-    batch_at = loader.batch_at
-    loader.batch_at = lambda at: (read.append(at), batch_at(at))[1]
+    read = reads_of(loader)
     stream = iter(loader)
     next(stream)
-    stream._pool.shutdown(wait=True)  # pyright: ignore
+    wait_until(lambda: len(read) == 4)
+    del stream
 
-    assert sorted(read) == [0, 4, 8, 12]
+    assert sorted(at for at, _ in read) == [0, 4, 8, 12]
+
+
+def test_batches_that_take_no_time_are_read_by_the_one_who_asks(
+    dataset: BlendedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads cost more than such a batch. The first two are read ahead: nothing is known yet."""
+    monkeypatch.setattr("blendtitan.loader.WORTH_THREADS", 60)
+    loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
+    read = reads_of(loader)
+
+    assert [rows(batch) for batch in islice(loader, 9)] == [
+        samples(dataset, range(at, at + 4)) for at in range(0, 36, 4)
+    ]
+    assert {name for at, name in read if at > 8} == {threading.current_thread().name}
+
+
+def test_batches_that_take_time_are_read_ahead_by_threads(dataset: BlendedDataset) -> None:
+    loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
+    read = reads_of(loader)
+    for number, _ in enumerate(islice(loader, 5), 2):
+        wait_until(lambda: len(read) == number)  # noqa: B023 - called at once
+
+    here = threading.current_thread().name
+    assert [at for at, name in read if name == here] == [0]
 
 
 def test_a_loader_moved_to_the_middle_of_a_batch_reads_from_there(

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,9 @@ COMMANDS = {
     "demo": demo,
 }
 
+PRINTING = {"stats", "plan", "explain", "audit"}
+"""Commands that do nothing but print, and may end when nobody reads on, as with ``| head``."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 after an error, 2 for wrong arguments."""
@@ -41,13 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        if options.command not in PRINTING:
+            return _failed(options.command, error)
+        # Nobody reads on. What is still to be written at the end would fail like that again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # as rich does for tables
     except (BlendTitanError, OSError) as error:
-        print(f"blendtitan {options.command}: {error}", file=sys.stderr)
-        return 1
+        return _failed(options.command, error)
     except KeyboardInterrupt:
         print(f"blendtitan {options.command}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _failed(command: str, error: Exception) -> int:
+    print(f"blendtitan {command}: {error}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,11 +4,13 @@ Shapes: B = micro batch, L = sequence length.
 """
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,12 +23,20 @@ from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.order.segments import Segment
+from blendtitan.reading_threads import Job, ReadingThreads
 from blendtitan.state import SavedState, encode_state, parse_state, resume
 
 logger = logging.getLogger(__name__)
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
 _BLOCK_SLOTS = 1024
+
+WORTH_THREADS = 0.5e-3
+"""Seconds that a batch takes, to be read or trained on, from which on threads read ahead.
+
+To hand one over costs up to a tenth of it, and threads hold each other up: a loop that does nothing
+else, on data in memory, is faster when it reads by itself.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,7 @@ class DataLoader:
         dp_rank: Which data-parallel rank this is.
         dp_world_size: Number of data-parallel ranks.
         num_workers: Reading threads; 0 reads in the calling thread. None: the configuration's.
-        prefetch: Batches read ahead. More threads than ``prefetch + 1`` have nothing to do.
+        prefetch: Batches read ahead. More threads than that have nothing to do.
         num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
         batches_per_step: A fixed stream ends after a multiple of so many batches.
         positions: Whether batches have positions. None: if documents are told apart.
@@ -196,31 +206,26 @@ class DataLoader:
         dataset, plan, start = self._planned(consumed_samples)
         stop = start + self._micro_batch
         tokens = dataset.read(plan, start, stop)
-        shape = (self._micro_batch, tokens.shape[1] - 1)
-        input_ids, labels = self._empty(shape), self._empty(shape)
-        np.copyto(input_ids.numpy(), tokens[:, :-1])
-        np.copyto(labels.numpy(), tokens[:, 1:])
-        config = dataset.config
-        mask_labels(labels.numpy(), tokens[:, :-1], config)
+        inputs = tokens[:, :-1]
+        labels = tokens[:, 1:].astype(np.int64, order="C")
+        mask_labels(labels, inputs, dataset.config)
         if self._num_samples is not None:
             slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
-            labels.numpy()[slots >= self._num_samples] = IGNORE_INDEX
+            labels[slots >= self._num_samples] = IGNORE_INDEX
         positions = mask = None
         if self._with_positions or self._with_mask:
+            config = dataset.config
             eod_id = config.eod_token_id if config.provide_attention_mask else None
-            starts = document_starts(tokens[:, :-1], eod_id=eod_id)
+            starts = document_starts(inputs, eod_id=eod_id)
             positions = self._tensor(positions_of(starts)) if self._with_positions else None
             mask = self._tensor(attention_mask_of(starts)) if self._with_mask else None
         return Batch(
-            input_ids=input_ids,
-            labels=labels,
+            input_ids=self._tensor(inputs.astype(np.int64, order="C")),
+            labels=self._tensor(labels),
             corpus_ids=self._tensor(plan.corpora[start:stop].copy()),
             positions=positions,
             attention_mask=mask,
         )
-
-    def _empty(self, shape: tuple[int, int]) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.int64, pin_memory=self._pin_memory)
 
     def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -259,38 +264,53 @@ class _Stream(Iterator[Batch]):
 
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader
+        self._read = partial(_timed, loader)
         workers = loader.num_workers
-        self._pool = ThreadPoolExecutor(workers, "blendtitan-read") if workers else None
-        self._ahead: deque[tuple[int, Future[Batch]]] = deque()
+        self._threads = ReadingThreads(self._read, workers) if workers else None
+        self._ahead: deque[Job[tuple[Batch, float]]] = deque()
         self._version = loader.version
+        self._asked_at = -math.inf
+        self._read_seconds = 0.0
+        self._cost = math.inf
 
     def __next__(self) -> Batch:
         loader = self._loader
         at = loader.consumed_samples
         if loader.is_past_end(at):
-            self._close()
+            if self._threads is not None:
+                self._threads.close()
             raise StopIteration
-        batch = loader.batch_at(at) if self._pool is None else self._read_ahead(self._pool, at)
+        threads = self._threads
+        batch = loader.batch_at(at) if threads is None else self._read_ahead(threads, at)
         loader.consumed_samples += loader.stride
         return batch
 
-    def _read_ahead(self, pool: ThreadPoolExecutor, at: int) -> Batch:
+    def _read_ahead(self, threads: ReadingThreads[tuple[Batch, float]], at: int) -> Batch:
         loader = self._loader
-        if self._version != loader.version or (self._ahead and self._ahead[0][0] != at):
+        if self._version != loader.version or (self._ahead and self._ahead[0].at != at):
             self._ahead.clear()  # The loader was moved, or a read failed.
             self._version = loader.version
-        start = self._ahead[-1][0] + loader.stride if self._ahead else at
-        while len(self._ahead) <= loader.prefetch and not loader.is_past_end(start):
-            self._ahead.append((start, pool.submit(loader.batch_at, start)))
-            start += loader.stride
-        return self._ahead.popleft()[1].result()
+        job = self._ahead.popleft() if self._ahead else None
+        if self._is_worth_threads():
+            start = at + (len(self._ahead) + 1) * loader.stride
+            while len(self._ahead) < loader.prefetch and not loader.is_past_end(start):
+                self._ahead.append(threads.ask(start))
+                start += loader.stride
+        batch, self._read_seconds = self._read(at) if job is None else job.result()
+        return batch
 
-    def _close(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    def _is_worth_threads(self) -> bool:
+        """Whether a batch takes long enough, be it to read or to train on. Asked once for each."""
+        asked_at, before = time.perf_counter(), self._cost
+        self._cost = max(asked_at - self._asked_at, self._read_seconds)
+        self._asked_at = asked_at
+        return min(before, self._cost) > WORTH_THREADS  # one alone may be a hiccup
 
-    def __del__(self) -> None:
-        self._close()
+
+def _timed(loader: DataLoader, at: int) -> tuple[Batch, float]:
+    """A batch, and the seconds it took. Knows no stream: what threads know is not forgotten."""
+    start = time.perf_counter()
+    return loader.batch_at(at), time.perf_counter() - start
 
 
 def _round_up(number: int, multiple: int) -> int:
