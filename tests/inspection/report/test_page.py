@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.errors import OutputError
 from blendtitan.inspection.report.blocks import Page, Paragraph, Section
 from blendtitan.inspection.report.page import page_html, write_page
 from tests.inspection.conftest import WriteRun
@@ -61,9 +60,7 @@ def test_compared_runs_show_the_keys_that_differ(trained_run: TrainedRun, tmp_pa
     ]
 
 
-def test_documents_that_runs_share_are_shown_once(
-    trained_run: TrainedRun, tmp_path: Path
-) -> None:
+def test_documents_that_runs_share_are_shown_once(trained_run: TrainedRun, tmp_path: Path) -> None:
     a, b, output = trained_run("a"), trained_run("b"), tmp_path / "out.html"
 
     assert main(["report", str(a), "--compare", str(b), "--output", str(output)]) == 0
@@ -102,9 +99,12 @@ def test_an_incomplete_page_is_never_seen(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises((OutputError, OSError), match="nowhere"):
-        write_page(page_of("one"), tmp_path / "nowhere/page.html")
+def test_its_folder_is_made_or_what_stands_there_named(tmp_path: Path) -> None:
+    write_page(page_of("one"), tmp_path / "new/page.html")
+
+    assert "one" in (tmp_path / "new/page.html").read_text()
+    with pytest.raises(OSError, match=r"page\.html"):
+        write_page(page_of("one"), tmp_path / "new/page.html/x")
 
 
 def test_without_plotly_the_extra_is_named(

@@ -102,7 +102,7 @@ def _boundaries(curve: BlendCurve, configured: FloatArray) -> Iterator[dict[str,
     steps = numbers([*curve.segment_steps, curve.bin_steps[-1]])
     tops = np.cumsum(configured, axis=0)[:-1]
     # Between narrow bands there is no room for lines; the last one is above all of them.
-    is_wide = (configured[:-1] >= _WIDE).any(axis=1)
+    is_wide = [max(shares) >= _WIDE for shares in configured[:-1].tolist()]
     for number, shares in enumerate(tops):
         if not is_wide[number] and number + 1 < len(tops):
             continue

@@ -50,7 +50,7 @@ def page_html(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> int:
-    """Write a page, all of it or nothing; its size in bytes.
+    """Write a page, all of it or nothing, and its folder if need be; its size in bytes.
 
     Raises:
         ConfigError: The libraries of the extra ``report`` are missing.
@@ -58,6 +58,7 @@ def write_page(page: Page, path: Path) -> int:
     """
     content = page_html(page).encode()
     with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return len(content)
 
