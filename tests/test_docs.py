@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from blendtitan import BlendConfig
+from blendtitan.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+COMMAND_REFERENCE = ROOT / "docs/commands.md"  # made from the commands, and tested as that
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
@@ -97,6 +100,19 @@ def test_every_field_of_a_blend_is_documented() -> None:
     page = (ROOT / "docs/configuration.md").read_text()
     for field in fields(BlendConfig):
         assert f"`{field.name}`" in page
+
+
+def commands_shown(page: Path) -> list[list[str]]:
+    """The words of each command that a page shows indented, where it needs what is not here."""
+    text = BLOCK.sub("", page.read_text()).replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^    (\w+ .*)$", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - {COMMAND_REFERENCE}), ids=lambda page: page.name)
+def test_every_command_shown_has_arguments_that_there_are(page: Path) -> None:
+    for name, *words in commands_shown(page):
+        if name == "blendtitan":
+            assert parser().parse_args(words).command == words[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

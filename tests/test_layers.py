@@ -41,13 +41,20 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
         NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
     ),
+    "mixture": (
+        STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
+        NUMPY | {"rich", "tomlkit"},
+    ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
         LOADER | {"corpus_losses", "pace", "run", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),
-    "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),
+    "commands": (
+        STORAGE | {"tokenizers", "prepare", "inspection", "mixture", "tables", "commands"},
+        set(),
+    ),
     "cli": ({"errors", "commands"}, set()),
     "__init__": (LOADER, set()),
 }
