@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "inspection": (
         DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
-        NUMPY | {"rich", "tensorboard", "xxhash"},
+        NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
     ),
     "mixture": (
         STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
