@@ -3,6 +3,7 @@
 import doctest
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -28,6 +29,7 @@ RUN_IN_ORDER = (
     "docs/moving-from-torchtitan.md",
     "docs/moving-from-streaming.md",
     "docs/performance.md",
+    "docs/looking.md",
 )
 
 
@@ -134,6 +136,7 @@ def test_every_page_with_snippets_is_run_by_a_test(page: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_and_snippets_of_the_pages_run_in_order(tmp_path: Path) -> None:
     """As a new user would: page after page, in one folder."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in RUN_IN_ORDER:
         # The demo comes first whatever the page's order: the others read its tokenizer.
         for command in sorted(

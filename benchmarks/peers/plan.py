@@ -57,6 +57,7 @@ def _reading(seconds: float) -> list[Request]:
             ]
         requests += [Request(engine=engine, source="one", **shape) for engine in PEERS]
         requests.append(Request(engine="olmo", variant="threads", source="one", **shape))
+        requests.append(Request(engine="ours", variant="open", source="many", **shape))
         requests += [Request(engine=engine, source="many", **shape) for engine in INDEXED]
     return requests
 

@@ -12,6 +12,7 @@ NAMES = {
     "floor": "floor: header of every `.idx`",
     "ours": "**blendtitan**",
     "ours kept": "**blendtitan**, catalog kept",
+    "ours open": "**blendtitan**, all files open",
     "megatron": "megatron-core",
     "megatron fast": "megatron-core, fast-cache flags",
     "olmo": "OLMo-core",

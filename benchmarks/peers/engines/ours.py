@@ -1,4 +1,8 @@
-"""blendtitan. Variants: ``kept`` has the catalog of an earlier start in ``data_cache_path``."""
+"""blendtitan, without threads where no workers are asked for.
+
+Variants: ``kept`` has the catalog of an earlier start in ``data_cache_path``; ``open`` may keep all
+files open (``max_open_shards``).
+"""
 
 from collections.abc import Iterator
 
@@ -17,6 +21,7 @@ def open_batches(request: Request, source: Source) -> Iterator[tuple[torch.Tenso
         eod_token_id=EOD,
         split=SPLIT,
         data_cache_path=kept,
+        **({"max_open_shards": source.num_shards} if request.variant == "open" else {}),
     )
     loader = DataLoader(
         build_datasets(config).train,

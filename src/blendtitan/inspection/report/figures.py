@@ -46,7 +46,7 @@ def figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any
             "hoverlabel": {"bgcolor": "@panel", "bordercolor": "@grid", "font": {"color": "@ink"}},
             "hovermode": "x unified",
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@muted", "activecolor": "@ink"},
-            "legend": {"orientation": "h", "y": -0.2, "yanchor": "top", "x": 0},
+            "legend": {"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
             "showlegend": len(data) > 1,
             "xaxis": axis | {"title": {"text": x_title}, "showgrid": False} | own_x,
             "yaxis": axis | {"title": {"text": y_title}} | own_y,

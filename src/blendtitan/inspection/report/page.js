@@ -24,7 +24,7 @@
     const entries = data.filter((each) => each.showlegend !== false).length;
     return {
       height: layout.height + (layout.showlegend && isBelow ? 14 * entries : 0),
-      legend: { ...layout.legend, y: isBelow ? -0.28 : 1.02, font: { size: 11 } },
+      legend: { ...layout.legend, font: { size: 11 } },
       yaxis: names ? { ...layout.yaxis, tickvals: names, ticktext: names.map(short) } : layout.yaxis,
       annotations: (layout.annotations ?? []).map((each) => ({
         ...each, textangle: -90, xanchor: "right", yanchor: "top", bgcolor: layout.hoverlabel.bgcolor,
