@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from blendtitan import BlendConfig
+from blendtitan.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+COMMAND_REFERENCE = ROOT / "docs/commands.md"  # made from the commands, and tested as that
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
@@ -25,6 +29,7 @@ RUN_IN_ORDER = (
     "docs/moving-from-torchtitan.md",
     "docs/moving-from-streaming.md",
     "docs/performance.md",
+    "docs/looking.md",
 )
 
 
@@ -99,6 +104,19 @@ def test_every_field_of_a_blend_is_documented() -> None:
         assert f"`{field.name}`" in page
 
 
+def commands_shown(page: Path) -> list[list[str]]:
+    """The words of each command that a page shows indented, where it needs what is not here."""
+    text = BLOCK.sub("", page.read_text()).replace("\\\n", " ")
+    return [shlex.split(line) for line in re.findall(r"^    (\w+ .*)$", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES} - {COMMAND_REFERENCE}), ids=lambda page: page.name)
+def test_every_command_shown_has_arguments_that_there_are(page: Path) -> None:
+    for name, *words in commands_shown(page):
+        if name == "blendtitan":
+            assert parser().parse_args(words).command == words[0]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_page_with_snippets_is_run_by_a_test(page: Path) -> None:
     """The test below runs some pages as they are; of the others, tests take the snippets."""
@@ -118,6 +136,7 @@ def test_every_page_with_snippets_is_run_by_a_test(page: Path) -> None:
 @pytest.mark.slow
 def test_the_commands_and_snippets_of_the_pages_run_in_order(tmp_path: Path) -> None:
     """As a new user would: page after page, in one folder."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
     for name in RUN_IN_ORDER:
         # The demo comes first whatever the page's order: the others read its tokenizer.
         for command in sorted(

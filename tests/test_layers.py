@@ -39,7 +39,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "inspection": (
         DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
-        NUMPY | {"rich", "tensorboard", "xxhash"},
+        NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
+    ),
+    "mixture": (
+        STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
+        NUMPY | {"rich", "tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
@@ -47,7 +51,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),
-    "commands": (STORAGE | {"tokenizers", "prepare", "inspection", "tables", "commands"}, set()),
+    "commands": (
+        STORAGE | {"tokenizers", "prepare", "inspection", "mixture", "tables", "commands"},
+        set(),
+    ),
     "cli": ({"errors", "commands"}, set()),
     "__init__": (LOADER, set()),
 }

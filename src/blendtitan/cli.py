@@ -14,7 +14,9 @@ from blendtitan.commands import (
     mix,
     plan,
     repair,
+    report,
     stats,
+    sweep,
     tokenize,
     verify,
 )
@@ -29,7 +31,9 @@ COMMANDS = {
     "mix": mix,
     "plan": plan,
     "explain": explain,
+    "report": report,
     "audit": audit,
+    "sweep": sweep,
     "demo": demo,
 }
 
@@ -39,7 +43,7 @@ PRINTING = {"stats", "plan", "explain", "audit"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 after an error, 2 for wrong arguments."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         options.run(options)
@@ -63,7 +67,8 @@ def _failed(command: str, error: Exception) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line. Parsed options know which function runs the command."""
     parser = argparse.ArgumentParser(
         prog="blendtitan",
         description="Prepare data for training on a blend of corpora, and look into runs.",

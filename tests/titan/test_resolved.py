@@ -3,9 +3,13 @@
 import tomllib
 from pathlib import Path
 
+from blendtitan.mixture.losses import read_losses
+from blendtitan.mixture.shares_file import read_shares
 from blendtitan.titan.resolved import resolved_toml, write_resolved
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.toml import read_settings
+from tests.conftest import WriteBlend
+from tests.mixture.conftest import sweep
 
 # Each kind of value, some against a default that is none, and some none against another default.
 ARGUMENTS = [
@@ -50,3 +54,20 @@ def test_it_replaces_the_one_of_an_earlier_start_as_a_whole(tmp_path: Path) -> N
 
     assert read_settings(["--job.config_file", str(path)]).training.steps == 8
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_sweep_finds_the_blend_of_each_run_in_it(tmp_path: Path, write_blend: WriteBlend) -> None:
+    """Shares are compared exactly, as the run that reads them wrote them down."""
+    blend = write_blend({name: (1.0, [400]) for name in ("code", "web", "books")}, seq_length=8)
+    config = tmp_path / "run.toml"
+    config.write_text(
+        "[training]\nseq_len = 8\nsteps = 3\nglobal_batch_size = 4\n"
+        f'[blendcorpus]\ndata_file_list = "{blend.data_file_list}"\neod_token_id = 2\n'
+        "[metrics]\nenable_tensorboard = true\n"
+    )
+    folder = tmp_path / "sweep"
+    assert sweep(config, folder, "--method", "dirichlet", "--runs", "3") == 0
+    for run in read_shares(folder):
+        write_resolved(read_settings(["--job.config_file", str(folder / f"{run}.toml")]))
+
+    assert [(run.logged, run.steps) for run in read_losses(folder, last=1)] == [(0, 3)] * 3

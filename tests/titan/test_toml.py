@@ -9,6 +9,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
+from tests.test_docs import PAGES, ROOT, commands_shown
 
 
 def read(tmp_path: Path, text: str, *arguments: str) -> Settings:
@@ -247,3 +248,18 @@ def test_command_line_values_are_read_by_the_type_of_their_key(
 def test_command_line_mistakes_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_settings(arguments)
+
+
+def test_the_runs_that_the_pages_show_have_settings_that_there_are() -> None:
+    starts = [
+        words[words.index("blendtitan.titan.train") + 1 :]
+        for page in PAGES
+        for words in commands_shown(page)
+        if "blendtitan.titan.train" in words
+    ]
+    from_toml = [(path, rest) for first, path, *rest in starts if first == "--job.config_file"]
+
+    assert from_toml
+    for path, rest in from_toml:
+        file = [] if path in ("mine.toml", "$config") else [f"--job.config_file={ROOT / path}"]
+        read_settings([*file, *rest])

@@ -3,6 +3,10 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from blendtitan.inspection.plan import RunPlan
 
 SUMMARY = "what a run will read: shares, epochs, splits, warnings"
 
@@ -18,12 +22,16 @@ documents for validation, tokens that the run does not reach. The exit status is
 
 CONFIG is the TOML file of a run, or a run's job.dump_folder. Nothing is trained; the run is taken
 to go from its first step to its last without being changed.
+
+--picture FILE.html also writes the blend over the steps of the run as a picture, in one file that
+needs no network. It needs plotly: pip install 'blendtitan[report]'
 """
 
 EXAMPLE = """\
 example:
   blendtitan plan configs/debug.toml
   blendtitan plan outputs/debug --json
+  blendtitan plan configs/debug.toml --picture blend.html
 """
 
 
@@ -38,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data-parallel ranks, where training.global_batch_size is not set",
     )
     add("--json", action="store_true", help="print JSON in place of tables")
+    add("--picture", metavar="FILE", type=Path, help="HTML file to write a picture of the blend to")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -48,6 +57,8 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.tables import show
 
     plan = plan_run(read_run(options.config, ranks=options.ranks))
+    if options.picture is not None:
+        _write_picture(plan, options.picture)
     if options.json:
         print(json.dumps(plan_json(plan), indent=2))
         return
@@ -58,3 +69,14 @@ def run(options: argparse.Namespace) -> None:
     if plan.warnings:
         print("\nWarnings:")
         print("\n".join(f"- {warning}" for warning in plan.warnings))
+
+
+def _write_picture(plan: "RunPlan", path: Path) -> None:
+    from blendtitan.inspection.plan_report import plan_headline
+    from blendtitan.inspection.report.blend_curve import blend_curve
+    from blendtitan.inspection.report.page import write_page
+    from blendtitan.inspection.report.sections import blend_page
+    from blendtitan.inspection.source import source_of_run
+
+    curve = blend_curve(source_of_run(plan.run).slots, max(1, plan.run.num_samples))
+    write_page(blend_page(str(plan.run.path), plan_headline(plan), curve), path)

@@ -1,5 +1,6 @@
 """How far a run has read each corpus: a pure function of the order and the samples consumed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
+from blendtitan.order.segments import Segment
 
 # The order never gives a corpus as much as two samples more than its share.
 _ROUNDING_SAMPLES = 2
@@ -37,7 +39,9 @@ def progress(dataset: Dataset, consumed_samples: int) -> Progress:
         tokens=tokens,
         epochs=tokens / dataset.corpus_tokens,
         shares=draws / max(1, consumed_samples),
-        configured_shares=_configured_shares(dataset, consumed_samples),
+        configured_shares=configured_shares(
+            dataset.corpora, dataset.segments_read, consumed_samples
+        ),
     )
 
 
@@ -72,11 +76,15 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
         )
 
 
-def _configured_shares(dataset: Dataset, consumed_samples: int) -> NDArray[np.float64]:
-    """Mean over the segments of the samples, each counted as long as it was read."""
-    number = {name: i for i, name in enumerate(dataset.corpora)}
+def configured_shares(
+    corpora: Sequence[str], segments: Sequence[Segment], consumed_samples: int
+) -> NDArray[np.float64]:
+    """Fraction of the first samples that the weights of segments ask for. ``(num_corpora,)``.
+
+    It is the mean over the segments, each counted as long as it was read.
+    """
+    number = {name: i for i, name in enumerate(corpora)}
     samples = max(1, consumed_samples)
-    segments = dataset.segments_read
     stops = [*(segment.first_slot for segment in segments[1:]), samples]
     shares = np.zeros(len(number))
     for segment, stop in zip(segments, stops, strict=True):

@@ -106,6 +106,14 @@ class Contents:
             for i in np.flatnonzero(counts > 0).tolist()
         ]
 
+    def document_lens(self, shard: int, first: int, last: int) -> IntArray:
+        """Tokens of documents ``first`` to before ``last`` of a shard, inserted EODs included.
+
+        Raises:
+            ShardError: The ``.idx`` is missing or damaged.
+        """
+        return np.diff(self._starts(shard, first, last))
+
     def byte_range(self, stretch: Stretch) -> tuple[int, int]:
         """Where the tokens of a stretch lie in the ``.bin``: its first byte, and the one after it.
 

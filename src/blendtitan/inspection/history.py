@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings, draws_before, twins
+from blendtitan.order.chapters import (
+    Chapter,
+    ChapterOrder,
+    OrderSettings,
+    draws_before,
+    segments_read,
+    twins,
+)
+from blendtitan.order.segments import Segment
 from blendtitan.order.windows import row_pieces
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths
@@ -94,6 +102,24 @@ class Slots(Protocol):
         """How many samples steps take."""
         ...
 
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Stretches with constant shares, as they were and are to be read."""
+        ...
+
+    @property
+    def corpus_tokens(self) -> dict[str, int]:
+        """Tokens of each corpus in the split, as it was when it was last read."""
+        ...
+
+    def draws_before(self, slot: int) -> dict[str, int]:
+        """How many of the first ``slot`` slots each corpus has."""
+        ...
+
+    def tokens_before(self, slot: int) -> dict[str, int]:
+        """Tokens of each corpus in the first ``slot`` slots."""
+        ...
+
     def windows(self, slots: IntArray) -> list[Window]:
         """What some slots are. Shape ``(n,)``."""
         ...
@@ -163,13 +189,42 @@ class History:
                 found[window.slot] = window
         return [found[slot] for slot in slots.tolist()]
 
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Stretches with constant shares, of all chapters."""
+        return segments_read(self.chapters)
+
+    @property
+    def corpus_tokens(self) -> dict[str, int]:
+        """Tokens of each corpus in the split, in the last chapter that has it."""
+        return {
+            name: sum(shards.tokens)
+            for chapter in self.chapters
+            for name, shards in chapter.corpora.items()
+        }
+
+    def draws_before(self, slot: int) -> dict[str, int]:
+        """How many of the first ``slot`` slots each corpus has."""
+        return _summed(draws_before(self.chapters, slot), [1] * len(self.chapters))
+
+    def tokens_before(self, slot: int) -> dict[str, int]:
+        """Tokens of each corpus in the first ``slot`` slots."""
+        lens = [chapter.seq_len for chapter in self.chapters]
+        return _summed(draws_before(self.chapters, slot), lens)
+
     def draws_before_chapter(self, number: int) -> dict[str, int]:
         """Draws of each corpus in the chapters before."""
-        draws: dict[str, int] = {}
-        for chapter in draws_before(self.chapters[: number + 1], self.firsts[number]):
-            for name, count in chapter.items():
-                draws[name] = draws.get(name, 0) + count
-        return draws
+        before = draws_before(self.chapters[: number + 1], self.firsts[number])
+        return _summed(before, [1] * (number + 1))
+
+
+def _summed(draws: Sequence[dict[str, int]], factors: Sequence[int]) -> dict[str, int]:
+    """Draws of all chapters together, each times its factor."""
+    total: dict[str, int] = {}
+    for chapter, factor in zip(draws, factors, strict=True):
+        for name, count in chapter.items():
+            total[name] = total.get(name, 0) + count * factor
+    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,13 @@ class DocumentLens:
                 return length
         raise AssertionError("the rank is within the documents")
 
+    def histogram(self, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Documents from each edge to below the next. Shape ``(len(edges) - 1,)``."""
+        lens = np.flatnonzero(self._counts)
+        counts, _ = np.histogram(lens, edges, weights=self._counts[lens])
+        long = np.array([*self._long.elements()], np.int64)
+        return counts.astype(np.int64) + np.histogram(long, edges)[0]
+
     def _add_counts(self, counts: NDArray[np.int64]) -> None:
         if len(counts) > len(self._counts):
             self._counts = np.pad(self._counts, (0, len(counts) - len(self._counts)))

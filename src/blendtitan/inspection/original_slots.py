@@ -1,6 +1,6 @@
 """What the slots of a run in the original's order are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,6 +11,7 @@ from blendtitan.dataset.held import Shards
 from blendtitan.dataset.original import OriginalDataset
 from blendtitan.inspection.history import Stretch, Window
 from blendtitan.order.chapters import Chapter, twins
+from blendtitan.order.segments import Segment
 from blendtitan.pace import Paces
 from blendtitan.run.segments import Lengths
 from blendtitan.storage.catalog import Catalog
@@ -34,6 +35,27 @@ class OriginalSlots:
     def lengths(self) -> Lengths:
         """One length from the first slot on."""
         return [(0, self.dataset.config.seq_length)]
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """One blend for the whole run."""
+        return self.dataset.segments_read
+
+    @property
+    def corpus_tokens(self) -> dict[str, int]:
+        """Tokens of each corpus in the split."""
+        return self._by_name(self.dataset.corpus_tokens)
+
+    def draws_before(self, slot: int) -> dict[str, int]:
+        """How many of the first ``slot`` slots each corpus has."""
+        return self._by_name(self.dataset.draws_before(slot))
+
+    def tokens_before(self, slot: int) -> dict[str, int]:
+        """Tokens of each corpus in the first ``slot`` slots."""
+        return self._by_name(self.dataset.tokens_before(slot))
+
+    def _by_name(self, numbers: IntArray) -> dict[str, int]:
+        return dict(zip(self.dataset.corpora, numbers.tolist(), strict=True))
 
     @classmethod
     def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:

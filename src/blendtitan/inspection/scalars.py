@@ -1,6 +1,6 @@
 """What a run logged to TensorBoard, over all its starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
+
+Logged = Mapping[str, list[tuple[int, float]]]
+"""Steps and values of each metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +33,35 @@ def read_scalars(run_folder: Path) -> dict[str, Scalars]:
     Raises:
         ConfigError: There is no TensorBoard file.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    # Their names begin with the time at which they were opened.
-    paths = sorted(run_folder.rglob("events.out.tfevents.*"), key=lambda path: path.name)
-    if not paths:
+    if not has_scalars(run_folder):
         raise ConfigError(
             f"{run_folder}: found no TensorBoard file (events.out.tfevents.*) below it. Expected "
             f"those of a run with metrics.enable_tensorboard = true that has logged a step."
         )
-    starts = []
-    for path in paths:
+    return joined(read_starts(run_folder))
+
+
+def has_scalars(run_folder: Path) -> bool:
+    """Whether there is a TensorBoard file below a run's folder."""
+    return bool(_event_files(run_folder))
+
+
+def read_starts(run_folder: Path) -> list[Logged]:
+    """What each start of a run logged, in their order."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    starts: list[Logged] = []
+    for path in _event_files(run_folder):
         events = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
         tags = events.Tags()["scalars"]
         starts.append(
             {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in tags}
         )
-    return joined(starts)
+    return starts
 
 
-def joined(starts: list[Mapping[str, list[tuple[int, float]]]]) -> dict[str, Scalars]:
+def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:
     """The metrics of a run, from steps and values of each of its starts, in order."""
     kept: dict[str, list[tuple[int, float]]] = {}
     for start in starts:
@@ -68,3 +79,8 @@ def joined(starts: list[Mapping[str, list[tuple[int, float]]]]) -> dict[str, Sca
         for tag, logged in sorted(kept.items())
         if logged
     }
+
+
+def _event_files(run_folder: Path) -> list[Path]:
+    # Their names begin with the time at which they were opened.
+    return sorted(run_folder.rglob("events.out.tfevents.*"), key=lambda path: path.name)

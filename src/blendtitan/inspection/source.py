@@ -35,6 +35,9 @@ class Source:
     num_samples: int
     """Samples of the whole run, as far as is known."""
 
+    consumed_samples: int = 0
+    """Samples that the run had read at the checkpoint; 0: none is known."""
+
 
 def open_source(
     config: Path | None, state: Path | None = None, *, ranks: int | None = None
@@ -57,11 +60,18 @@ def open_source(
         if run is None:
             raise ConfigError("nothing to explain: name a run's configuration, or --state")
         stored = own_state(config) if config is not None and config.is_dir() else None
-        return _of_configuration(run) if stored is None else _of_state(stored, run)
+        return source_of_run(run) if stored is None else _of_state(stored, run)
     return _of_state(latest_state(state), run)
 
 
-def _of_configuration(run: Run) -> Source:
+def source_of_run(run: Run) -> Source:
+    """A run that is never changed.
+
+    Raises:
+        ConfigError: The file list, or a setting, cannot be used.
+        ShardError: A shard cannot be used.
+        EmptySplitError: A corpus has documents, but none of them for training.
+    """
     with quietly():
         catalog = read_catalog(run.blend)
         train = build_datasets(run.blend, catalog).train
@@ -95,7 +105,7 @@ def _of_state(stored: StoredState, run: Run | None) -> Source:
                 f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "
                 f"the run's configuration as well"
             )
-        return _of_configuration(run)
+        return source_of_run(run)
     if not paces and run is not None:
         paces = (Pace(global_batch_size=run.global_batch_size),)
     history = History.of_state(saved, paces)
@@ -115,6 +125,7 @@ def _of_state(stored: StoredState, run: Run | None) -> Source:
         contents=contents,
         about=about,
         num_samples=_num_samples(saved, paces, run, stored.step),
+        consumed_samples=saved.consumed_samples,
     )
 
 

@@ -1,0 +1,174 @@
+"""What the runs of a sweep lost, of each corpus: a table for those who search for a blend."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blendtitan.config import check_at_least
+from blendtitan.errors import ConfigError
+from blendtitan.inspection.run import RESOLVED
+from blendtitan.inspection.scalars import Scalars, has_scalars, read_scalars
+from blendtitan.mixture.shares_file import csv_text, read_shares
+from blendtitan.mixture.sweep import segment_of
+from blendtitan.run.toml_file import read_toml
+from blendtitan.storage.writer import remove_file_partials, write_atomically
+
+TRAINING = "loss_metrics/global_avg_loss"
+CORPUS = "loss_metrics/loss"
+"""Mean loss of a corpus's labels since the last log, with ``/CORPUS`` appended."""
+
+LABELS = "loss_metrics/labels"
+"""Number of these labels, with ``/CORPUS`` appended."""
+
+VALIDATION = "validation_metrics/loss"
+"""The blend's; a corpus's has ``/CORPUS`` appended."""
+
+LOSSES, RATIOS, METRICS = "losses.csv", "ratios.csv", "metrics.csv"
+"""Files that are written into the folder of a sweep: everything; and, of the runs that are
+finished, shares and losses apart, with the run as ``run_id`` in front of both."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunLosses:
+    """One run of a sweep."""
+
+    run: str
+    shares: Mapping[str, float]
+    logged: int = 0
+    """The last step of which there are losses; 0 where there is none."""
+
+    steps: int | None = None
+    """Steps of the whole run; None where it was not begun."""
+
+    finished: bool = False
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """By column; empty where the run is not finished. What a run did not log is missing."""
+
+
+def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
+    """The losses of all runs of a sweep, in the order of its table.
+
+    Args:
+        folder: Of the sweep; each run's ``job.dump_folder`` is in it.
+        last: Training losses are means over so many of the last steps logged.
+
+    Raises:
+        ConfigError: The folder holds no sweep, or a run was made with another blend.
+    """
+    check_at_least("--last", last, 1)
+    return [_run_losses(folder, run, shares, last) for run, shares in read_shares(folder).items()]
+
+
+def write_losses(folder: Path, runs: Sequence[RunLosses]) -> None:
+    """Write ``losses.csv``, ``ratios.csv`` and ``metrics.csv``.
+
+    The last two are what `olmix fit --from-csv` reads, and, with the run as index, RegMix.
+    """
+    corpora = list(runs[0].shares)
+    columns = _columns(runs, corpora)
+    finished = [run for run in runs if run.finished]
+    shares = [f"share/{corpus}" for corpus in corpora]
+    for name, rows in {
+        LOSSES: [["run", "steps", *shares, *columns], *_rows(runs, columns)],
+        RATIOS: [["run_id", *corpora], *([run.run, *run.shares.values()] for run in finished)],
+        METRICS: [["run_id", *columns], *([run.run, *_cells(run, columns)] for run in finished)],
+    }.items():
+        remove_file_partials(folder / name)
+        write_atomically(folder / name, csv_text(rows).encode())
+
+
+def mean_losses(
+    scalars: Mapping[str, Scalars], corpora: Iterable[str], *, last: int
+) -> dict[str, float]:
+    """Losses of a run by column: training over the last steps logged, validation the last one.
+
+    A corpus's training loss is the mean of its labels in these steps. One that had none, and a
+    validation that was not made, is missing.
+    """
+    training = scalars[TRAINING]
+    first = int(training.steps[-last:][0])
+    losses = {"loss": float(training.values[-last:].mean())}
+    for corpus in corpora:
+        means, labels = (
+            _since(scalars.get(f"{metric}/{corpus}"), first) for metric in (CORPUS, LABELS)
+        )
+        if len(labels):
+            losses[f"loss/{corpus}"] = float(np.average(means, weights=labels))
+    tags = {"": VALIDATION} | {f"/{corpus}": f"{VALIDATION}/{corpus}" for corpus in corpora}
+    return losses | {
+        f"valid_loss{suffix}": float(scalars[tag].values[-1])
+        for suffix, tag in tags.items()
+        if tag in scalars
+    }
+
+
+def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) -> RunLosses:
+    path = folder / run / RESOLVED
+    if not path.is_file():
+        return RunLosses(run=run, shares=shares)
+    settings = dict(read_toml(path))
+    _check_blend(path, settings, shares)
+    steps = settings["training.steps"]
+    if not has_scalars(folder / run):
+        return RunLosses(run=run, shares=shares, steps=steps)
+    scalars = read_scalars(folder / run)
+    logged = _last_step(scalars, TRAINING)
+    finished = logged >= last_of(steps, settings["metrics.log_freq"])
+    if settings["validation.enable"]:
+        validated = _last_step(scalars, VALIDATION)
+        finished &= validated >= last_of(steps, settings["validation.freq"])
+    return RunLosses(
+        run=run,
+        shares=shares,
+        logged=logged,
+        steps=steps,
+        finished=finished,
+        losses=mean_losses(scalars, shares, last=last) if finished else {},
+    )
+
+
+def last_of(steps: int, freq: int) -> int:
+    """The last step of which there is a log, where the first and every ``freq``-th has one."""
+    return steps - steps % freq or 1
+
+
+def _check_blend(path: Path, settings: Mapping[str, Any], shares: Mapping[str, float]) -> None:
+    found = settings["blendcorpus.segment"]
+    if found != segment_of(shares):
+        raise ConfigError(
+            f"{path}: the run was made with blendcorpus.segment = {found}, expected "
+            f"{segment_of(shares)}, as the table of the sweep has it. Delete the run's folder and "
+            f"train it again with the configuration beside it."
+        )
+
+
+def _since(scalars: Scalars | None, first: int) -> np.ndarray:
+    return np.empty(0) if scalars is None else scalars.values[scalars.steps >= first]
+
+
+def _last_step(scalars: Mapping[str, Scalars], tag: str) -> int:
+    return int(scalars[tag].steps[-1]) if tag in scalars else 0
+
+
+def _columns(runs: Iterable[RunLosses], corpora: Iterable[str]) -> list[str]:
+    """Columns of losses: of the blend and of every corpus, of what any run has logged."""
+    logged = {column for run in runs for column in run.losses}
+    return [
+        column
+        for kind in ("loss", "valid_loss")
+        if kind in logged
+        for column in (kind, *(f"{kind}/{corpus}" for corpus in corpora))
+    ]
+
+
+def _rows(runs: Iterable[RunLosses], columns: Sequence[str]) -> Iterator[list[object]]:
+    for run in runs:
+        yield [run.run, run.logged, *run.shares.values(), *_cells(run, columns)]
+
+
+def _cells(run: RunLosses, columns: Iterable[str]) -> list[str]:
+    """Losses to the digits that a run's logs have; nothing where there is none."""
+    return [f"{run.losses[name]:.7g}" if name in run.losses else "" for name in columns]
