@@ -29,7 +29,7 @@ from blendtitan.state import SavedState, encode_state, parse_state, resume
 logger = logging.getLogger(__name__)
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
-_BLOCK_SLOTS = 2048
+_BLOCK_SLOTS = 4096
 
 WORTH_THREADS = 0.5e-3
 """Seconds that a batch takes, to be read or trained on, from which on threads read ahead.

@@ -55,6 +55,9 @@ class Rows:
     dtype: np.dtype[Any]
     """Token type that all tokens fit: that of all shards, else int64."""
 
+    is_uniform: bool
+    """Whether it is the type of all shards."""
+
     @classmethod
     def build(
         cls,
@@ -88,6 +91,7 @@ class Rows:
             piece_bytes=catalog.token_cuts[shards, split] * token_bytes,
             piece_token_bytes=token_bytes,
             dtype=dtypes[0] if fits else np.dtype(np.int64),
+            is_uniform=fits,
         )
 
     def pieces(self, positions: IntArray) -> IntArray:
@@ -104,7 +108,7 @@ class Rows:
 
     def read_contiguous(self, shard: int, at_bytes: int, out: NDArray[np.integer]) -> None:
         """Fill ``out``, of any integer type, with tokens that lie in one stretch of a shard."""
-        dtype = self.catalog.dtype(shard)
+        dtype = self.dtype if self.is_uniform else self.catalog.dtype(shard)
         file = self.files.open(
             self.catalog.prefixes[shard] + ".bin",
             lambda: int(self.catalog.token_cuts[shard, 3]) * dtype.itemsize,

@@ -130,6 +130,9 @@ class OpenFiles:
             MissingShardError: It cannot be opened.
             CorruptShardError: Opened now, its size is not ``expected_bytes()``.
         """
+        file = self._files.get(path)
+        if file is not None and len(self._files) < self._max_open:
+            return file  # While there is room, nobody needs to know which was used last.
         with self._lock:
             file = self._files.pop(path, None)
             if file is not None:
