@@ -41,6 +41,8 @@ def _run(request: Request, source: Source, python: Path) -> Result:
         _make_cold(request, source)
     elif request.section == "startup":
         corpora.warm(source, suffixes=("idx",))  # a cold start before this one dropped them
+    elif request.seconds:
+        corpora.warm(source)  # the kernel may have given the cache to others since
     try:
         done = subprocess.run(
             [python, CHILD, json.dumps(asdict(request)), source.folder],
