@@ -137,6 +137,19 @@ def test_what_is_likely_a_mistake_is_warned_of(
     assert expected in warned(write_run(CORPORA, **sections))
 
 
+def test_nothing_is_logged_beside_the_warnings(
+    write_run: WriteRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A valid split of less than a window is a warning of the plan."""
+    path = write_run(
+        {"web": (1.0, [900])}, training={"seq_len": 32}, blendcorpus={"split": "99,1,0"}
+    )
+    plan = plan_run(read_run(path))
+
+    assert 0 < plan.splits[1].tokens < 32
+    assert not caplog.records
+
+
 def test_corpora_that_are_not_validated_are_named(write_run: WriteRun) -> None:
     path = write_run({"web": (1, [900]), "tiny": (1, [9])}, validation={"enable": True})
 

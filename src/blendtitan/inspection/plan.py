@@ -7,13 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS
-from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
+from blendtitan.dataset.build import Datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
-from blendtitan.errors import EmptySplitError
 from blendtitan.inspection.plan_rows import RowReads, row_reads
 from blendtitan.inspection.plan_warnings import plan_warnings
-from blendtitan.inspection.run import Run, quietly
+from blendtitan.inspection.run import Run, data_of_run, quietly
 from blendtitan.storage.catalog import Catalog
 
 
@@ -90,31 +89,19 @@ class RunPlan:
 
 
 def plan_run(run: Run) -> RunPlan:
-    """What a run will read, if it is never changed.
-
-    Raises:
-        ConfigError: The file list, or a setting, cannot be used.
-        ShardError: A shard cannot be used.
-        EmptySplitError: A corpus has documents, but none of them for training.
-    """
-    with quietly():
-        catalog = read_catalog(run.blend)
-        datasets = build_datasets(run.blend, catalog)
-    train = datasets.train
-    if train is None:
-        raise EmptySplitError(
-            f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
-        )
+    """What a run will read, if it is never changed; errors as ``data_of_run``."""
+    catalog, datasets, train = data_of_run(run)
     reads = row_reads(train, catalog, run.num_samples)
     corpora = tuple(_corpora(run, train, catalog, reads))
-    return RunPlan(
-        run=run,
-        corpora=corpora,
-        segments=tuple(_segments(run, train)),
-        splits=tuple(_splits(datasets, catalog)),
-        steps_per_epoch=train.num_windows / run.global_batch_size,
-        warnings=tuple(plan_warnings(run, datasets, catalog, reads)),
-    )
+    with quietly():  # the other splits are built when they are asked for
+        return RunPlan(
+            run=run,
+            corpora=corpora,
+            segments=tuple(_segments(run, train)),
+            splits=tuple(_splits(datasets, catalog)),
+            steps_per_epoch=train.num_windows / run.global_batch_size,
+            warnings=tuple(plan_warnings(run, datasets, catalog, reads)),
+        )
 
 
 def _corpora(

@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from blendtitan.config import BlendConfig, SegmentConfig
-from blendtitan.errors import ConfigError
+from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
+from blendtitan.dataset.interface import Dataset
+from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.pace import Pace
 from blendtitan.run.horizon import horizon, samples_of_run
 from blendtitan.run.keys import KEYS, check_follows, read_keys
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 
 RESOLVED = "config.toml"
@@ -99,6 +102,32 @@ def read_run(source: Path, *, ranks: int | None = None) -> Run:
         segments=segments,
         model=_model(values),
     )
+
+
+class RunData(NamedTuple):
+    """The data of a run."""
+
+    catalog: Catalog
+    datasets: Datasets
+    train: Dataset
+
+
+def data_of_run(run: Run) -> RunData:
+    """What a run that is never changed reads from.
+
+    Raises:
+        ConfigError: The file list, or a setting, cannot be used.
+        ShardError: A shard cannot be used.
+        EmptySplitError: A corpus has documents, but none of them for training.
+    """
+    with quietly():
+        catalog = read_catalog(run.blend)
+        datasets = build_datasets(run.blend, catalog)
+    if datasets.train is None:
+        raise EmptySplitError(
+            f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
+        )
+    return RunData(catalog, datasets, datasets.train)
 
 
 @contextmanager

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
-from blendtitan.dataset.build import build_datasets, read_catalog
+from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.original import OriginalDataset
-from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
+from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.inspection.checkpoints import StoredState, latest_state, own_state
 from blendtitan.inspection.contents import Contents
 from blendtitan.inspection.history import History, Slots
 from blendtitan.inspection.original_slots import OriginalSlots, as_one_split
-from blendtitan.inspection.run import Run, quietly, read_run
+from blendtitan.inspection.run import Run, data_of_run, quietly, read_run
 from blendtitan.pace import Pace, Paces, paces_of_state
 from blendtitan.state import SavedState, parse_state
 from blendtitan.storage.catalog import Catalog
@@ -65,20 +65,8 @@ def open_source(
 
 
 def source_of_run(run: Run) -> Source:
-    """A run that is never changed.
-
-    Raises:
-        ConfigError: The file list, or a setting, cannot be used.
-        ShardError: A shard cannot be used.
-        EmptySplitError: A corpus has documents, but none of them for training.
-    """
-    with quietly():
-        catalog = read_catalog(run.blend)
-        train = build_datasets(run.blend, catalog).train
-    if train is None:
-        raise EmptySplitError(
-            f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
-        )
+    """A run that is never changed; errors as ``data_of_run``."""
+    catalog, _, train = data_of_run(run)
     paces = (Pace(global_batch_size=run.global_batch_size),)
     slots: Slots
     if isinstance(train, OriginalDataset):

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from blendtitan.dataset.build import build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.run import Run, quietly, read_run
+from blendtitan.inspection.run import Run, data_of_run, read_run
 from blendtitan.mixture.blends import Shares
 from blendtitan.mixture.method import SweepConfig, blends_of
 from blendtitan.mixture.shares_file import SHARES, shares_text
@@ -55,13 +54,11 @@ def plan_sweep(source: Path, config: SweepConfig, *, ranks: int | None = None) -
     Raises:
         ConfigError: The configuration cannot be used, or has segments, the original's order or no
             TensorBoard; a corpus is unknown; or a blend reads a corpus too often.
+        BlendTitanError: Others of ``data_of_run``.
     """
     run = read_run(source, ranks=ranks)
     _check_can_be_swept(run)
-    with quietly():
-        train = build_datasets(run.blend).train
-    if train is None:
-        raise ConfigError(f"{run.path}: blendcorpus.split has no train split, expected one")
+    train = data_of_run(run).train
     (segment,) = train.segments_read
     weights = np.array([segment.weights[name] for name in train.corpora])
     base = weights / weights.sum()
