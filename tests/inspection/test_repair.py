@@ -9,8 +9,16 @@ import pytest
 
 from blendtitan.cli import main
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.inspection.repair import repair_shard
 from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import (
+    TokenizerRecord,
+    encode_record,
+    read_record,
+    record_path,
+)
 from tests.conftest import EOD, WriteShard
 from tests.inspection.conftest import WriteUncounted
 
@@ -31,6 +39,21 @@ def test_a_repaired_shard_has_the_bytes_of_one_that_was_written_right(
 
     assert repair_shard(prefix, eod_id=EOD)
     assert files(prefix) == {**right, "web.idx.before-repair": before["web.idx"]}
+
+
+def test_a_repaired_shard_keeps_the_record_of_its_tokenizer(
+    write_uncounted: WriteUncounted,
+) -> None:
+    """Its documents and the tokens in its .bin, which the record names, stay what they were."""
+    prefix = write_uncounted("web", DOCUMENTS)
+    tokenizer = TokenizerIdentity(hash="1:a", name="t", kind="huggingface", vocab_size=99, eod_id=2)
+    record = TokenizerRecord(tokenizer, documents=3, tokens=8)
+    record_path(prefix).write_bytes(encode_record(record))
+    repair_shard(prefix, eod_id=EOD)
+    index = ShardIndex.open(prefix)
+
+    assert read_record(prefix) == record
+    assert record.describes(documents=index.num_documents, tokens=index.num_tokens)
 
 
 def test_a_shard_with_nothing_wrong_is_left_alone(
