@@ -147,7 +147,7 @@ def test_empty_documents_are_sound_and_counted(
     assert shard.problems == []
     assert shard.tokens is not None
     assert (shard.tokens.num_eod, shard.tokens.num_empty) == (2, 4)
-    assert "empty documents: 4, in shards: 1." in list(verify_notes([shard]))[0]
+    assert "empty documents: 4, in shards: 1." in next(iter(verify_notes([shard])))
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 100])

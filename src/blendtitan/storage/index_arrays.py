@@ -82,8 +82,8 @@ class IndexArrays:
                 at = int(negative[0])
                 raise self._corrupt(f"sequence {first + at} has {lens[at]} tokens", "0 or more")
             expected, end = sequence_pointers(lens, end, token_bytes)
-            wrong = np.flatnonzero(pointers != expected) if error is None else ()
-            if len(wrong):
+            wrong = np.flatnonzero(pointers != expected)
+            if error is None and len(wrong):
                 at = int(wrong[0])
                 error = CorruptShardError(
                     f"{self.file.path}: sequence {first + at} starts at byte {pointers[at]:,}, "

@@ -71,13 +71,16 @@ class IndexHeader:
         return HEADER.size + 12 * self.num_sequences + 8 * (self.num_documents + 1)
 
 
-def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:
+def decode_header(
+    header: bytes, *, file_bytes: int, path: str, may_have_modes: bool = False
+) -> IndexHeader:
     """Decode and check the first 34 bytes of an ``.idx`` file.
 
     Args:
         header: The first bytes of the file, ``HEADER.size`` of them unless it is shorter.
         file_bytes: Size of the whole file.
         path: Named in errors.
+        may_have_modes: Whether the modes of a multimodal shard may follow, one byte per sequence.
 
     Raises:
         CorruptShardError: A field has a value that the format does not allow, or the file is
@@ -119,6 +122,8 @@ def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:
         )
     decoded = IndexHeader(dtype, num_sequences, num_documents_1 - 1)
     if num_sequences > 0 and file_bytes == decoded.file_bytes + num_sequences:
+        if may_have_modes:
+            return decoded
         raise CorruptShardError(
             f"{path}: found one more byte for each of its {num_sequences:,} sequences: the modes "
             f"of Megatron's multimodal shards, which hold more than text. If all modes are 0 "
