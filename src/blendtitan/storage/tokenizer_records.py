@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from blendtitan.errors import CorruptShardError, MissingShardError
 from blendtitan.identity import TokenizerIdentity
@@ -104,9 +104,12 @@ def _not_a_record(path: str, reason: str) -> str:
     )
 
 
-def _decoded(content: Any) -> TokenizerRecord:
-    if not isinstance(content, Mapping) or _count(content, "format") != _FORMAT:
-        raise ValueError("found no JSON object of this format")
+def _decoded(parsed: Any) -> TokenizerRecord:
+    if not isinstance(parsed, dict):
+        raise TypeError("not a JSON object")
+    content = cast("dict[str, Any]", parsed)
+    if _count(content, "format") != _FORMAT:
+        raise ValueError(f"format {content['format']}")
     eod_id = content["eod_id"]
     return TokenizerRecord(
         TokenizerIdentity(

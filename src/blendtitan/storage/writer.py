@@ -235,7 +235,7 @@ def remove_file_partials(path: Path) -> None:
 
 
 def publish(
-    prefix: Path, partial_bin: Path, partial_idx: Path, record: TokenizerRecord | None
+    prefix: Path, partial_bin: Path, partial_idx: Path, record: TokenizerRecord | None = None
 ) -> None:
     """Give two complete files the names of a shard, so that no reader sees half of it.
 
