@@ -75,7 +75,7 @@ def join_parts(
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
     is_fast = any(orjson.loads(manifest)["tier"] == "fast" for manifest in manifests)
     record = Record(
-        source=shard.input.identity,
+        source=shard.source,
         key=shard.key,
         settings=settings,
         tier="fast" if is_fast else "reference",
@@ -118,7 +118,7 @@ def read_record(prefix: Path, record_path: Path) -> Record | None:
 def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
     """The record of a shard that is there, made of this input as asked for. None: it is not."""
     record = read_record(shard.prefix, shard.record_path)
-    if record is None or record.source != shard.input.identity:
+    if record is None or record.source != shard.source:
         return None
     if (record.key, record.settings) != (shard.key, settings):
         return None

@@ -17,9 +17,10 @@ import orjson
 from xxhash import xxh3_128
 
 from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject_lines
-from blendtitan.prepare.inputs import PARQUET
-from blendtitan.prepare.jsonl import BadText, read_lines
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
+from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.plan import Job
+from blendtitan.prepare.texts import read_range
 from blendtitan.storage.disk import written
 from blendtitan.storage.writer import replaced_file
 from blendtitan.tokenizers import Encoder, Tier
@@ -124,15 +125,18 @@ def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | Bad
     Raises:
         InputError: The file cannot be read.
     """
-    file, key = job.shard.input, job.shard.key
-    if file.suffix != PARQUET:
-        yield from read_lines(file, job.start, job.stop, key=key, advance=add_bytes)
-        return
-    # Imported where it is needed: it takes longer than all else together.
-    from blendtitan.prepare.parquet import read_column
-
-    yield from read_column(file, job.start, job.stop, key=key, advance=add_bytes)
-    add_bytes(job.num_bytes)
+    shard = job.shard
+    yield from read_range(
+        shard.input,
+        job.start,
+        job.stop,
+        key=shard.key,
+        options=shard.options,
+        advance=add_bytes,
+    )
+    if shard.input.format.kind == "parquet":
+        # Its readers do not say where they are.
+        add_bytes(job.num_bytes)
 
 
 class _Summed:
@@ -155,5 +159,7 @@ class _Summed:
 
 def _identity(job: Job, settings: Settings) -> dict[str, str | int]:
     shard = job.shard
-    found = {"format": _FORMAT} | shard.input.identity | {"key": shard.key}
+    found = {"format": _FORMAT} | shard.source | {"key": shard.key}
+    if shard.options.max_document_bytes != MAX_DOCUMENT_BYTES:
+        found |= {"max_document_bytes": shard.options.max_document_bytes}
     return found | {"start": job.start, "stop": job.stop} | asdict(settings)

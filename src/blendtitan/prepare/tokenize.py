@@ -20,6 +20,7 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.engines.local import LocalEngine
+from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.join import (
     add_tokenizer_record,
@@ -63,6 +64,12 @@ class TokenizeConfig:
     job_bytes: int = JOB_BYTES
     """Bytes of a plain file, or of row groups, that are done in one go."""
 
+    options: ReadOptions = DEFAULT_OPTIONS
+    """How texts are taken from files, and the longest document."""
+
+    skip_unknown: bool = False
+    """Warn of inputs that cannot be read or are of another format, and leave them out."""
+
     overwrite: bool = False
     """Replace shards that were made with another tokenizer or key."""
 
@@ -75,6 +82,7 @@ class TokenizeConfig:
     def __post_init__(self) -> None:
         check_at_least("max_rejects", self.max_rejects, 0)
         check_at_least("job_bytes", self.job_bytes, 1)
+        check_at_least("max_document_bytes", self.options.max_document_bytes, 1)
 
 
 def tokenize(
@@ -109,7 +117,14 @@ def tokenize(
     """
     # Processes of other machines may have another working directory.
     output = output.absolute()
-    shards = plan_shards(inputs, output, keys=config.keys, corpus=corpus)
+    shards = plan_shards(
+        inputs,
+        output,
+        keys=config.keys,
+        corpus=corpus,
+        options=config.options,
+        skip_unknown=config.skip_unknown,
+    )
     tokenizer = load_tokenizer(config.tokenizer.absolute())
     settings = Settings.of(tokenizer)
     if not config.overwrite:
