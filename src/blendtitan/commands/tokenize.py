@@ -44,8 +44,10 @@ DIR/shards.catalog lists the shards with checksums, for `blendtitan verify`, als
 A text that is not a non-empty string in UTF-8 under the key (a name, or a path such as
 content.text), or that is longer than --max-document-bytes, is left out and
 listed in SHARD.rejects.jsonl with its place and the reason. --max-rejects says how many may be
-left out, in all files together. If there are more, the command fails; a file with more than that
-of its own, or that cannot be read to its end, leaves no new shard. The others are kept.
+left out, in all files together. If there are more, the command stops and fails; finished shards
+are kept. It fails as well if there is no document at all.
+
+An input below INPUT that was removed since the last run is reported; --prune deletes its shard.
 
 On several machines, in one of these ways; all share DIR, and each process takes the next job that
 is free. Processes may come, go and be killed; the others do what they left.
@@ -114,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="bytes of a file that one process reads in one go (default: 64 MB)",
     )
+    add("--prune", action="store_true", help="delete shards whose input below INPUT is gone")
     add("--overwrite", action="store_true", help="replace what another tokenizer or key made")
     add(
         "--tokenizer-tier",
@@ -154,6 +157,7 @@ def run(options: argparse.Namespace) -> None:
             else options.max_document_bytes,
         ),
         skip_unknown=options.skip_unknown,
+        prune=options.prune,
         overwrite=options.overwrite,
         tier=options.tokenizer_tier,
         # MPI's other processes are workers, and commands share no plan with Ray's.

@@ -12,10 +12,11 @@ import orjson
 from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import file_digest, is_accepted
 from blendtitan.prepare.plan import Job, Shard
-from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
+from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, write_folder_catalog
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
 from blendtitan.storage.tokenizer_records import read_record as read_tokenizer_record
@@ -47,6 +48,9 @@ class Record:
 
     idx_digest: str
     """Of the ``.idx``; empty where there are no documents, and so no files."""
+
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """Longest document that was allowed."""
 
 
 def join_parts(
@@ -81,6 +85,7 @@ def join_parts(
         tier="fast" if is_fast else "reference",
         counts=counts,
         idx_digest=idx_digest,
+        max_document_bytes=shard.options.max_document_bytes,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
@@ -122,6 +127,9 @@ def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | No
         return None
     if (record.key, record.settings) != (shard.key, settings):
         return None
+    if record.counts.rejects and record.max_document_bytes != shard.options.max_document_bytes:
+        # Some of the texts left out may be allowed now.
+        return None
     return record if is_accepted(record.tier, tier) else None
 
 
@@ -149,6 +157,8 @@ def write_catalog(output: Path) -> None:
             entries[name] = _catalog_entry(record, manifests)
     if entries:
         write_folder_catalog(output, entries)
+    else:
+        (output / CATALOG_FILE).unlink(missing_ok=True)
 
 
 def remove_parts(shard: Shard) -> None:

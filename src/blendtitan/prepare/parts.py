@@ -7,15 +7,16 @@ START-STOP.json      manifest: what the part was made of, and what it holds; wri
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import orjson
 from xxhash import xxh3_128
 
+from blendtitan.errors import InputError
 from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.jsonl import BadText
@@ -26,6 +27,8 @@ from blendtitan.storage.writer import replaced_file
 from blendtitan.tokenizers import Encoder, Tier
 
 _SUFFIXES = ("tokens", "lens", "rejects")
+
+_SHOWN_REASONS = 20
 
 _FORMAT = 2
 """Of manifests: parts that another release left unfinished are made again."""
@@ -43,12 +46,54 @@ class Progress(Protocol):
         ...
 
 
-def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progress) -> Counts:
+@dataclass(frozen=True, slots=True)
+class RejectLimit:
+    """How many more texts may be left out."""
+
+    left: int
+    stop_path: Path
+    """File that is there once a process of the command has left out too many."""
+
+    def check(self, num_rejects: int, location: str, bad_texts: Sequence[BadText]) -> None:
+        """Stop where the limit is exceeded, by this job or in another process.
+
+        Raises:
+            TooManyRejectsError: It is.
+        """
+        if num_rejects > self.left:
+            raise TooManyRejectsError("\n".join(grouped_rejects(location, bad_texts)))
+        if self.stop_path.exists():
+            raise TooManyRejectsError
+
+
+class TooManyRejectsError(InputError):
+    """More texts were left out than allowed. The message is empty where another process told."""
+
+
+def grouped_rejects(location: str, bad_texts: Sequence[BadText]) -> list[str]:
+    """A line for each reason, with the first place and how many more there are."""
+    by_reason: dict[str, list[BadText]] = {}
+    for text in bad_texts:
+        by_reason.setdefault(text.reason, []).append(text)
+    groups = list(by_reason.values())
+    lines = [
+        f"{location}, {group[0].unit} {group[0].place}: {group[0].reason}"
+        + (f" (and {len(group) - 1:,} more like it)" if len(group) > 1 else "")
+        for group in groups[:_SHOWN_REASONS]
+    ]
+    more = len(groups) - len(lines)
+    return lines + ([f"{location}: {more:,} other reasons"] if more else [])
+
+
+def write_part(
+    job: Job, encoder: Encoder, settings: Settings, progress: Progress, limit: RejectLimit
+) -> Counts:
     """Do one job: each text becomes a document, followed by EOD. Done again, it gives the same.
 
     Nothing is flushed to disk: after a power cut, the digests tell whether the part is whole.
 
     Raises:
+        TooManyRejectsError: More texts would be left out than allowed.
         FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
         InputError: The file cannot be read to its end, or is no longer what was planned.
         OutputError: The disk is full, or does not let the part be written.
@@ -66,6 +111,7 @@ def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progres
             lens.write(encoded.lens.astype("<i4", copy=False).data)
             rejects.write(reject_lines(file.location, encoded.bad_texts))
             counts += encoded.counts
+            limit.check(counts.rejects, file.location, encoded.bad_texts)
             progress.add_documents(len(encoded.lens), len(encoded.tokens))
         file.check_unchanged()
     digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}

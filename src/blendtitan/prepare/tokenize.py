@@ -6,6 +6,7 @@ not before; what an interrupted command has finished is not done again.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,7 @@ from blendtitan.prepare.join import (
 from blendtitan.prepare.parts import read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
+from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.writer import remove_file_partials
@@ -69,6 +71,9 @@ class TokenizeConfig:
 
     skip_unknown: bool = False
     """Warn of inputs that cannot be read or are of another format, and leave them out."""
+
+    prune: bool = False
+    """Delete shards whose input is gone."""
 
     overwrite: bool = False
     """Replace shards that were made with another tokenizer or key."""
@@ -135,11 +140,17 @@ def tokenize(
     if tier != "reference" and run.doubt_path.exists():
         _report_doubt(tier, run.doubt_path.read_text(), run.doubt_path)
         tier = "reference"
+    removed = list(removed_inputs(output, inputs, [shard.prefix for shard in shards]))
+    if config.prune and config.rank.rank == 0:
+        for left in removed:
+            left.delete_shard()
     try:
-        return run.finish(tier)
+        counts = run.finish(tier)
     except FastTierError as error:
         _report_doubt(tier, str(error), run.doubt_path)
-    return run.finish("reference")
+        counts = run.finish("reference")
+    _report_removed(removed, is_pruned=config.prune)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +196,7 @@ class _Run:
                 rank=self.config.rank,
                 doubt_path=self.doubt_path,
             )
+            work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
             tier = encoder.tier
         if self.config.rank.world_size == 1:
@@ -228,6 +240,18 @@ class _Run:
                 if found is not None:
                     counts[shard] = found
         return counts
+
+
+def _report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
+    for left in removed:
+        if is_pruned:
+            logger.info("%s: is gone, so its shard %s was deleted", left.location, left.prefix)
+        else:
+            logger.warning(
+                "%s: is gone, but its shard %s with %d documents is still there, and in %s. Delete "
+                "it with --prune.",
+                *(left.location, left.prefix, left.documents, CATALOG_FILE),
+            )
 
 
 def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
@@ -282,12 +306,15 @@ def _check_settings(shards: Iterable[Shard], settings: Settings) -> None:
 
 def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
     num_rejects = sum(found.rejects for found in counts.values())
-    report = [*errors, *_reject_lines(counts)]
-    if errors or num_rejects > max_rejects:
+    report = [*_grouped(errors), *_reject_lines(counts)]
+    has_documents = any(found.documents for found in counts.values())
+    if errors or num_rejects > max_rejects or not has_documents:
         summary = (
-            f"{num_rejects:,} texts left out, {max_rejects:,} allowed (--max-rejects); "
-            f"{len(errors)} files cannot be read. A file with more than allowed has no new shard. "
-            f"Run again, nothing that is finished will be done again."
+            f"{num_rejects:,} texts of finished jobs left out, {max_rejects:,} allowed "
+            f"(--max-rejects); {len(errors)} errors. A file with more than allowed has no new "
+            f"shard. Run again, nothing that is finished will be done again."
+            if errors or num_rejects > max_rejects
+            else f"{len(counts):,} files hold no document at all ({num_rejects:,} texts left out)"
         )
         raise InputError("\n".join([*report, summary]))
     for line in report:
@@ -298,14 +325,38 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
+    """Texts left out, of each reason the first, and how many each file has."""
+    seen: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for shard, found in counts.items():
-        if found.rejects:
-            with shard.rejects_path.open("rb") as file:
-                for line in islice(file, SHOWN_REJECTS):
-                    yield _reject_text(orjson.loads(line))
+        if not found.rejects:
+            continue
+        with shard.rejects_path.open("rb") as file:
+            for line in islice(file, SHOWN_REJECTS):
+                reject = orjson.loads(line)
+                first.setdefault(reject["reason"], _reject_text(reject))
+                seen[reject["reason"]] += 1
         if found.rejects > SHOWN_REJECTS:
             path = shard.rejects_path
-            yield f"{shard.input.location}: {found.rejects:,} texts in all, listed in {path}"
+            logger.warning(
+                "%s: %d texts left out, listed in %s", shard.input.location, found.rejects, path
+            )
+    for reason, text in first.items():
+        yield text + (f" (and {seen[reason] - 1:,} more like it)" if seen[reason] > 1 else "")
+
+
+def _grouped(errors: Iterable[str]) -> list[str]:
+    """Errors; of those that differ in the file only, the first, and how many more there are."""
+    first: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for error in errors:
+        reason = error.partition(": ")[2] or error
+        first.setdefault(reason, error)
+        seen[reason] += 1
+    return [
+        error + (f" (and {seen[reason] - 1:,} more files like it)" if seen[reason] > 1 else "")
+        for reason, error in first.items()
+    ]
 
 
 def _reject_text(reject: dict[str, str | int]) -> str:
