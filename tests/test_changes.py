@@ -216,7 +216,7 @@ def test_what_was_read_before_cannot_be_asked_for(write_blend: WriteBlend) -> No
         dataset[11]
 
 
-@pytest.mark.parametrize("settings", [{"seed": 8}, {"split": "90,10"}, {"append_eod": False}])
+@pytest.mark.parametrize("settings", [{"seed": 8}, {"split": "90,10,0"}, {"append_eod": False}])
 def test_what_would_read_everything_again_is_never_accepted(
     write_blend: WriteBlend, settings: dict[str, Any]
 ) -> None:

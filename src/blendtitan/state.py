@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan.config import ORIGINAL_ORDER
-from blendtitan.dataset.blended import MAX_SLOT
+from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import BlendConfig, split_fractions
+from blendtitan.config import MAX_SLOT, BlendConfig, split_fractions
 from blendtitan.dataset.held import corpora_held
 from blendtitan.dataset.plan import Plan, Sample
 from blendtitan.dataset.rows import Rows
@@ -31,9 +31,6 @@ IGNORE_INDEX = -100
 """Label that PyTorch's cross entropy leaves out."""
 
 ORDER_VERSION = 1
-
-# Beyond it a double product no longer tells neighbouring slots apart surely enough.
-MAX_SLOT = 10**15
 
 
 class BlendedDataset:
