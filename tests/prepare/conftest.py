@@ -72,6 +72,7 @@ def planned_work(
         settings=Settings.of(load_tokenizer(encoder.path)),
         max_rejects=0,
         rank=Rank(),
+        tier=encoder.tier,
         doubt_path=output / "doubt",
     )
 
