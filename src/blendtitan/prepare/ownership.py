@@ -20,6 +20,7 @@ from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.writer import SHARD_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def _check_unrecorded(shard: Shard) -> None:
     # Of another release, or just being put in place.
     if os.path.lexists(shard.record_path) or shard.placing_path.exists():
         return
-    for suffix in (".idx", ".bin"):
+    for suffix in SHARD_SUFFIXES:
         path = Path(f"{shard.prefix}{suffix}")
         if os.path.lexists(path):
             raise ConfigError(

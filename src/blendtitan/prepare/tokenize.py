@@ -14,11 +14,14 @@ from pathlib import Path
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import FastTierError, InputError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.join import (
+    Record,
+    add_tokenizer_record,
     finished_record,
     load_manifests,
     remove_parts,
@@ -33,8 +36,8 @@ from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
-from blendtitan.storage.writer import remove_file_partials
-from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, load_tokenizer
+from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +115,7 @@ def tokenize(
     shards = plan_shards(inputs, output, keys=config.keys, corpus=corpus)
     tokenizer = load_tokenizer(config.tokenizer.absolute())
     settings = Settings.of(tokenizer)
+    identity = identity_of(tokenizer, settings.eod_id)
     tier, doubt_path = config.tier, _doubt_path(output, settings)
     if tier != "reference" and doubt_path.exists():
         _report_doubt(tier, read_note(doubt_path), doubt_path)
@@ -120,7 +124,7 @@ def tokenize(
         shards, output, tokenizer=tokenizer.path, settings=settings, inputs=inputs, tier=tier
     ) as run:
         work = _Tokenizing(
-            shards, output, tokenizer, settings, config, engine or LocalEngine(), run
+            shards, output, tokenizer, settings, identity, config, engine or LocalEngine(), run
         )
         work.check_output()
         try:
@@ -139,6 +143,7 @@ class _Tokenizing:
     output: Path
     tokenizer: Tokenizer
     settings: Settings
+    identity: TokenizerIdentity
     config: TokenizeConfig
     engine: Engine
     run: Run
@@ -201,6 +206,7 @@ class _Tokenizing:
             plan=plan,
             encoder=encoder,
             settings=self.settings,
+            tokenizer=self.identity,
             max_rejects=self.config.max_rejects,
             rank=self.config.rank,
             tier=tier,
@@ -214,7 +220,9 @@ class _Tokenizing:
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
         for shard in self.shards:
-            if self._is_finished(shard, tier):
+            record = self._finished_record(shard, tier)
+            if record is not None:
+                add_tokenizer_record(shard.prefix, record.counts, self.identity)
                 remove_parts(shard)
                 continue
             try:
@@ -223,19 +231,24 @@ class _Tokenizing:
                 errors.append(str(error))
         return plan, errors
 
-    def _is_finished(self, shard: Shard, tier: Tier) -> bool:
-        if finished_record(shard, self.settings, tier) is None:
-            return False
+    def _finished_record(self, shard: Shard, tier: Tier) -> Record | None:
+        """The record of a shard that is finished. None: it is not, or its record is damaged."""
+        record = finished_record(shard, self.settings, tier)
+        if record is None:
+            return None
         try:
             load_manifests(shard.record_path)
         except FileNotFoundError:
-            return False
+            return None
         except DamagedFileError as error:
             logger.warning("%s. The shard is made again.", error)
             with written(shard.record_path):
                 shard.record_path.unlink(missing_ok=True)
-            return False
-        return True
+            # What is there stays ours, although its record is gone.
+            shard.parts_folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(shard.placing_path, b"")
+            return None
+        return record
 
     def _counts(self, plan: Plan, tier: Tier) -> dict[Shard, Counts]:
         """What each shard holds, or would hold if not too many texts were left out."""

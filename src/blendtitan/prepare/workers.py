@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.claims import Claims
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.join import finished_record, join_parts, write_rejects
@@ -34,6 +35,10 @@ class Work:
     plan: Plan
     encoder: Encoder
     settings: Settings
+
+    tokenizer: TokenizerIdentity
+    """Recorded beside every shard."""
+
     max_rejects: int
     rank: Rank
 
@@ -248,7 +253,7 @@ class _Worker:
             if counts.rejects > work.max_rejects:
                 write_rejects(jobs, counts)
             else:
-                join_parts(jobs, counts, work.settings)
+                join_parts(jobs, counts, work.settings, work.tokenizer)
         except ConfigError as error:
             # Since this command began, another program has put something of this name there.
             self._errors.append(str(error))
