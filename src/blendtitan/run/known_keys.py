@@ -112,6 +112,7 @@ HINTS: Mapping[str, Any] = {
     "checkpoint.create_seed_checkpoint": bool,
     "checkpoint.load_only": bool,
     "checkpoint.async_mode": Literal["disabled", "async", "async_with_pinned_mem"],
+    "checkpoint.fallback": bool,
     "activation_checkpoint.mode": Literal["none", "selective", "full", "memory_budget"],
     "activation_checkpoint.selective_ac_option": str,
     "activation_checkpoint.force_recompute_mm_shapes_by_fqns": list[str],
