@@ -52,6 +52,7 @@ class Encoder:
         self._fast = fast
         self.path = tokenizer.path
         self.eos_id = tokenizer.eos_id
+        self.unk_id = tokenizer.unk_id
         self.vocab_size = tokenizer.vocab_size
         self.tier: Tier = "fast" if fast else "reference"
         self.identity = tokenizer_identity(tokenizer)
