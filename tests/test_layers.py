@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
-STORAGE = {"errors", "config", "storage"}
+STORAGE = {"errors", "config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
 LOADER = DATASET | {"state", "loader"}
@@ -19,6 +19,7 @@ LOADER = DATASET | {"state", "loader"}
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "config": ({"errors"}, set()),
+    "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
     "order": (ORDER, NUMPY | {"numba"}),
     "dataset": (DATASET, NUMPY),
@@ -28,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
     "reading_threads": (set(), set()),
     "tokenizers": (
-        {"errors", "config", "tokenizers"},
+        {"errors", "config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
     "prepare": (

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from blendtitan.commands import (
     audit,
+    convert,
     demo,
     explain,
     merge,
@@ -28,6 +29,7 @@ COMMANDS = {
     "verify": verify,
     "repair": repair,
     "merge": merge,
+    "convert": convert,
     "mix": mix,
     "plan": plan,
     "explain": explain,

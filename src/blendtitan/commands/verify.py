@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> None:
         check_sound,
         verify,
         verify_json,
+        verify_notes,
         verify_table,
     )
     from blendtitan.tables import show
@@ -70,4 +71,6 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(verify_json(shards), indent=2))
     else:
         show(verify_table(shards))
+        for note in verify_notes(shards):
+            print(note)
     check_sound(shards)
