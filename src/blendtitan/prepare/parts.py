@@ -22,7 +22,7 @@ from blendtitan.prepare.jsonl import BadText, read_lines
 from blendtitan.prepare.plan import Job
 from blendtitan.storage.disk import written
 from blendtitan.storage.writer import replaced_file
-from blendtitan.tokenizers import Encoder, Tier
+from blendtitan.tokenizers import FAST_PROVEN, Encoder, Tier
 
 _SUFFIXES = ("tokens", "lens", "rejects")
 
@@ -68,7 +68,7 @@ def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progres
             progress.add_documents(len(encoded.lens), len(encoded.tokens))
         file.check_unchanged()
     digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}
-    manifest = _identity(job, settings) | {"tier": encoder.tier} | asdict(counts)
+    manifest = _identity(job, settings) | {"tier": encoder.recorded_tier} | asdict(counts)
     with replaced_file(job.path("json"), durable=False) as manifest_file:
         manifest_file.write(orjson.dumps(manifest | {"digests": digests}))
     return counts
@@ -86,9 +86,12 @@ def read_part(job: Job, settings: Settings, tier: Tier) -> Counts | None:
     return Counts(manifest["documents"], manifest["tokens"], manifest["rejects"])
 
 
-def is_accepted(found: Tier, tier: Tier) -> bool:
-    """Whether a run of one tier goes on from what another made: the reference is always right."""
-    return found == "reference" or tier != "reference"
+def is_accepted(found: str, tier: Tier) -> bool:
+    """Whether a run that was asked for one tier keeps what another made.
+
+    Ids of the reference are always right; those of the fast tier, if a proof was made before.
+    """
+    return found == "reference" or (found == FAST_PROVEN and tier != "reference")
 
 
 def read_manifest(job: Job) -> dict[str, Any] | None:

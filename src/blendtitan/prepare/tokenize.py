@@ -6,6 +6,7 @@ not before; what an interrupted command has finished is not done again.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ from blendtitan.prepare.join import (
     remove_parts,
     write_catalog,
 )
-from blendtitan.prepare.parts import read_texts, remove_damaged_part
+from blendtitan.prepare.parts import is_accepted, read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.workers import Work, finished_counts
@@ -160,7 +161,12 @@ class _Run:
             # Where shards change, it would be wrong until it is written again.
             (self.output / CATALOG_FILE).unlink(missing_ok=True)
             _prepare_work(plan)
-            encoder = build_encoder(self.tokenizer, tier, first_texts=_first_texts(plan))
+            encoder = build_encoder(
+                self.tokenizer,
+                tier,
+                first_texts=_first_texts(plan),
+                text_bytes=self._text_bytes(plan),
+            )
             work = Work(
                 plan=plan,
                 encoder=encoder,
@@ -185,10 +191,17 @@ class _Run:
         _report(counts, errors, self.config.max_rejects)
         return counts
 
+    def _text_bytes(self, plan: Plan) -> int:
+        """Bytes of input for each process, by which a proof of the fast tier pays off or not."""
+        num_bytes = sum(job.num_bytes for jobs in plan.values() for job in jobs)
+        return num_bytes // (self.config.rank.world_size * (os.cpu_count() or 1))
+
     def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:
         """Jobs of the shards that are not there yet, and why inputs cannot be read."""
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
+        if tier != "reference":
+            _report_unproven(self.shards)
         for shard in self.shards:
             record = finished_record(shard, self.settings, tier)
             if record is not None:
@@ -213,6 +226,18 @@ class _Run:
                 if found is not None:
                     counts[shard] = found
         return counts
+
+
+def _report_unproven(shards: Iterable[Shard]) -> None:
+    """Warn about shards of the fast tier from before its ids were proven."""
+    records = (read_record(shard.prefix, shard.record_path) for shard in shards)
+    unproven = [record for record in records if record and not is_accepted(record.tier, "auto")]
+    if unproven:
+        logger.warning(
+            "%d shards are made again: the fast tokenizer tier (%s) encoded them before its ids "
+            "were proven equal to those of the reference, so some of them can be wrong.",
+            *(len(unproven), unproven[0].tier),
+        )
 
 
 def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:

@@ -13,9 +13,7 @@ _EDGE_CHARS = 64
 _CONTEXT_IDS = 8
 
 
-def differing_texts(
-    reference: Tokenizer, fast: FastEncoder, texts: Iterable[str]
-) -> Iterator[str]:
+def differing_texts(reference: Tokenizer, fast: FastEncoder, texts: Iterable[str]) -> Iterator[str]:
     """Each of the texts for which the fast tier gives other ids than the reference.
 
     Raises:

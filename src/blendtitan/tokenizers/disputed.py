@@ -74,9 +74,7 @@ def _hints(markers: Iterable[str]) -> tuple[str, ...]:
             for hint in {marker[at : at + 2] for at in range(max(1, len(marker) - 1))}:
                 counts[hint] = counts.get(hint, 0) + 1
         # Of equally frequent ones, one without letters, spaces and digits is rarer in text.
-        hints.append(
-            max(counts, key=lambda hint: (counts[hint], _num_odd(hint), hint))
-        )
+        hints.append(max(counts, key=lambda hint: (counts[hint], _num_odd(hint), hint)))
         missing = {marker for marker in missing if hints[-1] not in marker}
     return tuple(hints)
 

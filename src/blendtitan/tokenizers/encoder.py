@@ -21,14 +21,18 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, FastTierError
 from blendtitan.tokenizers.base import Tokenizer, concatenated, read_bytes
 from blendtitan.tokenizers.comparison import difference, split
-from blendtitan.tokenizers.fast import FastEncoder, is_installed
-from blendtitan.tokenizers.proof import Proof, proof_of
+from blendtitan.tokenizers.fast import FastEncoder
+from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
 from blendtitan.tokenizers.router import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
 Tier = Literal["auto", "fast", "reference"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
+
+FAST_PROVEN = f"fast, proof {PROOF_VERSION}"
+"""What records of shards name the fast tier. Without the proof, as in older records, its ids may
+be wrong."""
 
 COMPARED_EVERY = 1024
 """One document in this many is also encoded by the reference tier."""
@@ -46,8 +50,6 @@ class Encoder:
         tokenizer: Tokenizer,
         fast: FastEncoder | None = None,
         proof: Proof | None = None,
-        *,
-        accepts: Tier = "reference",
     ) -> None:
         self._tokenizer = tokenizer
         self._fast = fast
@@ -57,8 +59,8 @@ class Encoder:
         self.eos_id = tokenizer.eos_id
         self.vocab_size = tokenizer.vocab_size
         self.tier: Tier = "fast" if fast else "reference"
-        self.accepts: Tier = "fast" if fast else accepts
-        """``reference`` where ids that the fast tier made earlier must not be kept."""
+        self.recorded_tier = FAST_PROVEN if fast else "reference"
+        """The tier as records of shards spell it."""
         self.identity = tokenizer_identity(tokenizer)
         """Differs when the tokenizer's ids or special tokens could. Equal for both tiers."""
 
@@ -102,11 +104,11 @@ class Encoder:
             results.append(found)
         return results
 
-    def __reduce__(self) -> tuple[object, tuple[Tokenizer, Proof | None, str, Tier]]:
+    def __reduce__(self) -> tuple[object, tuple[Tokenizer, Proof | None, str]]:
         # Without what the fast tier has read, which is megabytes: processes start one after the
         # other when they have to wait for that.
         proof = self._proof if self._fast else None
-        return _copied_encoder, (self._tokenizer, proof, self.identity, self.accepts)
+        return _copied_encoder, (self._tokenizer, proof, self.identity)
 
 
 def build_encoder(
@@ -139,7 +141,7 @@ def build_encoder(
         proof = proof_of(tokenizer, identity, text_bytes=None if tier == "fast" else text_bytes)
         if proof is None:
             logger.info("%s: the reference tokenizer tier is used: little text", tokenizer.path)
-            return Encoder(tokenizer, accepts="auto")
+            return Encoder(tokenizer)
         fast = FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
         encoder = Encoder(tokenizer, fast, proof)
         encoder.check(first_texts)
@@ -150,8 +152,7 @@ def build_encoder(
                 f"'auto' and 'reference' can."
             ) from error
         logger.warning("%s: the reference tokenizer tier is used: %s", tokenizer.path, error)
-        # Where the library is absent, what it made on other machines is as good as elsewhere.
-        return Encoder(tokenizer, accepts="reference" if is_installed() else "auto")
+        return Encoder(tokenizer)
     return encoder
 
 
@@ -169,11 +170,9 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(described + b"\n" + read_bytes(tokenizer.path)).hexdigest()
 
 
-def _copied_encoder(
-    tokenizer: Tokenizer, proof: Proof | None, identity: str, accepts: Tier
-) -> Encoder:
+def _copied_encoder(tokenizer: Tokenizer, proof: Proof | None, identity: str) -> Encoder:
     fast = proof and FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
-    encoder = Encoder(tokenizer, fast, proof, accepts=accepts)
+    encoder = Encoder(tokenizer, fast, proof)
     if encoder.identity != identity:
         raise ConfigError(f"{encoder.path}: was changed while it is in use. Run the command again.")
     return encoder

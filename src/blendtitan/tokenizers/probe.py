@@ -79,7 +79,7 @@ def _byte_pairs(is_reversed: bool) -> tuple[dict[str, int], list[list[str]]]:
 
 def _pair_rank(left: int, right: int, is_reversed: bool) -> tuple[int, int]:
     at = left << 8 | right
-    is_end, is_start = not 0xC0 <= left, not 0x80 <= right < 0xC0
+    is_end, is_start = not left >= 0xC0, not 0x80 <= right < 0xC0
     if left < 0x80 and right < 0x80:
         return 1, -at if is_reversed else at
     return (0 if is_end and is_start else 2), at

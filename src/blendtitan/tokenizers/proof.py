@@ -117,7 +117,7 @@ def prove(
     structure: Structure,
     definition: dict[str, Any],
     *,
-    sample_texts: int = SAMPLE_TEXTS,
+    sample_texts: int | None = None,
 ) -> Proof:
     """Compare the tiers on everything that a proof covers.
 
@@ -127,7 +127,8 @@ def prove(
     ranges = listed_structures().get(structure.key)
     if ranges is None:
         ranges = _scanned(structure)
-    return prove_vocabulary(tokenizer, ranges, definition, sample_texts=sample_texts)
+    count = SAMPLE_TEXTS if sample_texts is None else sample_texts
+    return prove_vocabulary(tokenizer, ranges, definition, sample_texts=count)
 
 
 def prove_vocabulary(
@@ -231,11 +232,15 @@ def _read(key: str) -> Proof | None:
     """A proof in the cache. None: there is none, or it is damaged."""
     found = proof_cache.read(key)
     try:
-        return None if found is None else Proof(
-            ranges=_ranges(found["ranges"]),
-            markers=tuple(map(str, found["markers"])),
-            reads_symbols=bool(found["reads_symbols"]),
-            refusal=str(found["refusal"]),
+        return (
+            None
+            if found is None
+            else Proof(
+                ranges=_ranges(found["ranges"]),
+                markers=tuple(map(str, found["markers"])),
+                reads_symbols=bool(found["reads_symbols"]),
+                refusal=str(found["refusal"]),
+            )
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -64,7 +64,7 @@ def write(key: str, value: dict[str, Any]) -> bool:
 
 @contextmanager
 def locked(key: str) -> Iterator[None]:
-    """While others compute a value, wait for them; not for ever, and only where files can be locked."""
+    """Wait while another process computes a value: for minutes at most, where files have locks."""
     path = cache_path(key).with_suffix(".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

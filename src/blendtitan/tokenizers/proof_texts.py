@@ -11,8 +11,9 @@ _ALL_PAIRS = 64
 _LONGEST_RUN = 300
 
 _PLACES = (
-    "@", "a@b", " @ ", "  @  ", "\n@\n", "\t@", "1@1", ".@.", "<@>", "@@", "@ @", "@\n@", "\u00e9@\u00e9",
-    "\u6f22@\u6f22", "@\u0301", "\u2581@\u2581", "'@s", "A@", "the @ and@the", "\U0001f600@", "\x00@",
+    "@", "a@b", " @ ", "  @  ", "\n@\n", "\t@", "1@1", ".@.", "<@>", "@@", "@ @", "@\n@",
+    "\u00e9@\u00e9", "\u6f22@\u6f22", "@\u0301", "\u2581@\u2581", "'@s", "A@", "the @ and@the",
+    "\U0001f600@", "\x00@",
 )  # fmt: skip
 """Neighbourhoods of a symbol, ``@``: every kind of character on either side."""
 
