@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
     "order": (ORDER, NUMPY | {"numba"}),
+    "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
-        DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
+        DATASET | {"state", "pace", "run", "checkpoints", "tokenizers", "tables", "inspection"},
         NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
     ),
     "mixture": (
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
-        LOADER | {"corpus_losses", "pace", "run", "tokenizers", "tables", "titan"},
+        LOADER | {"corpus_losses", "pace", "run", "checkpoints", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),

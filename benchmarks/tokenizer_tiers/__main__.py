@@ -91,7 +91,7 @@ def _report(rows: list[dict[str, Any]], structures: dict[str, dict[str, Any]]) -
         "",
         f"`python benchmarks/tokenizer_tiers wheels`, {datetime.now(UTC):%Y-%m-%d}, {versions}.",
         "[preparing.md](../docs/preparing.md#two-tokenizer-tiers) says what a proof covers.",
-        "*Strings* counts the random strings; all pieces, symbols and a real sample come on top. Of",
+        "*Strings* counts random strings; all pieces, symbols and a real sample come on top. Of",
         "the texts without anything disputed, both tiers gave the same ids for all. *Disputed*",
         "characters and strings send a text to the reference tier. Seconds are of one core.",
         "",

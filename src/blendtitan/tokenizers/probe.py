@@ -72,12 +72,15 @@ def _byte_pairs(is_reversed: bool) -> tuple[dict[str, int], list[list[str]]]:
     Among pairs of ASCII characters, the order decides which cuts are seen, so there are two.
     """
     letters = byte_letters()
-    pairs = sorted(product(range(256), repeat=2), key=lambda pair: _pair_rank(*pair, is_reversed))
+    pairs = sorted(
+        product(range(256), range(256)),
+        key=lambda pair: _pair_rank(pair[0], pair[1], is_reversed=is_reversed),
+    )
     merges = [[letters[left], letters[right]] for left, right in pairs]
     return {piece: at for at, piece in enumerate([*letters, *map("".join, merges)])}, merges
 
 
-def _pair_rank(left: int, right: int, is_reversed: bool) -> tuple[int, int]:
+def _pair_rank(left: int, right: int, *, is_reversed: bool) -> tuple[int, int]:
     at = left << 8 | right
     is_end, is_start = not left >= 0xC0, not 0x80 <= right < 0xC0
     if left < 0x80 and right < 0x80:

@@ -180,7 +180,7 @@ def real_texts() -> Iterable[str]:
 @cache
 def listed_structures() -> dict[str, Ranges]:
     """Disputed code points of the structures that were proven with the installed libraries."""
-    content = orjson.loads(files(__package__).joinpath("proven.json").read_bytes())
+    content = orjson.loads(files("blendtitan.tokenizers").joinpath("proven.json").read_bytes())
     if (content["proof"], content["libraries"]) != (PROOF_VERSION, library_versions()):
         return {}
     return {key: _ranges(entry["disputed"]) for key, entry in content["structures"].items()}

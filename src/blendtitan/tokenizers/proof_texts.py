@@ -54,7 +54,7 @@ def symbol_texts(symbols: Sequence[str], seed: int = 0) -> Iterator[str]:
             if spelling:
                 yield from (place.replace("@", spelling) for place in _PLACES)
     if len(symbols) <= _ALL_PAIRS:
-        pairs: Iterable[tuple[str, str]] = product(symbols, repeat=2)
+        pairs: Iterable[tuple[str, str]] = product(symbols, symbols)
     else:
         rng = random.Random(seed)
         pairs = ((rng.choice(symbols), rng.choice(symbols)) for _ in range(_ALL_PAIRS**2))

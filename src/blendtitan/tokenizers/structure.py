@@ -207,9 +207,9 @@ def _check_pieces(model: Any) -> None:
 
 def _parsed(content: bytes) -> Any:
     # Imported here: only proofs need it, and it takes longer than the rest.
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+    from sentencepiece import sentencepiece_model_pb2
 
-    model: Any = ModelProto()
+    model: Any = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString(content)
     return model
 
