@@ -286,7 +286,7 @@ def _report_unproven(shards: Iterable[Shard]) -> None:
     unproven = [record for record in records if record and not is_accepted(record.tier, "auto")]
     if unproven:
         logger.warning(
-            "%d shards are made again: the fast tokenizer tier (%s) encoded them before its ids "
+            "shards made again: %d. The fast tokenizer tier (%s) encoded them before its ids "
             "were proven equal to those of the reference, so some of them can be wrong.",
             *(len(unproven), unproven[0].tier),
         )

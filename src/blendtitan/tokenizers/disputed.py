@@ -1,10 +1,18 @@
 """Texts that only the reference tier may encode."""
 
 import re
+import sys
 from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 Ranges = tuple[tuple[int, int], ...]
 """Code points as pairs of first and last, in ascending order."""
+
+
+_MAX_SECONDS = 4
 
 
 class DisputedTexts:
@@ -16,8 +24,8 @@ class DisputedTexts:
         self.markers = markers
         """Strings one of which is in every text that holds a symbol only the reference reads."""
         self._leads = _leads(ranges)
-        self._code_points = re.compile(_character_class(ranges)) if ranges else None
-        self._hints = _hints(markers)
+        self._is_disputed = _table(ranges)
+        self._hints = [(min(hint, key=str.isalnum), hint) for hint in _hints(markers)]
         self._markers = re.compile("|".join(map(re.escape, markers))) if markers else None
 
     def __call__(self, text: str) -> bool:
@@ -25,22 +33,29 @@ class DisputedTexts:
         return self._has_marker(text) or self._has_code_point(text)
 
     def _has_marker(self, text: str) -> bool:
-        if self._markers is None or not any(hint in text for hint in self._hints):
+        # Looking for one character is many times faster than for two.
+        if self._markers is None or not any(
+            char in text and hint in text for char, hint in self._hints
+        ):
             return False
         return bool(self._markers.search(text))
 
     def _has_code_point(self, text: str) -> bool:
-        if self._code_points is None or text.isascii():
+        if not self.ranges or text.isascii():
             return False
-        # Looking for a few bytes is many times faster than looking for ranges of characters.
+        # Looking for a few bytes is many times faster than looking at all characters.
         content = text.encode(errors="surrogatepass")
-        if not any(lead in content for lead in self._leads):
+        if not any(
+            lead in content and any(start in content for start in starts)
+            for lead, starts in self._leads.items()
+        ):
             return False
-        return bool(self._code_points.search(text))
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        return bool(self._is_disputed[codes].any())
 
 
 def ranges_of(codes: Iterable[int]) -> Ranges:
-    """Code points as ranges. Neighbours with a gap of code points in no use count as one."""
+    """Code points as ranges."""
     ranges: list[tuple[int, int]] = []
     for code in sorted(codes):
         if ranges and code == ranges[-1][1] + 1:
@@ -50,18 +65,26 @@ def ranges_of(codes: Iterable[int]) -> Ranges:
     return tuple(ranges)
 
 
-def _character_class(ranges: Ranges) -> str:
-    return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]"
+@cache
+def _table(ranges: Ranges) -> NDArray[np.bool_]:
+    """For each code point, whether it is in one of the ranges."""
+    table = np.zeros(sys.maxunicode + 1 if ranges else 0, np.bool_)
+    for first, last in ranges:
+        table[first : last + 1] = True
+    return table
 
 
-def _leads(ranges: Ranges) -> tuple[bytes, ...]:
-    """First bytes of the code points in UTF-8."""
-    leads = {
-        chr(code).encode(errors="surrogatepass")[:1]
-        for first, last in ranges
-        for code in (*range(first, last, 64), last)
+def _leads(ranges: Ranges) -> dict[bytes, set[bytes]]:
+    """How the code points begin in UTF-8: first bytes, each with the first two where few follow."""
+    leads: dict[bytes, set[bytes]] = {}
+    for first, last in ranges:
+        for code in (*range(first, last, 64), last):
+            start = chr(code).encode(errors="surrogatepass")[:2]
+            leads.setdefault(start[:1], set()).add(start)
+    return {
+        lead: found if len(found) <= _MAX_SECONDS else {lead}
+        for lead, found in sorted(leads.items())
     }
-    return tuple(sorted(leads))
 
 
 def _hints(markers: Iterable[str]) -> tuple[str, ...]:

@@ -59,10 +59,13 @@ class Encoder:
         self.eos_id = tokenizer.eos_id
         self.vocab_size = tokenizer.vocab_size
         self.tier: Tier = "fast" if fast else "reference"
-        self.recorded_tier = FAST_PROVEN if fast else "reference"
-        """The tier as records of shards spell it."""
         self.identity = tokenizer_identity(tokenizer)
         """Differs when the tokenizer's ids or special tokens could. Equal for both tiers."""
+
+    @property
+    def recorded_tier(self) -> str:
+        """The tier as records of shards spell it."""
+        return FAST_PROVEN if self.tier == "fast" else "reference"
 
     def encode(self, texts: list[str]) -> EncodedTexts:
         """Ids of many texts, without BOS and EOS, none of them a control symbol.
