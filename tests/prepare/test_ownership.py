@@ -7,7 +7,9 @@ import pytest
 
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.documents import Settings
+from blendtitan.prepare.mix import mix
 from blendtitan.prepare.parts import write_part
+from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import _Unheard, do_work  # pyright: ignore[reportPrivateUsage]
 from blendtitan.tokenizers import Encoder, load_tokenizer
@@ -131,3 +133,18 @@ def test_unfinished_work_of_other_settings_is_not_thrown_away(
     tokenize([path], tmp_path / "out", config)
 
     assert shard_files(tmp_path / "out")
+
+
+def test_mix_replaces_its_own_list_and_no_other_file(tmp_path: Path) -> None:
+    write_shards(tmp_path / "tokens", 1)
+    output, config = tmp_path / "list.txt", MixConfig()
+    mix([tmp_path / "tokens"], output, config)
+    mix([tmp_path / "tokens"], output, config)
+    output.write_text("1.0 my/own/shard web\n")
+
+    with pytest.raises(ConfigError, match=r"list\.txt: is there already.*--overwrite"):
+        mix([tmp_path / "tokens"], output, config)
+    assert output.read_text() == "1.0 my/own/shard web\n"
+    mix([tmp_path / "tokens"], output, config, overwrite=True)
+
+    assert "blendtitan mix" in output.read_text()
