@@ -20,8 +20,12 @@ Check shards completely: all of what opening and reading them take on trust.
 --tokenizer gives vocabulary and EOD. Without them, ids are only checked not to be negative, and
 document ends are not checked.
 
-Shards whose EODs were appended without being counted, so that document k starts k tokens early,
-are recognised: `blendtitan repair` mends them.
+Documents without tokens are sound: Megatron-LM writes an empty text so. What documents begin with
+is said below the table. Faults that `blendtitan repair` corrects are recognised: EODs that were
+appended without being counted, a lost document index, wrong pointers.
+
+How documents end is kept beside each shard, in PREFIX.ends.json with the sizes and times of both
+files, so that training knows it without looking at the documents again. --no-record writes nothing.
 
 Inputs are folders of shards, prefixes of shards (the path without .bin or .idx) and file lists.
 All shards are checked, and the report shows all; where one is bad, the exit status is 1.
@@ -42,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vocab-size", metavar="N", type=int, help="ids are below this (default: tokenizer's)")
     add("--eod-id", metavar="ID", type=int, help="ends documents (default: the tokenizer's EOS)")
     add("--threads", metavar="N", type=int, help="shards read at once (default: one per core)")
+    add("--no-record", action="store_true", help="write nothing beside the shards")
     add("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -66,7 +71,9 @@ def run(options: argparse.Namespace) -> None:
         if eod_id is None and tokenizer.eos_id != ABSENT:
             eod_id = tokenizer.eos_id
     expected = Expected(vocab_size=vocab_size, eod_id=eod_id)
-    shards = verify(options.inputs, expected, threads=options.threads)
+    shards = verify(
+        options.inputs, expected, threads=options.threads, records=not options.no_record
+    )
     if options.json:
         print(json.dumps(verify_json(shards), indent=2))
     else:

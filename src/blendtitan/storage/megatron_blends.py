@@ -84,7 +84,8 @@ def _one_list(splits: dict[str, Any], path: Path) -> Any:
 
 def _words(content: Any, path: Path) -> list[str]:
     if not isinstance(content, list) or not content:
-        raise FileListError(f"{path}: found {type(content).__name__}, expected a list of shards")
+        found = type(cast("object", content)).__name__
+        raise FileListError(f"{path}: found {found}, expected a list of shards")
     items = cast("list[Any]", content)
     for item in items:
         if isinstance(item, bool) or not isinstance(item, (str, int, float)) or item == "":
