@@ -26,6 +26,7 @@ def assert_equal(one: Catalog, other: Catalog) -> None:
         "document_cuts",
         "token_cuts",
         "lacks_eod",
+        "eod_roles",
     ):
         assert np.array_equal(getattr(one, name), getattr(other, name))
 
@@ -204,7 +205,7 @@ def test_a_kept_catalog_that_contradicts_itself_is_built_again(
 @pytest.mark.parametrize(
     ("column", "value"),
     [("weights", np.nan), ("weights", 0.0), ("dtype_codes", 7), ("dtype_codes", 99),
-     ("num_sequences", 0), ("document_cuts", -1), ("token_cuts", -1)],
+     ("num_sequences", 0), ("eod_roles", 3), ("document_cuts", -1), ("token_cuts", -1)],
 )  # fmt: skip
 def test_a_catalog_that_contradicts_itself_is_refused(
     write_blend: WriteBlend, column: str, value: float

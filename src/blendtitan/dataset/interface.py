@@ -61,6 +61,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def eod_roles(self) -> NDArray[np.uint8] | None:
+        """Where EOD stands in the documents of each corpus; see ``corpus_eod_roles``."""
+        ...
+
+    @property
     def num_windows(self) -> int:
         """Samples of one pass over the split."""
         ...

@@ -32,8 +32,11 @@ COLUMNS: dict[str, tuple[str, type[np.generic], tuple[int, ...]]] = {
     "document_cuts": ("<i8", np.int64, (4,)),
     "token_cuts": ("<i8", np.int64, (4,)),
     "lacks_eod": ("<u1", np.bool_, ()),
+    "eod_roles": ("<u1", np.uint8, ()),
 }
 """The columns in their order: type in the bytes, type in memory, shape of one shard's entry."""
+
+_LAST_ROLE = 2
 
 _LENGTH = struct.Struct("<Q")
 
@@ -101,6 +104,7 @@ def _check_columns(columns: Columns) -> None:
         "dtype_codes": np.isin(columns["dtype_codes"], codes),
         "num_sequences": columns["num_sequences"] > 0,
         "document_cuts": _grow_from_zero(columns["document_cuts"]),
+        "eod_roles": columns["eod_roles"] <= _LAST_ROLE,
         "token_cuts": _grow_from_zero(tokens) & (tokens[:, -1] > 0),
     }
     for name, shards in sound.items():
