@@ -168,14 +168,27 @@ def _cached_catalog(
     payload = data[_DIGEST_BYTES:]
     if data:
         with suppress(CorruptShardError):
-            if data[:_DIGEST_BYTES] == _digest(payload):
-                return Catalog.from_bytes(payload)
-        logger.warning("%s: the kept catalog is damaged; it is built again", path)
+            kept = Catalog.from_bytes(payload)
+            if data[:_DIGEST_BYTES] == _digest(payload) and _is_of(kept, shards, settings):
+                return kept
+        logger.warning(
+            "%s: the kept catalog is damaged, or of another file list; it is built again", path
+        )
     catalog = build()
     payload = catalog.to_bytes()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _digest(payload) + payload)
     return catalog
+
+
+def _is_of(catalog: Catalog, shards: ShardList, settings: str) -> bool:
+    """Whether a catalog is of these shards and settings, whatever its file is called."""
+    return (
+        catalog.prefixes == tuple(shards.prefixes)
+        and catalog.corpora == tuple(shards.corpora)
+        and catalog.weights.tolist() == shards.weights
+        and catalog.settings == settings
+    )
 
 
 class _Probe(NamedTuple):
