@@ -1,6 +1,6 @@
 """What loaders, states and metrics need of a dataset, whichever order it is in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -122,6 +122,14 @@ class Dataset(Protocol):
 
     def chapter_facts(self) -> dict[str, Any]:
         """What the order depends on and only another chapter may change. JSON."""
+        ...
+
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        ...
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
         ...
 
     def account(self) -> list[str]:

@@ -85,7 +85,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     """
     found = VerifiedShard(*shard)
     try:
-        found.entry = catalogs.entry(shard.prefix)
+        found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
         found.problems += index_problems(found.index)
         if found.entry is not None:

@@ -22,13 +22,14 @@ from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHea
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import RETRIES
+from blendtitan.storage.shard_checksums import listed_checksums
 from blendtitan.storage.stamps import Stamp
 from blendtitan.storage.waiting import waiting_map
 from blendtitan.storage.writer import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 3
+_FORMAT = 5
 _DIGEST_BYTES = 16
 # The last tokens of the first document and of so many more are read, spread over the shard, to
 # learn whether documents end in EOD.
@@ -62,6 +63,10 @@ class Catalog:
 
     lacks_eod: NDArray[np.bool_]
     """True where EOD is inserted after each document while reading."""
+
+    checksums: NDArray[np.uint8]
+    """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see
+    ``shard_checksums``."""
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
@@ -128,6 +133,7 @@ def build_catalog(
         document_cuts=np.array([p.document_cuts for p in probes], np.int64),
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
         lacks_eod=np.array([p.lacks_eod for p in probes], np.bool_),
+        checksums=listed_checksums(shards.prefixes, [p.token_cuts[-1] for p in probes]),
         settings=settings,
     )
 
