@@ -141,6 +141,10 @@ class OriginalDataset:
         number = self.corpora.index(corpus)
         return OriginalDataset(self.config, self.split, self._index, self._rows, corpus=number)
 
+    def once(self) -> "OriginalDataset":
+        """Itself: this order has as many samples as it was made for, in its own order."""
+        return self
+
     def __getitem__(self, slot: int) -> Sample:
         """The sample of a slot.
 
@@ -315,7 +319,9 @@ class OriginalDataset:
             )
         return self
 
-    def in_chapters(self, chapters: Sequence[Chapter]) -> "OriginalDataset":
+    def in_chapters(
+        self, chapters: Sequence[Chapter], held: Mapping[str, Any] | None = None
+    ) -> "OriginalDataset":
         """Itself: this order knows no chapters."""
         assert not chapters
         return self

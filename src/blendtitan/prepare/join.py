@@ -14,6 +14,7 @@ import orjson
 from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
@@ -59,6 +60,9 @@ class Record:
     idx_digest: str
     """Of the ``.idx``; empty where there are no documents, and so no files."""
 
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """Longest document that was allowed."""
+
 
 def join_parts(
     jobs: Sequence[Job], counts: Counts, settings: Settings, tokenizer: TokenizerIdentity
@@ -87,12 +91,13 @@ def join_parts(
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
     is_fast = any(manifest.tier == "fast" for manifest in map(_manifest, manifests))
     record = Record(
-        source=shard.input.identity,
+        source=shard.source,
         key=shard.key,
         settings=settings,
         tier="fast" if is_fast else "reference",
         counts=counts,
         idx_digest=idx_digest,
+        max_document_bytes=shard.options.max_document_bytes,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
@@ -166,9 +171,12 @@ def read_record(prefix: Path, record_path: Path) -> Record | None:
 def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
     """The record of a shard that is there, made of this input as asked for. None: it is not."""
     record = read_record(shard.prefix, shard.record_path)
-    if record is None or record.source != shard.input.identity:
+    if record is None or record.source != shard.source:
         return None
     if (record.key, record.settings) != (shard.key, settings):
+        return None
+    if record.counts.rejects and record.max_document_bytes != shard.options.max_document_bytes:
+        # Some of the texts left out may be allowed now.
         return None
     return record if is_accepted(record.tier, tier) else None
 
@@ -208,6 +216,8 @@ def write_catalog(output: Path) -> None:
         entries = dict(_catalog_entries(output))
         if entries:
             write_folder_catalog(output, entries)
+        else:
+            (output / CATALOG_FILE).unlink(missing_ok=True)
 
 
 def _record_times(output: Path) -> dict[Path, int]:
