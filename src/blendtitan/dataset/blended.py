@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from blendtitan.config import MAX_SLOT, BlendConfig, split_fractions
 from blendtitan.dataset.eod import corpus_eod_roles, starts_document
-from blendtitan.dataset.held import corpora_held
+from blendtitan.dataset.held import changed_checksums, checksums_held, corpora_held
 from blendtitan.dataset.plan import Plan, Sample
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import BlendTitanError, ConfigError, VocabularyError
@@ -310,6 +310,14 @@ class BlendedDataset:
             f"shard {self._rows.catalog.prefixes[shard]}, from token {offset:,} of its "
             f"{self.split} part on (window {plan.windows[at]} of epoch {plan.epochs[at]})"
         )
+
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        return checksums_held(self._rows.catalog)
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
+        return changed_checksums(self._rows.catalog, saved)
 
     def fixed_facts(self) -> dict[str, Any]:
         """What the order and the tokens depend on and never changes in a run. JSON."""

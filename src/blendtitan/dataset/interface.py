@@ -138,6 +138,14 @@ class Dataset(Protocol):
         """What the order depends on and only another chapter may change. JSON."""
         ...
 
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        ...
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
+        ...
+
     def account(self) -> list[str]:
         """How each corpus goes on in the last chapter."""
         ...

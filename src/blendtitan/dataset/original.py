@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import all_below, mask_labels
 from blendtitan.dataset.eod import corpus_eod_roles
-from blendtitan.dataset.held import corpora_held
+from blendtitan.dataset.held import changed_checksums, checksums_held, corpora_held
 from blendtitan.dataset.order_index import CorpusEntry, OrderIndex
 from blendtitan.dataset.original_index import samples_of_splits
 from blendtitan.dataset.plan import Sample
@@ -337,6 +337,14 @@ class OriginalDataset:
     def account(self) -> list[str]:
         """Nothing: this order knows no chapters."""
         return []
+
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        return checksums_held(self._rows.catalog)
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
+        return changed_checksums(self._rows.catalog, saved)
 
     def chapter_facts(self) -> dict[str, Any]:
         """Nothing: whatever changes, everything is in another order."""

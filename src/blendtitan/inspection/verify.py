@@ -113,7 +113,7 @@ def verify_shard(
     found = VerifiedShard(*shard)
     stamp = stamp_of(str(shard.prefix))
     try:
-        found.entry = catalogs.entry(shard.prefix)
+        found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
         found.problems += index_problems(found.index)
         if found.entry is not None:

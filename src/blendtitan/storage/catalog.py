@@ -23,13 +23,14 @@ from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import RETRIES
+from blendtitan.storage.shard_checksums import listed_checksums
 from blendtitan.storage.stamps import Stamp
 from blendtitan.storage.waiting import waiting_map
 from blendtitan.storage.writer import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 4
+_FORMAT = 6
 _DIGEST_BYTES = 16
 # Bytes that may be read of all shards together to learn how their documents end, beside a small
 # sample of each: a second at most from a good disk.
@@ -70,6 +71,10 @@ class Catalog:
 
     eod_roles: NDArray[np.uint8]
     """Where EOD stands: ``EOD_ENDS``, ``EOD_ENDS_AND_BEGINS`` or ``EOD_BEGINS``."""
+
+    checksums: NDArray[np.uint8]
+    """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see
+    ``shard_checksums``."""
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
@@ -142,6 +147,7 @@ def build_catalog(
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
         lacks_eod=np.array([p.lacks_eod(inserts_eod) for p in probes], np.bool_),
         eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
+        checksums=listed_checksums(shards.prefixes, [p.token_cuts[-1] for p in probes]),
         settings=settings,
     )
 
@@ -182,14 +188,27 @@ def _cached_catalog(
     payload = data[_DIGEST_BYTES:]
     if data:
         with suppress(CorruptShardError):
-            if data[:_DIGEST_BYTES] == _digest(payload):
-                return Catalog.from_bytes(payload)
-        logger.warning("%s: the kept catalog is damaged; it is built again", path)
+            kept = Catalog.from_bytes(payload)
+            if data[:_DIGEST_BYTES] == _digest(payload) and _is_of(kept, shards, settings):
+                return kept
+        logger.warning(
+            "%s: the kept catalog is damaged, or of another file list; it is built again", path
+        )
     catalog = build()
     payload = catalog.to_bytes()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _digest(payload) + payload)
     return catalog
+
+
+def _is_of(catalog: Catalog, shards: ShardList, settings: str) -> bool:
+    """Whether a catalog is of these shards and settings, whatever its file is called."""
+    return (
+        catalog.prefixes == tuple(shards.prefixes)
+        and catalog.corpora == tuple(shards.corpora)
+        and catalog.weights.tolist() == shards.weights
+        and catalog.settings == settings
+    )
 
 
 class _Probe(NamedTuple):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import DTYPE_CODES
+from blendtitan.storage.shard_checksums import CHECKSUM_BYTES
 
 Texts = tuple[tuple[str, ...], tuple[str, ...], str]
 """Prefixes, corpora, settings."""
@@ -33,6 +34,7 @@ COLUMNS: dict[str, tuple[str, type[np.generic], tuple[int, ...]]] = {
     "token_cuts": ("<i8", np.int64, (4,)),
     "lacks_eod": ("<u1", np.bool_, ()),
     "eod_roles": ("<u1", np.uint8, ()),
+    "checksums": ("<u1", np.uint8, (CHECKSUM_BYTES,)),
 }
 """The columns in their order: type in the bytes, type in memory, shape of one shard's entry."""
 
