@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
 
 SUMMARY = "check every entry and every token of shards"
 
@@ -46,8 +47,14 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--tokenizer", metavar="PATH", type=Path, help="what the shards were written with")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
+    add("--tokenizer", metavar="PATH", type=local_path, help="what the shards were written with")
     add("--vocab-size", metavar="N", type=int, help="ids are below this (default: tokenizer's)")
     add("--eod-id", metavar="ID", type=int, help="ends documents (default: the tokenizer's EOS)")
     add(

@@ -232,4 +232,4 @@ def _identity(job: Job, settings: Settings) -> dict[str, str | int]:
     found = {"format": _FORMAT} | shard.source | {"key": shard.key}
     if shard.options.max_document_bytes != MAX_DOCUMENT_BYTES:
         found |= {"max_document_bytes": shard.options.max_document_bytes}
-    return found | {"start": job.start, "stop": job.stop} | asdict(settings)
+    return found | {"start": job.start, "stop": job.stop} | settings.described()

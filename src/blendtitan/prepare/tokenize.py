@@ -10,11 +10,11 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from blendtitan.config import check_at_least
+from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
@@ -42,7 +42,14 @@ from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
 from blendtitan.storage.writer import remove_file_partials, write_atomically
-from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
+from blendtitan.tokenizers import (
+    Tier,
+    Tokenizer,
+    build_encoder,
+    identity_of,
+    load_tokenizer,
+    located,
+)
 from blendtitan.tokenizers.proof import refute
 
 logger = logging.getLogger(__name__)
@@ -71,6 +78,12 @@ class TokenizeConfig:
 
     job_bytes: int = JOB_BYTES
     """Bytes of a plain file, or of row groups, that are done in one go."""
+
+    eos: str | int | None = None
+    """Token or id that ends documents. None: the tokenizer's EOS."""
+
+    bos: bool = False
+    """Begin each document with the tokenizer's BOS."""
 
     options: ReadOptions = DEFAULT_OPTIONS
     """How texts are taken from files, and the longest document."""
@@ -126,6 +139,7 @@ def tokenize(
         FastTierError: The fast tokenizer tier, which was asked for, turned out to be wrong.
         InputError: A file cannot be used, or more texts are left out than allowed.
     """
+    check_is_path("the output", output)
     # Processes of other machines may have another working directory.
     output = output.absolute()
     shards = plan_shards(
@@ -136,8 +150,8 @@ def tokenize(
         options=config.options,
         skip_unknown=config.skip_unknown,
     )
-    tokenizer = load_tokenizer(config.tokenizer.absolute())
-    settings = Settings.of(tokenizer)
+    tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
+    settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)
     tier, doubt_path = config.tier, _doubt_path(output, settings)
     if tier != "reference" and doubt_path.exists():
@@ -228,7 +242,7 @@ class _Tokenizing:
         """What the processes are to do, when the output is ready for it."""
         # One rank writes it for all: they find the same inputs, and so the same plan.
         if self.config.rank.rank == 0:
-            write_plan(self.output, plan, asdict(self.settings))
+            write_plan(self.output, plan, self.settings.described())
         # Where shards change, it would be wrong until it is written again.
         catalog = self.output / CATALOG_FILE
         with written(catalog):
