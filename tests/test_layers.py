@@ -10,52 +10,57 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
-STORAGE = {"errors", "config", "storage"}
+BASE = {"errors", "visible", "regular_files"}
+STORAGE = BASE | {"config", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
 LOADER = DATASET | {"state", "loader"}
 
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
-    "errors": (set(), set()),
+    "visible": (set(), set()),
+    "regular_files": (set(), set()),
+    "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "storage": (STORAGE, NUMPY),
     "order": (ORDER, NUMPY | {"numba"}),
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
-    "run": ({"errors", "config", "order", "pace", "run"}, set()),
+    "run": (BASE | {"config", "order", "pace", "run"}, set()),
     "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
     "reading_threads": (set(), set()),
     "tokenizers": (
-        {"errors", "config", "tokenizers"},
+        BASE | {"config", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
-        | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece", "xxhash", "fsspec"}
+        | {"orjson", "zstandard", "isal", "pyarrow", "sentencepiece", "xxhash", "fsspec"}
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
         DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
-        NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
+        NUMPY | {"jinja2", "plotly", "tensorboard", "xxhash"},
     ),
     "mixture": (
         STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
-        NUMPY | {"rich", "tomlkit"},
+        NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
         LOADER | {"corpus_losses", "pace", "run", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
-    "tables": (set(), {"rich"}),
+    "tables": ({"visible"}, {"rich"}),
+    "terminal": ({"visible"}, set()),
     "commands": (
-        STORAGE | {"tokenizers", "prepare", "inspection", "mixture", "tables", "commands"},
+        STORAGE
+        | {"tokenizers", "prepare", "inspection", "mixture", "tables", "terminal", "commands"},
         set(),
     ),
-    "cli": ({"errors", "commands"}, set()),
+    "cli": ({"errors", "visible", "terminal", "commands"}, set()),
     "__init__": (LOADER, set()),
 }
 

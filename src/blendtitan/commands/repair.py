@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
+from blendtitan.terminal import say
 
 SUMMARY = "count the EODs of shards that were written without counting them"
 
@@ -51,9 +52,7 @@ def run(options: argparse.Namespace) -> None:
     shards = repair(options.inputs, eod_id=eod_id)
     for shard in shards:
         if shard.repaired:
-            print(
-                f"{shard.prefix}: repaired; the old .idx is {shard.prefix.name}.idx.before-repair"
-            )
+            say(f"{shard.prefix}: repaired; the old .idx is {shard.prefix.name}.idx.before-repair")
     num_good = sum(not shard.repaired and shard.error is None for shard in shards)
-    print(f"{sum(shard.repaired for shard in shards):,} repaired, {num_good:,} had nothing wrong")
+    say(f"{sum(shard.repaired for shard in shards):,} repaired, {num_good:,} had nothing wrong")
     check_repaired(shards)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from blendtitan.terminal import say
+
 SUMMARY = "a run as one HTML file: blend, epochs, losses, texts"
 
 MANUAL = """\
@@ -55,4 +57,4 @@ def run(options: argparse.Namespace) -> None:
     paths = [options.run_path, *options.compare]
     runs = gather_runs(paths, step=options.step, ranks=options.ranks)
     size = write_page(report_page(runs), options.output)
-    print(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    say(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")

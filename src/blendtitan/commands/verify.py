@@ -1,8 +1,9 @@
 """``blendtitan verify``."""
 
 import argparse
-import json
 from pathlib import Path
+
+from blendtitan.terminal import say_json
 
 SUMMARY = "check every entry and every token of shards"
 
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     expected = Expected(vocab_size=vocab_size, eod_id=eod_id)
     shards = verify(options.inputs, expected, threads=options.threads)
     if options.json:
-        print(json.dumps(verify_json(shards), indent=2))
+        say_json(verify_json(shards))
     else:
         show(verify_table(shards))
     check_sound(shards)

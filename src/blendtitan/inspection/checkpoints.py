@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.regular_files import open_file, read_file
 from blendtitan.state import STATE_KEY
 
 _STEP = re.compile(r"step-(\d+)")
@@ -108,11 +109,11 @@ def _stored(path: Path) -> StoredState:
 
 def _stored_text(path: Path) -> Any:
     """The loader's state in a checkpoint; None if it has none."""
-    metadata = _shell_of((path / _METADATA).read_bytes())
+    metadata = _shell_of(read_file(path / _METADATA))
     stored = [at for key, at in metadata.storage_data.items() if key.fqn == _NAME]
     if not stored:
         return None
-    with open(path / Path(stored[0].relative_path).name, "rb") as file:
+    with open_file(path / Path(stored[0].relative_path).name) as file:
         file.seek(stored[0].offset)
         archive = zipfile.ZipFile(io.BytesIO(file.read(stored[0].length)))
     (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]

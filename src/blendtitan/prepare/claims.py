@@ -14,10 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blendtitan.errors import OutputError
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
 
 LEASE_SECONDS = 60.0
 """How long the holder of a claim may give no sign of life before others take it over."""
+
+
+_MOST_CLAIM_BYTES = 1 << 12
 
 
 class Claims:
@@ -57,7 +61,7 @@ class Claims:
 
     def _is_abandoned(self, path: Path) -> bool:
         try:
-            heartbeat, holder = path.stat().st_mtime_ns, path.read_bytes()
+            heartbeat, holder = path.stat().st_mtime_ns, _holder(path)
         except FileNotFoundError:
             return False
         if _has_ended(holder):
@@ -93,13 +97,19 @@ def _taken_over(path: Path) -> bool:
             partial.write_bytes(_this_process())
         partial.replace(path)
         # Of two that take it over at once, the last one has it.
-        return path.read_bytes() == _this_process()
+        return _holder(path) == _this_process()
     except FileNotFoundError:
         return False
 
 
 def _this_process() -> bytes:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode()
+
+
+def _holder(path: Path) -> bytes:
+    """What a claim says; it may just be in writing, so its size says nothing."""
+    with open_file(path) as file:
+        return file.read(_MOST_CLAIM_BYTES)
 
 
 def _has_ended(holder: bytes) -> bool:

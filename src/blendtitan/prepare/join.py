@@ -13,6 +13,7 @@ from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import file_digest, is_accepted
 from blendtitan.prepare.plan import Job, Shard
+from blendtitan.regular_files import open_file, read_file
 from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.writer import (
@@ -55,7 +56,7 @@ def join_parts(jobs: Sequence[Job], counts: Counts, settings: Settings) -> None:
             it, having done the same.
     """
     shard = jobs[0].shard
-    manifests = [job.path("json").read_bytes() for job in jobs]
+    manifests = [read_file(job.path("json")) for job in jobs]
     write_rejects(jobs, counts)
     remove_partials(shard.prefix)
     remove_file_partials(shard.record_path)
@@ -63,7 +64,8 @@ def join_parts(jobs: Sequence[Job], counts: Counts, settings: Settings) -> None:
     if counts.documents:
         with ShardWriter.create(shard.prefix, dtype=np.dtype(settings.dtype)) as writer:
             for job in jobs:
-                lens = np.fromfile(job.path("lens"), dtype="<i4")
+                with open_file(job.path("lens")) as file:
+                    lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
     is_fast = any(orjson.loads(manifest)["tier"] == "fast" for manifest in manifests)
@@ -97,7 +99,7 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
 def read_record(prefix: Path, record_path: Path) -> Record | None:
     """The record of a finished shard. None: there is none, or the shard is not there."""
     try:
-        with record_path.open("rb") as file:
+        with open_file(record_path) as file:
             header = orjson.loads(file.readline())
     except (FileNotFoundError, orjson.JSONDecodeError):
         return None
@@ -126,7 +128,7 @@ def write_catalog(output: Path) -> None:
         name = str(path.relative_to(work)).removesuffix(".jsonl")
         record = read_record(output / name, path)
         if record is not None and record.counts.documents:
-            _, *manifests = map(orjson.loads, path.read_bytes().splitlines())
+            _, *manifests = map(orjson.loads, read_file(path).splitlines())
             entries[name] = _catalog_entry(record, manifests)
     if entries:
         write_folder_catalog(output, entries)

@@ -20,6 +20,7 @@ from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject
 from blendtitan.prepare.inputs import PARQUET
 from blendtitan.prepare.jsonl import BadText, read_lines
 from blendtitan.prepare.plan import Job
+from blendtitan.regular_files import open_file, read_file
 from blendtitan.storage.disk import written
 from blendtitan.storage.writer import replaced_file
 from blendtitan.tokenizers import Encoder, Tier
@@ -94,7 +95,7 @@ def is_accepted(found: Tier, tier: Tier) -> bool:
 def read_manifest(job: Job) -> dict[str, Any] | None:
     """What a job's part was made of, and what it holds. None: it is not complete."""
     try:
-        return orjson.loads(job.path("json").read_bytes())
+        return orjson.loads(read_file(job.path("json")))
     except (FileNotFoundError, orjson.JSONDecodeError):
         return None
 
@@ -114,7 +115,7 @@ def remove_damaged_part(job: Job) -> None:
 
 def file_digest(path: Path) -> str:
     """Digest of a whole file, as manifests and catalogs have it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 

@@ -5,7 +5,6 @@ number of processes and any size of jobs. A shard appears under its name when it
 not before; what an interrupted command has finished is not done again.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -25,11 +24,13 @@ from blendtitan.prepare.parts import read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.regular_files import open_file, read_text
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.writer import remove_file_partials
 from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, load_tokenizer
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 JOB_BYTES = 64_000_000
 """Default size of a job: seconds of work, and files of a size that file systems like."""
@@ -110,7 +111,7 @@ def tokenize(
     run = _Run(shards, output, tokenizer, settings, config, engine or LocalEngine())
     tier = config.tier
     if tier != "reference" and run.doubt_path.exists():
-        _report_doubt(tier, run.doubt_path.read_text(), run.doubt_path)
+        _report_doubt(tier, read_text(run.doubt_path), run.doubt_path)
         tier = "reference"
     try:
         return run.finish(tier)
@@ -262,7 +263,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
             f"{len(errors)} files cannot be read. A file with more than allowed has no new shard. "
             f"Run again, nothing that is finished will be done again."
         )
-        raise InputError("\n".join([*report, summary]))
+        raise InputError(*report, summary)
     for line in report:
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
@@ -273,7 +274,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
     for shard, found in counts.items():
         if found.rejects:
-            with shard.rejects_path.open("rb") as file:
+            with open_file(shard.rejects_path) as file:
                 for line in islice(file, SHOWN_REJECTS):
                     yield _reject_text(orjson.loads(line))
         if found.rejects > SHOWN_REJECTS:

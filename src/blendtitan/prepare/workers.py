@@ -18,6 +18,7 @@ from blendtitan.prepare.join import finished_record, join_parts, write_rejects
 from blendtitan.prepare.parts import Progress, read_part, remove_damaged_part, write_part
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.ranks import Rank
+from blendtitan.regular_files import read_text
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Encoder, Tier
 
@@ -161,7 +162,7 @@ class _Worker:
     def _check_trusted(self) -> None:
         """Check that no process of any rank has found the fast tier wrong."""
         if self._work.encoder.tier == "fast" and self._work.doubt_path.exists():
-            raise FastTierError(self._work.doubt_path.read_text())
+            raise FastTierError(read_text(self._work.doubt_path))
 
     def _is_done(self, job: Job) -> bool:
         """Whether a job needs no doing, by whomever it was done."""
@@ -182,7 +183,7 @@ class _Worker:
         if shard not in self._unfinished:
             return False
         if shard.failure_path.exists():
-            self._errors.append(shard.failure_path.read_text())
+            self._errors.append(read_text(shard.failure_path))
         elif not self._is_finished(shard):
             if any(not self._is_done(job) for job in list(self._unfinished[shard])):
                 return False

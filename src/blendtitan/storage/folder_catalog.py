@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
@@ -47,7 +48,7 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
     content = {"format": _FORMAT, "checksum": CHECKSUM, "shards": shards}
     data = json.dumps(content, indent=1).encode()
     path = folder / CATALOG_FILE
-    if not path.exists() or path.read_bytes() != data:
+    if not path.exists() or read_file(path) != data:
         write_atomically(path, data)
 
 
@@ -60,7 +61,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     """
     path = folder / CATALOG_FILE
     try:
-        data = RETRIES.tried(path.read_bytes, path=str(path))
+        data = RETRIES.tried(lambda: read_file(path), path=str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -4,7 +4,6 @@ A checkpoint is complete when PyTorch has given its ``.metadata`` that name, aft
 was written. What a killed run left without one is no checkpoint.
 """
 
-import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,8 +21,9 @@ from blendtitan.errors import OutputError
 from blendtitan.state import STATE_KEY
 from blendtitan.storage.disk import space_on_disk
 from blendtitan.titan.shared_catalog import is_first_rank
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
 """How PyTorch refuses, on every rank and before it reads anything, a checkpoint without it."""

@@ -1,6 +1,5 @@
 """TorchTitan's metrics, with a summary of the losses at the end."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,9 @@ import torch
 from torchtitan.components.metrics import MetricsProcessor, _get_metrics_rank
 from torchtitan.distributed import ParallelDims
 
-logger = logging.getLogger(__name__)
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 _LISTED = 16
 """Most corpora that one line of the log tells of."""

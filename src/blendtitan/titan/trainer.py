@@ -1,6 +1,5 @@
 """TorchTitan's trainer, with what our loader needs of it: a settled configuration and a place."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,8 +30,9 @@ from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
 from blendtitan.titan.validator import BlendCorpusValidator
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 

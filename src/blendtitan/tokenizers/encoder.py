@@ -6,7 +6,6 @@ long as it does for about one document in a thousand.
 """
 
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,8 +20,9 @@ from blendtitan.tokenizers.base import Tokenizer, concatenated, read_bytes
 from blendtitan.tokenizers.fast import FastEncoder
 from blendtitan.tokenizers.hard_texts import hard_texts
 from blendtitan.tokenizers.router import load_tokenizer
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 Tier = Literal["auto", "fast", "reference"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
