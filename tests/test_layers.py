@@ -11,7 +11,7 @@ SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
 BASE = {"errors", "visible", "regular_files"}
-STORAGE = BASE | {"config", "storage"}
+STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
 LOADER = DATASET | {"state", "loader"}
@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "regular_files": (set(), set()),
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
+    "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
     "order": (ORDER, NUMPY | {"numba"}),
     "dataset": (DATASET, NUMPY),
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
     "reading_threads": (set(), set()),
     "tokenizers": (
-        BASE | {"config", "tokenizers"},
+        BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
     "prepare": (
@@ -113,3 +114,59 @@ def test_the_page_on_the_design_shows_who_may_import_whom() -> None:
     ]
 
     assert lines[start : start + len(expected)] == expected, "\n".join(expected)
+
+
+ONE_PLACE = {
+    "terminal": {"print"},
+    "visible": {"logging.getLogger"},
+    "cli": {"logging.basicConfig"},
+}
+"""Module: what only it may call. The rest prints, logs and draws through them."""
+
+READERS = {
+    "regular_files.py": "the one place",
+    "prepare/inputs.py": "texts, also by URL",
+    "prepare/claims.py": "/proc, of this machine",
+    "tokenizers/memory.py": "/proc, of this process",
+    "inspection/report/page.py": "a file of this package",
+    "storage/tokenizer_records.py": "with the same check, and errors of its own",
+    "cli.py": "/dev/null",
+    "storage/writer.py": "a folder, to be synchronised",
+}
+"""Modules that may open a file for reading, and what."""
+
+
+def calls(path: Path) -> set[str]:
+    """Names of the functions that a module calls, modes of opened files after them."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            found.add(f"{name} {modes[-1]}" if name.endswith("open") and modes else name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_one_place_prints_and_makes_loggers(path: Path) -> None:
+    """Names of corpora and files may hold escape sequences: whatever is shown goes through it.
+
+    Print with ``terminal.say``; log with ``visible.visible_logger(__name__)``; make tables with
+    ``tables.number_table``. A message of several lines is ``SomeError(*lines)``.
+    """
+    own = ONE_PLACE.get(layer_of(path), set())
+    for name in set().union(*ONE_PLACE.values(), {"warnings.warn", "sys.stdout.write"}) - own:
+        assert name not in calls(path), f"{path} calls {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_one_place_opens_files_for_reading(path: Path) -> None:
+    """What is no regular file may never end: use ``read_file``, ``read_text`` or ``open_file``."""
+    if str(path.relative_to(SOURCE)) in READERS:
+        return
+    for name in calls(path):
+        function, _, mode = name.partition(" ")
+        is_reading = function.endswith((".read_bytes", ".read_text")) or (
+            function in ("open", "os.open") and not set(mode) & set("wax")
+        )
+        assert not is_reading or name == "open wb", f"{path} calls {name}"

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from blendtitan.commands import (
     audit,
+    convert,
     demo,
     explain,
     merge,
@@ -31,6 +32,7 @@ COMMANDS = {
     "verify": verify,
     "repair": repair,
     "merge": merge,
+    "convert": convert,
     "mix": mix,
     "plan": plan,
     "explain": explain,

@@ -8,7 +8,8 @@
     |   |-- CorruptShardError    its files contradict each other or the format
     |   |   `-- UncountedEodError  its EODs are not counted in its lengths
     |   |-- MixedEodError        some of its documents end in EOD, some do not
-    |   `-- VocabularyError      it holds a token id outside the model's vocabulary
+    |   |-- VocabularyError      it holds a token id outside the model's vocabulary
+    |   `-- TokenizerMismatchError  it was made with another tokenizer
     |-- EmptySplitError      a split that is used has no documents
     |-- ResumeError          a saved state does not belong to this run
     |-- FastTierError        the fast tokenizer tier is absent, fails, or gives other ids
@@ -59,6 +60,10 @@ class MixedEodError(ShardError):
 
 class VocabularyError(ShardError):
     """A shard holds a token id outside the model's vocabulary."""
+
+
+class TokenizerMismatchError(ShardError):
+    """A shard was made with another tokenizer than the run's, or than its neighbours."""
 
 
 class EmptySplitError(BlendTitanError):

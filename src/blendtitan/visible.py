@@ -31,6 +31,9 @@ class Lines(str):
 
     __slots__ = ()
 
+    def __str__(self) -> "Lines":
+        return self
+
 
 def visible(text: str) -> str:
     """``text`` on one line, with every character that a terminal would act on spelled out.

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
+from blendtitan.errors import CorruptShardError, MixedEodError, ShardError, UncountedEodError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.inspection.repair import repair_shard
+from blendtitan.storage import index_arrays
 from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import (
+    TokenizerRecord,
+    encode_record,
+    read_record,
+    record_path,
+)
 from tests.conftest import EOD, WriteShard
 from tests.inspection.conftest import WriteUncounted
 
@@ -29,8 +38,23 @@ def test_a_repaired_shard_has_the_bytes_of_one_that_was_written_right(
     prefix = write_uncounted("wrong/web", DOCUMENTS, dtype)
     before = files(prefix)
 
-    assert repair_shard(prefix, eod_id=EOD)
+    assert repair_shard(prefix, eod_id=EOD) == ["the EODs are counted"]
     assert files(prefix) == {**right, "web.idx.before-repair": before["web.idx"]}
+
+
+def test_a_repaired_shard_keeps_the_record_of_its_tokenizer(
+    write_uncounted: WriteUncounted,
+) -> None:
+    """Its documents and the tokens in its .bin, which the record names, stay what they were."""
+    prefix = write_uncounted("web", DOCUMENTS)
+    tokenizer = TokenizerIdentity(hash="1:a", name="t", kind="huggingface", vocab_size=99, eod_id=2)
+    record = TokenizerRecord(tokenizer, documents=3, tokens=8)
+    record_path(prefix).write_bytes(encode_record(record))
+    repair_shard(prefix, eod_id=EOD)
+    index = ShardIndex.open(prefix)
+
+    assert read_record(prefix) == record
+    assert record.describes(documents=index.num_documents, tokens=index.num_tokens)
 
 
 def test_a_shard_with_nothing_wrong_is_left_alone(
@@ -59,24 +83,105 @@ def test_what_is_not_proved_is_refused(write_uncounted: WriteUncounted) -> None:
     assert files(prefix) == before
 
 
-def test_documents_of_several_sequences_are_refused(tmp_path: Path) -> None:
-    """It is not known which of the sequences lacks the token."""
-    index = encode_index(np.array([1, 1], np.int32), np.array([0, 2]), dtype=np.dtype("<u2"))
-    (tmp_path / "web.idx").write_bytes(b"".join(index))
-    (tmp_path / "web.bin").write_bytes(np.array([5, 6, EOD], "<u2").tobytes())
-
-    with pytest.raises(ShardError, match="several sequences or none"):
-        repair_shard(tmp_path / "web", eod_id=EOD)
+def write_index(prefix: Path, lens: list[int], documents: list[int]) -> Path:
+    """An ``.idx`` of these lengths and document index, whatever the ``.bin`` holds."""
+    index = encode_index(np.array(lens, np.int32), np.array(documents), dtype=np.dtype("<u2"))
+    Path(f"{prefix}.idx").write_bytes(b"".join(index))
+    return prefix
 
 
-def test_a_shard_with_other_damage_is_refused(write_uncounted: WriteUncounted) -> None:
-    prefix = write_uncounted("web", DOCUMENTS)
+@pytest.mark.parametrize("block", [1, 2, 3, 100])
+def test_the_last_sequence_of_each_document_that_has_one_is_counted(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megatron-LM appends EOD there, and none to an empty text: documents 1, 2 and 4 here."""
+    monkeypatch.setattr(index_arrays, "_BLOCK", block)
+    documents = [0, 2, 2, 2, 3, 3]
+    right = b"".join(
+        encode_index(np.array([1, 2, 2], np.int32), np.array(documents), dtype=np.dtype("<u2"))
+    )
+    (tmp_path / "web.bin").write_bytes(np.array([5, 6, EOD, 7, EOD], "<u2").tobytes())
+    prefix = write_index(tmp_path / "web", [1, 1, 1], documents)
+
+    with pytest.raises(UncountedEodError, match="one token more for each of 2 documents"):
+        ShardIndex.open(prefix)
+    assert repair_shard(prefix, eod_id=EOD) == ["the EODs are counted"]
+    assert (tmp_path / "web.idx").read_bytes() == right
+
+
+def test_a_lost_document_index_is_restored_where_every_sequence_ends_in_eod(
+    write_shard: WriteShard,
+) -> None:
+    prefix = write_shard("web", DOCUMENTS)
+    right = Path(f"{prefix}.idx").read_bytes()
+    write_index(prefix, [3, 1, 4], [0])
+
+    with pytest.raises(CorruptShardError, match=r"lost the document index.*blendtitan repair"):
+        ShardIndex.open(prefix)
+    assert repair_shard(prefix, eod_id=EOD) == ["the document index is restored"]
+    assert Path(f"{prefix}.idx").read_bytes() == right
+
+
+def test_a_lost_document_index_is_not_guessed(write_shard: WriteShard) -> None:
+    """A sequence without EOD may be a sentence of a longer document."""
+    prefix = write_index(write_shard("web", [[5, 6], [7, EOD]]), [2, 2], [0])
+    before = files(prefix)
+
+    with pytest.raises(MixedEodError, match="every sequence as a document, 1 of 2 documents"):
+        repair_shard(prefix, eod_id=EOD)
+    assert files(prefix) == before
+
+
+def move_pointer(prefix: Path) -> None:
     with Path(f"{prefix}.idx").open("r+b") as idx:
         idx.seek(34 + 3 * 4 + 8)
         idx.write(b"\x02")
+
+
+def test_wrong_pointers_are_computed_from_lengths_that_describe_the_bin(
+    write_shard: WriteShard,
+) -> None:
+    """Opening such a shard finds nothing, but some of its documents are read from other places."""
+    prefix = write_shard("web", DOCUMENTS)
+    right = Path(f"{prefix}.idx").read_bytes()
+    move_pointer(prefix)
+    ShardIndex.open(prefix)
+
+    assert repair_shard(prefix, eod_id=EOD) == ["the pointers are computed from the lengths"]
+    assert Path(f"{prefix}.idx").read_bytes() == right
+
+
+def test_pointers_are_not_computed_from_lengths_that_cut_documents(
+    write_shard: WriteShard,
+) -> None:
+    """The sum of the lengths is right, but not each of them: the tokens tell."""
+    prefix = write_index(write_shard("web", DOCUMENTS), [2, 2, 4], [0, 1, 2, 3])
+    move_pointer(prefix)
     before = files(prefix)
 
-    with pytest.raises(CorruptShardError, match="sequence 1 starts at byte 2, expected 4"):
+    with pytest.raises(MixedEodError, match="pointers computed from the lengths, 2 of 3 documents"):
+        repair_shard(prefix, eod_id=EOD)
+    assert files(prefix) == before
+
+
+def test_a_shard_with_two_known_faults_is_repaired_at_once(
+    write_uncounted: WriteUncounted, write_shard: WriteShard
+) -> None:
+    right = files(write_shard("right/web", DOCUMENTS))
+    prefix = write_uncounted("wrong/web", DOCUMENTS)
+    move_pointer(prefix)
+
+    assert len(repair_shard(prefix, eod_id=EOD)) == 2
+    assert files(prefix)["web.idx"] == right["web.idx"]
+
+
+def test_a_shard_with_unknown_damage_is_refused(write_shard: WriteShard) -> None:
+    prefix = write_shard("web", DOCUMENTS)
+    with Path(f"{prefix}.bin").open("ab") as file:
+        file.write(bytes(4))
+    before = files(prefix)
+
+    with pytest.raises(CorruptShardError, match=r"web\.bin: found 20 bytes, expected 16"):
         repair_shard(prefix, eod_id=EOD)
     assert files(prefix) == before
 
@@ -136,7 +241,7 @@ for step in range(1000):
     status = os.waitpid(child, 0)[1]
     states.append((idx.read_bytes() == old, kept.exists() and kept.read_bytes() == old))
     new = idx.read_bytes()
-    assert repair_shard(prefix, eod_id=2) == (new == old), step
+    assert bool(repair_shard(prefix, eod_id=2)) == (new == old), step
     assert kept.read_bytes() == old
     if os.WIFEXITED(status):
         assert os.waitstatus_to_exitcode(status) == 0

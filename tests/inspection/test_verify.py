@@ -10,7 +10,7 @@ from xxhash import xxh3_128
 from blendtitan.cli import main
 from blendtitan.errors import CorruptShardError
 from blendtitan.inspection import tokens as tokens_module
-from blendtitan.inspection.verify import Expected, VerifiedShard, verify
+from blendtitan.inspection.verify import Expected, VerifiedShard, verify, verify_notes
 from blendtitan.prepare.demo import train_tokenizer
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage import index_arrays
@@ -124,7 +124,7 @@ def test_a_negative_token_is_outside_of_any_vocabulary(write_shard: WriteShard) 
 def test_a_mixture_of_documents_with_and_without_eod_says_how_many(
     write_shard: WriteShard, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A document without tokens has no EOD either; EODs inside of documents do not count."""
+    """A document without tokens has no end; EODs inside of documents do not count."""
     monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
 
     (problem,) = checked(write_shard("web", [[5, EOD], [EOD, 6], [7, 8, EOD]])).problems
@@ -132,8 +132,50 @@ def test_a_mixture_of_documents_with_and_without_eod_says_how_many(
 
     assert "2 of 3 documents end in EOD (2)" in problem
     assert "the first that does not is document 1." in problem
-    assert "2 of 4 documents end in EOD (2)" in empty
-    assert "the first that does not is document 1." in empty
+    assert "2 of 3 documents end in EOD (2) (and 1 empty ones)" in empty
+    assert "the first that does not is document 2." in empty
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
+def test_empty_documents_are_sound_and_counted(
+    write_shard: WriteShard, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Megatron-LM writes an empty text so, without EOD."""
+    monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
+    shard = checked(write_shard("web", [[], [5, EOD], [], [], [5, 7, EOD], []]))
+
+    assert shard.problems == []
+    assert shard.tokens is not None
+    assert (shard.tokens.num_eod, shard.tokens.num_empty) == (2, 4)
+    assert "empty documents: 4, in shards: 1." in next(iter(verify_notes([shard])))
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
+def test_what_documents_begin_with_is_told(
+    write_shard: WriteShard, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
+    with_bos = checked(write_shard("bos", [[1, 5, EOD], [], [1, 6, EOD], [1, 7], [8, EOD]]))
+    one_token = checked(write_shard("one", [[EOD, 5], [EOD, 6, 7]]))
+
+    (_, note) = verify_notes([with_bos])
+    assert note == "3 of 4 documents begin with token 1, 3 end in EOD (shards: 1)"
+    (note,) = verify_notes([one_token])
+    assert note.startswith("2 of 2 documents begin with token 2, 0 end in EOD (shards: 1). BOS and")
+
+
+def test_a_multimodal_shard_and_one_of_the_older_format_are_named(write_shard: WriteShard) -> None:
+    prefix = write_shard("web", DOCUMENTS)
+    idx = Path(f"{prefix}.idx")
+    sound = idx.read_bytes()
+    idx.write_bytes(sound + bytes(3))
+    (modes,) = checked(prefix).problems
+    idx.write_bytes(b"TNTIDX\0\0" + bytes(60))
+    (older,) = checked(prefix).problems
+
+    assert "one more byte for each of its 3 sequences: the modes of Megatron's multimodal" in modes
+    assert "this is a TNTIDX file" in older
+    assert all(f"blendtitan convert {prefix} --output DIR" in text for text in (modes, older))
 
 
 def test_uncounted_eods_are_recognised_and_their_repair_is_named(
@@ -192,6 +234,9 @@ def test_json_has_what_was_found(
                 "tokens": 9,
                 "smallest_id": 2,
                 "largest_id": 10,
+                "empty_documents": 0,
+                "first_token": 5,
+                "documents_with_first_token": 1,
                 "documents_with_eod": None,
                 "has_checksums": False,
                 "problems": [],

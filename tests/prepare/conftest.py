@@ -14,7 +14,7 @@ from blendtitan.prepare.plan import plan_jobs, plan_shards
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.workers import Work
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.tokenizers import Encoder, load_tokenizer
+from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 
 WriteJsonl = Callable[[str, Iterable[str]], Path]
 
@@ -59,17 +59,19 @@ def expected(tokenizer_path: Path, texts: Iterable[str]) -> list[list[int]]:
 
 
 def planned_work(
-    inputs: Sequence[Path], output: Path, tokenizer: Path | Encoder, *, job_bytes: int = 10**6
+    inputs: Sequence[Path], output: Path, encoder: Path | Encoder, *, job_bytes: int = 10**6
 ) -> Work:
     """A plan that is ready to be done."""
-    encoder = tokenizer if isinstance(tokenizer, Encoder) else Encoder(load_tokenizer(tokenizer))
+    encoder = encoder if isinstance(encoder, Encoder) else Encoder(load_tokenizer(encoder))
     shards = plan_shards(inputs, output, keys=["text"])
     for shard in shards:
         shard.parts_folder.mkdir(parents=True)
+    tokenizer = load_tokenizer(encoder.path)
     return Work(
         plan={shard: plan_jobs(shard, job_bytes) for shard in shards},
         encoder=encoder,
-        settings=Settings.of(load_tokenizer(encoder.path)),
+        settings=Settings.of(tokenizer),
+        tokenizer=identity_of(tokenizer, tokenizer.eos_id),
         max_rejects=0,
         rank=Rank(),
         doubt_path=output / "doubt",

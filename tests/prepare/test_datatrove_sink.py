@@ -13,7 +13,8 @@ from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import datatrove_sink
 from blendtitan.prepare.datatrove_sink import ShardSink
 from blendtitan.storage.folders import find_shards
-from blendtitan.tokenizers import Encoder, load_tokenizer
+from blendtitan.storage.tokenizer_records import read_record
+from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, documents, expected
 
 
@@ -62,6 +63,15 @@ def test_a_task_that_is_run_again_replaces_its_shard(tokenizer_path: Path, tmp_p
 
     assert replaced == expected(tokenizer_path, ["new"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_records_the_tokenizer(tokenizer_path: Path, tmp_path: Path) -> None:
+    ShardSink(tmp_path, tokenizer_path).run(given("text"))
+    record = read_record(tmp_path / "00000")
+    tokenizer = load_tokenizer(tokenizer_path)
+
+    assert record is not None
+    assert record.tokenizer == identity_of(tokenizer, tokenizer.eos_id)
 
 
 def test_texts_that_cannot_be_used_are_listed_and_counted(

@@ -3,9 +3,11 @@
 import errno
 import itertools
 import os
+import re
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.cli import main
-from blendtitan.errors import ConfigError, CorruptShardError, FileListError
+from blendtitan.errors import (
+    ConfigError,
+    CorruptShardError,
+    FileListError,
+    TokenizerMismatchError,
+)
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_format import encode_index
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import (
+    TokenizerRecord,
+    encode_record,
+    read_record,
+    record_path,
+)
+from blendtitan.storage.writer import ShardWriter
 from tests.conftest import WriteShard
 
 
@@ -201,6 +216,13 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import (
+    TokenizerRecord,
+    encode_record,
+    read_record,
+    record_path,
+)
+from blendtitan.storage.writer import ShardWriter
 
 source, output = Path(sys.argv[1]), Path(sys.argv[2])
 for step in range(1000):
@@ -270,3 +292,58 @@ def test_merging_many_shards_takes_little_memory_and_few_files(tmp_path: Path) -
 
     assert int(done.stdout) < 100_000, "kilobytes"
     assert ShardIndex.open(tmp_path / "out/tokens/00000").num_documents == 10_000_000
+
+
+# --- the record of the tokenizer ---------------------------------------------------------------
+
+A = TokenizerIdentity(hash="1:aa", name="a/t.model", kind="sentencepiece", vocab_size=9, eod_id=2)
+B = replace(A, hash="1:bb", name="b/t.model")
+
+
+def write_recorded(prefix: Path, tokenizer: TokenizerIdentity | None) -> None:
+    with ShardWriter.create(prefix, dtype=np.dtype("<u2"), tokenizer=tokenizer) as writer:
+        writer.add_document(np.array([3, 2]))
+
+
+def test_a_merged_shard_keeps_the_tokenizer_of_its_sources(tmp_path: Path) -> None:
+    write_recorded(tmp_path / "in/web/a", A)
+    write_recorded(tmp_path / "in/web/b", A)
+    merge([tmp_path / "in"], tmp_path / "out", target_tokens=100)
+
+    assert read_record(tmp_path / "out/web/00000") == TokenizerRecord(A, documents=2, tokens=4)
+
+
+@pytest.mark.parametrize("other", [B, replace(A, eod_id=0), replace(A, kind="huggingface")])
+def test_shards_of_different_tokenizers_are_not_merged(
+    tmp_path: Path, other: TokenizerIdentity
+) -> None:
+    write_recorded(tmp_path / "in/web/a", A)
+    write_recorded(tmp_path / "in/web/b", other)
+
+    with pytest.raises(TokenizerMismatchError, match=rf"web/a was made with {re.escape(str(A))}"):
+        merge([tmp_path / "in"], tmp_path / "out", target_tokens=100)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_shard_claims_no_tokenizer_that_a_source_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a record and no record comes no record: the merged shard is then probed."""
+    write_recorded(tmp_path / "in/web/a", A)
+    write_recorded(tmp_path / "in/web/b", None)
+    write_recorded(tmp_path / "in/code/a", A)
+    merge([tmp_path / "in"], tmp_path / "out", target_tokens=100)
+
+    assert read_record(tmp_path / "out/web/00000") is None
+    assert read_record(tmp_path / "out/code/00000") is not None
+    assert "1 of 3 shards have no record of their tokenizer" in caplog.text
+
+
+def test_a_record_that_describes_another_shard_is_not_merged(tmp_path: Path) -> None:
+    """As where another program has put a shard in the place of ours."""
+    write_recorded(tmp_path / "in/web/a", A)
+    record = TokenizerRecord(A, documents=1, tokens=7)
+    record_path(tmp_path / "in/web/a").write_bytes(encode_record(record))
+    merge([tmp_path / "in"], tmp_path / "out", target_tokens=100)
+
+    assert read_record(tmp_path / "out/web/00000") is None

@@ -17,7 +17,8 @@ from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.folders import find_shards
-from blendtitan.tokenizers import Encoder, load_tokenizer
+from blendtitan.storage.tokenizer_records import read_record, record_path
+from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import (
     KillingEncoder,
     WriteJsonl,
@@ -89,6 +90,48 @@ def test_several_keys_make_shards_each(tokenizer_path: Path, tmp_path: Path) -> 
 
     assert documents(tmp_path / "out/text/a") == expected(tokenizer_path, ["one"])
     assert documents(tmp_path / "out/title/a") == expected(tokenizer_path, ["two"])
+
+
+# --- the record of the tokenizer --------------------------------------------------------------
+
+
+def test_every_shard_has_a_record_of_the_tokenizer(
+    text_folder: Path, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    output, tokenizer = tmp_path / "out", load_tokenizer(tokenizer_path)
+    tokenize([text_folder], output, TokenizeConfig(tokenizer=tokenizer_path))
+    records = [read_record(prefix) for prefix in find_shards(output)]
+
+    assert {record and record.tokenizer for record in records} == {
+        identity_of(tokenizer, tokenizer.eos_id)
+    }
+    assert [record and record.documents for record in records] == [30, 9, 9, 7]
+
+
+def test_shards_of_an_earlier_release_get_their_record_without_being_made_again(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """The work folder says which tokenizer made them."""
+    config = TokenizeConfig(tokenizer=tokenizer_path)
+    texts, output = write_jsonl("a.jsonl", ["a"]), tmp_path / "out"
+    tokenize([texts], output, config)
+    record, before = read_record(output / "a"), written_at(output)
+    record_path(output / "a").unlink()
+    tokenize([texts], output, config)
+
+    assert read_record(output / "a") == record
+    assert written_at(output) == before
+
+
+def test_records_of_shards_are_no_inputs(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """The output may lie in a folder of inputs, and a record ends in .json."""
+    config = TokenizeConfig(tokenizer=tokenizer_path)
+    folder = write_jsonl("text/a.jsonl", ["a"]).parent
+    tokenize([folder], folder / "tokens", config)
+
+    assert len(tokenize([folder], folder / "tokens", config)) == 1
 
 
 # --- again ------------------------------------------------------------------------------------

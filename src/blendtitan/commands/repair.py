@@ -6,18 +6,24 @@ from pathlib import Path
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import say
 
-SUMMARY = "count the EODs of shards that were written without counting them"
+SUMMARY = "correct .idx files that count no EODs, lost their document index, or point wrong"
 
 MANUAL = """\
-Mend shards whose EODs were appended without being counted in the .idx: every length is one
-short, so document k seems to start k tokens early. The tokens are right, and stay as they are.
+Correct .idx files that are wrong in one of three known ways. The tokens are never changed.
 
-A shard is mended only after it was proved, from all of its tokens, that with one more token each
-every document ends in EOD. What cannot be proved, or has anything else wrong, is refused and not
-touched. A shard with nothing wrong is left alone, so the command may be run again.
+  EODs not counted     the length of each document is one short, so document k seems to start k
+                       tokens early. One is added to the last sequence of each document that has
+                       one; Megatron-LM writes an empty text as a document of no sequence
+  document index lost  it holds nothing but a 0, as after some merges. Every sequence becomes a
+                       document
+  pointers wrong       the lengths describe the .bin exactly. The pointers are computed from them
 
-The new .idx takes the place of the old one in one step; an interruption at any moment leaves
-the one or the other. The old one is kept as .idx.before-repair.
+A shard is corrected only after all of its tokens proved the correction: every document then ends
+in EOD (where only pointers were wrong, all documents or none). Anything else is refused, and the
+shard is not touched. A shard with nothing wrong is left alone, so the command can be run again.
+
+The new .idx replaces the old one in one step, so an interruption leaves one or the other. The old
+one is kept as .idx.before-repair.
 
 Inputs are folders of shards, prefixes of shards (the path without .bin or .idx) and file lists.
 """
@@ -50,9 +56,12 @@ def run(options: argparse.Namespace) -> None:
         if eod_id == ABSENT:
             raise ConfigError(f"{options.tokenizer}: has no EOS. Give --eod-id instead.")
     shards = repair(options.inputs, eod_id=eod_id)
-    for shard in shards:
-        if shard.repaired:
-            say(f"{shard.prefix}: repaired; the old .idx is {shard.prefix.name}.idx.before-repair")
-    num_good = sum(not shard.repaired and shard.error is None for shard in shards)
-    say(f"{sum(shard.repaired for shard in shards):,} repaired, {num_good:,} had nothing wrong")
+    repaired = [shard for shard in shards if shard.corrections]
+    for shard in repaired:
+        say(
+            f"{shard.prefix}: repaired ({', '.join(shard.corrections)}); the old .idx is "
+            f"{shard.prefix.name}.idx.before-repair"
+        )
+    num_good = sum(not shard.corrections and shard.error is None for shard in shards)
+    say(f"{len(repaired):,} repaired, {num_good:,} had nothing wrong")
     check_repaired(shards)

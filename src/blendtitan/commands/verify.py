@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from blendtitan.terminal import say_json
+from blendtitan.terminal import say, say_json
 
 SUMMARY = "check every entry and every token of shards"
 
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> None:
         check_sound,
         verify,
         verify_json,
+        verify_notes,
         verify_table,
     )
     from blendtitan.tables import show
@@ -71,4 +72,6 @@ def run(options: argparse.Namespace) -> None:
         say_json(verify_json(shards))
     else:
         show(verify_table(shards))
+        for note in verify_notes(shards):
+            say(note)
     check_sound(shards)

@@ -1,27 +1,19 @@
-"""Mending shards whose EODs were appended without being counted in the ``.idx``.
+"""Repair of ``.idx`` files that are wrong in a known way; the tokens stay as they are.
 
-Some tools write each document's tokens and EOD to the ``.bin``, but the length without EOD to the
-``.idx``: document ``k`` then seems to start ``k`` tokens early. One is added to every length, if
-every document then ends in EOD; the tokens are right as they are.
+What is wrong, and how the tokens prove the correction, is in ``layouts.py``.
 """
 
 import filecmp
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from blendtitan.config import check_at_least
-from blendtitan.errors import MixedEodError, ShardError, UncountedEodError
-from blendtitan.inspection.tokens import summarize_tokens
+from blendtitan.errors import ShardError
+from blendtitan.inspection.layouts import Layout, right_layout
 from blendtitan.storage.disk import written
 from blendtitan.storage.file_list import named_shards
-from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import encode_index_blocks
-from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import (
     flush_and_close,
@@ -33,10 +25,10 @@ from blendtitan.storage.writer import (
 
 @dataclass(frozen=True, slots=True)
 class RepairedShard:
-    """What became of a shard. One that was not repaired has nothing wrong, or an error."""
+    """What became of a shard. One without corrections has nothing wrong, or an error."""
 
     prefix: Path
-    repaired: bool = False
+    corrections: list[str] = field(default_factory=list)
     error: str | None = None
 
 
@@ -62,97 +54,40 @@ def check_repaired(shards: Sequence[RepairedShard]) -> None:
         raise ShardError(*errors, refused)
 
 
-def repair_shard(prefix: Path, *, eod_id: int) -> bool:
-    """Count the EODs of a shard in its ``.idx``, and keep the old one beside it.
+def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
+    """Correct the ``.idx`` of a shard, and keep the old one beside it.
 
     The new ``.idx`` takes the place of the old one in one step, so whoever reads the shard has
     the one or the other, whatever happens. The old one stays as ``.idx.before-repair``.
 
     Returns:
-        False where nothing was wrong, and nothing was done.
+        What was corrected, in words. Empty where every entry is right, and nothing was done.
 
     Raises:
-        ShardError: Something else is wrong with the shard, or it is not proved that one more
-            token each makes every document end in EOD. Nothing was changed.
+        ShardError: Something else is wrong with the shard, or its tokens do not prove the
+            correction. Nothing was changed.
     """
-    try:
-        ShardIndex.open(prefix)
-    except UncountedEodError:
-        arrays = IndexArrays.open(prefix)
-    else:
-        return False
-    _check_index(arrays)
-    _check_every_document_ends_in_eod(prefix, arrays, eod_id)
-    _replace_index(prefix, arrays)
+    layout = right_layout(prefix, eod_id=eod_id)
+    if not layout.is_right:
+        _replace_index(prefix, layout)
     ShardIndex.open(prefix)
-    return True
+    return layout.corrections()
 
 
 def _repaired(prefix: Path, eod_id: int) -> RepairedShard:
     try:
-        return RepairedShard(prefix, repaired=repair_shard(prefix, eod_id=eod_id))
+        return RepairedShard(prefix, repair_shard(prefix, eod_id=eod_id))
     except ShardError as error:
         return RepairedShard(prefix, error=str(error))
 
 
-def _check_index(arrays: IndexArrays) -> None:
-    """Check that the old ``.idx`` is sound but for its lengths, with one sequence a document."""
-    arrays.check_lens()
-    first = 0
-    for documents in arrays.document_blocks():
-        if not np.array_equal(documents, np.arange(first, first + len(documents))):
-            raise ShardError(
-                f"{arrays.file.path}: a document has several sequences or none, expected one each. "
-                f"It is not known which sequence lacks EOD: tokenise the shard again."
-            )
-        first += len(documents)
-
-
-def _check_every_document_ends_in_eod(prefix: Path, arrays: IndexArrays, eod_id: int) -> None:
-    found = summarize_tokens(
-        OpenFile.open(f"{prefix}.bin"),
-        arrays.header.dtype,
-        _document_ends(arrays),
-        eod_id=eod_id,
-        vocab_size=None,
-    )
-    if found.num_eod != found.num_documents:
-        raise MixedEodError(
-            f"{prefix}: with one more token each, {found.num_eod:,} of {found.num_documents:,} "
-            f"documents end in EOD ({eod_id}), expected all; the first that does not is document "
-            f"{found.first_without_eod}. Give the EOD of its tokenizer, or tokenise it again."
-        )
-
-
-def _document_ends(arrays: IndexArrays) -> Iterator[NDArray[np.int64]]:
-    end = 0
-    for lens in _counted_lens(arrays):
-        ends = end + np.cumsum(lens, dtype=np.int64)
-        end = int(ends[-1])
-        yield ends
-
-
-def _counted_lens(arrays: IndexArrays) -> Iterator[NDArray[np.int32]]:
-    for lens in arrays.lens_blocks():
-        if lens.max() == np.iinfo(np.int32).max:
-            raise ShardError(
-                f"{arrays.file.path}: a document has {lens.max():,} tokens, and its length cannot "
-                f"hold one more. Tokenise the shard again, in shorter documents."
-            )
-        yield lens + np.int32(1)
-
-
-def _replace_index(prefix: Path, arrays: IndexArrays) -> None:
+def _replace_index(prefix: Path, layout: Layout) -> None:
     idx_path = Path(f"{prefix}.idx")
     remove_file_partials(idx_path)
     partial = partial_path(idx_path)
     try:
         with written(idx_path), partial.open("wb") as file:
-            file.writelines(
-                encode_index_blocks(
-                    arrays.header, lambda: _counted_lens(arrays), arrays.document_blocks()
-                )
-            )
+            file.writelines(layout.encoded())
             flush_and_close(file)
         _keep(idx_path)
         partial.replace(idx_path)

@@ -21,6 +21,15 @@ class TokenSummary:
     """The token that is counted at the documents' ends. None: none was."""
 
     num_documents: int = 0
+    num_empty: int = 0
+    """Documents without a token. They have no end, and no EOD is missed."""
+
+    first_token: int | None = None
+    """What the first document that has tokens begins with."""
+
+    num_begin: int = 0
+    """Documents that begin with that token."""
+
     min_id: int = 0
     max_id: int = 0
 
@@ -28,10 +37,20 @@ class TokenSummary:
     """Documents whose last token is EOD."""
 
     first_without_eod: int | None = None
-    """The first document whose last token is another, or that has none."""
+    """The first document whose last token is another."""
 
     first_outside: tuple[int, int] | None = None
     """The first token id outside the vocabulary, and its document."""
+
+    @property
+    def num_filled(self) -> int:
+        """Documents that have tokens."""
+        return self.num_documents - self.num_empty
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some documents that have tokens end in EOD and some do not."""
+        return 0 < self.num_eod < self.num_filled
 
 
 def summarize_tokens(
@@ -62,14 +81,16 @@ def summarize_tokens(
     limit = np.iinfo(dtype).max + 1 if vocab_size is None else vocab_size
     start = 0
     for ends in end_blocks:
+        lens = np.diff(ends, prepend=start)
+        begins = (ends - lens)[lens > 0]
         for at, tokens in _token_blocks(file, dtype, start, int(ends[-1])):
             on_block(tokens.data.cast("B"))
             _add_range(summary, tokens, ends, at=at, limit=limit)
+            _add_begins(summary, tokens, begins, at=at)
             if eod_id is not None:
                 _add_ends(summary, tokens, ends, at=at, eod_id=eod_id)
-        if eod_id is not None:
-            _add_empty(summary, np.diff(ends, prepend=start) == 0)
         summary.num_documents += len(ends)
+        summary.num_empty += len(ends) - len(begins)
         start = int(ends[-1])
     return summary
 
@@ -101,6 +122,16 @@ def _add_range(
     summary.max_id = max(summary.max_id, high) if at else high
 
 
+def _add_begins(
+    summary: TokenSummary, tokens: NDArray[np.integer], begins: NDArray[np.int64], *, at: int
+) -> None:
+    first, last = np.searchsorted(begins, [at, at + len(tokens)])
+    found = tokens[begins[first:last] - at]
+    if summary.first_token is None and len(found):
+        summary.first_token = int(found[0])
+    summary.num_begin += int(np.count_nonzero(found == summary.first_token))
+
+
 def _add_ends(
     summary: TokenSummary,
     tokens: NDArray[np.integer],
@@ -116,14 +147,5 @@ def _add_ends(
     summary.num_eod += int(is_eod.sum())
     if not is_eod.all():
         document_id = first + int(np.flatnonzero(is_last)[int(np.argmin(is_eod))])
-        _note_without_eod(summary, summary.num_documents + document_id)
-
-
-def _add_empty(summary: TokenSummary, is_empty: NDArray[np.bool_]) -> None:
-    if is_empty.any():
-        _note_without_eod(summary, summary.num_documents + int(np.argmax(is_empty)))
-
-
-def _note_without_eod(summary: TokenSummary, document_id: int) -> None:
-    known = summary.first_without_eod
-    summary.first_without_eod = document_id if known is None else min(known, document_id)
+        if summary.first_without_eod is None:
+            summary.first_without_eod = summary.num_documents + document_id

@@ -126,11 +126,12 @@ def token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> It
             f"from 0{'' if size is None else f' to {size - 1}'}. The shard was written with "
             f"another tokenizer, or is damaged: tokenise it again."
         )
-    if 0 < tokens.num_eod < tokens.num_documents:
+    if tokens.is_mixed:
+        empty = f" (and {tokens.num_empty:,} empty ones)" if tokens.num_empty else ""
         yield (
-            f"{prefix}: {tokens.num_eod:,} of {tokens.num_documents:,} documents end in EOD "
-            f"({expected.eod_id}), expected all or none; the first that does not is document "
-            f"{tokens.first_without_eod}. Tokenise the shard again, or train with "
+            f"{prefix}: {tokens.num_eod:,} of {tokens.num_filled:,} documents end in EOD "
+            f"({expected.eod_id}){empty}, expected all or none; the first that does not is "
+            f"document {tokens.first_without_eod}. Tokenise the shard again, or train with "
             f"append_eod = false."
         )
 
@@ -162,6 +163,38 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
     return table
 
 
+def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
+    """What was found that is no fault, but that a reader of the shards should know."""
+    summaries = [shard.tokens for shard in shards if shard.tokens is not None]
+    with_empty = [tokens for tokens in summaries if tokens.num_empty]
+    if with_empty:
+        yield (
+            f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
+            f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
+            f"document of no tokens, without EOD."
+        )
+    begins: dict[tuple[int, bool], list[TokenSummary]] = {}
+    for tokens in summaries:
+        if tokens.first_token is not None and tokens.num_begin > tokens.num_filled // 2 > 0:
+            is_eod = tokens.first_token == tokens.eod_id
+            begins.setdefault((tokens.first_token, is_eod), []).append(tokens)
+    for (token, is_eod), alike in sorted(begins.items()):
+        counts = f"{sum(t.num_begin for t in alike):,} of {sum(t.num_filled for t in alike):,}"
+        ends = sum(t.num_eod for t in alike)
+        yield (
+            f"{counts} documents begin with token {token}"
+            + (f", {ends:,} end in EOD" if alike[0].eod_id is not None else "")
+            + f" (shards: {len(alike):,})"
+            + (". " + _BOS_IS_EOD if is_eod else "")
+        )
+
+
+_BOS_IS_EOD = (
+    "BOS and EOD are one token: where a document starts with it, positions and masks take it as "
+    "part of that document, not as the end of the one before."
+)
+
+
 def verify_json(shards: Iterable[VerifiedShard]) -> dict[str, Any]:
     """The report as values that JSON has."""
     return {"shards": [_values(shard) for shard in shards]}
@@ -176,6 +209,9 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "tokens": index and index.num_tokens,
         "smallest_id": tokens and tokens.min_id,
         "largest_id": tokens and tokens.max_id,
+        "empty_documents": tokens and tokens.num_empty,
+        "first_token": tokens and tokens.first_token,
+        "documents_with_first_token": tokens and tokens.num_begin,
         "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
         "has_checksums": shard.entry is not None,
         "problems": shard.problems,

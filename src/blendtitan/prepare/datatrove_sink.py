@@ -13,11 +13,12 @@ from datatrove.pipeline.base import PipelineStep
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import FastTierError, InputError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.inputs import REJECTS_SUFFIX
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard, write_atomically
-from blendtitan.tokenizers import Tier, build_encoder, load_tokenizer
+from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
 
 
 class ShardSink(PipelineStep):
@@ -70,6 +71,7 @@ class ShardSink(PipelineStep):
                 self.output / f"{rank:05d}",
                 encoded_texts(texts, encoder, settings, where=where),
                 dtype=np.dtype(settings.dtype),
+                tokenizer=identity_of(tokenizer, settings.eod_id),
                 where=where,
             )
         except FastTierError as error:
@@ -77,7 +79,13 @@ class ShardSink(PipelineStep):
             raise
 
     def _write(
-        self, prefix: Path, batches: Iterator[DocumentBatch], *, dtype: np.dtype, where: str
+        self,
+        prefix: Path,
+        batches: Iterator[DocumentBatch],
+        *,
+        dtype: np.dtype,
+        tokenizer: TokenizerIdentity,
+        where: str,
     ) -> None:
         prefix.parent.mkdir(parents=True, exist_ok=True)
         remove_partials(prefix)
@@ -86,7 +94,7 @@ class ShardSink(PipelineStep):
         if first is None:
             remove_shard(prefix)
         else:
-            with ShardWriter.create(prefix, dtype=dtype) as writer:
+            with ShardWriter.create(prefix, dtype=dtype, tokenizer=tokenizer) as writer:
                 for batch in chain([first], self._checked(batches, rejects)):
                     writer.add_documents(batch.tokens, batch.lens)
                     self.stat_update("documents", value=len(batch.lens), unit="batch")

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from blendtitan.errors import BlendTitanError, InputError
+from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
 
 COMPRESSED = (".gz", ".zst")
 """What the names of compressed files end in. They are read as one stream."""
@@ -186,7 +187,8 @@ def _relative(path: str, folder: str) -> PurePosixPath:
 def _is_input(location: str) -> bool:
     # The output may lie in a folder of inputs.
     path = PurePosixPath(_name(location))
-    is_output = WORK_FOLDER in path.parts or path.name.endswith(REJECTS_SUFFIX)
+    suffixes = (REJECTS_SUFFIX, RECORD_SUFFIX)
+    is_output = WORK_FOLDER in path.parts or path.name.endswith(suffixes)
     return path.suffix in SUFFIXES and not is_output
 
 

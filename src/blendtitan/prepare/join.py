@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from blendtitan.errors import CorruptShardError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import file_digest, is_accepted
@@ -16,6 +18,8 @@ from blendtitan.prepare.plan import Job, Shard
 from blendtitan.regular_files import open_file, read_file
 from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
 from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.tokenizer_records import read_record as read_tokenizer_record
 from blendtitan.storage.writer import (
     ShardWriter,
     append_file,
@@ -46,10 +50,12 @@ class Record:
     """Of the ``.idx``; empty where there are no documents, and so no files."""
 
 
-def join_parts(jobs: Sequence[Job], counts: Counts, settings: Settings) -> None:
+def join_parts(
+    jobs: Sequence[Job], counts: Counts, settings: Settings, tokenizer: TokenizerIdentity
+) -> None:
     """Make a shard of its finished jobs. Done again, or by two at once, it gives the same.
 
-    A shard without documents has no files, but a record.
+    A shard without documents has no files, but a record in the work folder.
 
     Raises:
         FileNotFoundError: A part, or what was written so far, is gone: another process removed
@@ -62,7 +68,8 @@ def join_parts(jobs: Sequence[Job], counts: Counts, settings: Settings) -> None:
     remove_file_partials(shard.record_path)
     idx_digest = ""
     if counts.documents:
-        with ShardWriter.create(shard.prefix, dtype=np.dtype(settings.dtype)) as writer:
+        dtype = np.dtype(settings.dtype)
+        with ShardWriter.create(shard.prefix, dtype=dtype, tokenizer=tokenizer) as writer:
             for job in jobs:
                 with open_file(job.path("lens")) as file:
                     lens = np.fromfile(file, dtype="<i4")
@@ -118,6 +125,18 @@ def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | No
     if (record.key, record.settings) != (shard.key, settings):
         return None
     return record if is_accepted(record.tier, tier) else None
+
+
+def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdentity) -> None:
+    """Record the tokenizer of a finished shard of an earlier release, which recorded none."""
+    if not counts.documents:
+        return
+    record = TokenizerRecord(tokenizer, counts.documents, counts.tokens)
+    with suppress(CorruptShardError):
+        if read_tokenizer_record(prefix) == record:
+            return
+    remove_file_partials(record_path(prefix))
+    write_atomically(record_path(prefix), encode_record(record))
 
 
 def write_catalog(output: Path) -> None:

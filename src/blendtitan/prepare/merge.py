@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError, CorruptShardError
+from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.disk import written
 from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import TokenizerRecord, read_record
 from blendtitan.storage.writer import (
     append_file,
     flush_and_close,
@@ -23,6 +25,9 @@ from blendtitan.storage.writer import (
     publish,
     remove_partials,
 )
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,9 @@ class SourceShard:
     num_sequences: int
     num_documents: int
     num_tokens: int
+
+    tokenizer: TokenizerIdentity | None = None
+    """By its record. None: it has none, or one that describes another shard."""
 
     @property
     def num_bytes(self) -> int:
@@ -64,6 +72,14 @@ class MergedShard:
         """Tokens of all its sources."""
         return sum(source.num_tokens for source in self.sources)
 
+    @property
+    def record(self) -> TokenizerRecord | None:
+        """Its tokenizer, where every source has a record: no more is claimed than is known."""
+        tokenizers = [source.tokenizer for source in self.sources]
+        if tokenizers[0] is None or None in tokenizers:
+            return None
+        return TokenizerRecord(tokenizers[0], self.header.num_documents, self.num_tokens)
+
 
 def merge(inputs: Sequence[Path], output: Path, *, target_tokens: float) -> list[MergedShard]:
     """Join neighbouring shards of each corpus into shards of up to ``target_tokens`` tokens.
@@ -78,11 +94,14 @@ def merge(inputs: Sequence[Path], output: Path, *, target_tokens: float) -> list
 
     Raises:
         ConfigError: The shards of a corpus differ in dtype, or the folder holds other shards.
+        TokenizerMismatchError: The shards were made with different tokenizers.
         ShardError: A shard cannot be used. Outputs written before stay.
     """
     if not target_tokens >= 1:
         raise ConfigError(f"target_tokens is {target_tokens}, expected 1 or more")
-    merged = plan_merge(read_sources(inputs), output, target_tokens=target_tokens)
+    sources = read_sources(inputs)
+    _check_tokenizers(sources)
+    merged = plan_merge(sources, output, target_tokens=target_tokens)
     _check_output(output, merged)
     for shard in merged:
         write_merged(shard)
@@ -138,7 +157,7 @@ def write_merged(shard: MergedShard) -> None:
             for source in shard.sources:
                 _check_copied(source, append_file(Path(f"{source.prefix}.bin"), tokens))
             flush_and_close(tokens)
-        publish(shard.prefix, partial_bin, partial_idx)
+        publish(shard.prefix, partial_bin, partial_idx, shard.record)
     finally:
         partial_bin.unlink(missing_ok=True)
         partial_idx.unlink(missing_ok=True)
@@ -147,6 +166,9 @@ def write_merged(shard: MergedShard) -> None:
 
 def _source(prefix: Path, corpus: str) -> SourceShard:
     index = ShardIndex.open(prefix)
+    record = read_record(prefix)
+    if record and not record.describes(documents=index.num_documents, tokens=index.num_tokens):
+        record = None
     return SourceShard(
         prefix,
         corpus,
@@ -154,6 +176,7 @@ def _source(prefix: Path, corpus: str) -> SourceShard:
         index.header.num_sequences,
         index.num_documents,
         index.num_tokens,
+        record and record.tokenizer,
     )
 
 
@@ -237,6 +260,28 @@ def _check_corpus(corpus: str, sources: Sequence[SourceShard]) -> None:
                 f"{first.prefix} of type {first.dtype.name}, expected one type. Merge them into "
                 f"different folders, or tokenise one of them again."
             )
+
+
+def _check_tokenizers(sources: Sequence[SourceShard]) -> None:
+    """Check that no two inputs are known to be of different tokenizers.
+
+    Raises:
+        TokenizerMismatchError: Two are.
+    """
+    recorded = [source for source in sources if source.tokenizer is not None]
+    for source in recorded:
+        if source.tokenizer is not None and not source.tokenizer.is_same(recorded[0].tokenizer):
+            raise TokenizerMismatchError(
+                f"{recorded[0].prefix} was made with {recorded[0].tokenizer}, {source.prefix} with "
+                f"{source.tokenizer}. Merge the shards of each tokenizer into a folder of its own."
+            )
+    num_unknown = len(sources) - len(recorded)
+    if recorded and num_unknown:
+        logger.warning(
+            "%d of %d shards have no record of their tokenizer. A merged shard that contains one "
+            "has no record either; a run compares a sample of its tokens instead.",
+            *(num_unknown, len(sources)),
+        )
 
 
 def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:

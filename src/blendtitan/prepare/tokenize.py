@@ -15,11 +15,18 @@ import orjson
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.inputs import WORK_FOLDER
-from blendtitan.prepare.join import finished_record, read_record, remove_parts, write_catalog
+from blendtitan.prepare.join import (
+    add_tokenizer_record,
+    finished_record,
+    read_record,
+    remove_parts,
+    write_catalog,
+)
 from blendtitan.prepare.parts import read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
@@ -27,7 +34,7 @@ from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.regular_files import open_file, read_text
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.writer import remove_file_partials
-from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, load_tokenizer
+from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -108,7 +115,8 @@ def tokenize(
     settings = Settings.of(tokenizer)
     if not config.overwrite:
         _check_settings(shards, settings)
-    run = _Run(shards, output, tokenizer, settings, config, engine or LocalEngine())
+    identity = identity_of(tokenizer, settings.eod_id)
+    run = _Run(shards, output, tokenizer, settings, identity, config, engine or LocalEngine())
     tier = config.tier
     if tier != "reference" and run.doubt_path.exists():
         _report_doubt(tier, read_text(run.doubt_path), run.doubt_path)
@@ -128,6 +136,7 @@ class _Run:
     output: Path
     tokenizer: Tokenizer
     settings: Settings
+    identity: TokenizerIdentity
     config: TokenizeConfig
     engine: Engine
 
@@ -157,6 +166,7 @@ class _Run:
                 plan=plan,
                 encoder=encoder,
                 settings=self.settings,
+                tokenizer=self.identity,
                 max_rejects=self.config.max_rejects,
                 rank=self.config.rank,
                 doubt_path=self.doubt_path,
@@ -181,7 +191,9 @@ class _Run:
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
         for shard in self.shards:
-            if finished_record(shard, self.settings, tier) is not None:
+            record = finished_record(shard, self.settings, tier)
+            if record is not None:
+                add_tokenizer_record(shard.prefix, record.counts, self.identity)
                 remove_parts(shard)
                 continue
             try:

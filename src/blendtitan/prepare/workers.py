@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from blendtitan.errors import FastTierError, InputError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.claims import Claims
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.join import finished_record, join_parts, write_rejects
@@ -32,6 +33,10 @@ class Work:
     plan: Plan
     encoder: Encoder
     settings: Settings
+
+    tokenizer: TokenizerIdentity
+    """Recorded beside every shard."""
+
     max_rejects: int
     rank: Rank
 
@@ -204,7 +209,7 @@ class _Worker:
             if counts.rejects > work.max_rejects:
                 write_rejects(jobs, counts)
             else:
-                join_parts(jobs, counts, work.settings)
+                join_parts(jobs, counts, work.settings, work.tokenizer)
         except FileNotFoundError:
             # Silent for a lease, this or another process was taken for dead: both went on, and
             # one was faster. What is left is looked at again.

@@ -1,6 +1,6 @@
 """All entries of an ``.idx`` file, read in blocks: for what must look at every one of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -57,8 +57,25 @@ class IndexArrays:
         Raises:
             CorruptShardError: A length is negative, or a pointer is another.
         """
+        num_tokens, wrong = self._summed_lens()
+        if wrong is not None:
+            raise wrong
+        return num_tokens
+
+    def sum_lens(self) -> tuple[int, bool]:
+        """The sum of the lengths, in tokens, and whether all pointers are where they put them.
+
+        Raises:
+            CorruptShardError: A length is negative.
+        """
+        num_tokens, wrong = self._summed_lens()
+        return num_tokens, wrong is None
+
+    def _summed_lens(self) -> tuple[int, CorruptShardError | None]:
+        """The sum of the lengths, and the first pointer that contradicts them as an error."""
         token_bytes = self.header.dtype.itemsize
         first = end = 0
+        error: CorruptShardError | None = None
         for lens, pointers in zip(self.lens_blocks(), self.pointer_blocks(), strict=True):
             negative = np.flatnonzero(lens < 0)
             if len(negative):
@@ -66,17 +83,19 @@ class IndexArrays:
                 raise self._corrupt(f"sequence {first + at} has {lens[at]} tokens", "0 or more")
             expected, end = sequence_pointers(lens, end, token_bytes)
             wrong = np.flatnonzero(pointers != expected)
-            if len(wrong):
+            if error is None and len(wrong):
                 at = int(wrong[0])
-                raise self._corrupt(
-                    f"sequence {first + at} starts at byte {pointers[at]:,}",
-                    f"{expected[at]:,}, where the lengths before it end",
+                error = CorruptShardError(
+                    f"{self.file.path}: sequence {first + at} starts at byte {pointers[at]:,}, "
+                    f"expected {expected[at]:,}, where the lengths before it end. Copy both files "
+                    f"again. If the lengths are right, blendtitan repair computes the pointers "
+                    f"from them."
                 )
             first += len(lens)
-        return end // token_bytes
+        return end // token_bytes, error
 
     def check_documents(self) -> None:
-        """Check that the document index never falls. Its ends are checked by ``ShardIndex``.
+        """Check that the document index never falls, from 0 to the number of sequences.
 
         Raises:
             CorruptShardError: It does, or leads to a sequence that is not there.
@@ -93,8 +112,12 @@ class IndexArrays:
                     f"document {first + at} starts at sequence {documents[at]}",
                     f"{documents[at - 1] if at else before} to {num_sequences}",
                 )
+            if first == 0 and documents[0] != 0:
+                raise self._corrupt(f"document 0 starts at sequence {documents[0]}", "0")
             before = int(documents[-1])
             first += len(documents)
+        if before != num_sequences:
+            raise self._corrupt(f"the document index ends at {before}", f"{num_sequences}")
 
     def _blocks(self, at: int, count: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
         for start in range(0, count, _BLOCK):
@@ -107,3 +130,42 @@ class IndexArrays:
             f"{self.file.path}: {found}, expected {expected}. "
             f"Copy both files again, or tokenise the shard again."
         )
+
+
+def document_ends(
+    lens_blocks: Iterable[NDArray[np.int32]], document_blocks: Iterable[NDArray[np.int64]]
+) -> Iterator[NDArray[np.int64]]:
+    """Where each document ends, in tokens, by the lengths alone; in blocks.
+
+    Args:
+        lens_blocks: Tokens of each sequence, none of them negative.
+        document_blocks: A document index that ``IndexArrays.check_documents`` accepts.
+    """
+    lens = iter(lens_blocks)
+    # Tokens before each of the sequences from ``base`` on, and before the one after them.
+    base, before = 0, np.zeros(1, np.int64)
+    skipped = 1  # The first entry is where the first document starts.
+    for documents in document_blocks:
+        wanted, skipped = documents[skipped:], 0
+        ends = np.empty(len(wanted), np.int64)
+        done = 0
+        while done < len(wanted):
+            stop = int(np.searchsorted(wanted, base + len(before), "left"))
+            ends[done:stop] = before[wanted[done:stop] - base]
+            done = stop
+            if done < len(wanted):
+                base += len(before) - 1
+                before = before[-1] + np.cumsum(np.append(0, next(lens)), dtype=np.int64)
+        if len(ends):
+            yield ends
+
+
+def last_sequences(
+    document_blocks: Iterable[NDArray[np.int64]],
+) -> Iterator[NDArray[np.int64]]:
+    """The last sequence of each document that has one; in blocks."""
+    before = 0
+    for documents in document_blocks:
+        has_sequence = documents > np.append(before, documents[:-1])
+        yield documents[has_sequence] - 1
+        before = int(documents[-1])

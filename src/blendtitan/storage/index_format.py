@@ -26,6 +26,9 @@ from blendtitan.errors import CorruptShardError
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
+OLD_MAGIC = b"TNTIDX\x00\x00"
+"""What the older format of fairseq and gpt-neox begins with."""
+
 HEADER = struct.Struct("<9sQBQQ")
 
 DTYPE_CODES: dict[int, np.dtype[Any]] = {
@@ -68,13 +71,16 @@ class IndexHeader:
         return HEADER.size + 12 * self.num_sequences + 8 * (self.num_documents + 1)
 
 
-def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:
+def decode_header(
+    header: bytes, *, file_bytes: int, path: str, may_have_modes: bool = False
+) -> IndexHeader:
     """Decode and check the first 34 bytes of an ``.idx`` file.
 
     Args:
         header: The first bytes of the file, ``HEADER.size`` of them unless it is shorter.
         file_bytes: Size of the whole file.
         path: Named in errors.
+        may_have_modes: Whether the modes of a multimodal shard may follow, one byte per sequence.
 
     Raises:
         CorruptShardError: A field has a value that the format does not allow, or the file is
@@ -86,6 +92,12 @@ def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:
             f"The copy is incomplete: copy the file again, or tokenise the shard again."
         )
     magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
+    if magic.startswith(OLD_MAGIC):
+        raise CorruptShardError(
+            f"{path}: this is a TNTIDX file, the older format of fairseq and of gpt-neox's lazy "
+            f"and cached data, expected Megatron's MMIDIDX. Convert it without tokenising again: "
+            f"blendtitan convert {path.removesuffix('.idx')} --output DIR"
+        )
     if magic != MAGIC:
         raise CorruptShardError(
             f"{path}: starts with {magic!r}, expected {MAGIC!r}. "
@@ -109,6 +121,15 @@ def decode_header(header: bytes, *, file_bytes: int, path: str) -> IndexHeader:
             f"Tokenise the shard again."
         )
     decoded = IndexHeader(dtype, num_sequences, num_documents_1 - 1)
+    if num_sequences > 0 and file_bytes == decoded.file_bytes + num_sequences:
+        if may_have_modes:
+            return decoded
+        raise CorruptShardError(
+            f"{path}: found one more byte for each of its {num_sequences:,} sequences: the modes "
+            f"of Megatron's multimodal shards, which hold more than text. If all modes are 0 "
+            f"(text), blendtitan convert {path.removesuffix('.idx')} --output DIR writes the "
+            f"shard without them."
+        )
     if file_bytes != decoded.file_bytes:
         raise CorruptShardError(
             f"{path}: found {file_bytes:,} bytes, expected {decoded.file_bytes:,} "

@@ -17,6 +17,9 @@ from blendtitan.storage.open_files import OpenFile, size_of
 # Small files are read whole with their header.
 _HEAD_BYTES = 4096
 
+# Where all entries are needed, they are read this many at a time.
+_BLOCK_ENTRIES = 1 << 18
+
 _ENTRY = struct.Struct("<q")
 _LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
 _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
@@ -147,33 +150,28 @@ class ShardIndex:
         header, path, bin_path = self.header, self.file.path, f"{self.prefix}.bin"
         if bin_bytes is None:
             bin_bytes = size_of(bin_path)
-        if header.num_documents == 0 or header.num_sequences == 0 or bin_bytes == 0:
-            raise CorruptShardError(
-                f"{path}: the shard is empty ({header.num_documents} documents, "
-                f"{header.num_sequences} sequences, {bin_bytes} bytes in "
-                f"{os.path.basename(bin_path)}). Delete it, or its line in the file list."
-            )
+        self._check_not_empty(bin_bytes)
         # The arrays lie end to end, so the end of one is read with the beginning of the next.
         ends = self._read(12, at=header.pointers_at - 4)
         last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
         ends = self._read(16, at=header.documents_at - 8)
         last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
-        expected = last_pointer + last_len * header.dtype.itemsize
-        if expected + header.num_documents * header.dtype.itemsize == bin_bytes:
+        token_bytes = header.dtype.itemsize
+        expected = last_pointer + last_len * token_bytes
+        if bin_bytes != expected and self._lacks_one_token_each(bin_bytes - expected):
             raise UncountedEodError(
                 f"{path}: its lengths sum to {expected:,} bytes, but "
                 f"{os.path.basename(bin_path)} has {bin_bytes:,}: one token more for each of "
-                f"{header.num_documents:,} documents. The EODs were appended without being "
-                f"counted, so every document boundary is off. To count them: "
+                f"{(bin_bytes - expected) // token_bytes:,} documents. The EODs were appended "
+                f"without being counted, so every document boundary is off. To count them: "
                 f"blendtitan repair {self.prefix} --eod-id ID"
             )
-        if bin_bytes != expected or last_len < 0 or bin_bytes % header.dtype.itemsize:
+        if bin_bytes != expected or last_len < 0 or bin_bytes % token_bytes:
             raise CorruptShardError(
                 f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence "
-                f"of {os.path.basename(path)} has {last_len:,} tokens of "
-                f"{header.dtype.itemsize} bytes from byte {last_pointer:,} on). The copy is "
-                f"incomplete, or the files are not a pair: copy both again, or tokenise the shard "
-                f"again."
+                f"of {os.path.basename(path)} has {last_len:,} tokens of {token_bytes} bytes from "
+                f"byte {last_pointer:,} on). The copy is incomplete, or the files are not a pair: "
+                f"copy both again, or tokenise the shard again."
             )
         last_sequence = self._entry(header.documents_at, header.num_documents)
         if (first_pointer, first_sequence, last_sequence) != (0, 0, header.num_sequences):
@@ -183,7 +181,59 @@ class ShardIndex:
                 f"{(0, 0, header.num_sequences)}. Copy both files again, or tokenise the shard "
                 f"again."
             )
-        return bin_bytes // header.dtype.itemsize
+        return bin_bytes // token_bytes
+
+    def _check_not_empty(self, bin_bytes: int) -> None:
+        header, path = self.header, self.file.path
+        bin_name = os.path.basename(f"{self.prefix}.bin")
+        held = f"{header.num_sequences:,} sequences, and {bin_name} has {bin_bytes:,} bytes"
+        if header.num_documents == 0 and header.num_sequences > 0 and bin_bytes > 0:
+            raise CorruptShardError(
+                f"{path}: the document index has no document, but there are {held}. A program "
+                f"that merged shards lost the document index; the tokens are still there. If each "
+                f"sequence is one document that ends in EOD, its index can be restored: "
+                f"blendtitan repair {self.prefix} --eod-id ID. Otherwise merge the original "
+                f"shards again, with blendtitan merge."
+            )
+        if bin_bytes == 0 and not self._has_length():
+            raise CorruptShardError(
+                f"{path}: the shard is empty ({header.num_documents} documents, "
+                f"{header.num_sequences} sequences, 0 bytes in {bin_name}). Delete it, or its "
+                f"line in the file list."
+            )
+        if header.num_sequences == 0 or bin_bytes == 0:
+            raise CorruptShardError(
+                f"{path}: describes {header.num_documents:,} documents in {held}. The two files "
+                f"are not a pair, or the copy is incomplete: copy both again, or tokenise the "
+                f"shard again."
+            )
+
+    def _has_length(self) -> bool:
+        """Whether the last sequence has a token: enough to tell an empty shard from a lost file."""
+        header = self.header
+        if header.num_sequences == 0:
+            return False
+        end = struct.unpack("<i", self._read(4, at=header.pointers_at - 4))[0]
+        last_pointer = self._entry(header.pointers_at, header.num_sequences - 1)
+        return bool(end or last_pointer)
+
+    def _lacks_one_token_each(self, missing_bytes: int) -> bool:
+        """Whether so many bytes are one token for each document that has a sequence."""
+        missing, remainder = divmod(missing_bytes, self.dtype.itemsize)
+        if remainder or not 0 < missing <= self.num_documents:
+            return False
+        # Megatron-LM appends no EOD to an empty text, which is a document of no sequence.
+        return missing == self.num_documents or missing == self._num_with_sequences()
+
+    def _num_with_sequences(self) -> int:
+        """Documents of at least one sequence, by the whole document index."""
+        count, before = 0, 0
+        for first in range(1, self.num_documents + 1, _BLOCK_ENTRIES):
+            stop = min(first + _BLOCK_ENTRIES, self.num_documents + 1)
+            entries = self._entries(self.header.documents_at, first, stop)
+            count += int(np.count_nonzero(np.append(before, entries[:-1]) != entries))
+            before = int(entries[-1])
+        return count
 
     def _entry(self, array_at: int, number: int) -> int:
         at = array_at + 8 * number

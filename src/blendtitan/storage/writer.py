@@ -16,12 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.regular_files import open_regular
 from blendtitan.storage.disk import written
 from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
+from blendtitan.storage.tokenizer_records import (
+    RECORD_SUFFIX,
+    TokenizerRecord,
+    encode_record,
+    record_path,
+)
 
 # Process ids repeat on other machines, which may write to the same folder.
 _RUN = uuid.uuid4().hex[:8]
+
+SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ".bin")
+"""Of all files of a shard, in the order in which they are deleted."""
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
@@ -43,23 +53,40 @@ class ShardWriter:
     error inside leaves nothing behind.
     """
 
-    def __init__(self, prefix: Path, dtype: np.dtype[Any], partial_bin: BinaryIO) -> None:
+    def __init__(
+        self,
+        prefix: Path,
+        dtype: np.dtype[Any],
+        partial_bin: BinaryIO,
+        tokenizer: TokenizerIdentity | None = None,
+    ) -> None:
         self.prefix = prefix
         self.dtype = dtype
+        self.tokenizer = tokenizer
         self.num_tokens = 0
         # Four bytes a document, however many there are.
         self._lens = array("i")
         self._bin = partial_bin
 
     @classmethod
-    def create(cls, prefix: Path, *, dtype: np.dtype[Any]) -> Self:
-        """Start a shard; its folder is made if it is missing."""
+    def create(
+        cls, prefix: Path, *, dtype: np.dtype[Any], tokenizer: TokenizerIdentity | None = None
+    ) -> Self:
+        """Start a shard; its folder is made if it is missing.
+
+        Args:
+            prefix: Path of the shard without its suffix.
+            dtype: How its tokens are stored.
+            tokenizer: Recorded beside the shard as the tokenizer that made its tokens. None: it
+                is not known, and the shard has no record.
+        """
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
         bin_path = Path(f"{prefix}.bin")
         with written(bin_path):
             prefix.parent.mkdir(parents=True, exist_ok=True)
-            return cls(prefix, dtype, open(partial_path(bin_path), "wb", buffering=1 << 20))
+            partial = partial_path(bin_path)
+            return cls(prefix, dtype, open(partial, "wb", buffering=1 << 20), tokenizer)
 
     @property
     def num_documents(self) -> int:
@@ -125,14 +152,17 @@ class ShardWriter:
         with written(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(encode_index(lens, dtype=self.dtype))
             flush_and_close(idx)
-        publish(self.prefix, partial_bin, partial_idx)
+        record = None
+        if self.tokenizer is not None:
+            record = TokenizerRecord(self.tokenizer, self.num_documents, self.num_tokens)
+        publish(self.prefix, partial_bin, partial_idx, record)
 
     def abort(self) -> None:
         """Close and delete what was written so far."""
         # What is still in memory is not wanted, and may not fit on the disk.
         with suppress(OSError):
             self._bin.close()
-        for suffix in (".bin", ".idx"):
+        for suffix in SHARD_SUFFIXES:
             partial_path(Path(f"{self.prefix}{suffix}")).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
@@ -189,13 +219,13 @@ def append_file(source: Path, target: BinaryIO) -> int:
 
 def remove_shard(prefix: Path) -> None:
     """Delete a shard, if it is there: first the ``.idx``, so that no reader sees half of it."""
-    for suffix in (".idx", ".bin"):
+    for suffix in SHARD_SUFFIXES:
         Path(f"{prefix}{suffix}").unlink(missing_ok=True)
 
 
 def remove_partials(prefix: Path) -> None:
     """Delete what killed processes left of a shard; nobody may be writing it."""
-    for suffix in (".bin", ".idx"):
+    for suffix in SHARD_SUFFIXES:
         remove_file_partials(Path(f"{prefix}{suffix}"))
 
 
@@ -205,13 +235,41 @@ def remove_file_partials(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def publish(prefix: Path, partial_bin: Path, partial_idx: Path) -> None:
-    """Give two complete files the names of a shard, so that no reader sees half of it."""
-    # An old .idx must not describe the new .bin, not even for a moment.
+def publish(
+    prefix: Path, partial_bin: Path, partial_idx: Path, record: TokenizerRecord | None = None
+) -> None:
+    """Give two complete files the names of a shard, so that no reader sees half of it.
+
+    Args:
+        prefix: Path of the shard without its suffix.
+        partial_bin: The tokens.
+        partial_idx: The index.
+        record: Which tokenizer made the tokens; None: that is not known.
+    """
+    partial_record = None if record is None else _write_partial_record(prefix, record)
+    # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
+    # moment. Without its .idx nothing is a shard, so the record is in place before the shard is.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
+    if partial_record is None:
+        record_path(prefix).unlink(missing_ok=True)
+    else:
+        partial_record.replace(record_path(prefix))
     partial_bin.replace(f"{prefix}.bin")
     partial_idx.replace(f"{prefix}.idx")
     sync_folder(prefix.parent)
+
+
+def _write_partial_record(prefix: Path, record: TokenizerRecord) -> Path:
+    path = record_path(prefix)
+    partial = partial_path(path)
+    try:
+        with written(path), partial.open("wb") as file:
+            file.write(encode_record(record))
+            flush_and_close(file)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial
 
 
 @contextmanager

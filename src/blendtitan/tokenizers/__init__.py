@@ -12,6 +12,7 @@ Imports neither torch nor torchtitan, so that worker processes start fast.
 from blendtitan.tokenizers.base import ABSENT, Tokenizer
 from blendtitan.tokenizers.encoder import TIERS, Encoder, Tier, build_encoder
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
+from blendtitan.tokenizers.identity import identity_of
 from blendtitan.tokenizers.router import (
     HF_BACKENDS,
     SP_BACKENDS,
@@ -34,5 +35,6 @@ __all__ = [
     "Tokenizer",
     "build_encoder",
     "build_tokenizer",
+    "identity_of",
     "load_tokenizer",
 ]

@@ -72,6 +72,10 @@ class Tokenizer(ABC):
     def symbols(self) -> list[str]:
         """Spellings that the tokenizer gives a meaning beyond their characters."""
 
+    def control_ids(self) -> frozenset[int]:
+        """Ids that no text is encoded to, or that do not say which text they came from."""
+        return frozenset({self.bos_id, self.eos_id, self.pad_id, self.unk_id} - {ABSENT})
+
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
         """Text of some ids. BOS, EOS and other control symbols have none.
 

@@ -86,6 +86,17 @@ class HFTokenizer(Tokenizer):
         ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lens.sum()))
         return ids, lens
 
+    @property
+    def spelled_out(self) -> Mapping[int, list[int]]:
+        """For each control symbol that the library reads from text: the ids of its characters."""
+        return self._spellings
+
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        special = frozenset(token for token, content in added if content.special)
+        return super().control_ids() | special
+
     def symbols(self) -> list[str]:
         """Spellings of all added tokens, special or not."""
         return [added.content for added in self._tokenizer.get_added_tokens_decoder().values()]

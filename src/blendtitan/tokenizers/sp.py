@@ -36,6 +36,11 @@ class SPTokenizer(Tokenizer):
         """Ids of many texts: see ``Tokenizer.encode_batch``."""
         return concatenated(self._model.encode(texts, return_type="numpy", num_threads=1))
 
+    def control_ids(self) -> frozenset[int]:
+        """Ids of all control symbols and of the unknown symbol."""
+        control = filter(self._model.is_control, range(self.vocab_size))
+        return super().control_ids() | frozenset(control)
+
     def symbols(self) -> list[str]:
         """Spellings of control symbols, of the unknown symbol and of single bytes."""
         return [

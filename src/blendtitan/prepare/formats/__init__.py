@@ -1,0 +1,1 @@
+"""Formats that ``blendtitan convert`` reads, one module each."""

@@ -1,0 +1,96 @@
+"""Which tokenizer this is: a hash of everything that decides the ids of a text.
+
+Two files that give every text the same ids have one hash, although they differ in formatting, in
+what is done with the ids afterwards, or in the release of the library that wrote them.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from blendtitan.identity import TokenizerIdentity
+from blendtitan.tokenizers.base import Tokenizer, read_bytes
+from blendtitan.tokenizers.hf import HFTokenizer
+from blendtitan.tokenizers.sp import SPTokenizer
+
+_SCHEME = "1"
+"""Another value for another way to hash: the hashes of both are then not compared."""
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def identity_of(tokenizer: Tokenizer, eod_id: int | None) -> TokenizerIdentity:
+    """The identity of a tokenizer whose documents end in ``eod_id``, or in none."""
+    digest = hashlib.sha256(_definition(tokenizer)).hexdigest()
+    return TokenizerIdentity(
+        hash=f"{_SCHEME}:{digest}",
+        name=f"{tokenizer.path.absolute().parent.name}/{tokenizer.path.name}",
+        kind=_kind(tokenizer),
+        vocab_size=tokenizer.vocab_size,
+        eod_id=eod_id,
+    )
+
+
+def _kind(tokenizer: Tokenizer) -> str:
+    if isinstance(tokenizer, SPTokenizer):
+        return "sentencepiece"
+    if isinstance(tokenizer, HFTokenizer):
+        return "huggingface"
+    return type(tokenizer).__name__.removesuffix("Tokenizer").lower()
+
+
+def _definition(tokenizer: Tokenizer) -> bytes:
+    """Bytes that are equal for two tokenizers if they give every text the same ids."""
+    content = read_bytes(tokenizer.path)
+    if not isinstance(tokenizer, HFTokenizer):
+        return content
+    parsed = orjson.loads(content)
+    # What is missing here changes no ids: the library is asked for ids without special tokens,
+    # without truncation and without padding.
+    decisive = {
+        "added_tokens": sorted(map(_added_token, parsed.get("added_tokens") or ()), key=_id_of),
+        "normalizer": _component(parsed.get("normalizer")),
+        "pre_tokenizer": _component(parsed.get("pre_tokenizer")),
+        "model": _model(parsed["model"]),
+        "spelled_out": sorted(tokenizer.spelled_out.items()),
+    }
+    return orjson.dumps(decisive, option=orjson.OPT_SORT_KEYS)
+
+
+def _added_token(token: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {flag: bool(token.get(flag)) for flag in _FLAGS}
+    return {"id": token["id"], "content": token["content"]} | flags
+
+
+def _id_of(token: Mapping[str, Any]) -> int:
+    return token["id"]
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model without what releases of the library write differently."""
+    known = {key: value for key, value in model.items() if value not in (None, False)}
+    if "merges" in known:
+        merges = [m.split(" ", 1) if isinstance(m, str) else m for m in known["merges"]]
+        affixes = ("continuing_subword_prefix", "end_of_word_suffix")
+        known = {key: value for key, value in known.items() if key not in affixes or value}
+        known |= {"type": "BPE", "merges": merges}
+    return known
+
+
+def _component(component: Any) -> Any:
+    """A normalizer or pre-tokenizer without what releases of the library write differently."""
+    if isinstance(component, list):
+        return [_component(part) for part in component]
+    if not isinstance(component, Mapping):
+        return component
+    known = {key: _component(value) for key, value in component.items() if value is not None}
+    if known.get("type") == "ByteLevel":
+        known.pop("trim_offsets", None)  # about offsets, not ids
+        return {"use_regex": True} | known
+    if known.get("type") == "Metaspace":
+        known.pop("str_rep", None)
+        prepends = known.pop("add_prefix_space", True)
+        return {"prepend_scheme": "always" if prepends else "never", "split": True} | known
+    return known
