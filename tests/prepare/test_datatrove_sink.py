@@ -1,6 +1,7 @@
 """Real datatrove pipelines that end in our shards."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def test_a_pipeline_of_filters_feeds_shards(
 
 
 def test_a_task_that_is_run_again_replaces_its_shard(tokenizer_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "00003.bin.partial-0123-45").touch()  # of a process that was killed
+    partial = tmp_path / "00003.bin.partial-0123-45"
+    partial.touch()
+    os.utime(partial, (0, 0))  # of a process that was killed
     sink = ShardSink(tmp_path, tokenizer_path)
     sink.run(given("old"), rank=3, world_size=4)
     sink.run(given("new"), rank=3, world_size=4)
