@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,7 @@ READERS = {
 """Modules that may open a file for reading, and what."""
 
 
+@cache
 def calls(path: Path) -> set[str]:
     """Names of the functions that a module calls, modes of opened files after them."""
     found: set[str] = set()

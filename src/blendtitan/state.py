@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan.config import ORIGINAL_ORDER
-from blendtitan.dataset.blended import MAX_SLOT
+from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
+from blendtitan.dataset.differences import chapter_differences, differences
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.recent_tokens import DIGEST_CHARS, changed_tokens, recent_tokens
 from blendtitan.errors import ConfigError, ResumeError
@@ -78,8 +78,8 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     Raises:
         ResumeError: Anything in it differs from this run that may not.
     """
-    fixed = _differences(state.fixed_facts, dataset.fixed_facts())
-    changed = _differences(state.chapter_facts, dataset.chapter_facts())
+    fixed = differences(state.fixed_facts, dataset.fixed_facts())
+    changed = chapter_differences(state.chapter_facts, state.chapters, dataset)
     if fixed or (changed and dataset.config.on_change == "error"):
         raise ResumeError(
             "the checkpoint was written with other data or settings, so the samples would not go "
@@ -98,7 +98,7 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if not state.chapters:  # with chapters, the state alone has proved it
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
-    going_on = dataset.in_chapters(state.chapters)
+    going_on = dataset.in_chapters(state.chapters, state.chapter_facts.get("corpora"))
     replaced = changed_tokens(going_on, consumed_samples, state.recent_tokens)
     if replaced and dataset.config.on_change == "error":
         raise ResumeError(
@@ -257,18 +257,3 @@ def _parsed(saved: dict[str, Any]) -> dict[str, Any]:
             f"text. The checkpoint was written by another loader, or is damaged."
         )
     return state
-
-
-def _differences(saved: Any, now: Any, path: str = "") -> list[str]:
-    """One line for each place where two trees of dicts and lists differ."""
-    if isinstance(saved, list) and isinstance(now, list):
-        saved, now = dict(enumerate(saved)), dict(enumerate(now))
-    if isinstance(saved, dict) and isinstance(now, dict):
-        keys = [*saved, *(key for key in now if key not in saved)]
-        prefix = f"{path}." if path else ""
-        return [
-            line
-            for key in keys
-            for line in _differences(saved.get(key), now.get(key), f"{prefix}{key}")
-        ]
-    return [] if saved == now else [f"  {path}: checkpoint {saved!r}, now {now!r}"]
