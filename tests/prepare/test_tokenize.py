@@ -462,6 +462,8 @@ def use_encoders(monkeypatch: pytest.MonkeyPatch, *encoders: Encoder) -> list[En
     """Let the next runs have these encoders; returns those that are left."""
     left = list(encoders)
     monkeypatch.setattr(tokenize_module, "build_encoder", lambda *_, **__: left.pop(0))
+    # The tokenizer is that of other tests, too, for which gigatoken is right.
+    monkeypatch.setattr(tokenize_module, "refute", lambda *_: None)
     return left
 
 
@@ -526,6 +528,25 @@ def test_the_reference_tier_makes_again_what_the_fast_one_made_and_not_the_rever
         times.append((output / "a.bin").stat().st_mtime_ns)
 
     assert times[0] == times[1] < times[2] == times[3]
+
+
+def test_shards_that_the_fast_tier_made_without_a_proof_are_made_again(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Earlier releases trusted spot checks, which do not find rare faults."""
+    path, output = write_jsonl("a.jsonl", ["a"]), tmp_path / "out"
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
+    record = output / ".blendtitan/a.jsonl"
+    record.write_bytes(record.read_bytes().replace(b'"tier":"reference"', b'"tier":"fast"'))
+    (output / "a.bin").write_bytes((output / "a.bin").read_bytes()[::-1])
+
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
+
+    assert documents(output / "a") == expected(tokenizer_path, ["a"])
+    assert "shards made again: 1. The fast tokenizer tier (fast) encoded them" in caplog.text
 
 
 # --- errors -----------------------------------------------------------------------------------

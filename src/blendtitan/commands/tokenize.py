@@ -133,8 +133,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokenizer-tier",
         choices=["auto", "fast", "reference"],
         default="auto",
-        help="fast: gigatoken, checked against the reference while it runs; auto: fast where it "
-        "agrees with the reference, else the reference (default: %(default)s)",
+        help="fast: gigatoken, where its ids are proven equal to the reference's; auto: fast where "
+        "that is proven or worth proving, else the reference (default: %(default)s)",
     )
     add(
         "--engine",

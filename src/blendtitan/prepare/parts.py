@@ -22,10 +22,11 @@ from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.plan import Job
 from blendtitan.prepare.texts import read_range
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
 from blendtitan.storage.json_files import DamagedFileError, checked, read_json
 from blendtitan.storage.writer import replaced_file
-from blendtitan.tokenizers import Encoder, Tier
+from blendtitan.tokenizers import FAST_PROVEN, Encoder, Tier
 
 _SUFFIXES = ("tokens", "lens", "rejects")
 
@@ -116,7 +117,7 @@ def write_part(
             progress.add_documents(len(encoded.lens), len(encoded.tokens))
         file.check_unchanged()
     digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}
-    manifest = _identity(job, settings) | {"tier": encoder.tier} | asdict(counts)
+    manifest = _identity(job, settings) | {"tier": encoder.recorded_tier} | asdict(counts)
     with replaced_file(job.path("json"), durable=False) as manifest_file:
         manifest_file.write(orjson.dumps(manifest | {"digests": digests}))
     return counts
@@ -128,7 +129,7 @@ class Manifest:
 
     identity: dict[str, Any]
     counts: Counts
-    tier: Tier
+    tier: str
     digests: dict[str, str]
 
     @classmethod
@@ -154,12 +155,12 @@ def read_part(job: Job, settings: Settings, tier: Tier) -> Counts | None:
     return manifest.counts if manifest.identity == _identity(job, settings) else None
 
 
-def is_accepted(found: Tier, tier: Tier) -> bool:
+def is_accepted(found: str, tier: Tier) -> bool:
     """Whether a run that was asked for one tier keeps what another made.
 
-    The ids are the same, so what either made is kept, unless only the reference is trusted.
+    Ids of the reference are always right; those of the fast tier, if a proof was made before.
     """
-    return found == "reference" or tier != "reference"
+    return found == "reference" or (found == FAST_PROVEN and tier != "reference")
 
 
 def read_manifest(job: Job) -> Manifest | None:
@@ -185,7 +186,7 @@ def remove_damaged_part(job: Job) -> None:
 
 def file_digest(path: Path) -> str:
     """Digest of a whole file, as manifests and catalogs have it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 

@@ -5,7 +5,7 @@ number of processes and any size of jobs. A shard appears under its name when it
 not before; what an interrupted command has finished is not done again.
 """
 
-import logging
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,16 +26,18 @@ from blendtitan.prepare.join import (
     add_tokenizer_record,
     finished_record,
     load_manifests,
+    read_record,
     remove_parts,
     write_catalog,
 )
 from blendtitan.prepare.ownership import check_other_shards, check_replaceable
-from blendtitan.prepare.parts import read_texts, remove_damaged_part
+from blendtitan.prepare.parts import is_accepted, read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
@@ -48,8 +50,10 @@ from blendtitan.tokenizers import (
     load_tokenizer,
     located,
 )
+from blendtitan.tokenizers.proof import refute
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 JOB_BYTES = 64_000_000
 """Default size of a job: seconds of work, and files of a size that file systems like."""
@@ -168,6 +172,7 @@ def tokenize(
         try:
             counts = work.finish(tier)
         except FastTierError as error:
+            refute(settings.tokenizer, str(error))
             _report_doubt(tier, str(error), doubt_path)
             run.give_up_fast_tier()
             counts = work.finish("reference")
@@ -229,6 +234,11 @@ class _Tokenizing:
         _report(counts, errors, self.config.max_rejects)
         return counts
 
+    def _text_bytes(self, plan: Plan) -> int:
+        """Bytes of input for each process, by which a proof of the fast tier pays off or not."""
+        num_bytes = sum(job.num_bytes for jobs in plan.values() for job in jobs)
+        return num_bytes // (self.config.rank.world_size * (os.cpu_count() or 1))
+
     def _prepared(self, plan: Plan, tier: Tier) -> Work:
         """What the processes are to do, when the output is ready for it."""
         # One rank writes it for all: they find the same inputs, and so the same plan.
@@ -241,7 +251,12 @@ class _Tokenizing:
         _prepare_work(plan)
         encoder = self.run.use_tier(
             tier,
-            lambda agreed: build_encoder(self.tokenizer, agreed, first_texts=_first_texts(plan)),
+            lambda agreed: build_encoder(
+                self.tokenizer,
+                agreed,
+                first_texts=_first_texts(plan),
+                text_bytes=self._text_bytes(plan),
+            ),
         )
         return Work(
             plan=plan,
@@ -260,6 +275,8 @@ class _Tokenizing:
         """Jobs of the shards that are not there yet, and why inputs cannot be read."""
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
+        if tier != "reference":
+            _report_unproven(self.shards)
         for shard in self.shards:
             record = self._finished_record(shard, tier)
             if record is not None:
@@ -303,6 +320,18 @@ class _Tokenizing:
                 if found is not None:
                     counts[shard] = found
         return counts
+
+
+def _report_unproven(shards: Iterable[Shard]) -> None:
+    """Warn about shards of the fast tier from before its ids were proven."""
+    records = (read_record(shard.prefix, shard.record_path) for shard in shards)
+    unproven = [record for record in records if record and not is_accepted(record.tier, "auto")]
+    if unproven:
+        logger.warning(
+            "shards made again: %d. The fast tokenizer tier (%s) encoded them before its ids "
+            "were proven equal to those of the reference, so some of them can be wrong.",
+            *(len(unproven), unproven[0].tier),
+        )
 
 
 def _report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
@@ -370,7 +399,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
             if errors or num_rejects > max_rejects
             else f"{len(counts):,} files hold no document at all ({num_rejects:,} texts left out)"
         )
-        raise InputError("\n".join([*report, summary]))
+        raise InputError(*report, summary)
     for line in report:
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
@@ -429,7 +458,7 @@ def _grouped(errors: Iterable[str]) -> list[str]:
 
 def _first_rejects(path: Path) -> Iterator[tuple[str, str]]:
     """Reason and description of the first texts that were left out."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for _ in range(SHOWN_REJECTS):
             line = file.readline(LIMIT_BYTES)
             if not line:
