@@ -587,3 +587,59 @@ def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: 
 def test_a_setting_out_of_range_is_an_error(setting: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         TokenizeConfig(tokenizer=Path("t"), **setting)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("eos", ["<s>", 1])
+def test_another_control_token_may_end_documents(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, eos: str | int
+) -> None:
+    config = TokenizeConfig(tokenizer=tokenizer_path, eos=eos)
+
+    tokenize([write_jsonl("a.jsonl", ["one"])], tmp_path / "out", config, engine=LocalEngine(1))
+
+    assert documents(tmp_path / "out/a") == [[*load_tokenizer(tokenizer_path).encode("one"), 1]]
+
+
+def test_documents_may_begin_with_bos(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """Some models are trained so. Shards with and without it are of different settings."""
+    path, config = write_jsonl("a.jsonl", ["one", "two"]), TokenizeConfig(tokenizer=tokenizer_path)
+
+    tokenize([path], tmp_path / "out", replace(config, bos=True), engine=LocalEngine(1))
+
+    whole = expected(tokenizer_path, ["one", "two"])
+    assert documents(tmp_path / "out/a") == [[1, *document] for document in whole]
+    with pytest.raises(ConfigError):
+        tokenize([path], tmp_path / "out", config)
+
+
+def test_a_bare_tokenizer_json_takes_its_eos_from_the_command(
+    write_jsonl: WriteJsonl, tmp_path: Path
+) -> None:
+    bare = Tokenizer(models.BPE({"a": 0, "<end>": 1}, []))
+    bare.add_special_tokens(["<end>"])
+    bare.save(str(tmp_path / "tokenizer.json"))
+    path, config = write_jsonl("a.jsonl", ["aa"]), TokenizeConfig(tokenizer=tmp_path)
+
+    with pytest.raises(ConfigError, match="--eos-token"):
+        tokenize([path], tmp_path / "out", config)
+    with pytest.raises(ConfigError, match=r"has no token '<eos>'.*such as <end>"):
+        tokenize([path], tmp_path / "out", replace(config, eos="<eos>"))
+    tokenize([path], tmp_path / "out", replace(config, eos="<end>"), engine=LocalEngine(1))
+
+    assert documents(tmp_path / "out/a") == [[0, 0, 1]]
+
+
+def test_a_url_as_output_is_an_error_and_no_folder(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigError, match="s3:/bucket/out, which is a URL"):
+        tokenize(
+            [write_jsonl("a.jsonl", ["a"])],
+            Path("s3://bucket/out"),
+            TokenizeConfig(tokenizer=tokenizer_path),
+        )
+    assert not (tmp_path / "s3:").exists()

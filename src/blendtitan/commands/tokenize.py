@@ -2,7 +2,8 @@
 
 import argparse
 import os
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
 
 SUMMARY = "text files to shards"
 
@@ -32,8 +33,9 @@ goes directly to DIR:
   web.jsonl.zst named by itself         ->  DIR/web.bin, DIR/web.idx
   the same with --corpus web            ->  DIR/web/web.bin, DIR/web/web.idx  corpus web
 
-Each text becomes a document: its tokens, then the tokenizer's EOS, which counts as a token of
-the document. The result is the same for any number of workers and ranks and any --job-bytes.
+Each text becomes a document: its tokens, then the tokenizer's EOS (or --eos-token), which counts
+as a token of the document. The result is the same for any number of workers and ranks and any
+--job-bytes.
 
 Plain files are cut into jobs of --job-bytes, Parquet files into row groups; other compressed
 files are one job each. Interrupted at any moment, the command can be run again: what is finished
@@ -69,15 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
     add("inputs", metavar="INPUT", nargs="+", help="file, folder or pattern; path or URL")
-    add("--output", metavar="DIR", required=True, type=Path, help="folder of the shards")
+    add("--output", metavar="DIR", required=True, type=local_path, help="folder of the shards")
     add(
         "--tokenizer",
         metavar="PATH",
         required=True,
-        type=Path,
-        help="SentencePiece .model, Hugging Face tokenizer.json, or a folder with one; "
-        "where a folder has both, tokenizer.json is read",
+        type=local_path,
+        help="SentencePiece .model, Hugging Face tokenizer.json, a folder with one (where it has "
+        "both, tokenizer.json is read), or a name ORG/NAME in the local Hugging Face cache",
     )
+    eos = parser.add_mutually_exclusive_group()
+    eos.add_argument("--eos-token", metavar="TOKEN", help="token that ends documents")
+    eos.add_argument("--eod-id", metavar="ID", type=int, help="the same, by its id")
+    add("--bos", action="store_true", help="begin each document with the tokenizer's BOS")
     add("--workers", metavar="N", type=int, help="processes (default: one per core)")
     add(
         "--key",
@@ -163,6 +169,8 @@ def run(options: argparse.Namespace) -> None:
         ),
         skip_unknown=options.skip_unknown,
         prune=options.prune,
+        eos=options.eos_token if options.eod_id is None else options.eod_id,
+        bos=options.bos,
         overwrite=options.overwrite,
         tier=options.tokenizer_tier,
         # MPI's other processes are workers, and commands share no plan with Ray's.

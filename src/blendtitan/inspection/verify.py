@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
@@ -22,12 +21,15 @@ from blendtitan.inspection.encoded import (
 )
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
+from blendtitan.storage.document_ends import DocumentEnds
+from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.tables import number_table
+from blendtitan.storage.stamps import stamp_of
+from blendtitan.tables import Table, number_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +66,16 @@ class VerifiedShard:
 
     problems: list[str] = field(default_factory=list)
 
+    is_recorded: bool = False
+    """Whether it was kept beside the shard how its documents end."""
+
 
 def verify(
-    inputs: Sequence[Path], expected: Expected, *, threads: int | None = None
+    inputs: Sequence[Path],
+    expected: Expected,
+    *,
+    threads: int | None = None,
+    records: bool = False,
 ) -> list[VerifiedShard]:
     """Check every shard; a shard that is damaged does not keep the others from being checked.
 
@@ -75,6 +84,7 @@ def verify(
         expected: The vocabulary and EOD.
         threads: Shards read at once. None: as many as there are cores. Reading and comparing
             leave the interpreter free, so threads are as fast as processes.
+        records: Whether it is kept beside each shard how its documents end, for training.
 
     Raises:
         ConfigError: An input cannot be used, or there is to be no thread.
@@ -85,10 +95,14 @@ def verify(
     shards = named_shards(inputs)
     shards += catalogs.missing(inputs, shards)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(lambda shard: verify_shard(shard, expected, catalogs), shards))
+        return list(
+            pool.map(lambda shard: verify_shard(shard, expected, catalogs, records=records), shards)
+        )
 
 
-def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
+def verify_shard(
+    shard: NamedShard, expected: Expected, catalogs: Catalogs, *, records: bool = False
+) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens.
 
     Against each other: the header, the sizes of both files, all pointers, all lengths, the
@@ -96,8 +110,9 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     catalog, if one lists the shard: the checksums of both files.
     """
     found = VerifiedShard(*shard)
+    stamp = stamp_of(str(shard.prefix))
     try:
-        found.entry = catalogs.entry(shard.prefix)
+        found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
         found.problems += index_problems(found.index)
         if found.entry is not None:
@@ -105,6 +120,9 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
         if not found.problems:
             _verify_tokens(found, found.index, expected)
             _verify_encoding(found, found.index, expected.encoding)
+        if records and found.tokens is not None and expected.eod_id is not None:
+            ends = _document_ends_found(found.tokens, expected.eod_id)
+            found.is_recorded = write_ends(shard.prefix, ends, stamp)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -159,7 +177,7 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
     problems = [problem for shard in shards for problem in shard.problems]
     if problems:
         num_bad = sum(bool(shard.problems) for shard in shards)
-        raise ShardError("\n".join([*problems, f"{num_bad:,} of {len(shards):,} shards are bad"]))
+        raise ShardError(*problems, f"{num_bad:,} of {len(shards):,} shards are bad")
 
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:
@@ -266,6 +284,17 @@ def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding
     problem = encoding_problem(index, encoding, found.comparison)
     if problem is not None:
         found.problems.append(problem)
+
+
+def _document_ends_found(tokens: TokenSummary, eod_id: int) -> DocumentEnds:
+    return DocumentEnds(
+        eod_id=eod_id,
+        num_documents=tokens.num_documents,
+        num_checked=tokens.num_documents,
+        num_filled=tokens.num_filled,
+        num_eod=tokens.num_eod,
+        num_begin=tokens.num_begin_eod,
+    )
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:

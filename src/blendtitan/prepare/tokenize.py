@@ -5,16 +5,15 @@ number of processes and any size of jobs. A shard appears under its name when it
 not before; what an interrupted command has finished is not done again.
 """
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from blendtitan.config import check_at_least
+from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
@@ -38,14 +37,23 @@ from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
 from blendtitan.storage.writer import remove_file_partials, write_atomically
-from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
+from blendtitan.tokenizers import (
+    Tier,
+    Tokenizer,
+    build_encoder,
+    identity_of,
+    load_tokenizer,
+    located,
+)
 from blendtitan.tokenizers.proof import refute
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 JOB_BYTES = 64_000_000
 """Default size of a job: seconds of work, and files of a size that file systems like."""
@@ -71,6 +79,12 @@ class TokenizeConfig:
 
     job_bytes: int = JOB_BYTES
     """Bytes of a plain file, or of row groups, that are done in one go."""
+
+    eos: str | int | None = None
+    """Token or id that ends documents. None: the tokenizer's EOS."""
+
+    bos: bool = False
+    """Begin each document with the tokenizer's BOS."""
 
     options: ReadOptions = DEFAULT_OPTIONS
     """How texts are taken from files, and the longest document."""
@@ -126,6 +140,7 @@ def tokenize(
         FastTierError: The fast tokenizer tier, which was asked for, turned out to be wrong.
         InputError: A file cannot be used, or more texts are left out than allowed.
     """
+    check_is_path("the output", output)
     # Processes of other machines may have another working directory.
     output = output.absolute()
     shards = plan_shards(
@@ -136,8 +151,8 @@ def tokenize(
         options=config.options,
         skip_unknown=config.skip_unknown,
     )
-    tokenizer = load_tokenizer(config.tokenizer.absolute())
-    settings = Settings.of(tokenizer)
+    tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
+    settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)
     tier, doubt_path = config.tier, _doubt_path(output, settings)
     if tier != "reference" and doubt_path.exists():
@@ -228,7 +243,7 @@ class _Tokenizing:
         """What the processes are to do, when the output is ready for it."""
         # One rank writes it for all: they find the same inputs, and so the same plan.
         if self.config.rank.rank == 0:
-            write_plan(self.output, plan, asdict(self.settings))
+            write_plan(self.output, plan, self.settings.described())
         # Where shards change, it would be wrong until it is written again.
         catalog = self.output / CATALOG_FILE
         with written(catalog):
@@ -384,7 +399,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
             if errors or num_rejects > max_rejects
             else f"{len(counts):,} files hold no document at all ({num_rejects:,} texts left out)"
         )
-        raise InputError("\n".join([*report, summary]))
+        raise InputError(*report, summary)
     for line in report:
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
@@ -431,7 +446,7 @@ def _grouped(errors: Iterable[str]) -> list[str]:
 
 def _first_rejects(path: Path) -> Iterator[tuple[str, str]]:
     """Reason and description of the first texts that were left out."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for _ in range(SHOWN_REJECTS):
             line = file.readline(LIMIT_BYTES)
             if not line:

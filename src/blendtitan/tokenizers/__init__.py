@@ -12,6 +12,7 @@ Imports neither torch nor torchtitan, so that worker processes start fast.
 from blendtitan.tokenizers.base import ABSENT, Tokenizer
 from blendtitan.tokenizers.encoder import FAST_PROVEN, TIERS, Encoder, Tier, build_encoder
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
+from blendtitan.tokenizers.hub import located
 from blendtitan.tokenizers.identity import identity_of
 from blendtitan.tokenizers.router import (
     HF_BACKENDS,
@@ -38,4 +39,5 @@ __all__ = [
     "build_tokenizer",
     "identity_of",
     "load_tokenizer",
+    "located",
 ]
