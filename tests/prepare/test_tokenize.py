@@ -538,7 +538,7 @@ def test_shards_that_the_fast_tier_made_without_a_proof_are_made_again(
 ) -> None:
     """Earlier releases trusted spot checks, which do not find rare faults."""
     path, output = write_jsonl("a.jsonl", ["a"]), tmp_path / "out"
-    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, tier="reference"))
     record = output / ".blendtitan/a.jsonl"
     record.write_bytes(record.read_bytes().replace(b'"tier":"reference"', b'"tier":"fast"'))
     (output / "a.bin").write_bytes((output / "a.bin").read_bytes()[::-1])
