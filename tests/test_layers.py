@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"errors", "config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
+    "tokenizer_check": (STORAGE | {"tokenizers", "tokenizer_check"}, NUMPY),
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
@@ -39,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
-        DATASET | {"state", "pace", "run", "tokenizers", "tables", "inspection"},
+        DATASET | {"state", "pace", "run", "tokenizers", "tokenizer_check", "tables", "inspection"},
         NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
     ),
     "mixture": (
@@ -48,7 +49,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
-        LOADER | {"corpus_losses", "pace", "run", "tokenizers", "tables", "titan"},
+        LOADER
+        | {"corpus_losses", "pace", "run", "tokenizers", "tokenizer_check", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),

@@ -17,8 +17,13 @@ Check shards completely: all of what opening and reading them take on trust.
   catalog    where shards.catalog, which `blendtitan tokenize` writes, lies in the
              shard's folder or above: checksums of both files, and that no listed shard is missing
 
---tokenizer gives vocabulary and EOD. Without them, ids are only checked not to be negative, and
-document ends are not checked.
+  tokenizer  PREFIX.tokenizer.json, which `blendtitan tokenize` writes beside each shard: it must
+             describe its shard, and the shards of a folder or list must be of one tokenizer
+
+--tokenizer gives vocabulary and EOD, and is compared with the tokenizer that made each shard: by
+its record, or, of shards without one, by tokens of up to 48 of them, which must come back when
+their text is encoded again. Without --tokenizer or the other two, ids are only checked not to be
+negative, and document ends are not checked.
 
 Shards whose EODs were appended without being counted, so that document k starts k tokens early,
 are recognised: `blendtitan repair` mends them.
@@ -38,7 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
     add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--tokenizer", metavar="PATH", type=Path, help="what the shards were written with")
+    add(
+        "--tokenizer",
+        metavar="PATH",
+        type=Path,
+        help="what made the shards; compared with their records or tokens",
+    )
     add("--vocab-size", metavar="N", type=int, help="ids are below this (default: tokenizer's)")
     add("--eod-id", metavar="ID", type=int, help="ends documents (default: the tokenizer's EOS)")
     add("--threads", metavar="N", type=int, help="shards read at once (default: one per core)")
@@ -55,9 +65,10 @@ def run(options: argparse.Namespace) -> None:
         verify_notes,
         verify_table,
     )
+    from blendtitan.inspection.verify_tokenizers import verify_tokenizers
     from blendtitan.tables import show
 
-    vocab_size, eod_id = options.vocab_size, options.eod_id
+    vocab_size, eod_id, tokenizer = options.vocab_size, options.eod_id, None
     if options.tokenizer is not None:
         from blendtitan.tokenizers import ABSENT, load_tokenizer
 
@@ -67,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
             eod_id = tokenizer.eos_id
     expected = Expected(vocab_size=vocab_size, eod_id=eod_id)
     shards = verify(options.inputs, expected, threads=options.threads)
+    verify_tokenizers(options.inputs, shards, tokenizer, eod_id=eod_id)
     if options.json:
         print(json.dumps(verify_json(shards), indent=2))
     else:

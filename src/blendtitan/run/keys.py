@@ -40,6 +40,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.seq_length": (int | None, None),
     "blendcorpus.segment": (list[dict[str, Any]], []),
     "blendcorpus.max_epochs": (float, 4.0),
+    "blendcorpus.tokenizer_check": (str, "error"),
     **{
         f"blendcorpus.{field.name}": (_HINTS[field.name], field.default)
         for field in fields(BlendConfig)
