@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
     "order": (ORDER, NUMPY | {"numba"}),
+    "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
@@ -40,7 +41,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
-        DATASET | {"state", "pace", "run", "tokenizers", "tokenizer_check", "tables", "inspection"},
+        DATASET
+        | {
+            "state",
+            "pace",
+            "run",
+            "checkpoints",
+            "tokenizers",
+            "tokenizer_check",
+            "tables",
+            "inspection",
+        },
         NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
     ),
     "mixture": (
@@ -50,7 +61,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
         LOADER
-        | {"corpus_losses", "pace", "run", "tokenizers", "tokenizer_check", "tables", "titan"},
+        | {
+            "corpus_losses",
+            "pace",
+            "run",
+            "checkpoints",
+            "tokenizers",
+            "tokenizer_check",
+            "tables",
+            "titan",
+        },
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": (set(), {"rich"}),

@@ -17,6 +17,13 @@ ORIGINAL_ORDER = "blendcorpus"
 ORDERS = ("blendtitan", ORIGINAL_ORDER)
 """The orders of samples: this project's, and that of the original BlendCorpus."""
 
+MAX_INT = 2**63 - 1
+"""The largest whole number that a setting may have: counts are kept in 64 bits."""
+
+MAX_SLOT = 10**15
+"""Slots of the global order end here. Beyond it a double product no longer tells neighbouring slots
+apart reliably."""
+
 # NumPy's RandomState, which the original draws from, takes 32 bits.
 _MAX_ORIGINAL_SEED = 2**32 - 1
 
@@ -56,7 +63,8 @@ class BlendConfig:
     """Threads that read ahead. 0: read in the training thread."""
 
     split: str = "98,1,1"
-    """Relative sizes of train, valid and test, in documents of each shard. Need not sum to 100."""
+    """Relative sizes of train, valid and test, in documents of each shard: three numbers, which
+    need not sum to 100. One number alone gives all documents to train."""
 
     dataloader_type: str = "single"
     """``single``, ``repeating`` or ``cyclic``, as the original has them. The training stream is
@@ -216,24 +224,34 @@ def _check_types(config: BlendConfig) -> None:
 def split_fractions(split: str) -> tuple[float, float, float]:
     """Fractions of train, valid and test from text such as ``"98,1,1"``, summing to 1.
 
-    Missing numbers at the end count as 0.
+    One number alone gives all documents to train.
 
     Raises:
-        ConfigError: The text is not one to three numbers of at least 0 with a sum above 0.
+        ConfigError: The text is not three numbers, or one, of at least 0 with a sum above 0.
     """
     try:
         numbers = [float(part) for part in split.split(",")]
     except ValueError:
         numbers = []
-    total = math.fsum(numbers)
-    usable = all(number >= 0 for number in numbers) and math.isfinite(total) and total > 0
-    if not usable or len(numbers) > len(SPLITS):
+    # The plain sum first: fsum raises OverflowError where it is infinite.
+    if not (all(number >= 0 for number in numbers) and 0 < sum(numbers) < math.inf):
         raise ConfigError(
-            f"split is {split!r}, expected up to three numbers of at least 0 separated by "
-            f'commas, such as "98,1,1"'
+            f"split is {split!r}, expected three finite numbers of at least 0, not all of them 0: "
+            f'the relative sizes of train, valid and test, such as "98,1,1"'
         )
+    if len(numbers) not in (1, len(SPLITS)):
+        raise ConfigError(_ambiguous_split(split, len(numbers)))
+    total = math.fsum(numbers)
     train, valid, test = (number / total for number in [*numbers, 0.0, 0.0][:3])
     return train, valid, test
+
+
+def _ambiguous_split(split: str, found: int) -> str:
+    expected = f"split is {split!r}, which has {found} numbers. Expected three: the relative sizes "
+    expected += "of train, valid and test. "
+    if found > len(SPLITS):
+        return f'{expected}Write, for example, "98,1,1".'
+    return f'{expected}Write "{split},0" to have no test split.'
 
 
 def check_weight(weight: float, *, where: str) -> None:
@@ -270,7 +288,7 @@ def check_shares(shares: object, *, where: str) -> None:
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Check that a setting is a whole number of at least ``least``.
+    """Check that a setting is a whole number of at least ``least`` that fits into 64 bits.
 
     Raises:
         ConfigError: It is not.
@@ -278,3 +296,5 @@ def check_at_least(name: str, value: int, least: int) -> None:
     # bool is an int in Python, but never a count.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")
+    if value > MAX_INT:
+        raise ConfigError(f"{name} is {value:,}, expected an int of at most {MAX_INT:,}")

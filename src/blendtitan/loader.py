@@ -168,6 +168,12 @@ class DataLoader:
                 f"{resumed.consumed_samples:,}",
                 "\n".join(resumed.account),
             )
+        if resumed.replaced and self._dp_rank == 0:
+            logger.warning(
+                "Shards hold other tokens than the checkpoint was trained on. Training reads them "
+                "as they are now, because on_change = 'new_segment':\n%s",
+                "\n".join(resumed.replaced),
+            )
         self._replace_dataset(resumed.dataset)
         self.consumed_samples = resumed.consumed_samples
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan.config import ORIGINAL_ORDER
-from blendtitan.dataset.blended import MAX_SLOT
+from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
+from blendtitan.dataset.differences import chapter_differences, differences
 from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.recent_tokens import DIGEST_CHARS, changed_tokens, recent_tokens
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings
 from blendtitan.order.saved_chapters import chapters_from, saved_chapters, saved_segments
@@ -19,6 +20,8 @@ STATE_KEY = "blendtitan"
 """The one key of a loader's ``state_dict``; its value is the state as JSON text."""
 PACE_KEY = "pace"
 """Key within the JSON of what a trainer keeps beside the loader's own state."""
+
+_TOKENS_KEY = "recent_tokens"
 
 _DIGEST_SLOTS = 4096
 
@@ -35,6 +38,8 @@ class SavedState:
     chapters: tuple[Chapter, ...]
     digest: str
     """Of the last 4,096 samples of the last chapter."""
+    recent_tokens: str = ""
+    """Digests of the tokens of the last samples; empty where the state has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,8 @@ class Resumed:
     consumed_samples: int
     account: tuple[str, ...]
     """Where a new chapter begins here: how each corpus goes on."""
+    replaced: tuple[str, ...] = ()
+    """Data that is not what was trained on, though the order is the same."""
 
 
 def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
@@ -57,6 +64,7 @@ def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
         "chapters": saved_chapters(dataset.chapters),
         "consumed_samples": consumed_samples,
         "digest": digest_of(dataset.sample_ids(slots)),
+        _TOKENS_KEY: recent_tokens(dataset, consumed_samples),
     }
     return {STATE_KEY: json.dumps(state)}
 
@@ -65,13 +73,13 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     """Where a run with a saved state goes on, once all of it agrees with ``dataset``.
 
     With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
-    ``seq_length`` begin a new chapter there.
+    ``seq_length`` begin a new chapter there; other tokens in the same places do not.
 
     Raises:
         ResumeError: Anything in it differs from this run that may not.
     """
-    fixed = _differences(state.fixed_facts, dataset.fixed_facts())
-    changed = _differences(state.chapter_facts, dataset.chapter_facts())
+    fixed = differences(state.fixed_facts, dataset.fixed_facts())
+    changed = chapter_differences(state.chapter_facts, state.chapters, dataset)
     if fixed or (changed and dataset.config.on_change == "error"):
         raise ResumeError(
             "the checkpoint was written with other data or settings, so the samples would not go "
@@ -87,7 +95,16 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if not state.chapters:  # with chapters, the state alone has proved it
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
-    return Resumed(dataset.in_chapters(state.chapters), consumed_samples, ())
+    going_on = dataset.in_chapters(state.chapters, state.chapter_facts.get("corpora"))
+    replaced = changed_tokens(going_on, consumed_samples, state.recent_tokens)
+    if replaced and dataset.config.on_change == "error":
+        raise ResumeError(
+            "the checkpoint was trained on other tokens than its shards hold now. The digests of "
+            "samples, read again, differ:\n" + "\n".join(replaced) + "\nThese shards were "
+            'replaced or written over. Restore them, or set on_change = "new_segment" to read '
+            "from here on what they hold now, every corpus where it was."
+        )
+    return Resumed(going_on, consumed_samples, (), tuple(replaced))
 
 
 def parse_state(saved: dict[str, Any]) -> SavedState:
@@ -117,10 +134,12 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
             f"the loader's state has digest {digest!r}, expected a text. The checkpoint is "
             f"damaged: load an older one."
         )
+    tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
     if state.get("order") == ORIGINAL_ORDER:
         state.pop("chapters", None)
-        return SavedState(consumed_samples, state, {}, (), digest)
+        _check_tokens(tokens, consumed_samples)
+        return SavedState(consumed_samples, state, {}, (), digest, tokens)
     chapter_facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
     chapters = _chapters(state, consumed_samples)
     last = chapters[-1]
@@ -133,7 +152,17 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     _check_digest(
         digest, _recent_digest(last, order_settings(state), consumed_samples), consumed_samples
     )
-    return SavedState(consumed_samples, state, chapter_facts, chapters, digest)
+    _check_tokens(tokens, consumed_samples - last.first_slot)
+    return SavedState(consumed_samples, state, chapter_facts, chapters, digest, tokens)
+
+
+def _check_tokens(tokens: Any, num_samples: int) -> None:
+    is_text = isinstance(tokens, str) and len(tokens) % DIGEST_CHARS == 0
+    if not is_text or len(tokens) > DIGEST_CHARS * num_samples:
+        raise ResumeError(
+            f"the loader's state has {_TOKENS_KEY} = {tokens!r}, expected {DIGEST_CHARS} digits "
+            f"for each of the last samples. The checkpoint is damaged: load an older one."
+        )
 
 
 def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
@@ -225,18 +254,3 @@ def _parsed(saved: dict[str, Any]) -> dict[str, Any]:
             f"text. The checkpoint was written by another loader, or is damaged."
         )
     return state
-
-
-def _differences(saved: Any, now: Any, path: str = "") -> list[str]:
-    """One line for each place where two trees of dicts and lists differ."""
-    if isinstance(saved, list) and isinstance(now, list):
-        saved, now = dict(enumerate(saved)), dict(enumerate(now))
-    if isinstance(saved, dict) and isinstance(now, dict):
-        keys = [*saved, *(key for key in now if key not in saved)]
-        prefix = f"{path}." if path else ""
-        return [
-            line
-            for key in keys
-            for line in _differences(saved.get(key), now.get(key), f"{prefix}{key}")
-        ]
-    return [] if saved == now else [f"  {path}: checkpoint {saved!r}, now {now!r}"]

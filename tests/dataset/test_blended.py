@@ -254,7 +254,7 @@ def test_a_shard_without_training_documents_is_reported(
     write_shard("b", [[5, 6, 2]])
     (tmp_path / "list").write_text("1 a x\n9 b x")
     train(BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2,
-                      split="30,70"))  # fmt: skip
+                      split="30,70,0"))  # fmt: skip
 
     assert "train: 1 of 2 shards are too small" in caplog.text
 
@@ -439,7 +439,7 @@ def test_valid_and_test_are_built_when_they_are_asked_for(
 
 def test_a_catalog_of_other_settings_is_refused(write_blend: WriteBlend) -> None:
     """Its cuts are those of another split."""
-    catalog = read_catalog(write_blend(CORPORA, seq_length=8, split="90,10"))
+    catalog = read_catalog(write_blend(CORPORA, seq_length=8, split="90,10,0"))
 
     with pytest.raises(ConfigError, match=r"the catalog was made with split \(0\.9, 0\.1"):
         build_datasets(write_blend(CORPORA, seq_length=8), catalog)

@@ -1,10 +1,14 @@
 """What a validation reads."""
 
+from collections import Counter
+from itertools import chain
+
 import pytest
 
-from blendtitan import BlendedDataset, build_datasets
-from blendtitan.dataset.fixed import FixedSamples, fixed_samples
-from tests.conftest import WriteBlend
+from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
+from blendtitan.dataset.blended import IGNORE_INDEX
+from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
+from tests.conftest import EOD, WriteBlend, WriteShard
 
 
 @pytest.fixture
@@ -20,18 +24,79 @@ def test_the_blend_and_each_corpus_have_so_many_samples_or_all_there_are(
     dataset: BlendedDataset,
 ) -> None:
     assert fixed_samples(dataset, limit=20, samples_per_step=4) == [
-        FixedSamples(None, 20, 5),
-        FixedSamples("a", 20, 5),
-        FixedSamples("b", 12, 3),
+        FixedSamples(None, 20, 5, False),
+        FixedSamples("a", 20, 5, False),
+        FixedSamples("b", 12, 3, True),
     ]
 
 
-def test_without_a_limit_they_are_one_pass(dataset: BlendedDataset) -> None:
-    assert fixed_samples(dataset, limit=None, samples_per_step=8) == [
-        FixedSamples(None, 61, 8),
-        FixedSamples("a", 49, 7),
-        FixedSamples("b", 12, 2),
+@pytest.mark.parametrize("limit", [None, 61, 1000])
+def test_without_a_limit_they_are_all_windows(dataset: BlendedDataset, limit: int | None) -> None:
+    assert fixed_samples(dataset, limit=limit, samples_per_step=8) == [
+        FixedSamples(None, 61, 8, True),
+        FixedSamples("a", 49, 7, True),
+        FixedSamples("b", 12, 2, True),
     ]
+
+
+@pytest.mark.parametrize("corpus", [None, "a", "b"])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("blended", [True, False])
+def test_all_windows_are_each_read_once_on_any_number_of_ranks(
+    write_blend: WriteBlend, corpus: str | None, ranks: int, blended: bool
+) -> None:
+    """Weights that are not in proportion to sizes would repeat some and miss others."""
+    corpora = {"a": (0.9, [300, 100, 90]), "b": (0.1, [100, 200])}
+    config = write_blend(corpora, seq_length=8, split="1", blend_sample_in_corpus=blended)
+    dataset = build_datasets(config).train
+    assert isinstance(dataset, BlendedDataset)
+    whole = (dataset if corpus is None else dataset.only(corpus)).once()
+    loaders = [
+        DataLoader(whole, 4, dp_rank=rank, dp_world_size=ranks, num_samples=whole.num_windows)
+        for rank in range(ranks)
+    ]
+    batches = [list(loader) for loader in loaders]
+    read = [
+        tuple(row.tolist())
+        for batch in chain.from_iterable(batches)
+        for row, labels in zip(batch.input_ids, batch.labels, strict=True)
+        if (labels != IGNORE_INDEX).any()
+    ]
+    windows = [whole[slot] for slot in range(whole.num_windows)]
+
+    assert len({len(of_rank) for of_rank in batches}) == 1
+    assert Counter(read) == Counter(tuple(each.input_ids.tolist()) for each in windows)
+    assert len({(each.shard, each.window, each.corpus) for each in windows}) >= (
+        whole.num_windows if blended else 1
+    )
+    assert all(each.epoch == 0 for each in windows)
+    draws = Counter((each.corpus, each.draw) for each in windows)
+    assert max(draws.values()) == 1
+
+
+def test_every_token_of_the_windows_is_predicted_once(write_shard: WriteShard) -> None:
+    """One row of 81 numbered tokens has 10 windows of 8 and nothing left over."""
+    prefix = write_shard("all", [[*range(3, 83), EOD]])
+    prefix.with_name("list").write_text(f"1 {prefix} all")
+    config = BlendConfig(
+        data_file_list=prefix.with_name("list"), seq_length=8, eod_token_id=EOD, split="1"
+    )
+    dataset = build_datasets(config).train
+    assert dataset is not None
+    whole = dataset.once()
+    labels = [int(i) for slot in range(whole.num_windows) for i in whole[slot].labels]
+
+    assert sorted(labels) == sorted([*range(4, 83), EOD])
+
+
+def test_the_loss_of_the_whole_blend_is_weighted_by_shares(write_blend: WriteBlend) -> None:
+    """Not by sizes: it estimates the loss of what is trained on."""
+    config = write_blend({"a": (3.0, [800]), "b": (1.0, [100])}, seq_length=8, split="1")
+    dataset = build_datasets(config).train
+    assert dataset is not None
+
+    assert blend_loss(dataset, {"a": 2.0, "b": 4.0}) == 2.5
+    assert blend_loss(dataset, {"b": 4.0}) == 4.0
 
 
 @pytest.mark.parametrize("samples_per_step", [1, 2, 3, 64])

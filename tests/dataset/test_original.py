@@ -431,7 +431,7 @@ def test_an_index_is_built_once(
 @pytest.mark.parametrize(
     "other",
     [{"seed": 8}, {"train_samples": 41}, {"seq_length": 9}, {"blend_sample_in_corpus": False},
-     {"shuffle_sample_in_corpus": False}, {"split": "9,1"}],
+     {"shuffle_sample_in_corpus": False}, {"split": "9,1,0"}],
     ids=str,
 )  # fmt: skip
 def test_whatever_the_order_depends_on_has_an_index_of_its_own(

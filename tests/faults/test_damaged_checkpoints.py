@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,27 +34,25 @@ def job(saved: FaultyJob, tmp_path: Path) -> FaultyJob:
     return FaultyJob(tmp_path / "copy", settings)
 
 
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
+def test_a_damaged_checkpoint_ends_all_ranks_with_one_error_and_fallback_passes_it_over(
+    saved: FaultyJob, job: FaultyJob
+) -> None:
+    """Resuming from an older one is for people to decide, before or after."""
+    file = job.checkpoints / "step-4/__0_0.distcp"
+    os.truncate(file, file.stat().st_size // 2)
+    output = job.break_down(processes=2)
 
+    assert output.count("This rank fails: blendtitan.errors.ResumeError: Cannot resume from ") == 2
+    assert f"{file}: found " in output
+    assert "set checkpoint.fallback = true to resume from step-2." in output
+    assert "CheckpointException" not in output
 
-DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "tensors_cut": (lambda p: cut(p / "__0_0.distcp"), r"__0_0.distcp: found "),
-    "tensors_gone": (lambda p: (p / "__0_0.distcp").unlink(), r"__0_0.distcp: found 0 bytes"),
-    "metadata_cut": (lambda p: cut(p / ".metadata"), ".metadata: cannot be read"),
-    "metadata_empty": (lambda p: os.truncate(p / ".metadata", 0), ".metadata: cannot be read"),
-}
+    output = job.end("--checkpoint.fallback", "true")
 
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_with_the_way_out(job: FaultyJob, damage: str) -> None:
-    """Going on from an older one is for people to decide."""
-    do_damage, message = DAMAGES[damage]
-    do_damage(job.checkpoints / "step-4")
-    output = job.break_down()
-
-    assert message in output
-    assert "or move the folder away: the run then goes on from the checkpoint before it." in output
+    assert "Training resumes from step-2, because checkpoint.fallback is true." in output
+    assert job.losses("training").keys() == {3, 4, 5}
+    assert saved.losses("training").items() >= {(n, job.losses("training")[n]) for n in (3, 4)}
+    assert job.complete_steps() == [2, 4, 5]
 
 
 def test_after_a_damaged_checkpoint_was_moved_away_the_one_before_is_used(
@@ -75,6 +72,14 @@ def test_an_incomplete_checkpoint_is_passed_over_and_named(job: FaultyJob) -> No
     assert output.count("step-4: is incomplete") == 1
     assert min(job.steps_begun()) == 3
     assert job.complete_steps() == [2, 4, 5]
+
+
+def test_checkpoints_copied_without_hidden_files_do_not_begin_at_step_1(job: FaultyJob) -> None:
+    for path in job.checkpoints.glob("step-*/.metadata"):
+        path.unlink()
+    output = job.break_down()
+
+    assert "found checkpoints of the steps 2, 4, none with its .metadata file" in output
 
 
 def test_a_run_that_went_back_keeps_what_it_saves(job: FaultyJob) -> None:

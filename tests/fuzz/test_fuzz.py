@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def blend_config(folder: Path) -> BlendConfig:
-    return BlendConfig(data_file_list=folder, seq_length=4, eod_token_id=2, split="80,20")
+    return BlendConfig(data_file_list=folder, seq_length=4, eod_token_id=2, split="80,20,0")
 
 
 def read_everything(config: BlendConfig, catalog: Catalog | None = None) -> None:
@@ -186,7 +186,7 @@ def test_a_toml_file_and_a_command_line(tmp_path: Path) -> None:
 
 def test_a_kept_or_sent_catalog(folder: Path, tmp_path: Path) -> None:
     config = BlendConfig(
-        data_file_list=folder, seq_length=4, eod_token_id=2, split="80,20",
+        data_file_list=folder, seq_length=4, eod_token_id=2, split="80,20,0",
         data_cache_path=tmp_path / "cache",
     )  # fmt: skip
     valid = read_catalog(config).to_bytes()

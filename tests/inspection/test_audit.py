@@ -198,6 +198,17 @@ def test_no_code_of_a_checkpoint_ever_runs(tmp_path: Path, plans: list[BlendConf
     assert not (tmp_path / "ran").exists()
 
 
+def test_reading_a_hostile_checkpoint_takes_bounded_memory(
+    tmp_path: Path, plans: list[BlendConfig]
+) -> None:
+    """Sixteen bytes that ask for a table of 2^32 entries; a byte can ask for an object as well."""
+    train(tmp_path, plans)
+    (tmp_path / "step-8/.metadata").write_bytes(b"\x80\x04]r\xff\xff\xff\xff.")
+
+    with pytest.raises(ResumeError, match=r"needs more than 1,073,741,824 bytes of memory"):
+        audit_run(tmp_path)
+
+
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
 def test_a_damaged_file_is_named(tmp_path: Path, plans: list[BlendConfig], name: str) -> None:
     train(tmp_path, plans)

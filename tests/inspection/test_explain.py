@@ -172,7 +172,10 @@ def test_steps_slots_and_tokens_choose_the_same_samples(
         (["--step", "1", "--rank", "0"], "rank is 0, expected --ranks with it"),
         (["--step", "1", "--rank", "2", "--ranks", "2"], "a rank from 0 to 1"),
         (["--step", "1", "--sample", "8"], "sample is 8, expected 0 to 7"),
-        (["--step", "1", "--ranks", "3"], "expected a multiple of 6: 3 ranks of 2 samples"),
+        (
+            ["--step", "1", "--ranks", "3"],
+            "is 8, expected a multiple of 6 (",
+        ),
         (["--slot", "1", "--sample", "0"], "expected --step with them"),
         (["--tokens", "-1"], "tokens is -1, expected an int of at least 0"),
     ],

@@ -1,6 +1,7 @@
 """The plan: what a run will read, against counting its slots one by one."""
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -228,7 +229,56 @@ def test_the_number_of_ranks_is_asked_for_where_steps_depend_on_it(
 
     assert planned(path, capsys, "--ranks", "3")["global_batch_size"] == 6
     assert main(["plan", str(path)]) == 1
-    assert "Say with --ranks" in capsys.readouterr().err
+    assert "ranks with --ranks, or set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sections", "ranks", "expected"),
+    [
+        (
+            {},
+            3,
+            r"run\.toml: training\.global_batch_size is 8, expected a multiple of 6 .*Nearest: 6",
+        ),
+        ({"training": {"global_batch_size": 5}}, None, "is 5, expected a multiple of 2"),
+        ({"parallelism": {"data_parallel_replicate_degree": 3}}, None, "multiple of 6"),
+        ({"parallelism": {"data_parallel_replicate_degree": 3}}, 4, "--ranks is 4, expected a mul"),
+        ({"training": {"global_batch_size": 0}}, None, "is 0, expected a multiple of 2"),
+    ],
+)
+def test_a_global_batch_that_training_refuses_is_refused(
+    write_run: WriteRun, sections: dict[str, Any], ranks: int | None, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_run(write_run(CORPORA, **sections), ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"training": {"steps": 10**30}}, r"training\.steps is 1,000,.*, expected a whole number"),
+        ({"training": {"steps": 10**18}}, r"training\.steps is 1,000,.*, expected at most 125,000"),
+        ({"training": {"steps": -1}}, r"training\.steps is -1, expected an int of at least 0"),
+        (
+            {"blendcorpus": {"split": "inf,1,1"}},
+            "split is 'inf,1,1', expected three finite numbers",
+        ),
+        ({"blendcorpus": {"split": "1e308,1e308,1"}}, "expected three finite numbers"),
+        (
+            {"blendcorpus": {"segment": [{"from_step": 10**17, "shares": {"web": 1}}]}},
+            "segment 1 begins at sample 800,",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_one_error(
+    write_run: WriteRun,
+    capsys: pytest.CaptureFixture[str],
+    sections: dict[str, Any],
+    expected: str,
+) -> None:
+    assert main(["plan", str(write_run(CORPORA, **sections))]) == 1
+
+    assert re.search(expected, capsys.readouterr().err)
 
 
 def test_old_spellings_are_read(write_run: WriteRun) -> None:

@@ -17,6 +17,7 @@ CONFIG = """\
 # A run with few samples.
 [training]
 seq_len = 8
+local_batch_size = 2
 global_batch_size = 4 # of all ranks
 steps = 10
 

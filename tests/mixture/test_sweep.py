@@ -16,11 +16,11 @@ GRID = ("--method", "grid", "--levels", "2")
 
 def test_a_text_keeps_what_is_not_changed() -> None:
     text = '# head\n[job]\ndump_folder = "old" # where\n\n[training]\nsteps = 3\n'
-    keys = {"job.dump_folder": "new", "training.seed": 7, "blendcorpus.split": "90,10"}
+    keys = {"job.dump_folder": "new", "training.seed": 7, "blendcorpus.split": "90,10,0"}
 
     assert with_keys(text, keys) == (
         '# head\n[job]\ndump_folder = "new" # where\n\n[training]\nsteps = 3\nseed = 7\n'
-        '\n[blendcorpus]\nsplit = "90,10"\n'
+        '\n[blendcorpus]\nsplit = "90,10,0"\n'
     )
 
 

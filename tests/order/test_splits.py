@@ -8,7 +8,7 @@ from blendtitan.config import split_fractions
 from blendtitan.errors import ConfigError
 from blendtitan.order.splits import document_cuts
 
-NUMBERS = st.lists(st.floats(0, 1000), min_size=1, max_size=3).filter(lambda n: sum(n) > 0.001)
+NUMBERS = st.lists(st.floats(0, 1000), min_size=3, max_size=3).filter(lambda n: sum(n) > 0.001)
 
 
 @given(num_documents=st.integers(1, 10**7), numbers=NUMBERS)
@@ -57,12 +57,29 @@ def test_a_small_shard_is_all_for_training(num_documents: int, cuts: list[int]) 
     assert document_cuts(num_documents, split_fractions("98,1,1")) == cuts
 
 
-@pytest.mark.parametrize("text", ["", "98,1,1,1", "a,b", "0,0,0", "-1,2", "nan,1", "inf"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b,c", "0,0,0", "-1,2,0", "nan,1,1", "inf", "1,inf,1", "1e308,1e308,1", "1,,1", "1e999"],
+)
 def test_a_split_that_is_no_split_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"expected up to three numbers"):
+    with pytest.raises(ConfigError, match=r"expected three finite numbers of at least 0"):
         split_fractions(text)
+
+
+def test_two_numbers_are_refused_with_the_three_that_mean_the_same() -> None:
+    """They might be train and valid, or someone forgot one: 90,20 is not 90 % of anything."""
+    with pytest.raises(
+        ConfigError, match=r'which has 2 numbers\. .* Write "90,20,0" to have no te'
+    ):
+        split_fractions("90,20")
+    with pytest.raises(ConfigError, match="which has 4 numbers"):
+        split_fractions("98,1,1,1")
+
+
+def test_one_number_gives_everything_to_train() -> None:
+    assert split_fractions("100") == (1.0, 0.0, 0.0)
 
 
 def test_numbers_need_not_be_whole_nor_sum_to_anything() -> None:
     assert split_fractions("969, 30, 1") == (0.969, 0.03, 0.001)
-    assert split_fractions("0.75,0.25") == (0.75, 0.25, 0.0)
+    assert split_fractions("0.75,0.25,0") == (0.75, 0.25, 0.0)

@@ -74,6 +74,7 @@ def planned_work(
         tokenizer=identity_of(tokenizer, tokenizer.eos_id),
         max_rejects=0,
         rank=Rank(),
+        tier=encoder.tier,
         doubt_path=output / "doubt",
     )
 

@@ -1,4 +1,5 @@
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -7,17 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from blendtitan.errors import OutputError
+from blendtitan.prepare import claims
 from blendtitan.prepare.claims import Claims
+from blendtitan.storage.processes import Process
 
 
 def held_elsewhere(path: Path, host: str, pid: int) -> Path:
-    path.write_text(json.dumps({"host": host, "pid": pid}))
+    machine, _, started = Process.current().name.split("-")
+    machine = machine if host == socket.gethostname() else "0000aaaa"
+    path.write_text(json.dumps({"host": host, "process": f"{machine}-{pid}-{started}"}))
     return path
 
 
 def ended_pid() -> int:
-    """The id of a process that was, and that nobody has waited for yet."""
-    return subprocess.Popen([sys.executable, "-c", ""]).pid
+    """The id of a process that has ended, and that nobody has waited for yet."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    ended.append(process)
+    return process.pid
+
+
+ended: list[subprocess.Popen[bytes]] = []
 
 
 def test_only_one_has_a_claim_until_it_is_given_back(tmp_path: Path) -> None:
@@ -36,27 +48,57 @@ def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_claim_of_a_process_that_has_ended_is_taken_over_at_once(tmp_path: Path) -> None:
     """Also where nobody waits for killed processes, as in many containers."""
     path = held_elsewhere(tmp_path / "claim", socket.gethostname(), ended_pid())
-    deadline = time.monotonic() + 10
-    taken = False
-    while not taken and time.monotonic() < deadline:
-        with Claims().claimed(path) as taken:
-            pass
+    with Claims().claimed(path) as taken:
+        assert taken
 
-    assert taken
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{}", b"3", b"\xff", b"[" * 10**5])
+def test_a_damaged_claim_is_taken_over_after_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """Its holder was killed while writing it, or anything else: it says nothing about who waits."""
+    monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
+    (tmp_path / "claim").write_bytes(content)
+    waiting = Claims()
+    with waiting.claimed(tmp_path / "claim") as at_once:
+        pass
+    time.sleep(0.06)
+    with waiting.claimed(tmp_path / "claim") as later:
+        pass
+
+    assert (at_once, later) == (False, True)
+
+
+def test_a_claim_of_a_process_whose_id_is_used_again_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    machine, pid, _ = Process.current().name.split("-")
+    path.write_text(json.dumps({"host": "h", "process": f"{machine}-{pid}-1"}))
+
+    with Claims().claimed(path) as taken:
+        assert taken
+
+
+def test_a_folder_in_place_of_a_claim_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "claim").mkdir()
+
+    with (
+        pytest.raises(OutputError, match="claim: is a folder"),
+        Claims().claimed(tmp_path / "claim"),
+    ):
+        pass
 
 
 def test_a_silent_claim_of_another_machine_is_taken_over_after_a_lease(tmp_path: Path) -> None:
     """Its time of change may be far in the future or past: machines' clocks differ."""
     path = held_elsewhere(tmp_path / "claim", "another machine", 1)
-    claims = Claims(lease_seconds=0.2)
-    with claims.claimed(path) as at_once:
+    observer = Claims(lease_seconds=0.2)
+    with observer.claimed(path) as at_once:
         pass
     time.sleep(0.3)
-    with claims.claimed(path) as later:
+    with observer.claimed(path) as later:
         pass
 
     assert (at_once, later) == (False, True)

@@ -1,8 +1,10 @@
 """Real datatrove pipelines that end in our shards."""
 
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datatrove.data import Document
 from datatrove.executor import LocalPipelineExecutor
@@ -14,6 +16,7 @@ from blendtitan.prepare import datatrove_sink
 from blendtitan.prepare.datatrove_sink import ShardSink
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.tokenizer_records import read_record
+from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, documents, expected
 
@@ -54,7 +57,9 @@ def test_a_pipeline_of_filters_feeds_shards(
 
 
 def test_a_task_that_is_run_again_replaces_its_shard(tokenizer_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "00003.bin.partial-0123-45").touch()  # of a process that was killed
+    partial = tmp_path / "00003.bin.partial-0123-45"
+    partial.touch()
+    os.utime(partial, (0, 0))  # of a process that was killed
     sink = ShardSink(tmp_path, tokenizer_path)
     sink.run(given("old"), rank=3, world_size=4)
     sink.run(given("new"), rank=3, world_size=4)
@@ -111,3 +116,17 @@ def test_a_fast_tier_that_fails_writes_nothing_and_says_what_to_do(
 def test_max_rejects_is_a_count(tokenizer_path: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="max_rejects is -1"):
         ShardSink(tmp_path, tokenizer_path, max_rejects=-1)
+
+
+def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    with ShardWriter.create(tmp_path / "00000", dtype=np.dtype("<u2")) as writer:
+        writer.add_document(np.array([7, 8, 9]))
+
+    with pytest.raises(ConfigError, match=r"00000\.idx: is there already.*overwrite=True"):
+        ShardSink(tmp_path, tokenizer_path).run(given("one"))
+    assert documents(tmp_path / "00000") == [[7, 8, 9]]
+    ShardSink(tmp_path, tokenizer_path, overwrite=True).run(given("one"))
+
+    assert documents(tmp_path / "00000") == expected(tokenizer_path, ["one"])

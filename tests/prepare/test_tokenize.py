@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,9 @@ def test_nothing_but_shards_and_records_is_left(
     """What killed processes left of the same shards goes as well."""
     output = tmp_path / "out"
     (output / "code").mkdir(parents=True)
-    (output / "code/a.bin.partial-0123-45").touch()
+    partial = output / "code/a.bin.partial-0123-45"
+    partial.touch()
+    os.utime(partial, (0, 0))
 
     tokenize([text_folder], output, TokenizeConfig(tokenizer=tokenizer_path, job_bytes=50))
 

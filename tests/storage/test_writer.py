@@ -9,6 +9,7 @@ from blendtitan.errors import CorruptShardError
 from blendtitan.storage.writer import (
     ShardWriter,
     append_file,
+    partial_path,
     remove_partials,
     replaced_file,
     write_atomically,
@@ -91,7 +92,19 @@ def test_what_killed_writers_left_goes_with_their_shard_alone(tmp_path: Path) ->
     stay = ["a", "a.bin", "a.b.bin.partial-1-2", "ab.bin.partial-1-2", "[a].idx.partial-1-2"]
     for name in [*stay, "a.bin.partial-1-2", "a.idx.partial-3-4"]:
         (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
 
     remove_partials(tmp_path / "a")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
+
+
+def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+    """Another command would end in `No such file`, after the work was done."""
+    written, of_another_machine = partial_path(tmp_path / "a.bin"), "a.bin.partial-0000aaaa-1-2"
+    for path in (written, tmp_path / of_another_machine):
+        path.touch()
+
+    remove_partials(tmp_path / "a")
+
+    assert sorted(tmp_path.iterdir()) == sorted([written, tmp_path / of_another_machine])

@@ -17,6 +17,10 @@ from blendtitan.errors import (
     EmptySplitError,
     TokenizerMismatchError,
 )
+from blendtitan.identity import TokenizerIdentity
+from blendtitan.storage.folders import find_shards
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
 from blendtitan.titan import configured, shared_catalog
 from blendtitan.titan.configured import blend_config
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
@@ -253,6 +257,13 @@ def test_shards_of_another_tokenizer_are_an_error_on_every_rank(
     tokenizer = BlendTokenizer(
         BlendTokenizer.Config(path=str(tokenizer_path)), tokenizer_path=str(tokenizer_path)
     )
+    identity = TokenizerIdentity(
+        hash="1:0", name="other.model", kind="sentencepiece", vocab_size=96, eod_id=EOD
+    )
+    for prefix in find_shards(Path(config.data_file_list or "").parent):
+        index = ShardIndex.open(prefix)
+        record = TokenizerRecord(identity, index.num_documents, index.num_tokens)
+        record_path(prefix).write_bytes(encode_record(record))
     messages: list[bytes] = []
 
     def noted(message: bytes) -> bytes:

@@ -61,7 +61,7 @@ def test_a_sweep_finds_the_blend_of_each_run_in_it(tmp_path: Path, write_blend: 
     blend = write_blend({name: (1.0, [400]) for name in ("code", "web", "books")}, seq_length=8)
     config = tmp_path / "run.toml"
     config.write_text(
-        "[training]\nseq_len = 8\nsteps = 3\nglobal_batch_size = 4\n"
+        "[training]\nseq_len = 8\nsteps = 3\nlocal_batch_size = 4\nglobal_batch_size = 4\n"
         f'[blendcorpus]\ndata_file_list = "{blend.data_file_list}"\neod_token_id = 2\n'
         "[metrics]\nenable_tensorboard = true\n"
     )

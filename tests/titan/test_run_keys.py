@@ -5,30 +5,69 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.run.keys import KEYS, read_keys
+from blendtitan.errors import ConfigError
+from blendtitan.run.keys import DEFAULTS, read_keys
+from blendtitan.run.known_keys import HINTS
 from blendtitan.run.values import fits
 from blendtitan.titan.resolved import write_resolved
-from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
+from blendtitan.titan.toml import HINTS as TRAINERS_HINTS
 from blendtitan.titan.toml import read_settings
 
 
-@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("name", DEFAULTS)
 def test_a_key_has_the_trainers_default(name: str) -> None:
     """A file that leaves it out is read as the trainer reads it."""
     section, _, key = name.rpartition(".")
-    hint, default = KEYS[name]
 
-    assert key in SECTIONS[section].keys
-    assert getattr(getattr(Settings(), section), key) == default
-    assert fits(default, hint)
+    assert getattr(getattr(Settings(), section), key) == DEFAULTS[name]
+    assert fits(DEFAULTS[name], HINTS[name])
 
 
-def test_all_keys_of_the_blend_are_known() -> None:
-    """So that one that is not known is a mistake, and refused."""
-    assert {f"blendcorpus.{key}" for key in SECTIONS["blendcorpus"].keys} == {
-        name for name in KEYS if name.startswith("blendcorpus.")
+def test_tools_know_the_trainers_keys_and_types() -> None:
+    """If this fails, run scripts/write_known_keys.py."""
+    assert dict(HINTS) == dict(TRAINERS_HINTS)
+
+
+def test_tools_use_every_key_of_the_blend() -> None:
+    """What it reads depends on each of them."""
+    assert {name for name in HINTS if name.startswith("blendcorpus.")} == {
+        name for name in DEFAULTS if name.startswith("blendcorpus.")
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[trainin]\nsteps = 1",
+        "[training]\nstep = 1",
+        "[optimiser]\nlr = 1.0",
+        "[training]\nlr = 1.0",
+        "[checkpoint]\nintervall = 5",
+        "[checkpoint]\ninterval = '5'",
+        "[blendcorpus]\nsed = 3",
+        "[training.data]\nnum_workers = 1",
+        "[float8]\nrecipe = 'x'",
+        "[parallelism]\nexpert_tensor_parallel_degree = 2",
+        "[optimizer]\nlr = inf",
+        "[optimizer]\nlr = nan",
+        f"[training]\nsteps = {10**30}",
+        f"[debug]\nseed = -{2**63}",
+        f"[checkpoint]\nkeep_latest_k = {2**63}",
+        f"[[blendcorpus.segment]]\nfrom_step = {10**20}\nshares = {{ web = 1 }}",
+        "[[blendcorpus.segment]]\nfrom_step = 1\nshares = { web = inf }",
+    ],
+)
+def test_tools_refuse_what_the_trainer_refuses_in_the_same_words(tmp_path: Path, text: str) -> None:
+    """A mistyped key that only training notices costs a place in the queue."""
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as trainers:
+        read_settings(["--job.config_file", str(path)])
+
+    with pytest.raises(ConfigError) as tools:
+        read_keys(path)
+    assert str(tools.value) == str(trainers.value)
 
 
 def test_the_settings_that_a_run_writes_are_read_as_they_are(tmp_path: Path) -> None:
@@ -41,5 +80,5 @@ def test_the_settings_that_a_run_writes_are_read_as_they_are(tmp_path: Path) -> 
     )
 
     assert read_keys(write_resolved(settings)) == {
-        name: attrgetter(name)(settings) for name in KEYS
+        name: attrgetter(name)(settings) for name in DEFAULTS
     }

@@ -1,6 +1,5 @@
 """A TOML file and the command line become settings: every key known, every type checked."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -148,11 +147,6 @@ def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:
 def test_a_value_of_the_wrong_type_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, text)
-
-
-def test_nan_is_a_number_that_may_be_given_once(tmp_path: Path) -> None:
-    """It differs from itself: that must not be taken for two synonyms that differ."""
-    assert math.isnan(read(tmp_path, "[optimizer]\nlr = nan").optimizer.lr)
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 3000, "[job]\na = " + "9" * 5000])

@@ -5,6 +5,7 @@ import json
 import pydoc_data.topics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,14 +30,19 @@ TRAIN, DOCUMENTS = TOPICS[::2][:24], TOPICS[1::2][:24]
 GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
-def _sentencepiece(folder: Path, **options: object) -> Path:
+def options_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of SentencePiece, with our defaults."""
+    return {"hard_vocab_limit": False, "byte_fallback": True} | options
+
+
+def _sentencepiece(folder: Path, **options: Any) -> Path:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter("\n".join(TRAIN).splitlines()),
         model_writer=model,
         minloglevel=2,
         num_threads=1,
-        **({"hard_vocab_limit": False, "byte_fallback": True} | options),
+        **options_of(options),
     )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     return folder
@@ -110,7 +116,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     def new(name: str) -> Path:
         return tmp_path_factory.mktemp(name)
 
-    words = {"split_by_whitespace": True, "remove_extra_whitespaces": False}
+    words: dict[str, Any] = {"split_by_whitespace": True, "remove_extra_whitespaces": False}
     plain = {"normalization_rule_name": "identity"} | words
     found = {
         "sp unigram": _sentencepiece(new("unigram"), vocab_size=1500, model_type="unigram"),

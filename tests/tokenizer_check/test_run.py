@@ -138,7 +138,8 @@ def test_a_good_answer_is_kept_as_long_as_shards_and_tokenizer_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A kept catalog is loaded in microseconds a shard: the check must not cost more."""
-    own, cache = tokenizers["byte-level"], {"data_cache_path": tmp_path / "cache"}
+    own = tokenizers["byte-level"]
+    cache: dict[str, Any] = {"data_cache_path": tmp_path / "cache"}
     prefix = write_text("data/web/a", own)
     checked(tmp_path / "data", own, **cache)
     reads: list[str] = []
@@ -159,7 +160,7 @@ def test_an_answer_that_is_damaged_or_bad_is_not_kept(
     tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
 ) -> None:
     """A mismatch that was allowed once is an error again when it is not."""
-    cache = {"data_cache_path": tmp_path / "cache"}
+    cache: dict[str, Any] = {"data_cache_path": tmp_path / "cache"}
     write_text("data/web/a", tokenizers["sp bpe"])
     checked(tmp_path / "data", tokenizers["sp unigram"], action="warn", **cache)
     with pytest.raises(TokenizerMismatchError):

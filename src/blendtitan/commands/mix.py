@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
     add("--output", metavar="FILE", required=True, type=Path, help="file list to write")
+    add("--overwrite", action="store_true", help="replace a FILE that mix did not write")
     for option, meaning in _PARTS.items():
         add(
             option,
@@ -92,4 +93,5 @@ def run(options: argparse.Namespace) -> None:
         max_epochs=options.max_epochs,
         horizon_tokens=horizon_tokens,
     )
-    show(mix_table(mix(options.inputs, options.output, config), horizon_tokens=horizon_tokens))
+    corpora = mix(options.inputs, options.output, config, overwrite=options.overwrite)
+    show(mix_table(corpora, horizon_tokens=horizon_tokens))

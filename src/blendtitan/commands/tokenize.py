@@ -26,7 +26,8 @@ the document. The result is the same for any number of workers and ranks and any
 Plain files are cut into jobs of --job-bytes, Parquet files into row groups; other compressed
 files are one job each. Interrupted at any moment, the command can be run again: what is finished
 is not done again. DIR/.blendtitan says what every shard was made of, so a changed input is made
-anew; another tokenizer or key is an error, unless --overwrite replaces what they made.
+anew; a shard of another tokenizer, key, input or program is an error, unless --overwrite replaces
+it. Commands that write to one DIR at the same time must have the same tokenizer and tier.
 DIR/shards.catalog lists the shards with checksums, for `blendtitan verify`, also of a copy.
 
 A text that is no JSON object in UTF-8 with a non-empty string under the key is left out, and
@@ -84,7 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="bytes of a file that one process reads in one go (default: 64 MB)",
     )
-    add("--overwrite", action="store_true", help="replace what another tokenizer or key made")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replace shards of another tokenizer, key, input or program",
+    )
     add(
         "--tokenizer-tier",
         choices=["auto", "fast", "reference"],

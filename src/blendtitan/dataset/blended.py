@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import BlendConfig, split_fractions
+from blendtitan.config import MAX_SLOT, BlendConfig, split_fractions
 from blendtitan.dataset.held import corpora_held
 from blendtitan.dataset.plan import Plan, Sample
 from blendtitan.dataset.rows import Rows
@@ -22,8 +22,9 @@ from blendtitan.order.chapters import (
     segments_read,
 )
 from blendtitan.order.next_chapter import account, with_next_chapter
+from blendtitan.order.once import EachWindowOnce
 from blendtitan.order.saved_chapters import saved_segments
-from blendtitan.order.segments import Segment, check_changes, segments_of
+from blendtitan.order.segments import Segment, as_recorded, check_changes, segments_of
 
 IntArray = NDArray[np.int64]
 
@@ -31,9 +32,6 @@ IGNORE_INDEX = -100
 """Label that PyTorch's cross entropy leaves out."""
 
 ORDER_VERSION = 1
-
-# Beyond it a double product no longer tells neighbouring slots apart surely enough.
-MAX_SLOT = 10**15
 
 
 class BlendedDataset:
@@ -48,6 +46,8 @@ class BlendedDataset:
         weights: Weight of each corpus, as the file list gives it.
         chapters: The chapters of the run so far. The last is that of ``config`` and ``rows``.
         order: The order of the last chapter, where it is another than that of its corpora.
+        held: What each corpus holds, as a checkpoint recorded it for the weights of its chapters.
+            None: as the catalog has it.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class BlendedDataset:
         weights: Mapping[str, float],
         chapters: Sequence[Chapter],
         order: ChapterOrder | None = None,
+        held: Mapping[str, Any] | None = None,
     ) -> None:
         assert config.seq_length == chapters[-1].seq_len
         self.config = config
@@ -71,15 +72,20 @@ class BlendedDataset:
             blended=config.blend_sample_in_corpus,
         )
         self._rows = rows
+        self._held = held
         self._order = order or ChapterOrder.build(chapters[-1], self.settings)
         before = draws_before(chapters, chapters[-1].first_slot)
         self._draws_before_chapter = np.array(
             [sum(draws.get(name, 0) for draws in before) for name in self.corpora], np.int64
         )
 
-    def in_chapters(self, chapters: Sequence[Chapter]) -> "BlendedDataset":
-        """The same data as what ``chapters``, of which the last is about it, read."""
-        return BlendedDataset(self.config, self.split, self._rows, self.weights, chapters)
+    def in_chapters(
+        self, chapters: Sequence[Chapter], held: Mapping[str, Any] | None = None
+    ) -> "BlendedDataset":
+        """This dataset after the given chapters, of which the last describes it."""
+        return BlendedDataset(
+            self.config, self.split, self._rows, self.weights, chapters, held=held
+        )
 
     def in_next_chapter(self, chapters: Sequence[Chapter], slot: int) -> "BlendedDataset":
         """The same data as what a run with these chapters goes on with at ``slot``."""
@@ -107,9 +113,8 @@ class BlendedDataset:
         """
         check_changes(changes, self.corpora)
         *before, now = self.chapters
-        return self.in_chapters(
-            [*before, replace(now, segments=segments_of(self.weights, changes))]
-        )
+        segments = as_recorded(segments_of(self.weights, changes), now.segments)
+        return self.in_chapters([*before, replace(now, segments=segments)], self._held)
 
     @property
     def corpora(self) -> tuple[str, ...]:
@@ -173,6 +178,12 @@ class BlendedDataset:
         now = self.chapters[-1]
         chapter = replace(now, segments=(alone,), corpora={corpus: now.corpora[corpus]})
         order = self._order.only(corpus)
+        return BlendedDataset(self.config, self.split, self._rows, self.weights, [chapter], order)
+
+    def once(self) -> "BlendedDataset":
+        """Every window of the split once, in ``num_windows`` slots."""
+        chapter = self.chapters[-1]
+        order = EachWindowOnce.of(self._order)
         return BlendedDataset(self.config, self.split, self._rows, self.weights, [chapter], order)
 
     def __getitem__(self, slot: int) -> Sample:
@@ -315,7 +326,7 @@ class BlendedDataset:
         return {
             "seq_length": self.config.seq_length,
             "segments": saved_segments(self.segments),
-            "corpora": corpora_held(self._rows.catalog),
+            "corpora": self._held or corpora_held(self._rows.catalog),
         }
 
 

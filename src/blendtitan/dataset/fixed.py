@@ -1,13 +1,15 @@
 """Fixed samples: what a validation reads, the same each time and on any number of ranks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blendtitan.dataset.interface import Dataset
+from blendtitan.order.segments import shares_of
 
 
 @dataclass(frozen=True, slots=True)
 class FixedSamples:
-    """The first samples of the blend, or of one corpus."""
+    """The first samples of the blend, or of one corpus; or every window, once."""
 
     corpus: str | None
     """None: the blend."""
@@ -18,6 +20,9 @@ class FixedSamples:
     steps: int
     """Forward passes of every rank. The last one may have rows that do not count."""
 
+    is_whole: bool
+    """Whether these are all windows, each of them once."""
+
 
 def fixed_samples(
     dataset: Dataset, *, limit: int | None, samples_per_step: int
@@ -26,16 +31,30 @@ def fixed_samples(
 
     Args:
         dataset: The split to validate on.
-        limit: Most samples of each. None: one pass.
+        limit: Most samples of each. None: every window, once.
         samples_per_step: Samples that one forward pass of all ranks together takes.
 
     Returns:
-        Never more samples than there are windows. Where weights are not in proportion to sizes,
-        those of a small corpus, or of a small shard, may be read again in one pass.
+        Where ``limit`` is below the number of windows, that many samples of the blend, or of the
+        corpus, in its order. Otherwise all windows, each once. The whole blend is the whole of
+        each corpus, and has no steps of its own: its loss is ``blend_loss`` of theirs.
     """
     corpora = {name: dataset.only(name).num_windows for name in dataset.corpora}
     found: list[FixedSamples] = []
     for corpus, num_windows in [(None, dataset.num_windows), *corpora.items()]:
+        # The original's order has no windows, but the samples that it was made for.
+        is_whole = (limit is None or limit >= num_windows) and bool(dataset.chapters)
         num_samples = num_windows if limit is None else min(num_windows, limit)
-        found.append(FixedSamples(corpus, num_samples, -(-num_samples // samples_per_step)))
+        steps = -(-num_samples // samples_per_step)
+        found.append(FixedSamples(corpus, num_samples, steps, is_whole))
     return found
+
+
+def blend_loss(dataset: Dataset, losses: Mapping[str, float]) -> float:
+    """The blend's loss from those of whole corpora: their mean, weighted by the shares.
+
+    It estimates what samples drawn by share would give, without their chance. Corpora without
+    documents in the split have no loss and no weight.
+    """
+    shares = shares_of({name: dataset.segments[0].weights[name] for name in losses})
+    return sum(shares[name] * loss for name, loss in losses.items())

@@ -1,6 +1,6 @@
 """What loaders, states and metrics need of a dataset, whichever order it is in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -87,6 +87,10 @@ class Dataset(Protocol):
         """The samples of one corpus alone, in the order of its draws."""
         ...
 
+    def once(self) -> Self:
+        """Every window of the split once, in ``num_windows`` slots."""
+        ...
+
     def __getitem__(self, slot: int) -> Sample:
         """The sample of a slot."""
         ...
@@ -112,8 +116,13 @@ class Dataset(Protocol):
         """The same data as what a run with these chapters goes on with at ``slot``."""
         ...
 
-    def in_chapters(self, chapters: Sequence[Chapter]) -> Self:
-        """The same data as what ``chapters``, of which the last is about it, read."""
+    def in_chapters(
+        self, chapters: Sequence[Chapter], held: Mapping[str, Any] | None = None
+    ) -> Self:
+        """This dataset after the given chapters, of which the last describes it.
+
+        ``held`` is what a checkpoint recorded of the corpora.
+        """
         ...
 
     def fixed_facts(self) -> dict[str, Any]:

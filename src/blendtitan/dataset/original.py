@@ -1,7 +1,7 @@
 """From slots to samples, in the order of the original BlendCorpus."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,6 +140,10 @@ class OriginalDataset:
         """The samples of one corpus alone: slot ``d`` is what here is draw ``d`` of the corpus."""
         number = self.corpora.index(corpus)
         return OriginalDataset(self.config, self.split, self._index, self._rows, corpus=number)
+
+    def once(self) -> "OriginalDataset":
+        """Itself: this order has as many samples as it was made for, in its own order."""
+        return self
 
     def __getitem__(self, slot: int) -> Sample:
         """The sample of a slot.
@@ -315,7 +319,9 @@ class OriginalDataset:
             )
         return self
 
-    def in_chapters(self, chapters: Sequence[Chapter]) -> "OriginalDataset":
+    def in_chapters(
+        self, chapters: Sequence[Chapter], held: Mapping[str, Any] | None = None
+    ) -> "OriginalDataset":
         """Itself: this order knows no chapters."""
         assert not chapters
         return self

@@ -21,6 +21,7 @@ from blendtitan.errors import ResumeError
 from blendtitan.inspection.checkpoints import StoredState, stored_states
 from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, segments_read
 from blendtitan.order.next_chapter import with_next_chapter
+from blendtitan.order.segments import shares_of
 from blendtitan.pace import Paces, consumed_at, paces_of_state
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
 
@@ -208,13 +209,20 @@ def _reasons(a: Sequence[Chapter], b: Sequence[Chapter], stop: int) -> tuple[str
         "first slot of the chapter": (one.first_slot, other.first_slot),
         "seq_length": (one.seq_len, other.seq_len),
         "corpora": (sorted(one.corpora), sorted(other.corpora)),
-        "shares": tuple(
-            dict(segments_read([chapter])[-1].weights) if stop else {} for chapter in (one, other)
-        ),
+        "shares": tuple(_shares(chapter) if stop else {} for chapter in (one, other)),
         "shards": tuple(
             {name: shards.names for name, shards in chapter.corpora.items()}
             for chapter in (one, other)
         ),
     }
     found = tuple(f"{name}: {x!r}, {y!r}" for name, (x, y) in sides.items() if x != y)
-    return found or ("sizes of shards, or how far they had been read before",)
+    return found or (
+        "weights in the same proportions that may round differently, sizes of shards, or how far "
+        "they had been read before",
+    )
+
+
+def _shares(chapter: Chapter) -> dict[str, float]:
+    """Shares of the last segment, to the digits that a person would compare."""
+    shares = shares_of(segments_read([chapter])[-1].weights)
+    return {name: float(f"{share:.9g}") for name, share in shares.items()}

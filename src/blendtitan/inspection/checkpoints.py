@@ -1,26 +1,23 @@
-"""The loader's states in the checkpoints of a run, read without running anything in them.
+"""The loader's states in the checkpoints of a run, read without PyTorch and in bounded memory."""
 
-PyTorch's distributed checkpoints are pickles. They are read with an unpickler that makes every
-object an empty shell and calls nothing, so that no code of a checkpoint ever runs, and neither
-PyTorch nor the run's machines are needed.
-
-Source: ``torch.distributed.checkpoint.filesystem`` and ``torch.save`` of PyTorch 2.13 to 2.15.
-"""
-
-import io
-import pickle
 import re
-import zipfile
+import resource
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blendtitan.checkpoints.contents import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.state import STATE_KEY
 
 _STEP = re.compile(r"step-(\d+)")
-_METADATA = ".metadata"
 _NAME = f"dataloader.{STATE_KEY}"
+
+_LEAST_MEMORY = 1 << 30
+_MEMORY_PER_METADATA_BYTE = 12
+"""Pickles that PyTorch wrote need 7 bytes for each of theirs. Others can ask for thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,55 +88,34 @@ def own_state(run_folder: Path) -> StoredState | None:
 
 def _stored(path: Path) -> StoredState:
     step = int(path.name.removeprefix("step-"))
-    if not (path / _METADATA).exists():
+    metadata = path / METADATA
+    if not metadata.exists():
         return StoredState(path, step, None, "incomplete: its writing was interrupted")
+    num_bytes = max(_LEAST_MEMORY, _MEMORY_PER_METADATA_BYTE * metadata.stat().st_size)
     try:
-        text = _stored_text(path)
-    except Exception as error:
-        # Whatever bytes are there instead, the pickle machine may raise anything.
+        with _memory_limited(num_bytes):
+            text = Contents.read(path).value(_NAME)
+    except (ResumeError, OSError, MemoryError) as error:
         raise ResumeError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}), expected a checkpoint of "
-            f"PyTorch. It is damaged, or of a version that is not known."
+            f"{path}: cannot be read, expected a checkpoint of PyTorch. "
+            f"{str(error) or f'It needs more than {num_bytes:,} bytes of memory.'} It is damaged, "
+            f"or of a version that is not known."
         ) from error
     if text is None:
         return StoredState(path, step, None, "holds no state of the data loader")
     return StoredState(path, step, {STATE_KEY: text}, "")
 
 
-def _stored_text(path: Path) -> Any:
-    """The loader's state in a checkpoint; None if it has none."""
-    metadata = _shell_of((path / _METADATA).read_bytes())
-    stored = [at for key, at in metadata.storage_data.items() if key.fqn == _NAME]
-    if not stored:
-        return None
-    with open(path / Path(stored[0].relative_path).name, "rb") as file:
-        file.seek(stored[0].offset)
-        archive = zipfile.ZipFile(io.BytesIO(file.read(stored[0].length)))
-    (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-    return _shell_of(archive.read(pickled))
-
-
-class _Shell:
-    """Stands for an object of any class: it has its attributes and does nothing."""
-
-    def __new__(cls, *arguments: object, **keywords: object) -> "_Shell":
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: object, **keywords: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
-
-
-class _ShellUnpickler(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str, /) -> type[_Shell]:
-        return _Shell
-
-    def persistent_load(self, pid: object, /) -> None:
-        return None
-
-
-def _shell_of(data: bytes) -> Any:
-    return _ShellUnpickler(io.BytesIO(data)).load()
+@contextmanager
+def _memory_limited(num_bytes: int) -> Generator[None]:
+    """Let the process grow by so many bytes at most, where the system has ``/proc`` to tell."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = limits
+    with suppress(OSError, ValueError):
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + num_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit if soft < 0 else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

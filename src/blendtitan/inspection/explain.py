@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import check_at_least
-from blendtitan.dataset.blended import MAX_SLOT
+from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
 from blendtitan.inspection.contents import Contents, DocumentPart
 from blendtitan.inspection.history import Stretch, Window, step_slots

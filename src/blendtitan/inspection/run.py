@@ -1,6 +1,7 @@
 """A run as its configuration tells it, read in milliseconds: without torch, without training."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -8,13 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.config import BlendConfig, SegmentConfig
+from blendtitan.config import BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.pace import Pace
+from blendtitan.run.batches import check_batches, check_length
 from blendtitan.run.horizon import horizon, samples_of_run
-from blendtitan.run.keys import KEYS, check_follows, read_keys
+from blendtitan.run.keys import DEFAULTS, check_follows, read_keys
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -92,13 +94,15 @@ def read_run(source: Path, *, ranks: int | None = None) -> Run:
     for key, other in _FOLLOWING.items():
         check_follows(key, values[key], other=other, expected=values[other])
     global_batch_size = _global_batch_size(path, values, ranks)
+    steps, seq_len = values["training.steps"], values["training.seq_len"]
+    check_length(steps, global_batch_size=global_batch_size, seq_len=seq_len)
     segments = segment_settings(values["blendcorpus.segment"])
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1
     part = "parallelism.pipeline_parallel_microbatch_size"
     return Run(
         path=path,
         blend=_with_segments(_blend(path, values), segments, global_batch_size),
-        steps=values["training.steps"],
+        steps=steps,
         global_batch_size=global_batch_size,
         micro_batch=values[part if has_parts else "training.local_batch_size"],
         max_epochs=values["blendcorpus.max_epochs"],
@@ -161,15 +165,37 @@ def _config_path(source: Path) -> Path:
 
 
 def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
+    """Samples of a step of all ranks together, checked as the trainer checks it."""
     set_by = "training.global_batch_size"
-    if values[set_by] > 0:
-        return values[set_by]
+    size, local = values[set_by], values["training.local_batch_size"]
+    known = _known_ranks(values)
+    if ranks is not None:
+        check_at_least("--ranks", ranks, 1)
+        if ranks % known:
+            raise ConfigError(
+                f"{path}: --ranks is {ranks}, expected a multiple of {known}: the product of the "
+                f"data-parallel degrees in [parallelism]"
+            )
+    try:
+        check_batches(
+            size, local_batch_size=local, ranks=ranks or known, are_all_ranks=ranks is not None
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if size > 0:
+        return size
     if ranks is None:
         raise ConfigError(
-            f"{path}: {set_by} is {values[set_by]}, so a step has as many samples as the ranks "
-            f"give it. Say with --ranks on how many data-parallel ranks, or set {set_by}."
+            f"{path}: {set_by} is {size}, so a step has one micro batch of every rank. Give the "
+            f"number of data-parallel ranks with --ranks, or set {set_by}."
         )
-    return values["training.local_batch_size"] * ranks
+    return local * ranks
+
+
+def _known_ranks(values: Values) -> int:
+    """A number that the data-parallel ranks are a multiple of, whatever the processes."""
+    degrees = ("data_parallel_replicate_degree", "data_parallel_shard_degree")
+    return math.prod(max(1, values[f"parallelism.{degree}"]) for degree in degrees)
 
 
 def _blend(path: Path, values: Values) -> BlendConfig:
@@ -188,7 +214,7 @@ def _blend(path: Path, values: Values) -> BlendConfig:
     decided: dict[str, Any] = {
         field.name: values[key]
         for field in fields(BlendConfig)
-        if (key := f"blendcorpus.{field.name}") in KEYS
+        if (key := f"blendcorpus.{field.name}") in DEFAULTS
     }
     decided |= {"data_file_list": data, "seq_length": values["training.seq_len"]}
     decided |= {"eod_token_id": _eod_id(values)}

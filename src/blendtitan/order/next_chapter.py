@@ -5,11 +5,8 @@ from dataclasses import replace
 from itertools import count
 
 from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings, twins
-from blendtitan.order.segments import Segment
+from blendtitan.order.segments import Segment, same_proportions
 from blendtitan.order.streams import Past, Streams
-
-# A weight such as 0.3 / 3 differs in its last bits from what it is after another scaling.
-_SAME_WEIGHT = 1e-9
 
 
 def with_next_chapter(
@@ -104,11 +101,7 @@ def _are_same(before: CorpusShards, now: CorpusShards, *, blended: bool) -> bool
     """Whether both hold the same shards, blended in the same proportions."""
     if before.ids != now.ids:
         return False
-    scale = now.weights[0] / before.weights[0]
-    return not blended or all(
-        abs(b * scale - n) <= _SAME_WEIGHT * n
-        for b, n in zip(before.weights, now.weights, strict=True)
-    )
+    return not blended or same_proportions(before.weights, now.weights)
 
 
 def account(chapters: Sequence[Chapter], settings: OrderSettings) -> Iterator[str]:

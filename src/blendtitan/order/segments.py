@@ -26,6 +26,46 @@ class Segment:
     """Weight of each corpus, above 0. A corpus that is not named is not drawn."""
 
 
+# A weight such as 0.3 / 3 differs in its last bits from what it is after another scaling.
+_ROUNDING = 1e-9
+
+
+def shares_of(weights: Mapping[str, float]) -> dict[str, float]:
+    """Share of each corpus, summing to 1."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def same_proportions(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether some weights are others times one number, but for rounding."""
+    if len(one) != len(other):
+        return False
+    scale = sum(other) / sum(one)
+    return all(abs(a * scale - b) <= _ROUNDING * b for a, b in zip(one, other, strict=True))
+
+
+def as_recorded(planned: Sequence[Segment], recorded: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Segments with the recorded weights where these have the same shares.
+
+    Weights times a number give the same shares, but not the same rounding: single slots, far out in
+    a run, might go to another corpus. A run that goes on therefore keeps the weights it began with.
+    """
+    known = {segment.first_slot: segment for segment in recorded}
+    return tuple(
+        known[segment.first_slot]
+        if segment.first_slot in known and _same_shares(known[segment.first_slot], segment)
+        else segment
+        for segment in planned
+    )
+
+
+def _same_shares(one: Segment, other: Segment) -> bool:
+    names = sorted(one.weights)
+    return names == sorted(other.weights) and same_proportions(
+        [one.weights[name] for name in names], [other.weights[name] for name in names]
+    )
+
+
 def segments_of(weights: Mapping[str, float], changes: Sequence[Segment]) -> tuple[Segment, ...]:
     """The segments of a blend, from its weights and what changes in the course of a run.
 
@@ -39,8 +79,7 @@ def segments_of(weights: Mapping[str, float], changes: Sequence[Segment]) -> tup
     """
     segments = [Segment(0, weights)]
     for change in changes:
-        total = sum(segments[-1].weights.values())
-        kept = {name: weight / total for name, weight in segments[-1].weights.items()}
+        kept = shares_of(segments[-1].weights)
         drawn = {name: share for name, share in (kept | dict(change.weights)).items() if share > 0}
         segments = [s for s in segments if s.first_slot < change.first_slot]
         segments.append(Segment(change.first_slot, drawn))

@@ -12,11 +12,12 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from blendtitan.config import check_at_least
-from blendtitan.errors import FastTierError, InputError
+from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.inputs import REJECTS_SUFFIX
 from blendtitan.prepare.jsonl import BadText
+from blendtitan.storage.tokenizer_records import record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard, write_atomically
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
 
@@ -33,6 +34,7 @@ class ShardSink(PipelineStep):
         max_rejects: Documents of one task that may be left out, as texts that cannot be used;
             ``RANK.rejects.jsonl`` lists them.
         tier: Which libraries may encode; the ids are the same.
+        overwrite: Replace shards that have no record of a tokenizer, which others made.
     """
 
     name = "blendtitan shards"
@@ -45,6 +47,7 @@ class ShardSink(PipelineStep):
         *,
         max_rejects: int = 0,
         tier: Tier = "auto",
+        overwrite: bool = False,
     ) -> None:
         super().__init__()
         check_at_least("max_rejects", max_rejects, 0)
@@ -52,15 +55,18 @@ class ShardSink(PipelineStep):
         self.tokenizer = Path(tokenizer)
         self.max_rejects = max_rejects
         self.tier: Tier = tier
+        self.overwrite = overwrite
 
     def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> None:
         """Write the shard of one task.
 
         Raises:
-            ConfigError: The tokenizer cannot be used.
+            ConfigError: The tokenizer cannot be used, or another program's shard is in the way.
             FastTierError: The fast tier failed. Nothing was written.
             InputError: More documents are left out than allowed. No shard was written.
         """
+        if not self.overwrite:
+            _check_replaceable(self.output / f"{rank:05d}")
         tokenizer = load_tokenizer(self.tokenizer)
         settings = Settings.of(tokenizer)
         encoder = build_encoder(tokenizer, self.tier)
@@ -118,6 +124,17 @@ class ShardSink(PipelineStep):
                     f"Filter them out before ShardSink, or allow more with max_rejects."
                 )
             yield batch
+
+
+def _check_replaceable(prefix: Path) -> None:
+    # The record of the tokenizer is in its place before the shard is: without it, it is not ours.
+    for suffix in (".idx", ".bin"):
+        path = Path(f"{prefix}{suffix}")
+        if path.exists() and not record_path(prefix).exists():
+            raise ConfigError(
+                f"{path}: is there already, and was not made by ShardSink. Choose another output, "
+                f"move the shard away, or replace it with ShardSink(..., overwrite=True)."
+            )
 
 
 def _text(place: int, document: Document) -> str | BadText:

@@ -1,6 +1,8 @@
 """The parts of a shard's jobs to the shard, and the record of what it was made of."""
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +15,15 @@ from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.inputs import WORK_FOLDER
-from blendtitan.prepare.parts import file_digest, is_accepted
-from blendtitan.prepare.plan import Job, Shard
-from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
-from blendtitan.storage.index_format import IndexHeader
+from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
+from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
+from blendtitan.storage.folder_catalog import (
+    CATALOG_FILE,
+    CatalogEntry,
+    write_folder_catalog,
+)
+from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
+from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
 from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
 from blendtitan.storage.tokenizer_records import read_record as read_tokenizer_record
 from blendtitan.storage.writer import (
@@ -29,8 +36,12 @@ from blendtitan.storage.writer import (
 )
 from blendtitan.tokenizers import Tier
 
+logger = logging.getLogger(__name__)
+
 _FORMAT = 2
 """Of records: shards that another release made are made again."""
+
+_RECORD_SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +73,7 @@ def join_parts(
     """
     shard = jobs[0].shard
     manifests = [job.path("json").read_bytes() for job in jobs]
+    write_atomically(shard.placing_path, b"")
     write_rejects(jobs, counts)
     remove_partials(shard.prefix)
     remove_file_partials(shard.record_path)
@@ -73,7 +85,7 @@ def join_parts(
                 lens = np.fromfile(job.path("lens"), dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
-    is_fast = any(orjson.loads(manifest)["tier"] == "fast" for manifest in manifests)
+    is_fast = any(manifest.tier == "fast" for manifest in map(_manifest, manifests))
     record = Record(
         source=shard.input.identity,
         key=shard.key,
@@ -101,18 +113,54 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
             append_file(job.path("rejects"), file)
 
 
+def load_record(record_path: Path) -> Record | None:
+    """The record in a file. None: there is none, or another release wrote it.
+
+    Raises:
+        DamagedFileError: The file holds something else. Its shard can be made again.
+    """
+    try:
+        with record_path.open("rb") as file:
+            header = parse_json(file.readline(LIMIT_BYTES), dict[str, Any])
+        if header.pop("format", _FORMAT) != _FORMAT:
+            return None
+        record = checked(Record, header)
+        if np.dtype(record.settings.dtype) not in CODE_OF_DTYPE:
+            raise DamagedFileError(f"holds dtype {record.settings.dtype}")
+        return record
+    except FileNotFoundError:
+        return None
+    # NumPy's error for a type that it does not know is a TypeError.
+    except (DamagedFileError, IsADirectoryError, NotADirectoryError, TypeError) as error:
+        raise DamagedFileError(
+            f"{record_path}: the record of a shard is damaged: {error}"
+        ) from error
+
+
+def load_manifests(record_path: Path) -> list[Manifest]:
+    """The manifests of a shard's jobs, which follow in the file of its record.
+
+    Raises:
+        DamagedFileError: The file holds something else.
+        FileNotFoundError: It is gone.
+    """
+    try:
+        with record_path.open("rb") as file:
+            file.readline(LIMIT_BYTES)
+            return [_manifest(line) for line in iter(lambda: file.readline(LIMIT_BYTES), b"")]
+    except DamagedFileError as error:
+        raise DamagedFileError(
+            f"{record_path}: the record of a shard is damaged: {error}"
+        ) from error
+
+
 def read_record(prefix: Path, record_path: Path) -> Record | None:
     """The record of a finished shard. None: there is none, or the shard is not there."""
     try:
-        with record_path.open("rb") as file:
-            header = orjson.loads(file.readline())
-    except (FileNotFoundError, orjson.JSONDecodeError):
+        record = load_record(record_path)
+    except DamagedFileError:
         return None
-    if header.pop("format", None) != _FORMAT:
-        return None
-    settings, counts = Settings(**header.pop("settings")), Counts(**header.pop("counts"))
-    record = Record(settings=settings, counts=counts, **header)
-    return record if _has_shard(prefix, record) else None
+    return record if record is not None and has_shard(prefix, record) else None
 
 
 def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
@@ -137,18 +185,56 @@ def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdent
     write_atomically(record_path(prefix), encode_record(record))
 
 
-def write_catalog(output: Path) -> None:
-    """List all shards below ``output`` that have a record in its catalog, with their digests."""
+def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:
+    """Prefix and record of each shard that was made below ``output``, sorted."""
     work = output / WORK_FOLDER
-    entries: dict[str, CatalogEntry] = {}
-    for path in work.rglob("*.jsonl"):
-        name = str(path.relative_to(work)).removesuffix(".jsonl")
-        record = read_record(output / name, path)
-        if record is not None and record.counts.documents:
-            _, *manifests = map(orjson.loads, path.read_bytes().splitlines())
-            entries[name] = _catalog_entry(record, manifests)
-    if entries:
-        write_folder_catalog(output, entries)
+    # os.walk does without folders that another process removes meanwhile.
+    for folder, below, files in os.walk(work):
+        below[:] = sorted(name for name in below if not name.endswith(PARTS_SUFFIX))
+        for name in sorted(files):
+            if name.endswith(_RECORD_SUFFIX):
+                path = Path(folder, name)
+                yield output / str(path.relative_to(work)).removesuffix(_RECORD_SUFFIX), path
+
+
+def write_catalog(output: Path) -> None:
+    """List all shards below ``output`` that have a record in its catalog, with their digests.
+
+    Several commands may finish at once. Whoever writes looks again, so that the last one to
+    write has seen what all of them recorded.
+    """
+    found = None
+    while found != (found := _record_times(output)):
+        entries = dict(_catalog_entries(output))
+        if entries:
+            write_folder_catalog(output, entries)
+
+
+def _record_times(output: Path) -> dict[Path, int]:
+    times: dict[Path, int] = {}
+    for _, path in record_paths(output):
+        with suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime_ns
+    return times
+
+
+def _catalog_entries(output: Path) -> Iterator[tuple[str, CatalogEntry]]:
+    for prefix, path in record_paths(output):
+        record = read_record(prefix, path)
+        if record is None or not record.counts.documents:
+            continue
+        try:
+            manifests = load_manifests(path)
+        except FileNotFoundError:
+            continue
+        except DamagedFileError as error:
+            logger.warning(
+                "%s. Its shard is not listed in %s: delete the record, and tokenise its input "
+                "again with --overwrite.",
+                *(error, CATALOG_FILE),
+            )
+            continue
+        yield str(prefix.relative_to(output)), _catalog_entry(record, manifests)
 
 
 def remove_parts(shard: Shard) -> None:
@@ -162,11 +248,16 @@ def remove_parts(shard: Shard) -> None:
         folder.rmdir()
 
 
-def _catalog_entry(record: Record, manifests: Sequence[dict[str, Any]]) -> CatalogEntry:
+def _manifest(line: bytes) -> Manifest:
+    manifest = Manifest.of(parse_json(line, dict[str, Any]))
+    if "tokens" not in manifest.digests:
+        raise DamagedFileError("holds no digest of tokens")
+    return manifest
+
+
+def _catalog_entry(record: Record, manifests: Sequence[Manifest]) -> CatalogEntry:
     token_bytes = np.dtype(record.settings.dtype).itemsize
-    parts = (
-        (manifest["tokens"] * token_bytes, manifest["digests"]["tokens"]) for manifest in manifests
-    )
+    parts = ((part.counts.tokens * token_bytes, part.digests["tokens"]) for part in manifests)
     return CatalogEntry(
         documents=record.counts.documents,
         tokens=record.counts.tokens,
@@ -176,7 +267,8 @@ def _catalog_entry(record: Record, manifests: Sequence[dict[str, Any]]) -> Catal
     )
 
 
-def _has_shard(prefix: Path, record: Record) -> bool:
+def has_shard(prefix: Path, record: Record) -> bool:
+    """Whether a shard is there and of the size that its record says."""
     if not record.counts.documents:
         return True
     dtype, num_documents = np.dtype(record.settings.dtype), record.counts.documents
@@ -186,5 +278,5 @@ def _has_shard(prefix: Path, record: Record) -> bool:
     }
     try:
         return all(Path(f"{prefix}{s}").stat().st_size == n for s, n in expected.items())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.shares import MixConfig, corpus_epochs
+from blendtitan.storage.disk import read_note
 from blendtitan.storage.file_list import ShardEntry, named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import remove_file_partials
@@ -29,7 +30,12 @@ class CorpusMix:
         return self.num_tokens * self.epochs
 
 
-def mix(inputs: Sequence[Path], output: Path, config: MixConfig) -> list[CorpusMix]:
+_WRITTEN_BY = "Written by `blendtitan mix`."
+
+
+def mix(
+    inputs: Sequence[Path], output: Path, config: MixConfig, *, overwrite: bool = False
+) -> list[CorpusMix]:
     """Write a file list in which a shard weighs its tokens times the epochs of its corpus.
 
     Args:
@@ -37,14 +43,18 @@ def mix(inputs: Sequence[Path], output: Path, config: MixConfig) -> list[CorpusM
             used; the corpus of a shard is the one that a file list with this input would give.
         output: The file list to write.
         config: How often each corpus is read.
+        overwrite: Replace a file that this function did not write.
 
     Returns:
         The corpora, in the order of their first shards.
 
     Raises:
-        ConfigError: A shard is named twice, a corpus is unknown, or is read too often.
+        ConfigError: A shard is named twice, a corpus is unknown, or is read too often; or the
+            output is a file of somebody else.
         ShardError: A shard cannot be opened.
     """
+    if not overwrite:
+        _check_replaceable(output)
     shards = named_shards(inputs)
     tokens = [ShardIndex.open(shard.prefix).num_tokens for shard in shards]
     by_corpus: dict[str, list[int]] = {}
@@ -95,9 +105,17 @@ def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
         )
 
 
+def _check_replaceable(output: Path) -> None:
+    if output.exists() and _WRITTEN_BY not in read_note(output):
+        raise ConfigError(
+            f"{output}: is there already, and was not written by `blendtitan mix`. Choose another "
+            f"--output, or replace it with --overwrite."
+        )
+
+
 def _header(corpora: Iterable[CorpusMix]) -> str:
     epochs = ", ".join(f"{row.corpus} {row.epochs:g}" for row in corpora)
     return (
-        f"Written by `blendtitan mix`. A weight is the tokens of the shard times the epochs of\n"
+        f"{_WRITTEN_BY} A weight is the tokens of the shard times the epochs of\n"
         f"its corpus: {epochs}."
     )

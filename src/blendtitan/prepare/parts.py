@@ -8,8 +8,8 @@ START-STOP.json      manifest: what the part was made of, and what it holds; wri
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -21,6 +21,7 @@ from blendtitan.prepare.inputs import PARQUET
 from blendtitan.prepare.jsonl import BadText, read_lines
 from blendtitan.prepare.plan import Job
 from blendtitan.storage.disk import written
+from blendtitan.storage.json_files import DamagedFileError, checked, read_json
 from blendtitan.storage.writer import replaced_file
 from blendtitan.tokenizers import Encoder, Tier
 
@@ -74,42 +75,65 @@ def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progres
     return counts
 
 
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a job's part was made of, and what it holds."""
+
+    identity: dict[str, Any]
+    counts: Counts
+    tier: Tier
+    digests: dict[str, str]
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> "Manifest":
+        """The manifest that a JSON object stands for.
+
+        Raises:
+            DamagedFileError: It stands for none.
+        """
+        rest = dict(found)
+        counts = {
+            field.name: rest.pop(field.name) for field in fields(Counts) if field.name in rest
+        }
+        made = {name: rest.pop(name) for name in ("tier", "digests") if name in rest}
+        return checked(cls, {"identity": rest, "counts": counts, **made})
+
+
 def read_part(job: Job, settings: Settings, tier: Tier) -> Counts | None:
     """What a finished job's part holds. None: the job is not finished, or was another one."""
     manifest = read_manifest(job)
-    if manifest is None:
+    if manifest is None or not is_accepted(manifest.tier, tier):
         return None
-    if any(manifest.get(k) != v for k, v in _identity(job, settings).items()):
-        return None
-    if not is_accepted(manifest["tier"], tier):
-        return None
-    return Counts(manifest["documents"], manifest["tokens"], manifest["rejects"])
+    return manifest.counts if manifest.identity == _identity(job, settings) else None
 
 
 def is_accepted(found: Tier, tier: Tier) -> bool:
-    """Whether a run of one tier goes on from what another made: the reference is always right."""
+    """Whether a run that was asked for one tier keeps what another made.
+
+    The ids are the same, so what either made is kept, unless only the reference is trusted.
+    """
     return found == "reference" or tier != "reference"
 
 
-def read_manifest(job: Job) -> dict[str, Any] | None:
-    """What a job's part was made of, and what it holds. None: it is not complete."""
+def read_manifest(job: Job) -> Manifest | None:
+    """The manifest of a job. None: its part is not complete, or the manifest is damaged."""
     try:
-        return orjson.loads(job.path("json").read_bytes())
-    except (FileNotFoundError, orjson.JSONDecodeError):
+        return Manifest.of(read_json(job.path("json"), dict[str, Any]))
+    except (FileNotFoundError, DamagedFileError):
         return None
 
 
 def remove_damaged_part(job: Job) -> None:
     """Delete the manifest of a part that a power cut or a full disk left incomplete."""
+    path = job.path("json")
     manifest = read_manifest(job)
-    if manifest is None:
-        return
-    try:
-        found = {suffix: file_digest(job.path(suffix)) for suffix in _SUFFIXES}
-    except FileNotFoundError:
-        found = None
-    if manifest.get("digests") != found:
-        job.path("json").unlink(missing_ok=True)
+    found = None
+    with suppress(FileNotFoundError, IsADirectoryError):
+        if manifest is not None:
+            found = {suffix: file_digest(job.path(suffix)) for suffix in _SUFFIXES}
+    if manifest is None or manifest.digests != found:
+        with written(path):
+            path.unlink(missing_ok=True)
 
 
 def file_digest(path: Path) -> str:

@@ -20,7 +20,11 @@ from blendtitan.prepare.inputs import (
     find_inputs,
     without_suffixes,
 )
+from blendtitan.storage.disk import written
 from blendtitan.storage.writer import remove_file_partials, write_atomically
+
+PARTS_SUFFIX = ".parts"
+"""What the name of a folder of parts ends in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,17 @@ class Shard:
     @property
     def parts_folder(self) -> Path:
         """Folder of the parts that finished jobs leave, until they are joined."""
-        return Path(f"{self.work_prefix}.parts")
+        return Path(f"{self.work_prefix}{PARTS_SUFFIX}")
 
     @property
     def failure_path(self) -> Path:
         """File that says, while a command runs, why the input cannot be read."""
         return self.parts_folder / "failed"
+
+    @property
+    def placing_path(self) -> Path:
+        """File that is there from the moment at which the shard is put in place."""
+        return self.parts_folder / "placing"
 
     @property
     def record_path(self) -> Path:
@@ -151,7 +160,8 @@ def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> N
         identity = shard.input.identity | {"key": shard.key, "prefix": str(shard.prefix)}
         lines += [orjson.dumps(identity | {"start": j.start, "stop": j.stop}) for j in jobs]
     path = output / WORK_FOLDER / PLAN_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(path)
     write_atomically(path, b"\n".join([*lines, b""]))
 

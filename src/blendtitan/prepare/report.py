@@ -65,13 +65,13 @@ def finished_totals(work: Work) -> Iterator[tuple[int, int, int]]:
 def _finished(work: Work) -> tuple[int, int, int]:
     num_bytes, total = 0, Counts()
     for shard, jobs in work.plan.items():
-        record = finished_record(shard, work.settings, work.encoder.tier)
+        record = finished_record(shard, work.settings, work.tier)
         if record is not None:
             num_bytes += sum(job.num_bytes for job in jobs)
             total += record.counts
             continue
         for job in jobs:
-            counts = read_part(job, work.settings, work.encoder.tier)
+            counts = read_part(job, work.settings, work.tier)
             if counts is not None:
                 num_bytes += job.num_bytes
                 total += counts

@@ -6,34 +6,37 @@ not before; what an interrupted command has finished is not done again.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import orjson
-
 from blendtitan.config import check_at_least
-from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.errors import FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.join import (
+    Record,
     add_tokenizer_record,
     finished_record,
-    read_record,
+    load_manifests,
     remove_parts,
     write_catalog,
 )
+from blendtitan.prepare.ownership import check_other_shards, check_replaceable
 from blendtitan.prepare.parts import read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
+from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
-from blendtitan.storage.writer import remove_file_partials
+from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
+from blendtitan.storage.writer import remove_file_partials, write_atomically
 from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -112,23 +115,28 @@ def tokenize(
     shards = plan_shards(inputs, output, keys=config.keys, corpus=corpus)
     tokenizer = load_tokenizer(config.tokenizer.absolute())
     settings = Settings.of(tokenizer)
-    if not config.overwrite:
-        _check_settings(shards, settings)
     identity = identity_of(tokenizer, settings.eod_id)
-    run = _Run(shards, output, tokenizer, settings, identity, config, engine or LocalEngine())
-    tier = config.tier
-    if tier != "reference" and run.doubt_path.exists():
-        _report_doubt(tier, run.doubt_path.read_text(), run.doubt_path)
+    tier, doubt_path = config.tier, _doubt_path(output, settings)
+    if tier != "reference" and doubt_path.exists():
+        _report_doubt(tier, read_note(doubt_path), doubt_path)
         tier = "reference"
-    try:
-        return run.finish(tier)
-    except FastTierError as error:
-        _report_doubt(tier, str(error), run.doubt_path)
-    return run.finish("reference")
+    with registered_run(
+        shards, output, tokenizer=tokenizer.path, settings=settings, inputs=inputs, tier=tier
+    ) as run:
+        work = _Tokenizing(
+            shards, output, tokenizer, settings, identity, config, engine or LocalEngine(), run
+        )
+        work.check_output()
+        try:
+            return work.finish(tier)
+        except FastTierError as error:
+            _report_doubt(tier, str(error), doubt_path)
+        run.give_up_fast_tier()
+        return work.finish("reference")
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _Tokenizing:
     """One call of ``tokenize``."""
 
     shards: tuple[Shard, ...]
@@ -138,12 +146,21 @@ class _Run:
     identity: TokenizerIdentity
     config: TokenizeConfig
     engine: Engine
+    run: Run
 
-    @property
-    def doubt_path(self) -> Path:
-        """File that says why the fast tier is not to be used for this tokenizer."""
-        name = f"{self.settings.tokenizer[:16]}.fast-tier-is-wrong"
-        return self.output / WORK_FOLDER / name
+    def check_output(self) -> None:
+        """Check that nothing is replaced but what the same command made.
+
+        Raises:
+            ConfigError: Something would be.
+        """
+        settings, tokenizer, overwrite = self.settings, self.tokenizer.path, self.config.overwrite
+        with self.run.kept_fresh():
+            check_other_shards(
+                self.output, self.shards, settings, tokenizer=tokenizer, overwrite=overwrite
+            )
+            for shard in () if overwrite else self.shards:
+                check_replaceable(shard, settings, tokenizer)
 
     def finish(self, tier: Tier) -> dict[Shard, Counts]:
         """Do what is not done yet.
@@ -152,30 +169,16 @@ class _Run:
             FastTierError: The fast tier failed: what it made, now or earlier, can be wrong.
             InputError: A file cannot be used, or more texts are left out than allowed.
         """
-        plan, errors = self._unfinished(tier)
-        if plan:
-            # One rank writes it for all: they find the same inputs, and so the same plan.
-            if self.config.rank.rank == 0:
-                write_plan(self.output, plan, asdict(self.settings))
-            # Where shards change, it would be wrong until it is written again.
-            (self.output / CATALOG_FILE).unlink(missing_ok=True)
-            _prepare_work(plan)
-            encoder = build_encoder(self.tokenizer, tier, first_texts=_first_texts(plan))
-            work = Work(
-                plan=plan,
-                encoder=encoder,
-                settings=self.settings,
-                tokenizer=self.identity,
-                max_rejects=self.config.max_rejects,
-                rank=self.config.rank,
-                doubt_path=self.doubt_path,
-            )
+        with self.run.kept_fresh():
+            plan, errors = self._unfinished(tier)
+            work = self._prepared(plan, tier) if plan else None
+        # Outside of the block, because processes are copies of this one, which must have no thread.
+        if work is not None:
             errors += self.engine.run(work)
-            tier = encoder.tier
-        if self.config.rank.world_size == 1:
+        with self.run.kept_fresh():
             remove_file_partials(self.output / CATALOG_FILE)
-        write_catalog(self.output)
-        counts = self._counts(plan, tier)
+            write_catalog(self.output)
+            counts = self._counts(plan, tier)
         if not errors and len(counts) < len(self.shards):
             missing = next(shard for shard in self.shards if shard not in counts)
             errors.append(
@@ -185,12 +188,39 @@ class _Run:
         _report(counts, errors, self.config.max_rejects)
         return counts
 
+    def _prepared(self, plan: Plan, tier: Tier) -> Work:
+        """What the processes are to do, when the output is ready for it."""
+        # One rank writes it for all: they find the same inputs, and so the same plan.
+        if self.config.rank.rank == 0:
+            write_plan(self.output, plan, asdict(self.settings))
+        # Where shards change, it would be wrong until it is written again.
+        catalog = self.output / CATALOG_FILE
+        with written(catalog):
+            catalog.unlink(missing_ok=True)
+        _prepare_work(plan)
+        encoder = self.run.use_tier(
+            tier,
+            lambda agreed: build_encoder(self.tokenizer, agreed, first_texts=_first_texts(plan)),
+        )
+        return Work(
+            plan=plan,
+            encoder=encoder,
+            settings=self.settings,
+            tokenizer=self.identity,
+            max_rejects=self.config.max_rejects,
+            rank=self.config.rank,
+            tier=tier,
+            doubt_path=_doubt_path(self.output, self.settings),
+            overwrite=self.config.overwrite,
+            run_path=self.run.path,
+        )
+
     def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:
         """Jobs of the shards that are not there yet, and why inputs cannot be read."""
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
         for shard in self.shards:
-            record = finished_record(shard, self.settings, tier)
+            record = self._finished_record(shard, tier)
             if record is not None:
                 add_tokenizer_record(shard.prefix, record.counts, self.identity)
                 remove_parts(shard)
@@ -200,6 +230,25 @@ class _Run:
             except InputError as error:
                 errors.append(str(error))
         return plan, errors
+
+    def _finished_record(self, shard: Shard, tier: Tier) -> Record | None:
+        """The record of a shard that is finished. None: it is not, or its record is damaged."""
+        record = finished_record(shard, self.settings, tier)
+        if record is None:
+            return None
+        try:
+            load_manifests(shard.record_path)
+        except FileNotFoundError:
+            return None
+        except DamagedFileError as error:
+            logger.warning("%s. The shard is made again.", error)
+            with written(shard.record_path):
+                shard.record_path.unlink(missing_ok=True)
+            # What is there stays ours, although its record is gone.
+            shard.parts_folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(shard.placing_path, b"")
+            return None
+        return record
 
     def _counts(self, plan: Plan, tier: Tier) -> dict[Shard, Counts]:
         """What each shard holds, or would hold if not too many texts were left out."""
@@ -213,6 +262,11 @@ class _Run:
                 if found is not None:
                     counts[shard] = found
         return counts
+
+
+def _doubt_path(output: Path, settings: Settings) -> Path:
+    """File that says why the fast tier is not to be used for this tokenizer."""
+    return output / WORK_FOLDER / f"{settings.tokenizer[:16]}.fast-tier-is-wrong"
 
 
 def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
@@ -243,26 +297,12 @@ def _first_texts(plan: Plan) -> Iterator[str]:
 
 def _prepare_work(plan: Plan) -> None:
     for shard, jobs in plan.items():
-        shard.parts_folder.mkdir(parents=True, exist_ok=True)
-        shard.failure_path.unlink(missing_ok=True)
+        with written(shard.parts_folder):
+            shard.parts_folder.mkdir(parents=True, exist_ok=True)
+        with written(shard.failure_path):
+            shard.failure_path.unlink(missing_ok=True)
         for job in jobs:
             remove_damaged_part(job)
-
-
-def _check_settings(shards: Iterable[Shard], settings: Settings) -> None:
-    """Check that no shard is there that was made with other settings.
-
-    Raises:
-        ConfigError: One is.
-    """
-    for shard in shards:
-        record = read_record(shard.prefix, shard.record_path)
-        if record is not None and (record.key, record.settings) != (shard.key, settings):
-            raise ConfigError(
-                f"{shard.prefix}: was made of key {record.key!r} with {record.settings}, asked "
-                f"for are key {shard.key!r} and {settings}. Choose another --output, or replace "
-                f"the shards with --overwrite."
-            )
 
 
 def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
@@ -284,15 +324,29 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
     for shard, found in counts.items():
-        if found.rejects:
-            with shard.rejects_path.open("rb") as file:
-                for line in islice(file, SHOWN_REJECTS):
-                    yield _reject_text(orjson.loads(line))
+        if not found.rejects:
+            continue
+        location, path = shard.input.location, shard.rejects_path
+        try:
+            yield from _first_rejects(path)
+        except (OSError, DamagedFileError) as error:
+            yield (
+                f"{location}: {found.rejects:,} texts, but their list cannot be read ({error}). "
+                f"To have it made again, delete {shard.record_path} and run with --overwrite."
+            )
         if found.rejects > SHOWN_REJECTS:
-            path = shard.rejects_path
-            yield f"{shard.input.location}: {found.rejects:,} texts in all, listed in {path}"
+            yield f"{location}: {found.rejects:,} texts in all, listed in {path}"
 
 
-def _reject_text(reject: dict[str, str | int]) -> str:
-    place = f"byte {reject['byte']}" if "byte" in reject else f"row {reject['row']}"
-    return f"{reject['input']}, {place}: {reject['reason']}"
+def _first_rejects(path: Path) -> Iterator[str]:
+    with path.open("rb") as file:
+        for _ in range(SHOWN_REJECTS):
+            line = file.readline(LIMIT_BYTES)
+            if not line:
+                return
+            yield _reject_text(parse_json(line, dict))
+
+
+def _reject_text(reject: dict[str, object]) -> str:
+    place = f"byte {reject['byte']}" if "byte" in reject else f"row {reject.get('row')}"
+    return f"{reject.get('input')}, {place}: {reject.get('reason')}"

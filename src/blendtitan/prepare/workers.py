@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from blendtitan.errors import FastTierError, InputError
+from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.claims import Claims
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.join import finished_record, join_parts, write_rejects
+from blendtitan.prepare.ownership import check_replaceable
 from blendtitan.prepare.parts import Progress, read_part, remove_damaged_part, write_part
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.ranks import Rank
+from blendtitan.prepare.runs import was_removed
+from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Encoder, Tier
 
@@ -39,8 +42,17 @@ class Work:
     max_rejects: int
     rank: Rank
 
+    tier: Tier
+    """What was asked for. ``reference`` keeps nothing of what the fast tier made."""
+
     doubt_path: Path
     """File that is there once the fast tier was found wrong, with the reason, for all ranks."""
+
+    overwrite: bool = False
+    """Whether shards that others made may be replaced."""
+
+    run_path: Path | None = None
+    """File of the command among those at work on the output. None: there are no others."""
 
     @property
     def num_jobs(self) -> int:
@@ -122,12 +134,19 @@ class _Worker:
     def __init__(self, work: Work, signals: Signals) -> None:
         self._work = work
         self._signals = signals
-        self._claims = Claims()
+        self._claims = Claims(renewed=[work.run_path] if work.run_path else [])
         # Jobs that are not known to be finished yet.
         self._unfinished = {shard: dict.fromkeys(jobs) for shard, jobs in work.plan.items()}
         self._errors: list[str] = []
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
+        try:
+            self._do(jobs)
+        finally:
+            self._claims.close()
+        return self._errors
+
+    def _do(self, jobs: Sequence[Job]) -> None:
         while self._unfinished and not self._signals.is_stopped():
             worked = False
             for job in jobs:
@@ -137,7 +156,6 @@ class _Worker:
             if self._unfinished and not worked:
                 # The rest is claimed by others, of which one may be killed.
                 time.sleep(_POLL_SECONDS)
-        return self._errors
 
     def _work_on(self, job: Job) -> bool:
         """Do a job that is free; whether it was."""
@@ -145,15 +163,28 @@ class _Worker:
             return False
         with self._claims.claimed(job.path("claim")) as is_claimed:
             # Another process may have finished it just before its claim was given back.
-            if not is_claimed or self._is_done(job) or job.shard.failure_path.exists():
+            if not is_claimed:
+                self._renew_folder(job.shard)
                 return False
-            self._write_part(job)
+            if self._is_done(job) or job.shard.failure_path.exists() or not self._write_part(job):
+                return False
         self._unfinished[job.shard].pop(job)
         self._close(job.shard)
         return True
 
-    def _write_part(self, job: Job) -> None:
+    def _renew_folder(self, shard: Shard) -> None:
+        """Make the folder for parts again where it is gone and the shard is not finished.
+
+        In a folder that is gone nobody can claim anything, and so all would wait for ever.
+        """
+        if not shard.parts_folder.exists() and not self._is_finished(shard):
+            with written(shard.parts_folder):
+                shard.parts_folder.mkdir(parents=True, exist_ok=True)
+
+    def _write_part(self, job: Job) -> bool:
+        """Do a job; False where the folder for parts was removed meanwhile."""
         self._check_trusted()
+        self._check_registered()
         try:
             write_part(job, self._work.encoder, self._work.settings, self._signals)
         except InputError as error:
@@ -162,16 +193,27 @@ class _Worker:
         except FastTierError as error:
             write_atomically(self._work.doubt_path, str(error).encode())
             raise
+        except FileNotFoundError:
+            if job.shard.parts_folder.exists():
+                raise
+            return False
+        return True
+
+    def _check_registered(self) -> None:
+        """Check that no other command took this one for dead."""
+        path = self._work.run_path
+        if path is not None and not path.exists():
+            raise ConfigError(was_removed(path))
 
     def _check_trusted(self) -> None:
         """Check that no process of any rank has found the fast tier wrong."""
         if self._work.encoder.tier == "fast" and self._work.doubt_path.exists():
-            raise FastTierError(self._work.doubt_path.read_text())
+            raise FastTierError(read_note(self._work.doubt_path))
 
     def _is_done(self, job: Job) -> bool:
         """Whether a job needs no doing, by whomever it was done."""
         work = self._work
-        if read_part(job, work.settings, work.encoder.tier) is None:
+        if read_part(job, work.settings, work.tier) is None:
             if not self._is_finished(job.shard):
                 return False
             # Its parts are gone, all at once.
@@ -180,14 +222,14 @@ class _Worker:
         return True
 
     def _is_finished(self, shard: Shard) -> bool:
-        return finished_record(shard, self._work.settings, self._work.encoder.tier) is not None
+        return finished_record(shard, self._work.settings, self._work.tier) is not None
 
     def _close(self, shard: Shard) -> bool:
         """Join a shard whose jobs are all finished; whether nothing is left to do for it."""
         if shard not in self._unfinished:
             return False
         if shard.failure_path.exists():
-            self._errors.append(shard.failure_path.read_text())
+            self._errors.append(read_note(shard.failure_path))
         elif not self._is_finished(shard):
             if any(not self._is_done(job) for job in list(self._unfinished[shard])):
                 return False
@@ -201,14 +243,20 @@ class _Worker:
         """Join what is there; False where that is not all, as when another process just did."""
         work, jobs = self._work, self._work.plan[shard]
         self._check_trusted()
+        self._check_registered()
         try:
-            counts = finished_counts(jobs, work.settings, work.encoder.tier)
+            if not work.overwrite:
+                check_replaceable(shard, work.settings, work.encoder.path)
+            counts = finished_counts(jobs, work.settings, work.tier)
             if counts is None:
                 raise FileNotFoundError(shard.parts_folder)
             if counts.rejects > work.max_rejects:
                 write_rejects(jobs, counts)
             else:
                 join_parts(jobs, counts, work.settings, work.tokenizer)
+        except ConfigError as error:
+            # Since this command began, another program has put something of this name there.
+            self._errors.append(str(error))
         except FileNotFoundError:
             # Silent for a lease, this or another process was taken for dead: both went on, and
             # one was faster. What is left is looked at again.

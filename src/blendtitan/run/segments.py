@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from blendtitan.config import check_at_least, check_shares
+from blendtitan.config import MAX_SLOT, check_at_least, check_shares
 from blendtitan.errors import ConfigError
 from blendtitan.order.chapters import Chapter
 from blendtitan.order.segments import Segment
@@ -71,8 +71,19 @@ def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettin
 def changes_of(
     segments: Sequence[SegmentSettings], paces: Paces, lengths: Lengths
 ) -> list[Segment]:
-    """Where in the global order segments begin, and what they change."""
-    return [Segment(each.first_slot(paces, lengths), each.shares) for each in segments]
+    """Where in the global order segments begin, and what they change.
+
+    Raises:
+        ConfigError: One begins beyond the last slot of the order.
+    """
+    changes = [Segment(each.first_slot(paces, lengths), each.shares) for each in segments]
+    for number, change in enumerate(changes, start=1):
+        if change.first_slot >= MAX_SLOT:
+            raise ConfigError(
+                f"segment {number} begins at sample {change.first_slot:,}, expected one below "
+                f"{MAX_SLOT:,}, where the order ends. Delete it, or let it begin earlier."
+            )
+    return changes
 
 
 def lengths_of(chapters: Sequence[Chapter], *, slot: int, seq_len: int) -> Lengths:

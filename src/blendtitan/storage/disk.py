@@ -11,6 +11,10 @@ from blendtitan.errors import OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+# A folder where a file is to be, or a file where a folder is to be.
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+
+_NOTE_BYTES = 10_000
 
 
 @contextmanager
@@ -20,7 +24,8 @@ def written(path: Path) -> Generator[None]:
     The system's own error names no file when a write fails, and no disk at all.
 
     Raises:
-        OutputError: The disk is full, or does not let the file be written.
+        OutputError: The disk is full or does not let the file be written, or a folder has its
+            name.
     """
     try:
         yield
@@ -35,7 +40,22 @@ def written(path: Path) -> Generator[None]:
             raise OutputError(
                 f"{path}: cannot be written: {error.strerror}. Allow it, or choose another folder."
             ) from error
+        named = str(error.filename2 or error.filename)
+        if error.errno in _IN_THE_WAY and named.startswith(str(path)):
+            raise OutputError(
+                f"{path}: cannot be written: {error.strerror}. Move away what is in its place, or "
+                f"choose another folder for the output."
+            ) from error
         raise
+
+
+def read_note(path: Path) -> str:
+    """The first thousands of characters of a file that a person is shown, whatever it holds."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_NOTE_BYTES).decode(errors="replace").strip()
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})."
 
 
 def space_on_disk(folder: Path) -> str:

@@ -5,6 +5,7 @@ It lies beside the shards and travels with them, so that a copy can be proved to
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,7 +48,11 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
     content = {"format": _FORMAT, "checksum": CHECKSUM, "shards": shards}
     data = json.dumps(content, indent=1).encode()
     path = folder / CATALOG_FILE
-    if not path.exists() or path.read_bytes() != data:
+    found = None
+    # What cannot be read cannot be replaced either, which is an error that names the file.
+    with suppress(OSError):
+        found = path.read_bytes()
+    if found != data:
         write_atomically(path, data)
 
 

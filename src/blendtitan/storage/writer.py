@@ -4,7 +4,7 @@ import errno
 import glob
 import os
 import shutil
-import uuid
+import time
 from array import array
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -19,6 +19,7 @@ from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.disk import written
 from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
+from blendtitan.storage.processes import Process
 from blendtitan.storage.tokenizer_records import (
     RECORD_SUFFIX,
     TokenizerRecord,
@@ -26,8 +27,8 @@ from blendtitan.storage.tokenizer_records import (
     record_path,
 )
 
-# Process ids repeat on other machines, which may write to the same folder.
-_RUN = uuid.uuid4().hex[:8]
+_OLD_SECONDS = 3600.0
+"""How long a partial file of another machine must have been left alone to be deleted."""
 
 SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ".bin")
 """Of all files of a shard, in the order in which they are deleted."""
@@ -223,15 +224,27 @@ def remove_shard(prefix: Path) -> None:
 
 
 def remove_partials(prefix: Path) -> None:
-    """Delete what killed processes left of a shard; nobody may be writing it."""
+    """Delete what killed processes left of a shard."""
     for suffix in SHARD_SUFFIXES:
         remove_file_partials(Path(f"{prefix}{suffix}"))
 
 
 def remove_file_partials(path: Path) -> None:
-    """Delete what killed processes left of a file; nobody may be writing it."""
+    """Delete what killed processes left of a file. What a living process writes stays."""
     for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
-        partial.unlink(missing_ok=True)
+        if _is_left(partial):
+            partial.unlink(missing_ok=True)
+
+
+def _is_left(partial: Path) -> bool:
+    """Whether nobody writes a partial file any more."""
+    process = Process.of_name(partial.name.rpartition(".partial-")[2])
+    if process is not None and process.is_local:
+        return process.has_ended()
+    try:
+        return time.time() - partial.stat().st_mtime > _OLD_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def publish(
@@ -304,7 +317,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def partial_path(path: Path) -> Path:
     """Where a file is written before it is complete; no other process writes there."""
-    return Path(f"{path}.partial-{_RUN}-{os.getpid()}")
+    return Path(f"{path}.partial-{Process.current().name}")
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,27 +1,31 @@
 """TorchTitan's checkpoints, of this project's runs and of runs with another data loader.
 
 A checkpoint is complete when PyTorch has given its ``.metadata`` that name, after everything else
-was written. What a killed run left without one is no checkpoint.
+was written. What a killed run left without one is no checkpoint. Before one is loaded, rank 0 looks
+for damage, so that all ranks end with one error that names the file.
 """
 
 import logging
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torchtitan.components.checkpointer import CheckpointManager
-from torchtitan.components.checkpointer.base import DATALOADER
+from torchtitan.components.checkpointer.base import DATALOADER, TRAIN_STATE
+from torchtitan.components.checkpointer.dcp import AsyncMode
 from torchtitan.tools import filesystem
 
-from blendtitan.errors import OutputError
+from blendtitan.checkpoints.choice import choose_step, none_complete
+from blendtitan.checkpoints.contents import METADATA
+from blendtitan.checkpoints.damage import damage_to
+from blendtitan.errors import OutputError, ResumeError
 from blendtitan.state import STATE_KEY
 from blendtitan.storage.disk import space_on_disk
-from blendtitan.titan.shared_catalog import is_first_rank
+from blendtitan.titan.shared_catalog import from_first_rank, is_first_rank
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +40,12 @@ _VOCABULARY_HINT = (
     "set model.vocab_size to that of the checkpoint; left out, it follows the tokenizer."
 )
 
-_METADATA = ".metadata"
-
-_MARKS = (_METADATA, "model.safetensors.index.json")
+_MARKS = (METADATA, "model.safetensors.index.json")
 """Files of which one is in every complete checkpoint, PyTorch's or Hugging Face's."""
+
+_SAVING = ".saving"
+"""Empty file in the folder of a checkpoint that is being saved. It tells a checkpoint that a killed
+run left from one that lost its ``.metadata``."""
 
 
 class BlendCheckpointManager(CheckpointManager):
@@ -47,21 +53,93 @@ class BlendCheckpointManager(CheckpointManager):
 
     @dataclass(kw_only=True, slots=True)
     class Config(CheckpointManager.Config):
-        """``[checkpoint]``: TorchTitan's."""
+        """``[checkpoint]``: TorchTitan's, and what to do about damaged ones."""
+
+        fallback: bool = False
+        """Resume from the newest whole checkpoint where the one to load is damaged. False: a
+        damaged checkpoint is an error that names the newest whole one."""
 
     _step = 0
     """Of the checkpoint that is being saved, or was last."""
 
+    def __init__(self, config: Config, **parts: Any) -> None:
+        super().__init__(config, **parts)
+        self._fallback = config.fallback
+        self._damaged: set[int] = set()
+        """Steps of checkpoints that were passed over because they are damaged."""
+
     def _load(self, step: int = -1) -> bool:
-        """Load a checkpoint; TorchTitan's own choice passes over incomplete ones, here named."""
-        if is_first_rank():
-            for number in sorted(self._steps() - self._complete_steps()):
-                logger.warning(
-                    "%s: is incomplete, as a run that was ended while it saved leaves it. It is "
-                    "not used, and written anew when training comes to its step.",
-                    self._create_checkpoint_id(number),
-                )
-        return super()._load(step)
+        """Load the checkpoint of a step, or (-1) the latest, once rank 0 found it whole."""
+        return super()._load(int(from_first_rank(lambda: b"%d" % self._chosen(step))))
+
+    def _chosen(self, step: int) -> int:
+        """The step of the checkpoint to load; -1: there is none to resume from.
+
+        Raises:
+            BlendTitanError: The checkpoint cannot be used.
+        """
+        complete = self._complete_steps()
+        self._tell_incomplete(self._steps() - complete)
+        if not complete and step == -1:
+            self._check_initial()
+            return -1
+        choice = choose_step(
+            complete,
+            self._damage_at,
+            folder=self.folder,
+            asked=None if step == -1 else step,
+            fallback=self._fallback,
+        )
+        self._damaged = set(choice.damage)
+        for damage in choice.damage.values():
+            logger.warning(
+                "%s Training resumes from step-%d, because checkpoint.fallback is true.",
+                *(damage, choice.step),
+            )
+        return choice.step
+
+    def _tell_incomplete(self, steps: set[int]) -> None:
+        for step in sorted(steps):
+            logger.warning(
+                "%s: is incomplete, as a run that was ended while it saved leaves it. It is not "
+                "used, and is written again when training reaches its step.",
+                self._create_checkpoint_id(step),
+            )
+
+    def _damage_at(self, step: int) -> str | None:
+        folder = self._create_checkpoint_id(step)
+        if filesystem.is_remote(folder):
+            return None
+        if not Path(folder, METADATA).exists():
+            return f"{folder}: holds a model in Hugging Face's format alone, no training state."
+        is_trained = step > 0 and TRAIN_STATE not in self.exclude_from_loading
+        return damage_to(
+            Path(folder),
+            step=step if is_trained else None,
+            values=(f"{DATALOADER}.{STATE_KEY}",),
+        )
+
+    def _check_initial(self) -> None:
+        """Check what a run begins with that has no checkpoint of its own to resume from.
+
+        Raises:
+            ResumeError: Its checkpoints lost the file that completes them, or the one at
+                ``initial_load_path`` is damaged.
+        """
+        steps = self._steps()
+        # A run that is ended while it saves for the first time leaves one folder, marked.
+        if any(not self._is_marked(step) for step in steps):
+            raise none_complete(self.folder, steps)
+        path = self.initial_load_path
+        if not path or self.initial_load_in_hf or filesystem.is_remote(path):
+            return
+        if filesystem.isdir(path) and (damage := damage_to(Path(path), step=None)):
+            raise ResumeError(f"checkpoint.initial_load_path: {damage} Copy the checkpoint again.")
+
+    def _find_load_step(self, folder: str = "") -> int:
+        """The latest complete step, -1 if there is none. TorchTitan also counts ``step-30.old``."""
+        assert folder in ("", self.folder)
+        return max(self._complete_steps(), default=-1)
 
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
         if not self._should_save(curr_step, last_step):
@@ -69,10 +147,16 @@ class BlendCheckpointManager(CheckpointManager):
         # One that is still being written is waited for first, under its own step.
         self.maybe_wait_for_saving()
         self._step = curr_step
+        self._damaged.discard(curr_step)
         return super()._save(curr_step, last_step)
 
     def dcp_save(
-        self, state_dict: dict[str, Any], checkpoint_id: str, *args: Any, **kwargs: Any
+        self,
+        state_dict: dict[str, Any],
+        checkpoint_id: str,
+        async_mode: AsyncMode,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """Save a checkpoint. One of the same step, which a run went back behind, is no more."""
         # Ended now, the run would leave the old .metadata with new tensors. The other ranks write
@@ -80,13 +164,19 @@ class BlendCheckpointManager(CheckpointManager):
         if is_first_rank():
             for mark in _MARKS:
                 _remove_file(filesystem.join(checkpoint_id, mark))
+            _mark(checkpoint_id)
         with _saved(checkpoint_id):
-            return super().dcp_save(state_dict, checkpoint_id, *args, **kwargs)
+            result = super().dcp_save(state_dict, checkpoint_id, async_mode, *args, **kwargs)
+        if async_mode is AsyncMode.DISABLED:
+            _unmark(checkpoint_id)
+        return result
 
     def _wait_for_saving(self) -> None:
         """Wait for the checkpoint that is written while training goes on."""
-        with _saved(self._create_checkpoint_id(self._step)):
+        folder = self._create_checkpoint_id(self._step)
+        with _saved(folder):
             super()._wait_for_saving()
+        _unmark(folder)
 
     def dcp_load(
         self, state_dict: dict[str, Any], checkpoint_id: str, *args: Any, **kwargs: Any
@@ -101,22 +191,18 @@ class BlendCheckpointManager(CheckpointManager):
                 return
             if _SIZE_MISMATCH in str(error):
                 error.add_note(_VOCABULARY_HINT)
-            if damage := _damage(checkpoint_id):
-                error.add_note(
-                    f"{damage} Copy the checkpoint again, or move the folder away: the run then "
-                    f"goes on from the checkpoint before it."
-                )
             raise
 
     def _purge_stale_checkpoints(self) -> None:
         """Delete old checkpoints, but for the latest ``keep_latest_k`` up to the one being saved.
 
-        TorchTitan counts folders: incomplete ones, and those of later steps that the run went back
-        behind, would take the places of the only checkpoints it can go on from.
+        TorchTitan counts folders: incomplete and damaged ones, and those of later steps that the
+        run went back behind, would take the places of the only checkpoints it can resume from.
         """
         if not self._should_purge():
             return
-        complete = sorted(step for step in self._complete_steps() if step < self._step)
+        usable = self._complete_steps() - self._damaged
+        complete = sorted(step for step in usable if step < self._step)
         kept = complete[1 - self.keep_latest_k :]
         for step in self._steps():
             if kept and step < kept[0]:
@@ -135,6 +221,10 @@ class BlendCheckpointManager(CheckpointManager):
             return any(filesystem.isfile(filesystem.join(folder, mark)) for mark in _MARKS)
 
         return {step for step in self._steps() if is_complete(step)}
+
+    def _is_marked(self, step: int) -> bool:
+        """Whether a run was saving the checkpoint when it ended."""
+        return filesystem.isfile(filesystem.join(self._create_checkpoint_id(step), _SAVING))
 
 
 @contextmanager
@@ -161,24 +251,14 @@ def _remove_file(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def _damage(folder: str) -> str | None:
-    """What is seen to be wrong with the files of a checkpoint, in a sentence. None: nothing."""
-    if filesystem.is_remote(folder):
-        return None
-    path = Path(folder, _METADATA)
-    if not path.exists():
-        return f"{folder}: has no {_METADATA}: the checkpoint is incomplete."
-    try:
-        metadata = FileSystemReader(folder).read_metadata()
-    except Exception as error:  # whatever unpickling comes upon
-        return f"{path}: cannot be read ({type(error).__name__}: {error})."
-    expected: dict[str, int] = {}
-    for part in (metadata.storage_data or {}).values():
-        end = part.offset + part.length
-        expected[part.relative_path] = max(end, expected.get(part.relative_path, 0))
-    for name, num_bytes in sorted(expected.items()):
-        file = Path(folder, name)
-        found = file.stat().st_size if file.exists() else 0
-        if found < num_bytes:
-            return f"{file}: found {found:,} bytes, expected {num_bytes:,}."
-    return None
+def _mark(folder: str) -> None:
+    """Note in a folder that a checkpoint is being saved into it, where the disk lets us."""
+    if not filesystem.is_remote(folder):
+        with suppress(OSError):  # saving itself fails in a moment, on all ranks
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, _SAVING).touch()
+
+
+def _unmark(folder: str) -> None:
+    if is_first_rank() and not filesystem.is_remote(folder):
+        Path(folder, _SAVING).unlink(missing_ok=True)

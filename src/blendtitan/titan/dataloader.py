@@ -49,7 +49,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """Threads that read ahead. 0: read in the training thread."""
 
         split: str = "98,1,1"
-        """Relative sizes of train, valid and test, in documents of each shard."""
+        """Relative sizes of train, valid and test, in documents of each shard: three numbers. One
+        number alone gives all documents to train."""
 
         dataloader_type: Literal["single", "repeating", "cyclic"] = "single"
         """Kept for compatibility: the training stream is endless in all three."""
@@ -118,8 +119,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """The split that is read."""
 
         infinite: bool = True
-        """Never end. False: stop after one pass over the windows of the split, on all ranks
-        together. TorchTitan's validator sets it."""
+        """Never end. False: read every window of the split once, on all ranks together, and stop.
+        TorchTitan's validator sets it."""
 
         num_samples: int | None = None
         """Samples of a stream that ends, whatever ``infinite`` says; what fills up its last step
@@ -163,6 +164,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
             dataset = dataset.only(config.corpus)
         num_samples = config.num_samples
         if num_samples is None and not config.infinite:
+            dataset = dataset.once()
             num_samples = dataset.num_windows
         self._loader = DataLoader(
             dataset,

@@ -1,18 +1,44 @@
 """TorchTitan's metrics, with a summary of the losses at the end."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torchtitan.components.metrics import MetricsProcessor, _get_metrics_rank
+from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
 from torchtitan.distributed import ParallelDims
 
 logger = logging.getLogger(__name__)
 
 _LISTED = 16
 """Most corpora that one line of the log tells of."""
+
+
+class LateLogger(BaseLogger):
+    """TorchTitan's logger, which opens files when it is built, built when it is first needed.
+
+    A start that is refused leaves no empty TensorBoard file and no empty W&B run.
+    """
+
+    def __init__(self, build: Callable[[], BaseLogger]) -> None:
+        self._build = build
+        self._logger: BaseLogger | None = None
+
+    def open(self) -> BaseLogger:
+        """Build it now, unless it is built already."""
+        self._logger = self._logger or self._build()
+        return self._logger
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        """Log values of a step."""
+        self.open().log(metrics, step)
+
+    def close(self) -> None:
+        """Close the files, if there are any."""
+        if self._logger is not None:
+            self._logger.close()
 
 
 class LossMetrics(MetricsProcessor):
@@ -27,6 +53,14 @@ class LossMetrics(MetricsProcessor):
         self._knows_loss = knows_loss(self.parallel_dims, pp_schedule=pp_schedule)
         self._first: dict[str, tuple[int, float]] = {}
         self._last: dict[str, tuple[int, float]] = {}
+
+    def _build_metric_logger(self, **arguments: Any) -> BaseLogger:
+        return LateLogger(partial(super()._build_metric_logger, **arguments))
+
+    def open(self) -> None:
+        """Open the files of TensorBoard and Weights & Biases. The first value would, too."""
+        if isinstance(self.logger, LateLogger):
+            self.logger.open()
 
     def log(self, step: int, global_avg_loss: float, *args: Any, **kwargs: Any) -> None:
         """Log the metrics of a training step."""

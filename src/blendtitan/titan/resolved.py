@@ -23,10 +23,15 @@ def resolved_toml(settings: Settings) -> str:
 def write_resolved(settings: Settings) -> Path:
     """Write the settings into the run's folder, the whole file or none of it; its path."""
     path = Path(settings.job.dump_folder) / FILE_NAME
+    write_text(path, resolved_toml(settings))
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of the run's folder, the whole file or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(path)
-    write_atomically(path, resolved_toml(settings).encode())
-    return path
+    write_atomically(path, text.encode())
 
 
 def _tables(settings: Settings) -> Iterator[str]:

@@ -148,7 +148,8 @@ class ValidationSettings:
 
     steps: int = -1
     """Steps per validation, always the same ones, of ``training.global_batch_size`` samples. -1:
-    the whole split, once."""
+    every window of the split once; the blend's loss is then the mean of the corpora's, weighted by
+    their shares."""
 
     samples: int | None = None
     """Samples of the blend, and of each corpus, that a validation reads. None: those of

@@ -43,7 +43,9 @@ def shared_catalog(
     Raises:
         BlendTitanError: What rank 0 met, on every rank.
     """
-    return Catalog.from_bytes(_shared(lambda: read_catalog(config, check=build_check()).to_bytes()))
+    return Catalog.from_bytes(
+        from_first_rank(lambda: read_catalog(config, check=build_check()).to_bytes())
+    )
 
 
 def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | None]:
@@ -57,11 +59,15 @@ def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | No
         found = original_indices(config, catalog)
         return json.dumps([index and dataclasses.astuple(index) for index in found]).encode()
 
-    return [index and IndexFile(*index) for index in json.loads(_shared(find))]
+    return [index and IndexFile(*index) for index in json.loads(from_first_rank(find))]
 
 
-def _shared(find: Callable[[], bytes]) -> bytes:
-    """What rank 0 found, on every rank."""
+def from_first_rank(find: Callable[[], bytes]) -> bytes:
+    """What rank 0 found, on every rank. A collective operation.
+
+    Raises:
+        BlendTitanError: What rank 0 met, on every rank.
+    """
     message = _broadcast(_message(find) if is_first_rank() else b"")
     kind, payload = message[:1], message[1:]
     return payload if kind == _FOUND else _raise(payload)

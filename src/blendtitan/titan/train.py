@@ -29,6 +29,7 @@ from blendtitan.titan.resolved import write_resolved
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.titan.toml import read_settings
+from blendtitan.titan.trainer import BlendTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +77,17 @@ def read_run(arguments: Sequence[str]) -> tuple[Trainer.Config, Settings | None]
 
 
 def run(config: Trainer.Config, settings: Settings | None = None) -> None:
-    """Build the trainer, train, and close everything. Settings are kept in the run's folder."""
+    """Build the trainer, train, and close everything.
+
+    Settings are written into the run's folder, once its checkpoint and its data are accepted.
+    """
     trainer: Trainer = config.build()
     try:
-        if settings is not None and dist.get_rank() == 0:
-            logger.info("The complete configuration is in %s", write_resolved(settings))
+        if settings is not None and isinstance(trainer, BlendTrainer):
+            trainer.when_accepted(lambda: _write_settings(settings))
         if config.checkpoint.create_seed_checkpoint:
+            if isinstance(trainer, BlendTrainer):
+                trainer.accept()
             trainer.checkpointer.save(curr_step=0, last_step=True)
         else:
             trainer.train()
@@ -92,6 +98,10 @@ def run(config: Trainer.Config, settings: Settings | None = None) -> None:
     finally:
         trainer.close()
     dist.destroy_process_group()
+
+
+def _write_settings(settings: Settings) -> None:
+    logger.info("The complete configuration is in %s", write_resolved(settings))
 
 
 def _end_with_agent() -> None:

@@ -1,18 +1,24 @@
 """TorchTitan's trainer, with what our loader needs of it: a settled configuration and a place."""
 
+import copy
+import json
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
+from blendtitan.run.batches import check_batches, check_length, data_ranks
 from blendtitan.run.horizon import samples_of_run
 from blendtitan.run.keys import check_follows
 from blendtitan.titan import cpu, old_torch
@@ -30,6 +36,7 @@ from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
+from blendtitan.titan.resolved import write_text
 from blendtitan.titan.validator import BlendCorpusValidator
 
 logger = logging.getLogger(__name__)
@@ -49,6 +56,12 @@ class BlendTrainer(Trainer):
             default_factory=BlendCheckpointManager.Config
         )
 
+        def maybe_log(self) -> None:
+            """Log the configuration if it is asked for. Its file waits for ``BlendTrainer``."""
+            shown = copy.copy(self)
+            shown.debug = replace(self.debug, save_config_file=None)
+            Trainer.Config.maybe_log(shown)
+
         def __post_init__(self) -> None:
             old_torch.check(self)
             cpu.adapt(self)
@@ -64,12 +77,17 @@ class BlendTrainer(Trainer):
                 if self.dataloader.corpus_ids:
                     self.loss = with_rows(self.loss)
 
+    _config_file: tuple[Path, str] | None = None
+    """File of ``debug.save_config_file`` and its text, on rank 0."""
+
     def __init__(self, config: Config) -> None:
+        _check_batches(config)
         super().__init__(config)
         loader = config.validator.dataloader
         if config.validator.enable and isinstance(loader, BlendCorpusDataLoader.Config):
             # Now, not at the first validation.
             configured_dataset(loader, seq_len=config.training.seq_len, tokenizer=self.tokenizer)
+        self._when_accepted: list[Callable[[], object]] = []
         schedule = config.parallelism.pipeline_parallel_schedule
         self._tells_losses = knows_loss(self.parallel_dims, pp_schedule=schedule)
         self._clock: DataClock | None = None
@@ -77,6 +95,35 @@ class BlendTrainer(Trainer):
         if isinstance(self.dataloader, BlendCorpusDataLoader):
             self._clock = DataClock(self.dataloader)
             self._rows = self._rows_by_corpus(self.dataloader)
+
+    def init_distributed(self) -> ParallelDims:
+        """Connect the ranks. TorchTitan changes its configuration afterwards."""
+        parallel_dims = super().init_distributed()
+        name = self.config.debug.save_config_file
+        if name is not None and torch.distributed.get_rank() == 0:
+            path = Path(self.config.dump_folder, name)
+            text = json.dumps(self.config.to_dict(), indent=2)
+            self._config_file = (path, text)
+        return parallel_dims
+
+    def when_accepted(self, write: Callable[[], object]) -> None:
+        """Call ``write`` on rank 0 once nothing can refuse the run any more.
+
+        Until then a start must not change the run's folder: what is written there describes the
+        run that trains, and a refused start is none.
+        """
+        self._when_accepted.append(write)
+
+    def accept(self) -> None:
+        """Write what describes the run into its folder."""
+        if isinstance(self.metrics_processor, LossMetrics):
+            self.metrics_processor.open()
+        if torch.distributed.get_rank() != 0:
+            return
+        if self._config_file is not None:
+            write_text(*self._config_file)
+        for write in self._when_accepted:
+            write()
 
     def batch_generator(
         self, data_iterable: Batches
@@ -87,6 +134,7 @@ class BlendTrainer(Trainer):
             data_iterable.align(self.step, global_batch_size=global_batch_size)
             self._check_data(data_iterable, global_batch_size)
             data_iterable = self._clock.waiting(data_iterable)
+        self.accept()
         return super().batch_generator(data_iterable)
 
     def post_dataloading_process(
@@ -156,6 +204,32 @@ class BlendTrainer(Trainer):
         """Samples of one optimizer step of all ranks together."""
         local_batch_size = self.config.training.local_batch_size
         return local_batch_size * self.gradient_accumulation_steps * loader.dp_world_size
+
+
+def _check_batches(config: Trainer.Config) -> None:
+    """Check the batch arithmetic before anything is built.
+
+    Raises:
+        ConfigError: A step is not whole micro batches, or the run is too long.
+    """
+    training, parallelism = config.training, config.parallelism
+    if "WORLD_SIZE" not in os.environ or config.comm.mode not in ("default", "torchcomms"):
+        return  # as many processes as TorchTitan makes up for a trial
+    ranks = data_ranks(
+        int(os.environ["WORLD_SIZE"]),
+        replicate=parallelism.data_parallel_replicate_degree,
+        shard=parallelism.data_parallel_shard_degree,
+        model=parallelism.tensor_parallel_degree
+        * parallelism.context_parallel_degree
+        * parallelism.pipeline_parallel_degree,
+    )
+    size, local = training.global_batch_size, training.local_batch_size
+    check_batches(size, local_batch_size=local, ranks=ranks)
+    check_length(
+        training.steps,
+        global_batch_size=size if size > 0 else local * ranks,
+        seq_len=training.seq_len,
+    )
 
 
 def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> None:

@@ -11,7 +11,7 @@ from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.validate import Validator
 
 from blendtitan.config import check_at_least
-from blendtitan.dataset.fixed import FixedSamples, fixed_samples
+from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -35,7 +35,7 @@ class BlendCorpusValidator(Validator):
 
         samples: int | None = None
         """Samples of the blend, and of each corpus. None: ``steps`` times ``global_batch_size``;
-        with ``steps = -1``, all of them."""
+        with ``steps = -1``, every window once."""
 
         global_batch_size: int = -1
         """Samples of a step. -1: one micro batch of every rank. The trainer sets it."""
@@ -68,6 +68,7 @@ class BlendCorpusValidator(Validator):
             limit = config.steps * (
                 global_batch_size if global_batch_size > 0 else samples_per_step
             )
+        self._dataset = dataset
         self._blend, *self._corpora = fixed_samples(
             dataset, limit=limit, samples_per_step=samples_per_step
         )
@@ -77,18 +78,26 @@ class BlendCorpusValidator(Validator):
         schedule = self.parallelism.pipeline_parallel_schedule
         self._knows_loss = knows_loss(self.parallel_dims, pp_schedule=schedule)
         if self._knows_loss:
-            logger.info(
-                "Each validation reads %s samples of the blend; of each corpus alone: %s",
-                f"{self._blend.num_samples:,}",
-                listed({f"{fixed.corpus}": f"{fixed.num_samples:,}" for fixed in self._corpora}),
-            )
+            each = listed({f"{fixed.corpus}": f"{fixed.num_samples:,}" for fixed in self._corpora})
+            if self._blend.is_whole:
+                logger.info(
+                    "Each validation reads every window of the split once: %s. The blend's loss is "
+                    "the mean of the corpora's losses, weighted by their shares.",
+                    each,
+                )
+            else:
+                logger.info(
+                    "Each validation reads %s samples of the blend; of each corpus alone: %s",
+                    *(f"{self._blend.num_samples:,}", each),
+                )
 
     def validate(self, model_parts: list[nn.Module], step: int) -> None:
         """Log loss and perplexity of the blend and of each corpus. A collective operation."""
-        blend = self._loss(self._blend, model_parts, step)
+        drawn = None if self._blend.is_whole else self._loss(self._blend, model_parts, step)
         losses = {
             f"{fixed.corpus}": self._loss(fixed, model_parts, step) for fixed in self._corpora
         }
+        blend = blend_loss(self._dataset, losses) if drawn is None else drawn
         metrics = {PERPLEXITY: perplexity(blend)}
         metrics |= {f"{LOSS}/{corpus}": loss for corpus, loss in losses.items()}
         metrics |= {f"{PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()}
@@ -107,7 +116,10 @@ class BlendCorpusValidator(Validator):
         """Mean loss of the labels of fixed samples, as TorchTitan's validator finds it."""
         self.config = replace(self.config, steps=fixed.steps)
         self.dl_config = replace(
-            self._loader, corpus=fixed.corpus, num_samples=fixed.num_samples, infinite=False
+            self._loader,
+            corpus=fixed.corpus,
+            num_samples=None if fixed.is_whole else fixed.num_samples,
+            infinite=False,
         )
         caught = _CaughtLoss()
         self.metrics_processor = caught  # pyright: ignore[reportAttributeAccessIssue]

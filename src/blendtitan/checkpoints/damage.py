@@ -1,0 +1,115 @@
+"""Damage to a checkpoint that can be seen without reading it whole.
+
+Noticed are: a ``.metadata`` that is missing, empty, cut or overwritten; files that are missing or
+too short; items whose first or last bytes are not those of an archive, as where a stretch of a file
+never reached the disk; a damaged training step or state of the data loader; a folder that was
+renamed to another step. All items are looked at, up to ``_MOST_PLACES`` of them, but at least
+``_FEWEST_PER_FILE`` in each file, always the first and the last. Not noticed are bytes that changed
+inside a tensor.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from blendtitan.checkpoints.contents import Contents, Item
+from blendtitan.errors import ResumeError
+from blendtitan.storage.waiting import waiting_map
+
+STEP_ITEM = "train_state.step"
+"""TorchTitan's name for the number of steps that were trained."""
+
+_MOST_PLACES = 4096
+_FEWEST_PER_FILE = 8
+
+_ARCHIVE_HEAD, _ARCHIVE_END = b"PK\x03\x04", b"PK\x05\x06"
+# The record that ends an archive has this size, because torch.save writes no comment into it.
+_END_BYTES = 22
+
+
+def damage_to(folder: Path, *, step: int | None, values: Sequence[str] = ()) -> str | None:
+    """What is wrong with a checkpoint, as a sentence. None: nothing is seen to be.
+
+    Args:
+        folder: Of the checkpoint.
+        step: The step in its name, which its training state must have; None: neither is needed.
+        values: Names of values that must be readable where the checkpoint has them.
+    """
+    try:
+        contents = Contents.read(folder)
+        _check_files(contents)
+        for name in values:
+            contents.value(name)
+        if step is not None:
+            _check_step(contents, step)
+    except ResumeError as error:
+        return str(error)
+    except OSError as error:
+        return f"{folder}: cannot be read ({error})."
+    return None
+
+
+def _check_files(contents: Contents) -> None:
+    items_of: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in contents.items:
+        items_of[item.file].append(item)
+    places = max(_FEWEST_PER_FILE, _MOST_PLACES // max(1, len(items_of)))
+    check = partial(_check_file, contents.folder, places=places)
+    waiting_map(check, [items_of[name] for name in sorted(items_of)])
+
+
+def _check_file(folder: Path, items: Sequence[Item], *, places: int) -> None:
+    path = folder / items[0].file
+    if not path.is_file():
+        raise ResumeError(f"{path}: is missing, or is not a file.")
+    expected = max(item.offset + item.length for item in items)
+    found = path.stat().st_size
+    if found < expected:
+        raise ResumeError(f"{path}: found {found:,} bytes, expected {expected:,}.")
+    archives = sorted((item for item in items if item.is_archive), key=lambda item: item.offset)
+    file = os.open(path, os.O_RDONLY)
+    try:
+        for item in _spread(archives, places):
+            _check_item(path, file, item)
+    finally:
+        os.close(file)
+
+
+def _check_item(path: Path, file: int, item: Item) -> None:
+    end = item.offset + item.length
+    ends = (
+        (item.offset, _ARCHIVE_HEAD),
+        (max(item.offset, end - _END_BYTES), _ARCHIVE_END),
+    )
+    for at, expected in ends:
+        found = os.pread(file, len(expected), at)
+        if found != expected:
+            raise ResumeError(
+                f"{path}: found the bytes {found!r} at byte {at:,}, expected {expected!r}: "
+                f"{item.name!r}, bytes {item.offset:,} to {end:,}, was overwritten, or never "
+                f"reached the disk."
+            )
+
+
+def _check_step(contents: Contents, step: int) -> None:
+    found = contents.value(STEP_ITEM)
+    if found is None:
+        raise ResumeError(
+            f"{contents.folder}: holds no training state, but a model alone, as "
+            f"checkpoint.last_save_model_only = true saves it."
+        )
+    # Other releases of TorchTitan keep it as a tensor.
+    if isinstance(found, int) and found != step:
+        raise ResumeError(
+            f"{contents.folder}: holds the state after step {found:,}, expected step {step:,} by "
+            f"its name. The folder was renamed: give it the name step-{found} again."
+        )
+
+
+def _spread(items: Sequence[Item], places: int) -> list[Item]:
+    """At most ``places`` items, evenly spread, with the first and the last."""
+    if len(items) <= places:
+        return list(items)
+    return [items[place * (len(items) - 1) // (places - 1)] for place in range(places)]
