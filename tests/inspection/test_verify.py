@@ -239,6 +239,8 @@ def test_json_has_what_was_found(
                 "documents_with_first_token": 1,
                 "documents_with_eod": None,
                 "has_checksums": False,
+                "tokenizer": None,
+                "notes": [],
                 "problems": [],
             }
         ]

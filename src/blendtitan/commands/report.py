@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
+
 SUMMARY = "a run as one HTML file: blend, epochs, losses, texts"
 
 MANUAL = """\
@@ -28,12 +30,19 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("run_path", metavar="RUN", type=Path, help="folder of a run, or its TOML file")
-    add("--compare", metavar="RUN", nargs="+", type=Path, default=[], help="runs to put beside it")
+    add("run_path", metavar="RUN", type=local_path, help="folder of a run, or its TOML file")
+    add(
+        "--compare",
+        metavar="RUN",
+        nargs="+",
+        type=local_path,
+        default=[],
+        help="runs to put beside it",
+    )
     add(
         "--output",
         metavar="FILE",
-        type=Path,
+        type=local_path,
         default=Path("report.html"),
         help="file to write (report.html)",
     )

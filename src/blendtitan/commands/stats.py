@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
 
 SUMMARY = "documents, tokens and lengths of shards"
 
@@ -27,7 +28,13 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
     add("--json", action="store_true", help="print JSON in place of a table")
 
 

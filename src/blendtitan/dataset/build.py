@@ -101,12 +101,16 @@ def read_catalog(
     """
     shards = read_file_list(Path(config.data_file_list))
     fractions = split_fractions(config.split)
-    eod_id = config.eod_token_id if config.append_eod else None
+    tells_apart = config.append_eod or config.provide_attention_mask or config.eod_mask_loss
     settings = _catalog_settings(config)
 
     def build() -> Catalog:
         return build_catalog(
-            shards, lambda n: document_cuts(n, fractions), eod_id=eod_id, settings=settings
+            shards,
+            lambda n: document_cuts(n, fractions),
+            eod_id=config.eod_token_id if tells_apart else None,
+            inserts_eod=config.append_eod,
+            settings=settings,
         )
 
     if config.data_cache_path is None:
@@ -120,7 +124,9 @@ def read_catalog(
 
 def _catalog_settings(config: BlendConfig) -> str:
     """Text of the settings that a catalog depends on."""
-    eod = config.eod_token_id if config.append_eod else "as it is"
+    eod = str(config.eod_token_id) if config.append_eod else "as it is"
+    if not config.append_eod and (config.provide_attention_mask or config.eod_mask_loss):
+        eod += f", telling documents apart by {config.eod_token_id}"
     return f"split {split_fractions(config.split)}, EOD {eod}"
 
 
