@@ -3,7 +3,6 @@
 Shapes: B = micro batch, L = sequence length.
 """
 
-import logging
 import math
 import threading
 import time
@@ -26,8 +25,9 @@ from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.order.segments import Segment
 from blendtitan.reading_threads import Job, ReadingThreads
 from blendtitan.state import SavedState, encode_state, parse_state, resume
+from blendtitan.visible import joined, visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
 _BLOCK_SLOTS = 4096
@@ -167,7 +167,7 @@ class DataLoader:
                 "A new segment begins at slot %s, because on_change = 'new_segment' and the run "
                 "was changed:\n%s",
                 f"{resumed.consumed_samples:,}",
-                "\n".join(resumed.account),
+                joined(resumed.account),
             )
         if resumed.replaced and self._dp_rank == 0:
             logger.warning(

@@ -88,7 +88,10 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if fixed or (changed and dataset.config.on_change == "error"):
         raise ResumeError(
             "the checkpoint was written with other data or settings, so the samples would not go "
-            "on where it stopped:\n" + "\n".join(fixed + changed) + "\n" + _way_out(fixed)
+            "on where it stopped:",
+            *fixed,
+            *changed,
+            _way_out(fixed),
         )
     consumed_samples = state.consumed_samples
     if changed:

@@ -62,10 +62,15 @@ def test_a_kept_catalog_asks_twice_for_each_shard_and_opens_none(
     monkeypatch.setattr(
         os, "stat", lambda path, **kw: (asked.append(str(path)), stat(path, **kw))[1]
     )
-    monkeypatch.setattr(os, "open", None)
+    opened: list[str] = []
+    os_open = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *flags: (opened.append(str(path)), os_open(path, *flags))[1]
+    )
 
     assert_equal(read_catalog(config), built)
     assert sum(path.endswith((".idx", ".bin")) for path in asked) == 2 * 40
+    assert not any(path.endswith((".idx", ".bin")) for path in opened)
 
 
 def test_a_kept_catalog_is_not_looked_for_where_a_file_is_missing(

@@ -3,6 +3,7 @@
 import argparse
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "shards of other formats into Megatron's, without tokenising again"
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.prepare.convert import convert
 
     for shard in convert(options.inputs, options.output, overwrite=options.overwrite):
-        print(
+        say(
             f"{shard.prefix}: {shard.num_documents:,} documents, {shard.num_tokens:,} tokens, from "
             f"{shard.source} ({shard.description})"
         )

@@ -3,6 +3,7 @@
 import argparse
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "small real corpora, ready to train on"
 
@@ -41,6 +42,6 @@ def run(options: argparse.Namespace) -> None:
 
     corpora = prepare_demo(options.output, vocab_size=options.vocab_size)
     if corpora is None:
-        print(f"{options.output}: the demo is complete, nothing to do")
+        say(f"{options.output}: the demo is complete, nothing to do")
     else:
         show(mix_table(corpora))

@@ -1,11 +1,11 @@
 """``blendtitan plan``."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
     from blendtitan.inspection.plan import RunPlan
@@ -67,15 +67,15 @@ def run(options: argparse.Namespace) -> None:
     if options.picture is not None:
         _write_picture(plan, options.picture)
     if options.json:
-        print(json.dumps(plan_json(plan), indent=2))
+        say_json(plan_json(plan))
         return
-    print(plan_headline(plan))
+    say(plan_headline(plan))
     for table in plan_tables(plan):
-        print()
+        say()
         show(table)
     if plan.warnings:
-        print("\nWarnings:")
-        print("\n".join(f"- {warning}" for warning in plan.warnings))
+        say("", "Warnings:")
+        say(*(f"- {warning}" for warning in plan.warnings))
 
 
 def _write_picture(plan: "RunPlan", path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 
 from blendtitan.commands.local_path import local_path
 from blendtitan.errors import ConfigError
+from blendtitan.terminal import say
 
 SUMMARY = "correct .idx files that count no EODs, lost their document index, or point wrong"
 
@@ -63,10 +64,10 @@ def run(options: argparse.Namespace) -> None:
     shards = repair(options.inputs, eod_id=eod_id)
     repaired = [shard for shard in shards if shard.corrections]
     for shard in repaired:
-        print(
+        say(
             f"{shard.prefix}: repaired ({', '.join(shard.corrections)}); the old .idx is "
             f"{shard.prefix.name}.idx.before-repair"
         )
     num_good = sum(not shard.corrections and shard.error is None for shard in shards)
-    print(f"{len(repaired):,} repaired, {num_good:,} had nothing wrong")
+    say(f"{len(repaired):,} repaired, {num_good:,} had nothing wrong")
     check_repaired(shards)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "a run as one HTML file: blend, epochs, losses, texts"
 
@@ -64,4 +65,4 @@ def run(options: argparse.Namespace) -> None:
     paths = [options.run_path, *options.compare]
     runs = gather_runs(paths, step=options.step, ranks=options.ranks)
     size = write_page(report_page(runs), options.output)
-    print(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    say(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")

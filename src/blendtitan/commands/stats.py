@@ -1,9 +1,9 @@
 """``blendtitan stats``."""
 
 import argparse
-import json
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say_json
 
 SUMMARY = "documents, tokens and lengths of shards"
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
 
     report = describe(options.inputs)
     if options.json:
-        print(json.dumps(report_json(report), indent=2))
+        say_json(report_json(report))
     else:
         show(report_table(report))
     check_readable(report)

@@ -3,6 +3,7 @@
 import argparse
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "many blends of the same corpora, and the losses of their runs"
 
@@ -110,7 +111,7 @@ def _sweep(options: argparse.Namespace) -> None:
     sweep = plan_sweep(options.config, config, ranks=options.ranks)
     write_sweep(options.folder, sweep)
     show(sweep_table(sweep))
-    print(f"\n{how_to_train(options.folder, sweep)}")
+    say("", *how_to_train(options.folder, sweep))
 
 
 def _collect(options: argparse.Namespace) -> None:
@@ -122,4 +123,4 @@ def _collect(options: argparse.Namespace) -> None:
     write_losses(options.folder, runs)
     show(losses_table(runs))
     finished = sum(run.finished for run in runs)
-    print(f"\n{finished} of {len(runs)} runs are finished: {options.folder / 'losses.csv'}")
+    say("", f"{finished} of {len(runs)} runs are finished: {options.folder / 'losses.csv'}")

@@ -1,9 +1,9 @@
 """``blendtitan verify``."""
 
 import argparse
-import json
 
 from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say, say_json
 
 SUMMARY = "check every entry and every token of shards"
 
@@ -110,9 +110,9 @@ def run(options: argparse.Namespace) -> None:
         shard.problems += filter(None, [unproven_problem(shard.prefix)])
     verify_tokenizers(options.inputs, shards, tokenizer, eod_id=eod_id)
     if options.json:
-        print(json.dumps(verify_json(shards), indent=2))
+        say_json(verify_json(shards))
     else:
         show(verify_table(shards))
         for note in verify_notes(shards):
-            print(note)
+            say(note)
     check_sound(shards)

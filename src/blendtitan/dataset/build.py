@@ -1,6 +1,5 @@
 """From a configuration to datasets: the only place where they are put together."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +19,9 @@ from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
 from blendtitan.storage.file_list import ShardList, read_file_list
 from blendtitan.storage.open_files import OpenFiles
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 class Datasets:

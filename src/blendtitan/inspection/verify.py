@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
@@ -32,7 +31,7 @@ from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import stamp_of
 from blendtitan.storage.tokenizer_records import read_record, record_path
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,7 +206,7 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
     problems = [problem for shard in shards for problem in shard.problems]
     if problems:
         num_bad = sum(bool(shard.problems) for shard in shards)
-        raise ShardError("\n".join([*problems, f"{num_bad:,} of {len(shards):,} shards are bad"]))
+        raise ShardError(*problems, f"{num_bad:,} of {len(shards):,} shards are bad")
 
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:

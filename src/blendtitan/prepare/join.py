@@ -1,6 +1,5 @@
 """The parts of a shard's jobs to the shard, and the record of what it was made of."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
+from blendtitan.regular_files import open_file, read_file
 from blendtitan.storage.folder_catalog import (
     CATALOG_FILE,
     CatalogEntry,
@@ -36,8 +36,9 @@ from blendtitan.storage.writer import (
     write_atomically,
 )
 from blendtitan.tokenizers import Tier
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _FORMAT = 2
 """Of records: shards that another release made are made again."""
@@ -78,7 +79,7 @@ def join_parts(
             it, having done the same.
     """
     shard = jobs[0].shard
-    manifests = [job.path("json").read_bytes() for job in jobs]
+    manifests = [read_file(job.path("json")) for job in jobs]
     write_atomically(shard.placing_path, b"")
     write_rejects(jobs, counts)
     remove_partials(shard.prefix)
@@ -88,7 +89,8 @@ def join_parts(
         dtype = np.dtype(settings.dtype)
         with ShardWriter.create(shard.prefix, dtype=dtype, tokenizer=tokenizer) as writer:
             for job in jobs:
-                lens = np.fromfile(job.path("lens"), dtype="<i4")
+                with open_file(job.path("lens")) as file:
+                    lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
     tiers = {manifest.tier for manifest in map(_manifest, manifests)}
@@ -127,7 +129,7 @@ def load_record(record_path: Path) -> Record | None:
         DamagedFileError: The file holds something else. Its shard can be made again.
     """
     try:
-        with record_path.open("rb") as file:
+        with open_file(record_path) as file:
             header = parse_json(file.readline(LIMIT_BYTES), dict[str, Any])
         if header.pop("format", _FORMAT) != _FORMAT:
             return None
@@ -152,7 +154,7 @@ def load_manifests(record_path: Path) -> list[Manifest]:
         FileNotFoundError: It is gone.
     """
     try:
-        with record_path.open("rb") as file:
+        with open_file(record_path) as file:
             file.readline(LIMIT_BYTES)
             return [_manifest(line) for line in iter(lambda: file.readline(LIMIT_BYTES), b"")]
     except DamagedFileError as error:

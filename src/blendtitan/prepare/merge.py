@@ -1,6 +1,5 @@
 """Many shards into few, streaming: tokens are copied by the kernel, the ``.idx`` in blocks."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from blendtitan.storage.writer import (
     publish,
     remove_partials,
 )
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

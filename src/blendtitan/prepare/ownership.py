@@ -4,7 +4,6 @@ A shard is this project's where its record is there, or where its parts say that
 put in place. Everything else of the same name was made by another program.
 """
 
-import logging
 import os
 from collections.abc import Collection
 from contextlib import suppress
@@ -20,8 +19,9 @@ from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import SHARD_SUFFIXES
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:

@@ -22,6 +22,7 @@ from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.plan import Job
 from blendtitan.prepare.texts import read_range
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
 from blendtitan.storage.json_files import DamagedFileError, checked, read_json
 from blendtitan.storage.writer import replaced_file
@@ -185,7 +186,7 @@ def remove_damaged_part(job: Job) -> None:
 
 def file_digest(path: Path) -> str:
     """Digest of a whole file, as manifests and catalogs have it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 

@@ -9,7 +9,6 @@ ORDER-PROCESS.SETTINGS.INPUTS.TIER.PHASE.run
 """
 
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +29,9 @@ from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.processes import Process
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Encoder, Tier
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 RUNS_FOLDER = ".runs"
 

@@ -5,7 +5,6 @@ number of processes and any size of jobs. A shard appears under its name when it
 not before; what an interrupted command has finished is not done again.
 """
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
@@ -51,8 +51,9 @@ from blendtitan.tokenizers import (
     located,
 )
 from blendtitan.tokenizers.proof import refute
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 JOB_BYTES = 64_000_000
 """Default size of a job: seconds of work, and files of a size that file systems like."""
@@ -398,7 +399,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
             if errors or num_rejects > max_rejects
             else f"{len(counts):,} files hold no document at all ({num_rejects:,} texts left out)"
         )
-        raise InputError("\n".join([*report, summary]))
+        raise InputError(*report, summary)
     for line in report:
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
@@ -445,7 +446,7 @@ def _grouped(errors: Iterable[str]) -> list[str]:
 
 def _first_rejects(path: Path) -> Iterator[tuple[str, str]]:
     """Reason and description of the first texts that were left out."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         for _ in range(SHOWN_REJECTS):
             line = file.readline(LIMIT_BYTES)
             if not line:

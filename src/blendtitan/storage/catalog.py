@@ -5,7 +5,6 @@ kept in a folder, and it travels to the other processes as bytes.
 """
 
 import hashlib
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError, OutputError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.catalog_bytes import COLUMNS, decode_catalog, encode_catalog
 from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
 from blendtitan.storage.ends_record import read_ends
@@ -27,8 +27,9 @@ from blendtitan.storage.shard_checksums import listed_checksums
 from blendtitan.storage.stamps import Stamp
 from blendtitan.storage.waiting import waiting_map
 from blendtitan.storage.writer import write_atomically
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _FORMAT = 6
 _DIGEST_BYTES = 16
@@ -182,7 +183,7 @@ def _cached_catalog(
         return build()
     path = folder / f"catalog-{identity}"
     try:
-        data = RETRIES.tried(path.read_bytes, path=str(path))
+        data = RETRIES.tried(lambda: read_file(path), path=str(path))
     except FileNotFoundError:
         data = b""
     payload = data[_DIGEST_BYTES:]

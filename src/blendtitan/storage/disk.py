@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blendtitan.errors import OutputError
+from blendtitan.regular_files import open_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -52,7 +53,7 @@ def written(path: Path) -> Generator[None]:
 def read_note(path: Path) -> str:
     """The first thousands of characters of a file that a person is shown, whatever it holds."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(_NOTE_BYTES).decode(errors="replace").strip()
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror})."

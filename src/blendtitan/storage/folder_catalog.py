@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
@@ -52,7 +53,7 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
     found = None
     # What cannot be read cannot be replaced either, which is an error that names the file.
     with suppress(OSError):
-        found = path.read_bytes()
+        found = read_file(path)
     if found != data:
         write_atomically(path, data)
 
@@ -66,7 +67,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     """
     path = folder / CATALOG_FILE
     try:
-        data = RETRIES.tried(path.read_bytes, path=str(path))
+        data = RETRIES.tried(lambda: read_file(path), path=str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

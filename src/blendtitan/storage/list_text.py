@@ -17,6 +17,7 @@ from pathlib import Path
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
+from blendtitan.regular_files import read_text
 from blendtitan.storage.list_line import Line
 from blendtitan.storage.megatron_blends import lines_of_json, lines_of_words
 from blendtitan.storage.retries import RETRIES
@@ -31,7 +32,7 @@ def read_lines(path: Path) -> list[Line]:
         FileListError: It is missing, or a line cannot be used.
     """
     try:
-        text = RETRIES.tried(lambda: path.read_text(encoding="utf-8-sig"), path=str(path))
+        text = RETRIES.tried(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
     except FileNotFoundError:
         raise FileListError(f"{path}: there is no such file. {_nearest(path)}".rstrip()) from None
     except (OSError, UnicodeDecodeError) as error:

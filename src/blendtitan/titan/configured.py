@@ -1,6 +1,5 @@
 """From a loader's configuration to the dataset that it reads, opened once for all loaders."""
 
-import logging
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -16,11 +15,12 @@ from blendtitan.run.keys import check_follows
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan.tokenizer import engine_tokenizer
 from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
     from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 def blend_config(

@@ -10,6 +10,7 @@ from blendtitan.storage.waiting import waiting_map
 from blendtitan.tokenizer_check.fit import Fit, Verdict
 from blendtitan.tokenizer_check.probe import probe
 from blendtitan.tokenizers import Tokenizer, identity_of
+from blendtitan.visible import visible
 
 _SHOWN = 3
 """Shards and corpora that a message names; of the others it gives the number."""
@@ -65,7 +66,7 @@ def check_shards(
         for s, record in zip(shards, records, strict=True)
     ]
     own = identity_of(tokenizer, eod_id)
-    findings = Findings(f"{own}, from {tokenizer.path}")
+    findings = Findings(visible(f"{own}, from {tokenizer.path}"))
     unknown: dict[str, TokenizerRecord | None] = {}
     for shard, record in zip(shards, believed, strict=True):
         if record is None or not record.tokenizer.can_be_compared(own):
@@ -117,7 +118,7 @@ def _lines(reasons: Mapping[str, str], corpus_of: Mapping[str, str]) -> Iterator
     for reason, prefixes in by_reason.items():
         corpora = dict.fromkeys(repr(corpus_of[prefix]) for prefix in prefixes)
         kind = "corpus" if len(corpora) == 1 else "corpora"
-        yield f"{_some(prefixes)} ({kind} {_some(list(corpora))}): {reason}"
+        yield f"{visible(_some(prefixes))} ({kind} {_some(list(corpora))}): {reason}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """The check at the start of a run: an error or a warning, and an answer that is kept."""
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizer_check.check import Findings, MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 from blendtitan.tokenizers.encoder import tokenizer_identity
+from blendtitan.visible import Lines, visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 TOKENIZER_CHECKS = ("error", "warn")
 """Values of ``blendcorpus.tokenizer_check``."""
@@ -62,7 +62,7 @@ class TokenizerCheck:
                 _keep(path, kept)
         self.warnings += kept
         for warning in kept:
-            logger.warning("%s", warning)
+            logger.warning("%s", Lines(warning))
 
     def _compared(self, catalog: Catalog) -> tuple[Findings, list[str]]:
         columns = zip(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, VocabularyError
+from blendtitan.regular_files import read_file
 
 ABSENT = -1
 """Id of a special token that the tokenizer does not have, as SentencePiece spells it."""
@@ -126,6 +127,6 @@ def file_in(path: Path, name: str) -> Path:
 def read_bytes(path: Path) -> bytes:
     """The content of a tokenizer's file."""
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error

@@ -7,7 +7,6 @@ document in a thousand is encoded by both.
 """
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable
 from itertools import compress
 from operator import not_
@@ -24,8 +23,9 @@ from blendtitan.tokenizers.comparison import difference, split
 from blendtitan.tokenizers.fast import FastEncoder
 from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
 from blendtitan.tokenizers.router import load_tokenizer
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 Tier = Literal["auto", "fast", "reference"]
 TIERS: tuple[Tier, ...] = get_args(Tier)

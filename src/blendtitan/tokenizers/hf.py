@@ -1,7 +1,6 @@
 """Hugging Face ``tokenizer.json`` files."""
 
 import json
-import logging
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers.base import ABSENT, Tokenizer, file_in, read_bytes
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 HF_FILE = "tokenizer.json"
 

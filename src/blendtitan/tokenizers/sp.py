@@ -1,6 +1,5 @@
 """SentencePiece models, read directly: a conversion could change the ids."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers.base import Tokenizer, concatenated, file_in, read_bytes
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 SP_FILE = "tokenizer.model"
 
