@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "reading_threads": (set(), set()),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
-        NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
+        NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},
     ),
     "tokenizer_check": (STORAGE | {"tokenizers", "tokenizer_check"}, NUMPY),
     "prepare": (
@@ -148,7 +148,7 @@ ONE_PLACE = {
 
 READERS = {
     "regular_files.py": "the one place",
-    "prepare/inputs.py": "texts, also by URL",
+    "prepare/input_file.py": "texts, also by URL",
     "storage/processes.py": "/proc, of this machine",
     "prepare/claims.py": "a new claim, to be written",
     "inspection/checkpoints.py": "/proc, of this process",

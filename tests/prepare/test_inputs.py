@@ -1,166 +1,188 @@
-"""Inputs by URL, from a real web server of the tests' own; and what tells inputs apart."""
+"""Everything in a folder is read, or said to be left out."""
 
-import gzip
+import json
 import os
-import threading
-from collections.abc import Generator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+import socket
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.finding import find_inputs
-from blendtitan.prepare.inputs import InputFile
-from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from tests.prepare.conftest import documents, expected, shard_files
-
-TEXTS = [f"text number {n} " * 20 for n in range(200)]
+from blendtitan.prepare import inputs
+from blendtitan.prepare.inputs import find_inputs
 
 
-class RangeHandler(SimpleHTTPRequestHandler):
-    """Also answers requests for a part of a file, as stores do."""
-
-    def do_GET(self) -> None:
-        """Send a file, a part of it, or the listing of a folder."""
-        path = Path(self.translate_path(self.path))
-        asked = self.headers.get("Range")
-        if asked is None or not path.is_file():
-            super().do_GET()
-            return
-        start, _, last = asked.removeprefix("bytes=").partition("-")
-        content = path.read_bytes()[int(start) : int(last) + 1]
-        self.send_response(206)
-        self.send_header("Content-Length", str(len(content)))
-        end = int(start) + len(content) - 1
-        self.send_header("Content-Range", f"bytes {start}-{end}/{path.stat().st_size}")
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+def made(path: Path, content: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Files of every kind, as stored."""
-    lines = b"".join(b'{"text": "%s"}\n' % text.encode() for text in TEXTS)
-    for name, content in (
-        ("code/plain.jsonl", lines),
-        ("code/one.jsonl.gz", gzip.compress(lines)),
-        ("web/readme.md", b"no input"),
-    ):
-        path = tmp_path / "served" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    table = pa.table({"text": TEXTS})
-    pq.write_table(table, tmp_path / "served/web/rows.parquet", row_group_size=50)
-    return tmp_path / "served"
+def names(location: str | Path, *, skip_unknown: bool = False) -> list[str]:
+    return [str(below) for _, below in find_inputs(location, skip_unknown=skip_unknown)]
 
 
-@pytest.fixture
-def url(folder: Path) -> Generator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(RangeHandler, directory=str(folder)))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def test_every_usual_format_is_an_input_in_upper_and_lower_case(tmp_path: Path) -> None:
+    """Each of these suffixes was left out in silence before."""
+    found = ["E.JSONL", "a.jsonl.zstd", "b.jsonl.xz", "c.bz2", "d.ndjson", "f.txt", "g.arrow"]
+    found += ["h.feather", "i.csv", "j.tsv.gz", "k.txt.zst"]
+    for name in found:
+        made(tmp_path / name)
+
+    assert names(tmp_path) == found
 
 
-def names(location: str | Path) -> list[str]:
-    return [str(relative) for _, relative in find_inputs(location)]
-
-
-@pytest.mark.filterwarnings("ignore")  # fsspec's own loop is never closed
-def test_files_behind_urls_become_the_same_shards(
-    folder: Path, url: str, tokenizer_path: Path, tmp_path: Path
+@pytest.mark.parametrize("asked", ["", "/*", "/**"])
+def test_links_are_followed_and_those_to_a_folder_above_are_not(
+    tmp_path: Path, asked: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain files in several ranges, compressed ones as a stream, Parquet by row groups."""
-    config = TokenizeConfig(tokenizer=tokenizer_path, job_bytes=9000)
-    remote = [f"{url}/code/plain.jsonl", f"{url}/code/one.jsonl.gz", f"{url}/web/rows.parquet"]
-    local = [folder / "code/plain.jsonl", folder / "code/one.jsonl.gz", folder / "web/rows.parquet"]
+    """A corpus may lie on another disk."""
+    made(tmp_path / "elsewhere/a.jsonl")
+    made(tmp_path / "text/web/b.jsonl")
+    (tmp_path / "text/books").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "text/web/loop").symlink_to(tmp_path / "text")
+    caplog.set_level("INFO")
 
-    tokenize(remote, tmp_path / "remote", config)
-    tokenize(local, tmp_path / "local", config)
+    found = names(f"{tmp_path}/text{asked}" if asked != "/**" else tmp_path / "text")
 
-    assert documents(tmp_path / "remote/plain") == expected(tokenizer_path, TEXTS)
-    assert shard_files(tmp_path / "remote") == shard_files(tmp_path / "local")
-    record = (tmp_path / "remote/.blendtitan/plain.jsonl").read_text()
-    assert f'"{url}/code/plain.jsonl"' in record.splitlines()[0]
-    assert record.count("\n") > 5
+    assert found == ["books/a.jsonl", "web/b.jsonl"]
+    assert "not read as text: web/loop" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("asked", "found"),
-    [
-        ("", ["code/one.jsonl.gz", "code/plain.jsonl", "web/rows.parquet"]),
-        ("/web", ["rows.parquet"]),
-        ("/*/*.jsonl*", ["code/one.jsonl.gz", "code/plain.jsonl"]),
-        ("/code/plain.jsonl?signature=abc.def", ["plain.jsonl"]),
-    ],
-    ids=["folder", "folder below", "pattern", "file with a query"],
-)
-def test_folders_and_patterns_of_urls_are_searched(
-    folder: Path, url: str, asked: str, found: list[str]
+def test_hidden_files_and_companions_are_left_out_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As folders and patterns of this machine are."""
-    assert names(f"{url}{asked}") == found
-    if "?" not in asked:
-        assert names(f"{folder}{asked}") == found
+    """Notebooks keep copies of files in hidden folders."""
+    made(tmp_path / "a.jsonl")
+    for name in (".ipynb_checkpoints/a.jsonl", ".gitattributes", "web/.b.jsonl"):
+        made(tmp_path / name)
+    for name in ("README.txt", "LICENSE", "a.jsonl.md5", "SHA256SUMS", "web/_SUCCESS"):
+        made(tmp_path / name)
+    caplog.set_level("INFO")
+
+    assert names(tmp_path) == ["a.jsonl"]
+    assert "LICENSE, README.txt, SHA256SUMS, a.jsonl.md5, web/_SUCCESS" in caplog.text
+    assert "3 hidden files or folders skipped" in caplog.text
 
 
-def test_a_file_system_of_fsspec_is_read_by_its_name(folder: Path, tmp_path: Path) -> None:
-    assert names(f"file://{folder}/code") == ["one.jsonl.gz", "plain.jsonl"]
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ("{url}/code/missing.jsonl", r"missing\.jsonl: cannot be read"),
-        ("{url}/web/readme.md", r"readme\.md: expected a folder, or a file named"),
-        ("{url}/nothing/*.jsonl", "matches no file named"),
-        ("unknown://host/a.jsonl", "unknown://host/a.jsonl: cannot be read: Protocol not known"),
-        ("s3://bucket/a.jsonl", r"s3://bucket/a\.jsonl: cannot be read: .*s3fs"),
-        ("http://127.0.0.1:9/a.jsonl", r"127\.0\.0\.1:9/a\.jsonl: cannot be read"),
-    ],
-)
-def test_a_url_that_cannot_be_read_is_an_error_that_names_it(
-    url: str, asked: str, message: str
+def make_socket(path: Path) -> None:
+    # Paths of sockets are short.
+    here = Path.cwd()
+    os.chdir(path.parent)
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(path.name)
+    os.chdir(here)
+
+
+PROBLEMS = {
+    "model.safetensors": (Path.touch, "is of an unknown format"),
+    "archive.tar.gz": (Path.touch, "is of an unknown format"),
+    "lonely.bin": (Path.touch, "is of an unknown format"),
+    "dangling.jsonl": (
+        lambda path: path.symlink_to("/no/such/blob"),
+        "cannot be read (No such file or directory; it is a link to /no/such/blob)",
+    ),
+    "fifo.jsonl": (make_fifo, "is a FIFO, expected a regular file"),
+    "socket.jsonl": (make_socket, "is a socket, expected a regular file"),
+    "device.jsonl": (lambda path: path.symlink_to("/dev/zero"), "is a device, expected"),
+    "kernel.txt": (lambda path: path.symlink_to("/proc/self/environ"), "is a file of the kernel"),
+}
+
+
+def test_what_cannot_be_read_is_an_error_that_names_all_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(InputError, match=message):
-        names(asked.format(url=url))
+    """With ``skip_unknown`` it is a warning for each."""
+    made(tmp_path / "a.jsonl")
+    for name, (make, _) in PROBLEMS.items():
+        make(tmp_path / name)
+
+    with pytest.raises(InputError) as caught:
+        names(tmp_path)
+    assert names(tmp_path, skip_unknown=True) == ["a.jsonl"]
+
+    for name, (_, reason) in PROBLEMS.items():
+        assert f"{tmp_path}/{name}: {reason}" in str(caught.value)
+        assert f"skipped: {tmp_path}/{name}: {reason}" in caplog.text
+    assert "8 files or folders cannot be read as text" in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_an_input_that_changed_is_noticed(folder: Path, url: str) -> None:
-    """Also where its size stays, and where the store remembers what it told before."""
-    path = folder / "code/plain.jsonl"
-    files = [InputFile.of(path), InputFile.of(f"{url}/code/plain.jsonl")]
-    for file in files:
-        file.check_unchanged()
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**10))
+@pytest.mark.parametrize("name", ["fifo.jsonl", "device.jsonl", "kernel.txt"])
+def test_a_file_named_by_itself_is_a_regular_file(tmp_path: Path, name: str) -> None:
+    """A FIFO would be waited for, and /dev/zero read without an end."""
+    make, reason = PROBLEMS[name]
+    make(tmp_path / name)
 
-    for file in files:
-        with pytest.raises(InputError, match=r"plain\.jsonl: changed while it was read"):
-            file.check_unchanged()
+    with pytest.raises(InputError, match=reason):
+        names(tmp_path / name)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_server_that_sends_no_parts_is_an_error(
-    folder: Path, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+def test_a_folder_that_may_not_be_searched_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large file would be sent from its beginning for every part of it."""
-    monkeypatch.setattr(RangeHandler, "do_GET", SimpleHTTPRequestHandler.do_GET)
-    config = TokenizeConfig(tokenizer=tokenizer_path, job_bytes=9000)
+    made(tmp_path / "a.jsonl")
+    (tmp_path / "closed").mkdir()
+    listed = os.listdir
 
-    with pytest.raises(InputError, match=r"plain\.jsonl: cannot be read"):
-        tokenize([f"{url}/code/plain.jsonl"], tmp_path / "out", config)
-    assert shard_files(tmp_path / "out") == {}
+    def refuse(path: str) -> list[str]:
+        if path.endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    monkeypatch.setattr(inputs.os, "listdir", refuse)
+
+    with pytest.raises(InputError, match=r"closed: cannot be searched \(Permission denied\)"):
+        names(tmp_path)
+
+
+def test_a_file_that_is_found_twice_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its documents would be seen twice as often as the others."""
+    made(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("a.jsonl")
+
+    assert names(tmp_path) == ["a.jsonl", "b.jsonl"]
+    assert "a.jsonl and " in caplog.text
+    assert "b.jsonl are the same file: it is read twice" in caplog.text
+
+
+def test_the_files_beside_shards_are_not_inputs(tmp_path: Path) -> None:
+    """The output may lie in the folder of the inputs, and the command be run again."""
+    for name in ("a.jsonl", "a.bin", "a.idx", "a.rejects.jsonl", "a.tokenizer.json"):
+        made(tmp_path / name)
+    for name in ("shards.catalog", "b.bin.partial-1", ".blendtitan/a.jsonl"):
+        made(tmp_path / name)
+
+    assert names(tmp_path) == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_saved_dataset_gives_the_files_that_it_lists(tmp_path: Path, scheme: str) -> None:
+    """``datasets`` leaves caches of other versions of the same rows beside them."""
+    part = "data-00000-of-00001.arrow"
+    made(tmp_path / "dataset_dict.json", '{"splits": ["train"]}')
+    made(tmp_path / "train/state.json", json.dumps({"_data_files": [{"filename": part}]}))
+    made(tmp_path / "train/dataset_info.json", "{}")
+    made(tmp_path / "train/cache-0123.arrow")
+    made(tmp_path / f"train/{part}")
+
+    assert names(f"{scheme}{tmp_path}") == [f"train/{part}"]
+    (tmp_path / f"train/{part}").unlink()
+    with pytest.raises(InputError, match=r"data-00000-of-00001\.arrow: is missing"):
+        names(f"{scheme}{tmp_path}")
+
+
+def test_hidden_and_unknown_files_behind_urls_are_left_out_or_errors_too(tmp_path: Path) -> None:
+    made(tmp_path / "web/a.jsonl")
+    made(tmp_path / "web/.hidden/b.jsonl")
+    made(tmp_path / "web/README.md")
+
+    assert names(f"file://{tmp_path}") == ["web/a.jsonl"]
+    made(tmp_path / "web/model.safetensors")
+    with pytest.raises(InputError, match=r"model\.safetensors: is of an unknown format"):
+        names(f"file://{tmp_path}")

@@ -7,7 +7,7 @@ import pytest
 import zstandard
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.jsonl import BadText, read_lines, split_lines
 from blendtitan.prepare.streams import read_blocks
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.parquet import read_column, row_group_runs
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
 
 OUTPUT = Path("out")

@@ -14,7 +14,7 @@ import zstandard
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.texts import is_cut, read_range
 

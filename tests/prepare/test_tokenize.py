@@ -18,6 +18,8 @@ from blendtitan.prepare import tokenize as tokenize_module
 from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.file_formats import ReadOptions
+from blendtitan.prepare.removed import removed_inputs
+from blendtitan.prepare.report import tokenize_table
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Work, do_work
 from blendtitan.storage.folder_catalog import read_folder_catalog
@@ -434,6 +436,45 @@ def test_shards_of_other_inputs_are_never_deleted(
     tokenize([tmp_path / again], output, replace(config, prune=True))
 
     assert (output / "books/b.bin").exists()
+
+
+def test_an_input_that_became_empty_leaves_no_shard(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The old shard would be trained on, though nothing of its text is left."""
+    config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
+    emptied = write_jsonl("text/web/b.jsonl", ["must go"])
+    write_jsonl("text/web/a.jsonl", ["keep"])
+    tokenize([tmp_path / "text"], output, config)
+    emptied.write_bytes(b"")
+
+    tokenize([tmp_path / "text"], output, config)
+
+    assert f"{emptied}: holds no documents, so it has no shard" in caplog.text
+    assert find_shards(output) == [output / "web/a"]
+    assert list(read_folder_catalog(output) or ()) == ["web/a"]
+    assert not list(output.glob("web/b*"))
+
+
+def test_the_table_lists_shards_of_removed_inputs_as_the_catalog_does(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """A total that differs from that of `stats` would be believed."""
+    config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
+    gone = write_jsonl("text/web/b.jsonl", ["must go"])
+    write_jsonl("text/web/a.jsonl", ["keep"])
+    tokenize([tmp_path / "text"], output, config)
+    gone.unlink()
+
+    counts = tokenize([tmp_path / "text"], output, config)
+    removed = removed_inputs(output, [tmp_path / "text"], [shard.prefix for shard in counts])
+    table = tokenize_table(counts, output, removed)
+
+    assert [*table.columns[0].cells] == ["web", "web (input removed)", "total"]
+    assert [*table.columns[2].cells] == ["1", "1", "2"]
 
 
 # --- tiers ------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-document-bytes",
         metavar="N",
         type=int,
-        help="longest document, or line of JSON; longer ones are left out (default: 64 MiB)",
+        help="longest document, or line of JSON; longer ones are left out (default: 16 MiB)",
     )
     add(
         "--skip-unknown",
@@ -151,6 +151,7 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.prepare.engines import started_engine
     from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES, ReadOptions
     from blendtitan.prepare.ranks import Rank, rank_of_process
+    from blendtitan.prepare.removed import removed_inputs
     from blendtitan.prepare.report import tokenize_table
     from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize
     from blendtitan.tables import show
@@ -183,4 +184,6 @@ def run(options: argparse.Namespace) -> None:
             options.inputs, options.output, config, corpus=options.corpus, engine=engine
         )
     if config.rank.rank == 0:
-        show(tokenize_table(counts, options.output))
+        output = options.output.absolute()
+        removed = removed_inputs(output, options.inputs, [shard.prefix for shard in counts])
+        show(tokenize_table(counts, output, removed))

@@ -30,7 +30,8 @@ Check shards completely: all of what opening and reading them take on trust.
 and document ends are not checked.
 
 Documents without tokens are sound: Megatron-LM writes an empty text so. What documents begin with
-is said below the table. Faults that `blendtitan repair` corrects are recognised: EODs that were
+is said below the table, and how many consist of EOD only or, with --tokenizer, contain the token
+for unknown text. Faults that `blendtitan repair` corrects are recognised: EODs that were
 appended without being counted, a lost document index, wrong pointers.
 
 How documents end is kept beside each shard, in PREFIX.ends.json with the sizes and times of both
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
+    from blendtitan.inspection.tokens import TextSymbols
     from blendtitan.inspection.verify import (
         Expected,
         check_sound,
@@ -93,16 +95,18 @@ def run(options: argparse.Namespace) -> None:
 
     vocab_size, eod_id = options.vocab_size, options.eod_id
     tokenizer = encoding = None
+    symbols = TextSymbols()
     if options.tokenizer is not None:
-        from blendtitan.inspection.encoded import Encoding
+        from blendtitan.inspection.encoded import Encoding, text_symbols
         from blendtitan.tokenizers import ABSENT, load_tokenizer
 
         tokenizer = load_tokenizer(options.tokenizer)
         vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
         if eod_id is None and tokenizer.eos_id != ABSENT:
             eod_id = tokenizer.eos_id
+        symbols = text_symbols(tokenizer)
         encoding = Encoding(tokenizer, eod_id, options.compare_documents)
-    expected = Expected(vocab_size=vocab_size, eod_id=eod_id, encoding=encoding)
+    expected = Expected(vocab_size=vocab_size, eod_id=eod_id, encoding=encoding, symbols=symbols)
     shards = verify(
         options.inputs, expected, threads=options.threads, records=not options.no_record
     )

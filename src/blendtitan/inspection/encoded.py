@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.inspection.tokens import TextSymbols
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.tokenizers import Tokenizer
+from blendtitan.tokenizers import ABSENT, Tokenizer
 
 MAX_TOKENS = 1 << 20
 """Tokens of one shard that are compared at most."""
@@ -45,6 +46,12 @@ class Encoding:
     tokenizer: Tokenizer
     eod_id: int | None
     num_documents: int
+
+
+def text_symbols(tokenizer: Tokenizer) -> TextSymbols:
+    """The ids of a tokenizer that say something about the text of a document."""
+    bos_id, unk_id = tokenizer.bos_id, tokenizer.unknown_id
+    return TextSymbols(None if bos_id == ABSENT else bos_id, None if unk_id == ABSENT else unk_id)
 
 
 def compare_encoding(index: ShardIndex, encoding: Encoding) -> Comparison:

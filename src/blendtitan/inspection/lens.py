@@ -86,3 +86,12 @@ def document_lens(index: ShardIndex) -> Iterator[NDArray[np.int64]]:
     for first in range(0, index.num_documents, _BLOCK_DOCUMENTS):
         last = min(first + _BLOCK_DOCUMENTS, index.num_documents)
         yield np.diff(index.document_starts(first, last))
+
+
+def document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:
+    """Where each document of a shard ends in its ``.bin``, in tokens, in blocks."""
+    end = 0
+    for lens in document_lens(index):
+        ends = end + np.cumsum(lens)
+        end = int(ends[-1])
+        yield ends

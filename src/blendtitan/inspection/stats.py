@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ShardError
-from blendtitan.inspection.lens import DocumentLens
+from blendtitan.inspection.lens import DocumentLens, document_ends
+from blendtitan.inspection.tokens import TextSymbols, summarize_tokens, text_notes
 from blendtitan.storage.file_list import NamedShard, named_shards
+from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tables import Table, number_table
 
@@ -35,6 +37,12 @@ class Stats:
     p90_len: int
     max_len: int
 
+    num_unknown: int | None = None
+    """Documents that contain the token for unknown text. None: tokens were not read."""
+
+    num_eod_only: int | None = None
+    """Documents of no tokens but EOD and BOS. None: tokens were not read."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardStats:
@@ -60,6 +68,14 @@ class Report:
         return [shard.error for shard in self.shards if shard.error is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """What is looked for in the tokens of shards."""
+
+    eod_id: int | None
+    symbols: TextSymbols
+
+
 class _Counts:
     """What is known of some shards so far."""
 
@@ -67,14 +83,27 @@ class _Counts:
         self.num_shards = self.num_tokens = 0
         self.dtypes: set[str] = set()
         self.lens = DocumentLens()
+        self.num_unknown: int | None = None
+        self.num_eod_only: int | None = None
 
     @classmethod
-    def of_shard(cls, prefix: Path) -> "_Counts":
+    def of_shard(cls, prefix: Path, ids: TokenIds | None = None) -> "_Counts":
         index = ShardIndex.open(prefix)
         counts = cls()
         counts.num_shards, counts.num_tokens = 1, index.num_tokens
         counts.dtypes = {index.dtype.name}
         counts.lens = DocumentLens.of_shard(index)
+        if ids is not None:
+            summary = summarize_tokens(
+                OpenFile.open(f"{prefix}.bin"),
+                index.dtype,
+                document_ends(index),
+                eod_id=ids.eod_id,
+                vocab_size=None,
+                symbols=ids.symbols,
+            )
+            counts.num_unknown = summary.num_unknown
+            counts.num_eod_only = summary.num_eod_only
         return counts
 
     def update(self, other: "_Counts") -> None:
@@ -82,6 +111,9 @@ class _Counts:
         self.num_tokens += other.num_tokens
         self.dtypes |= other.dtypes
         self.lens.update(other.lens)
+        if other.num_unknown is not None and other.num_eod_only is not None:
+            self.num_unknown = (self.num_unknown or 0) + other.num_unknown
+            self.num_eod_only = (self.num_eod_only or 0) + other.num_eod_only
 
     def stats(self) -> Stats:
         return Stats(
@@ -93,13 +125,20 @@ class _Counts:
             median_len=self.lens.quantile(0.5),
             p90_len=self.lens.quantile(0.9),
             max_len=self.lens.quantile(1),
+            num_unknown=self.num_unknown,
+            num_eod_only=self.num_eod_only,
         )
 
 
-def describe(inputs: Sequence[Path]) -> Report:
+def describe(inputs: Sequence[Path], ids: TokenIds | None = None) -> Report:
     """Count documents and tokens of every shard, of each corpus, and of all.
 
     A shard that cannot be read is an entry of the report with its error; the others are counted.
+
+    Args:
+        inputs: Prefixes, folders of shards and file lists.
+        ids: Also read all tokens, and count the documents that these tell about. None: the
+            ``.idx`` files are enough.
 
     Raises:
         FileListError: An input cannot be used.
@@ -108,7 +147,7 @@ def describe(inputs: Sequence[Path]) -> Report:
     corpora: dict[str, _Counts] = {}
     total = _Counts()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for shard, counts in _counted(named_shards(inputs), pool):
+        for shard, counts in _counted(named_shards(inputs), pool, ids):
             if isinstance(counts, ShardError):
                 error = str(counts)
                 shards.append(ShardStats(prefix=shard.prefix, corpus=shard.corpus, error=error))
@@ -150,6 +189,16 @@ def report_table(report: Report) -> Table:
     return table
 
 
+def report_notes(report: Report) -> Iterator[str]:
+    """What a reader of the table should know of the texts."""
+    if report.total is not None:
+        yield from text_notes(
+            report.total.num_documents,
+            num_unknown=report.total.num_unknown,
+            num_eod_only=report.total.num_eod_only,
+        )
+
+
 def report_json(report: Report) -> dict[str, Any]:
     """The report as values that JSON has."""
     return {
@@ -164,16 +213,18 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def _counted(
-    shards: Sequence[NamedShard], pool: ThreadPoolExecutor
+    shards: Sequence[NamedShard], pool: ThreadPoolExecutor, ids: TokenIds | None
 ) -> Iterator[tuple[NamedShard, _Counts | ShardError]]:
     for start in range(0, len(shards), _SHARDS_AT_ONCE):
         batch = shards[start : start + _SHARDS_AT_ONCE]
-        yield from zip(batch, pool.map(_counts_or_error, batch), strict=True)
+        yield from zip(
+            batch, pool.map(lambda shard: _counts_or_error(shard, ids), batch), strict=True
+        )
 
 
-def _counts_or_error(shard: NamedShard) -> _Counts | ShardError:
+def _counts_or_error(shard: NamedShard, ids: TokenIds | None) -> _Counts | ShardError:
     try:
-        return _Counts.of_shard(shard.prefix)
+        return _Counts.of_shard(shard.prefix, ids)
     except ShardError as error:
         return error
 
@@ -184,6 +235,8 @@ def _values(stats: Stats) -> dict[str, Any]:
         "documents": stats.num_documents,
         "tokens": stats.num_tokens,
         "dtypes": list(stats.dtypes),
+        "documents_with_unknown": stats.num_unknown,
+        "documents_of_eod_only": stats.num_eod_only,
         "tokens_per_document": {
             "min": stats.min_len,
             "median": stats.median_len,

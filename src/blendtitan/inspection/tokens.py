@@ -13,6 +13,14 @@ from blendtitan.storage.open_files import OpenFile
 _BLOCK_TOKENS = 1 << 19
 
 
+@dataclass(frozen=True, slots=True)
+class TextSymbols:
+    """Ids that say something about the text of a document. None: not looked for."""
+
+    bos_id: int | None = None
+    unk_id: int | None = None
+
+
 @dataclass(slots=True)
 class TokenSummary:
     """What one pass over the tokens found."""
@@ -42,6 +50,15 @@ class TokenSummary:
     first_without_eod: int | None = None
     """The first document whose last token is another."""
 
+    num_eod_only: int = 0
+    """Documents of no tokens but EOD, or BOS and EOD."""
+
+    num_unknown: int = 0
+    """Documents that contain the token for unknown text."""
+
+    last_unknown: int | None = None
+    """The last document that does."""
+
     first_outside: tuple[int, int] | None = None
     """The first token id outside the vocabulary, and its document."""
 
@@ -63,6 +80,7 @@ def summarize_tokens(
     *,
     eod_id: int | None,
     vocab_size: int | None,
+    symbols: TextSymbols | None = None,
     on_block: Callable[[memoryview], None] = lambda _: None,
 ) -> TokenSummary:
     """Read all documents of a ``.bin`` once, in blocks.
@@ -74,6 +92,7 @@ def summarize_tokens(
             blocks of any size.
         eod_id: Counted at the documents' ends. None: not counted.
         vocab_size: Ids from 0 to below this are inside. None: from 0 to any.
+        symbols: Counted as well. None: none are.
         on_block: Called with the bytes of the file, block by block, in order.
 
     Raises:
@@ -81,8 +100,9 @@ def summarize_tokens(
         MissingShardError: It cannot be read.
     """
     summary = TokenSummary(eod_id=eod_id)
+    symbols = symbols or TextSymbols()
     limit = np.iinfo(dtype).max + 1 if vocab_size is None else vocab_size
-    start = 0
+    start, carried = 0, -1
     for ends in end_blocks:
         lens = np.diff(ends, prepend=start)
         begins = (ends - lens)[lens > 0]
@@ -92,10 +112,79 @@ def summarize_tokens(
             _add_begins(summary, tokens, begins, at=at)
             if eod_id is not None:
                 _add_ends(summary, tokens, ends, at=at, eod_id=eod_id)
+                before = _Before(symbols.bos_id, start, carried)
+                _add_eod_only(summary, tokens, ends, at=at, eod_id=eod_id, before=before)
+            if symbols.unk_id is not None:
+                _add_unknown(summary, tokens, ends, at=at, unk_id=symbols.unk_id)
+            carried = int(tokens[-1])
         summary.num_documents += len(ends)
         summary.num_empty += len(ends) - len(begins)
         start = int(ends[-1])
     return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What precedes a block of tokens."""
+
+    bos_id: int | None
+    start: int
+    """Where the first document of these ends starts."""
+
+    token: int
+    """The token before the block."""
+
+
+def _add_eod_only(
+    summary: TokenSummary,
+    tokens: NDArray[np.integer],
+    ends: NDArray[np.int64],
+    *,
+    at: int,
+    eod_id: int,
+    before: _Before,
+) -> None:
+    first, last = np.searchsorted(ends, [at, at + len(tokens)], "right")
+    last_end = before.start if first == 0 else int(ends[first - 1])
+    found = ends[first:last]
+    lens = np.diff(found, prepend=last_end)
+    short = found[(lens == 1) | (lens == 2)] - at
+    short_lens = lens[(lens == 1) | (lens == 2)]
+    is_eod = tokens[short - 1] == eod_id
+    # Of a document that the block cuts, the first token is in the block before.
+    leading = np.where(short >= 2, tokens[np.maximum(short - 2, 0)], before.token)
+    is_bos = leading == (-1 if before.bos_id is None else before.bos_id)
+    summary.num_eod_only += int(np.count_nonzero(is_eod & ((short_lens == 1) | is_bos)))
+
+
+def _add_unknown(
+    summary: TokenSummary,
+    tokens: NDArray[np.integer],
+    ends: NDArray[np.int64],
+    *,
+    at: int,
+    unk_id: int,
+) -> None:
+    places = np.flatnonzero(tokens == unk_id) + at
+    if not len(places):
+        return
+    documents = np.unique(np.searchsorted(ends, places, "right")) + summary.num_documents
+    # A document may lie in several blocks.
+    summary.num_unknown += len(documents) - int(documents[0] == summary.last_unknown)
+    summary.last_unknown = int(documents[-1])
+
+
+def text_notes(
+    num_documents: int, *, num_unknown: int | None, num_eod_only: int | None
+) -> Iterator[str]:
+    """Sentences about documents that teach a model nothing, if there are any."""
+    if num_unknown:
+        yield (
+            f"{num_unknown:,} of {num_documents:,} documents contain the token for unknown text: "
+            f"the tokenizer lacks some of their characters"
+        )
+    if num_eod_only:
+        yield f"{num_eod_only:,} of {num_documents:,} documents consist of EOD only"
 
 
 def _token_blocks(

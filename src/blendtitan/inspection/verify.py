@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
 from blendtitan.identity import TokenizerIdentity
@@ -20,8 +17,8 @@ from blendtitan.inspection.encoded import (
     compare_encoding,
     encoding_problem,
 )
-from blendtitan.inspection.lens import document_lens
-from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
+from blendtitan.inspection.lens import document_ends
+from blendtitan.inspection.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
 from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
@@ -43,6 +40,9 @@ class Expected:
 
     encoding: Encoding | None = None
     """The tokenizer with which documents are encoded again."""
+
+    symbols: TextSymbols = TextSymbols()
+    """Ids that say something about the texts."""
 
     def __post_init__(self) -> None:
         if self.vocab_size is not None:
@@ -236,6 +236,11 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
             f"document of no tokens, without EOD."
         )
+    yield from text_notes(
+        sum(tokens.num_documents for tokens in summaries),
+        num_unknown=sum(tokens.num_unknown for tokens in summaries),
+        num_eod_only=sum(tokens.num_eod_only for tokens in summaries),
+    )
     compared = [shard.comparison for shard in shards if shard.comparison is not None]
     if compared:
         yield (
@@ -283,6 +288,10 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "first_token": tokens and tokens.first_token,
         "documents_with_first_token": tokens and tokens.num_begin,
         "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
+        "documents_of_eod_only": tokens.num_eod_only
+        if tokens and tokens.eod_id is not None
+        else None,
+        "documents_with_unknown": tokens and tokens.num_unknown,
         "documents_compared": shard.comparison and shard.comparison.documents,
         "documents_differing": shard.comparison and len(shard.comparison.differing),
         "documents_unjudged": shard.comparison and shard.comparison.unjudged,
@@ -300,9 +309,10 @@ def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) 
     found.tokens = summarize_tokens(
         OpenFile.open(f"{index.prefix}.bin"),
         index.dtype,
-        _document_ends(index),
+        document_ends(index),
         eod_id=expected.eod_id,
         vocab_size=expected.vocab_size,
+        symbols=expected.symbols,
         on_block=digests.update,
     )
     found.problems += token_problems(found.prefix, found.tokens, expected)
@@ -328,11 +338,3 @@ def _document_ends_found(tokens: TokenSummary, eod_id: int) -> DocumentEnds:
         num_eod=tokens.num_eod,
         num_begin=tokens.num_begin_eod,
     )
-
-
-def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:
-    end = 0
-    for lens in document_lens(index):
-        ends = end + np.cumsum(lens)
-        end = int(ends[-1])
-        yield ends

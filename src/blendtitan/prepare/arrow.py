@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.columns import column_path, column_texts
-from blendtitan.prepare.inputs import InputFile, readable
+from blendtitan.prepare.input_file import InputFile, readable
 from blendtitan.prepare.jsonl import BadText
 
 _FILE_MAGIC = b"ARROW1"

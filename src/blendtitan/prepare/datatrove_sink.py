@@ -15,7 +15,7 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
-from blendtitan.prepare.inputs import REJECTS_SUFFIX
+from blendtitan.prepare.input_file import REJECTS_SUFFIX
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.storage.tokenizer_records import record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard, write_atomically

@@ -31,8 +31,10 @@ _COMPRESSIONS: dict[str, Compression] = {
 SUFFIXES = (*_KINDS, *_COMPRESSIONS)
 """Endings of the names of input files, in any case."""
 
-MAX_DOCUMENT_BYTES = 64 << 20
-"""Default of the longest document, as stored: 64 MiB. Longer ones are rejected."""
+MAX_DOCUMENT_BYTES = 16 << 20
+"""Default of the longest document, as stored: 16 MiB. Longer ones are rejected.
+
+SentencePiece needs some 45 times as much memory to encode one."""
 
 TxtMode = Literal["file", "line"]
 

@@ -14,10 +14,11 @@ from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.inputs import WORK_FOLDER
+from blendtitan.prepare.input_file import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.regular_files import open_file, read_file
+from blendtitan.storage.ends_record import RECORD_SUFFIX as ENDS_SUFFIX
 from blendtitan.storage.folder_catalog import (
     CATALOG_FILE,
     CatalogEntry,
@@ -25,7 +26,12 @@ from blendtitan.storage.folder_catalog import (
 )
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
-from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.tokenizer_records import (
+    RECORD_SUFFIX,
+    TokenizerRecord,
+    encode_record,
+    record_path,
+)
 from blendtitan.storage.tokenizer_records import read_record as read_tokenizer_record
 from blendtitan.storage.writer import (
     ShardWriter,
@@ -85,7 +91,10 @@ def join_parts(
     remove_partials(shard.prefix)
     remove_file_partials(shard.record_path)
     idx_digest = ""
-    if counts.documents:
+    if not counts.documents:
+        # Of what the input was before. Shards of others were refused, or may be replaced.
+        delete_shard_files(shard.prefix)
+    else:
         dtype = np.dtype(settings.dtype)
         with ShardWriter.create(shard.prefix, dtype=dtype, tokenizer=tokenizer) as writer:
             for job in jobs:
@@ -107,6 +116,12 @@ def join_parts(
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
     write_atomically(shard.record_path, b"\n".join([header, *manifests, b""]))
     remove_parts(shard)
+
+
+def delete_shard_files(prefix: Path) -> None:
+    """Delete a shard and the records beside it; first what readers look for."""
+    for suffix in (".idx", ".bin", RECORD_SUFFIX, ENDS_SUFFIX):
+        Path(f"{prefix}{suffix}").unlink(missing_ok=True)
 
 
 def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:

@@ -15,7 +15,7 @@ import orjson
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.json_values import split_values
 from blendtitan.prepare.streams import read_blocks
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.inputs import is_url
+from blendtitan.prepare.input_file import is_url
 from blendtitan.prepare.join import Record, has_shard, load_record, record_paths
 from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from blendtitan.errors import InputError
 from blendtitan.prepare.columns import BATCH_ROWS, column_path, column_texts
 from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.inputs import InputFile, readable
+from blendtitan.prepare.input_file import InputFile, readable
 from blendtitan.prepare.jsonl import BadText
 
 _BATCH_BYTES = 1 << 24

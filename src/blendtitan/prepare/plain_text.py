@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.jsonl import BadText, is_unicode, lines_of, split_lines, too_long
 from blendtitan.prepare.streams import read_blocks
 

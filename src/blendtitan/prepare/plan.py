@@ -12,8 +12,8 @@ import orjson
 
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions, without_suffixes
-from blendtitan.prepare.finding import find_inputs
-from blendtitan.prepare.inputs import REJECTS_SUFFIX, WORK_FOLDER, InputFile
+from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, InputFile
+from blendtitan.prepare.inputs import find_inputs
 from blendtitan.prepare.texts import is_cut
 from blendtitan.storage.disk import written
 from blendtitan.storage.folders import corpus_in_folder

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from blendtitan.prepare.finding import WILDCARDS
-from blendtitan.prepare.inputs import REJECTS_SUFFIX, WORK_FOLDER, file_system, is_url, readable
-from blendtitan.prepare.join import read_record
-from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
+from blendtitan.prepare.documents import Counts
+from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, file_system, is_url, readable
+from blendtitan.prepare.inputs import WILDCARDS
+from blendtitan.prepare.join import delete_shard_files, read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class RemovedInput:
     location: str
     prefix: Path
     record_path: Path
-    documents: int
+    counts: Counts
 
     def delete_shard(self) -> None:
         """Delete the shard and all that belongs to it; the record last."""
-        for suffix in (".idx", ".bin", REJECTS_SUFFIX, RECORD_SUFFIX):
-            Path(f"{self.prefix}{suffix}").unlink(missing_ok=True)
+        delete_shard_files(self.prefix)
+        Path(f"{self.prefix}{REJECTS_SUFFIX}").unlink(missing_ok=True)
         self.record_path.unlink(missing_ok=True)
 
 
@@ -51,7 +51,7 @@ def removed_inputs(
             continue
         location = str(record.source["input"])
         if any(_covers(str(given), location) for given in inputs) and not _exists(location):
-            yield RemovedInput(location, prefix, path, record.counts.documents)
+            yield RemovedInput(location, prefix, path, record.counts)
 
 
 def _covers(given: str, location: str) -> bool:

@@ -1,7 +1,7 @@
 """What the preparing commands show: a progress bar, where there is a terminal, and tables."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.join import finished_record
 from blendtitan.prepare.parts import read_part
 from blendtitan.prepare.plan import Shard
+from blendtitan.prepare.removed import RemovedInput
 from blendtitan.prepare.workers import Work
 from blendtitan.storage.folders import corpus_in_folder
 from blendtitan.tables import Table, number_table, tokenizing_progress
@@ -61,14 +62,23 @@ def _finished(work: Work) -> tuple[int, int, int]:
     return num_bytes, total.documents, total.tokens
 
 
-def tokenize_table(counts: Mapping[Shard, Counts], output: Path) -> Table:
-    """Shards, documents, tokens and rejects of each corpus below ``output``, and their sums."""
+def tokenize_table(
+    counts: Mapping[Shard, Counts], output: Path, removed: Iterable[RemovedInput] = ()
+) -> Table:
+    """Shards, documents, tokens and rejects of each corpus below ``output``, and their sums.
+
+    Shards that are left of removed inputs are rows of their own: they are in the catalog, too.
+    """
     num_shards: Counter[str] = Counter()
     sums: defaultdict[str, Counts] = defaultdict(Counts)
     for shard, found in counts.items():
         corpus = corpus_in_folder(shard.prefix, output.absolute())
         num_shards[corpus] += found.documents > 0
         sums[corpus] += found
+    for left in removed:
+        corpus = f"{corpus_in_folder(left.prefix, output.absolute())} (input removed)"
+        num_shards[corpus] += left.counts.documents > 0
+        sums[corpus] += left.counts
     table = number_table("corpus", "shards", "documents", "tokens", "rejects")
     for corpus, found in sorted(sums.items()):
         table.add_row(corpus, f"{num_shards[corpus]:,}", *_shown(found))

@@ -22,7 +22,7 @@ import orjson
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Holder, Silence
 from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.inputs import WORK_FOLDER, is_url
+from blendtitan.prepare.input_file import WORK_FOLDER, is_url
 from blendtitan.prepare.plan import Shard
 from blendtitan.storage.disk import written
 from blendtitan.storage.json_files import DamagedFileError, read_json

@@ -17,7 +17,7 @@ from isal.igzip_lib import IsalError
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.file_formats import Compression
-from blendtitan.prepare.inputs import InputFile, readable
+from blendtitan.prepare.input_file import InputFile, readable
 
 BLOCK_BYTES = 1 << 18
 

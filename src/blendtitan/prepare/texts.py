@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from blendtitan.prepare.file_formats import ReadOptions
-from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.jsonl import BadText, has_json_lines, read_json, read_lines
 
 _DELIMITERS = {"csv": ",", "tsv": "\t"}

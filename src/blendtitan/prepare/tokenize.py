@@ -20,7 +20,7 @@ from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.engines.local import LocalEngine
 from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions
-from blendtitan.prepare.inputs import WORK_FOLDER
+from blendtitan.prepare.input_file import WORK_FOLDER
 from blendtitan.prepare.join import (
     Record,
     add_tokenizer_record,
@@ -342,7 +342,7 @@ def _report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None
             logger.warning(
                 "%s: is gone, but its shard %s with %d documents is still there, and in %s. Delete "
                 "it with --prune.",
-                *(left.location, left.prefix, left.documents, CATALOG_FILE),
+                *(left.location, left.prefix, left.counts.documents, CATALOG_FILE),
             )
 
 
@@ -404,7 +404,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
         if found.documents == 0:
-            logger.warning("%s: holds no documents, so it has no new shard", shard.input.location)
+            logger.warning("%s: holds no documents, so it has no shard", shard.input.location)
     total = sum(counts.values(), Counts())
     if total.with_unknown:
         logger.warning(

@@ -13,14 +13,14 @@ from blendtitan.tokenizers import ABSENT, HFTokenizer, Tokenizer, build_tokenize
 
 
 class BlendTokenizer(BaseTokenizer):
-    """A SentencePiece or Hugging Face tokenizer, chosen by its backend."""
+    """A SentencePiece, Hugging Face or Tekken tokenizer, chosen by its backend."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseTokenizer.Config):
         """Which tokenizer to read. The folder is given when it is built."""
 
         backend: str = ""
-        """``sptoken`` and its synonyms for SentencePiece (the default), ``hf`` for Hugging Face."""
+        """``sptoken`` and its synonyms for SentencePiece (the default), ``hf``, ``tekken``."""
 
         path: str | None = None
         """File or folder of the tokenizer. None: the folder that ``build`` is given."""

@@ -1,6 +1,6 @@
-"""One router, two adapters: SentencePiece models and Hugging Face ``tokenizer.json`` files.
+"""One router, three adapters: SentencePiece models, ``tokenizer.json`` and Tekken files.
 
-Both adapters keep one promise: the ids that delimit documents (BOS, EOS, padding and other
+All adapters keep one promise: the ids that delimit documents (BOS, EOS, padding and other
 control symbols) are never produced from text. A text that spells out ``</s>`` stays text, so
 it cannot end a document.
 
@@ -17,10 +17,12 @@ from blendtitan.tokenizers.identity import identity_of
 from blendtitan.tokenizers.router import (
     HF_BACKENDS,
     SP_BACKENDS,
+    TEKKEN_BACKENDS,
     build_tokenizer,
     load_tokenizer,
 )
 from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
+from blendtitan.tokenizers.tekken import TEKKEN_FILE, TekkenTokenizer
 
 __all__ = [
     "ABSENT",
@@ -29,10 +31,13 @@ __all__ = [
     "HF_FILE",
     "SP_BACKENDS",
     "SP_FILE",
+    "TEKKEN_BACKENDS",
+    "TEKKEN_FILE",
     "TIERS",
     "Encoder",
     "HFTokenizer",
     "SPTokenizer",
+    "TekkenTokenizer",
     "Tier",
     "Tokenizer",
     "build_encoder",

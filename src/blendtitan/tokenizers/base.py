@@ -35,6 +35,11 @@ class Tokenizer(ABC):
     unk_id: int
 
     @property
+    def unknown_id(self) -> int:
+        """The id that unknown text is encoded to, or ``ABSENT``."""
+        return self.unk_id
+
+    @property
     def n_words(self) -> int:
         """The vocabulary size, under the name that SentencePiece wrappers use."""
         return self.vocab_size

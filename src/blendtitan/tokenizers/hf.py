@@ -52,6 +52,18 @@ class HFTokenizer(Tokenizer):
         self._spellings = self._symbol_spellings(control)
         logger.info("%s: Hugging Face, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
 
+    @property
+    def unknown_id(self) -> int:
+        """The id that the model names, where nothing beside its file does."""
+        if self.unk_id != ABSENT:
+            return self.unk_id
+        # Only WordPiece, WordLevel, BPE and Unigram have one, each under one of these names.
+        model = _read_json(self.path)["model"]
+        token, token_id = model.get("unk_token"), model.get("unk_id")
+        if token is not None:
+            token_id = self._tokenizer.token_to_id(token)
+        return ABSENT if token_id is None else token_id
+
     def _token_of(self, eos: str | int) -> str:
         """The token that is asked for as EOS, by its spelling or id."""
         is_id = isinstance(eos, int)

@@ -28,7 +28,8 @@ def located(path: str | Path) -> Path:
         raise ConfigError(
             f"{path}: there is no such file or folder, nor a repository of that name in the local "
             f"Hugging Face cache ({folder}). Download it with `hf download {owner}/{repository} "
-            f"--include 'tokenizer*' 'special_tokens_map.json'`, or name a local path."
+            f"--include 'tokenizer*' 'tekken.json' 'special_tokens_map.json'`, or name a local "
+            f"path."
         )
     return found
 

@@ -14,6 +14,7 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.tokenizers.base import Tokenizer, read_bytes
 from blendtitan.tokenizers.hf import HFTokenizer
 from blendtitan.tokenizers.sp import SPTokenizer
+from blendtitan.tokenizers.tekken import TekkenTokenizer, tekken_definition
 
 _SCHEME = "1"
 """Another value for another way to hash: the hashes of both are then not compared."""
@@ -43,6 +44,11 @@ def _kind(tokenizer: Tokenizer) -> str:
 
 def _definition(tokenizer: Tokenizer) -> bytes:
     """Bytes that are equal for two tokenizers if they give every text the same ids."""
+    if isinstance(tokenizer, TekkenTokenizer):
+        definition = tekken_definition(tokenizer.path)
+        # Texts never become symbols, so their names decide nothing.
+        decisive = {name: value for name, value in definition.items() if name != "symbols"}
+        return orjson.dumps(decisive, option=orjson.OPT_SORT_KEYS)
     content = read_bytes(tokenizer.path)
     if not isinstance(tokenizer, HFTokenizer):
         return content

@@ -9,9 +9,11 @@ from blendtitan.tokenizers.base import Tokenizer
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
 from blendtitan.tokenizers.hub import located
 from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
+from blendtitan.tokenizers.tekken import TEKKEN_FILE, TekkenTokenizer, is_tekken
 
 SP_BACKENDS = ("", "sptoken", "sentencepiece", "sp", "spm")
 HF_BACKENDS = ("hf", "huggingface")
+TEKKEN_BACKENDS = ("tekken",)
 
 
 def build_tokenizer(job_config: Any) -> Tokenizer:
@@ -34,21 +36,25 @@ def build_tokenizer(job_config: Any) -> Tokenizer:
         return SPTokenizer(_path_in(model))
     if backend in HF_BACKENDS:
         return HFTokenizer(_path_in(model))
+    if backend in TEKKEN_BACKENDS:
+        return TekkenTokenizer(_path_in(model))
     if backend == "tiktoken":
         raise NotImplementedError(
             "model.tokenizer_backend is 'tiktoken', which is not supported. Use 'sptoken' with a "
             "SentencePiece model, or 'hf' with the tokenizer.json of the same tokenizer."
         )
-    choices = ", ".join(repr(choice) for choice in SP_BACKENDS + HF_BACKENDS)
+    choices = ", ".join(repr(choice) for choice in SP_BACKENDS + HF_BACKENDS + TEKKEN_BACKENDS)
     raise ConfigError(f"model.tokenizer_backend is {asked!r}, expected one of {choices}")
 
 
 def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokenizer:
     """The tokenizer found at a path, of the kind that its file names tell.
 
-    A ``.json`` file is a Hugging Face tokenizer, any other file a SentencePiece model. In a
-    folder ``tokenizer.json`` is preferred to ``tokenizer.model``: some publishers use the
-    latter name for files of another format, and name the former's EOS beside it.
+    A ``.json`` file with ``tekken`` in its name is a Tekken tokenizer, any other ``.json`` file
+    a Hugging Face tokenizer, and any other file a SentencePiece model. In a folder,
+    ``tokenizer.json`` comes first, then ``tekken.json``, then ``tokenizer.model``: some
+    publishers use the last name for files of another format, and name the first one's EOS
+    beside it.
 
     Args:
         path: File or folder, or the name of a repository of the Hugging Face Hub that is in the
@@ -59,10 +65,15 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
         ConfigError: Nothing usable is there.
     """
     path = located(path)
-    if path.is_dir() and not any((path / name).is_file() for name in (HF_FILE, SP_FILE)):
-        raise ConfigError(f"{path}: found neither {HF_FILE} nor {SP_FILE} in this folder")
-    is_hf = (path / HF_FILE).is_file() or path.suffix == ".json"
-    return HFTokenizer(path, eos) if is_hf else SPTokenizer(path, eos)
+    if path.is_dir():
+        names = (HF_FILE, TEKKEN_FILE, SP_FILE)
+        found = next((path / name for name in names if (path / name).is_file()), None)
+        if found is None:
+            raise ConfigError(f"{path}: found none of {', '.join(names)} in this folder")
+        path = found
+    if is_tekken(path):
+        return TekkenTokenizer(path, eos)
+    return HFTokenizer(path, eos) if path.suffix == ".json" else SPTokenizer(path, eos)
 
 
 def _field(section: Any, name: str) -> Any:

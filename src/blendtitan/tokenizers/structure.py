@@ -15,6 +15,7 @@ import orjson
 from blendtitan.errors import FastTierError
 from blendtitan.tokenizers.base import Tokenizer, read_bytes
 from blendtitan.tokenizers.sp import SPTokenizer
+from blendtitan.tokenizers.tekken import TekkenTokenizer
 
 LIBRARIES = ("gigatoken", "tokenizers", "sentencepiece")
 
@@ -61,7 +62,13 @@ def library_versions() -> dict[str, str]:
 
 
 def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The ``tokenizer.json`` of a tokenizer, converted from a SentencePiece model if it is one."""
+    """The ``tokenizer.json`` of a tokenizer, converted from a SentencePiece model if it is one.
+
+    Raises:
+        FastTierError: There is none.
+    """
+    if isinstance(tokenizer, TekkenTokenizer):
+        raise FastTierError("gigatoken reads no Tekken files.")
     content = read_bytes(tokenizer.path)
     if not isinstance(tokenizer, SPTokenizer):
         return orjson.loads(content)
