@@ -83,7 +83,7 @@ def test_a_shard_that_the_fast_tier_made_without_a_proof_is_a_fault(
     """Its wrong ids can be the right ones of another text: a space more behind a symbol."""
     source, output = tmp_path / "a.jsonl", tmp_path / "out"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    tokenize([source], output, TokenizeConfig(tokenizer=tokenizer.path))
+    tokenize([source], output, TokenizeConfig(tokenizer=tokenizer.path, tier="reference"))
     verify = ["verify", str(output), "--tokenizer", str(tokenizer.path)]
     assert main(verify) == 0
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import tokenize as tokenize_module
@@ -538,7 +538,7 @@ def test_shards_that_the_fast_tier_made_without_a_proof_are_made_again(
 ) -> None:
     """Earlier releases trusted spot checks, which do not find rare faults."""
     path, output = write_jsonl("a.jsonl", ["a"]), tmp_path / "out"
-    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, tier="reference"))
     record = output / ".blendtitan/a.jsonl"
     record.write_bytes(record.read_bytes().replace(b'"tier":"reference"', b'"tier":"fast"'))
     (output / "a.bin").write_bytes((output / "a.bin").read_bytes()[::-1])
@@ -643,3 +643,25 @@ def test_a_url_as_output_is_an_error_and_no_folder(
             TokenizeConfig(tokenizer=tokenizer_path),
         )
     assert not (tmp_path / "s3:").exists()
+
+
+def test_documents_with_unknown_tokens_and_without_text_are_counted_and_reported(
+    write_jsonl: WriteJsonl, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Training on them teaches nothing, and tells of a tokenizer that does not fit the text."""
+    vocab = {"<unk>": 0, "</s>": 1, "a": 2}
+    made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    made.save(str(tmp_path / "tokenizer.json"))
+    names = {"eos_token": "</s>", "unk_token": "<unk>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    path = write_jsonl("a.jsonl", ["a b c", "a", " ", "b"])
+
+    counts = tokenize(
+        [path], tmp_path / "out", TokenizeConfig(tokenizer=tmp_path), engine=LocalEngine(1)
+    )
+
+    [found] = counts.values()
+    assert (found.documents, found.with_unknown, found.without_text) == (4, 2, 1)
+    assert "2 of 4 documents contain the token for unknown text" in caplog.text
+    assert "1 of 4 documents consist of EOD only" in caplog.text

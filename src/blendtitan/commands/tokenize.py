@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         action="append",
         help="field or column that holds the text (default: text); given several times, each "
-        "makes shards of its own, in DIR/NAME",
+        "makes shards of its own, in DIR/NAME; CORPUS=NAME is for one corpus",
     )
     add(
         "--max-rejects",

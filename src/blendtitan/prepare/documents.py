@@ -1,7 +1,7 @@
 """Texts to documents: their ids, each followed by EOD, in batches, as a shard stores them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 import orjson
@@ -69,12 +69,15 @@ class Counts:
     tokens: int = 0
     rejects: int = 0
 
+    with_unknown: int = 0
+    """Documents that contain the token for unknown text. Earlier releases did not count them."""
+
+    without_text: int = 0
+    """Documents of no tokens but EOD and BOS, as the tokenizer drops all of their text."""
+
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.documents + other.documents,
-            self.tokens + other.tokens,
-            self.rejects + other.rejects,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Counts(*(one + another for one, another in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,16 @@ class DocumentBatch:
     bad_texts: list[BadText]
     """What lay between the texts and could not be used."""
 
+    with_unknown: int
+    without_text: int
+
     @property
     def counts(self) -> Counts:
         """How many there are of each."""
-        return Counts(len(self.lens), len(self.tokens), len(self.bad_texts))
+        return Counts(
+            *(len(self.lens), len(self.tokens), len(self.bad_texts)),
+            *(self.with_unknown, self.without_text),
+        )
 
 
 def encoded_texts(
@@ -117,7 +126,15 @@ def encoded_texts(
         if settings.bos_id != ABSENT:
             tokens, lens = np.insert(tokens, np.cumsum(lens) - lens, settings.bos_id), lens + 1
         stored = stored_tokens(tokens, dtype, where=f"{where}: a document")
-        yield DocumentBatch(stored, lens, bad_texts)
+        with_unknown = _documents_with(encoder.unk_id, ids, id_lens)
+        without_text = int(np.count_nonzero(id_lens == 0))
+        yield DocumentBatch(stored, lens, bad_texts, with_unknown, without_text)
+
+
+def _documents_with(token: int, ids: NDArray[np.int32], lens: NDArray[np.int32]) -> int:
+    """How many documents contain a token."""
+    places = np.flatnonzero(ids == token)
+    return len(np.unique(np.searchsorted(np.cumsum(lens), places, side="right")))
 
 
 def reject_lines(location: str, bad_texts: Iterable[BadText]) -> bytes:

@@ -4,7 +4,7 @@ Inputs are files; a file and a key become a shard; a job is a range of the file,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from blendtitan.prepare.finding import find_inputs
 from blendtitan.prepare.inputs import REJECTS_SUFFIX, WORK_FOLDER, InputFile
 from blendtitan.prepare.texts import is_cut
 from blendtitan.storage.disk import written
+from blendtitan.storage.folders import corpus_in_folder
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 
 PARTS_SUFFIX = ".parts"
@@ -115,7 +116,7 @@ def plan_shards(
         inputs: Files named as ``SUFFIXES`` says, folders that are searched for them, or patterns
             with ``*``, ``**``, ``?`` and ``[]``; paths, or URLs that fsspec reads.
         output: Folder of the shards. Several keys have a subfolder each.
-        keys: Fields or columns that hold the texts.
+        keys: Fields or columns that hold the texts; ``CORPUS=KEY`` is for one corpus.
         corpus: Subfolder of ``output`` to put everything in.
         options: How texts are taken from files.
         skip_unknown: Warn of files that cannot be read or are of another format.
@@ -126,6 +127,7 @@ def plan_shards(
         InputError: An input is missing, cannot be read or is of another format, or a folder holds
             no input.
     """
+    keys, key_of = _keys_by_corpus(keys)
     if not keys or len(set(keys)) < len(keys):
         raise ConfigError(f"the keys are {', '.join(keys) or 'none'}, expected different names")
     for name in [*([] if corpus is None else [corpus]), *(keys if len(keys) > 1 else [])]:
@@ -143,7 +145,44 @@ def plan_shards(
         for file, stem in files
     )
     _check_prefixes_differ(shards)
-    return shards
+    return _with_own_keys(shards, key_of, output) if key_of else shards
+
+
+def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+    """The keys of all corpora, and those of single ones, which are given as ``CORPUS=KEY``.
+
+    Raises:
+        ConfigError: Both several keys and keys of single corpora are given.
+    """
+    key_of = dict(key.split("=", 1) for key in keys if "=" in key)
+    others = [key for key in keys if "=" not in key]
+    if key_of and len(others) > 1:
+        raise ConfigError(
+            f"the keys are {', '.join(keys)}, expected at most one without a corpus, which is "
+            f"that of all others. Give the others in commands of their own."
+        )
+    return others or (["text"] if key_of else []), key_of
+
+
+def _with_own_keys(
+    shards: Sequence[Shard], key_of: Mapping[str, str], output: Path
+) -> tuple[Shard, ...]:
+    """Shards of the corpora that have keys of their own, with these.
+
+    Raises:
+        ConfigError: There is no such corpus.
+    """
+    corpora = [corpus_in_folder(shard.prefix, output) for shard in shards]
+    missing = key_of.keys() - set(corpora)
+    if missing:
+        raise ConfigError(
+            f"a key is given for {', '.join(sorted(missing))}, found the corpora "
+            f"{', '.join(sorted(set(corpora)))}"
+        )
+    return tuple(
+        replace(shard, key=key_of.get(corpus, shard.key))
+        for shard, corpus in zip(shards, corpora, strict=True)
+    )
 
 
 def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:

@@ -405,6 +405,18 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
     for shard, found in counts.items():
         if found.documents == 0:
             logger.warning("%s: holds no documents, so it has no new shard", shard.input.location)
+    total = sum(counts.values(), Counts())
+    if total.with_unknown:
+        logger.warning(
+            "%d of %d documents contain the token for unknown text: the tokenizer lacks some of "
+            "their characters",
+            *(total.with_unknown, total.documents),
+        )
+    if total.without_text:
+        logger.warning(
+            "%d of %d documents consist of EOD only: the tokenizer drops all of their text",
+            *(total.without_text, total.documents),
+        )
 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:

@@ -57,6 +57,7 @@ class Encoder:
         self._is_disputed = self._proof.disputed
         self.path = tokenizer.path
         self.eos_id = tokenizer.eos_id
+        self.unk_id = tokenizer.unk_id
         self.vocab_size = tokenizer.vocab_size
         self.tier: Tier = "fast" if fast else "reference"
         self.identity = tokenizer_identity(tokenizer)

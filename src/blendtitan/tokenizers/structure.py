@@ -209,7 +209,7 @@ def _parsed(content: bytes) -> Any:
     # Imported here: only proofs need it, and it takes longer than the rest.
     from sentencepiece import sentencepiece_model_pb2
 
-    model: Any = sentencepiece_model_pb2.ModelProto()
+    model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     model.ParseFromString(content)
     return model
 
