@@ -101,7 +101,8 @@ class TokenizerCheck:
         eod_id = self._config.eod_token_id if self._reads_eod else None
         tokenizer = tokenizer_identity(self._tokenizer)
         identity = shards_identity(shards, f"tokenizer check {_VERSION}, {tokenizer}, EOD {eod_id}")
-        return identity and Path(self._config.data_cache_path, f"tokenizer-check-{identity}")
+        folder = Path(self._config.data_cache_path)
+        return None if identity is None else folder / f"tokenizer-check-{identity}"
 
 
 _REMEDY = (
