@@ -7,6 +7,7 @@ from typing import Any
 
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError, OutputError, TokenizerMismatchError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.catalog import Catalog, shards_identity
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.writer import write_atomically
@@ -132,8 +133,7 @@ def _keep(path: Path, warnings: list[str]) -> None:
 def _read_kept(path: Path) -> list[str] | None:
     """The warnings of a kept answer. None: there is none that can be believed."""
     try:
-        with path.open("rb") as file:
-            kept: Any = json.loads(file.read(_MOST_BYTES))
+        kept: Any = json.loads(read_file(path, most_bytes=_MOST_BYTES))
         warnings: Any = kept["warnings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
