@@ -1,8 +1,8 @@
 """``blendtitan audit``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say, say_json
 
 SUMMARY = "prove that a run's checkpoints go on one from another"
@@ -34,8 +34,13 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("run_folder", metavar="RUN_FOLDER", type=Path, help="folder of a run, or its checkpoints")
-    add("--against", metavar="FOLDER", type=Path, help="another run to compare it with")
+    add(
+        "run_folder",
+        metavar="RUN_FOLDER",
+        type=local_path,
+        help="folder of a run, or its checkpoints",
+    )
+    add("--against", metavar="FOLDER", type=local_path, help="another run to compare it with")
     add("--json", action="store_true", help="print JSON in place of a table")
 
 

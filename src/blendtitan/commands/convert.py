@@ -1,8 +1,8 @@
 """``blendtitan convert``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say
 
 SUMMARY = "shards of other formats into Megatron's, without tokenising again"
@@ -34,8 +34,14 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--output", metavar="DIR", required=True, type=Path, help="folder of the new shards")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
+    add("--output", metavar="DIR", required=True, type=local_path, help="folder of the new shards")
     add("--overwrite", action="store_true", help="replace shards that are there already")
 
 

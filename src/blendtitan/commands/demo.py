@@ -1,8 +1,8 @@
 """``blendtitan demo``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say
 
 SUMMARY = "small real corpora, ready to train on"
@@ -24,7 +24,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("--output", metavar="DIR", required=True, type=Path, help="folder of the demo")
+    add("--output", metavar="DIR", required=True, type=local_path, help="folder of the demo")
     add(
         "--vocab-size",
         metavar="N",

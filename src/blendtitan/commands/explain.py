@@ -2,9 +2,9 @@
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -55,8 +55,19 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("config", metavar="CONFIG", nargs="?", type=Path, help="TOML file of a run, or its folder")
-    add("--state", metavar="FOLDER", type=Path, help="checkpoint, or run, that tells its history")
+    add(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        type=local_path,
+        help="TOML file of a run, or its folder",
+    )
+    add(
+        "--state",
+        metavar="FOLDER",
+        type=local_path,
+        help="checkpoint, or run, that tells its history",
+    )
     choose = parser.add_mutually_exclusive_group().add_argument
     choose("--step", metavar="N", type=int, help="a step, from 1")
     choose("--steps", metavar="A-B", type=_span, help="a range of steps")

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("config", metavar="CONFIG", type=Path, help="TOML file of a run, or its folder")
+    add("config", metavar="CONFIG", type=local_path, help="TOML file of a run, or its folder")
     add(
         "--ranks",
         metavar="N",
@@ -47,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data-parallel ranks, where training.global_batch_size is not set",
     )
     add("--json", action="store_true", help="print JSON in place of tables")
-    add("--picture", metavar="FILE", type=Path, help="HTML file to write a picture of the blend to")
+    add(
+        "--picture",
+        metavar="FILE",
+        type=local_path,
+        help="HTML file to write a picture of the blend to",
+    )
 
 
 def run(options: argparse.Namespace) -> None:

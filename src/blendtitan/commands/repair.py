@@ -1,8 +1,8 @@
 """``blendtitan repair``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import say
 
@@ -38,10 +38,16 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
     eod = parser.add_mutually_exclusive_group(required=True)
     eod.add_argument("--eod-id", metavar="ID", type=int, help="token that ends documents")
-    eod.add_argument("--tokenizer", metavar="PATH", type=Path, help="its EOS ends documents")
+    eod.add_argument("--tokenizer", metavar="PATH", type=local_path, help="its EOS ends documents")
 
 
 def run(options: argparse.Namespace) -> None:

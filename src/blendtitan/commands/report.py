@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say
 
 SUMMARY = "a run as one HTML file: blend, epochs, losses, texts"
@@ -30,12 +31,19 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("run_path", metavar="RUN", type=Path, help="folder of a run, or its TOML file")
-    add("--compare", metavar="RUN", nargs="+", type=Path, default=[], help="runs to put beside it")
+    add("run_path", metavar="RUN", type=local_path, help="folder of a run, or its TOML file")
+    add(
+        "--compare",
+        metavar="RUN",
+        nargs="+",
+        type=local_path,
+        default=[],
+        help="runs to put beside it",
+    )
     add(
         "--output",
         metavar="FILE",
-        type=Path,
+        type=local_path,
         default=Path("report.html"),
         help="file to write (report.html)",
     )

@@ -1,8 +1,8 @@
 """``blendtitan stats``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say_json
 
 SUMMARY = "documents, tokens and lengths of shards"
@@ -28,7 +28,13 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
     add("--json", action="store_true", help="print JSON in place of a table")
 
 

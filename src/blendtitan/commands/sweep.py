@@ -1,8 +1,8 @@
 """``blendtitan sweep``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say
 
 SUMMARY = "many blends of the same corpora, and the losses of their runs"
@@ -51,10 +51,10 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="folder of the sweep and of its runs")
+    add("folder", metavar="FOLDER", type=local_path, help="folder of the sweep and of its runs")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
-        "--config", metavar="CONFIG", type=Path, help="TOML file of a run, or its folder"
+        "--config", metavar="CONFIG", type=local_path, help="TOML file of a run, or its folder"
     )
     action.add_argument("--collect", action="store_true", help="collect the losses of the runs")
     add(

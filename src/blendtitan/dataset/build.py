@@ -17,7 +17,7 @@ from blendtitan.order.chapters import Chapter
 from blendtitan.order.segments import Segment, check_changes, segments_of
 from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
-from blendtitan.storage.file_list import read_file_list
+from blendtitan.storage.file_list import ShardList, read_file_list
 from blendtitan.storage.open_files import OpenFiles
 from blendtitan.visible import visible_logger
 
@@ -86,8 +86,14 @@ def build_datasets(
     return Datasets(lambda split: _build_split(config, catalog, known, files, split))
 
 
-def read_catalog(config: BlendConfig) -> Catalog:
+def read_catalog(
+    config: BlendConfig, *, check: Callable[[ShardList, Catalog], None] | None = None
+) -> Catalog:
     """Read the file list and open every shard once, or load what an earlier run kept.
+
+    Args:
+        config: What to read.
+        check: Called with the shards and their catalog; may raise, to refuse them.
 
     Raises:
         ConfigError: The file list cannot be used.
@@ -95,22 +101,32 @@ def read_catalog(config: BlendConfig) -> Catalog:
     """
     shards = read_file_list(Path(config.data_file_list))
     fractions = split_fractions(config.split)
-    eod_id = config.eod_token_id if config.append_eod else None
+    tells_apart = config.append_eod or config.provide_attention_mask or config.eod_mask_loss
     settings = _catalog_settings(config)
 
     def build() -> Catalog:
         return build_catalog(
-            shards, lambda n: document_cuts(n, fractions), eod_id=eod_id, settings=settings
+            shards,
+            lambda n: document_cuts(n, fractions),
+            eod_id=config.eod_token_id if tells_apart else None,
+            inserts_eod=config.append_eod,
+            settings=settings,
         )
 
     if config.data_cache_path is None:
-        return build()
-    return cached_catalog(Path(config.data_cache_path), shards, settings, build)
+        catalog = build()
+    else:
+        catalog = cached_catalog(Path(config.data_cache_path), shards, settings, build)
+    if check is not None:
+        check(shards, catalog)
+    return catalog
 
 
 def _catalog_settings(config: BlendConfig) -> str:
     """Text of the settings that a catalog depends on."""
-    eod = config.eod_token_id if config.append_eod else "as it is"
+    eod = str(config.eod_token_id) if config.append_eod else "as it is"
+    if not config.append_eod and (config.provide_attention_mask or config.eod_mask_loss):
+        eod += f", telling documents apart by {config.eod_token_id}"
     return f"split {split_fractions(config.split)}, EOD {eod}"
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,25 @@ from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.inspection.checksums import Catalogs, PartDigests, bin_problems, idx_problems
+from blendtitan.inspection.encoded import (
+    Comparison,
+    Encoding,
+    compare_encoding,
+    encoding_problem,
+)
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
+from blendtitan.storage.document_ends import DocumentEnds
+from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.stamps import stamp_of
+from blendtitan.storage.tokenizer_records import read_record, record_path
 from blendtitan.tables import Table, number_table
 
 
@@ -29,6 +40,9 @@ class Expected:
 
     vocab_size: int | None = None
     eod_id: int | None = None
+
+    encoding: Encoding | None = None
+    """The tokenizer with which documents are encoded again."""
 
     def __post_init__(self) -> None:
         if self.vocab_size is not None:
@@ -46,14 +60,30 @@ class VerifiedShard:
     index: ShardIndex | None = None
     tokens: TokenSummary | None = None
 
+    comparison: Comparison | None = None
+    """Documents that were encoded again."""
+
     entry: CatalogEntry | None = None
     """What the catalog lists it with. None: it is not listed, so there are no checksums."""
 
+    tokenizer: TokenizerIdentity | None = None
+    """What made it, by the record beside it. None: it has no record."""
+
     problems: list[str] = field(default_factory=list)
+
+    notes: list[str] = field(default_factory=list)
+    """What is no fault, but should be known."""
+
+    is_recorded: bool = False
+    """Whether it was kept beside the shard how its documents end."""
 
 
 def verify(
-    inputs: Sequence[Path], expected: Expected, *, threads: int | None = None
+    inputs: Sequence[Path],
+    expected: Expected,
+    *,
+    threads: int | None = None,
+    records: bool = False,
 ) -> list[VerifiedShard]:
     """Check every shard; a shard that is damaged does not keep the others from being checked.
 
@@ -62,6 +92,7 @@ def verify(
         expected: The vocabulary and EOD.
         threads: Shards read at once. None: as many as there are cores. Reading and comparing
             leave the interpreter free, so threads are as fast as processes.
+        records: Whether it is kept beside each shard how its documents end, for training.
 
     Raises:
         ConfigError: An input cannot be used, or there is to be no thread.
@@ -72,10 +103,14 @@ def verify(
     shards = named_shards(inputs)
     shards += catalogs.missing(inputs, shards)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(lambda shard: verify_shard(shard, expected, catalogs), shards))
+        return list(
+            pool.map(lambda shard: verify_shard(shard, expected, catalogs, records=records), shards)
+        )
 
 
-def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
+def verify_shard(
+    shard: NamedShard, expected: Expected, catalogs: Catalogs, *, records: bool = False
+) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens.
 
     Against each other: the header, the sizes of both files, all pointers, all lengths, the
@@ -83,14 +118,20 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     catalog, if one lists the shard: the checksums of both files.
     """
     found = VerifiedShard(*shard)
+    stamp = stamp_of(str(shard.prefix))
     try:
-        found.entry = catalogs.entry(shard.prefix)
+        found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
         found.problems += index_problems(found.index)
         if found.entry is not None:
             found.problems += idx_problems(shard.prefix, found.entry)
         if not found.problems:
             _verify_tokens(found, found.index, expected)
+            _verify_encoding(found, found.index, expected.encoding)
+        if records and found.tokens is not None and expected.eod_id is not None:
+            ends = _document_ends_found(found.tokens, expected.eod_id)
+            found.is_recorded = write_ends(shard.prefix, ends, stamp)
+        found.problems += _record_problems(found, found.index)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -114,6 +155,26 @@ def index_problems(index: ShardIndex) -> Iterator[str]:
         arrays.check_documents()
     except ShardError as error:
         yield str(error)
+
+
+def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
+    """What is wrong with the record of the tokenizer; a good one is noted."""
+    try:
+        record = read_record(found.prefix)
+    except ShardError as error:
+        yield str(error)
+        return
+    if record is None:
+        return
+    if record.describes(documents=index.num_documents, tokens=index.num_tokens):
+        found.tokenizer = record.tokenizer
+        return
+    yield (
+        f"{record_path(found.prefix)}: describes a shard of {record.documents:,} documents and "
+        f"{record.tokens:,} tokens, but the shard beside it has {index.num_documents:,} and "
+        f"{index.num_tokens:,}. Another program replaced the shard, or the record is another's. "
+        f"Delete the record, or copy it again with its shard."
+    )
 
 
 def token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> Iterator[str]:
@@ -163,8 +224,10 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
     return table
 
 
-def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
+def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     """What was found that is no fault, but that a reader of the shards should know."""
+    for shard in shards:
+        yield from shard.notes
     summaries = [shard.tokens for shard in shards if shard.tokens is not None]
     with_empty = [tokens for tokens in summaries if tokens.num_empty]
     if with_empty:
@@ -172,6 +235,13 @@ def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
             f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
             f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
             f"document of no tokens, without EOD."
+        )
+    compared = [shard.comparison for shard in shards if shard.comparison is not None]
+    if compared:
+        yield (
+            f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
+            f"than their text: {sum(len(c.differing) for c in compared):,}, with a text that "
+            f"cannot be recovered exactly: {sum(c.unjudged for c in compared):,}"
         )
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
     for tokens in summaries:
@@ -213,7 +283,12 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "first_token": tokens and tokens.first_token,
         "documents_with_first_token": tokens and tokens.num_begin,
         "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
+        "documents_compared": shard.comparison and shard.comparison.documents,
+        "documents_differing": shard.comparison and len(shard.comparison.differing),
+        "documents_unjudged": shard.comparison and shard.comparison.unjudged,
         "has_checksums": shard.entry is not None,
+        "tokenizer": None if shard.tokenizer is None else asdict(shard.tokenizer),
+        "notes": shard.notes,
         "problems": shard.problems,
     }
 
@@ -232,6 +307,27 @@ def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) 
     )
     found.problems += token_problems(found.prefix, found.tokens, expected)
     found.problems += bin_problems(found.prefix, parts, digests.hexdigests())
+
+
+def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding | None) -> None:
+    """Encode a sample of the documents again, unless the shard has ids of another vocabulary."""
+    if encoding is None or found.problems:
+        return
+    found.comparison = compare_encoding(index, encoding)
+    problem = encoding_problem(index, encoding, found.comparison)
+    if problem is not None:
+        found.problems.append(problem)
+
+
+def _document_ends_found(tokens: TokenSummary, eod_id: int) -> DocumentEnds:
+    return DocumentEnds(
+        eod_id=eod_id,
+        num_documents=tokens.num_documents,
+        num_checked=tokens.num_documents,
+        num_filled=tokens.num_filled,
+        num_eod=tokens.num_eod,
+        num_begin=tokens.num_begin_eod,
+    )
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:

@@ -13,6 +13,7 @@ import orjson
 from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
@@ -54,11 +55,16 @@ class Record:
 
     key: str
     settings: Settings
-    tier: Tier
+    tier: str
+    """``reference``, or how the fast tier was proven right."""
+
     counts: Counts
 
     idx_digest: str
     """Of the ``.idx``; empty where there are no documents, and so no files."""
+
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """Longest document that was allowed."""
 
 
 def join_parts(
@@ -87,14 +93,15 @@ def join_parts(
                     lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
-    is_fast = any(manifest.tier == "fast" for manifest in map(_manifest, manifests))
+    tiers = {manifest.tier for manifest in map(_manifest, manifests)}
     record = Record(
-        source=shard.input.identity,
+        source=shard.source,
         key=shard.key,
         settings=settings,
-        tier="fast" if is_fast else "reference",
+        tier=next(iter(tiers - {"reference"}), "reference"),
         counts=counts,
         idx_digest=idx_digest,
+        max_document_bytes=shard.options.max_document_bytes,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
@@ -168,9 +175,12 @@ def read_record(prefix: Path, record_path: Path) -> Record | None:
 def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
     """The record of a shard that is there, made of this input as asked for. None: it is not."""
     record = read_record(shard.prefix, shard.record_path)
-    if record is None or record.source != shard.input.identity:
+    if record is None or record.source != shard.source:
         return None
     if (record.key, record.settings) != (shard.key, settings):
+        return None
+    if record.counts.rejects and record.max_document_bytes != shard.options.max_document_bytes:
+        # Some of the texts left out may be allowed now.
         return None
     return record if is_accepted(record.tier, tier) else None
 
@@ -185,6 +195,21 @@ def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdent
             return
     remove_file_partials(record_path(prefix))
     write_atomically(record_path(prefix), encode_record(record))
+
+
+def unproven_problem(prefix: Path) -> str | None:
+    """A sentence about a shard that the fast tier encoded before its ids were proven, or None."""
+    for folder in prefix.absolute().parents:
+        name = prefix.absolute().relative_to(folder)
+        record = read_record(prefix, folder / WORK_FOLDER / f"{name}.jsonl")
+        if record is not None and not is_accepted(record.tier, "auto"):
+            return (
+                f"{prefix}: the fast tokenizer tier encoded it before its ids were proven equal to "
+                f"those of the reference. Texts with user-defined symbols or new characters can "
+                f"have wrong ids, which the ids alone do not show: run `blendtitan tokenize` "
+                f"again, which replaces the shard."
+            )
+    return None
 
 
 def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:
@@ -210,6 +235,8 @@ def write_catalog(output: Path) -> None:
         entries = dict(_catalog_entries(output))
         if entries:
             write_folder_catalog(output, entries)
+        else:
+            (output / CATALOG_FILE).unlink(missing_ok=True)
 
 
 def _record_times(output: Path) -> dict[Path, int]:

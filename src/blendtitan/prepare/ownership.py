@@ -7,7 +7,6 @@ put in place. Everything else of the same name was made by another program.
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from blendtitan.errors import ConfigError, ShardError
@@ -120,7 +119,7 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
 
 def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
     """Check that no unfinished work of other settings would be lost."""
-    wanted = asdict(settings)
+    wanted = settings.described()
     for path in shard.parts_folder.glob("*.json"):
         with suppress(OSError, DamagedFileError):
             found = Manifest.of(read_json(path, dict)).identity

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 
 from blendtitan.prepare.documents import Counts
@@ -72,8 +71,12 @@ def tokenize_table(counts: Mapping[Shard, Counts], output: Path) -> Table:
         sums[corpus] += found
     table = number_table("corpus", "shards", "documents", "tokens", "rejects")
     for corpus, found in sorted(sums.items()):
-        table.add_row(corpus, f"{num_shards[corpus]:,}", *(f"{n:,}" for n in astuple(found)))
+        table.add_row(corpus, f"{num_shards[corpus]:,}", *_shown(found))
     total = sum(sums.values(), Counts())
     table.add_section()
-    table.add_row("total", f"{num_shards.total():,}", *(f"{n:,}" for n in astuple(total)))
+    table.add_row("total", f"{num_shards.total():,}", *_shown(total))
     return table
+
+
+def _shown(found: Counts) -> tuple[str, str, str]:
+    return f"{found.documents:,}", f"{found.tokens:,}", f"{found.rejects:,}"

@@ -328,7 +328,7 @@ def registered_run(
     entry = Entry(
         order=f"{time.time_ns():020d}",
         process=process.name,
-        settings=_digest(asdict(settings)),
+        settings=_digest(settings.described()),
         inputs=_digest(sources),
         tier="reference" if tier == "reference" else _UNDECIDED,
         phase="starting",
@@ -344,7 +344,7 @@ def registered_run(
 
 def described_settings(tokenizer: str, settings: Settings) -> str:
     """Settings as errors show them."""
-    values = asdict(settings)
+    values = settings.described()
     values["tokenizer"] = f"{tokenizer} ({settings.tokenizer[:_DIGEST_CHARS]})".strip()
     return ", ".join(f"{name} {value}" for name, value in values.items())
 

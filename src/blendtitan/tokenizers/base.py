@@ -23,6 +23,9 @@ class Tokenizer(ABC):
     path: Path
     """The file it was read from."""
 
+    asked_eos: str | int | None
+    """Token or id that was asked for as EOS. None: the one that the files name."""
+
     vocab_size: int
     """Smallest number that is larger than every id."""
 
@@ -91,8 +94,8 @@ class Tokenizer(ABC):
             )
         return self._decode_ids(checked)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, str | int | None]]:
+        return type(self), (self.path, self.asked_eos)
 
     @abstractmethod
     def _decode_ids(self, ids: list[int]) -> str:
