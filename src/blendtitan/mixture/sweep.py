@@ -163,4 +163,5 @@ def _check_same_sweep(folder: Path, files: _Files) -> None:
 
 
 def _text_of(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    """The text of a file. None: there is none. Text that is not ours may be in any encoding."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from blendtitan.prepare.merge import MergedShard
+from blendtitan.prepare.merge_plan import MergedShard
 from blendtitan.tables import number_table
 
 

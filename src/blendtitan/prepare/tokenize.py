@@ -25,18 +25,17 @@ from blendtitan.prepare.join import (
     finished_record,
     load_manifests,
     remove_parts,
-    write_catalog,
 )
 from blendtitan.prepare.ownership import check_other_shards, check_replaceable
 from blendtitan.prepare.parts import read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.runs import Run, registered_run
+from blendtitan.prepare.shard_catalog import withdraw_entries, write_catalog
 from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.storage.disk import read_note, written
-from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -176,7 +175,6 @@ class _Tokenizing:
         if work is not None:
             errors += self.engine.run(work)
         with self.run.kept_fresh():
-            remove_file_partials(self.output / CATALOG_FILE)
             write_catalog(self.output)
             counts = self._counts(plan, tier)
         if not errors and len(counts) < len(self.shards):
@@ -193,10 +191,7 @@ class _Tokenizing:
         # One rank writes it for all: they find the same inputs, and so the same plan.
         if self.config.rank.rank == 0:
             write_plan(self.output, plan, asdict(self.settings))
-        # Where shards change, it would be wrong until it is written again.
-        catalog = self.output / CATALOG_FILE
-        with written(catalog):
-            catalog.unlink(missing_ok=True)
+        withdraw_entries(self.output, [shard.prefix for shard in plan])
         _prepare_work(plan)
         encoder = self.run.use_tier(
             tier,
