@@ -1,7 +1,7 @@
 """Shards and blends small enough to check by hand."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from blendtitan import BlendConfig
 from blendtitan.storage.writer import ShardWriter
+from blendtitan.tokenizers import proof
 from tests.failing_reads import Disk
 
 # How long an example takes says nothing about whether it is right.
@@ -21,6 +22,15 @@ EOD = 2
 
 WriteShard = Callable[..., Path]
 WriteBlend = Callable[..., BlendConfig]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep proofs about tokenizers out of the user's cache, and short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(proof, "SAMPLE_TEXTS", 1000)
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,17 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
-STORAGE = {"errors", "config", "identity", "storage"}
+BASE = {"errors", "visible", "regular_files"}
+STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
 LOADER = DATASET | {"state", "loader"}
 
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
-    "errors": (set(), set()),
+    "visible": (set(), set()),
+    "regular_files": (set(), set()),
+    "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
@@ -26,38 +30,40 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "dataset": (DATASET, NUMPY),
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
-    "run": ({"errors", "config", "order", "pace", "run"}, set()),
+    "run": (BASE | {"config", "order", "pace", "run"}, set()),
     "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
     "reading_threads": (set(), set()),
     "tokenizers": (
-        {"errors", "config", "identity", "tokenizers"},
+        BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
-        | {"orjson", "zstandard", "isal", "pyarrow", "rich", "sentencepiece", "xxhash", "fsspec"}
+        | {"orjson", "zstandard", "isal", "pyarrow", "sentencepiece", "xxhash", "fsspec"}
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
         DATASET | {"state", "pace", "run", "checkpoints", "tokenizers", "tables", "inspection"},
-        NUMPY | {"jinja2", "plotly", "rich", "tensorboard", "xxhash"},
+        NUMPY | {"jinja2", "plotly", "tensorboard", "xxhash"},
     ),
     "mixture": (
         STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
-        NUMPY | {"rich", "tomlkit"},
+        NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
         LOADER | {"corpus_losses", "pace", "run", "checkpoints", "tokenizers", "tables", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
-    "tables": (set(), {"rich"}),
+    "tables": ({"visible"}, {"rich"}),
+    "terminal": ({"visible"}, set()),
     "commands": (
-        STORAGE | {"tokenizers", "prepare", "inspection", "mixture", "tables", "commands"},
+        STORAGE
+        | {"tokenizers", "prepare", "inspection", "mixture", "tables", "terminal", "commands"},
         set(),
     ),
-    "cli": ({"errors", "commands"}, set()),
+    "cli": ({"errors", "visible", "terminal", "commands"}, set()),
     "__init__": (LOADER, set()),
 }
 
@@ -110,3 +116,64 @@ def test_the_page_on_the_design_shows_who_may_import_whom() -> None:
     ]
 
     assert lines[start : start + len(expected)] == expected, "\n".join(expected)
+
+
+ONE_PLACE = {
+    "terminal": {"print"},
+    "visible": {"logging.getLogger"},
+    "cli": {"logging.basicConfig"},
+}
+"""Module: what only it may call. The rest prints, logs and draws through them."""
+
+READERS = {
+    "regular_files.py": "the one place",
+    "prepare/inputs.py": "texts, also by URL",
+    "storage/processes.py": "/proc, of this machine",
+    "prepare/claims.py": "a new claim, to be written",
+    "inspection/checkpoints.py": "/proc, of this process",
+    "tokenizers/memory.py": "/proc, of this process",
+    "inspection/report/page.py": "a file of this package",
+    "storage/tokenizer_records.py": "with the same check, and errors of its own",
+    "cli.py": "/dev/null",
+    "storage/writer.py": "a folder, to be synchronised",
+}
+"""Modules that may open a file for reading, and what."""
+
+
+@cache
+def calls(path: Path) -> set[str]:
+    """Names of the functions that a module calls, modes of opened files after them."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            found.add(f"{name} {modes[-1]}" if name.endswith("open") and modes else name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_one_place_prints_and_makes_loggers(path: Path) -> None:
+    """Names of corpora and files may hold escape sequences: whatever is shown goes through it.
+
+    Print with ``terminal.say``; log with ``visible.visible_logger(__name__)``; make tables with
+    ``tables.number_table``. A message of several lines is ``SomeError(*lines)``.
+    """
+    own = ONE_PLACE.get(layer_of(path), set())
+    for name in set().union(*ONE_PLACE.values(), {"warnings.warn", "sys.stdout.write"}) - own:
+        assert name not in calls(path), f"{path} calls {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_one_place_opens_files_for_reading(path: Path) -> None:
+    """What is no regular file may never end: use ``read_file``, ``read_text`` or ``open_file``."""
+    if str(path.relative_to(SOURCE)) in READERS:
+        return
+    for name in calls(path):
+        function, _, mode = name.partition(" ")
+        is_reading = (
+            function.endswith((".read_bytes", ".read_text"))
+            or (function in ("open", "os.open") and not set(mode) & set("wax"))
+            or (function.endswith(".open") and set(mode) <= set("rbt") and mode != "")
+        )
+        assert not is_reading, f"{path} calls {name}"

@@ -11,7 +11,7 @@ import torch
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import ConfigError, CorruptShardError, EmptySplitError, MissingShardError
 from blendtitan.loader import Batch
-from tests.conftest import EOD, WriteBlend, wait_until
+from tests.conftest import EOD, WriteBlend, WriteShard, wait_until
 
 pytestmark = pytest.mark.usefixtures("always_threads")
 
@@ -277,6 +277,34 @@ def test_the_mask_lets_a_token_attend_to_its_own_document_only(write_blend: Writ
         for q in range(24):
             for k in range(24):
                 assert bool(mask[q, k]) == (k <= q and document[q] == document[k])
+
+
+@pytest.mark.parametrize("append_eod", [True, False])
+def test_a_document_that_begins_with_eod_sees_it_at_position_0(
+    write_shard: WriteShard, tmp_path: Path, append_eod: bool
+) -> None:
+    """BOS and EOD are one token: what begins a document is not the end of the one before."""
+    write_shard("web", [[EOD, 10, 11], [EOD, 12, 13]])
+    (tmp_path / "list").write_text("1 web")
+    config = BlendConfig(
+        data_file_list=tmp_path / "list", eod_token_id=EOD, split="1", append_eod=append_eod,
+        seq_length=7 if append_eod else 5, provide_attention_mask=True, eod_mask_loss=True,
+    )  # fmt: skip
+    batch = next(iter(DataLoader(build_datasets(config).train, 1)))
+    assert batch.positions is not None
+    assert batch.attention_mask is not None
+
+    tokens, positions = batch.input_ids[0].tolist(), batch.positions[0].tolist()
+    if append_eod:
+        assert tokens == [EOD, 10, 11, EOD, EOD, 12, 13]
+        assert positions == [0, 1, 2, 3, 0, 1, 2]
+        assert batch.labels[0].tolist() == [10, 11, EOD, -100, 12, 13, EOD]
+    else:
+        assert tokens == [EOD, 10, 11, EOD, 12]
+        assert positions == [0, 1, 2, 0, 1]
+        assert batch.labels[0].tolist() == [10, 11, -100, 12, 13]
+    seen = batch.attention_mask[0, 0].sum(dim=1).tolist()
+    assert seen == [position + 1 for position in positions]
 
 
 def test_positions_asked_for_without_documents_apart_run_through(dataset: BlendedDataset) -> None:

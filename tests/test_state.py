@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
+from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ResumeError
 from blendtitan.state import digest_of, digest_slots, encode_state
+from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, write_folder_catalog
 from tests.conftest import EOD, WriteBlend, WriteShard
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}
@@ -207,6 +209,59 @@ def test_it_is_noticed_however_shards_are_read(
 
     with pytest.raises(ResumeError, match="corpus 'code', shard"):
         loader(config).load_state_dict(state)
+
+
+def list_checksums(config: BlendConfig, digests: dict[str, str], part_bytes: int = 700) -> None:
+    """A ``shards.catalog`` above the corpora, as ``blendtitan tokenize`` leaves it."""
+    catalog = read_catalog(config)
+    entries = {
+        name: CatalogEntry(
+            documents=int(catalog.document_cuts[place, 3]),
+            tokens=int(catalog.token_cuts[place, 3]),
+            dtype="uint16",
+            idx_digest="a",
+            bin_digests=((part_bytes, digests.get(name, "b")), (10, "c")),
+        )
+        for place, prefix in enumerate(catalog.prefixes)
+        for name in ["/".join(Path(prefix).parts[-2:])]
+    }
+    write_folder_catalog(Path(config.data_file_list).parent, entries)
+
+
+def test_other_checksums_of_a_shard_are_refused_wherever_it_differs(
+    write_blend: WriteBlend,
+) -> None:
+    """Nothing was read yet: no token could tell."""
+    config = write_blend(CORPORA, seq_length=8)
+    list_checksums(config, {})
+    state = loader(config).state_dict()
+    list_checksums(config, {"web/web_1": "x"})
+
+    with pytest.raises(
+        ResumeError, match=r"  corpus 'web', shard \S*/web/web_1: checksum \w+, now"
+    ):
+        loader(config).load_state_dict(state)
+
+
+@pytest.mark.parametrize("change", ["no_catalog", "other_parts", "old_state"])
+def test_checksums_that_cannot_be_compared_change_nothing(
+    write_blend: WriteBlend, change: str
+) -> None:
+    """The same shard may be written in other parts, and copied without its catalog."""
+    config = write_blend(CORPORA, seq_length=8)
+    list_checksums(config, {})
+    state = json.loads(loader(config).state_dict()["blendtitan"])
+    if change == "no_catalog":
+        (Path(config.data_file_list).parent / CATALOG_FILE).unlink()
+    elif change == "other_parts":
+        list_checksums(config, {"web/web_1": "x"}, part_bytes=690)
+    else:
+        del state["checksums"]
+        list_checksums(config, {"web/web_1": "x"})
+    one = loader(config)
+    one.load_state_dict({"blendtitan": json.dumps(state)})
+
+    assert one.consumed_samples == 0
 
 
 def test_replaced_tokens_may_be_allowed_and_are_told(

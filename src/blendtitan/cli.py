@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from blendtitan.commands import (
     audit,
@@ -22,6 +23,8 @@ from blendtitan.commands import (
     verify,
 )
 from blendtitan.errors import BlendTitanError
+from blendtitan.terminal import complain
+from blendtitan.visible import spell_out_logs, visible_lines
 
 COMMANDS = {
     "tokenize": tokenize,
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 after an error, 2 for wrong arguments."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    spell_out_logs()
     try:
         options.run(options)
         sys.stdout.flush()
@@ -59,19 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BlendTitanError, OSError) as error:
         return _failed(options.command, error)
     except KeyboardInterrupt:
-        print(f"blendtitan {options.command}: interrupted", file=sys.stderr)
+        complain(f"blendtitan {options.command}: interrupted")
         return 130
     return 0
 
 
 def _failed(command: str, error: Exception) -> int:
-    print(f"blendtitan {command}: {error}", file=sys.stderr)
+    complain(visible_lines(f"blendtitan {command}: {error}"))
     return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows arguments that it does not know in a form that is safe to print."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(visible_lines(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line. Parsed options know which function runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="blendtitan",
         description="Prepare data for training on a blend of corpora, and look into runs.",
         epilog="Each command has a manual of its own: blendtitan COMMAND --help",

@@ -1,6 +1,7 @@
 """Settings of a blend: frozen, checked when made, documented field by field."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +28,8 @@ apart reliably."""
 # NumPy's RandomState, which the original draws from, takes 32 bits.
 _MAX_ORIGINAL_SEED = 2**32 - 1
 
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 ON_CHANGE = ("error", "new_segment")
 
@@ -120,6 +123,9 @@ class BlendConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
+        check_is_path("data_file_list", self.data_file_list)
+        if self.data_cache_path is not None:
+            check_is_path("data_cache_path", self.data_cache_path)
         check_at_least("seq_length", self.seq_length, 1)
         check_at_least("num_workers", self.num_workers, 0)
         check_at_least("max_open_shards", self.max_open_shards, 1)
@@ -285,6 +291,20 @@ def check_shares(shares: object, *, where: str) -> None:
                 f"{where}: the share of {corpus!r} is {share!r}, expected a finite number of at "
                 f"least 0"
             )
+
+
+def check_is_path(name: str, value: Path | str) -> None:
+    """Check that a setting is a path of this machine: a URL would become a folder named ``s3:``.
+
+    Raises:
+        ConfigError: It is a URL.
+    """
+    # Path("s3://bucket") is s3:/bucket.
+    if _URL.match(str(value)):
+        raise ConfigError(
+            f"{name} is {value}, which is a URL, expected a path of this machine. Mount the store, "
+            f"or use a local folder and copy it afterwards."
+        )
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

@@ -16,12 +16,18 @@
     |-- InputError           a text file given to `blendtitan tokenize` cannot be used
     `-- OutputError          the disk is full, or does not let a file be written
 
-Messages name the file, the value found, the value expected and what to do.
+Messages name the file, the value found, the value expected and what to do. A message of several
+lines is given line by line: ``ShardError(*problems, summary)``.
 """
+
+from blendtitan.visible import Lines, joined
 
 
 class BlendTitanError(Exception):
-    """Base of all errors that blendtitan raises on purpose."""
+    """Base of all errors that blendtitan raises on purpose. Its text is safe to print."""
+
+    def __str__(self) -> Lines:
+        return joined(map(str, self.args))
 
 
 class ConfigError(BlendTitanError, ValueError):

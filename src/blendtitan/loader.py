@@ -3,7 +3,6 @@
 Shapes: B = micro batch, L = sequence length.
 """
 
-import logging
 import math
 import threading
 import time
@@ -19,14 +18,16 @@ from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
 from blendtitan.dataset.blended import IGNORE_INDEX, mask_labels
+from blendtitan.dataset.eod import starts_document
 from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.order.segments import Segment
 from blendtitan.reading_threads import Job, ReadingThreads
 from blendtitan.state import SavedState, encode_state, parse_state, resume
+from blendtitan.visible import joined, visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
 _BLOCK_SLOTS = 4096
@@ -166,7 +167,7 @@ class DataLoader:
                 "A new segment begins at slot %s, because on_change = 'new_segment' and the run "
                 "was changed:\n%s",
                 f"{resumed.consumed_samples:,}",
-                "\n".join(resumed.account),
+                joined(resumed.account),
             )
         if resumed.replaced and self._dp_rank == 0:
             logger.warning(
@@ -214,7 +215,9 @@ class DataLoader:
         tokens = dataset.read(plan, start, stop)
         inputs = tokens[:, :-1]
         labels = tokens[:, 1:].astype(np.int64, order="C")
-        mask_labels(labels, inputs, dataset.config)
+        corpora = plan.corpora[start:stop]
+        roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
+        mask_labels(labels, inputs, dataset.config, roles)
         if self._num_samples is not None:
             slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
             labels[slots >= self._num_samples] = IGNORE_INDEX
@@ -222,13 +225,13 @@ class DataLoader:
         if self._with_positions or self._with_mask:
             config = dataset.config
             eod_id = config.eod_token_id if config.provide_attention_mask else None
-            starts = document_starts(inputs, eod_id=eod_id)
+            starts = document_starts(inputs, eod_id=eod_id, roles=roles)
             positions = self._tensor(positions_of(starts)) if self._with_positions else None
             mask = self._tensor(attention_mask_of(starts)) if self._with_mask else None
         return Batch(
             input_ids=self._tensor(inputs.astype(np.int64, order="C")),
             labels=self._tensor(labels),
-            corpus_ids=self._tensor(plan.corpora[start:stop].copy()),
+            corpus_ids=self._tensor(corpora.copy()),
             positions=positions,
             attention_mask=mask,
         )
@@ -323,19 +326,27 @@ def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
 
 
-def document_starts(input_ids: NDArray[np.integer], *, eod_id: int | None) -> NDArray[np.int64]:
+def document_starts(
+    input_ids: NDArray[np.integer],
+    *,
+    eod_id: int | None,
+    roles: NDArray[np.uint8] | None = None,
+) -> NDArray[np.int64]:
     """For each place of each window, the place at which its document starts.
 
     Args:
         input_ids: Shape ``(B, L)``.
         eod_id: Token that ends a document; None: each window is taken as one document.
+        roles: Where it stands in the documents of each row; see ``starts_document``.
 
     Returns:
         Shape ``(B, L)``. A document that began before the window starts at 0.
     """
     starts = np.zeros(input_ids.shape, np.int64)
     if eod_id is not None:
-        rows, places = np.nonzero(input_ids[:, :-1] == eod_id)
+        rows, places = np.nonzero(
+            starts_document(input_ids[:, :-1], input_ids[:, 1:], eod_id, roles)
+        )
         starts[rows, places + 1] = places + 1
         np.maximum.accumulate(starts, axis=1, out=starts)
     return starts

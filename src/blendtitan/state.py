@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ PACE_KEY = "pace"
 """Key within the JSON of what a trainer keeps beside the loader's own state."""
 
 _TOKENS_KEY = "recent_tokens"
+_CHECKSUMS_KEY = "checksums"
 
 _DIGEST_SLOTS = 4096
 
@@ -40,6 +41,8 @@ class SavedState:
     """Of the last 4,096 samples of the last chapter."""
     recent_tokens: str = ""
     """Digests of the tokens of the last samples; empty where the state has none."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """Checksums of each corpus's shards, as far as they were known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
         "digest": digest_of(dataset.sample_ids(slots)),
         _TOKENS_KEY: recent_tokens(dataset, consumed_samples),
     }
+    if checksums := dataset.checksums():
+        state[_CHECKSUMS_KEY] = checksums
     return {STATE_KEY: json.dumps(state)}
 
 
@@ -83,7 +88,10 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if fixed or (changed and dataset.config.on_change == "error"):
         raise ResumeError(
             "the checkpoint was written with other data or settings, so the samples would not go "
-            "on where it stopped:\n" + "\n".join(fixed + changed) + "\n" + _way_out(fixed)
+            "on where it stopped:",
+            *fixed,
+            *changed,
+            _way_out(fixed),
         )
     consumed_samples = state.consumed_samples
     if changed:
@@ -96,11 +104,14 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
     going_on = dataset.in_chapters(state.chapters, state.chapter_facts.get("corpora"))
-    replaced = changed_tokens(going_on, consumed_samples, state.recent_tokens)
+    replaced = dataset.changed_checksums(state.checksums)
+    replaced += changed_tokens(going_on, consumed_samples, state.recent_tokens)
     if replaced and dataset.config.on_change == "error":
         raise ResumeError(
-            "the checkpoint was trained on other tokens than its shards hold now. The digests of "
-            "samples, read again, differ:\n" + "\n".join(replaced) + "\nThese shards were "
+            "the checkpoint was trained on other tokens than its shards hold now. Digests of "
+            "samples that were read again, or checksums in shards.catalog, differ:\n"
+            + "\n".join(replaced)
+            + "\nThese shards were "
             'replaced or written over. Restore them, or set on_change = "new_segment" to read '
             "from here on what they hold now, every corpus where it was."
         )
@@ -135,11 +146,12 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
             f"damaged: load an older one."
         )
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
+    checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
     if state.get("order") == ORIGINAL_ORDER:
         state.pop("chapters", None)
         _check_tokens(tokens, consumed_samples)
-        return SavedState(consumed_samples, state, {}, (), digest, tokens)
+        return SavedState(consumed_samples, state, {}, (), digest, tokens, checksums)
     chapter_facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
     chapters = _chapters(state, consumed_samples)
     last = chapters[-1]
@@ -153,7 +165,20 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         digest, _recent_digest(last, order_settings(state), consumed_samples), consumed_samples
     )
     _check_tokens(tokens, consumed_samples - last.first_slot)
-    return SavedState(consumed_samples, state, chapter_facts, chapters, digest, tokens)
+    facts = chapter_facts, chapters, digest
+    return SavedState(consumed_samples, state, *facts, tokens, checksums)
+
+
+def _checked_checksums(checksums: Any) -> dict[str, str]:
+    try:
+        if all(bytes.fromhex(text) is not None for text in checksums.values()):
+            return checksums
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ResumeError(
+        f"the loader's state has {_CHECKSUMS_KEY} = {checksums!r}, expected hexadecimal text for "
+        f"each corpus. The checkpoint is damaged: load an older one."
+    )
 
 
 def _check_tokens(tokens: Any, num_samples: int) -> None:

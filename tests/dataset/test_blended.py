@@ -3,6 +3,7 @@
 from collections import defaultdict
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -335,9 +336,11 @@ def test_without_append_eod_documents_stay_as_they_are(
 
 
 def test_a_document_that_ends_in_eod_among_others_that_do_not_is_found_while_reading(
-    write_shard: WriteShard, tmp_path: Path
+    write_shard: WriteShard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only some documents are looked at when a shard is opened."""
+    """Only a sample of documents is looked at when a large shard is opened."""
+    monkeypatch.setattr("blendtitan.storage.catalog._ENDS_BYTES", 0)
+    monkeypatch.setattr("blendtitan.storage.document_ends._STRETCH_DOCUMENTS", 1)
     documents = [[10 + i, 11 + i] for i in range(50)]
     documents[5] = [9, EOD]
     write_shard("web", documents)
@@ -470,3 +473,58 @@ def test_hundreds_of_shards_work_under_a_small_limit_of_open_files(tmp_path: Pat
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["600", "shards", "read"]
+
+
+# --- BOS and EOD are one token ----------------------------------------------------------------
+
+
+def masked(dataset: BlendedDataset, slot: int) -> list[int]:
+    """Labels of a sample; -100 where they are masked."""
+    return dataset[slot].labels.tolist()
+
+
+def begin_with_eod(write_shard: WriteShard, tmp_path: Path, **settings: Any) -> BlendedDataset:
+    """Two documents that begin with EOD and do not end in it, read in one window."""
+    write_shard("web", [[EOD, 10, 11], [EOD, 12, 13, 14]])
+    (tmp_path / "list").write_text("1 web")
+    return train(
+        BlendConfig(data_file_list=tmp_path / "list", eod_token_id=EOD, split="1", **settings)
+    )
+
+
+def test_eod_is_inserted_after_documents_that_only_begin_with_it(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """Every document is followed by EOD: the one that begins the next is part of that one."""
+    dataset = begin_with_eod(write_shard, tmp_path, seq_length=8, eod_mask_loss=True)
+
+    assert dataset[0].input_ids.tolist() == [EOD, 10, 11, EOD, EOD, 12, 13, 14]
+    assert masked(dataset, 0) == [10, 11, EOD, -100, 12, 13, 14, EOD]
+
+
+def test_without_insertion_the_eod_that_begins_a_document_is_masked(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    dataset = begin_with_eod(
+        write_shard, tmp_path, seq_length=6, eod_mask_loss=True, append_eod=False
+    )
+
+    assert dataset[0].input_ids.tolist() == [EOD, 10, 11, EOD, 12, 13]
+    assert masked(dataset, 0) == [10, 11, -100, 12, 13, 14]
+
+
+def test_a_corpus_whose_documents_begin_with_eod_leaves_others_as_they_are(
+    write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """EOD alone is a document here, and no beginning, because other documents lack it."""
+    write_shard("bos", [[EOD, 10, EOD], [EOD, 11, EOD], [EOD, 12, EOD]])
+    write_shard("web", [[EOD], [20, 21, EOD], [EOD], [22, EOD]])
+    (tmp_path / "list").write_text("1 bos\n1 web")
+    dataset = train(
+        BlendConfig(data_file_list=tmp_path / "list", seq_length=6, eod_token_id=EOD, split="1",
+                    eod_mask_loss=True, shuffle_sample_in_corpus=False)
+    )  # fmt: skip
+    labels = {dataset[slot].corpus: masked(dataset, slot) for slot in range(2)}
+
+    assert labels["bos"] == [10, EOD, -100, 11, EOD, -100]
+    assert labels["web"] == [-100, 21, EOD, -100, -100, EOD]

@@ -45,7 +45,11 @@ def contents(job: FaultyJob) -> dict[str, str]:
         (2, ["--blendcorpus.seed", "9"], "seed: checkpoint 1234, now 9"),
         (1, ["--blendcorpus.max_epochs", "0.001"], "would be read more often than"),
         (1, ["--blendcorpus.data_file_list", "nowhere"], "nowhere"),
-        (1, ["--checkpoint.load_step", "7"], "load_step=7 not found"),
+        (
+            1,
+            ["--checkpoint.load_step", "7"],
+            "checkpoint.load_step is 7, expected the step of a complete checkpoint",
+        ),
         (2, ["--training.global_batch_size", "6"], "expected a multiple of 4"),
         (2, ["--parallelism.tensor_parallel_degree", "4"], "has 2 processes, expected a multiple"),
     ],

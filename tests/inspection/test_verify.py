@@ -238,6 +238,9 @@ def test_json_has_what_was_found(
                 "first_token": 5,
                 "documents_with_first_token": 1,
                 "documents_with_eod": None,
+                "documents_compared": None,
+                "documents_differing": None,
+                "documents_unjudged": None,
                 "has_checksums": False,
                 "problems": [],
             }

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.inputs import InputFile, find_inputs
+from blendtitan.prepare.finding import find_inputs
+from blendtitan.prepare.inputs import InputFile
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from tests.prepare.conftest import documents, expected, shard_files
 

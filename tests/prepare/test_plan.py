@@ -61,6 +61,27 @@ def test_several_keys_have_a_folder_each(folder: Path) -> None:
     assert found == ["out/text/mine/a", "out/title/mine/a"]
 
 
+def test_a_corpus_may_have_a_key_of_its_own(folder: Path) -> None:
+    """Corpora of different origin name their texts differently."""
+    shards = plan_shards([folder], OUTPUT, keys=["web=content", "body"])
+
+    assert [shard.key for shard in shards] == ["body", "body", "content", "content"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("wbe=content",), "a key is given for wbe, found the corpora code, out, web"),
+        (("web=content", "text", "title"), "expected at most one without a corpus"),
+    ],
+)
+def test_a_key_of_a_corpus_that_is_not_there_is_an_error(
+    folder: Path, keys: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prefixes(folder, keys=keys)
+
+
 @pytest.mark.parametrize("keys", [(), ("text", "text"), ("text", "a/b")])
 def test_keys_differ_and_several_are_folder_names(folder: Path, keys: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match=r"expected different names|name of one folder"):

@@ -26,6 +26,8 @@ def assert_equal(one: Catalog, other: Catalog) -> None:
         "document_cuts",
         "token_cuts",
         "lacks_eod",
+        "eod_roles",
+        "checksums",
     ):
         assert np.array_equal(getattr(one, name), getattr(other, name))
 
@@ -60,10 +62,15 @@ def test_a_kept_catalog_asks_twice_for_each_shard_and_opens_none(
     monkeypatch.setattr(
         os, "stat", lambda path, **kw: (asked.append(str(path)), stat(path, **kw))[1]
     )
-    monkeypatch.setattr(os, "open", None)
+    opened: list[str] = []
+    os_open = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *flags: (opened.append(str(path)), os_open(path, *flags))[1]
+    )
 
     assert_equal(read_catalog(config), built)
     assert sum(path.endswith((".idx", ".bin")) for path in asked) == 2 * 40
+    assert not any(path.endswith((".idx", ".bin")) for path in opened)
 
 
 def test_a_kept_catalog_is_not_looked_for_where_a_file_is_missing(
@@ -187,6 +194,28 @@ def test_a_shard_that_is_mixed_as_to_eod_is_refused_with_counts(
         read_catalog(BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2))
 
 
+@pytest.mark.parametrize(
+    "text", ["2 web/web_0 web\n2 web/web_1 web", "1 web/web_1 web\n1 web/web_0 web",
+             "1 web/web_0 a\n1 web/web_1 web"],
+    ids=["weights", "paths", "corpora"],
+)  # fmt: skip
+def test_a_kept_catalog_of_another_list_is_built_again(
+    write_blend: WriteBlend, tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str
+) -> None:
+    """Sound as it is, it was copied or renamed to the place of the right one."""
+    kept = tmp_path / "kept"
+    config = write_blend({"web": (2.0, [90, 90])}, seq_length=8, data_cache_path=kept)
+    built = read_catalog(config)
+    (right,) = kept.iterdir()
+    (tmp_path / "other.txt").write_text(text)
+    read_catalog(replace(config, data_file_list=tmp_path / "other.txt"))
+    (wrong,) = (path for path in kept.iterdir() if path != right)
+    wrong.rename(right)
+
+    assert_equal(read_catalog(config), built)
+    assert "the kept catalog is damaged, or of another file list" in caplog.text
+
+
 def test_a_kept_catalog_that_contradicts_itself_is_built_again(
     write_blend: WriteBlend, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,7 +233,7 @@ def test_a_kept_catalog_that_contradicts_itself_is_built_again(
 @pytest.mark.parametrize(
     ("column", "value"),
     [("weights", np.nan), ("weights", 0.0), ("dtype_codes", 7), ("dtype_codes", 99),
-     ("num_sequences", 0), ("document_cuts", -1), ("token_cuts", -1)],
+     ("num_sequences", 0), ("eod_roles", 3), ("document_cuts", -1), ("token_cuts", -1)],
 )  # fmt: skip
 def test_a_catalog_that_contradicts_itself_is_refused(
     write_blend: WriteBlend, column: str, value: float

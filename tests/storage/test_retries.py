@@ -192,14 +192,14 @@ def test_a_list_and_the_catalogs_are_tried_again_too(
     (tmp_path / "list").write_text("1 web")
     write_folder_catalog(tmp_path, {})
     errors = [errno.EIO, errno.ESTALE]
-    path_open = Path.open
+    os_open = os.open
 
-    def failing(path: Path, *arguments: Any, **settings: Any) -> Any:
+    def failing(*arguments: Any) -> int:
         if errors:
             raise OSError(errors.pop(0), "gone for a moment")
-        return path_open(path, *arguments, **settings)
+        return os_open(*arguments)
 
-    monkeypatch.setattr(Path, "open", failing)
+    monkeypatch.setattr(os, "open", failing)
 
     assert len(read_file_list(tmp_path / "list")) == 1
     errors = [errno.EIO]

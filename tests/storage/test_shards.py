@@ -150,7 +150,11 @@ DAMAGES = {
     "pointers disagree": (overwrite(".idx", 50, b"\x04"), CorruptShardError, "from byte 4"),
     "first pointer": (overwrite(".idx", 42, b"\x02"), CorruptShardError, r"\(2, 0, 2\), expected"),
     "document index": (overwrite(".idx", 74, b"\x07"), CorruptShardError, r"\(0, 0, 7\), expected"),
-    "unreadable idx": (replace_by_folder(".idx"), MissingShardError, "cannot be read at byte 0"),
+    "unreadable idx": (
+        replace_by_folder(".idx"),
+        MissingShardError,
+        "it is a folder, expected a reg",
+    ),
     "missing bin": (remove(".bin"), MissingShardError, r"wiki\.bin: cannot be read"),
     "missing idx": (remove(".idx"), MissingShardError, r"wiki\.bin is there, so the copy is incom"),
 }

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from blendtitan.checkpoints.shells import unpickle_shells
 from blendtitan.errors import ResumeError
+from blendtitan.regular_files import open_file, read_file
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Contents:
         path = folder / METADATA
         if not path.is_file():
             raise ResumeError(f"{path}: is missing, or is not a file.")
-        data = path.read_bytes()
+        data = read_file(path)
         return cls(folder, _understood(lambda: _items(data), str(path), data))
 
     def value(self, name: str) -> Any:
@@ -74,7 +75,7 @@ class Contents:
                 f"{path}: {name!r} has {item.length:,} bytes, expected at most "
                 f"{_MOST_VALUE_BYTES:,}."
             )
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             file.seek(item.offset)
             data = file.read(item.length)
         where = f"{path}: {name!r}, from byte {item.offset:,} on,"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from blendtitan.checkpoints.contents import Contents, Item
 from blendtitan.errors import ResumeError
+from blendtitan.regular_files import open_regular
 from blendtitan.storage.waiting import waiting_map
 
 STEP_ITEM = "train_state.step"
@@ -69,7 +70,7 @@ def _check_file(folder: Path, items: Sequence[Item], *, places: int) -> None:
     if found < expected:
         raise ResumeError(f"{path}: found {found:,} bytes, expected {expected:,}.")
     archives = sorted((item for item in items if item.is_archive), key=lambda item: item.offset)
-    file = os.open(path, os.O_RDONLY)
+    file, _ = open_regular(path)
     try:
         for item in _spread(archives, places):
             _check_item(path, file, item)

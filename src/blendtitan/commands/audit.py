@@ -1,8 +1,9 @@
 """``blendtitan audit``."""
 
 import argparse
-import json
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say, say_json
 
 SUMMARY = "prove that a run's checkpoints go on one from another"
 
@@ -33,8 +34,13 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("run_folder", metavar="RUN_FOLDER", type=Path, help="folder of a run, or its checkpoints")
-    add("--against", metavar="FOLDER", type=Path, help="another run to compare it with")
+    add(
+        "run_folder",
+        metavar="RUN_FOLDER",
+        type=local_path,
+        help="folder of a run, or its checkpoints",
+    )
+    add("--against", metavar="FOLDER", type=local_path, help="another run to compare it with")
     add("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -49,12 +55,12 @@ def run(options: argparse.Namespace) -> None:
     if options.against is not None:
         parting = compare_runs(audited, audit_run(options.against))
     if options.json:
-        print(json.dumps(audit_json(audited, parting), indent=2))
+        say_json(audit_json(audited, parting))
     else:
         show(audit_table(audited))
         if parting is not None and parting.slot is None:
-            print("Both runs read the same samples, as far as both went.")
+            say("Both runs read the same samples, as far as both went.")
         elif parting is not None:
-            print(f"The runs read the same samples up to slot {parting.slot:,}; from there on:")
-            print("\n".join(f"  {reason}" for reason in parting.reasons))
+            say(f"The runs read the same samples up to slot {parting.slot:,}; from there on:")
+            say(*(f"  {reason}" for reason in parting.reasons))
     check_proved(audited)

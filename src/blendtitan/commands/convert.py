@@ -1,7 +1,9 @@
 """``blendtitan convert``."""
 
 import argparse
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "shards of other formats into Megatron's, without tokenising again"
 
@@ -32,8 +34,14 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--output", metavar="DIR", required=True, type=Path, help="folder of the new shards")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
+    add("--output", metavar="DIR", required=True, type=local_path, help="folder of the new shards")
     add("--overwrite", action="store_true", help="replace shards that are there already")
 
 
@@ -42,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.prepare.convert import convert
 
     for shard in convert(options.inputs, options.output, overwrite=options.overwrite):
-        print(
+        say(
             f"{shard.prefix}: {shard.num_documents:,} documents, {shard.num_tokens:,} tokens, from "
             f"{shard.source} ({shard.description})"
         )

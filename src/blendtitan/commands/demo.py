@@ -1,7 +1,9 @@
 """``blendtitan demo``."""
 
 import argparse
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "small real corpora, ready to train on"
 
@@ -23,7 +25,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("--output", metavar="DIR", required=True, type=Path, help="folder of the demo")
+    add("--output", metavar="DIR", required=True, type=local_path, help="folder of the demo")
     add(
         "--vocab-size",
         metavar="N",
@@ -41,6 +43,6 @@ def run(options: argparse.Namespace) -> None:
 
     corpora = prepare_demo(options.output, vocab_size=options.vocab_size)
     if corpora is None:
-        print(f"{options.output}: the demo is complete, nothing to do")
+        say(f"{options.output}: the demo is complete, nothing to do")
     else:
         show(mix_table(corpora))

@@ -1,10 +1,11 @@
 """``blendtitan explain``."""
 
 import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
     from blendtitan.inspection.explain import Ranks
@@ -54,8 +55,19 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("config", metavar="CONFIG", nargs="?", type=Path, help="TOML file of a run, or its folder")
-    add("--state", metavar="FOLDER", type=Path, help="checkpoint, or run, that tells its history")
+    add(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        type=local_path,
+        help="TOML file of a run, or its folder",
+    )
+    add(
+        "--state",
+        metavar="FOLDER",
+        type=local_path,
+        help="checkpoint, or run, that tells its history",
+    )
     choose = parser.add_mutually_exclusive_group().add_argument
     choose("--step", metavar="N", type=int, help="a step, from 1")
     choose("--steps", metavar="A-B", type=_span, help="a range of steps")
@@ -116,9 +128,9 @@ def _show_history(options: argparse.Namespace, source: "Source") -> None:
     from blendtitan.tables import show
 
     if options.json:
-        print(json.dumps({"about": source.about, "segments": history_json(source)}, indent=2))
+        say_json({"about": source.about, "segments": history_json(source)})
         return
-    print(f"{source.about}:\n")
+    say(f"{source.about}:", "")
     show(history_table(source))
 
 
@@ -133,11 +145,11 @@ def _show_document(options: argparse.Namespace, source: "Source") -> None:
     ranks = ranks_of(source, options.ranks)
     document = when_read(source, *options.document, stop_slot=stop, ranks=ranks)
     if options.json:
-        print(json.dumps({"about": source.about} | document_json(document), indent=2))
+        say_json({"about": source.about} | document_json(document))
         return
-    print(f"{source.about}:\n\n{headline(document)}")
+    say(f"{source.about}:", "", headline(document))
     if document.readings:
-        print()
+        say()
         show(document_table(document))
 
 
@@ -148,9 +160,11 @@ def _show_around(options: argparse.Namespace, source: "Source") -> None:
     window = {} if options.window is None else {"window": options.window}
     found = compare_step(source, options.around, **window)
     if options.json:
-        print(json.dumps({"about": source.about} | comparison_json(found), indent=2))
+        say_json({"about": source.about} | comparison_json(found))
         return
-    print("\n\n".join([f"{source.about}:", *comparison_lines(found)]))
+    say(
+        f"{source.about}:", *(line for section in comparison_lines(found) for line in ("", section))
+    )
 
 
 def _show_samples(options: argparse.Namespace, source: "Source") -> None:
@@ -166,16 +180,16 @@ def _show_samples(options: argparse.Namespace, source: "Source") -> None:
     samples = explain_slots(source, slots, ranks=ranks, with_texts=is_detailed or options.json)
     if options.json:
         found = [report.sample_json(sample, full=options.full) for sample in samples]
-        print(json.dumps({"about": source.about, "samples": found}, indent=2))
+        say_json({"about": source.about, "samples": found})
         return
-    print(f"{source.about}:\n")
+    say(f"{source.about}:", "")
     show(report.samples_by_step(samples))
     if options.steps is None and not is_detailed:
-        print()
+        say()
         show(report.sample_table(samples))
     for sample in samples if is_detailed else []:
-        print()
-        print("\n".join(report.sample_lines(sample, full=options.full)))
+        say()
+        say(*report.sample_lines(sample, full=options.full))
 
 
 def _slots(options: argparse.Namespace, source: "Source", ranks: "Ranks | None") -> list[int]:

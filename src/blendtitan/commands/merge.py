@@ -1,7 +1,8 @@
 """``blendtitan merge``."""
 
 import argparse
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
 
 SUMMARY = "many shards into few"
 
@@ -33,8 +34,14 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--output", metavar="DIR", required=True, type=Path, help="folder of the new shards")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
+    add("--output", metavar="DIR", required=True, type=local_path, help="folder of the new shards")
     add(
         "--target-tokens",
         metavar="N",

@@ -1,7 +1,8 @@
 """``blendtitan mix``."""
 
 import argparse
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
 
 SUMMARY = "a file list from epochs, tokens, shares or a temperature"
 
@@ -46,8 +47,14 @@ _PARTS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--output", metavar="FILE", required=True, type=Path, help="file list to write")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
+    add("--output", metavar="FILE", required=True, type=local_path, help="file list to write")
     add("--overwrite", action="store_true", help="replace a FILE that mix did not write")
     for option, meaning in _PARTS.items():
         add(

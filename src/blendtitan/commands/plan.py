@@ -1,9 +1,11 @@
 """``blendtitan plan``."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
     from blendtitan.inspection.plan import RunPlan
@@ -39,7 +41,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("config", metavar="CONFIG", type=Path, help="TOML file of a run, or its folder")
+    add("config", metavar="CONFIG", type=local_path, help="TOML file of a run, or its folder")
     add(
         "--ranks",
         metavar="N",
@@ -47,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data-parallel ranks, where training.global_batch_size is not set",
     )
     add("--json", action="store_true", help="print JSON in place of tables")
-    add("--picture", metavar="FILE", type=Path, help="HTML file to write a picture of the blend to")
+    add(
+        "--picture",
+        metavar="FILE",
+        type=local_path,
+        help="HTML file to write a picture of the blend to",
+    )
     add("--overwrite", action="store_true", help="replace a FILE that is not an earlier picture")
 
 
@@ -64,15 +71,15 @@ def run(options: argparse.Namespace) -> None:
     if options.picture is not None:
         _write_picture(plan, options.picture, overwrite=options.overwrite)
     if options.json:
-        print(json.dumps(plan_json(plan), indent=2))
+        say_json(plan_json(plan))
         return
-    print(plan_headline(plan))
+    say(plan_headline(plan))
     for table in plan_tables(plan):
-        print()
+        say()
         show(table)
     if plan.warnings:
-        print("\nWarnings:")
-        print("\n".join(f"- {warning}" for warning in plan.warnings))
+        say("", "Warnings:")
+        say(*(f"- {warning}" for warning in plan.warnings))
 
 
 def _check_picture(path: Path) -> None:

@@ -1,9 +1,10 @@
 """``blendtitan repair``."""
 
 import argparse
-from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
 from blendtitan.errors import ConfigError
+from blendtitan.terminal import say
 
 SUMMARY = "correct .idx files that count no EODs, lost their document index, or point wrong"
 
@@ -37,10 +38,16 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
     eod = parser.add_mutually_exclusive_group(required=True)
     eod.add_argument("--eod-id", metavar="ID", type=int, help="token that ends documents")
-    eod.add_argument("--tokenizer", metavar="PATH", type=Path, help="its EOS ends documents")
+    eod.add_argument("--tokenizer", metavar="PATH", type=local_path, help="its EOS ends documents")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -57,10 +64,10 @@ def run(options: argparse.Namespace) -> None:
     shards = repair(options.inputs, eod_id=eod_id)
     repaired = [shard for shard in shards if shard.corrections]
     for shard in repaired:
-        print(
+        say(
             f"{shard.prefix}: repaired ({', '.join(shard.corrections)}); the old .idx is "
             f"{shard.prefix.name}.idx.before-repair"
         )
     num_good = sum(not shard.corrections and shard.error is None for shard in shards)
-    print(f"{len(repaired):,} repaired, {num_good:,} had nothing wrong")
+    say(f"{len(repaired):,} repaired, {num_good:,} had nothing wrong")
     check_repaired(shards)

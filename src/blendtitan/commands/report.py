@@ -3,6 +3,9 @@
 import argparse
 from pathlib import Path
 
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
+
 SUMMARY = "a run as one HTML file: blend, epochs, losses, texts"
 
 MANUAL = """\
@@ -31,12 +34,19 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("run_path", metavar="RUN", type=Path, help="folder of a run, or its TOML file")
-    add("--compare", metavar="RUN", nargs="+", type=Path, default=[], help="runs to put beside it")
+    add("run_path", metavar="RUN", type=local_path, help="folder of a run, or its TOML file")
+    add(
+        "--compare",
+        metavar="RUN",
+        nargs="+",
+        type=local_path,
+        default=[],
+        help="runs to put beside it",
+    )
     add(
         "--output",
         metavar="FILE",
-        type=Path,
+        type=local_path,
         default=Path("report.html"),
         help="file to write (report.html)",
     )
@@ -61,4 +71,4 @@ def run(options: argparse.Namespace) -> None:
     paths = [options.run_path, *options.compare]
     runs = gather_runs(paths, step=options.step, ranks=options.ranks)
     size = write_page(report_page(runs), options.output, overwrite=options.overwrite)
-    print(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    say(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")

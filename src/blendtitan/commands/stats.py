@@ -1,8 +1,9 @@
 """``blendtitan stats``."""
 
 import argparse
-import json
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say_json
 
 SUMMARY = "documents, tokens and lengths of shards"
 
@@ -27,7 +28,13 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
     add("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -38,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
 
     report = describe(options.inputs)
     if options.json:
-        print(json.dumps(report_json(report), indent=2))
+        say_json(report_json(report))
     else:
         show(report_table(report))
     check_readable(report)

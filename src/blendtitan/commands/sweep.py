@@ -1,7 +1,9 @@
 """``blendtitan sweep``."""
 
 import argparse
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say
 
 SUMMARY = "many blends of the same corpora, and the losses of their runs"
 
@@ -50,10 +52,10 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="folder of the sweep and of its runs")
+    add("folder", metavar="FOLDER", type=local_path, help="folder of the sweep and of its runs")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument(
-        "--config", metavar="CONFIG", type=Path, help="TOML file of a run, or its folder"
+        "--config", metavar="CONFIG", type=local_path, help="TOML file of a run, or its folder"
     )
     action.add_argument("--collect", action="store_true", help="collect the losses of the runs")
     add(
@@ -115,7 +117,7 @@ def _sweep(options: argparse.Namespace) -> None:
     sweep = plan_sweep(options.config, config, ranks=options.ranks)
     write_sweep(options.folder, sweep)
     show(sweep_table(sweep))
-    print(f"\n{how_to_train(options.folder, sweep)}")
+    say("", *how_to_train(options.folder, sweep))
 
 
 def _collect(options: argparse.Namespace) -> None:
@@ -127,4 +129,4 @@ def _collect(options: argparse.Namespace) -> None:
     write_losses(options.folder, runs, overwrite=options.overwrite)
     show(losses_table(runs))
     finished = sum(run.finished for run in runs)
-    print(f"\n{finished} of {len(runs)} runs are finished: {options.folder / 'losses.csv'}")
+    say("", f"{finished} of {len(runs)} runs are finished: {options.folder / 'losses.csv'}")

@@ -1,8 +1,9 @@
 """``blendtitan verify``."""
 
 import argparse
-import json
-from pathlib import Path
+
+from blendtitan.commands.local_path import local_path
+from blendtitan.terminal import say, say_json
 
 SUMMARY = "check every entry and every token of shards"
 
@@ -17,11 +18,20 @@ Check shards completely: all of what opening and reading them take on trust.
   catalog    where shards.catalog, which `blendtitan tokenize` writes, lies in the
              shard's folder or above: checksums of both files, and that no listed shard is missing
 
---tokenizer gives vocabulary and EOD. Without them, ids are only checked not to be negative, and
-document ends are not checked.
+  the ids    with --tokenizer: documents spread over each shard are decoded and encoded again
+             (--compare-documents). Ids that differ from those of their own text are a fault;
+             documents whose text cannot be recovered exactly are counted. Shards that the fast
+             tokenizer tier encoded before its ids were proven are a fault as well
 
-Shards whose EODs were appended without being counted, so that document k starts k tokens early,
-are recognised: `blendtitan repair` mends them.
+--tokenizer also gives vocabulary and EOD. Without them, ids are only checked not to be negative,
+and document ends are not checked.
+
+Documents without tokens are sound: Megatron-LM writes an empty text so. What documents begin with
+is said below the table. Faults that `blendtitan repair` corrects are recognised: EODs that were
+appended without being counted, a lost document index, wrong pointers.
+
+How documents end is kept beside each shard, in PREFIX.ends.json with the sizes and times of both
+files, so that training knows it without looking at the documents again. --no-record writes nothing.
 
 Inputs are folders of shards, prefixes of shards (the path without .bin or .idx) and file lists.
 All shards are checked, and the report shows all; where one is bad, the exit status is 1.
@@ -37,11 +47,25 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say which arguments the command takes."""
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=Path, help="folder, shard prefix or file list")
-    add("--tokenizer", metavar="PATH", type=Path, help="what the shards were written with")
+    add(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        type=local_path,
+        help="folder, shard prefix or file list",
+    )
+    add("--tokenizer", metavar="PATH", type=local_path, help="what the shards were written with")
     add("--vocab-size", metavar="N", type=int, help="ids are below this (default: tokenizer's)")
     add("--eod-id", metavar="ID", type=int, help="ends documents (default: the tokenizer's EOS)")
+    add(
+        "--compare-documents",
+        metavar="N",
+        type=int,
+        default=1000,
+        help="documents of each shard to encode again with --tokenizer (default: %(default)s)",
+    )
     add("--threads", metavar="N", type=int, help="shards read at once (default: one per core)")
+    add("--no-record", action="store_true", help="write nothing beside the shards")
     add("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -55,22 +79,29 @@ def run(options: argparse.Namespace) -> None:
         verify_notes,
         verify_table,
     )
+    from blendtitan.prepare.join import unproven_problem
     from blendtitan.tables import show
 
-    vocab_size, eod_id = options.vocab_size, options.eod_id
+    vocab_size, eod_id, encoding = options.vocab_size, options.eod_id, None
     if options.tokenizer is not None:
+        from blendtitan.inspection.encoded import Encoding
         from blendtitan.tokenizers import ABSENT, load_tokenizer
 
         tokenizer = load_tokenizer(options.tokenizer)
         vocab_size = tokenizer.vocab_size if vocab_size is None else vocab_size
         if eod_id is None and tokenizer.eos_id != ABSENT:
             eod_id = tokenizer.eos_id
-    expected = Expected(vocab_size=vocab_size, eod_id=eod_id)
-    shards = verify(options.inputs, expected, threads=options.threads)
+        encoding = Encoding(tokenizer, eod_id, options.compare_documents)
+    expected = Expected(vocab_size=vocab_size, eod_id=eod_id, encoding=encoding)
+    shards = verify(
+        options.inputs, expected, threads=options.threads, records=not options.no_record
+    )
+    for shard in shards if encoding is not None else ():
+        shard.problems += filter(None, [unproven_problem(shard.prefix)])
     if options.json:
-        print(json.dumps(verify_json(shards), indent=2))
+        say_json(verify_json(shards))
     else:
         show(verify_table(shards))
         for note in verify_notes(shards):
-            print(note)
+            say(note)
     check_sound(shards)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import MAX_SLOT, BlendConfig, split_fractions
-from blendtitan.dataset.held import corpora_held
+from blendtitan.dataset.eod import corpus_eod_roles, starts_document
+from blendtitan.dataset.held import changed_checksums, checksums_held, corpora_held
 from blendtitan.dataset.plan import Plan, Sample
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import BlendTitanError, ConfigError, VocabularyError
@@ -74,6 +75,8 @@ class BlendedDataset:
         self._rows = rows
         self._held = held
         self._order = order or ChapterOrder.build(chapters[-1], self.settings)
+        self.eod_roles = corpus_eod_roles(rows.catalog, self.corpora)
+        """Where EOD stands in the documents of each corpus."""
         before = draws_before(chapters, chapters[-1].first_slot)
         self._draws_before_chapter = np.array(
             [sum(draws.get(name, 0) for draws in before) for name in self.corpora], np.int64
@@ -193,7 +196,8 @@ class BlendedDataset:
         plan = self.plan(np.array([slot], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
-        mask_labels(labels, input_ids, self.config)
+        of_sample = None if self.eod_roles is None else self.eod_roles[plan.corpora]
+        mask_labels(labels[None], input_ids[None], self.config, of_sample)
         return Sample(
             input_ids=input_ids,
             labels=labels,
@@ -307,6 +311,14 @@ class BlendedDataset:
             f"{self.split} part on (window {plan.windows[at]} of epoch {plan.epochs[at]})"
         )
 
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        return checksums_held(self._rows.catalog)
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
+        return changed_checksums(self._rows.catalog, saved)
+
     def fixed_facts(self) -> dict[str, Any]:
         """What the order and the tokens depend on and never changes in a run. JSON."""
         config = self.config
@@ -330,13 +342,23 @@ class BlendedDataset:
         }
 
 
-def mask_labels(labels: IntArray, input_ids: NDArray[np.integer], config: BlendConfig) -> None:
-    """With ``eod_mask_loss``, mask in place the labels that ask to predict past a document's end.
+def mask_labels(
+    labels: IntArray,
+    input_ids: NDArray[np.integer],
+    config: BlendConfig,
+    roles: NDArray[np.uint8] | None = None,
+) -> None:
+    """With ``eod_mask_loss``, mask in place the labels that are the first token of a document.
 
-    Shapes of ``labels`` and ``input_ids`` are the same.
+    Args:
+        labels: Shape ``(B, L)``.
+        input_ids: The token before each of them. Shape ``(B, L)``.
+        config: Settings of the blend.
+        roles: Of each row; see ``starts_document``.
     """
     if config.eod_mask_loss:
-        labels[input_ids == config.eod_token_id] = IGNORE_INDEX
+        assert config.eod_token_id is not None
+        labels[starts_document(input_ids, labels, config.eod_token_id, roles)] = IGNORE_INDEX
 
 
 def all_below(tokens: NDArray[np.integer], limit: int) -> bool:

@@ -1,6 +1,5 @@
 """From a configuration to datasets: the only place where they are put together."""
 
-import logging
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +19,9 @@ from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.open_files import OpenFiles
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 class Datasets:
@@ -95,12 +95,16 @@ def read_catalog(config: BlendConfig) -> Catalog:
     """
     shards = read_file_list(Path(config.data_file_list))
     fractions = split_fractions(config.split)
-    eod_id = config.eod_token_id if config.append_eod else None
+    tells_apart = config.append_eod or config.provide_attention_mask or config.eod_mask_loss
     settings = _catalog_settings(config)
 
     def build() -> Catalog:
         return build_catalog(
-            shards, lambda n: document_cuts(n, fractions), eod_id=eod_id, settings=settings
+            shards,
+            lambda n: document_cuts(n, fractions),
+            eod_id=config.eod_token_id if tells_apart else None,
+            inserts_eod=config.append_eod,
+            settings=settings,
         )
 
     if config.data_cache_path is None:
@@ -110,7 +114,9 @@ def read_catalog(config: BlendConfig) -> Catalog:
 
 def _catalog_settings(config: BlendConfig) -> str:
     """Text of the settings that a catalog depends on."""
-    eod = config.eod_token_id if config.append_eod else "as it is"
+    eod = str(config.eod_token_id) if config.append_eod else "as it is"
+    if not config.append_eod and (config.provide_attention_mask or config.eod_mask_loss):
+        eod += f", telling documents apart by {config.eod_token_id}"
     return f"split {split_fractions(config.split)}, EOD {eod}"
 
 

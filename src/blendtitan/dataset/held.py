@@ -12,6 +12,7 @@ import numpy as np
 from blendtitan.config import SPLITS
 from blendtitan.order.chapters import CorpusShards
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.shard_checksums import CHECKSUM_BYTES, differ
 
 T = TypeVar("T")
 
@@ -92,6 +93,34 @@ def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
         }
         for name, shards in shards_of.items()
     }
+
+
+def checksums_held(catalog: Catalog) -> dict[str, str]:
+    """Checksums of each corpus's shards, as hexadecimal text, where any of them has one."""
+    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
+    for shard, name in enumerate(catalog.corpora):
+        shards_of[name].append(shard)
+    held = {name: catalog.checksums[shards] for name, shards in shards_of.items()}
+    return {name: checksums.tobytes().hex() for name, checksums in held.items() if checksums.any()}
+
+
+def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
+    """For each shard with another checksum than the saved one, a line about it."""
+    lines: list[str] = []
+    for name, now in checksums_held(catalog).items():
+        found, expected = bytes.fromhex(now), bytes.fromhex(saved.get(name, ""))
+        prefixes = [p for p, corpus in zip(catalog.prefixes, catalog.corpora, strict=True)
+                    if corpus == name]  # fmt: skip
+        if len(found) != len(expected):
+            continue
+        for place, prefix in enumerate(prefixes):
+            span = slice(place * CHECKSUM_BYTES, (place + 1) * CHECKSUM_BYTES)
+            if differ(expected[span], found[span]):
+                lines.append(
+                    f"  corpus {name!r}, shard {prefix}: checksum {expected[span].hex()}, now "
+                    f"{found[span].hex()}"
+                )
+    return lines
 
 
 def _shards_digest(catalog: Catalog, shards: list[int]) -> str:

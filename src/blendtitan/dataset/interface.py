@@ -61,6 +61,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def eod_roles(self) -> NDArray[np.uint8] | None:
+        """Where EOD stands in the documents of each corpus; see ``corpus_eod_roles``."""
+        ...
+
+    @property
     def num_windows(self) -> int:
         """Samples of one pass over the split."""
         ...
@@ -131,6 +136,14 @@ class Dataset(Protocol):
 
     def chapter_facts(self) -> dict[str, Any]:
         """What the order depends on and only another chapter may change. JSON."""
+        ...
+
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        ...
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
         ...
 
     def account(self) -> list[str]:

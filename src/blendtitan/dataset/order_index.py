@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import BlendTitanError, ConfigError
-from blendtitan.storage.open_files import OpenFile, opened
+from blendtitan.regular_files import open_regular
+from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.writer import replaced_file
 
 IntArray = NDArray[np.int64]
@@ -120,7 +121,7 @@ def checked_index(path: Path) -> IndexFile | None:
     Raises:
         FileNotFoundError: There is none.
     """
-    file = OpenFile(str(path), *opened(str(path)))
+    file = OpenFile(str(path), *open_regular(str(path)))
     try:
         index = OrderIndex.of_file(file)
         with ThreadPoolExecutor(len(COLUMNS)) as pool:
@@ -168,7 +169,7 @@ class OrderIndex:
             ConfigError: It is not there, or another file is.
         """
         try:
-            file = OpenFile(index_file.path, *opened(index_file.path))
+            file = OpenFile(index_file.path, *open_regular(index_file.path))
             index = cls.of_file(file)
         except (OSError, BlendTitanError, ValueError) as error:
             raise ConfigError(

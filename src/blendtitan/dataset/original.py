@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import all_below, mask_labels
-from blendtitan.dataset.held import corpora_held
+from blendtitan.dataset.eod import corpus_eod_roles
+from blendtitan.dataset.held import changed_checksums, checksums_held, corpora_held
 from blendtitan.dataset.order_index import CorpusEntry, OrderIndex
 from blendtitan.dataset.original_index import samples_of_splits
 from blendtitan.dataset.plan import Sample
@@ -68,6 +69,8 @@ class OriginalDataset:
         self.segments_read = list(self.segments)
         self.chapters: tuple[Chapter, ...] = ()
         self.first_slot = 0
+        self.eod_roles = corpus_eod_roles(rows.catalog, self.corpora)
+        """Where EOD stands in the documents of each corpus."""
         self._keys = np.array(
             [
                 stream_key(config.seed, split, name, shard)
@@ -154,7 +157,8 @@ class OriginalDataset:
         plan = self.plan(np.array([operator.index(slot)], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
-        mask_labels(labels, input_ids, self.config)
+        of_sample = None if self.eod_roles is None else self.eod_roles[plan.corpora]
+        mask_labels(labels[None], input_ids[None], self.config, of_sample)
         record, corpus = plan.records[0], int(plan.corpora[0])
         shard, window = int(record["shard"]), int(record["window"])
         return Sample(
@@ -333,6 +337,14 @@ class OriginalDataset:
     def account(self) -> list[str]:
         """Nothing: this order knows no chapters."""
         return []
+
+    def checksums(self) -> dict[str, str]:
+        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
+        return checksums_held(self._rows.catalog)
+
+    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
+        """For each shard with another checksum than the saved one, a line about it."""
+        return changed_checksums(self._rows.catalog, saved)
 
     def chapter_facts(self) -> dict[str, Any]:
         """Nothing: whatever changes, everything is in another order."""

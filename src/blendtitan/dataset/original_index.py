@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -34,8 +33,9 @@ from blendtitan.order.original import (
 )
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.index_arrays import IndexArrays
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 IntArray = NDArray[np.int64]
 RecordArray = NDArray[np.void]

@@ -5,7 +5,6 @@ nothing more, and every rank makes the same.
 """
 
 import hashlib
-import logging
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,8 +12,9 @@ import numpy as np
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 DIGEST_CHARS = 8
 """Hexadecimal digits of the digest of one sample."""

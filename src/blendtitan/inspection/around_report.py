@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from blendtitan.inspection.around import Comparison, Lens
-from blendtitan.tables import as_text, number_table
+from blendtitan.tables import Table, as_text, number_table
+from blendtitan.visible import joined
 
 _MOST_TWINS = 10
 
@@ -21,8 +20,10 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     )
     yield _corpus_text(found)
     yield _twins_text(found)
-    yield "The most repetitive samples of the step:\n" + as_text(_sample_table(found))
-    yield "Tokens that tell the step most from those before:\n" + as_text(_token_table(found))
+    yield joined(["The most repetitive samples of the step:", as_text(_sample_table(found))])
+    yield joined(
+        ["Tokens that tell the step most from those before:", as_text(_token_table(found))]
+    )
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def _twins_text(found: Comparison) -> str:
     ]
     more = len(found.twins) - len(lines)
     head = f"{len(found.twins):,} samples hold the same tokens as an earlier one of these steps:"
-    return "\n".join([head, *lines, *([f"  and {more:,} more"] if more else [])])
+    return joined([head, *lines, *([f"  and {more:,} more"] if more else [])])
 
 
 def _sample_table(found: Comparison) -> Table:

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from blendtitan.errors import ResumeError
 from blendtitan.inspection.audit import Audited, Parting
 from blendtitan.order.chapters import segments_read
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 
 def audit_table(run: Sequence[Audited]) -> Table:

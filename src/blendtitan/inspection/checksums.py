@@ -1,37 +1,20 @@
 """Shards against the catalogs beside them: that a copy is whole, and that no shard is missing."""
 
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xxhash import xxh3_128
 
 from blendtitan.storage.file_list import NamedShard
-from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, read_folder_catalog
+from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, FolderCatalogs
 from blendtitan.storage.folders import corpus_in_folder
 from blendtitan.storage.open_files import OpenFile
 
 _BLOCK_BYTES = 1 << 20
 
 
-class Catalogs:
-    """The catalogs of the folders that shards lie in, each read once."""
-
-    def __init__(self) -> None:
-        self._of_folder = functools.cache(read_folder_catalog)
-
-    def entry(self, prefix: Path) -> CatalogEntry | None:
-        """What the nearest catalog at or above a shard's folder lists it with, if it does.
-
-        Raises:
-            ShardError: The catalog cannot be read.
-        """
-        absolute = prefix.absolute()
-        for folder in absolute.parents:
-            catalog = self._of_folder(folder)
-            if catalog is not None:
-                return catalog.get(str(absolute.relative_to(folder)))
-        return None
+class Catalogs(FolderCatalogs):
+    """The catalogs of the folders that shards lie in, and what is missing of them."""
 
     def missing(self, inputs: Sequence[Path], found: Sequence[NamedShard]) -> list[NamedShard]:
         """Shards that a catalog in one of the folders lists, and that are not there.
@@ -49,7 +32,7 @@ class Catalogs:
             for path in inputs
             if path.is_dir()
             for folder in (file.parent for file in sorted(path.rglob(CATALOG_FILE)))
-            for name in self._of_folder(folder.absolute()) or ()
+            for name in self.of_folder(folder.absolute()) or ()
         }
         return [
             NamedShard(prefix, corpus_in_folder(prefix, path))

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from blendtitan.errors import ConfigError
 from blendtitan.inspection.explain import Explained, Part, Place
 from blendtitan.inspection.history import Slots
@@ -15,7 +13,7 @@ from blendtitan.inspection.source import Source
 from blendtitan.order.chapters import segments_read
 from blendtitan.order.segments import Segment
 from blendtitan.pace import Paces, step_of
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 DETAILED = 8
 """Most samples that are shown document by document, unless all of them are asked for."""
@@ -43,9 +41,9 @@ def sample_table(samples: Sequence[Explained]) -> Table:
     """One line for each sample."""
     table = number_table(
         *("slot", "step", "sample", "rank", "micro batch", "row"),
-        *("corpus", "epoch", "window", "documents", "shard"),
+        *("corpus", "epoch", "window", "documents"),
     )
-    table.columns[-1].justify = "left"
+    table.add_column("shard", is_number=False)
     for sample in samples:
         window, place = sample.window, sample.place
         numbers = (place.step, place.sample, place.rank, place.micro_batch, place.row)

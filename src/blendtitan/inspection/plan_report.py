@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from blendtitan.inspection.plan import CorpusPlan, RunPlan
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 

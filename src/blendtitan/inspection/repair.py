@@ -51,7 +51,7 @@ def check_repaired(shards: Sequence[RepairedShard]) -> None:
     errors = [shard.error for shard in shards if shard.error is not None]
     if errors:
         refused = f"{len(errors):,} of {len(shards):,} shards are as they were"
-        raise ShardError("\n".join([*errors, refused]))
+        raise ShardError(*errors, refused)
 
 
 def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
+from blendtitan.regular_files import open_file
 
 Logged = Mapping[str, list[tuple[int, float]]]
 """Steps and values of each metric."""
@@ -52,6 +53,7 @@ def read_starts(run_folder: Path) -> list[Logged]:
 
     starts: list[Logged] = []
     for path in _event_files(run_folder):
+        _check_regular(path)
         events = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
         tags = events.Tags()["scalars"]
@@ -79,6 +81,16 @@ def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:
         for tag, logged in sorted(kept.items())
         if logged
     }
+
+
+def _check_regular(path: Path) -> None:
+    # TensorBoard opens it by itself, and would wait for a pipe.
+    try:
+        open_file(path).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}), expected a TensorBoard file. Move it away."
+        ) from error
 
 
 def _event_files(run_folder: Path) -> list[Path]:

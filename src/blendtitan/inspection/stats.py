@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from blendtitan.errors import ShardError
 from blendtitan.inspection.lens import DocumentLens
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 # Most of the time is spent waiting for the disk or the network.
 _THREADS = 8
@@ -131,7 +129,7 @@ def check_readable(report: Report) -> None:
     """
     if report.errors:
         left_out = f"{len(report.errors):,} of {len(report.shards):,} shards cannot be read"
-        raise ShardError("\n".join([*report.errors, left_out]))
+        raise ShardError(*report.errors, left_out)
 
 
 def report_table(report: Report) -> Table:

@@ -30,6 +30,9 @@ class TokenSummary:
     num_begin: int = 0
     """Documents that begin with that token."""
 
+    num_begin_eod: int = 0
+    """Documents that begin with EOD."""
+
     min_id: int = 0
     max_id: int = 0
 
@@ -130,6 +133,8 @@ def _add_begins(
     if summary.first_token is None and len(found):
         summary.first_token = int(found[0])
     summary.num_begin += int(np.count_nonzero(found == summary.first_token))
+    if summary.eod_id is not None:
+        summary.num_begin_eod += int(np.count_nonzero(found == summary.eod_id))
 
 
 def _add_ends(

@@ -9,19 +9,27 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
 from blendtitan.inspection.checksums import Catalogs, PartDigests, bin_problems, idx_problems
+from blendtitan.inspection.encoded import (
+    Comparison,
+    Encoding,
+    compare_encoding,
+    encoding_problem,
+)
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
+from blendtitan.storage.document_ends import DocumentEnds
+from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.tables import number_table
+from blendtitan.storage.stamps import stamp_of
+from blendtitan.tables import Table, number_table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +38,9 @@ class Expected:
 
     vocab_size: int | None = None
     eod_id: int | None = None
+
+    encoding: Encoding | None = None
+    """The tokenizer with which documents are encoded again."""
 
     def __post_init__(self) -> None:
         if self.vocab_size is not None:
@@ -47,14 +58,24 @@ class VerifiedShard:
     index: ShardIndex | None = None
     tokens: TokenSummary | None = None
 
+    comparison: Comparison | None = None
+    """Documents that were encoded again."""
+
     entry: CatalogEntry | None = None
     """What the catalog lists it with. None: it is not listed, so there are no checksums."""
 
     problems: list[str] = field(default_factory=list)
 
+    is_recorded: bool = False
+    """Whether it was kept beside the shard how its documents end."""
+
 
 def verify(
-    inputs: Sequence[Path], expected: Expected, *, threads: int | None = None
+    inputs: Sequence[Path],
+    expected: Expected,
+    *,
+    threads: int | None = None,
+    records: bool = False,
 ) -> list[VerifiedShard]:
     """Check every shard; a shard that is damaged does not keep the others from being checked.
 
@@ -63,6 +84,7 @@ def verify(
         expected: The vocabulary and EOD.
         threads: Shards read at once. None: as many as there are cores. Reading and comparing
             leave the interpreter free, so threads are as fast as processes.
+        records: Whether it is kept beside each shard how its documents end, for training.
 
     Raises:
         ConfigError: An input cannot be used, or there is to be no thread.
@@ -73,10 +95,14 @@ def verify(
     shards = named_shards(inputs)
     shards += catalogs.missing(inputs, shards)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(pool.map(lambda shard: verify_shard(shard, expected, catalogs), shards))
+        return list(
+            pool.map(lambda shard: verify_shard(shard, expected, catalogs, records=records), shards)
+        )
 
 
-def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
+def verify_shard(
+    shard: NamedShard, expected: Expected, catalogs: Catalogs, *, records: bool = False
+) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens.
 
     Against each other: the header, the sizes of both files, all pointers, all lengths, the
@@ -84,14 +110,19 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     catalog, if one lists the shard: the checksums of both files.
     """
     found = VerifiedShard(*shard)
+    stamp = stamp_of(str(shard.prefix))
     try:
-        found.entry = catalogs.entry(shard.prefix)
+        found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
         found.problems += index_problems(found.index)
         if found.entry is not None:
             found.problems += idx_problems(shard.prefix, found.entry)
         if not found.problems:
             _verify_tokens(found, found.index, expected)
+            _verify_encoding(found, found.index, expected.encoding)
+        if records and found.tokens is not None and expected.eod_id is not None:
+            ends = _document_ends_found(found.tokens, expected.eod_id)
+            found.is_recorded = write_ends(shard.prefix, ends, stamp)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -146,7 +177,7 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
     problems = [problem for shard in shards for problem in shard.problems]
     if problems:
         num_bad = sum(bool(shard.problems) for shard in shards)
-        raise ShardError("\n".join([*problems, f"{num_bad:,} of {len(shards):,} shards are bad"]))
+        raise ShardError(*problems, f"{num_bad:,} of {len(shards):,} shards are bad")
 
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:
@@ -164,7 +195,7 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
     return table
 
 
-def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
+def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     """What was found that is no fault, but that a reader of the shards should know."""
     summaries = [shard.tokens for shard in shards if shard.tokens is not None]
     with_empty = [tokens for tokens in summaries if tokens.num_empty]
@@ -173,6 +204,13 @@ def verify_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
             f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
             f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
             f"document of no tokens, without EOD."
+        )
+    compared = [shard.comparison for shard in shards if shard.comparison is not None]
+    if compared:
+        yield (
+            f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
+            f"than their text: {sum(len(c.differing) for c in compared):,}, with a text that "
+            f"cannot be recovered exactly: {sum(c.unjudged for c in compared):,}"
         )
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
     for tokens in summaries:
@@ -214,6 +252,9 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "first_token": tokens and tokens.first_token,
         "documents_with_first_token": tokens and tokens.num_begin,
         "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
+        "documents_compared": shard.comparison and shard.comparison.documents,
+        "documents_differing": shard.comparison and len(shard.comparison.differing),
+        "documents_unjudged": shard.comparison and shard.comparison.unjudged,
         "has_checksums": shard.entry is not None,
         "problems": shard.problems,
     }
@@ -233,6 +274,27 @@ def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) 
     )
     found.problems += token_problems(found.prefix, found.tokens, expected)
     found.problems += bin_problems(found.prefix, parts, digests.hexdigests())
+
+
+def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding | None) -> None:
+    """Encode a sample of the documents again, unless the shard has ids of another vocabulary."""
+    if encoding is None or found.problems:
+        return
+    found.comparison = compare_encoding(index, encoding)
+    problem = encoding_problem(index, encoding, found.comparison)
+    if problem is not None:
+        found.problems.append(problem)
+
+
+def _document_ends_found(tokens: TokenSummary, eod_id: int) -> DocumentEnds:
+    return DocumentEnds(
+        eod_id=eod_id,
+        num_documents=tokens.num_documents,
+        num_checked=tokens.num_documents,
+        num_filled=tokens.num_filled,
+        num_eod=tokens.num_eod,
+        num_begin=tokens.num_begin_eod,
+    )
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:

@@ -3,10 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-
 from blendtitan.inspection.when import Document
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 
 def headline(document: Document) -> str:

@@ -1,14 +1,12 @@
 """What ``blendtitan sweep`` shows."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-from rich.table import Table
 
 from blendtitan.mixture.losses import RunLosses
 from blendtitan.mixture.sweep import Sweep
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 
 def sweep_table(sweep: Sweep) -> Table:
@@ -20,19 +18,20 @@ def sweep_table(sweep: Sweep) -> Table:
     return table
 
 
-def how_to_train(folder: Path, sweep: Sweep) -> str:
-    """The commands that train the runs and collect their losses."""
+def how_to_train(folder: Path, sweep: Sweep) -> Iterator[str]:
+    """Lines with the commands that train the runs and collect their losses."""
     quoted = shlex.quote(str(folder))
-    return (
+    yield (
         f"{len(sweep.blends)} configurations in {folder}, and shares.csv. Train them from this "
-        f"folder, one after the other or each as a job:\n\n"
-        f"  for config in {quoted}/blend-*.toml; do\n"
-        f"    torchrun --nproc-per-node 1 -m blendtitan.titan.train "
-        f'--job.config_file "$config" || break\n'
-        f"  done\n\n"
-        f"A run that is started again goes on from its last checkpoint. Then:\n\n"
-        f"  blendtitan sweep {quoted} --collect"
+        f"folder, one after the other or each as a job:"
     )
+    yield from ("", f"  for config in {quoted}/blend-*.toml; do")
+    yield (
+        "    torchrun --nproc-per-node 1 -m blendtitan.titan.train "
+        '--job.config_file "$config" || break'
+    )
+    yield from ("  done", "", "A run that is started again resumes from its last checkpoint. Then:")
+    yield from ("", f"  blendtitan sweep {quoted} --collect")
 
 
 def losses_table(runs: Iterable[RunLosses]) -> Table:

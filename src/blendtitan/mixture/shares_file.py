@@ -7,6 +7,7 @@ from pathlib import Path
 
 from blendtitan.errors import ConfigError
 from blendtitan.mixture.blends import Shares
+from blendtitan.regular_files import read_text
 
 SHARES = "shares.csv"
 """Name of the file in the folder of a sweep."""
@@ -36,9 +37,8 @@ def read_shares(folder: Path) -> dict[str, dict[str, float]]:
         raise ConfigError(
             f"{folder}: this folder has no {SHARES}. Name one that `blendtitan sweep` has written."
         )
-    with path.open(encoding="utf-8", newline="") as file:
-        (_, *corpora), *rows = [*csv.reader(file)] or [[""]]
     try:
+        (_, *corpora), *rows = [*csv.reader(io.StringIO(read_text(path)))] or [[""]]
         shares = {
             run: {name: float(share) for name, share in zip(corpora, row, strict=True)}
             for run, *row in rows

@@ -14,6 +14,7 @@ from blendtitan.mixture.blends import Shares
 from blendtitan.mixture.method import SweepConfig, blends_of
 from blendtitan.mixture.shares_file import SHARES, shares_text
 from blendtitan.mixture.toml_text import with_keys
+from blendtitan.regular_files import MOST_TOML_BYTES, read_text
 from blendtitan.run.toml_file import read_toml
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 
@@ -94,7 +95,7 @@ def segment_of(shares: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def _files(folder: Path, sweep: Sweep) -> _Files:
-    text = sweep.run.path.read_text(encoding="utf-8")
+    text = read_text(sweep.run.path, most_bytes=MOST_TOML_BYTES)
     configurations = {
         folder / f"{name}.toml": with_keys(
             text,
@@ -163,5 +164,4 @@ def _check_same_sweep(folder: Path, files: _Files) -> None:
 
 
 def _text_of(path: Path) -> str | None:
-    """The text of a file. None: there is none. Text that is not ours may be in any encoding."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    return read_text(path) if path.is_file() else None

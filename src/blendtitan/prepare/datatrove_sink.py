@@ -118,10 +118,10 @@ class ShardSink(PipelineStep):
             rejects += batch.bad_texts
             self.stat_update("rejects", value=len(batch.bad_texts), unit="batch")
             if len(rejects) > self.max_rejects:
-                shown = "\n".join(text.reason for text in rejects[:20])
                 raise InputError(
-                    f"{shown}\n{len(rejects):,} documents left out, {self.max_rejects:,} allowed. "
-                    f"Filter them out before ShardSink, or allow more with max_rejects."
+                    *(text.reason for text in rejects[:20]),
+                    f"{len(rejects):,} documents left out, {self.max_rejects:,} allowed. "
+                    f"Filter them out before ShardSink, or allow more with max_rejects.",
                 )
             yield batch
 

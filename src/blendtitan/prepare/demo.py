@@ -8,7 +8,6 @@ DIR/file_list.txt                written last: where it is, the demo is complete
 """
 
 import io
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,8 +23,9 @@ from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.disk import read_note
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import load_tokenizer
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 CORPORA: dict[str, Callable[[], Iterator[str]]] = {
     "code": code_texts,

@@ -1,7 +1,7 @@
 """Texts to documents: their ids, each followed by EOD, in batches, as a shard stores them."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 import orjson
@@ -27,8 +27,11 @@ class Settings:
     eod_id: int
     dtype: str
 
+    bos_id: int = ABSENT
+    """Token before each document, or ``ABSENT``."""
+
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> "Settings":
+    def of(cls, tokenizer: Tokenizer, *, bos: bool = False) -> "Settings":
         """Settings that this tokenizer makes.
 
         Raises:
@@ -37,10 +40,25 @@ class Settings:
         if tokenizer.eos_id == ABSENT:
             raise ConfigError(
                 f"{tokenizer.path}: the tokenizer has no EOS to put after each document. Name one "
-                f"(for a tokenizer.json: eos_token in the tokenizer_config.json beside it)."
+                f"with --eos-token or --eod-id (or, for a tokenizer.json, as eos_token in a "
+                f"tokenizer_config.json beside it)."
+            )
+        if bos and tokenizer.bos_id == ABSENT:
+            raise ConfigError(
+                f"{tokenizer.path}: BOS is asked for, but the tokenizer has none. Leave --bos out, "
+                f"or for a tokenizer.json name bos_token in a tokenizer_config.json beside it."
             )
         dtype = token_dtype(tokenizer.vocab_size)
-        return cls(tokenizer_identity(tokenizer), tokenizer.eos_id, dtype.name)
+        bos_id = tokenizer.bos_id if bos else ABSENT
+        return cls(tokenizer_identity(tokenizer), tokenizer.eos_id, dtype.name, bos_id)
+
+    def described(self) -> dict[str, str | int]:
+        """The settings, as manifests have them. BOS is left out where there is none."""
+        found = asdict(self)
+        if self.bos_id == ABSENT:
+            # As releases wrote them that knew no BOS: what they began is finished.
+            del found["bos_id"]
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +69,15 @@ class Counts:
     tokens: int = 0
     rejects: int = 0
 
+    with_unknown: int = 0
+    """Documents that contain the token for unknown text. Earlier releases did not count them."""
+
+    without_text: int = 0
+    """Documents of no tokens but EOD and BOS, as the tokenizer drops all of their text."""
+
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.documents + other.documents,
-            self.tokens + other.tokens,
-            self.rejects + other.rejects,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Counts(*(one + another for one, another in pairs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,7 @@ class DocumentBatch:
     """Some neighbouring texts of an input, as a shard stores them."""
 
     tokens: NDArray[np.integer]
-    """Ids of each text, followed by EOD. Shape ``(num_tokens,)``."""
+    """Ids of each text, followed by EOD and, if asked for, led by BOS. Shape ``(num_tokens,)``."""
 
     lens: NDArray[np.int32]
     """Tokens of each document, EOD included. Shape ``(num_documents,)``."""
@@ -72,10 +93,16 @@ class DocumentBatch:
     bad_texts: list[BadText]
     """What lay between the texts and could not be used."""
 
+    with_unknown: int
+    without_text: int
+
     @property
     def counts(self) -> Counts:
         """How many there are of each."""
-        return Counts(len(self.lens), len(self.tokens), len(self.bad_texts))
+        return Counts(
+            *(len(self.lens), len(self.tokens), len(self.bad_texts)),
+            *(self.with_unknown, self.without_text),
+        )
 
 
 def encoded_texts(
@@ -95,9 +122,19 @@ def encoded_texts(
     dtype = np.dtype(settings.dtype)
     for batch, bad_texts in _batches(texts):
         ids, id_lens = encoder.encode(batch)
-        with_eod = np.insert(ids, np.cumsum(id_lens), settings.eod_id)
-        stored = stored_tokens(with_eod, dtype, where=f"{where}: a document")
-        yield DocumentBatch(stored, id_lens + 1, bad_texts)
+        tokens, lens = np.insert(ids, np.cumsum(id_lens), settings.eod_id), id_lens + 1
+        if settings.bos_id != ABSENT:
+            tokens, lens = np.insert(tokens, np.cumsum(lens) - lens, settings.bos_id), lens + 1
+        stored = stored_tokens(tokens, dtype, where=f"{where}: a document")
+        with_unknown = _documents_with(encoder.unk_id, ids, id_lens)
+        without_text = int(np.count_nonzero(id_lens == 0))
+        yield DocumentBatch(stored, lens, bad_texts, with_unknown, without_text)
+
+
+def _documents_with(token: int, ids: NDArray[np.int32], lens: NDArray[np.int32]) -> int:
+    """How many documents contain a token."""
+    places = np.flatnonzero(ids == token)
+    return len(np.unique(np.searchsorted(np.cumsum(lens), places, side="right")))
 
 
 def reject_lines(location: str, bad_texts: Iterable[BadText]) -> bytes:

@@ -1,6 +1,5 @@
 """The parts of a shard's jobs to the shard, and the record of what it was made of."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,9 +13,11 @@ import orjson
 from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
+from blendtitan.regular_files import open_file, read_file
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
 from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
@@ -30,8 +31,9 @@ from blendtitan.storage.writer import (
     write_atomically,
 )
 from blendtitan.tokenizers import Tier
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _FORMAT = 2
 """Of records: shards that another release made are made again."""
@@ -48,11 +50,16 @@ class Record:
 
     key: str
     settings: Settings
-    tier: Tier
+    tier: str
+    """``reference``, or how the fast tier was proven right."""
+
     counts: Counts
 
     idx_digest: str
     """Of the ``.idx``; empty where there are no documents, and so no files."""
+
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """Longest document that was allowed."""
 
 
 def join_parts(
@@ -67,7 +74,7 @@ def join_parts(
             it, having done the same.
     """
     shard = jobs[0].shard
-    manifests = [job.path("json").read_bytes() for job in jobs]
+    manifests = [read_file(job.path("json")) for job in jobs]
     write_atomically(shard.placing_path, b"")
     write_rejects(jobs, counts)
     remove_partials(shard.prefix)
@@ -77,17 +84,19 @@ def join_parts(
         dtype = np.dtype(settings.dtype)
         with ShardWriter.create(shard.prefix, dtype=dtype, tokenizer=tokenizer) as writer:
             for job in jobs:
-                lens = np.fromfile(job.path("lens"), dtype="<i4")
+                with open_file(job.path("lens")) as file:
+                    lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
-    is_fast = any(manifest.tier == "fast" for manifest in map(_manifest, manifests))
+    tiers = {manifest.tier for manifest in map(_manifest, manifests)}
     record = Record(
-        source=shard.input.identity,
+        source=shard.source,
         key=shard.key,
         settings=settings,
-        tier="fast" if is_fast else "reference",
+        tier=next(iter(tiers - {"reference"}), "reference"),
         counts=counts,
         idx_digest=idx_digest,
+        max_document_bytes=shard.options.max_document_bytes,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
@@ -115,7 +124,7 @@ def load_record(record_path: Path) -> Record | None:
         DamagedFileError: The file holds something else. Its shard can be made again.
     """
     try:
-        with record_path.open("rb") as file:
+        with open_file(record_path) as file:
             header = parse_json(file.readline(LIMIT_BYTES), dict[str, Any])
         if header.pop("format", _FORMAT) != _FORMAT:
             return None
@@ -140,7 +149,7 @@ def load_manifests(record_path: Path) -> list[Manifest]:
         FileNotFoundError: It is gone.
     """
     try:
-        with record_path.open("rb") as file:
+        with open_file(record_path) as file:
             file.readline(LIMIT_BYTES)
             return [_manifest(line) for line in iter(lambda: file.readline(LIMIT_BYTES), b"")]
     except DamagedFileError as error:
@@ -161,9 +170,12 @@ def read_record(prefix: Path, record_path: Path) -> Record | None:
 def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
     """The record of a shard that is there, made of this input as asked for. None: it is not."""
     record = read_record(shard.prefix, shard.record_path)
-    if record is None or record.source != shard.input.identity:
+    if record is None or record.source != shard.source:
         return None
     if (record.key, record.settings) != (shard.key, settings):
+        return None
+    if record.counts.rejects and record.max_document_bytes != shard.options.max_document_bytes:
+        # Some of the texts left out may be allowed now.
         return None
     return record if is_accepted(record.tier, tier) else None
 
@@ -178,6 +190,21 @@ def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdent
             return
     remove_file_partials(record_path(prefix))
     write_atomically(record_path(prefix), encode_record(record))
+
+
+def unproven_problem(prefix: Path) -> str | None:
+    """A sentence about a shard that the fast tier encoded before its ids were proven, or None."""
+    for folder in prefix.absolute().parents:
+        name = prefix.absolute().relative_to(folder)
+        record = read_record(prefix, folder / WORK_FOLDER / f"{name}.jsonl")
+        if record is not None and not is_accepted(record.tier, "auto"):
+            return (
+                f"{prefix}: the fast tokenizer tier encoded it before its ids were proven equal to "
+                f"those of the reference. Texts with user-defined symbols or new characters can "
+                f"have wrong ids, which the ids alone do not show: run `blendtitan tokenize` "
+                f"again, which replaces the shard."
+            )
+    return None
 
 
 def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:

@@ -15,6 +15,7 @@ from blendtitan.prepare.merge_plan import (
     plan_merge,
     read_sources,
 )
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_arrays import IndexArrays
@@ -195,12 +196,12 @@ def _holds(path: Path, num_bytes: int, blocks: Callable[[], Iterable[bytes]]) ->
     """Whether a file consists of ``blocks``, which have ``num_bytes`` together."""
     if not path.is_file() or path.stat().st_size != num_bytes:
         return False
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return all(file.read(len(block)) == block for block in blocks())
 
 
 def _token_blocks(shard: MergedShard) -> Iterator[bytes]:
     for source in shard.sources:
-        with Path(f"{source.prefix}.bin").open("rb") as file:
+        with open_file(Path(f"{source.prefix}.bin")) as file:
             while block := file.read(_COMPARED_BYTES):
                 yield block

@@ -1,6 +1,5 @@
 """Which shards ``blendtitan merge`` joins, and into what."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.tokenizer_records import TokenizerRecord, read_record
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

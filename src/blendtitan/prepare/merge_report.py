@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable
 
-from rich.table import Table
-
 from blendtitan.prepare.merge_plan import MergedShard
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 
 def merge_table(shards: Iterable[MergedShard]) -> Table:

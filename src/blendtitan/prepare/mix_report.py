@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable
 
-from rich.table import Table
-
 from blendtitan.prepare.mix import CorpusMix, epochs_at
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table
 
 
 def mix_table(corpora: Iterable[CorpusMix], *, horizon_tokens: float | None = None) -> Table:

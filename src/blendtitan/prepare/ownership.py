@@ -4,11 +4,9 @@ A shard is this project's where its record is there, or where its parts say that
 put in place. Everything else of the same name was made by another program.
 """
 
-import logging
 import os
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from blendtitan.errors import ConfigError, ShardError
@@ -21,8 +19,9 @@ from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import SHARD_SUFFIXES
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
@@ -120,7 +119,7 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
 
 def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
     """Check that no unfinished work of other settings would be lost."""
-    wanted = asdict(settings)
+    wanted = settings.described()
     for path in shard.parts_folder.glob("*.json"):
         with suppress(OSError, DamagedFileError):
             found = Manifest.of(read_json(path, dict)).identity

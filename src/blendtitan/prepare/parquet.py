@@ -7,11 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blendtitan.errors import InputError
+from blendtitan.prepare.columns import BATCH_ROWS, column_path, column_texts
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.inputs import InputFile, readable
 from blendtitan.prepare.jsonl import BadText
 
-# Documents are large: few rows are many bytes.
-_BATCH_ROWS = 256
+_BATCH_BYTES = 1 << 24
 
 
 def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]]:
@@ -38,7 +39,13 @@ def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]
 
 
 def read_column(
-    file: InputFile, start: int, stop: int, *, key: str, advance: Callable[[int], None]
+    file: InputFile,
+    start: int,
+    stop: int,
+    *,
+    key: str,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+    advance: Callable[[int], None],
 ) -> Iterator[str | BadText]:
     """Texts of one column in row groups ``start`` to ``stop - 1``, in order.
 
@@ -46,33 +53,28 @@ def read_column(
         file: A Parquet file.
         start: First row group.
         stop: The row group after the last.
-        key: Name of the column. Its values are strings.
+        key: Name of the column, or path of a nested field. Its values are strings.
+        max_bytes: Longest text.
         advance: Called with 0 once in a while.
 
     Raises:
         InputError: The file cannot be read, or has no such column of strings.
     """
-    groups = range(start, stop)
     with _opened(file) as opened:
-        _check_column(opened, key, file.location)
+        path = column_path(opened.schema_arrow, key, file.location)
         row = sum(opened.metadata.row_group(i).num_rows for i in range(start))
-        for batch in opened.iter_batches(_BATCH_ROWS, row_groups=groups, columns=[key]):
-            advance(0)
-            # As bytes, so that a text that is not UTF-8 costs no neighbour.
-            for value in batch.column(0).cast(pa.large_binary()).to_pylist():
-                yield _text(value, key=key, row=row)
-                row += 1
+        for group in range(start, stop):
+            rows = _batch_rows(opened.metadata.row_group(group))
+            for batch in opened.iter_batches(rows, row_groups=[group], columns=[key]):
+                advance(0)
+                yield from column_texts(batch, path, row=row, max_bytes=max_bytes)
+                row += len(batch)
 
 
-def _text(value: bytes | None, *, key: str, row: int) -> str | BadText:
-    if value is None:
-        return BadText("row", row, f"{key!r} is null, expected a string")
-    if not value:
-        return BadText("row", row, f"{key!r} is an empty string")
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        return BadText("row", row, f"{key!r} is not valid UTF-8: {error}")
+def _batch_rows(group: pq.RowGroupMetaData) -> int:
+    """Rows to decode at once: those of large documents are few."""
+    row_bytes = group.total_byte_size // max(1, group.num_rows)
+    return max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
 
 
 @contextmanager
@@ -86,12 +88,3 @@ def _opened(file: InputFile) -> Generator[pq.ParquetFile]:
             raise InputError(
                 f"{file.location}: cannot be read as a Parquet file: {error}"
             ) from error
-
-
-def _check_column(file: pq.ParquetFile, key: str, location: str) -> None:
-    schema = file.schema_arrow
-    if key not in schema.names:
-        raise InputError(f"{location}: there is no column {key!r}, found {', '.join(schema.names)}")
-    found = schema.field(key).type
-    if not (pa.types.is_string(found) or pa.types.is_large_string(found)):
-        raise InputError(f"{location}: column {key!r} is of type {found}, expected strings")

@@ -7,7 +7,7 @@ START-STOP.json      manifest: what the part was made of, and what it holds; wri
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,16 +16,21 @@ from typing import Any, BinaryIO, Protocol
 import orjson
 from xxhash import xxh3_128
 
+from blendtitan.errors import InputError
 from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject_lines
-from blendtitan.prepare.inputs import PARQUET
-from blendtitan.prepare.jsonl import BadText, read_lines
+from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
+from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.plan import Job
+from blendtitan.prepare.texts import read_range
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
 from blendtitan.storage.json_files import DamagedFileError, checked, read_json
 from blendtitan.storage.writer import replaced_file
-from blendtitan.tokenizers import Encoder, Tier
+from blendtitan.tokenizers import FAST_PROVEN, Encoder, Tier
 
 _SUFFIXES = ("tokens", "lens", "rejects")
+
+_SHOWN_REASONS = 20
 
 _FORMAT = 2
 """Of manifests: parts that another release left unfinished are made again."""
@@ -43,12 +48,54 @@ class Progress(Protocol):
         ...
 
 
-def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progress) -> Counts:
+@dataclass(frozen=True, slots=True)
+class RejectLimit:
+    """How many more texts may be left out."""
+
+    left: int
+    stop_path: Path
+    """File that is there once a process of the command has left out too many."""
+
+    def check(self, num_rejects: int, location: str, bad_texts: Sequence[BadText]) -> None:
+        """Stop where the limit is exceeded, by this job or in another process.
+
+        Raises:
+            TooManyRejectsError: It is.
+        """
+        if num_rejects > self.left:
+            raise TooManyRejectsError(*grouped_rejects(location, bad_texts))
+        if self.stop_path.exists():
+            raise TooManyRejectsError
+
+
+class TooManyRejectsError(InputError):
+    """More texts were left out than allowed. The message is empty where another process told."""
+
+
+def grouped_rejects(location: str, bad_texts: Sequence[BadText]) -> list[str]:
+    """A line for each reason, with the first place and how many more there are."""
+    by_reason: dict[str, list[BadText]] = {}
+    for text in bad_texts:
+        by_reason.setdefault(text.reason, []).append(text)
+    groups = list(by_reason.values())
+    lines = [
+        f"{location}, {group[0].unit} {group[0].place}: {group[0].reason}"
+        + (f" (and {len(group) - 1:,} more like it)" if len(group) > 1 else "")
+        for group in groups[:_SHOWN_REASONS]
+    ]
+    more = len(groups) - len(lines)
+    return lines + ([f"{location}: {more:,} other reasons"] if more else [])
+
+
+def write_part(
+    job: Job, encoder: Encoder, settings: Settings, progress: Progress, limit: RejectLimit
+) -> Counts:
     """Do one job: each text becomes a document, followed by EOD. Done again, it gives the same.
 
     Nothing is flushed to disk: after a power cut, the digests tell whether the part is whole.
 
     Raises:
+        TooManyRejectsError: More texts would be left out than allowed.
         FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
         InputError: The file cannot be read to its end, or is no longer what was planned.
         OutputError: The disk is full, or does not let the part be written.
@@ -66,10 +113,11 @@ def write_part(job: Job, encoder: Encoder, settings: Settings, progress: Progres
             lens.write(encoded.lens.astype("<i4", copy=False).data)
             rejects.write(reject_lines(file.location, encoded.bad_texts))
             counts += encoded.counts
+            limit.check(counts.rejects, file.location, encoded.bad_texts)
             progress.add_documents(len(encoded.lens), len(encoded.tokens))
         file.check_unchanged()
     digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}
-    manifest = _identity(job, settings) | {"tier": encoder.tier} | asdict(counts)
+    manifest = _identity(job, settings) | {"tier": encoder.recorded_tier} | asdict(counts)
     with replaced_file(job.path("json"), durable=False) as manifest_file:
         manifest_file.write(orjson.dumps(manifest | {"digests": digests}))
     return counts
@@ -81,7 +129,7 @@ class Manifest:
 
     identity: dict[str, Any]
     counts: Counts
-    tier: Tier
+    tier: str
     digests: dict[str, str]
 
     @classmethod
@@ -107,12 +155,12 @@ def read_part(job: Job, settings: Settings, tier: Tier) -> Counts | None:
     return manifest.counts if manifest.identity == _identity(job, settings) else None
 
 
-def is_accepted(found: Tier, tier: Tier) -> bool:
+def is_accepted(found: str, tier: Tier) -> bool:
     """Whether a run that was asked for one tier keeps what another made.
 
-    The ids are the same, so what either made is kept, unless only the reference is trusted.
+    Ids of the reference are always right; those of the fast tier, if a proof was made before.
     """
-    return found == "reference" or tier != "reference"
+    return found == "reference" or (found == FAST_PROVEN and tier != "reference")
 
 
 def read_manifest(job: Job) -> Manifest | None:
@@ -138,7 +186,7 @@ def remove_damaged_part(job: Job) -> None:
 
 def file_digest(path: Path) -> str:
     """Digest of a whole file, as manifests and catalogs have it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 
@@ -148,15 +196,18 @@ def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | Bad
     Raises:
         InputError: The file cannot be read.
     """
-    file, key = job.shard.input, job.shard.key
-    if file.suffix != PARQUET:
-        yield from read_lines(file, job.start, job.stop, key=key, advance=add_bytes)
-        return
-    # Imported where it is needed: it takes longer than all else together.
-    from blendtitan.prepare.parquet import read_column
-
-    yield from read_column(file, job.start, job.stop, key=key, advance=add_bytes)
-    add_bytes(job.num_bytes)
+    shard = job.shard
+    yield from read_range(
+        shard.input,
+        job.start,
+        job.stop,
+        key=shard.key,
+        options=shard.options,
+        advance=add_bytes,
+    )
+    if shard.input.format.kind == "parquet":
+        # Its readers do not say where they are.
+        add_bytes(job.num_bytes)
 
 
 class _Summed:
@@ -179,5 +230,7 @@ class _Summed:
 
 def _identity(job: Job, settings: Settings) -> dict[str, str | int]:
     shard = job.shard
-    found = {"format": _FORMAT} | shard.input.identity | {"key": shard.key}
-    return found | {"start": job.start, "stop": job.stop} | asdict(settings)
+    found = {"format": _FORMAT} | shard.source | {"key": shard.key}
+    if shard.options.max_document_bytes != MAX_DOCUMENT_BYTES:
+        found |= {"max_document_bytes": shard.options.max_document_bytes}
+    return found | {"start": job.start, "stop": job.stop} | settings.described()

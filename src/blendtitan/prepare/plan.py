@@ -4,23 +4,19 @@ Inputs are files; a file and a key become a shard; a job is a range of the file,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import orjson
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.inputs import (
-    COMPRESSED,
-    PARQUET,
-    REJECTS_SUFFIX,
-    WORK_FOLDER,
-    InputFile,
-    find_inputs,
-    without_suffixes,
-)
+from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions, without_suffixes
+from blendtitan.prepare.finding import find_inputs
+from blendtitan.prepare.inputs import REJECTS_SUFFIX, WORK_FOLDER, InputFile
+from blendtitan.prepare.texts import is_cut
 from blendtitan.storage.disk import written
+from blendtitan.storage.folders import corpus_in_folder
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 
 PARTS_SUFFIX = ".parts"
@@ -37,6 +33,16 @@ class Shard:
 
     work_prefix: Path
     """What the names of its files in the work folder begin with."""
+
+    options: ReadOptions = DEFAULT_OPTIONS
+    """How texts are taken from the input."""
+
+    @property
+    def source(self) -> dict[str, str | int]:
+        """What tells the texts of this input from others and from what they were before."""
+        identity = self.input.identity
+        is_split = self.options.txt == "line" and self.input.format.kind == "text"
+        return identity | ({"txt": "line"} if is_split else {})
 
     @property
     def parts_folder(self) -> Path:
@@ -92,7 +98,13 @@ Plan = Mapping[Shard, tuple[Job, ...]]
 
 
 def plan_shards(
-    inputs: Sequence[str | Path], output: Path, *, keys: Sequence[str], corpus: str | None = None
+    inputs: Sequence[str | Path],
+    output: Path,
+    *,
+    keys: Sequence[str],
+    corpus: str | None = None,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    skip_unknown: bool = False,
 ) -> tuple[Shard, ...]:
     """Shards for files, folders of files and patterns, in the order given, sorted by path.
 
@@ -104,14 +116,18 @@ def plan_shards(
         inputs: Files named as ``SUFFIXES`` says, folders that are searched for them, or patterns
             with ``*``, ``**``, ``?`` and ``[]``; paths, or URLs that fsspec reads.
         output: Folder of the shards. Several keys have a subfolder each.
-        keys: Fields or columns that hold the texts.
+        keys: Fields or columns that hold the texts; ``CORPUS=KEY`` is for one corpus.
         corpus: Subfolder of ``output`` to put everything in.
+        options: How texts are taken from files.
+        skip_unknown: Warn of files that cannot be read or are of another format.
 
     Raises:
         ConfigError: Two files would become the same shard, or ``corpus``, or one of several
             keys, is no folder name.
-        InputError: An input is missing, or of another kind, or a folder holds no files.
+        InputError: An input is missing, cannot be read or is of another format, or a folder holds
+            no input.
     """
+    keys, key_of = _keys_by_corpus(keys)
     if not keys or len(set(keys)) < len(keys):
         raise ConfigError(f"the keys are {', '.join(keys) or 'none'}, expected different names")
     for name in [*([] if corpus is None else [corpus]), *(keys if len(keys) > 1 else [])]:
@@ -120,16 +136,53 @@ def plan_shards(
     files = [
         (file, relative.parent / without_suffixes(relative.name))
         for location in inputs
-        for file, relative in find_inputs(location)
+        for file, relative in find_inputs(location, skip_unknown=skip_unknown)
     ]
     shards = tuple(
-        Shard(file, key, output / below / stem, output / WORK_FOLDER / below / stem)
+        Shard(file, key, output / below / stem, output / WORK_FOLDER / below / stem, options)
         for key in keys
         for below in (Path(key if len(keys) > 1 else "", corpus or ""),)
         for file, stem in files
     )
     _check_prefixes_differ(shards)
-    return shards
+    return _with_own_keys(shards, key_of, output) if key_of else shards
+
+
+def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+    """The keys of all corpora, and those of single ones, which are given as ``CORPUS=KEY``.
+
+    Raises:
+        ConfigError: Both several keys and keys of single corpora are given.
+    """
+    key_of = dict(key.split("=", 1) for key in keys if "=" in key)
+    others = [key for key in keys if "=" not in key]
+    if key_of and len(others) > 1:
+        raise ConfigError(
+            f"the keys are {', '.join(keys)}, expected at most one without a corpus, which is "
+            f"that of all others. Give the others in commands of their own."
+        )
+    return others or (["text"] if key_of else []), key_of
+
+
+def _with_own_keys(
+    shards: Sequence[Shard], key_of: Mapping[str, str], output: Path
+) -> tuple[Shard, ...]:
+    """Shards of the corpora that have keys of their own, with these.
+
+    Raises:
+        ConfigError: There is no such corpus.
+    """
+    corpora = [corpus_in_folder(shard.prefix, output) for shard in shards]
+    missing = key_of.keys() - set(corpora)
+    if missing:
+        raise ConfigError(
+            f"a key is given for {', '.join(sorted(missing))}, found the corpora "
+            f"{', '.join(sorted(set(corpora)))}"
+        )
+    return tuple(
+        replace(shard, key=key_of.get(corpus, shard.key))
+        for shard, corpus in zip(shards, corpora, strict=True)
+    )
 
 
 def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
@@ -139,15 +192,17 @@ def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
         InputError: The file is no Parquet file, as its name says it is.
     """
     file = shard.input
-    if file.suffix == PARQUET:
+    if file.format.kind == "parquet":
         # Imported where it is needed: it takes longer than all else together.
         from blendtitan.prepare.parquet import row_group_runs
 
         runs = row_group_runs(file, job_bytes)
         return tuple(Job(shard, *run) for run in runs) or (Job(shard, 0, 0, 0),)
-    # What is compressed as one stream can only be read from its beginning.
-    whole = file.suffix in COMPRESSED or file.num_bytes == 0
-    num_jobs = 1 if whole else -(-file.num_bytes // job_bytes)
+    num_jobs = (
+        1
+        if file.num_bytes == 0 or not is_cut(file, shard.options)
+        else -(-file.num_bytes // job_bytes)
+    )
     # Of equal size, so that no process ends with much less than the others.
     cuts = [file.num_bytes * n // num_jobs for n in range(num_jobs + 1)]
     return tuple(Job(shard, a, b, b - a) for a, b in pairwise(cuts))
@@ -157,7 +212,7 @@ def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> N
     """Write down, as JSON lines, the settings and every job, and what they depend on."""
     lines = [orjson.dumps(settings)]
     for shard, jobs in plan.items():
-        identity = shard.input.identity | {"key": shard.key, "prefix": str(shard.prefix)}
+        identity = shard.source | {"key": shard.key, "prefix": str(shard.prefix)}
         lines += [orjson.dumps(identity | {"start": j.start, "stop": j.stop}) for j in jobs]
     path = output / WORK_FOLDER / PLAN_FILE
     with written(path.parent):

@@ -3,19 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
 
 from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.join import finished_record
@@ -23,7 +11,7 @@ from blendtitan.prepare.parts import read_part
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.workers import Work
 from blendtitan.storage.folders import corpus_in_folder
-from blendtitan.tables import number_table
+from blendtitan.tables import Table, number_table, tokenizing_progress
 
 
 @contextmanager
@@ -33,16 +21,11 @@ def progress_bar(work: Work) -> Generator[Callable[[int, int, int], None] | None
     Yields a function to be called with the bytes read, documents and tokens made so far; None
     where stderr is not a terminal.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    progress = tokenizing_progress()
+    if progress is None:
         yield None
         return
-    columns = (
-        *(TextColumn("tokenising"), BarColumn(), DownloadColumn(), TransferSpeedColumn()),
-        TextColumn("{task.fields[documents]:,} documents, {task.fields[tokens]:,} tokens,"),
-        *(TimeRemainingColumn(), TextColumn("left")),
-    )
-    with Progress(*columns, console=console) as progress:
+    with progress:
         planned_bytes = sum(job.num_bytes for jobs in work.plan.values() for job in jobs)
         total = planned_bytes - _finished(work)[0]
         task = progress.add_task("", total=total, documents=0, tokens=0)
@@ -88,8 +71,12 @@ def tokenize_table(counts: Mapping[Shard, Counts], output: Path) -> Table:
         sums[corpus] += found
     table = number_table("corpus", "shards", "documents", "tokens", "rejects")
     for corpus, found in sorted(sums.items()):
-        table.add_row(corpus, f"{num_shards[corpus]:,}", *(f"{n:,}" for n in astuple(found)))
+        table.add_row(corpus, f"{num_shards[corpus]:,}", *_shown(found))
     total = sum(sums.values(), Counts())
     table.add_section()
-    table.add_row("total", f"{num_shards.total():,}", *(f"{n:,}" for n in astuple(total)))
+    table.add_row("total", f"{num_shards.total():,}", *_shown(total))
     return table
+
+
+def _shown(found: Counts) -> tuple[str, str, str]:
+    return f"{found.documents:,}", f"{found.tokens:,}", f"{found.rejects:,}"

@@ -9,7 +9,6 @@ ORDER-PROCESS.SETTINGS.INPUTS.TIER.PHASE.run
 """
 
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +29,9 @@ from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.processes import Process
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Encoder, Tier
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 RUNS_FOLDER = ".runs"
 
@@ -328,7 +328,7 @@ def registered_run(
     entry = Entry(
         order=f"{time.time_ns():020d}",
         process=process.name,
-        settings=_digest(asdict(settings)),
+        settings=_digest(settings.described()),
         inputs=_digest(sources),
         tier="reference" if tier == "reference" else _UNDECIDED,
         phase="starting",
@@ -344,7 +344,7 @@ def registered_run(
 
 def described_settings(tokenizer: str, settings: Settings) -> str:
     """Settings as errors show them."""
-    values = asdict(settings)
+    values = settings.described()
     values["tokenizer"] = f"{tokenizer} ({settings.tokenizer[:_DIGEST_CHARS]})".strip()
     return ", ".join(f"{name} {value}" for name, value in values.items())
 

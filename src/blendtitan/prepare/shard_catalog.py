@@ -4,7 +4,6 @@ The entries of its own shards come from their records. An entry of any other sha
 copied into the folder together with it, is kept as long as the shard is there.
 """
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +22,9 @@ from blendtitan.storage.folder_catalog import (
 )
 from blendtitan.storage.json_files import DamagedFileError
 from blendtitan.storage.writer import remove_file_partials
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 def write_catalog(output: Path) -> None:
@@ -42,6 +42,8 @@ def write_catalog(output: Path) -> None:
         entries = _other_entries(output) | dict(_own_entries(output))
         if entries:
             write_folder_catalog(output, entries)
+        else:
+            (output / CATALOG_FILE).unlink(missing_ok=True)
 
 
 def withdraw_entries(output: Path, prefixes: Collection[Path]) -> None:

@@ -5,40 +5,55 @@ number of processes and any size of jobs. A shard appears under its name when it
 not before; what an interrupted command has finished is not done again.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from blendtitan.config import check_at_least
+from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.engines.local import LocalEngine
+from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions
 from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.join import (
     Record,
     add_tokenizer_record,
     finished_record,
     load_manifests,
+    read_record,
     remove_parts,
 )
 from blendtitan.prepare.ownership import check_other_shards, check_replaceable
-from blendtitan.prepare.parts import read_texts, remove_damaged_part
+from blendtitan.prepare.parts import is_accepted, read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
 from blendtitan.prepare.ranks import Rank
+from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.shard_catalog import withdraw_entries, write_catalog
 from blendtitan.prepare.workers import Work, finished_counts
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
+from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
 from blendtitan.storage.writer import write_atomically
-from blendtitan.tokenizers import Tier, Tokenizer, build_encoder, identity_of, load_tokenizer
+from blendtitan.tokenizers import (
+    Tier,
+    Tokenizer,
+    build_encoder,
+    identity_of,
+    load_tokenizer,
+    located,
+)
+from blendtitan.tokenizers.proof import refute
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 JOB_BYTES = 64_000_000
 """Default size of a job: seconds of work, and files of a size that file systems like."""
@@ -65,6 +80,21 @@ class TokenizeConfig:
     job_bytes: int = JOB_BYTES
     """Bytes of a plain file, or of row groups, that are done in one go."""
 
+    eos: str | int | None = None
+    """Token or id that ends documents. None: the tokenizer's EOS."""
+
+    bos: bool = False
+    """Begin each document with the tokenizer's BOS."""
+
+    options: ReadOptions = DEFAULT_OPTIONS
+    """How texts are taken from files, and the longest document."""
+
+    skip_unknown: bool = False
+    """Warn of inputs that cannot be read or are of another format, and leave them out."""
+
+    prune: bool = False
+    """Delete shards whose input is gone."""
+
     overwrite: bool = False
     """Replace shards that were made with another tokenizer or key."""
 
@@ -77,6 +107,7 @@ class TokenizeConfig:
     def __post_init__(self) -> None:
         check_at_least("max_rejects", self.max_rejects, 0)
         check_at_least("job_bytes", self.job_bytes, 1)
+        check_at_least("max_document_bytes", self.options.max_document_bytes, 1)
 
 
 def tokenize(
@@ -109,16 +140,25 @@ def tokenize(
         FastTierError: The fast tokenizer tier, which was asked for, turned out to be wrong.
         InputError: A file cannot be used, or more texts are left out than allowed.
     """
+    check_is_path("the output", output)
     # Processes of other machines may have another working directory.
     output = output.absolute()
-    shards = plan_shards(inputs, output, keys=config.keys, corpus=corpus)
-    tokenizer = load_tokenizer(config.tokenizer.absolute())
-    settings = Settings.of(tokenizer)
+    shards = plan_shards(
+        inputs,
+        output,
+        keys=config.keys,
+        corpus=corpus,
+        options=config.options,
+        skip_unknown=config.skip_unknown,
+    )
+    tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
+    settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)
     tier, doubt_path = config.tier, _doubt_path(output, settings)
     if tier != "reference" and doubt_path.exists():
         _report_doubt(tier, read_note(doubt_path), doubt_path)
         tier = "reference"
+    removed = list(removed_inputs(output, inputs, [shard.prefix for shard in shards]))
     with registered_run(
         shards, output, tokenizer=tokenizer.path, settings=settings, inputs=inputs, tier=tier
     ) as run:
@@ -126,12 +166,18 @@ def tokenize(
             shards, output, tokenizer, settings, identity, config, engine or LocalEngine(), run
         )
         work.check_output()
+        if config.prune and config.rank.rank == 0:
+            for left in removed:
+                left.delete_shard()
         try:
-            return work.finish(tier)
+            counts = work.finish(tier)
         except FastTierError as error:
+            refute(settings.tokenizer, str(error))
             _report_doubt(tier, str(error), doubt_path)
-        run.give_up_fast_tier()
-        return work.finish("reference")
+            run.give_up_fast_tier()
+            counts = work.finish("reference")
+    _report_removed(removed, is_pruned=config.prune)
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +219,7 @@ class _Tokenizing:
             work = self._prepared(plan, tier) if plan else None
         # Outside of the block, because processes are copies of this one, which must have no thread.
         if work is not None:
+            work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
         with self.run.kept_fresh():
             write_catalog(self.output)
@@ -186,16 +233,26 @@ class _Tokenizing:
         _report(counts, errors, self.config.max_rejects)
         return counts
 
+    def _text_bytes(self, plan: Plan) -> int:
+        """Bytes of input for each process, by which a proof of the fast tier pays off or not."""
+        num_bytes = sum(job.num_bytes for jobs in plan.values() for job in jobs)
+        return num_bytes // (self.config.rank.world_size * (os.cpu_count() or 1))
+
     def _prepared(self, plan: Plan, tier: Tier) -> Work:
         """What the processes are to do, when the output is ready for it."""
         # One rank writes it for all: they find the same inputs, and so the same plan.
         if self.config.rank.rank == 0:
-            write_plan(self.output, plan, asdict(self.settings))
+            write_plan(self.output, plan, self.settings.described())
         withdraw_entries(self.output, [shard.prefix for shard in plan])
         _prepare_work(plan)
         encoder = self.run.use_tier(
             tier,
-            lambda agreed: build_encoder(self.tokenizer, agreed, first_texts=_first_texts(plan)),
+            lambda agreed: build_encoder(
+                self.tokenizer,
+                agreed,
+                first_texts=_first_texts(plan),
+                text_bytes=self._text_bytes(plan),
+            ),
         )
         return Work(
             plan=plan,
@@ -214,6 +271,8 @@ class _Tokenizing:
         """Jobs of the shards that are not there yet, and why inputs cannot be read."""
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
+        if tier != "reference":
+            _report_unproven(self.shards)
         for shard in self.shards:
             record = self._finished_record(shard, tier)
             if record is not None:
@@ -259,6 +318,30 @@ class _Tokenizing:
         return counts
 
 
+def _report_unproven(shards: Iterable[Shard]) -> None:
+    """Warn about shards of the fast tier from before its ids were proven."""
+    records = (read_record(shard.prefix, shard.record_path) for shard in shards)
+    unproven = [record for record in records if record and not is_accepted(record.tier, "auto")]
+    if unproven:
+        logger.warning(
+            "shards made again: %d. The fast tokenizer tier (%s) encoded them before its ids "
+            "were proven equal to those of the reference, so some of them can be wrong.",
+            *(len(unproven), unproven[0].tier),
+        )
+
+
+def _report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
+    for left in removed:
+        if is_pruned:
+            logger.info("%s: is gone, so its shard %s was deleted", left.location, left.prefix)
+        else:
+            logger.warning(
+                "%s: is gone, but its shard %s with %d documents is still there, and in %s. Delete "
+                "it with --prune.",
+                *(left.location, left.prefix, left.documents, CATALOG_FILE),
+            )
+
+
 def _doubt_path(output: Path, settings: Settings) -> Path:
     """File that says why the fast tier is not to be used for this tokenizer."""
     return output / WORK_FOLDER / f"{settings.tokenizer[:16]}.fast-tier-is-wrong"
@@ -302,28 +385,48 @@ def _prepare_work(plan: Plan) -> None:
 
 def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
     num_rejects = sum(found.rejects for found in counts.values())
-    report = [*errors, *_reject_lines(counts)]
-    if errors or num_rejects > max_rejects:
+    report = [*_grouped(errors), *_reject_lines(counts)]
+    has_documents = any(found.documents for found in counts.values())
+    if errors or num_rejects > max_rejects or not has_documents:
         summary = (
-            f"{num_rejects:,} texts left out, {max_rejects:,} allowed (--max-rejects); "
-            f"{len(errors)} files cannot be read. A file with more than allowed has no new shard. "
-            f"Run again, nothing that is finished will be done again."
+            f"{num_rejects:,} texts of finished jobs left out, {max_rejects:,} allowed "
+            f"(--max-rejects); {len(errors)} errors. A file with more than allowed has no new "
+            f"shard. Run again, nothing that is finished will be done again."
+            if errors or num_rejects > max_rejects
+            else f"{len(counts):,} files hold no document at all ({num_rejects:,} texts left out)"
         )
-        raise InputError("\n".join([*report, summary]))
+        raise InputError(*report, summary)
     for line in report:
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
         if found.documents == 0:
             logger.warning("%s: holds no documents, so it has no new shard", shard.input.location)
+    total = sum(counts.values(), Counts())
+    if total.with_unknown:
+        logger.warning(
+            "%d of %d documents contain the token for unknown text: the tokenizer lacks some of "
+            "their characters",
+            *(total.with_unknown, total.documents),
+        )
+    if total.without_text:
+        logger.warning(
+            "%d of %d documents consist of EOD only: the tokenizer drops all of their text",
+            *(total.without_text, total.documents),
+        )
 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
+    """Texts left out, of each reason the first, and how many each file has."""
+    seen: Counter[str] = Counter()
+    first: dict[str, str] = {}
     for shard, found in counts.items():
         if not found.rejects:
             continue
         location, path = shard.input.location, shard.rejects_path
         try:
-            yield from _first_rejects(path)
+            for reason, text in _first_rejects(path):
+                first.setdefault(reason, text)
+                seen[reason] += 1
         except (OSError, DamagedFileError) as error:
             yield (
                 f"{location}: {found.rejects:,} texts, but their list cannot be read ({error}). "
@@ -331,15 +434,33 @@ def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
             )
         if found.rejects > SHOWN_REJECTS:
             yield f"{location}: {found.rejects:,} texts in all, listed in {path}"
+    for reason, text in first.items():
+        yield text + (f" (and {seen[reason] - 1:,} more like it)" if seen[reason] > 1 else "")
 
 
-def _first_rejects(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+def _grouped(errors: Iterable[str]) -> list[str]:
+    """Errors; of those that differ in the file only, the first, and how many more there are."""
+    first: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for error in errors:
+        reason = error.partition(": ")[2] or error
+        first.setdefault(reason, error)
+        seen[reason] += 1
+    return [
+        error + (f" (and {seen[reason] - 1:,} more files like it)" if seen[reason] > 1 else "")
+        for reason, error in first.items()
+    ]
+
+
+def _first_rejects(path: Path) -> Iterator[tuple[str, str]]:
+    """Reason and description of the first texts that were left out."""
+    with open_file(path) as file:
         for _ in range(SHOWN_REJECTS):
             line = file.readline(LIMIT_BYTES)
             if not line:
                 return
-            yield _reject_text(parse_json(line, dict))
+            reject = parse_json(line, dict)
+            yield str(reject.get("reason")), _reject_text(reject)
 
 
 def _reject_text(reject: dict[str, object]) -> str:

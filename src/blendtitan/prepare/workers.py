@@ -7,6 +7,7 @@ is seen in the work folder, what is being done in its claims. So processes may c
 import os
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +18,14 @@ from blendtitan.prepare.claims import Claims
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.join import finished_record, join_parts, write_rejects
 from blendtitan.prepare.ownership import check_replaceable
-from blendtitan.prepare.parts import Progress, read_part, remove_damaged_part, write_part
+from blendtitan.prepare.parts import (
+    Progress,
+    RejectLimit,
+    TooManyRejectsError,
+    read_part,
+    remove_damaged_part,
+    write_part,
+)
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.runs import was_removed
@@ -53,6 +61,11 @@ class Work:
 
     run_path: Path | None = None
     """File of the command among those at work on the output. None: there are no others."""
+
+    @property
+    def stop_path(self) -> Path:
+        """File that is there once too many texts were left out, with the reason, for all ranks."""
+        return self.doubt_path.with_name("too-many-rejects")
 
     @property
     def num_jobs(self) -> int:
@@ -138,10 +151,14 @@ class _Worker:
         # Jobs that are not known to be finished yet.
         self._unfinished = {shard: dict.fromkeys(jobs) for shard, jobs in work.plan.items()}
         self._errors: list[str] = []
+        self._rejects = 0
 
     def run(self, jobs: Sequence[Job]) -> list[str]:
         try:
             self._do(jobs)
+        except TooManyRejectsError as error:
+            # Empty where another process is just writing why, and reports it itself.
+            self._errors += str(error).splitlines()
         finally:
             self._claims.close()
         return self._errors
@@ -185,8 +202,19 @@ class _Worker:
         """Do a job; False where the folder for parts was removed meanwhile."""
         self._check_trusted()
         self._check_registered()
+        work = self._work
+        limit = RejectLimit(work.max_rejects - self._rejects, work.stop_path)
         try:
-            write_part(job, self._work.encoder, self._work.settings, self._signals)
+            counts = write_part(job, work.encoder, work.settings, self._signals, limit)
+            self._rejects += counts.rejects
+        except TooManyRejectsError as error:
+            # One message is enough: the first process tells it for all.
+            with suppress(FileExistsError), work.stop_path.open("x") as file:
+                file.write(
+                    f"{error}\nStopped: more than {work.max_rejects:,} texts are left out "
+                    f"(--max-rejects)."
+                )
+            raise TooManyRejectsError(read_note(work.stop_path)) from error
         except InputError as error:
             # The others need not find out for themselves.
             write_atomically(job.shard.failure_path, str(error).encode())

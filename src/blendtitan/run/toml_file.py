@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ConfigError
+from blendtitan.regular_files import MOST_TOML_BYTES, read_text
 from blendtitan.run.old_keys import VALUES
 from blendtitan.run.values import described, fits, none_of
 
@@ -26,7 +27,7 @@ def read_toml(
         ConfigError: The file cannot be read, or is not a TOML file of sections.
     """
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

@@ -5,7 +5,6 @@ kept in a folder, and it travels to the other processes as bytes.
 """
 
 import hashlib
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,23 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError, OutputError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.catalog_bytes import COLUMNS, decode_catalog, encode_catalog
+from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
+from blendtitan.storage.ends_record import read_ends
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
-from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.retries import RETRIES
+from blendtitan.storage.shard_checksums import listed_checksums
 from blendtitan.storage.stamps import Stamp
 from blendtitan.storage.waiting import waiting_map
 from blendtitan.storage.writer import write_atomically
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
-_FORMAT = 3
+_FORMAT = 6
 _DIGEST_BYTES = 16
-# The last tokens of the first document and of so many more are read, spread over the shard, to
-# learn whether documents end in EOD.
-_EOD_PROBES = 4
+# Bytes that may be read of all shards together to learn how their documents end, beside a small
+# sample of each: a second at most from a good disk.
+_ENDS_BYTES = 1 << 30
+
+EOD_ENDS, EOD_ENDS_AND_BEGINS, EOD_BEGINS = range(3)
+"""Where EOD stands in the documents as they are read: at the end; at both ends, as where BOS and
+EOD are one token; at the beginning alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,13 @@ class Catalog:
 
     lacks_eod: NDArray[np.bool_]
     """True where EOD is inserted after each document while reading."""
+
+    eod_roles: NDArray[np.uint8]
+    """Where EOD stands: ``EOD_ENDS``, ``EOD_ENDS_AND_BEGINS`` or ``EOD_BEGINS``."""
+
+    checksums: NDArray[np.uint8]
+    """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see
+    ``shard_checksums``."""
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
@@ -101,6 +115,7 @@ def build_catalog(
     cut_documents: Callable[[int], list[int]],
     *,
     eod_id: int | None,
+    inserts_eod: bool,
     settings: str,
 ) -> Catalog:
     """Open every shard of a file list, check it, and note what a run needs of it.
@@ -108,17 +123,21 @@ def build_catalog(
     Args:
         shards: Shards of the file list.
         cut_documents: From a number of documents to the four cuts of the splits.
-        eod_id: Token that every document is to be followed by; None: documents stay as they are.
+        eod_id: Token that tells documents apart; None: they are not told apart.
+        inserts_eod: Whether every document is to be followed by ``eod_id``.
         settings: Kept in the catalog, to tell whether it fits a configuration.
 
     Raises:
-        ShardError: A shard is missing, corrupt, empty, or mixed as to EOD.
+        ShardError: A shard is missing, corrupt or empty; or, where EOD is to follow every
+            document, some documents end in EOD and others do not.
     """
+    allowance = _ENDS_BYTES // max(len(shards), 1)
 
     def probe(shard: tuple[str, Stamp | None]) -> _Probe:
-        return _probe(*shard, cut_documents, eod_id)
+        return _probe(*shard, cut_documents, eod_id, inserts_eod=inserts_eod, allowance=allowance)
 
     probes = waiting_map(probe, list(zip(shards.prefixes, shards.stamps, strict=True)))
+    _log_ends([p.ends for p in probes if p.ends is not None])
     return Catalog(
         prefixes=tuple(shards.prefixes),
         corpora=tuple(shards.corpora),
@@ -127,7 +146,9 @@ def build_catalog(
         num_sequences=np.array([p.header.num_sequences for p in probes], np.int64),
         document_cuts=np.array([p.document_cuts for p in probes], np.int64),
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
-        lacks_eod=np.array([p.lacks_eod for p in probes], np.bool_),
+        lacks_eod=np.array([p.lacks_eod(inserts_eod) for p in probes], np.bool_),
+        eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
+        checksums=listed_checksums(shards.prefixes, [p.token_cuts[-1] for p in probes]),
         settings=settings,
     )
 
@@ -162,15 +183,18 @@ def _cached_catalog(
         return build()
     path = folder / f"catalog-{identity}"
     try:
-        data = RETRIES.tried(path.read_bytes, path=str(path))
+        data = RETRIES.tried(lambda: read_file(path), path=str(path))
     except FileNotFoundError:
         data = b""
     payload = data[_DIGEST_BYTES:]
     if data:
         with suppress(CorruptShardError):
-            if data[:_DIGEST_BYTES] == _digest(payload):
-                return Catalog.from_bytes(payload)
-        logger.warning("%s: the kept catalog is damaged; it is built again", path)
+            kept = Catalog.from_bytes(payload)
+            if data[:_DIGEST_BYTES] == _digest(payload) and _is_of(kept, shards, settings):
+                return kept
+        logger.warning(
+            "%s: the kept catalog is damaged, or of another file list; it is built again", path
+        )
     catalog = build()
     payload = catalog.to_bytes()
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,63 +202,76 @@ def _cached_catalog(
     return catalog
 
 
+def _is_of(catalog: Catalog, shards: ShardList, settings: str) -> bool:
+    """Whether a catalog is of these shards and settings, whatever its file is called."""
+    return (
+        catalog.prefixes == tuple(shards.prefixes)
+        and catalog.corpora == tuple(shards.corpora)
+        and catalog.weights.tolist() == shards.weights
+        and catalog.settings == settings
+    )
+
+
 class _Probe(NamedTuple):
     header: IndexHeader
     document_cuts: list[int]
     token_cuts: list[int]
-    lacks_eod: bool
+    ends: DocumentEnds | None
+    """None: documents are not told apart."""
+
+    def lacks_eod(self, inserts_eod: bool) -> bool:
+        return inserts_eod and self.ends is not None and self.ends.lacks_eod
+
+    def eod_role(self, inserts_eod: bool) -> int:
+        if self.ends is None or not self.ends.begins_with_eod:
+            return EOD_ENDS
+        return EOD_ENDS_AND_BEGINS if inserts_eod or self.ends.num_eod else EOD_BEGINS
 
 
 def _probe(
-    prefix: str, stamp: Stamp | None, cut_documents: Callable[[int], list[int]], eod_id: int | None
+    prefix: str,
+    stamp: Stamp | None,
+    cut_documents: Callable[[int], list[int]],
+    eod_id: int | None,
+    *,
+    inserts_eod: bool,
+    allowance: int,
 ) -> _Probe:
     index = ShardIndex.open(prefix, bin_bytes=stamp and stamp.bin_bytes)
-    num_documents = index.num_documents
-    cuts = cut_documents(num_documents)
-    looked_at = set[int]() if eod_id is None else _eod_probes(num_documents)
-    starts = {place: index.document_start(place) for place in {*cuts, *looked_at}}
+    cuts = cut_documents(index.num_documents)
+    starts = {place: index.document_start(place) for place in set(cuts)}
     tokens = [starts[cut] for cut in cuts]
     if tokens != sorted(tokens):
         raise CorruptShardError(
             f"{index.file.path}: documents {cuts} start at tokens {tokens}, expected growing "
             f"numbers. Copy both files again, or tokenise the shard again."
         )
-    lacks_eod = eod_id is not None and _lacks_eod(index, eod_id, [starts[i] for i in looked_at])
-    return _Probe(index.header, cuts, tokens, lacks_eod)
+    if eod_id is None:
+        return _Probe(index.header, cuts, tokens, None)
+    ends = stamp and read_ends(prefix, stamp, eod_id)
+    if ends is None or ends.num_documents != index.num_documents:
+        ends = find_document_ends(index, eod_id, allowance=allowance)
+    if inserts_eod and ends.is_mixed:
+        more = "" if ends.is_complete else " `blendtitan verify` counts them all."
+        raise MixedEodError(
+            f"{prefix}: {ends.described()}, expected all or none.{more} Tokenise the shard again, "
+            f"or set append_eod = false to read it as it is."
+        )
+    return _Probe(index.header, cuts, tokens, ends)
 
 
-def _eod_probes(num_documents: int) -> set[int]:
-    """So many first documents of a shard are looked at, whether they end in EOD."""
-    spread = (num_documents * i // _EOD_PROBES for i in range(1, _EOD_PROBES))
-    return {1, *spread, num_documents} - {0}
-
-
-def _lacks_eod(index: ShardIndex, eod_id: int, ends: list[int]) -> bool:
-    """Whether the documents of a shard end without EOD, judged by a few of them.
-
-    Raises:
-        MixedEodError: Some end in EOD and some do not.
-    """
-    bin_file = OpenFile.open(f"{index.prefix}.bin")
-    token_bytes, is_signed = index.dtype.itemsize, index.dtype.kind == "i"
-
-    def ends_in_eod(end: int) -> bool | None:
-        """Whether the documents before ``end`` together end in EOD; None if all are empty."""
-        if end == 0:
-            return None
-        token = bin_file.read(token_bytes, at=(end - 1) * token_bytes)
-        return int.from_bytes(token, "little", signed=is_signed) == eod_id
-
-    found = {ends_in_eod(end) for end in ends} - {None}
-    if len(found) == 1:
-        return not found.pop()
-    num_documents = index.num_documents
-    found = [ends_in_eod(index.document_start(i + 1)) for i in range(num_documents)]
-    raise MixedEodError(
-        f"{index.prefix}: {found.count(True):,} of {num_documents:,} documents end in EOD "
-        f"({eod_id}), expected all or none. Tokenise the shard again, or set append_eod = false "
-        f"to read it as it is."
-    )
+def _log_ends(found: list[DocumentEnds]) -> None:
+    """Say of how many documents it is known how they end, where it is not of all."""
+    sampled = [ends for ends in found if not ends.is_complete]
+    if sampled:
+        logger.info(
+            "Documents were looked at for EOD: all of them in %s of %s shards, and in the other "
+            "shards a sample of %s of %s. `blendtitan verify --eod-id` looks at all, once, and "
+            "keeps what it finds beside the shards.",
+            *(f"{len(found) - len(sampled):,}", f"{len(found):,}"),
+            f"{sum(ends.num_checked for ends in sampled):,}",
+            f"{sum(ends.num_documents for ends in sampled):,}",
+        )
 
 
 def _identity(shards: ShardList, settings: str) -> str | None:

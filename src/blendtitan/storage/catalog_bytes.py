@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import DTYPE_CODES
+from blendtitan.storage.shard_checksums import CHECKSUM_BYTES
 
 Texts = tuple[tuple[str, ...], tuple[str, ...], str]
 """Prefixes, corpora, settings."""
@@ -32,8 +33,12 @@ COLUMNS: dict[str, tuple[str, type[np.generic], tuple[int, ...]]] = {
     "document_cuts": ("<i8", np.int64, (4,)),
     "token_cuts": ("<i8", np.int64, (4,)),
     "lacks_eod": ("<u1", np.bool_, ()),
+    "eod_roles": ("<u1", np.uint8, ()),
+    "checksums": ("<u1", np.uint8, (CHECKSUM_BYTES,)),
 }
 """The columns in their order: type in the bytes, type in memory, shape of one shard's entry."""
+
+_LAST_ROLE = 2
 
 _LENGTH = struct.Struct("<Q")
 
@@ -101,6 +106,7 @@ def _check_columns(columns: Columns) -> None:
         "dtype_codes": np.isin(columns["dtype_codes"], codes),
         "num_sequences": columns["num_sequences"] > 0,
         "document_cuts": _grow_from_zero(columns["document_cuts"]),
+        "eod_roles": columns["eod_roles"] <= _LAST_ROLE,
         "token_cuts": _grow_from_zero(tokens) & (tokens[:, -1] > 0),
     }
     for name, shards in sound.items():

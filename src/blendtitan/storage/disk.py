@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from blendtitan.errors import ConfigError, OutputError
+from blendtitan.regular_files import open_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -74,7 +75,7 @@ def check_replaceable(path: Path, pattern: str) -> None:
 def read_note(path: Path) -> str:
     """The first thousands of characters of a file that a person is shown, whatever it holds."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(_NOTE_BYTES).decode(errors="replace").strip()
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror})."

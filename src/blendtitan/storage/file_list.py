@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from blendtitan.errors import FileListError
 from blendtitan.storage.folders import corpus_in_folder, find_shards
-from blendtitan.storage.list_text import Line, quoted, read_lines
+from blendtitan.storage.list_line import Line
+from blendtitan.storage.list_text import quoted, read_lines
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import Stamp, stamp_of
 from blendtitan.storage.waiting import waiting_map

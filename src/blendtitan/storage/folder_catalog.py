@@ -3,6 +3,7 @@
 It lies beside the shards and travels with them, so that a copy can be proved to be whole.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.retries import RETRIES
 from blendtitan.storage.writer import write_atomically
 
@@ -51,7 +53,7 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
     found = None
     # What cannot be read cannot be replaced either, which is an error that names the file.
     with suppress(OSError):
-        found = path.read_bytes()
+        found = read_file(path)
     if found != data:
         write_atomically(path, data)
 
@@ -65,7 +67,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     """
     path = folder / CATALOG_FILE
     try:
-        data = RETRIES.tried(path.read_bytes, path=str(path))
+        data = RETRIES.tried(lambda: read_file(path), path=str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -84,6 +86,35 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
             f"{path}: not a catalog of format {_FORMAT} with {CHECKSUM} ({error}). Copy it "
             f"again with the shards, or delete it to go without checksums."
         ) from error
+
+
+class FolderCatalogs:
+    """The catalogs of the folders that shards lie in, each read once."""
+
+    def __init__(self) -> None:
+        self.of_folder = functools.cache(read_folder_catalog)
+        self._nearest = functools.cache(self._find_nearest)
+
+    def entry(self, prefix: str) -> CatalogEntry | None:
+        """What the nearest catalog at or above a shard's folder lists it with, if it does.
+
+        Args:
+            prefix: Absolute path of the shard. There may be 100,000 in few folders.
+
+        Raises:
+            ShardError: The catalog cannot be read.
+        """
+        root, catalog = self._nearest(prefix[: prefix.rfind("/") + 1])
+        return catalog.get(prefix[len(root) :]) if catalog else None
+
+    def _find_nearest(self, folder: str) -> tuple[str, dict[str, CatalogEntry] | None]:
+        """The nearest folder with a catalog, with a slash at its end, and the catalog."""
+        path = Path(folder)
+        for root in (path, *path.parents):
+            catalog = self.of_folder(root)
+            if catalog is not None:
+                return f"{str(root).rstrip('/')}/", catalog
+        return folder, None
 
 
 def _entry(

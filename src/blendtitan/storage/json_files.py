@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from blendtitan.regular_files import open_file
+
 T = TypeVar("T")
 
 LIMIT_BYTES = 1 << 20
@@ -32,7 +34,7 @@ def read_json(path: Path, kind: type[T], *, limit_bytes: int = LIMIT_BYTES) -> T
         OSError: It cannot be read, or is not there.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             data = file.read(limit_bytes + 1)
     except (IsADirectoryError, NotADirectoryError) as error:
         raise DamagedFileError(f"{path}: {error.strerror}, expected a file") from error

@@ -6,6 +6,7 @@
 
 A line is ``PREFIX``, ``WEIGHT PREFIX`` or ``WEIGHT PREFIX CORPUS``. Paths are absolute or
 relative to the list. Where the corpus is missing, the file name of the prefix is the corpus.
+Megatron-LM's blends are read as well: see ``megatron_blends.py``.
 """
 
 import difflib
@@ -13,29 +14,15 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
+from blendtitan.regular_files import read_text
+from blendtitan.storage.list_line import Line
+from blendtitan.storage.megatron_blends import lines_of_json, lines_of_words
 from blendtitan.storage.retries import RETRIES
 
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
-
-
-class Line(NamedTuple):
-    """What one line of a file list says."""
-
-    where: str
-    """Names the line in errors."""
-
-    path: str
-    weight: float | None = None
-    corpus: str | None = None
-
-    @property
-    def name(self) -> str:
-        """File name of the path."""
-        return self.path[self.path.rfind("/") + 1 :]
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -45,7 +32,7 @@ def read_lines(path: Path) -> list[Line]:
         FileListError: It is missing, or a line cannot be used.
     """
     try:
-        text = RETRIES.tried(lambda: path.read_text(encoding="utf-8-sig"), path=str(path))
+        text = RETRIES.tried(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
     except FileNotFoundError:
         raise FileListError(f"{path}: there is no such file. {_nearest(path)}".rstrip()) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -53,7 +40,38 @@ def read_lines(path: Path) -> list[Line]:
     if "\0" in text:
         number = text.count("\n", 0, text.index("\0")) + 1
         raise FileListError(f"{path}:{number}: found a zero byte, expected text")
-    return list(_lines(text, path))
+    blend = lines_of_json(text, path)
+    if blend is not None:
+        return blend
+    try:
+        lines = list(_lines(text, path))
+    except FileListError:
+        blend = _lines_of_blend(text, path)
+        if blend is None:
+            raise
+        return blend
+    return (_lines_of_blend(text, path) if _may_be_blend(lines) else None) or lines
+
+
+def _may_be_blend(lines: list[Line]) -> bool:
+    """Whether lines that have our form make no sense in it."""
+    if not lines or lines[0].weight is not None:
+        return any(line.weight is None for line in lines)
+    first = lines[0]
+    is_number = first.name.replace(".", "", 1).isdecimal()
+    return is_number and not (os.path.exists(f"{first.path}.idx") or os.path.isdir(first.path))
+
+
+def _lines_of_blend(text: str, path: Path) -> list[Line] | None:
+    """The lines of a text that is no list of ours, but perhaps one of Megatron-LM's."""
+    try:
+        words = [word for line in text.split("\n") for word in _words(line, where=str(path))]
+        return lines_of_words(words, path)
+    except FileListError as error:
+        # What is wrong by the form of our lists names the line, and comes first.
+        if "Megatron-LM" in str(error):
+            raise
+        return None
 
 
 def quoted(word: str) -> str:

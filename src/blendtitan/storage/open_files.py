@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.regular_files import open_regular
 from blendtitan.storage.retries import RETRIES
 
 
@@ -36,7 +37,7 @@ class OpenFile:
             MissingShardError: It cannot be opened.
         """
         try:
-            return cls(path, *RETRIES.tried(lambda: opened(path), path=path))
+            return cls(path, *RETRIES.tried(lambda: open_regular(path), path=path))
         except OSError as error:
             raise MissingShardError(
                 f"{path}: cannot be opened ({RETRIES.described(error)}). {_advice(path, error)}"
@@ -102,7 +103,7 @@ class OpenFile:
             ) from last
 
     def _open_again(self) -> None:
-        fd, num_bytes = opened(self.path)
+        fd, num_bytes = open_regular(self.path)
         try:
             if num_bytes != self.num_bytes:
                 raise _another_size(self.path, num_bytes, self.num_bytes)
@@ -163,16 +164,6 @@ def size_of(path: str) -> int:
         raise MissingShardError(
             f"{path}: cannot be read ({RETRIES.described(error)}). {_advice(path, error)}"
         ) from error
-
-
-def opened(path: str) -> tuple[int, int]:
-    """The descriptor of a file opened for reading, and its size."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return fd, os.fstat(fd).st_size
-    except BaseException:
-        os.close(fd)
-        raise
 
 
 def _another_size(path: str, found: int, expected: int) -> CorruptShardError:

@@ -5,14 +5,15 @@ read succeeds some seconds later, and a run on thousands of nodes must not end b
 """
 
 import errno
-import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
-logger = logging.getLogger(__name__)
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 T = TypeVar("T")
 

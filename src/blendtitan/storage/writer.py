@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.regular_files import open_regular
 from blendtitan.storage.disk import written
 from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
 from blendtitan.storage.processes import Process
@@ -208,7 +209,7 @@ def append_file(source: Path, target: BinaryIO) -> int:
     Python; where it cannot copy between the two, they are read and written.
     """
     target.flush()
-    with source.open("rb", buffering=0) as file:
+    with open(open_regular(source)[0], "rb", buffering=0) as file:
         while num_bytes := _copy_in_kernel(file.fileno(), target.fileno()):
             pass
         if num_bytes is None:

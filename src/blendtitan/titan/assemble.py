@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import logging
 import math
 from typing import Any
 
@@ -30,8 +29,9 @@ from blendtitan.titan.settings import (
 from blendtitan.titan.tokenizer import BlendTokenizer
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan.validator import BlendCorpusValidator
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""

@@ -5,7 +5,6 @@ was written. What a killed run left without one is no checkpoint. Before one is 
 for damage, so that all ranks end with one error that names the file.
 """
 
-import logging
 import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -26,8 +25,9 @@ from blendtitan.errors import OutputError, ResumeError
 from blendtitan.state import STATE_KEY
 from blendtitan.storage.disk import space_on_disk
 from blendtitan.titan.shared_catalog import from_first_rank, is_first_rank
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
 """How PyTorch refuses, on every rank and before it reads anything, a checkpoint without it."""

@@ -15,7 +15,6 @@ Its default ``spmd_backend`` also needs a newer torch on a CPU, see ``default_sp
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import resource
@@ -31,11 +30,12 @@ from torch._utils import _get_available_device_type
 from torch.distributed.fsdp import FSDPModule
 
 from blendtitan.errors import ConfigError
+from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
     from torchtitan.trainer import Trainer
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 SpmdBackend = Literal["partial_dtensor", "full_dtensor", "spmd_types"]
 

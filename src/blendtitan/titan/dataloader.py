@@ -4,7 +4,6 @@ TorchTitan builds it on every rank, with the rank's place among the data-paralle
 context and pipeline peers share one place, and so get the same batches.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,8 +20,9 @@ from blendtitan.run.segments import changes_of, lengths_of, segment_settings
 from blendtitan.state import parse_state
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.shared_catalog import is_first_rank
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 CORPUS_IDS = "corpus_ids"
 """Key of the numbers of the rows' corpora. int64, shape ``(B,)``."""

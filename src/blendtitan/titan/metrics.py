@@ -1,6 +1,5 @@
 """TorchTitan's metrics, with a summary of the losses at the end."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,9 @@ import torch
 from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
 from torchtitan.distributed import ParallelDims
 
-logger = logging.getLogger(__name__)
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 _LISTED = 16
 """Most corpora that one line of the log tells of."""

@@ -1,6 +1,5 @@
 """The complete settings of a run as a TOML file, which gives the same settings when it is read."""
 
-import logging
 from collections.abc import Iterator
 from itertools import count
 from operator import attrgetter
@@ -11,8 +10,9 @@ from blendtitan.storage.disk import read_note
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 FILE_NAME = "config.toml"
 """Name of the file in the run's ``job.dump_folder``."""

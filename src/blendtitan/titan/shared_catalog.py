@@ -8,7 +8,6 @@ configuration alone, never on the data.
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -23,8 +22,9 @@ from blendtitan.dataset.order_index import IndexFile
 from blendtitan.dataset.original_index import original_indices
 from blendtitan.errors import BlendTitanError
 from blendtitan.storage.catalog import Catalog
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _FOUND, _ERROR = b"F", b"E"
 
@@ -72,12 +72,12 @@ def _message(find: Callable[[], bytes]) -> bytes:
         logger.debug("rank 0 failed", exc_info=True)
         if not isinstance(error, BlendTitanError):
             return _ERROR + json.dumps(["BlendTitanError", f"rank 0: {kind}: {error}"]).encode()
-        return _ERROR + json.dumps([kind, str(error)]).encode()
+        return _ERROR + json.dumps([kind, *map(str, error.args)]).encode()
 
 
 def _raise(payload: bytes) -> NoReturn:
-    name, text = json.loads(payload)
-    raise getattr(errors, name)(text)
+    name, *lines = json.loads(payload)
+    raise getattr(errors, name)(*lines)
 
 
 def is_first_rank() -> bool:

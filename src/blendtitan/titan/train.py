@@ -30,14 +30,16 @@ from blendtitan.titan.settings import Settings
 from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.visible import joined, spell_out_logs, visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 @record  # torchrun shows the error of the rank that failed first
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says. Ctrl-C ends it with status 130."""
     init_logger()
+    spell_out_logs()
     _end_with_agent()
     # On a full disk, each line of TorchTitan's log files would print a traceback of its own, and
     # bury the error that ends the run.
@@ -93,7 +95,7 @@ def run(config: Trainer.Config, settings: Settings | None = None) -> None:
             trainer.train()
     except Exception as error:
         # At once: as soon as the other ranks notice, torchrun ends this one, said or not.
-        logger.error("This rank fails: %s", "".join(traceback.format_exception_only(error)))
+        logger.error("This rank fails: %s", joined(traceback.format_exception_only(error)))
         raise
     finally:
         trainer.close()

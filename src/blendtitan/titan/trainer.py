@@ -2,7 +2,6 @@
 
 import copy
 import json
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -38,8 +37,9 @@ from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
 from blendtitan.titan.resolved import write_text
 from blendtitan.titan.validator import BlendCorpusValidator
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 

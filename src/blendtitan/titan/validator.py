@@ -1,6 +1,5 @@
 """Validation that tells corpora apart: the loss of the blend, and of each corpus alone."""
 
-import logging
 import math
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,8 +15,9 @@ from blendtitan.errors import ConfigError
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.metrics import knows_loss, listed
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 LOSS = "validation_metrics/loss"
 """The blend's loss, as TorchTitan names it. A corpus's has ``/CORPUS`` appended."""

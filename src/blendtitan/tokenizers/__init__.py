@@ -4,14 +4,15 @@ Both adapters keep one promise: the ids that delimit documents (BOS, EOS, paddin
 control symbols) are never produced from text. A text that spells out ``</s>`` stays text, so
 it cannot end a document.
 
-``build_encoder`` puts a faster library in front of them, where it gives the same ids.
+``build_encoder`` puts a faster library in front of them, where it is proven to give the same ids.
 
 Imports neither torch nor torchtitan, so that worker processes start fast.
 """
 
 from blendtitan.tokenizers.base import ABSENT, Tokenizer
-from blendtitan.tokenizers.encoder import TIERS, Encoder, Tier, build_encoder
+from blendtitan.tokenizers.encoder import FAST_PROVEN, TIERS, Encoder, Tier, build_encoder
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
+from blendtitan.tokenizers.hub import located
 from blendtitan.tokenizers.identity import identity_of
 from blendtitan.tokenizers.router import (
     HF_BACKENDS,
@@ -23,6 +24,7 @@ from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
 
 __all__ = [
     "ABSENT",
+    "FAST_PROVEN",
     "HF_BACKENDS",
     "HF_FILE",
     "SP_BACKENDS",
@@ -37,4 +39,5 @@ __all__ = [
     "build_tokenizer",
     "identity_of",
     "load_tokenizer",
+    "located",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, VocabularyError
+from blendtitan.regular_files import read_file
 
 ABSENT = -1
 """Id of a special token that the tokenizer does not have, as SentencePiece spells it."""
@@ -21,6 +22,9 @@ class Tokenizer(ABC):
 
     path: Path
     """The file it was read from."""
+
+    asked_eos: str | int | None
+    """Token or id that was asked for as EOS. None: the one that the files name."""
 
     vocab_size: int
     """Smallest number that is larger than every id."""
@@ -90,8 +94,8 @@ class Tokenizer(ABC):
             )
         return self._decode_ids(checked)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
-        return type(self), (self.path,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, str | int | None]]:
+        return type(self), (self.path, self.asked_eos)
 
     @abstractmethod
     def _decode_ids(self, ids: list[int]) -> str:
@@ -123,6 +127,6 @@ def file_in(path: Path, name: str) -> Path:
 def read_bytes(path: Path) -> bytes:
     """The content of a tokenizer's file."""
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error

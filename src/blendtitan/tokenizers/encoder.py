@@ -1,14 +1,15 @@
-"""Two tiers behind one interface: what is right, and what is fast where it is also right.
+"""Two tiers behind one interface: the library that defines the ids, and a faster one.
 
-The *reference* tier is the library that defines the ids. The *fast* tier is used once it gives
-the same ids for a fixed set of hard texts and for the first documents of the user, and for as
-long as it does for about one document in a thousand.
+The *reference* tier is the library that defines the ids. The *fast* tier is used only for
+tokenizers for which a proof shows that it gives the same ids, and only for texts that the proof
+covers: a text that contains anything disputed goes to the reference. As a last guard, about one
+document in a thousand is encoded by both.
 """
 
 import hashlib
-import logging
-import re
 from collections.abc import Callable, Iterable
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from typing import Literal, get_args
 from zlib import crc32
@@ -18,28 +19,25 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, FastTierError
 from blendtitan.tokenizers.base import Tokenizer, concatenated, read_bytes
+from blendtitan.tokenizers.comparison import difference, split
 from blendtitan.tokenizers.fast import FastEncoder
-from blendtitan.tokenizers.hard_texts import hard_texts
+from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
 from blendtitan.tokenizers.router import load_tokenizer
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 Tier = Literal["auto", "fast", "reference"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 
+FAST_PROVEN = f"fast, proof {PROOF_VERSION}"
+"""What records of shards name the fast tier. Without the proof, as in older records, its ids may
+be wrong."""
+
 COMPARED_EVERY = 1024
 """One document in this many is also encoded by the reference tier."""
 
-# New in Unicode 17, of September 2025, and what lies between. tokenizers 0.23 knows version 16.
-_DISPUTED = re.compile(
-    "[\u088f\u0c5c\u0cdc\u1acf-\u1aeb\ua7ce-\ua7f1\U00010940-\U00011fff\U00016ea0-\U00018dff"
-    "\U0001e6c0-\U0001e6ff\U0002b73a-\U0003ffff]"
-)
-_DISPUTED_LEADS = (b"\xe0", b"\xe1", b"\xea", b"\xf0")
-"""First bytes of these characters in UTF-8."""
-
 _EDGE_CHARS = 64
-_CONTEXT_IDS = 8
 
 EncodedTexts = tuple[NDArray[np.int32], NDArray[np.int32]]
 
@@ -47,15 +45,28 @@ EncodedTexts = tuple[NDArray[np.int32], NDArray[np.int32]]
 class Encoder:
     """Texts to ids. A pickled copy reads the file again, which must not have changed."""
 
-    def __init__(self, tokenizer: Tokenizer, fast: FastEncoder | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        fast: FastEncoder | None = None,
+        proof: Proof | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._fast = fast
+        self._proof = proof or Proof()
+        self._is_disputed = self._proof.disputed
         self.path = tokenizer.path
         self.eos_id = tokenizer.eos_id
+        self.unk_id = tokenizer.unk_id
         self.vocab_size = tokenizer.vocab_size
         self.tier: Tier = "fast" if fast else "reference"
         self.identity = tokenizer_identity(tokenizer)
         """Differs when the tokenizer's ids or special tokens could. Equal for both tiers."""
+
+    @property
+    def recorded_tier(self) -> str:
+        """The tier as records of shards spell it."""
+        return FAST_PROVEN if self.tier == "fast" else "reference"
 
     def encode(self, texts: list[str]) -> EncodedTexts:
         """Ids of many texts, without BOS and EOS, none of them a control symbol.
@@ -84,31 +95,41 @@ class Encoder:
     def _compared(
         self, fast: FastEncoder, texts: list[str], is_chosen: Callable[[str], bool]
     ) -> list[NDArray[np.integer]]:
-        encoded = fast.encode_texts(texts)
-        places = [at for at, text in enumerate(texts) if is_chosen(text) or is_disputed(text)]
-        right = self._tokenizer.encode_batch([texts[at] for at in places])
-        for at, expected in zip(places, _split(*right), strict=True):
-            if is_disputed(texts[at]):
-                encoded[at] = expected
-            elif not np.array_equal(encoded[at], expected):
-                raise FastTierError(_difference(texts[at], encoded[at], expected))
-        return encoded
+        disputed = [self._is_disputed(text) for text in texts]
+        encoded = iter(fast.encode_texts(list(compress(texts, map(not_, disputed)))))
+        both = [skip or is_chosen(text) for skip, text in zip(disputed, texts, strict=True)]
+        right = iter(split(*self._tokenizer.encode_batch(list(compress(texts, both)))))
+        results: list[NDArray[np.integer]] = []
+        for text, is_disputed, is_both in zip(texts, disputed, both, strict=True):
+            expected = next(right) if is_both else None
+            found = expected if is_disputed and expected is not None else next(encoded)
+            if expected is not None and not np.array_equal(found, expected):
+                raise FastTierError(difference(text, found, expected))
+            results.append(found)
+        return results
 
-    def __reduce__(self) -> tuple[object, tuple[Tokenizer, Tier, str]]:
+    def __reduce__(self) -> tuple[object, tuple[Tokenizer, Proof | None, str]]:
         # Without what the fast tier has read, which is megabytes: processes start one after the
         # other when they have to wait for that.
-        return _copied_encoder, (self._tokenizer, self.tier, self.identity)
+        proof = self._proof if self._fast else None
+        return _copied_encoder, (self._tokenizer, proof, self.identity)
 
 
 def build_encoder(
-    tokenizer: Tokenizer | str | Path, tier: Tier = "auto", *, first_texts: Iterable[str] = ()
+    tokenizer: Tokenizer | str | Path,
+    tier: Tier = "auto",
+    *,
+    first_texts: Iterable[str] = (),
+    text_bytes: int | None = None,
 ) -> Encoder:
     """The fastest encoder that gives the ids which a tokenizer defines.
 
     Args:
         tokenizer: One that is loaded, or the path that ``load_tokenizer`` takes.
-        tier: ``auto`` is ``fast`` where that is possible, else ``reference``.
-        first_texts: Some documents of the user, on which the two tiers are compared.
+        tier: ``auto`` is ``fast`` where that is proven to give the same ids, else ``reference``.
+        first_texts: Some documents of the user, on which the two tiers are compared as well.
+        text_bytes: How much text each process is to encode. ``auto`` makes no proof for less
+            than what a proof costs. None: a lot.
 
     Raises:
         ConfigError: No usable tokenizer is there, or ``fast`` is asked for and not possible.
@@ -120,8 +141,14 @@ def build_encoder(
     if tier == "reference":
         return Encoder(tokenizer)
     try:
-        encoder = Encoder(tokenizer, FastEncoder.load(tokenizer))
-        encoder.check([*hard_texts(tokenizer.symbols()), *first_texts])
+        identity = tokenizer_identity(tokenizer)
+        proof = proof_of(tokenizer, identity, text_bytes=None if tier == "fast" else text_bytes)
+        if proof is None:
+            logger.info("%s: the reference tokenizer tier is used: little text", tokenizer.path)
+            return Encoder(tokenizer)
+        fast = FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
+        encoder = Encoder(tokenizer, fast, proof)
+        encoder.check(first_texts)
     except FastTierError as error:
         if tier == "fast":
             raise ConfigError(
@@ -140,19 +167,6 @@ def is_compared(text: str) -> bool:
     return crc32(key.encode(errors="surrogatepass")) % COMPARED_EVERY == 0
 
 
-def is_disputed(text: str) -> bool:
-    """Whether a document holds characters that the tiers may see as of different kinds.
-
-    Tokenizers cut words by the kinds of characters, which each library knows from its version of
-    Unicode. Documents with characters of version 17 are encoded by the reference tier.
-    """
-    if text.isascii():
-        return False
-    # Looking for a byte is many times faster than looking for a range of characters.
-    content = text.encode(errors="surrogatepass")
-    return any(lead in content for lead in _DISPUTED_LEADS) and bool(_DISPUTED.search(text))
-
-
 def tokenizer_identity(tokenizer: Tokenizer) -> str:
     """A hash of all that decides ids: the file's content, and what was read as special tokens."""
     special = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id)
@@ -160,25 +174,9 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(described + b"\n" + read_bytes(tokenizer.path)).hexdigest()
 
 
-def _copied_encoder(tokenizer: Tokenizer, tier: Tier, identity: str) -> Encoder:
-    encoder = Encoder(tokenizer, FastEncoder.load(tokenizer) if tier == "fast" else None)
+def _copied_encoder(tokenizer: Tokenizer, proof: Proof | None, identity: str) -> Encoder:
+    fast = proof and FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
+    encoder = Encoder(tokenizer, fast, proof)
     if encoder.identity != identity:
         raise ConfigError(f"{encoder.path}: was changed while it is in use. Run the command again.")
     return encoder
-
-
-def _split(ids: NDArray[np.int32], lens: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-    # NumPy would split no ids of no texts into one piece.
-    return np.split(ids, np.cumsum(lens)[:-1]) if len(lens) else []
-
-
-def _difference(text: str, found: NDArray[np.integer], expected: NDArray[np.int32]) -> str:
-    shared = min(len(found), len(expected))
-    differs = np.flatnonzero(found[:shared] != expected[:shared])
-    at = int(differs[0]) if len(differs) else shared
-    window = slice(at, at + _CONTEXT_IDS)
-    return (
-        f"gigatoken gives other ids than the reference for the text {text[:_EDGE_CHARS]!r} of "
-        f"{len(text):,} characters: from id number {at:,} on {found[window].tolist()}, expected "
-        f"{expected[window].tolist()}."
-    )

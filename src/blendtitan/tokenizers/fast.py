@@ -5,7 +5,7 @@ the cores to our worker processes; its encoder of many texts needs a library tha
 import, and its reader of files drops what it cannot read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
@@ -15,9 +15,9 @@ import orjson
 from numpy.typing import NDArray
 
 from blendtitan.errors import FastTierError
-from blendtitan.tokenizers.base import Tokenizer, read_bytes
+from blendtitan.tokenizers.base import Tokenizer
 from blendtitan.tokenizers.memory import resident_bytes, return_freed_memory
-from blendtitan.tokenizers.sp import SPTokenizer
+from blendtitan.tokenizers.structure import fast_definition, read_symbols
 
 CACHE_BYTES = 48 << 20
 """Growth of the process's memory while encoding after which the cache of words is dropped.
@@ -35,21 +35,32 @@ class FastEncoder:
         self._renew()
 
     @classmethod
-    def load(cls, tokenizer: Tokenizer) -> Self:
-        """The encoder of gigatoken for the file of ``tokenizer``, without its special tokens.
+    def load(cls, tokenizer: Tokenizer, *, reads_symbols: bool = True) -> Self:
+        """The encoder of gigatoken for the file of ``tokenizer``, without its control symbols.
+
+        Args:
+            tokenizer: The tokenizer.
+            reads_symbols: Whether gigatoken looks for the added tokens that are no control
+                symbols.
 
         Raises:
             FastTierError: gigatoken is not installed, or does not support the file.
         """
-        try:
-            from gigatoken.gigatoken_rs import load_hf_json
-        except ImportError as error:
-            raise FastTierError(
-                "the library gigatoken is not installed. Install it as the extra `fast`, with "
-                "`pip install blendtitan[fast]` or `pip install gigatoken`."
-            ) from error
+        return cls.of(read_definition(tokenizer), reads_symbols=reads_symbols)
+
+    @classmethod
+    def of(cls, definition: Mapping[str, Any], *, reads_symbols: bool = True) -> Self:
+        """The encoder of gigatoken for the content of a ``tokenizer.json``.
+
+        Raises:
+            FastTierError: gigatoken does not support it.
+        """
+        symbols = read_symbols(definition) if reads_symbols else []
+        content = orjson.dumps({**definition, "added_tokens": symbols})
         with _guarded("gigatoken cannot load it"):
-            return cls(partial(load_hf_json, _without_special_tokens(_definition(tokenizer))))
+            from gigatoken.gigatoken_rs import load_hf_json
+
+            return cls(partial(load_hf_json, content))
 
     def encode_texts(self, texts: list[str]) -> list[NDArray[np.integer]]:
         """Ids of each text.
@@ -75,23 +86,28 @@ class FastEncoder:
         self._cache_bytes = 0
 
 
-def _definition(tokenizer: Tokenizer) -> str | bytes:
-    """What gigatoken loads: a ``tokenizer.json``."""
-    content = read_bytes(tokenizer.path)
-    if not isinstance(tokenizer, SPTokenizer):
-        return content
-    from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
+def is_installed() -> bool:
+    """Whether gigatoken is there."""
+    try:
+        import gigatoken.gigatoken_rs  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
-    return sentencepiece_to_tokenizer_json(content)
 
+def read_definition(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The ``tokenizer.json`` that gigatoken is to read for a tokenizer.
 
-def _without_special_tokens(definition: str | bytes) -> bytes:
-    """The same tokenizer, for which control text is text. Other added tokens are still read."""
-    content = orjson.loads(definition)
-    content["added_tokens"] = [
-        added for added in content.get("added_tokens") or [] if not added.get("special")
-    ]
-    return orjson.dumps(content)
+    Raises:
+        FastTierError: gigatoken is not installed, or does not support the file.
+    """
+    if not is_installed():
+        raise FastTierError(
+            "the library gigatoken is not installed. Install it as the extra `fast`, with "
+            "`pip install blendtitan[fast]` or `pip install gigatoken`."
+        )
+    with _guarded("gigatoken cannot load it"):
+        return fast_definition(tokenizer)
 
 
 @contextmanager
@@ -99,6 +115,8 @@ def _guarded(what: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except FastTierError:
         raise
     # A panic of a Rust library is a BaseException of no importable type.
     except BaseException as error:

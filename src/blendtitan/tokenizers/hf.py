@@ -1,7 +1,6 @@
 """Hugging Face ``tokenizer.json`` files."""
 
 import json
-import logging
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers.base import ABSENT, Tokenizer, file_in, read_bytes
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 HF_FILE = "tokenizer.json"
 
@@ -29,11 +29,14 @@ class HFTokenizer(Tokenizer):
     pieces, and added tokens that are not marked as special. They are then spelled out.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, eos: str | int | None = None) -> None:
         self.path = file_in(Path(path), HF_FILE)
         self._tokenizer = _read_tokenizer_json(self.path)
         self.vocab_size = _vocab_size(self._tokenizer)
         named = _named_special_tokens(self.path.parent)
+        self.asked_eos = eos
+        if eos is not None:
+            named["eos_token"] = self._token_of(eos)
         self.bos_id = self._id_of(named, "bos_token")
         self.eos_id = self._id_of(named, "eos_token")
         self.pad_id = self._id_of(named, "pad_token")
@@ -48,6 +51,17 @@ class HFTokenizer(Tokenizer):
                 control[self._id_of(named, role)] = named[role]
         self._spellings = self._symbol_spellings(control)
         logger.info("%s: Hugging Face, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
+
+    def _token_of(self, eos: str | int) -> str:
+        """The token that is asked for as EOS, by its spelling or id."""
+        is_id = isinstance(eos, int)
+        token = self._tokenizer.id_to_token(eos) if is_id else eos
+        if token is None or self._tokenizer.token_to_id(token) is None:
+            raise ConfigError(
+                f"{self.path}: has no token {eos!r}, which is asked for as EOS. Name one of its "
+                f"special tokens, such as {', '.join(self.symbols()[:8]) or 'none'}."
+            )
+        return token
 
     def _id_of(self, named: Mapping[str, str], role: str) -> int:
         token = named.get(role)

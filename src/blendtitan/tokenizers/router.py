@@ -7,6 +7,7 @@ from typing import Any
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers.base import Tokenizer
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
+from blendtitan.tokenizers.hub import located
 from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
 
 SP_BACKENDS = ("", "sptoken", "sentencepiece", "sp", "spm")
@@ -42,21 +43,26 @@ def build_tokenizer(job_config: Any) -> Tokenizer:
     raise ConfigError(f"model.tokenizer_backend is {asked!r}, expected one of {choices}")
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokenizer:
     """The tokenizer found at a path, of the kind that its file names tell.
 
     A ``.json`` file is a Hugging Face tokenizer, any other file a SentencePiece model. In a
     folder ``tokenizer.json`` is preferred to ``tokenizer.model``: some publishers use the
     latter name for files of another format, and name the former's EOS beside it.
 
+    Args:
+        path: File or folder, or the name of a repository of the Hugging Face Hub that is in the
+            local cache.
+        eos: Token or id to use as EOS. None: the one that the files name.
+
     Raises:
         ConfigError: Nothing usable is there.
     """
-    path = Path(path)
+    path = located(path)
     if path.is_dir() and not any((path / name).is_file() for name in (HF_FILE, SP_FILE)):
         raise ConfigError(f"{path}: found neither {HF_FILE} nor {SP_FILE} in this folder")
     is_hf = (path / HF_FILE).is_file() or path.suffix == ".json"
-    return HFTokenizer(path) if is_hf else SPTokenizer(path)
+    return HFTokenizer(path, eos) if is_hf else SPTokenizer(path, eos)
 
 
 def _field(section: Any, name: str) -> Any:
@@ -71,4 +77,4 @@ def _path_in(model: Any) -> Path:
             "neither model.tokenizer_path nor model.hf_assets_path is set. Name the tokenizer's "
             "file, or the folder that holds it."
         )
-    return Path(path)
+    return located(path)

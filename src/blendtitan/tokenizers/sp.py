@@ -1,6 +1,5 @@
 """SentencePiece models, read directly: a conversion could change the ids."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers.base import Tokenizer, concatenated, file_in, read_bytes
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 SP_FILE = "tokenizer.model"
 
@@ -22,15 +22,33 @@ class SPTokenizer(Tokenizer):
     user's are read, which is their purpose; it does not accept one of those as BOS or EOS.
     """
 
-    def __init__(self, model_path: str | Path) -> None:
+    def __init__(self, model_path: str | Path, eos: str | int | None = None) -> None:
         self.path = file_in(Path(model_path), SP_FILE)
         self._model = _read_sentencepiece(self.path)
         self.vocab_size = self._model.vocab_size()
         self.bos_id = self._model.bos_id()
-        self.eos_id = self._model.eos_id()
+        self.asked_eos = eos
+        self.eos_id = self._model.eos_id() if eos is None else self._control_id(eos)
         self.pad_id = self._model.pad_id()
         self.unk_id = self._model.unk_id()
         logger.info("%s: SentencePiece, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
+
+    def _control_id(self, eos: str | int) -> int:
+        """Id of the symbol that is asked for as EOS."""
+        found = eos if isinstance(eos, int) else self._model.piece_to_id(eos)
+        is_known = 0 <= found < self.vocab_size
+        if is_known and isinstance(eos, str):
+            is_known = self._model.id_to_piece(found) == eos
+        if not is_known or not (self._model.is_control(found) or self._model.is_unused(found)):
+            raise ConfigError(
+                f"{self.path}: {eos!r} is asked for as EOS, expected a control symbol, which no "
+                f"text contains, such as {', '.join(self._control_symbols()[:8]) or 'none'}"
+            )
+        return found
+
+    def _control_symbols(self) -> list[str]:
+        ids = filter(self._model.is_control, range(self.vocab_size))
+        return [self._model.id_to_piece(token) for token in ids]
 
     def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Ids of many texts: see ``Tokenizer.encode_batch``."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
+from blendtitan.regular_files import open_file
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import HEADER, MAGIC, IndexHeader, decode_header
 from blendtitan.storage.open_files import OpenFile, size_of
@@ -58,7 +59,7 @@ class MultimodalShard:
 
     def write_tokens(self, out: BinaryIO) -> None:
         """Append the tokens, which stay as they are."""
-        with open(f"{self.prefix}.bin", "rb") as tokens:
+        with open_file(f"{self.prefix}.bin") as tokens:
             shutil.copyfileobj(tokens, out, _BLOCK)
 
     def _check(self) -> None:

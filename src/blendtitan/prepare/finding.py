@@ -1,0 +1,298 @@
+"""Search files, folders and patterns for inputs, and account for everything that is not one."""
+
+import glob
+import json
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from blendtitan.errors import InputError
+from blendtitan.prepare.file_formats import expected_names, format_of, is_companion
+from blendtitan.prepare.inputs import (
+    REJECTS_SUFFIX,
+    WORK_FOLDER,
+    InputFile,
+    file_kind,
+    file_system,
+    is_url,
+    path_of,
+    readable,
+)
+from blendtitan.storage.folder_catalog import CATALOG_FILE
+from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
+
+WILDCARDS = frozenset("*?[")
+
+_SHOWN_NAMES = 20
+
+# Of a folder that datasets.save_to_disk wrote: lists its data files, beside which caches may lie.
+_DATASET_STATE = "state.json"
+
+# Files that blendtitan writes beside shards. The output may lie in a folder of inputs.
+_OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ".idx.before-repair")
+_SHARD_SUFFIXES = {".bin": ".idx", ".idx": ".bin"}
+_PARTIAL = ".partial-"
+
+
+def find_inputs(
+    location: str | Path, *, skip_unknown: bool = False
+) -> Iterator[tuple[InputFile, PurePosixPath]]:
+    """Each input file at a file, folder or pattern, sorted, and its path below what was named.
+
+    Links are followed. Hidden files and folders are skipped, and so are documentation and
+    checksums; the log says how many.
+
+    Args:
+        location: Path, or URL that fsspec reads.
+        skip_unknown: Warn of files that cannot be read or are of another format.
+
+    Raises:
+        InputError: There is no input, or, without ``skip_unknown``, a file or folder cannot be
+            read or is of another format. The message names all of them.
+    """
+    text = str(location)
+    found = _find_remote(text) if is_url(text) else _find_local(text)
+    found.report(text, skip_unknown=skip_unknown)
+    if not found.files:
+        kind = "holds" if WILDCARDS.isdisjoint(text) else "matches"
+        raise InputError(f"{text}: {kind} no file named {expected_names()}")
+    for file, relative in sorted(found.files.items(), key=lambda entry: entry[1].parts):
+        yield InputFile.of(file), relative
+
+
+def fixed_part(pattern: str) -> str:
+    """The folders of a pattern before its first wildcard."""
+    before = pattern[: min(pattern.find(mark) for mark in WILDCARDS if mark in pattern)]
+    return before.rpartition("/")[0] or ("/" if before.startswith("/") else "")
+
+
+@dataclass(slots=True)
+class _Found:
+    """The files at a location, by what becomes of them."""
+
+    top: str
+    """Folder that relative paths begin at."""
+
+    files: dict[str, PurePosixPath] = field(default_factory=dict)
+    companions: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
+    problems: dict[str, str] = field(default_factory=dict)
+    places: dict[tuple[int, int], str] = field(default_factory=dict)
+    """First path of each local file, by device and inode."""
+
+    def add(self, location: str, siblings: set[str]) -> None:
+        """Classify a file by its name and the names in its folder."""
+        name = PurePosixPath(path_of(location)).name
+        if _is_output(name, siblings):
+            return
+        if is_companion(name):
+            self.companions.add(location)
+        elif format_of(name) is None:
+            self.problems[location] = "is of an unknown format"
+        else:
+            self.files[location] = _relative(path_of(location), path_of(self.top))
+
+    def report(self, text: str, *, skip_unknown: bool) -> None:
+        """Log what is not read.
+
+        Raises:
+            InputError: A file has a problem, and may not be skipped.
+        """
+        if self.problems and not skip_unknown:
+            lines = [f"{path}: {reason}" for path, reason in sorted(self.problems.items())]
+            raise InputError(
+                *lines[:_SHOWN_NAMES],
+                f"{text}: {len(lines):,} files or folders cannot be read as text, expected "
+                f"{expected_names()}. Move or hide them (.name), or leave them out with "
+                f"--skip-unknown.",
+            )
+        for path, reason in sorted(self.problems.items()):
+            logger.warning("skipped: %s: %s", path, reason)
+        if self.companions:
+            logger.info("%s: not read as text: %s", text, _shown(self.companions, self.top))
+        if self.hidden:
+            logger.info("%s: %d hidden files or folders skipped", text, len(self.hidden))
+
+    def keep_listed(self, folder: str, state: object) -> None:
+        """Of the Arrow files in a folder, keep those that a saved dataset lists."""
+        listed = {part["filename"] for part in state["_data_files"]}  # pyright: ignore
+        for location in [*self.files]:
+            above, _, name = location.rpartition("/")
+            kind = format_of(name)
+            if above == folder and kind and kind.kind == "arrow" and name not in listed:
+                del self.files[location]
+                self.companions.add(location)
+        for name in listed:
+            if f"{folder}/{name}" not in self.files:
+                self.problems[f"{folder}/{name}"] = f"is missing, but {_DATASET_STATE} lists it"
+
+
+def _find_local(text: str) -> _Found:
+    """The files at a path or pattern of this machine."""
+    path = Path(text)
+    if path.is_dir():
+        found = _Found(text)
+        _walk(found, str(path), ())
+        return found
+    if os.path.lexists(path):
+        return _single_file(text)
+    if WILDCARDS.isdisjoint(text):
+        raise InputError(f"{text}: there is no such file or folder")
+    found = _Found(fixed_part(text))
+    top = os.stat(found.top or ".") if os.path.isdir(found.top or ".") else None
+    above = ((top.st_dev, top.st_ino),) if top else ()
+    for match in sorted(glob.glob(text, recursive=True)):
+        folder = os.path.dirname(match)
+        _add_local(found, match.rstrip("/"), set(os.listdir(folder or ".")), above)
+    _check_datasets(found)
+    return found
+
+
+def _single_file(location: str) -> _Found:
+    name = PurePosixPath(path_of(location)).name
+    if _is_output(name, {name}) or format_of(name) is None:
+        raise InputError(f"{location}: expected a folder, or a file named {expected_names()}")
+    return _Found("", files={location: PurePosixPath(name)})
+
+
+def _walk(found: _Found, folder: str, above: tuple[tuple[int, int], ...]) -> None:
+    """Add what lies below a folder."""
+    try:
+        status = os.stat(folder)
+        names = os.listdir(folder)
+    except OSError as error:
+        found.problems[folder] = f"cannot be searched ({error.strerror})"
+        return
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        # Everything in it is found without the link.
+        found.companions.add(folder)
+        return
+    for name in sorted(names):
+        _add_local(found, os.path.join(folder, name), set(names), (*above, here))
+    if _DATASET_STATE in names:
+        _check_dataset(found, folder)
+
+
+def _add_local(
+    found: _Found, path: str, siblings: set[str], above: tuple[tuple[int, int], ...]
+) -> None:
+    """Add a file or folder of this machine."""
+    name = os.path.basename(path)
+    if name.startswith("."):
+        if name != WORK_FOLDER:
+            found.hidden.add(path)
+        return
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        target = f"; it is a link to {os.readlink(path)}" if os.path.islink(path) else ""
+        found.problems[path] = f"cannot be read ({error.strerror}{target})"
+        return
+    if stat.S_ISDIR(status.st_mode):
+        _walk(found, path, above)
+        return
+    found.add(path, siblings)
+    if path in found.files:
+        _check_local(found, path, status)
+
+
+def _check_local(found: _Found, path: str, status: os.stat_result) -> None:
+    if (kind := file_kind(path, status)) != "regular file":
+        found.problems[path] = f"is a {kind}, expected a regular file"
+    elif not os.access(path, os.R_OK):
+        found.problems[path] = "cannot be read (Permission denied)"
+    else:
+        first = found.places.setdefault((status.st_dev, status.st_ino), path)
+        if first != path:
+            logger.warning("%s and %s are the same file: it is read twice", first, path)
+        return
+    del found.files[path]
+
+
+def _find_remote(url: str) -> _Found:
+    with readable(url):
+        files, root = file_system(url)
+        if not WILDCARDS.isdisjoint(path_of(url)):
+            found = _Found(fixed_part(root))
+            matches = files.glob(root, detail=True)
+            folders = [name for name, info in matches.items() if info["type"] == "directory"]
+            names = {*matches} - {*folders}
+            names.update(name for folder in folders for name in files.find(folder))
+        # A web server is not asked whether a file is a folder: it would send all of the file.
+        elif format_of(path_of(url)) or not files.isdir(root):
+            return _single_file(url)
+        else:
+            found = _Found(root)
+            names = set(files.find(root))
+        _add_remote(found, names)
+        full = files.unstrip_protocol
+        found.files = {full(name): below for name, below in found.files.items()}
+        found.companions = set(map(full, found.companions))
+        found.problems = {full(name): reason for name, reason in found.problems.items()}
+        _check_datasets(found)
+        return found
+
+
+def _add_remote(found: _Found, names: Iterable[str]) -> None:
+    """Add files of a store, by their names in it."""
+    folders: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for location in sorted(names):
+        path = PurePosixPath(path_of(location))
+        # Listings of web servers link to themselves, sorted otherwise.
+        if not path_of(location).endswith("/"):
+            folders[str(path.parent)][path.name] = location
+    for siblings in folders.values():
+        for location in siblings.values():
+            parts = _relative(path_of(location), path_of(found.top)).parts
+            if WORK_FOLDER in parts:
+                continue
+            if any(part.startswith(".") for part in parts if part != ".."):
+                found.hidden.add(location)
+            else:
+                found.add(location, set(siblings))
+
+
+def _check_datasets(found: _Found) -> None:
+    """Check the folders of saved datasets among what was found."""
+    folders = {
+        location.rpartition("/")[0]
+        for location in found.companions
+        if location.endswith(f"/{_DATASET_STATE}")
+    }
+    for folder in folders:
+        _check_dataset(found, folder)
+
+
+def _check_dataset(found: _Found, folder: str) -> None:
+    # Other programs have a state.json, too.
+    with suppress(InputError, ValueError, KeyError, TypeError):
+        with InputFile.of(f"{folder}/{_DATASET_STATE}").open() as file:
+            state = json.load(file)
+        found.keep_listed(folder, state)
+
+
+def _is_output(name: str, siblings: set[str]) -> bool:
+    """Whether blendtitan wrote a file: shards have two halves."""
+    stem, suffix = name[:-4], name[-4:]
+    if suffix in _SHARD_SUFFIXES and f"{stem}{_SHARD_SUFFIXES[suffix]}" in siblings:
+        return True
+    return name.endswith(_OUTPUT_SUFFIXES) or name == CATALOG_FILE or _PARTIAL in name
+
+
+def _relative(path: str, folder: str) -> PurePosixPath:
+    root = "/" if path.startswith("/") else "."
+    return PurePosixPath(os.path.relpath(path, folder or root))
+
+
+def _shown(locations: set[str], top: str) -> str:
+    names = sorted(os.path.relpath(location, top or ".") for location in locations)
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")

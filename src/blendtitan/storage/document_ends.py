@@ -1,0 +1,139 @@
+"""How the documents of a shard begin and end: with EOD, or with another token.
+
+All documents are looked at where that is cheap, else a sample spread over the shard. The answer
+says how many were looked at, and a record beside the shard keeps a complete one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import ShardIndex
+
+IntArray = NDArray[np.int64]
+
+# Tokens that lie closer together than this are read with what is between them: on a disk or a
+# network, a read takes as long as reading this much more.
+_FAR_BYTES = 1 << 14
+# A document costs no more than this, however long it is, because what lies between its ends is
+# not read.
+_MOST_BYTES = 1 << 16
+_BLOCK_BYTES = 1 << 20
+_BLOCK_DOCUMENTS = 1 << 16
+
+# The least and the most stretches of neighbouring documents in a sample, and documents in each.
+_STRETCHES = 4, 256
+_STRETCH_DOCUMENTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentEnds:
+    """What was found of the documents of one shard."""
+
+    eod_id: int
+    num_documents: int
+    """Documents of the shard."""
+
+    num_checked: int
+    """Documents that were looked at."""
+
+    num_filled: int
+    """Those of them that have tokens. Others neither begin nor end."""
+
+    num_eod: int
+    """Those of them whose last token is EOD."""
+
+    num_begin: int
+    """Those of them whose first token is EOD."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all documents were looked at."""
+        return self.num_checked == self.num_documents
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some of the documents end in EOD and some do not."""
+        return 0 < self.num_eod < self.num_filled
+
+    @property
+    def lacks_eod(self) -> bool:
+        """Whether none ends in EOD."""
+        return self.num_eod == 0
+
+    @property
+    def begins_with_eod(self) -> bool:
+        """Whether all begin with EOD, as where BOS and EOD are one token."""
+        return self.num_begin == self.num_filled > 0
+
+    def described(self) -> str:
+        """How many end in EOD, of how many that were looked at."""
+        found = f"{self.num_eod:,} of {self.num_filled:,} documents"
+        if not self.is_complete:
+            found += f" looked at ({self.num_documents:,} in all)"
+        return f"{found} end in EOD ({self.eod_id})"
+
+
+def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> DocumentEnds:
+    """Look at all documents of a shard, or at a sample of them.
+
+    Args:
+        index: The shard's ``.idx``.
+        eod_id: The token in question.
+        allowance: Bytes that may be read, or what takes as long. A small sample is always taken.
+
+    Raises:
+        ShardError: The shard cannot be read, or an entry of its ``.idx`` cannot be right.
+    """
+    file = OpenFile.open(f"{index.prefix}.bin")
+    checked = filled = num_eod = num_begin = 0
+    for starts in _document_starts(index, allowance):
+        begins, ends = starts[:, :-1].ravel(), starts[:, 1:].ravel()
+        places = np.stack([begins, ends - 1], axis=1)
+        checked += len(places)
+        places = places[ends > begins]
+        is_eod = (_tokens_at(file, index.dtype, places.ravel()) == eod_id).reshape(-1, 2)
+        filled += len(places)
+        num_begin += int(is_eod[:, 0].sum())
+        num_eod += int(is_eod[:, 1].sum())
+    return DocumentEnds(eod_id, index.num_documents, checked, filled, num_eod, num_begin)
+
+
+def _document_starts(index: ShardIndex, allowance: int) -> Iterator[IntArray]:
+    """Where documents start that are looked at, in stretches of neighbours.
+
+    Each array has one row for each stretch: the starts of its documents, and the end of the last.
+    """
+    total = index.num_documents
+    mean_bytes = index.num_tokens * index.dtype.itemsize / total
+    least, most = _STRETCHES
+    count = min(max(allowance // (4 * _MOST_BYTES), least), most)
+    length = min(max(int(_MOST_BYTES / mean_bytes), 1), _STRETCH_DOCUMENTS)
+    if total * min(mean_bytes, _MOST_BYTES) <= allowance or total <= count * length:
+        for first in range(0, total, _BLOCK_DOCUMENTS):
+            last = min(first + _BLOCK_DOCUMENTS, total)
+            yield index.document_starts(first, last)[None]
+        return
+    # Both ends of the shard are part of the sample.
+    firsts = [(total - length) * i // (count - 1) for i in range(count)]
+    yield index.starts_of_stretches(firsts, length)
+
+
+def _tokens_at(file: OpenFile, dtype: np.dtype[Any], places: IntArray) -> NDArray[np.integer]:
+    """The tokens at places of a ``.bin``, which never fall, in few reads of bounded size."""
+    far, block = _FAR_BYTES // dtype.itemsize, _BLOCK_BYTES // dtype.itemsize
+    number = places // block
+    is_apart = (places[1:] - places[:-1] > far) | (number[1:] != number[:-1])
+    cuts = (is_apart.nonzero()[0] + 1).tolist()
+    tokens = np.empty(len(places), dtype)
+    for first, stop in pairwise([0, *cuts, len(places)]) if len(places) else ():
+        low = int(places[first])
+        read = np.empty(int(places[stop - 1]) - low + 1, dtype)
+        file.read_into(read, at=low * dtype.itemsize)
+        tokens[first:stop] = read[places[first:stop] - low]
+    return tokens

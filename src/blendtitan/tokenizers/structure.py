@@ -1,0 +1,222 @@
+"""The structure of a tokenizer: everything that decides its ids, except its vocabulary.
+
+A proof that both tiers cut and normalise text in the same way holds for every tokenizer of one
+structure. What depends on the vocabulary is checked for each tokenizer.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import orjson
+
+from blendtitan.errors import FastTierError
+from blendtitan.tokenizers.base import Tokenizer, read_bytes
+from blendtitan.tokenizers.sp import SPTokenizer
+
+LIBRARIES = ("gigatoken", "tokenizers", "sentencepiece")
+
+META_SPACE = "\u2581"
+"""The character that stands for a space in SentencePiece vocabularies."""
+
+_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace"}
+_PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Metaspace"}
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What the two tiers are proven equal for."""
+
+    definition: dict[str, Any]
+    """The ``tokenizer.json`` that the fast tier reads, without vocabulary and added tokens."""
+
+    sp_model: bytes = b""
+    """For SentencePiece: the model without its pieces. Empty for a ``tokenizer.json``."""
+
+    @property
+    def composes_marks(self) -> bool:
+        """Whether text is brought into one of Unicode's normal forms."""
+        return any(kind.startswith("NF") for kind in _types(self.definition.get("normalizer")))
+
+    @property
+    def key(self) -> str:
+        """A hash that two tokenizers share when their structures are equal."""
+        parts = [_canonical(self.definition.get(n)) for n in ("normalizer", "pre_tokenizer")]
+        model = {name: value for name, value in self.definition["model"].items() if value}
+        described = [*parts, model, self.sp_model.hex()]
+        return hashlib.sha256(orjson.dumps(described, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """The installed versions of the libraries whose ids a proof compares."""
+    versions: dict[str, str] = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "none"
+    return versions
+
+
+def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The ``tokenizer.json`` of a tokenizer, converted from a SentencePiece model if it is one."""
+    content = read_bytes(tokenizer.path)
+    if not isinstance(tokenizer, SPTokenizer):
+        return orjson.loads(content)
+    from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
+
+    return orjson.loads(sentencepiece_to_tokenizer_json(content))
+
+
+def structure_of(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> Structure:
+    """The structure of a tokenizer.
+
+    Raises:
+        FastTierError: It has a part that the proof does not cover.
+    """
+    # ignore_merges is about words that are pieces, all of which are checked for each tokenizer.
+    dropped = {"vocab", "merges", "ignore_merges"}
+    if not definition["model"].get("byte_fallback"):
+        dropped |= {"unk_token", "fuse_unk"}
+    model = {k: v for k, v in definition["model"].items() if k not in dropped}
+    kept = {name: definition.get(name) for name in ("normalizer", "pre_tokenizer")}
+    structure = Structure(kept | {"model": model}, _bare_model(tokenizer))
+    problem = next(_uncovered(structure), None)
+    if problem is not None:
+        raise FastTierError(f"the two tiers cannot be proven equal for it: {problem}.")
+    return structure
+
+
+def read_symbols(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Added tokens that are read from text: neither control symbols nor ordinary vocabulary."""
+    return [added for added in definition.get("added_tokens") or [] if not added.get("special")]
+
+
+def symbol_markers(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> tuple[str, ...]:
+    """Strings of which every text that contains a symbol has at least one.
+
+    Raises:
+        FastTierError: There are symbols that such strings cannot find.
+    """
+    return tuple(
+        dict.fromkeys(
+            marker
+            for symbol in read_symbols(definition)
+            for marker in _markers(tokenizer, definition, symbol)
+        )
+    )
+
+
+def _markers(
+    tokenizer: Tokenizer, definition: Mapping[str, Any], symbol: Mapping[str, Any]
+) -> Iterator[str]:
+    content = symbol["content"]
+    if isinstance(tokenizer, SPTokenizer):
+        words = [word for word in content.split(META_SPACE) if word]
+        if words:
+            yield max(words, key=len)
+        elif len(content) > 1 and "Prepend" not in _types(definition.get("normalizer")):
+            yield from ("  ", META_SPACE)
+        else:
+            raise FastTierError(f"its symbol {content!r} can be in every text.")
+    elif symbol.get("normalized") and definition.get("normalizer") and not _is_plain(content):
+        raise FastTierError(f"its symbol {content!r} is looked for after normalising.")
+    else:
+        yield content
+
+
+def _is_plain(content: str) -> bool:
+    """Whether no normaliser that the proof covers changes a string, or makes another equal it."""
+    return content.isascii() and " " not in content
+
+
+def _uncovered(structure: Structure) -> Iterator[str]:
+    definition = structure.definition
+    model = definition["model"]
+    if model.get("type") != "BPE":
+        yield f"its model is {model.get('type')}, expected BPE"
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            yield f"its model sets {name}"
+    if structure.sp_model:
+        yield from _uncovered_model(structure.sp_model)
+        return
+    for part, covered in (("normalizer", _NORMALIZERS), ("pre_tokenizer", _PRE_TOKENIZERS)):
+        for kind in _types(definition.get(part)) - covered:
+            yield f"its {part} {kind} is not covered"
+
+
+def _uncovered_model(sp_model: bytes) -> Iterator[str]:
+    model = _parsed(sp_model)
+    if model.normalizer_spec.precompiled_charsmap:
+        yield (
+            "its normaliser replaces sequences of characters, expected the SentencePiece rule "
+            "'identity'"
+        )
+
+
+def _canonical(part: Any) -> Any:
+    """A normaliser or pre-tokenizer without what does not change ids."""
+    if not part or part["type"] != "Sequence":
+        defaults = {"use_regex": True} if part and part["type"] == "ByteLevel" else {}
+        return part and defaults | {k: v for k, v in part.items() if k != "trim_offsets"}
+    parts = [_canonical(one) for one in part.get("normalizers", part.get("pretokenizers", ()))]
+    return parts if len(parts) > 1 else next(iter(parts), None)
+
+
+def _types(part: Any) -> set[str]:
+    """Types of the parts of a normaliser or pre-tokenizer; a sequence counts as its parts."""
+    if not part:
+        return set()
+    if part["type"] == "Sequence":
+        parts = part.get("normalizers", part.get("pretokenizers", ()))
+        return set().union(*map(_types, parts))
+    return {part["type"]}
+
+
+def _bare_model(tokenizer: Tokenizer) -> bytes:
+    """A SentencePiece model without pieces, and without the fields that only training reads."""
+    if not isinstance(tokenizer, SPTokenizer):
+        return b""
+    full = _parsed(read_bytes(tokenizer.path))
+    _check_pieces(full)
+    bare = type(full)()
+    bare.normalizer_spec.CopyFrom(full.normalizer_spec)
+    bare.normalizer_spec.ClearField("name")
+    for name in ("model_type", "byte_fallback", "treat_whitespace_as_suffix"):
+        setattr(bare.trainer_spec, name, getattr(full.trainer_spec, name))
+    return bare.SerializeToString(deterministic=True)
+
+
+def _check_pieces(model: Any) -> None:
+    if any(piece.type == piece.UNUSED for piece in model.pieces):
+        raise FastTierError("it has pieces of the type UNUSED, which only sentencepiece handles.")
+    merged: dict[float, str] = {}
+    for piece in model.pieces:
+        # Runs of spaces may share one, as in Llama's vocabulary: a proof compares all runs.
+        if piece.type == piece.NORMAL and len(piece.piece) > 1 and piece.piece.strip(META_SPACE):
+            first = merged.setdefault(piece.score, piece.piece)
+            if first != piece.piece:
+                raise FastTierError(
+                    f"its pieces {first!r} and {piece.piece!r} share a score, and the two tiers "
+                    f"do not merge such pieces in the same order."
+                )
+
+
+def _parsed(content: bytes) -> Any:
+    # Imported here: only proofs need it, and it takes longer than the rest.
+    from sentencepiece import sentencepiece_model_pb2
+
+    model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    model.ParseFromString(content)
+    return model
+
+
+def probe_model(structure: Structure, pieces: Mapping[str, int]) -> bytes:
+    """A SentencePiece model of a structure with other pieces, given with their types."""
+    model = _parsed(structure.sp_model)
+    for rank, (piece, kind) in enumerate(pieces.items()):
+        model.pieces.add(piece=piece, score=-float(rank), type=kind)
+    return model.SerializeToString()

@@ -1,0 +1,216 @@
+"""Every format gives its texts, and says what it cannot use."""
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from blendtitan.errors import InputError
+from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions
+from blendtitan.prepare.inputs import InputFile
+from blendtitan.prepare.jsonl import BadText
+from blendtitan.prepare.texts import is_cut, read_range
+
+LINES = b'{"text": "one"}\n{"text": "two"}\n'
+TABLE = pa.table({"id": [1, 2], "text": ["one", "two"]})
+
+COMPRESSED = {
+    "a.jsonl.gz": gzip.compress(LINES),
+    "a.jsonl.zst": zstandard.compress(LINES),
+    "a.jsonl.zstd": zstandard.compress(LINES[:9]) + zstandard.compress(LINES[9:]),
+    "a.jsonl.xz": lzma.compress(LINES[:9]) + b"\0\0\0\0" + lzma.compress(LINES[9:]),
+    "a.jsonl.bz2": bz2.compress(LINES[:9]) + bz2.compress(LINES[9:]),
+}
+
+
+def read(path: Path, *, key: str = "text", options: ReadOptions = DEFAULT_OPTIONS) -> list:
+    file = InputFile.of(path)
+    texts = read_range(file, 0, file.num_bytes, key=key, options=options, advance=lambda _: None)
+    return list(texts)
+
+
+def written(path: Path, content: bytes | str) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *COMPRESSED.items(),
+        ("a.ndjson", LINES),
+        ("A.JSONL", LINES),
+        ("A.JSONL.GZ", gzip.compress(LINES)),
+        ("a.json", LINES),
+        ("array.json", '[{"text": "one"}, {"text": "two"}]'),
+        ("pretty array.json", json.dumps([{"text": "one"}, {"text": "two"}], indent=2)),
+        ("pretty.json", '{\n  "text": "one"\n}\n{\n  "text": "two"\n}\n'),
+        ("mark.json", b'\xef\xbb\xbf[{"text": "one"},\n {"text": "two", "x": NaN}]\n'),
+        ("array.json.bz2", bz2.compress(b'[{"text": "one"}, {"text": "two"}]')),
+        ("a.csv", 'id,text\r\n1,one\r\n"2","two"\r\n'),
+        ("a.tsv.xz", lzma.compress(b"id\ttext\n1\tone\n2\ttwo\n")),
+    ],
+)
+def test_every_format_gives_its_texts(tmp_path: Path, name: str, content: bytes | str) -> None:
+    assert read(written(tmp_path / name, content)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+@pytest.mark.parametrize("missing", [1, 3, 7])
+def test_a_compressed_file_that_ends_too_early_is_an_error(
+    tmp_path: Path, name: str, missing: int
+) -> None:
+    path = written(tmp_path / name, COMPRESSED[name][:-missing])
+
+    with pytest.raises(InputError, match=r"the compressed data cannot be read"):
+        read(path)
+
+
+def test_a_few_bytes_of_zstd_never_become_one_large_block(tmp_path: Path) -> None:
+    """Sixteen kilobytes can hold gigabytes of newlines."""
+    path = written(tmp_path / "a.jsonl.zst", zstandard.compress(b"\n" * (1 << 26) + LINES))
+
+    assert read(path, options=ReadOptions(max_document_bytes=1000)) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("txt", "texts"), [("file", ["one\r\n\n two\n"]), ("line", ["one", " two"])]
+)
+def test_a_text_file_is_one_document_or_one_for_each_line(
+    tmp_path: Path, txt: str, texts: list[str]
+) -> None:
+    path = written(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\n\n two\n")
+    options = ReadOptions(txt=txt)  # pyright: ignore[reportArgumentType]
+
+    assert read(path, options=options) == texts
+    assert is_cut(InputFile.of(path), options) == (txt == "line")
+    assert read(written(path, b" \n"), options=options) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place", "reason"),
+    [
+        ("a.jsonl", '{"text": "%s"}\n' % ("x" * 90), 0, "the line has 102 bytes, allowed are 64"),
+        ("a.json", '[{"text": "%s"}]' % ("x" * 90), 1, "the JSON value has 102 bytes"),
+        ("a.txt", "x" * 90, 0, "the file has 90 bytes, allowed are 64"),
+        ("a.parquet", None, 0, "the text has 90 bytes, allowed are 64"),
+        ("a.txt", b"\xff", 0, "not valid UTF-8"),
+        ("a.csv", b"text\n\xff\n", 0, "'text' is not valid UTF-8"),
+        ("a.csv", "id,text\n1,one,more\n", 0, "found 3 fields, expected 2"),
+        ("a.csv", 'text\n"one"x\n', 0, "not a row of CSV"),
+        ("a.json", '[\n "one"]', 3, "found JSON of type str, expected an object"),
+    ],
+)
+def test_a_text_that_cannot_be_used_is_reported_with_place_and_reason(
+    tmp_path: Path, name: str, content: bytes | str | None, place: int, reason: str
+) -> None:
+    path = tmp_path / name
+    if content is None:
+        pq.write_table(pa.table({"text": ["x" * 90]}), path)
+        content = path.read_bytes()
+    options = ReadOptions(max_document_bytes=64)
+
+    stop = 1 if name.endswith("parquet") else len(content)
+    file = InputFile.of(written(path, content))
+    [bad] = read_range(file, 0, stop, key="text", options=options, advance=lambda _: None)
+
+    assert isinstance(bad, BadText)
+    assert bad.place == place
+    assert reason in bad.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", '[{"text": "one"}, {"text": ', r"a\.json: the content ends inside the JSON"),
+        ("a.json", '[{"text": "one"},', r"starts at byte 0"),
+        ("a.csv", "id,txt\n1,one\n", r"there is no column 'text', found id, txt"),
+        ("a.csv", 'text\n"%s\n' % ("x\n" * 900), "or its quotes are not closed"),
+        ("a.csv", "text\n%s\n" % ("x" * 900), "the line has 900 bytes, allowed are 640"),
+        ("a.arrow", b"no arrow", r"a\.arrow: cannot be read as Arrow data"),
+        ("a.feather", b"FEA1....", r"is of Feather's version 1"),
+    ],
+)
+def test_a_file_that_cannot_be_read_to_its_end_is_an_error(
+    tmp_path: Path, name: str, content: bytes | str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read(written(tmp_path / name, content), options=ReadOptions(max_document_bytes=640))
+
+
+@pytest.mark.parametrize("kind", ["file", "stream", "feather"])
+def test_arrow_files_and_streams_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.arrow"
+    if kind == "feather":
+        feather.write_feather(TABLE, path)
+    else:
+        new = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+        with new(path, TABLE.schema) as writer:
+            writer.write_table(TABLE, max_chunksize=1)
+
+    assert read(path) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pa.array(["one", None, "two"]).dictionary_encode(),
+        pa.array(["one", None, "two"], pa.string_view()),
+        pa.array(["one", None, "two"], pa.large_string()),
+        pa.array([b"one", b"\xff", b"two"], pa.binary()),
+        pa.array([b"one", b"\xff", b"two"], pa.binary()).dictionary_encode(),
+    ],
+    ids=["dictionary", "string_view", "large_string", "binary", "binary dictionary"],
+)
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_columns_of_every_type_that_holds_texts_are_read(
+    tmp_path: Path, texts: pa.Array, suffix: str
+) -> None:
+    path, table = tmp_path / f"a.{suffix}", pa.table({"text": texts})
+    if suffix == "parquet":
+        pq.write_table(table, path)
+        file = InputFile.of(path)
+        found = list(
+            read_range(file, 0, 1, key="text", options=DEFAULT_OPTIONS, advance=lambda _: None)
+        )
+    else:
+        feather.write_feather(table, path)
+        found = read(path)
+
+    assert [found[0], found[2]] == ["one", "two"]
+    assert isinstance(found[1], BadText)
+
+
+@pytest.mark.parametrize(
+    ("columns", "texts"),
+    [
+        ({"content": [{"text": "one"}, None]}, "one"),
+        ({"content": [{"text": "other"}, None], "content.text": ["one", None]}, "one"),
+    ],
+)
+def test_a_column_may_be_nested_and_a_name_with_a_dot_comes_first(
+    tmp_path: Path, columns: dict[str, list[object]], texts: str
+) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": [1, 2]} | columns), path)
+    file = InputFile.of(path)
+
+    found = read_range(
+        file, 0, 1, key="content.text", options=DEFAULT_OPTIONS, advance=lambda _: None
+    )
+
+    assert list(found) == [texts, BadText("row", 1, "'content.text' is null, expected a string")]
+
+
+def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:
+    for content, expected in ((LINES, True), (b"[" + LINES[:15] + b"]", False)):
+        file = InputFile.of(written(tmp_path / "a.json", content))
+
+        assert is_cut(file, DEFAULT_OPTIONS) == expected
