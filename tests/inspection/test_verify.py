@@ -242,6 +242,8 @@ def test_json_has_what_was_found(
                 "documents_differing": None,
                 "documents_unjudged": None,
                 "has_checksums": False,
+                "tokenizer": None,
+                "notes": [],
                 "problems": [],
             }
         ]
