@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from blendtitan.cli import main
 from tests.conftest import WriteShard
@@ -61,3 +62,34 @@ def test_a_shard_that_cannot_be_read_fails_the_command_and_hides_no_other(
     assert "cannot be opened" in found["shards"][1]["error"]
     assert found["corpora"].keys() == {"code"}
     assert found["total"]["tokens"] == 7
+
+
+def test_documents_without_text_and_with_unknown_text_are_counted_with_a_tokenizer(
+    write_shard: WriteShard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training on them teaches nothing, and tells of a tokenizer that does not fit the text."""
+    path = write_word_tokenizer(tmp_path)
+    write_shard("tokens/web/a", [[2, 0, 0, 1], [1], [2, 1], [0, 1], [1]])
+    asked = [str(tmp_path / "tokens"), "--tokenizer", str(path)]
+
+    assert main(["stats", *asked]) == 0
+    shown = capsys.readouterr().out
+    assert main(["stats", *asked, "--json"]) == 0
+    total = json.loads(capsys.readouterr().out)["total"]
+    assert main(["verify", *asked, "--json", "--no-record"]) == 0
+    [verified] = json.loads(capsys.readouterr().out)["shards"]
+
+    assert "2 of 5 documents contain the token for unknown text" in shown
+    assert "2 of 5 documents consist of EOD only" in shown
+    for found in (total, verified):
+        assert (found["documents_with_unknown"], found["documents_of_eod_only"]) == (2, 2)
+
+
+def write_word_tokenizer(folder: Path) -> Path:
+    """A tokenizer whose model names the token for unknown text, and no file beside it does."""
+    vocab = {"<unk>": 0, "</s>": 1, "a": 2}
+    made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    made.add_special_tokens(["</s>"])
+    made.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return folder

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -78,6 +79,22 @@ def test_a_few_bytes_of_zstd_never_become_one_large_block(tmp_path: Path) -> Non
     path = written(tmp_path / "a.jsonl.zst", zstandard.compress(b"\n" * (1 << 26) + LINES))
 
     assert read(path, options=ReadOptions(max_document_bytes=1000)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a.jsonl.zst"])
+def test_memory_is_bounded_however_long_a_document_is(tmp_path: Path, name: str) -> None:
+    """A line of 250 MB took 13 GB and ended the command."""
+    content = b'{"text": "%s"}\n' % (b"x" * (1 << 25))
+    path = written(tmp_path / name, zstandard.compress(content) if "zst" in name else content)
+    tracemalloc.start()
+    try:
+        [rejected] = read(path, options=ReadOptions(max_document_bytes=1 << 16))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert isinstance(rejected, BadText)
+    assert peak < 1 << 22
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.tokens import TextSymbols
     from blendtitan.inspection.verify import (
         Expected,
         check_sound,
@@ -95,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
 
     vocab_size, eod_id = options.vocab_size, options.eod_id
     tokenizer = encoding = None
-    symbols = TextSymbols()
+    symbols = None
     if options.tokenizer is not None:
         from blendtitan.inspection.encoded import Encoding, text_symbols
         from blendtitan.tokenizers import ABSENT, load_tokenizer

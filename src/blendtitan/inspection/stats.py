@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,9 +218,8 @@ def _counted(
 ) -> Iterator[tuple[NamedShard, _Counts | ShardError]]:
     for start in range(0, len(shards), _SHARDS_AT_ONCE):
         batch = shards[start : start + _SHARDS_AT_ONCE]
-        yield from zip(
-            batch, pool.map(lambda shard: _counts_or_error(shard, ids), batch), strict=True
-        )
+        counts = pool.map(partial(_counts_or_error, ids=ids), batch)
+        yield from zip(batch, counts, strict=True)
 
 
 def _counts_or_error(shard: NamedShard, ids: TokenIds | None) -> _Counts | ShardError:
@@ -230,20 +230,22 @@ def _counts_or_error(shard: NamedShard, ids: TokenIds | None) -> _Counts | Shard
 
 
 def _values(stats: Stats) -> dict[str, Any]:
+    counted = {
+        "documents_with_unknown": stats.num_unknown,
+        "documents_of_eod_only": stats.num_eod_only,
+    }
     return {
         "shards": stats.num_shards,
         "documents": stats.num_documents,
         "tokens": stats.num_tokens,
         "dtypes": list(stats.dtypes),
-        "documents_with_unknown": stats.num_unknown,
-        "documents_of_eod_only": stats.num_eod_only,
         "tokens_per_document": {
             "min": stats.min_len,
             "median": stats.median_len,
             "p90": stats.p90_len,
             "max": stats.max_len,
         },
-    }
+    } | {name: count for name, count in counted.items() if count is not None}
 
 
 def _cells(stats: Stats) -> Iterable[str]:

@@ -41,7 +41,7 @@ class Expected:
     encoding: Encoding | None = None
     """The tokenizer with which documents are encoded again."""
 
-    symbols: TextSymbols = TextSymbols()
+    symbols: TextSymbols | None = None
     """Ids that say something about the texts."""
 
     def __post_init__(self) -> None:
