@@ -53,6 +53,9 @@ class TokenSummary:
     num_eod_only: int = 0
     """Documents of no tokens but EOD, or BOS and EOD."""
 
+    unk_id: int | None = None
+    """The token for unknown text. None: it was not looked for."""
+
     num_unknown: int = 0
     """Documents that contain the token for unknown text."""
 
@@ -99,8 +102,8 @@ def summarize_tokens(
         CorruptShardError: The file ends before the last document.
         MissingShardError: It cannot be read.
     """
-    summary = TokenSummary(eod_id=eod_id)
     symbols = symbols or TextSymbols()
+    summary = TokenSummary(eod_id=eod_id, unk_id=symbols.unk_id)
     limit = np.iinfo(dtype).max + 1 if vocab_size is None else vocab_size
     start, carried = 0, -1
     for ends in end_blocks:

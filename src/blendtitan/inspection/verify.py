@@ -291,7 +291,9 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "documents_of_eod_only": tokens.num_eod_only
         if tokens and tokens.eod_id is not None
         else None,
-        "documents_with_unknown": tokens and tokens.num_unknown,
+        "documents_with_unknown": tokens.num_unknown
+        if tokens and tokens.unk_id is not None
+        else None,
         "documents_compared": shard.comparison and shard.comparison.documents,
         "documents_differing": shard.comparison and len(shard.comparison.differing),
         "documents_unjudged": shard.comparison and shard.comparison.unjudged,
