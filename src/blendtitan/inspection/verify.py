@@ -21,7 +21,6 @@ from blendtitan.inspection.encoded import (
 )
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
-from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
@@ -29,6 +28,7 @@ from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import stamp_of
+from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.tables import Table, number_table
 
 
@@ -67,7 +67,7 @@ class VerifiedShard:
     problems: list[str] = field(default_factory=list)
 
     is_recorded: bool = False
-    """Whether it was kept beside the shard how its documents end."""
+    """Whether the record beside the shard says how its documents end."""
 
 
 def verify(
@@ -84,7 +84,7 @@ def verify(
         expected: The vocabulary and EOD.
         threads: Shards read at once. None: as many as there are cores. Reading and comparing
             leave the interpreter free, so threads are as fast as processes.
-        records: Whether it is kept beside each shard how its documents end, for training.
+        records: Whether to record beside each shard how its documents end, for training.
 
     Raises:
         ConfigError: An input cannot be used, or there is to be no thread.
@@ -120,8 +120,8 @@ def verify_shard(
         if not found.problems:
             _verify_tokens(found, found.index, expected)
             _verify_encoding(found, found.index, expected.encoding)
-        if records and found.tokens is not None and expected.eod_id is not None:
-            ends = _document_ends_found(found.tokens, expected.eod_id)
+        ends = found.tokens and found.tokens.document_ends
+        if records and ends is not None:
             found.is_recorded = write_ends(shard.prefix, ends, stamp)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
@@ -226,6 +226,13 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             + f" (shards: {len(alike):,})"
             + (". " + _BOS_IS_EOD if is_eod else "")
         )
+    num_recorded = sum(shard.is_recorded for shard in shards)
+    if num_recorded:
+        yield (
+            f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
+            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
+            f"the shard stay unchanged."
+        )
 
 
 _BOS_IS_EOD = (
@@ -256,6 +263,7 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "documents_differing": shard.comparison and len(shard.comparison.differing),
         "documents_unjudged": shard.comparison and shard.comparison.unjudged,
         "has_checksums": shard.entry is not None,
+        "document_ends_recorded": shard.is_recorded,
         "problems": shard.problems,
     }
 
@@ -284,17 +292,6 @@ def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding
     problem = encoding_problem(index, encoding, found.comparison)
     if problem is not None:
         found.problems.append(problem)
-
-
-def _document_ends_found(tokens: TokenSummary, eod_id: int) -> DocumentEnds:
-    return DocumentEnds(
-        eod_id=eod_id,
-        num_documents=tokens.num_documents,
-        num_checked=tokens.num_documents,
-        num_filled=tokens.num_filled,
-        num_eod=tokens.num_eod,
-        num_begin=tokens.num_begin_eod,
-    )
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:
