@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson"},
     ),
+    "tokenizer_check": (STORAGE | {"tokenizers", "tokenizer_check"}, NUMPY),
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
@@ -44,7 +45,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
-        DATASET | {"state", "pace", "run", "checkpoints", "tokenizers", "tables", "inspection"},
+        DATASET
+        | {
+            "state",
+            "pace",
+            "run",
+            "checkpoints",
+            "tokenizers",
+            "tokenizer_check",
+            "tables",
+            "inspection",
+        },
         NUMPY | {"jinja2", "plotly", "tensorboard", "xxhash"},
     ),
     "mixture": (
@@ -53,7 +64,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
-        LOADER | {"corpus_losses", "pace", "run", "checkpoints", "tokenizers", "tables", "titan"},
+        LOADER
+        | {
+            "corpus_losses",
+            "pace",
+            "run",
+            "checkpoints",
+            "tokenizers",
+            "tokenizer_check",
+            "tables",
+            "titan",
+        },
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": ({"visible"}, {"rich"}),

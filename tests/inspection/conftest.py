@@ -8,12 +8,24 @@ import pytest
 import tokenizers
 from tokenizers.models import WordLevel
 
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.run.values import toml_of
+from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
+from blendtitan.tokenizers import identity_of, load_tokenizer
 from tests.conftest import EOD, WriteBlend, WriteShard
 
 WriteUncounted = Callable[..., Path]
 WriteRun = Callable[..., Path]
+
+
+def write_record(prefix: Path, tokenizer: TokenizerIdentity) -> None:
+    """Record a tokenizer beside a shard, as if it had made it."""
+    index = ShardIndex.open(prefix)
+    record = TokenizerRecord(tokenizer, index.num_documents, index.num_tokens)
+    record_path(prefix).write_bytes(encode_record(record))
 
 
 @pytest.fixture
@@ -41,13 +53,26 @@ def word_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def word_identity(word_tokenizer: Path) -> TokenizerIdentity:
+    """Of ``word_tokenizer``."""
+    return identity_of(load_tokenizer(word_tokenizer), EOD)
+
+
 @pytest.fixture
-def write_run(tmp_path: Path, write_blend: WriteBlend, word_tokenizer: Path) -> WriteRun:
+def write_run(
+    tmp_path: Path,
+    write_blend: WriteBlend,
+    word_tokenizer: Path,
+    word_identity: TokenizerIdentity,
+) -> WriteRun:
     """``write_run(corpora, training={"steps": 5}, blendcorpus={"seed": 7})`` writes a TOML file."""
 
     def write(corpora: dict[str, tuple[float, list[int]]], **sections: Mapping[str, Any]) -> Path:
         path = tmp_path / "run.toml"
         file_list = write_blend(corpora, seq_length=8).data_file_list
+        for prefix in find_shards(tmp_path):
+            write_record(prefix, word_identity)
         settings: dict[str, dict[str, Any]] = {
             "model": {"tokenizer_backend": "hf", "tokenizer_path": str(word_tokenizer)},
             "training": {"seq_len": 8, "local_batch_size": 2, "global_batch_size": 8, "steps": 10},

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.cli import main
-from blendtitan.errors import ConfigError, EmptySplitError
+from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.inspection.plan import plan_run
 from blendtitan.inspection.run import read_run
 from tests.conftest import EOD, WriteShard
-from tests.inspection.conftest import WriteRun
+from tests.inspection.conftest import WriteRun, write_record
 
 CORPORA = {"web": (0.6, [900, 700]), "code": (0.3, [450]), "books": (0.1, [300, 200])}
 SEGMENTS = [
@@ -363,3 +365,39 @@ def test_neither_torch_nor_torchtitan_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+# --- the tokenizer ------------------------------------------------------------------------------
+
+
+def test_a_plan_refuses_shards_of_another_tokenizer(
+    write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
+) -> None:
+    path = write_run({"web": (1.0, [500])})
+    other = replace(word_identity, hash="1:0123", name="other/tokenizer.json")
+    write_record(tmp_path / "web/web_0", other)
+
+    with pytest.raises(TokenizerMismatchError, match=r"1 of 1 shards(?s:.*)other/tokenizer.json"):
+        plan_run(read_run(path))
+
+
+def test_a_plan_warns_of_another_tokenizer_where_training_would(
+    write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
+) -> None:
+    path = write_run({"web": (1.0, [500])}, blendcorpus={"tokenizer_check": "warn"})
+    other = replace(word_identity, hash="1:0123", name="other/tokenizer.json")
+    write_record(tmp_path / "web/web_0", other)
+
+    assert any("1 of 1 shards do not belong" in text for text in plan_run(read_run(path)).warnings)
+
+
+def test_a_plan_without_a_usable_tokenizer_says_that_it_compared_nothing(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    path = write_run(
+        {"web": (1.0, [500])},
+        model={"tokenizer_path": str(tmp_path / "gone")},
+        blendcorpus={"eod_token_id": 2},
+    )
+
+    assert any("were not compared" in text for text in plan_run(read_run(path)).warnings)

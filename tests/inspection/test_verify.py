@@ -243,6 +243,8 @@ def test_json_has_what_was_found(
                 "documents_unjudged": None,
                 "has_checksums": False,
                 "document_ends_recorded": False,
+                "tokenizer": None,
+                "notes": [],
                 "problems": [],
             }
         ]

@@ -36,6 +36,10 @@ VALUES = {
 }
 
 
+# A number gives each file a value of its own, beginning with this one; a name gives all the same.
+SEVERAL = [0, 5, 10, *(pytest.param(name, marks=pytest.mark.slow) for name in VALUES)]
+
+
 @pytest.fixture
 def finished(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
@@ -73,32 +77,39 @@ def bookkeeping(output: Path) -> list[Path]:
     return [*found, output / "shards.catalog", *output.glob("*.rejects.jsonl"), doubt]
 
 
-@pytest.mark.parametrize("value", VALUES)
+def damage(output: Path, value: int | str) -> None:
+    values = [*VALUES.values()]
+    for number, path in enumerate(sorted(bookkeeping(output))):
+        if isinstance(value, str):
+            path.write_bytes(VALUES[value])
+        else:
+            path.write_bytes(values[(value + number) % len(values)])
+
+
+@pytest.mark.parametrize("value", SEVERAL)
 def test_whatever_the_files_of_a_finished_output_hold_the_shards_stay_right(
-    finished: Callable[[], dict[str, bytes]], tmp_path: Path, value: str
+    finished: Callable[[], dict[str, bytes]], tmp_path: Path, value: int | str
 ) -> None:
     whole = finished()
-    for path in bookkeeping(tmp_path / "out"):
-        path.write_bytes(VALUES[value])
+    damage(tmp_path / "out", value)
 
     assert finished() == whole
     assert json.loads((tmp_path / "out/shards.catalog").read_bytes())["shards"].keys() == {"a", "b"}
 
 
-@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("value", SEVERAL)
 def test_whatever_the_files_of_an_interrupted_output_hold_the_shards_become_right(
     finished: Callable[[], dict[str, bytes]],
     tokenizer_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    value: str,
+    value: int | str,
 ) -> None:
     """Also nobody waits for a minute, as for a claim that does not say whose it is."""
     monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
     whole = finished()
     interrupt(tmp_path, tokenizer_path)
-    for path in bookkeeping(tmp_path / "out"):
-        path.write_bytes(VALUES[value])
+    damage(tmp_path / "out", value)
 
     assert finished() == whole
 

@@ -133,8 +133,6 @@ def touch(prefix: Path) -> None:
 def test_where_a_source_has_no_record_of_the_same_the_merged_shard_has_none(
     sources: list[Path], tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    """Not even one that an earlier merge left there."""
-    merged(tmp_path)
     change(sources[1])
 
     assert not Path(f"{merged(tmp_path)}.ends.json").exists()

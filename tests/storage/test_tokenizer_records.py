@@ -90,7 +90,9 @@ def test_a_full_disk_leaves_the_old_shard_and_its_record(
 
 def test_a_deleted_shard_takes_its_record_along(tmp_path: Path) -> None:
     write(tmp_path / "a", TOKENIZER)
-    (tmp_path / "a.tokenizer.json.partial-0123-45").touch()  # of a process that was killed
+    left = tmp_path / "a.tokenizer.json.partial-0123-45"  # of a process that was killed long ago
+    left.touch()
+    os.utime(left, (1, 1))
     remove_partials(tmp_path / "a")
     remove_shard(tmp_path / "a")
 

@@ -212,7 +212,8 @@ def small_job(folder: Path, tokenizer_path: Path) -> Job:
             "seed": 1,
             "deterministic": True,
         },
-        "blendcorpus": {"split": SPLIT},
+        # The tokens are numbers in order, which no tokenizer makes.
+        "blendcorpus": {"split": SPLIT, "tokenizer_check": "warn"},
         "checkpoint": {
             "enable": True,
             "interval": 2,

@@ -15,10 +15,16 @@ from blendtitan.errors import (
     ConfigError,
     CorruptShardError,
     EmptySplitError,
+    TokenizerMismatchError,
 )
+from blendtitan.identity import TokenizerIdentity
+from blendtitan.storage.folders import find_shards
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
 from blendtitan.titan import configured, shared_catalog
 from blendtitan.titan.configured import blend_config
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
+from blendtitan.titan.tokenizer import BlendTokenizer
 from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, write_corpora
 
 Config = BlendCorpusDataLoader.Config
@@ -242,6 +248,39 @@ def test_the_state_is_one_key_and_the_same_on_every_rank(config: Config) -> None
 def test_a_token_beyond_the_vocabulary_is_refused(config: Config) -> None:
     with pytest.raises(BlendTitanError, match=r"expected ids from 0 to 47"):
         taken(build(dataclasses.replace(config, vocab_size=VOCAB_SIZE // 2)), 10)
+
+
+def test_shards_of_another_tokenizer_are_an_error_on_every_rank(
+    config: Config, tokenizer_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 compares, inside the one broadcast: nobody trains, and nobody waits."""
+    tokenizer = BlendTokenizer(
+        BlendTokenizer.Config(path=str(tokenizer_path)), tokenizer_path=str(tokenizer_path)
+    )
+    identity = TokenizerIdentity(
+        hash="1:0", name="other.model", kind="sentencepiece", vocab_size=96, eod_id=EOD
+    )
+    for prefix in find_shards(Path(config.data_file_list or "").parent):
+        index = ShardIndex.open(prefix)
+        record = TokenizerRecord(identity, index.num_documents, index.num_tokens)
+        record_path(prefix).write_bytes(encode_record(record))
+    messages: list[bytes] = []
+
+    def noted(message: bytes) -> bytes:
+        messages.append(message)
+        return message
+
+    monkeypatch.setattr(shared_catalog, "_broadcast", noted)
+    with pytest.raises(TokenizerMismatchError, match="4 of 4 shards do not belong"):
+        build(config, tokenizer=tokenizer)
+    monkeypatch.setattr(shared_catalog, "is_first_rank", lambda: False)
+    monkeypatch.setattr(shared_catalog, "_broadcast", lambda _: messages[0])
+    with pytest.raises(TokenizerMismatchError, match="4 of 4 shards do not belong"):
+        build(config, tokenizer=tokenizer)
+
+    assert len(messages) == 1
+    monkeypatch.undo()
+    build(dataclasses.replace(config, tokenizer_check="warn"), tokenizer=tokenizer)
 
 
 def test_other_ranks_raise_the_error_of_rank_0(

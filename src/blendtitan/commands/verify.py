@@ -18,6 +18,9 @@ Check shards completely: all of what opening and reading them take on trust.
   catalog    where shards.catalog, which `blendtitan tokenize` writes, lies in the
              shard's folder or above: checksums of both files, and that no listed shard is missing
 
+  tokenizer  PREFIX.tokenizer.json, which `blendtitan tokenize` writes beside each shard: it must
+             describe its shard, and the shards of a folder or list must be of one tokenizer; with
+             --tokenizer, of that one. Of shards without a record, tokens of up to 48 are compared
   the ids    with --tokenizer: documents spread over each shard are decoded and encoded again
              (--compare-documents). Ids that differ from those of their own text are a fault;
              documents whose text cannot be recovered exactly are counted. Shards that the fast
@@ -54,7 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         help="folder, shard prefix or file list",
     )
-    add("--tokenizer", metavar="PATH", type=local_path, help="what the shards were written with")
+    add(
+        "--tokenizer",
+        metavar="PATH",
+        type=local_path,
+        help="what made the shards; compared with their records or tokens",
+    )
     add("--vocab-size", metavar="N", type=int, help="ids are below this (default: tokenizer's)")
     add("--eod-id", metavar="ID", type=int, help="ends documents (default: the tokenizer's EOS)")
     add(
@@ -79,10 +87,12 @@ def run(options: argparse.Namespace) -> None:
         verify_notes,
         verify_table,
     )
+    from blendtitan.inspection.verify_tokenizers import verify_tokenizers
     from blendtitan.prepare.join import unproven_problem
     from blendtitan.tables import show
 
-    vocab_size, eod_id, encoding = options.vocab_size, options.eod_id, None
+    vocab_size, eod_id = options.vocab_size, options.eod_id
+    tokenizer = encoding = None
     if options.tokenizer is not None:
         from blendtitan.inspection.encoded import Encoding
         from blendtitan.tokenizers import ABSENT, load_tokenizer
@@ -98,6 +108,7 @@ def run(options: argparse.Namespace) -> None:
     )
     for shard in shards if encoding is not None else ():
         shard.problems += filter(None, [unproven_problem(shard.prefix)])
+    verify_tokenizers(options.inputs, shards, tokenizer, eod_id=eod_id)
     if options.json:
         say_json(verify_json(shards))
     else:

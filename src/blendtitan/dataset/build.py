@@ -17,7 +17,7 @@ from blendtitan.order.chapters import Chapter
 from blendtitan.order.segments import Segment, check_changes, segments_of
 from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
-from blendtitan.storage.file_list import read_file_list
+from blendtitan.storage.file_list import ShardList, read_file_list
 from blendtitan.storage.open_files import OpenFiles
 from blendtitan.visible import visible_logger
 
@@ -86,8 +86,14 @@ def build_datasets(
     return Datasets(lambda split: _build_split(config, catalog, known, files, split))
 
 
-def read_catalog(config: BlendConfig) -> Catalog:
+def read_catalog(
+    config: BlendConfig, *, check: Callable[[ShardList, Catalog], None] | None = None
+) -> Catalog:
     """Read the file list and open every shard once, or load what an earlier run kept.
+
+    Args:
+        config: What to read.
+        check: Called with the shards and their catalog; may raise, to refuse them.
 
     Raises:
         ConfigError: The file list cannot be used.
@@ -108,8 +114,12 @@ def read_catalog(config: BlendConfig) -> Catalog:
         )
 
     if config.data_cache_path is None:
-        return build()
-    return cached_catalog(Path(config.data_cache_path), shards, settings, build)
+        catalog = build()
+    else:
+        catalog = cached_catalog(Path(config.data_cache_path), shards, settings, build)
+    if check is not None:
+        check(shards, catalog)
+    return catalog
 
 
 def _catalog_settings(config: BlendConfig) -> str:

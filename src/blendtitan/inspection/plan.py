@@ -10,10 +10,12 @@ from blendtitan.config import SPLITS
 from blendtitan.dataset.build import Datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
+from blendtitan.errors import ConfigError
 from blendtitan.inspection.plan_rows import RowReads, row_reads
 from blendtitan.inspection.plan_warnings import plan_warnings
 from blendtitan.inspection.run import Run, data_of_run, quietly
 from blendtitan.storage.catalog import Catalog
+from blendtitan.tokenizer_check.run import TokenizerCheck
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,8 +91,14 @@ class RunPlan:
 
 
 def plan_run(run: Run) -> RunPlan:
-    """What a run will read, if it is never changed; errors as ``data_of_run``."""
-    catalog, datasets, train = data_of_run(run)
+    """What a run will read, if it is never changed; errors as ``data_of_run``.
+
+    Raises:
+        TokenizerMismatchError: Shards were made with another tokenizer than the run's.
+    """
+    check, check_warnings = _tokenizer_check(run)
+    catalog, datasets, train = data_of_run(run, check=check)
+    check_warnings += check.warnings if check else []
     reads = row_reads(train, catalog, run.num_samples)
     corpora = tuple(_corpora(run, train, catalog, reads))
     with quietly():  # the other splits are built when they are asked for
@@ -100,8 +108,19 @@ def plan_run(run: Run) -> RunPlan:
             segments=tuple(_segments(run, train)),
             splits=tuple(_splits(datasets, catalog)),
             steps_per_epoch=train.num_windows / run.global_batch_size,
-            warnings=tuple(plan_warnings(run, datasets, catalog, reads)),
+            warnings=(*check_warnings, *plan_warnings(run, datasets, catalog, reads)),
         )
+
+
+def _tokenizer_check(run: Run) -> tuple[TokenizerCheck | None, list[str]]:
+    """What compares the shards with the run's tokenizer, or why they are not compared."""
+    try:
+        tokenizer = run.tokenizer()
+    except (ConfigError, NotImplementedError) as error:
+        return None, [
+            f"the shards were not compared with the tokenizer, which cannot be read: {error}"
+        ]
+    return TokenizerCheck(run.blend, tokenizer, action=run.tokenizer_check), []
 
 
 def _corpora(

@@ -19,6 +19,7 @@ from blendtitan.run.horizon import horizon, samples_of_run
 from blendtitan.run.keys import DEFAULTS, check_follows, read_keys
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.storage.catalog import Catalog
+from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 
 RESOLVED = "config.toml"
@@ -52,6 +53,9 @@ class Run:
     max_epochs: float
     validates: bool
     segments: tuple[SegmentSettings, ...]
+    tokenizer_check: str
+    """What to do where shards were made with another tokenizer: ``error`` or ``warn``."""
+
     model: Mapping[str, str | None]
     """The keys of ``[model]`` that name the tokenizer."""
 
@@ -104,6 +108,7 @@ def read_run(source: Path, *, ranks: int | None = None) -> Run:
         max_epochs=values["blendcorpus.max_epochs"],
         validates=values["validation.enable"],
         segments=segments,
+        tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
     )
 
@@ -116,8 +121,12 @@ class RunData(NamedTuple):
     train: Dataset
 
 
-def data_of_run(run: Run) -> RunData:
+def data_of_run(run: Run, *, check: TokenizerCheck | None = None) -> RunData:
     """What a run that is never changed reads from.
+
+    Args:
+        run: Its settings.
+        check: Compares its shards with its tokenizer. None: they are not compared.
 
     Raises:
         ConfigError: The file list, or a setting, cannot be used.
@@ -125,7 +134,7 @@ def data_of_run(run: Run) -> RunData:
         EmptySplitError: A corpus has documents, but none of them for training.
     """
     with quietly():
-        catalog = read_catalog(run.blend)
+        catalog = read_catalog(run.blend, check=check)
         datasets = build_datasets(run.blend, catalog)
     if datasets.train is None:
         raise EmptySplitError(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.inspection.checksums import Catalogs, PartDigests, bin_problems, idx_problems
 from blendtitan.inspection.encoded import (
     Comparison,
@@ -28,6 +29,7 @@ from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import stamp_of
+from blendtitan.storage.tokenizer_records import read_record, record_path
 from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.tables import Table, number_table
 
@@ -64,7 +66,13 @@ class VerifiedShard:
     entry: CatalogEntry | None = None
     """What the catalog lists it with. None: it is not listed, so there are no checksums."""
 
+    tokenizer: TokenizerIdentity | None = None
+    """What made it, by the record beside it. None: it has no record."""
+
     problems: list[str] = field(default_factory=list)
+
+    notes: list[str] = field(default_factory=list)
+    """What is no fault, but should be known."""
 
     is_recorded: bool = False
     """Whether the record beside the shard says how its documents end."""
@@ -123,6 +131,7 @@ def verify_shard(
         ends = found.tokens and found.tokens.document_ends
         if records and ends is not None:
             found.is_recorded = write_ends(shard.prefix, ends, stamp)
+        found.problems += _record_problems(found, found.index)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -146,6 +155,26 @@ def index_problems(index: ShardIndex) -> Iterator[str]:
         arrays.check_documents()
     except ShardError as error:
         yield str(error)
+
+
+def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
+    """What is wrong with the record of the tokenizer; a good one is noted."""
+    try:
+        record = read_record(found.prefix)
+    except ShardError as error:
+        yield str(error)
+        return
+    if record is None:
+        return
+    if record.describes(documents=index.num_documents, tokens=index.num_tokens):
+        found.tokenizer = record.tokenizer
+        return
+    yield (
+        f"{record_path(found.prefix)}: describes a shard of {record.documents:,} documents and "
+        f"{record.tokens:,} tokens, but the shard beside it has {index.num_documents:,} and "
+        f"{index.num_tokens:,}. Another program replaced the shard, or the record is another's. "
+        f"Delete the record, or copy it again with its shard."
+    )
 
 
 def token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> Iterator[str]:
@@ -197,6 +226,8 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
 
 def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     """What was found that is no fault, but that a reader of the shards should know."""
+    for shard in shards:
+        yield from shard.notes
     summaries = [shard.tokens for shard in shards if shard.tokens is not None]
     with_empty = [tokens for tokens in summaries if tokens.num_empty]
     if with_empty:
@@ -264,6 +295,8 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "documents_unjudged": shard.comparison and shard.comparison.unjudged,
         "has_checksums": shard.entry is not None,
         "document_ends_recorded": shard.is_recorded,
+        "tokenizer": None if shard.tokenizer is None else asdict(shard.tokenizer),
+        "notes": shard.notes,
         "problems": shard.problems,
     }
 

@@ -2,7 +2,6 @@
 
 import glob
 import json
-import logging
 import os
 import stat
 from collections import defaultdict
@@ -26,8 +25,9 @@ from blendtitan.prepare.inputs import (
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
 from blendtitan.storage.writer import ENDS_SUFFIX
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 WILDCARDS = frozenset("*?[")
 
@@ -109,10 +109,10 @@ class _Found:
         if self.problems and not skip_unknown:
             lines = [f"{path}: {reason}" for path, reason in sorted(self.problems.items())]
             raise InputError(
-                "\n".join(lines[:_SHOWN_NAMES])
-                + f"\n{text}: {len(lines):,} files or folders cannot be read as text, expected "
+                *lines[:_SHOWN_NAMES],
+                f"{text}: {len(lines):,} files or folders cannot be read as text, expected "
                 f"{expected_names()}. Move or hide them (.name), or leave them out with "
-                f"--skip-unknown."
+                f"--skip-unknown.",
             )
         for path, reason in sorted(self.problems.items()):
             logger.warning("skipped: %s: %s", path, reason)

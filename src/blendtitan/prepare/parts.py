@@ -63,7 +63,7 @@ class RejectLimit:
             TooManyRejectsError: It is.
         """
         if num_rejects > self.left:
-            raise TooManyRejectsError("\n".join(grouped_rejects(location, bad_texts)))
+            raise TooManyRejectsError(*grouped_rejects(location, bad_texts))
         if self.stop_path.exists():
             raise TooManyRejectsError
 

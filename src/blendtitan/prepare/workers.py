@@ -158,7 +158,7 @@ class _Worker:
             self._do(jobs)
         except TooManyRejectsError as error:
             # Empty where another process is just writing why, and reports it itself.
-            self._errors += filter(None, [str(error)])
+            self._errors += str(error).splitlines()
         finally:
             self._claims.close()
         return self._errors
@@ -214,7 +214,7 @@ class _Worker:
                     f"{error}\nStopped: more than {work.max_rejects:,} texts are left out "
                     f"(--max-rejects)."
                 )
-            raise TooManyRejectsError(work.stop_path.read_text()) from error
+            raise TooManyRejectsError(read_note(work.stop_path)) from error
         except InputError as error:
             # The others need not find out for themselves.
             write_atomically(job.shard.failure_path, str(error).encode())

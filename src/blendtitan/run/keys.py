@@ -40,6 +40,7 @@ DEFAULTS: Mapping[str, Any] = {
     "blendcorpus.seq_length": None,
     "blendcorpus.segment": [],
     "blendcorpus.max_epochs": 4.0,
+    "blendcorpus.tokenizer_check": "error",
     **{
         f"blendcorpus.{field.name}": field.default
         for field in fields(BlendConfig)

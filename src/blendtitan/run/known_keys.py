@@ -182,5 +182,6 @@ HINTS: Mapping[str, Any] = {
     "blendcorpus.eval_samples": int | None,
     "blendcorpus.max_open_shards": int,
     "blendcorpus.max_epochs": float,
+    "blendcorpus.tokenizer_check": Literal["error", "warn"],
 }
 """``section.key`` to type."""

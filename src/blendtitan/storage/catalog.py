@@ -178,7 +178,7 @@ def cached_catalog(
 def _cached_catalog(
     folder: Path, shards: ShardList, settings: str, build: Callable[[], Catalog]
 ) -> Catalog:
-    identity = _identity(shards, settings)
+    identity = shards_identity(shards, settings)
     if identity is None:
         return build()
     path = folder / f"catalog-{identity}"
@@ -274,8 +274,13 @@ def _log_ends(found: list[DocumentEnds]) -> None:
         )
 
 
-def _identity(shards: ShardList, settings: str) -> str | None:
-    """Name made of all that a catalog depends on; None: a shard misses a file, so there is none."""
+def shards_identity(shards: ShardList, settings: str) -> str | None:
+    """Name made of all that a catalog depends on; None: a shard misses a file, so there is none.
+
+    Args:
+        shards: Their paths, corpora, weights, sizes and times of change enter the name.
+        settings: Text of everything else.
+    """
     contents = [stamp.contents for stamp in shards.stamps if stamp is not None]
     if len(contents) < len(shards):
         return None

@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from blendtitan.errors import OutputError, ShardError
 from blendtitan.regular_files import read_file
@@ -30,7 +30,7 @@ def read_ends(prefix: str, stamp: Stamp, eod_id: int | None = None) -> DocumentE
     """
     try:
         data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_BYTES)
-        ends = _decoded(parse_json(data, dict), stamp)
+        ends = _decoded(cast("dict[str, Any]", parse_json(data, dict)), stamp)
     # Of fields that are missing or unknown, DocumentEnds makes a TypeError.
     except (OSError, DamagedFileError, TypeError):
         return None

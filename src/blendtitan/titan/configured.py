@@ -1,8 +1,10 @@
 """From a loader's configuration to the dataset that it reads, opened once for all loaders."""
 
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from torchtitan.components.tokenizer import BaseTokenizer
 
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import Datasets, build_datasets
@@ -11,9 +13,14 @@ from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.run.horizon import horizon
 from blendtitan.run.keys import check_follows
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
+from blendtitan.titan.tokenizer import engine_tokenizer
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
     from blendtitan.titan.dataloader import BlendCorpusDataLoader
+
+logger = visible_logger(__name__)
 
 
 def blend_config(
@@ -48,27 +55,51 @@ def blend_config(
 
 
 def configured_dataset(
-    config: "BlendCorpusDataLoader.Config", *, seq_len: int, eos_id: int | None
+    config: "BlendCorpusDataLoader.Config", *, seq_len: int, tokenizer: BaseTokenizer
 ) -> Dataset:
     """The split that a configuration reads, of all corpora.
 
     Raises:
         EmptySplitError: It holds no documents.
+        TokenizerMismatchError: Shards were made with another tokenizer.
     """
-    return _dataset(blend_config(config, seq_len=seq_len, eos_id=eos_id), config.split_name)
+    blend = blend_config(config, seq_len=seq_len, eos_id=tokenizer.eos_id)
+    with_tokenizer = _WithTokenizer(tokenizer, id(tokenizer), config.tokenizer_check)
+    datasets = _datasets(blend, with_tokenizer)
+    return _split_of(datasets, blend, config.split_name)
 
 
 # The validator builds its loader anew for every validation: that must cost neither reads nor
 # another broadcast. Every rank builds the same loaders in the same order.
 @lru_cache(maxsize=4)
-def _datasets(blend: BlendConfig) -> Datasets:
-    catalog = shared_catalog(blend)
+def _datasets(blend: BlendConfig, with_tokenizer: "_WithTokenizer") -> Datasets:
+    catalog = shared_catalog(blend, build_check=lambda: with_tokenizer.check(blend))
     indices = shared_indices(blend, catalog) if blend.has_horizon else None
     return build_datasets(blend, catalog, indices)
 
 
-def _dataset(blend: BlendConfig, split_name: str) -> Dataset:
-    dataset = getattr(_datasets(blend), split_name)
+@dataclass(frozen=True, slots=True)
+class _WithTokenizer:
+    """The tokenizer of a run, equal to itself alone: not every kind of tokenizer has a hash."""
+
+    tokenizer: BaseTokenizer = field(compare=False)
+    number: int
+    action: str
+
+    def check(self, blend: BlendConfig) -> TokenizerCheck | None:
+        """What compares the shards with it. None: it is of a kind that cannot be read here."""
+        engine = engine_tokenizer(self.tokenizer)
+        if engine is not None:
+            return TokenizerCheck(blend, engine, action=self.action)
+        logger.warning(
+            "The shards are not compared with the tokenizer: blendtitan cannot read a %s.",
+            type(self.tokenizer).__qualname__,
+        )
+        return None
+
+
+def _split_of(datasets: Datasets, blend: BlendConfig, split_name: str) -> Dataset:
+    dataset = getattr(datasets, split_name)
     if dataset is None:
         horizon = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
         raise EmptySplitError(

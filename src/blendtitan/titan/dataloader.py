@@ -112,6 +112,10 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """A corpus that the whole run would read more often is an error at its start. 0: read as
         often as it may be."""
 
+        tokenizer_check: Literal["error", "warn"] = "error"
+        """What to do at the start where shards were made with another tokenizer than the run's: by
+        their records, or by a sample of their tokens where they have none."""
+
         vocab_size: int | None = None
         """The model's vocabulary, which token ids are checked against. None: not checked."""
 
@@ -159,7 +163,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         local_batch_size: int,
         snapshot_every_n_steps: int | None = None,  # our state is always current
     ) -> None:
-        dataset = configured_dataset(config, seq_len=seq_len, eos_id=tokenizer.eos_id)
+        dataset = configured_dataset(config, seq_len=seq_len, tokenizer=tokenizer)
         if config.corpus is not None:
             dataset = dataset.only(config.corpus)
         num_samples = config.num_samples

@@ -22,6 +22,7 @@ from blendtitan.dataset.order_index import IndexFile
 from blendtitan.dataset.original_index import original_indices
 from blendtitan.errors import BlendTitanError
 from blendtitan.storage.catalog import Catalog
+from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -29,13 +30,22 @@ logger = visible_logger(__name__)
 _FOUND, _ERROR = b"F", b"E"
 
 
-def shared_catalog(config: BlendConfig) -> Catalog:
+def shared_catalog(
+    config: BlendConfig, *, build_check: Callable[[], TokenizerCheck | None] = lambda: None
+) -> Catalog:
     """The catalog of a configuration, read by rank 0. A collective operation.
+
+    Args:
+        config: What to read.
+        build_check: Called by rank 0 alone. What it returns compares the shards with the run's
+            tokenizer, before any rank is given the catalog.
 
     Raises:
         BlendTitanError: What rank 0 met, on every rank.
     """
-    return Catalog.from_bytes(from_first_rank(lambda: read_catalog(config).to_bytes()))
+    return Catalog.from_bytes(
+        from_first_rank(lambda: read_catalog(config, check=build_check()).to_bytes())
+    )
 
 
 def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | None]:

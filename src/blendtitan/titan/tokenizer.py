@@ -1,13 +1,15 @@
 """Our tokenizers as TorchTitan's ``BaseTokenizer``."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from torchtitan.components.tokenizer import BaseTokenizer
+from torchtitan.components.tokenizer import BaseTokenizer, HuggingFaceTokenizer
 
-from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+from blendtitan.errors import ConfigError
+from blendtitan.tokenizers import ABSENT, HFTokenizer, Tokenizer, build_tokenizer
 
 
 class BlendTokenizer(BaseTokenizer):
@@ -25,21 +27,21 @@ class BlendTokenizer(BaseTokenizer):
 
     def __init__(self, config: Config, *, tokenizer_path: str) -> None:
         super().__init__()
-        self._tokenizer = _read_tokenizer(config.backend, config.path, tokenizer_path)
-        self.bos_id = _present(self._tokenizer.bos_id)
-        self.eos_id = _present(self._tokenizer.eos_id)
+        self.engine = _read_tokenizer(config.backend, config.path, tokenizer_path)
+        self.bos_id = _present(self.engine.bos_id)
+        self.eos_id = _present(self.engine.eos_id)
 
     def encode(self, text: str, add_bos: bool = False, add_eos: bool = False) -> list[int]:
         """Ids of a text."""
-        return self._tokenizer.encode(text, add_bos=add_bos, add_eos=add_eos)
+        return self.engine.encode(text, add_bos=add_bos, add_eos=add_eos)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids."""
-        return self._tokenizer.decode(token_ids)
+        return self.engine.decode(token_ids)
 
     def get_vocab_size(self) -> int:
         """Smallest number that is larger than every id."""
-        return self._tokenizer.get_vocab_size()
+        return self.engine.get_vocab_size()
 
 
 # The configuration needs the vocabulary size before the trainer builds the tokenizer.
@@ -47,6 +49,16 @@ class BlendTokenizer(BaseTokenizer):
 def _read_tokenizer(backend: str, path: str | Path | None, folder: str) -> Tokenizer:
     model = {"tokenizer_backend": backend, "tokenizer_path": path, "hf_assets_path": folder}
     return build_tokenizer({"model": model})
+
+
+def engine_tokenizer(tokenizer: BaseTokenizer) -> Tokenizer | None:
+    """The tokenizer behind one of TorchTitan's form. None: it is of a kind that is not known."""
+    if isinstance(tokenizer, BlendTokenizer):
+        return tokenizer.engine
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        with suppress(ConfigError):
+            return HFTokenizer(tokenizer.tokenizer_path)
+    return None
 
 
 def _present(token_id: int) -> int | None:

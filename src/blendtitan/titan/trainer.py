@@ -86,9 +86,7 @@ class BlendTrainer(Trainer):
         loader = config.validator.dataloader
         if config.validator.enable and isinstance(loader, BlendCorpusDataLoader.Config):
             # Now, not at the first validation.
-            configured_dataset(
-                loader, seq_len=config.training.seq_len, eos_id=self.tokenizer.eos_id
-            )
+            configured_dataset(loader, seq_len=config.training.seq_len, tokenizer=self.tokenizer)
         self._when_accepted: list[Callable[[], object]] = []
         schedule = config.parallelism.pipeline_parallel_schedule
         self._tells_losses = knows_loss(self.parallel_dims, pp_schedule=schedule)

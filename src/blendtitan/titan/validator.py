@@ -59,7 +59,7 @@ class BlendCorpusValidator(Validator):
         assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
         self._loader = config.dataloader
         dataset = configured_dataset(
-            self._loader, seq_len=arguments["seq_len"], eos_id=arguments["tokenizer"].eos_id
+            self._loader, seq_len=arguments["seq_len"], tokenizer=arguments["tokenizer"]
         )
         samples_per_step = arguments["local_batch_size"] * arguments["dp_world_size"]
         limit = config.samples

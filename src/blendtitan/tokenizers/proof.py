@@ -6,19 +6,18 @@ symbols. Structures for which the first part was done with the installed librari
 ``proven.json``; other proofs are made once, and kept in the user's cache.
 """
 
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from blendtitan.errors import FastTierError
 from blendtitan.tokenizers import proof_cache
-from blendtitan.tokenizers.base import Tokenizer
+from blendtitan.tokenizers.base import Tokenizer, read_bytes
 from blendtitan.tokenizers.disputed import DisputedTexts, Ranges
 from blendtitan.tokenizers.fast import FastEncoder, read_definition
 from blendtitan.tokenizers.hard_texts import hard_texts
@@ -38,8 +37,9 @@ from blendtitan.tokenizers.structure import (
     structure_of,
     symbol_markers,
 )
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 PROOF_VERSION = 1
 """Of what a proof covers. Ids of the fast tier are only trusted with a proof of this version."""
@@ -180,7 +180,7 @@ def real_texts() -> Iterable[str]:
 @cache
 def listed_structures() -> dict[str, Ranges]:
     """Disputed code points of the structures that were proven with the installed libraries."""
-    content = orjson.loads(files("blendtitan.tokenizers").joinpath("proven.json").read_bytes())
+    content = orjson.loads(read_bytes(Path(__file__).with_name("proven.json")))
     if (content["proof"], content["libraries"]) != (PROOF_VERSION, library_versions()):
         return {}
     return {key: _ranges(entry["disputed"]) for key, entry in content["structures"].items()}

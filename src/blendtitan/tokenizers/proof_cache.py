@@ -6,7 +6,6 @@ is kept here can be computed again.
 
 import fcntl
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -17,7 +16,10 @@ from typing import Any
 
 import orjson
 
-logger = logging.getLogger(__name__)
+from blendtitan.regular_files import read_file
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 _WAIT_SECONDS = 180
 _POLL_SECONDS = 0.2
@@ -37,7 +39,7 @@ def hashed(*parts: object) -> str:
 def read(key: str) -> dict[str, Any] | None:
     """What was kept under a key. None: nothing, or not what was written."""
     try:
-        found = orjson.loads(cache_path(key).read_bytes())
+        found = orjson.loads(read_file(cache_path(key)))
         if found["key"] == key and found["digest"] == hashed(found["value"]):
             return found["value"]
     except FileNotFoundError:

@@ -1,0 +1,189 @@
+"""At the start of a run: an error that shows both tokenizers, or a warning where that is asked."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blendtitan.config import BlendConfig
+from blendtitan.dataset.build import read_catalog
+from blendtitan.errors import CorruptShardError, TokenizerMismatchError
+from blendtitan.storage.tokenizer_records import record_path
+from blendtitan.tokenizer_check import check as check_module
+from blendtitan.tokenizer_check.probe import knows_its_own
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.tokenizers import Tokenizer, load_tokenizer
+from tests.tokenizer_check.conftest import WriteText
+
+Tokenizers = dict[str, Tokenizer]
+
+
+def checked(
+    folder: Path, tokenizer: Tokenizer, *, action: str = "error", **settings: Any
+) -> list[str]:
+    """The warnings of the check of a run on this folder; raises what it raises."""
+    settings = {"eod_token_id": tokenizer.eos_id} | settings
+    config = BlendConfig(data_file_list=folder, seq_length=8, **settings)
+    check = TokenizerCheck(config, tokenizer, action=action)
+    read_catalog(config, check=check)
+    return check.warnings
+
+
+def test_shards_of_the_runs_tokenizer_are_read_without_a_word(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    write_text("data/web/a", tokenizers["byte-level"], recorded=True)
+    write_text("data/code/a", tokenizers["byte-level"])
+
+    assert checked(tmp_path / "data", tokenizers["byte-level"]) == []
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_shard_of_another_tokenizer_is_an_error_that_shows_both(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path, recorded: bool
+) -> None:
+    """One corpus of three; without a record, its tokens give it away."""
+    for corpus in ("books", "code"):
+        write_text(f"data/{corpus}/a", tokenizers["byte-level"])
+    wrong = write_text("data/web/a", tokenizers["byte-level, digits by three"], recorded=recorded)
+
+    with pytest.raises(TokenizerMismatchError) as caught:
+        checked(tmp_path / "data", tokenizers["byte-level"])
+    text = str(caught.value)
+    assert "1 of 3 shards do not belong to the tokenizer of this run" in text
+    assert "the run: huggingface 'bytes" in text
+    assert f"shards: {wrong} (corpus 'web'): " in text
+    assert ("made with huggingface 'digits" if recorded else "are lost when their text") in text
+    assert 'set blendcorpus.tokenizer_check = "warn"' in text
+
+
+def test_a_mismatch_is_a_warning_where_that_is_asked(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    write_text("data/web/a", tokenizers["sp bpe"], recorded=True)
+    warnings = checked(tmp_path / "data", tokenizers["sp unigram"], action="warn")
+
+    assert len(warnings) == 1
+    assert "1 of 1 shards do not belong" in warnings[0]
+
+
+def test_another_eod_is_a_mismatch_only_where_documents_are_told_apart(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    own = tokenizers["byte-level"]
+    write_text("data/web/a", own, recorded=True)
+
+    with pytest.raises(
+        TokenizerMismatchError, match="the same tokenizer, but documents end in EOD"
+    ):
+        checked(tmp_path / "data", own, eod_token_id=own.eos_id + 1)
+    assert checked(tmp_path / "data", own, eod_token_id=None, append_eod=False) == []
+
+
+def test_a_model_and_its_conversion_are_compared_by_tokens(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    """Hashes of two libraries cannot be compared, but what they do with the text can."""
+    write_text("data/web/a", tokenizers["sp bpe"], recorded=True)
+
+    with pytest.raises(TokenizerMismatchError, match=r"made with sentencepiece .*, probed: of"):
+        checked(tmp_path / "data", tokenizers["byte-level"])
+
+
+def test_too_few_tokens_to_tell_are_a_warning_with_the_figures(
+    tokenizers: Tokenizers, write_shard: Any, tmp_path: Path
+) -> None:
+    write_shard("data/web/a", [[300, 301, 0]])
+    warnings = checked(tmp_path / "data", tokenizers["byte-level"])
+
+    assert len(warnings) == 1
+    assert "it is not known whether the tokenizer of this run made" in warnings[0]
+    assert "of 1 pairs of tokens" in warnings[0]
+
+
+def test_a_tokenizer_that_cannot_decode_refuses_no_shard(
+    tokenizers: Tokenizers, folders: dict[str, Path], write_text: WriteText, tmp_path: Path
+) -> None:
+    """Without a decoder pieces are joined by spaces: not even its own tokens come back."""
+    content = json.loads((folders["word pieces"] / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content | {"decoder": None}))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    write_text("data/web/a", tokenizers["word pieces"])
+    warnings = checked(tmp_path / "data", load_tokenizer(tmp_path))
+
+    assert len(warnings) == 1
+    assert "it is not known whether" in warnings[0]
+
+
+def test_every_tokenizer_that_can_decode_is_able_to_refuse(tokenizers: Tokenizers) -> None:
+    assert [name for name, own in tokenizers.items() if not knows_its_own(own)] == []
+
+
+def test_a_record_that_is_damaged_is_an_error_that_names_it(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    prefix = write_text("data/web/a", tokenizers["byte-level"])
+    record_path(prefix).write_text("{}")
+
+    with pytest.raises(CorruptShardError, match=r"a\.tokenizer\.json: expected the record"):
+        checked(tmp_path / "data", tokenizers["byte-level"])
+
+
+def test_a_good_answer_is_kept_as_long_as_shards_and_tokenizer_stay(
+    tokenizers: Tokenizers,
+    write_text: WriteText,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kept catalog is loaded in microseconds a shard: the check must not cost more."""
+    own = tokenizers["byte-level"]
+    cache: dict[str, Any] = {"data_cache_path": tmp_path / "cache"}
+    prefix = write_text("data/web/a", own)
+    checked(tmp_path / "data", own, **cache)
+    reads: list[str] = []
+    really_read = check_module.read_record
+    monkeypatch.setattr(check_module, "read_record", lambda p: (reads.append(p), really_read(p))[1])
+    checked(tmp_path / "data", own, **cache)
+    unread = list(reads)
+    os.utime(f"{prefix}.bin", ns=(1, 1))
+    checked(tmp_path / "data", own, **cache)
+
+    assert unread == []
+    assert reads == [str(prefix)]
+    with pytest.raises(TokenizerMismatchError):
+        checked(tmp_path / "data", tokenizers["byte-level, reordered"], **cache)
+
+
+def test_an_answer_that_is_damaged_or_bad_is_not_kept(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    """A mismatch that was allowed once is an error again when it is not."""
+    cache: dict[str, Any] = {"data_cache_path": tmp_path / "cache"}
+    write_text("data/web/a", tokenizers["sp bpe"])
+    checked(tmp_path / "data", tokenizers["sp unigram"], action="warn", **cache)
+    with pytest.raises(TokenizerMismatchError):
+        checked(tmp_path / "data", tokenizers["sp unigram"], **cache)
+    checked(tmp_path / "data", tokenizers["sp bpe"], **cache)
+    for path in (tmp_path / "cache").glob("tokenizer-check-*"):
+        path.write_text('{"warnings": 7}')
+
+    assert checked(tmp_path / "data", tokenizers["sp bpe"], **cache) == []
+
+
+def test_every_corpus_is_looked_at_however_many_there_are(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    own = tokenizers["byte-level"]
+    good = write_text("good", own)
+    wrong = write_text("wrong", tokenizers["byte-level, reordered"])
+    for corpus in range(100):
+        folder = tmp_path / f"data/corpus_{corpus:02d}"
+        folder.mkdir(parents=True)
+        for suffix in (".bin", ".idx"):
+            source = wrong if corpus == 77 else good
+            (folder / f"a{suffix}").write_bytes(Path(f"{source}{suffix}").read_bytes())
+
+    with pytest.raises(TokenizerMismatchError, match=r"1 of 100 shards(?s:.*)corpus 'corpus_77'"):
+        checked(tmp_path / "data", own)
