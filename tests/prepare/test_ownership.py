@@ -41,6 +41,22 @@ def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
     assert shard_files(output) != foreign
 
 
+def test_a_record_of_document_ends_that_is_left_alone_is_in_nobodys_way(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """``verify`` writes it beside any shard; it holds nothing that is not in the shard."""
+    record = tmp_path / "out/a.ends.json"
+    record.parent.mkdir()
+    record.write_bytes(b"{}")
+    tokenize(
+        [write_jsonl("a.jsonl", ["hello"])],
+        tmp_path / "out",
+        TokenizeConfig(tokenizer=tokenizer_path),
+    )
+
+    assert record.read_bytes() != b"{}"
+
+
 def test_a_shard_that_another_program_put_in_the_place_of_ours_is_kept(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:

@@ -22,9 +22,9 @@ from blendtitan.prepare.input_file import (
     path_of,
     readable,
 )
-from blendtitan.storage.ends_record import RECORD_SUFFIX as ENDS_SUFFIX
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
+from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

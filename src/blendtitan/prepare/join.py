@@ -18,11 +18,10 @@ from blendtitan.prepare.input_file import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.regular_files import open_file, read_file
-from blendtitan.storage.ends_record import RECORD_SUFFIX as ENDS_SUFFIX
+from blendtitan.storage.ends_record import record_ends
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
 from blendtitan.storage.tokenizer_records import (
-    RECORD_SUFFIX,
     TokenizerRecord,
     encode_record,
     record_path,
@@ -33,6 +32,7 @@ from blendtitan.storage.writer import (
     append_file,
     remove_file_partials,
     remove_partials,
+    remove_shard,
     replaced_file,
     write_atomically,
 )
@@ -88,7 +88,7 @@ def join_parts(
     idx_digest = ""
     if not counts.documents:
         # Of what the input was before. Shards of others were refused, or may be replaced.
-        delete_shard_files(shard.prefix)
+        remove_shard(shard.prefix)
     else:
         dtype = np.dtype(settings.dtype)
         with ShardWriter.create(shard.prefix, dtype=dtype, tokenizer=tokenizer) as writer:
@@ -97,6 +97,7 @@ def join_parts(
                     lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
+        record_ends(shard.prefix, settings.eod_id)
     tiers = {manifest.tier for manifest in map(_manifest, manifests)}
     record = Record(
         source=shard.source,
@@ -111,12 +112,6 @@ def join_parts(
     # Written last: where it is, the shard is complete, and its parts are not needed any more.
     write_atomically(shard.record_path, b"\n".join([header, *manifests, b""]))
     remove_parts(shard)
-
-
-def delete_shard_files(prefix: Path) -> None:
-    """Delete a shard and the records beside it; first what readers look for."""
-    for suffix in (".idx", ".bin", RECORD_SUFFIX, ENDS_SUFFIX):
-        Path(f"{prefix}{suffix}").unlink(missing_ok=True)
 
 
 def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:

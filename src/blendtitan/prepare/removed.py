@@ -13,7 +13,8 @@ from pathlib import Path
 from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, file_system, is_url, readable
 from blendtitan.prepare.inputs import WILDCARDS
-from blendtitan.prepare.join import delete_shard_files, read_record
+from blendtitan.prepare.join import read_record
+from blendtitan.storage.writer import remove_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class RemovedInput:
 
     def delete_shard(self) -> None:
         """Delete the shard and all that belongs to it; the record last."""
-        delete_shard_files(self.prefix)
+        remove_shard(self.prefix)
         Path(f"{self.prefix}{REJECTS_SUFFIX}").unlink(missing_ok=True)
         self.record_path.unlink(missing_ok=True)
 
