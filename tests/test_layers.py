@@ -198,3 +198,13 @@ def test_only_one_place_opens_files_for_reading(path: Path) -> None:
             or (function.endswith(".open") and set(mode) <= set("rbt") and mode != "")
         )
         assert not is_reading, f"{path} calls {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_lines_of_an_error_are_arguments_of_their_own(path: Path) -> None:
+    """A line break inside of one is taken for a part of a name, and spelled out."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    raised = [node.exc for node in nodes if isinstance(node, ast.Raise) and node.exc]
+    texts = [node for error in raised for node in ast.walk(error) if isinstance(node, ast.Constant)]
+
+    assert not any(isinstance(text.value, str) and "\n" in text.value for text in texts)

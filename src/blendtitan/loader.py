@@ -173,7 +173,7 @@ class DataLoader:
             logger.warning(
                 "Shards hold other tokens than the checkpoint was trained on. Training reads them "
                 "as they are now, because on_change = 'new_segment':\n%s",
-                "\n".join(resumed.replaced),
+                joined(resumed.replaced),
             )
         self._replace_dataset(resumed.dataset)
         self.consumed_samples = resumed.consumed_samples

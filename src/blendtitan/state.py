@@ -109,11 +109,11 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if replaced and dataset.config.on_change == "error":
         raise ResumeError(
             "the checkpoint was trained on other tokens than its shards hold now. Digests of "
-            "samples that were read again, or checksums in shards.catalog, differ:\n"
-            + "\n".join(replaced)
-            + "\nThese shards were "
-            'replaced or written over. Restore them, or set on_change = "new_segment" to read '
-            "from here on what they hold now, every corpus where it was."
+            "samples that were read again, or checksums in shards.catalog, differ:",
+            *replaced,
+            "These shards were replaced or written over. Restore them, or set "
+            'on_change = "new_segment" to read from here on what they hold now, every corpus '
+            "where it was.",
         )
     return Resumed(going_on, consumed_samples, (), tuple(replaced))
 

@@ -89,6 +89,22 @@ def test_tools_that_read_two_files_get_the_runs_that_are_finished(folder: Path) 
     assert all(float(loss) > 0 for loss in metrics.values())
 
 
+@pytest.mark.parametrize("name", ["losses.csv", "ratios.csv", "metrics.csv"])
+def test_a_table_of_another_program_is_replaced_only_where_that_is_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Its own earlier tables are replaced, also when runs have finished since."""
+    assert collect(folder) == 0
+    log_run(folder, "blend-001", steps=10)
+    assert collect(folder) == 0
+    (folder / name).write_text("run,mine\n1,2\n")
+
+    assert collect(folder) == 1
+    assert f"{name}: exists already, and was not written by this" in capsys.readouterr().err
+    assert (folder / name).read_text() == "run,mine\n1,2\n"
+    assert collect(folder, "--overwrite") == 0
+
+
 def test_runs_that_are_not_finished_have_no_losses(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from blendtitan.errors import BlendTitanError
 from blendtitan.prepare import claims
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.engines.local import LocalEngine
-from blendtitan.prepare.parts import write_part
+from blendtitan.prepare.parts import RejectLimit, write_part
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import _Unheard  # pyright: ignore[reportPrivateUsage]
 from blendtitan.tokenizers import Encoder, load_tokenizer
@@ -34,6 +34,10 @@ VALUES = {
     "surrogate": b'{"host": "\\ud800", "process": "\\ud800-1-1", "key": "\\ud800"}',
     "many lines": b"{}\n[]\nnull\n",
 }
+
+
+# A number gives each file a value of its own, beginning with this one; a name gives all the same.
+SEVERAL = [0, 5, 10, *(pytest.param(name, marks=pytest.mark.slow) for name in VALUES)]
 
 
 @pytest.fixture
@@ -62,7 +66,9 @@ def interrupt(tmp_path: Path, tokenizer_path: Path) -> None:
     work = planned_work([tmp_path / "text"], tmp_path / "out", encoder, job_bytes=300)
     for jobs in work.plan.values():
         for job in jobs:
-            write_part(job, encoder, Settings.of(load_tokenizer(tokenizer_path)), _Unheard())
+            settings = Settings.of(load_tokenizer(tokenizer_path))
+            limit = RejectLimit(1, tmp_path / "stop")
+            write_part(job, encoder, settings, _Unheard(), limit)
         for name in ("join.claim", "failed", "placing"):
             (jobs[0].shard.parts_folder / name).write_text("{}")
 
@@ -73,32 +79,39 @@ def bookkeeping(output: Path) -> list[Path]:
     return [*found, output / "shards.catalog", *output.glob("*.rejects.jsonl"), doubt]
 
 
-@pytest.mark.parametrize("value", VALUES)
+def damage(output: Path, value: int | str) -> None:
+    values = [*VALUES.values()]
+    for number, path in enumerate(sorted(bookkeeping(output))):
+        if isinstance(value, str):
+            path.write_bytes(VALUES[value])
+        else:
+            path.write_bytes(values[(value + number) % len(values)])
+
+
+@pytest.mark.parametrize("value", SEVERAL)
 def test_whatever_the_files_of_a_finished_output_hold_the_shards_stay_right(
-    finished: Callable[[], dict[str, bytes]], tmp_path: Path, value: str
+    finished: Callable[[], dict[str, bytes]], tmp_path: Path, value: int | str
 ) -> None:
     whole = finished()
-    for path in bookkeeping(tmp_path / "out"):
-        path.write_bytes(VALUES[value])
+    damage(tmp_path / "out", value)
 
     assert finished() == whole
     assert json.loads((tmp_path / "out/shards.catalog").read_bytes())["shards"].keys() == {"a", "b"}
 
 
-@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("value", SEVERAL)
 def test_whatever_the_files_of_an_interrupted_output_hold_the_shards_become_right(
     finished: Callable[[], dict[str, bytes]],
     tokenizer_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    value: str,
+    value: int | str,
 ) -> None:
     """Also nobody waits for a minute, as for a claim that does not say whose it is."""
     monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
     whole = finished()
     interrupt(tmp_path, tokenizer_path)
-    for path in bookkeeping(tmp_path / "out"):
-        path.write_bytes(VALUES[value])
+    damage(tmp_path / "out", value)
 
     assert finished() == whole
 

@@ -51,6 +51,17 @@ def test_an_interrupted_demo_is_completed(tmp_path: Path) -> None:
     assert contents(tmp_path) == complete
 
 
+@pytest.mark.parametrize("name", ["text/code/0.jsonl", "tokenizer/tokenizer.model", "demo.txt"])
+def test_files_that_the_demo_did_not_make_are_kept(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+
+    with pytest.raises(ConfigError, match="exists already, and was not made by `blendtitan demo`"):
+        demo.prepare_demo(tmp_path, vocab_size=1024)
+    assert contents(tmp_path) == {path: b"mine"}
+
+
 @pytest.mark.usefixtures("small_corpora")
 def test_a_complete_demo_with_another_vocabulary_is_an_error(tmp_path: Path) -> None:
     """Made anew, it would change under a run that is being resumed."""

@@ -23,7 +23,8 @@ from blendtitan.errors import (
     TokenizerMismatchError,
 )
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.prepare.merge import SourceShard, merge, plan_merge
+from blendtitan.prepare.merge import merge
+from blendtitan.prepare.merge_plan import SourceShard, plan_merge
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_format import encode_index
 from blendtitan.storage.reader import ShardIndex
@@ -181,6 +182,47 @@ def test_other_shards_in_the_folder_are_an_error(folder: Path, tmp_path: Path) -
     merge([folder], tmp_path / "out", target_tokens=5)
 
 
+def test_a_shard_that_merge_did_not_make_is_replaced_only_where_that_is_asked_for(
+    folder: Path, write_shard: WriteShard, tmp_path: Path
+) -> None:
+    """Also where only its tokens differ: documents cut to one length have the same index."""
+    write_shard("out/web/00000", [[1, 2], [3], [4, 9]])
+    before = numbered(tmp_path / "out")
+
+    with pytest.raises(ConfigError, match=r"web/00000\.bin: exists already.*--overwrite"):
+        merge([folder], tmp_path / "out", target_tokens=5)
+    assert numbered(tmp_path / "out") == before
+    merge([folder], tmp_path / "out", target_tokens=5, overwrite=True)
+
+    assert numbered(tmp_path / "out")["web/00000"] == [[1, 2], [3], [4, 5]]
+
+
+@pytest.mark.parametrize("suffix", [".idx", ".bin", ".tokenizer.json"])
+def test_a_lone_file_of_a_shards_name_is_not_replaced_by_merge(
+    folder: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"out/web/00001{suffix}"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+
+    with pytest.raises(ConfigError, match=rf"web/00001\{suffix}: exists already"):
+        merge([folder], tmp_path / "out", target_tokens=5)
+    assert [entry for entry in (tmp_path / "out").rglob("*.*")] == [path]
+
+
+def test_a_merge_that_is_repeated_keeps_the_shards_that_are_finished(
+    folder: Path, tmp_path: Path
+) -> None:
+    merge([folder], tmp_path / "out", target_tokens=5)
+    kept, lost = (tmp_path / f"out/web/0000{number}.bin" for number in range(2))
+    inode = kept.stat().st_ino
+    lost.unlink()
+    merge([folder], tmp_path / "out", target_tokens=5)
+
+    assert kept.stat().st_ino == inode
+    assert lost.exists()
+
+
 def test_a_shard_that_contradicts_itself_is_refused(folder: Path, tmp_path: Path) -> None:
     """Copied as it is, it would move the boundaries of the shards after it."""
     with (folder / "web" / "a.idx").open("r+b") as idx:
@@ -209,8 +251,9 @@ def test_the_command_shows_what_became_of_the_shards(
     assert [f"{tmp_path}/out/web/00000", "3", "6", "8"] in rows
 
 
-# Merges over other shards of the same names again and again, killed before its first change of
-# the folder, then before its second, and so on, until one is not killed.
+# Merges into an empty folder, or with "over" over other shards of the same names, again and again,
+# killed before its first change of the folder, then before its second, and so on, until one is not
+# killed.
 KILLED_AT_EVERY_STEP = """
 import os, shutil, signal, sys
 from pathlib import Path
@@ -224,12 +267,13 @@ from blendtitan.storage.tokenizer_records import (
 )
 from blendtitan.storage.writer import ShardWriter
 
-source, output = Path(sys.argv[1]), Path(sys.argv[2])
+source, output, overwrite = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "over"
 for step in range(1000):
     shutil.rmtree(output, ignore_errors=True)
-    merge([source], output, target_tokens=1)
-    for path in output.glob("web/00002.*"):
-        path.unlink()
+    if overwrite:
+        merge([source], output, target_tokens=1)
+        for path in output.glob("web/00002.*"):
+            path.unlink()
     child = os.fork()
     if child == 0:
         steps = iter(range(step))
@@ -237,13 +281,13 @@ for step in range(1000):
             if event in ("open", "os.rename", "os.remove") and next(steps, None) is None:
                 os.kill(os.getpid(), signal.SIGKILL)
         sys.addaudithook(hook)
-        merge([source], output, target_tokens=5)
+        merge([source], output, target_tokens=5, overwrite=overwrite)
         os._exit(0)
     status = os.waitpid(child, 0)[1]
     for idx in output.rglob("*.idx"):
         ShardIndex.open(Path(str(idx)[:-4]))
     killed = not os.WIFEXITED(status)
-    merge([source], output, target_tokens=5)
+    merge([source], output, target_tokens=5, overwrite=overwrite)
     names = sorted(str(path.relative_to(output)) for path in output.rglob("*.*"))
     assert not [name for name in names if "partial" in name], step
     if not killed:
@@ -253,12 +297,18 @@ print(*names)
 """
 
 
+@pytest.mark.parametrize("output", ["empty", pytest.param("over", marks=pytest.mark.slow)])
 def test_a_killed_merge_leaves_whole_shards_and_can_be_repeated(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, output: str
 ) -> None:
     """Whoever sees an ``.idx`` can read the shard; what was half written is cleared away."""
-    command = [sys.executable, "-c", KILLED_AT_EVERY_STEP, str(folder), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = [str(folder), str(tmp_path / "out"), output]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EVERY_STEP, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr
     names = ["code/00000", "web/00000", "web/00001"]

@@ -8,10 +8,11 @@ import pytest
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.mix import mix
-from blendtitan.prepare.parts import write_part
+from blendtitan.prepare.parts import RejectLimit, write_part
 from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import _Unheard, do_work  # pyright: ignore[reportPrivateUsage]
+from blendtitan.storage.folder_catalog import read_folder_catalog
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.faults.shards import write_shards
 from tests.prepare.conftest import WriteJsonl, planned_work, shard_files
@@ -84,7 +85,7 @@ def test_too_many_rejects_leave_a_list_that_the_next_run_may_replace(
 ) -> None:
     path, config = write_jsonl("a.jsonl", ["hello", ""]), TokenizeConfig(tokenizer=tokenizer_path)
     for _ in range(2):
-        with pytest.raises(InputError, match="1 texts left out"):
+        with pytest.raises(InputError, match="more than 0 texts are left out"):
             tokenize([path], tmp_path / "out", config)
 
 
@@ -125,7 +126,7 @@ def test_unfinished_work_of_other_settings_is_not_thrown_away(
     work = planned_work([path], tmp_path / "out", tokenizer_path)
     for job in next(iter(work.plan.values())):
         settings = Settings(tokenizer="another", eod_id=2, dtype="uint16")
-        write_part(job, Encoder(tokenizer), settings, _Unheard())
+        write_part(job, Encoder(tokenizer), settings, _Unheard(), RejectLimit(0, tmp_path / "stop"))
 
     with pytest.raises(ConfigError, match=r"unfinished work with .*another.*--overwrite"):
         tokenize([path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path))
@@ -142,9 +143,43 @@ def test_mix_replaces_its_own_list_and_no_other_file(tmp_path: Path) -> None:
     mix([tmp_path / "tokens"], output, config)
     output.write_text("1.0 my/own/shard web\n")
 
-    with pytest.raises(ConfigError, match=r"list\.txt: is there already.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"list\.txt: exists already.*--overwrite"):
         mix([tmp_path / "tokens"], output, config)
     assert output.read_text() == "1.0 my/own/shard web\n"
     mix([tmp_path / "tokens"], output, config, overwrite=True)
 
     assert "blendtitan mix" in output.read_text()
+
+
+def test_entries_of_the_catalog_that_tokenize_did_not_make_are_kept(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """Of shards that are still there: copied with their catalog, or without the records of ours."""
+    config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
+    paths = [write_jsonl(f"{name}.jsonl", [name]) for name in "abc"]
+    tokenize(paths, output, config)
+    listed = read_folder_catalog(output)
+    assert listed is not None
+    for name in "ab":
+        (output / f".blendtitan/{name}.jsonl").unlink()
+    (output / "b.idx").unlink()
+    tokenize([write_jsonl("d.jsonl", ["d"])], output, config)
+
+    found = read_folder_catalog(output)
+    assert found is not None
+    assert found.keys() == {"a", "c", "d"}
+    assert found["a"] == listed["a"]
+
+
+def test_a_shard_that_is_made_again_has_its_new_entry_in_the_catalog(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    tokenize([write_jsonl("a.jsonl", ["a"])], output, TokenizeConfig(tokenizer=tokenizer_path))
+    (output / ".blendtitan/a.jsonl").unlink()
+    path = write_jsonl("a.jsonl", ["a", "more"])
+    tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, overwrite=True))
+
+    found = read_folder_catalog(output)
+    assert found is not None
+    assert found["a"].documents == 2

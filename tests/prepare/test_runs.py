@@ -72,6 +72,7 @@ def left_over(output: Path) -> list[Path]:
     return [path for path in found if ".partial-" in path.name or path.suffix in (".claim", ".run")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
 def test_of_two_tokenizers_at_once_one_is_refused_and_the_other_finishes(
     text: Path, tokenizer_path: Path, other_tokenizer: Path, tmp_path: Path, more: list[str]
@@ -92,6 +93,7 @@ def test_of_two_tokenizers_at_once_one_is_refused_and_the_other_finishes(
     assert left_over(output) == []
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_at_once_shares_the_work(
     text: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_the_same_command_twice_at_once_shares_the_work(
     assert catalog == (tmp_path / "once/shards.catalog").read_bytes()
 
 
+@pytest.mark.slow
 def test_ranks_of_which_one_has_no_fast_tier_agree_or_say_why_not(
     text: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +130,7 @@ def test_ranks_of_which_one_has_no_fast_tier_agree_or_say_why_not(
     assert shard_files(output) == shard_files(tmp_path / "once")
 
 
+@pytest.mark.slow
 def test_what_the_fast_tier_began_is_finished_without_it(
     text: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:

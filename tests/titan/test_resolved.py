@@ -56,6 +56,21 @@ def test_it_replaces_the_one_of_an_earlier_start_as_a_whole(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_configuration_that_no_run_wrote_is_kept_under_another_name(tmp_path: Path) -> None:
+    """It may be the one that the run was configured by, with its comments."""
+    (tmp_path / "config.toml").write_text("# mine\n[training]\nsteps = 9\n")
+    for _ in range(2):
+        write_resolved(read_settings(["--job.dump_folder", str(tmp_path)]))
+
+    assert (tmp_path / "config.before-run-1.toml").read_text() == (
+        "# mine\n[training]\nsteps = 9\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.before-run-1.toml",
+        "config.toml",
+    ]
+
+
 def test_a_sweep_finds_the_blend_of_each_run_in_it(tmp_path: Path, write_blend: WriteBlend) -> None:
     """Shares are compared exactly, as the run that reads them wrote them down."""
     blend = write_blend({name: (1.0, [400]) for name in ("code", "web", "books")}, seq_length=8)

@@ -12,7 +12,8 @@ Make three corpora of real text without any download, ready to train on: code (t
 library's sources), reference (the language reference and docstrings) and readmes (descriptions of
 installed distributions); a SentencePiece tokenizer trained on them; shards; and a file list.
 
-A complete demo is left as it is, an interrupted one is made anew.
+A complete demo is left as it is, an interrupted one is made anew. DIR/demo.txt marks the folder as
+a demo; files of the same names in any other folder are an error, and stay as they are.
 """
 
 EXAMPLE = """\

@@ -20,8 +20,9 @@ of their names, lists line by line. The shards of a corpus must have one token t
 
 Tokens are copied by the operating system, every entry of the .idx files is checked, and memory
 does not grow with the shards. A new shard appears when it is complete and has been opened as a
-reader does, so an interrupted command can be run again; it then writes every shard anew. DIR may
-hold no other shards.
+reader does. An interrupted command can be run again: shards in DIR that already hold, byte for
+byte, what would be written are kept. A different shard of the same name is an error, unless
+--overwrite replaces it. DIR may hold no other shards.
 """
 
 EXAMPLE = """\
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="tokens that a new shard has at most, such as 2e9",
     )
+    add("--overwrite", action="store_true", help="replace different shards of the same names")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -56,4 +58,10 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.prepare.merge_report import merge_table
     from blendtitan.tables import show
 
-    show(merge_table(merge(options.inputs, options.output, target_tokens=options.target_tokens)))
+    merged = merge(
+        options.inputs,
+        options.output,
+        target_tokens=options.target_tokens,
+        overwrite=options.overwrite,
+    )
+    show(merge_table(merged))

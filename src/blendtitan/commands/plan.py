@@ -26,7 +26,8 @@ CONFIG is the TOML file of a run, or a run's job.dump_folder. Nothing is trained
 to go from its first step to its last without being changed.
 
 --picture FILE.html also writes the blend over the steps of the run as a picture, in one file that
-needs no network. It needs plotly: pip install 'blendtitan[report]'
+needs no network. It needs plotly: pip install 'blendtitan[report]'. An earlier picture or report
+of the same name is replaced; any other file is an error, unless --overwrite is given.
 """
 
 EXAMPLE = """\
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         help="HTML file to write a picture of the blend to",
     )
+    add("--overwrite", action="store_true", help="replace a FILE that is not an earlier picture")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -63,9 +65,11 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.inspection.run import read_run
     from blendtitan.tables import show
 
+    if options.picture is not None and not options.overwrite:
+        _check_picture(options.picture)
     plan = plan_run(read_run(options.config, ranks=options.ranks))
     if options.picture is not None:
-        _write_picture(plan, options.picture)
+        _write_picture(plan, options.picture, overwrite=options.overwrite)
     if options.json:
         say_json(plan_json(plan))
         return
@@ -78,7 +82,13 @@ def run(options: argparse.Namespace) -> None:
         say(*(f"- {warning}" for warning in plan.warnings))
 
 
-def _write_picture(plan: "RunPlan", path: Path) -> None:
+def _check_picture(path: Path) -> None:
+    from blendtitan.inspection.report.page import check_page
+
+    check_page(path)
+
+
+def _write_picture(plan: "RunPlan", path: Path, *, overwrite: bool) -> None:
     from blendtitan.inspection.plan_report import plan_headline
     from blendtitan.inspection.report.blend_curve import blend_curve
     from blendtitan.inspection.report.page import write_page
@@ -86,4 +96,5 @@ def _write_picture(plan: "RunPlan", path: Path) -> None:
     from blendtitan.inspection.source import source_of_run
 
     curve = blend_curve(source_of_run(plan.run).slots, max(1, plan.run.num_samples))
-    write_page(blend_page(str(plan.run.path), plan_headline(plan), curve), path)
+    page = blend_page(str(plan.run.path), plan_headline(plan), curve)
+    write_page(page, path, overwrite=overwrite)

@@ -17,6 +17,9 @@ texts; the configuration. It is legible in light and dark, on a phone and printe
 RUN is a run's job.dump_folder, of which the latest checkpoint with a state tells how far it came
 and what was changed, or a TOML file: a run that has not begun. --compare puts others beside it.
 
+An earlier report or picture of the same name is replaced; any other file is an error, unless
+--overwrite is given.
+
 The figures need plotly: pip install 'blendtitan[report]'
 """
 
@@ -47,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("report.html"),
         help="file to write (report.html)",
     )
+    add("--overwrite", action="store_true", help="replace a FILE that is not an earlier report")
     add("--step", metavar="N", type=int, default=1, help="sample texts from this step on (1)")
     add(
         "--ranks",
@@ -59,10 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     from blendtitan.inspection.report.facts import gather_runs
-    from blendtitan.inspection.report.page import write_page
+    from blendtitan.inspection.report.page import check_page, write_page
     from blendtitan.inspection.report.sections import report_page
 
+    if not options.overwrite:
+        check_page(options.output)
     paths = [options.run_path, *options.compare]
     runs = gather_runs(paths, step=options.step, ranks=options.ranks)
-    size = write_page(report_page(runs), options.output)
+    size = write_page(report_page(runs), options.output, overwrite=options.overwrite)
     say(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")

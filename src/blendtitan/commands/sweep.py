@@ -34,7 +34,8 @@ shares, and of the blend and of each corpus the training loss (the mean of the l
 logged) and the last validation loss. What a run did not log is left empty, as are the losses of
 runs that are not finished. ratios.csv and metrics.csv have the runs that are finished: shares and
 losses apart, for tools that read two files. A run that was made with other shares than shares.csv
-has is an error.
+has is an error. So is a file of one of these names that --collect did not write, unless --overwrite
+replaces it.
 """
 
 EXAMPLE = """\
@@ -82,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10,
         help="steps logged that a training loss is the mean of (default: %(default)s)",
     )
+    add(
+        "--overwrite",
+        action="store_true",
+        help="with --collect: replace tables that it did not write",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -120,7 +126,7 @@ def _collect(options: argparse.Namespace) -> None:
     from blendtitan.tables import show
 
     runs = read_losses(options.folder, last=options.last)
-    write_losses(options.folder, runs)
+    write_losses(options.folder, runs, overwrite=options.overwrite)
     show(losses_table(runs))
     finished = sum(run.finished for run in runs)
     say("", f"{finished} of {len(runs)} runs are finished: {options.folder / 'losses.csv'}")

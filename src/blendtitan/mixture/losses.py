@@ -1,5 +1,6 @@
 """What the runs of a sweep lost, of each corpus: a table for those who search for a blend."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from blendtitan.inspection.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.mixture.shares_file import csv_text, read_shares
 from blendtitan.mixture.sweep import segment_of
 from blendtitan.run.toml_file import read_toml
+from blendtitan.storage.disk import check_replaceable
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 
 TRAINING = "loss_metrics/global_avg_loss"
@@ -62,15 +64,28 @@ def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
     return [_run_losses(folder, run, shares, last) for run, shares in read_shares(folder).items()]
 
 
-def write_losses(folder: Path, runs: Sequence[RunLosses]) -> None:
+def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = False) -> None:
     """Write ``losses.csv``, ``ratios.csv`` and ``metrics.csv``.
 
     The last two are what `olmix fit --from-csv` reads, and, with the run as index, RegMix.
+
+    Args:
+        folder: Of the sweep.
+        runs: In the order of its table.
+        overwrite: Replace files of these names that this function did not write.
+
+    Raises:
+        ConfigError: The folder holds such a file.
     """
     corpora = list(runs[0].shares)
     columns = _columns(runs, corpora)
     finished = [run for run in runs if run.finished]
     shares = [f"share/{corpus}" for corpus in corpora]
+    if not overwrite:
+        # Columns of losses are added when runs finish.
+        check_replaceable(folder / LOSSES, _header_pattern("run", "steps", *shares) + "(,loss|$)")
+        check_replaceable(folder / RATIOS, _header_pattern("run_id", *corpora) + "$")
+        check_replaceable(folder / METRICS, _header_pattern("run_id") + "(,loss|$)")
     for name, rows in {
         LOSSES: [["run", "steps", *shares, *columns], *_rows(runs, columns)],
         RATIOS: [["run_id", *corpora], *([run.run, *run.shares.values()] for run in finished)],
@@ -162,6 +177,10 @@ def _columns(runs: Iterable[RunLosses], corpora: Iterable[str]) -> list[str]:
         if kind in logged
         for column in (kind, *(f"{kind}/{corpus}" for corpus in corpora))
     ]
+
+
+def _header_pattern(*columns: str) -> str:
+    return rf"\A{re.escape(csv_text([columns]).rstrip())}"
 
 
 def _rows(runs: Iterable[RunLosses], columns: Sequence[str]) -> Iterator[list[object]]:

@@ -4,6 +4,7 @@ A new format is a module in ``formats`` with a class that is a ``Source``, and a
 ``_FORMATS``. Memory does not grow with the shards.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.index_format import encode_index_blocks
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import (
+    SHARD_SUFFIXES,
     flush_and_close,
     partial_path,
     publish,
@@ -130,11 +132,11 @@ def _planned(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def _check_free(source: Path, prefix: Path, *, overwrite: bool) -> None:
-    for suffix in (".bin", ".idx"):
+    for suffix in reversed(SHARD_SUFFIXES):
         new, old = Path(f"{prefix}{suffix}"), Path(f"{source}{suffix}")
-        if not new.exists():
+        if not os.path.lexists(new):
             continue
-        if old.exists() and new.samefile(old):
+        if old.exists() and new.exists() and new.samefile(old):
             raise ConfigError(
                 f"{new}: is an input and would be overwritten. Choose another folder."
             )

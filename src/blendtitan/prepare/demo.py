@@ -3,10 +3,12 @@
 DIR/text/CORPUS/*.jsonl          documents
 DIR/tokenizer/tokenizer.model    trained on a sample of them
 DIR/tokens/CORPUS/*.bin, *.idx   shards
+DIR/demo.txt                     written first: where it is, all of these are the demo's
 DIR/file_list.txt                written last: where it is, the demo is complete
 """
 
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_tex
 from blendtitan.prepare.mix import CorpusMix, mix
 from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
+from blendtitan.storage.disk import read_note
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import load_tokenizer
 from blendtitan.visible import visible_logger
@@ -38,6 +41,12 @@ NUM_FILES = 4
 
 VOCAB_SIZES = range(1024, 16_385)
 
+_NOTE = "demo.txt"
+_NOTE_TEXT = b"""\
+Made by `blendtitan demo`, with all files in text, tokenizer and tokens, and file_list.txt.
+While this file is here, an interrupted demo may be made anew, and replaces them.
+"""
+
 # The sample that the tokenizer is trained on: enough for a small vocabulary, read in seconds.
 _SAMPLE_DOCUMENTS = 400
 _SAMPLE_CHARS = 4_000
@@ -50,7 +59,8 @@ def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | N
         The corpora of the file list, or None where the demo was complete.
 
     Raises:
-        ConfigError: ``vocab_size`` is out of range, or is not that of the complete demo.
+        ConfigError: ``vocab_size`` is out of range, or is not that of the complete demo; or the
+            folder holds files of the demo's names that it did not make.
     """
     if vocab_size not in VOCAB_SIZES:
         raise ConfigError(
@@ -61,6 +71,9 @@ def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | N
     if file_list.exists():
         _check_vocabulary(tokenizer, vocab_size)
         return None
+    _check_folder(output)
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / _NOTE, _NOTE_TEXT)
     samples: list[str] = []
     for corpus, texts in CORPORA.items():
         documents = list(texts())
@@ -109,6 +122,18 @@ def train_tokenizer(lines: Iterable[str], *, vocab_size: int) -> bytes:
         minloglevel=1,
     )
     return model.getvalue()
+
+
+def _check_folder(output: Path) -> None:
+    note = output / _NOTE
+    if note.is_file() and "`blendtitan demo`" in read_note(note):
+        return
+    for name in (_NOTE, "text", "tokenizer", "tokens"):
+        if os.path.lexists(output / name):
+            raise ConfigError(
+                f"{output / name}: exists already, and was not made by `blendtitan demo`, which "
+                f"would write into it. Choose another --output, or move it away."
+            )
 
 
 def _check_vocabulary(tokenizer: Path, vocab_size: int) -> None:

@@ -18,11 +18,6 @@ from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.regular_files import open_file, read_file
-from blendtitan.storage.folder_catalog import (
-    CATALOG_FILE,
-    CatalogEntry,
-    write_folder_catalog,
-)
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
 from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
@@ -224,48 +219,6 @@ def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:
                 yield output / str(path.relative_to(work)).removesuffix(_RECORD_SUFFIX), path
 
 
-def write_catalog(output: Path) -> None:
-    """List all shards below ``output`` that have a record in its catalog, with their digests.
-
-    Several commands may finish at once. Whoever writes looks again, so that the last one to
-    write has seen what all of them recorded.
-    """
-    found = None
-    while found != (found := _record_times(output)):
-        entries = dict(_catalog_entries(output))
-        if entries:
-            write_folder_catalog(output, entries)
-        else:
-            (output / CATALOG_FILE).unlink(missing_ok=True)
-
-
-def _record_times(output: Path) -> dict[Path, int]:
-    times: dict[Path, int] = {}
-    for _, path in record_paths(output):
-        with suppress(FileNotFoundError):
-            times[path] = path.stat().st_mtime_ns
-    return times
-
-
-def _catalog_entries(output: Path) -> Iterator[tuple[str, CatalogEntry]]:
-    for prefix, path in record_paths(output):
-        record = read_record(prefix, path)
-        if record is None or not record.counts.documents:
-            continue
-        try:
-            manifests = load_manifests(path)
-        except FileNotFoundError:
-            continue
-        except DamagedFileError as error:
-            logger.warning(
-                "%s. Its shard is not listed in %s: delete the record, and tokenise its input "
-                "again with --overwrite.",
-                *(error, CATALOG_FILE),
-            )
-            continue
-        yield str(prefix.relative_to(output)), _catalog_entry(record, manifests)
-
-
 def remove_parts(shard: Shard) -> None:
     """Delete what the jobs of a finished shard left."""
     folder = shard.parts_folder
@@ -282,18 +235,6 @@ def _manifest(line: bytes) -> Manifest:
     if "tokens" not in manifest.digests:
         raise DamagedFileError("holds no digest of tokens")
     return manifest
-
-
-def _catalog_entry(record: Record, manifests: Sequence[Manifest]) -> CatalogEntry:
-    token_bytes = np.dtype(record.settings.dtype).itemsize
-    parts = ((part.counts.tokens * token_bytes, part.digests["tokens"]) for part in manifests)
-    return CatalogEntry(
-        documents=record.counts.documents,
-        tokens=record.counts.tokens,
-        dtype=record.settings.dtype,
-        idx_digest=record.idx_digest,
-        bin_digests=tuple(part for part in parts if part[0]),
-    )
 
 
 def has_shard(prefix: Path, record: Record) -> bool:

@@ -1,23 +1,27 @@
 """Many shards into few, streaming: tokens are copied by the kernel, the ``.idx`` in blocks."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchError
-from blendtitan.identity import TokenizerIdentity
+from blendtitan.errors import ConfigError, CorruptShardError
+from blendtitan.prepare.merge_plan import (
+    MergedShard,
+    SourceShard,
+    check_tokenizers,
+    plan_merge,
+    read_sources,
+)
+from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
-from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
+from blendtitan.storage.index_format import encode_index_blocks
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import TokenizerRecord, read_record
+from blendtitan.storage.tokenizer_records import RECORD_SUFFIX, encode_record
 from blendtitan.storage.writer import (
     append_file,
     flush_and_close,
@@ -25,72 +29,23 @@ from blendtitan.storage.writer import (
     publish,
     remove_partials,
 )
-from blendtitan.visible import visible_logger
 
-logger = visible_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceShard:
-    """What merging needs to know of an input shard."""
-
-    prefix: Path
-    corpus: str
-    dtype: np.dtype[Any]
-    num_sequences: int
-    num_documents: int
-    num_tokens: int
-
-    tokenizer: TokenizerIdentity | None = None
-    """By its record. None: it has none, or one that describes another shard."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of its ``.bin``."""
-        return self.num_tokens * self.dtype.itemsize
+_COMPARED_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class MergedShard:
-    """An output shard and the input shards it is made of, in order."""
-
-    prefix: Path
-    corpus: str
-    sources: tuple[SourceShard, ...]
-
-    @property
-    def header(self) -> IndexHeader:
-        """The fixed fields of its ``.idx``."""
-        return IndexHeader(
-            self.sources[0].dtype,
-            sum(source.num_sequences for source in self.sources),
-            sum(source.num_documents for source in self.sources),
-        )
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of all its sources."""
-        return sum(source.num_tokens for source in self.sources)
-
-    @property
-    def record(self) -> TokenizerRecord | None:
-        """Its tokenizer, where every source has a record: no more is claimed than is known."""
-        tokenizers = [source.tokenizer for source in self.sources]
-        if tokenizers[0] is None or None in tokenizers:
-            return None
-        return TokenizerRecord(tokenizers[0], self.header.num_documents, self.num_tokens)
-
-
-def merge(inputs: Sequence[Path], output: Path, *, target_tokens: float) -> list[MergedShard]:
+def merge(
+    inputs: Sequence[Path], output: Path, *, target_tokens: float, overwrite: bool = False
+) -> list[MergedShard]:
     """Join neighbouring shards of each corpus into shards of up to ``target_tokens`` tokens.
 
-    The inputs stay. Every output shard appears when it is complete; interrupted, the call can be
-    repeated, and writes every shard anew.
+    The inputs stay. Every output shard appears when it is complete. An interrupted call can be
+    repeated: shards that already hold, byte for byte, what would be written stay as they are.
 
     Args:
         inputs: Prefixes, folders of shards and file lists, as ``named_shards`` takes them.
         output: Folder of the new shards: ``output/CORPUS/00000``, ``00001``, and so on.
         target_tokens: A shard that has more than this by itself becomes an output of its own.
+        overwrite: Write every shard anew, and replace different shards of the same names.
 
     Raises:
         ConfigError: The shards of a corpus differ in dtype, or the folder holds other shards.
@@ -100,40 +55,16 @@ def merge(inputs: Sequence[Path], output: Path, *, target_tokens: float) -> list
     if not target_tokens >= 1:
         raise ConfigError(f"target_tokens is {target_tokens}, expected 1 or more")
     sources = read_sources(inputs)
-    _check_tokenizers(sources)
+    check_tokenizers(sources)
     merged = plan_merge(sources, output, target_tokens=target_tokens)
     _check_output(output, merged)
+    # Before anything is written: a refused command leaves the folder as it was.
+    finished = set() if overwrite else {shard.prefix for shard in merged if _is_finished(shard)}
     for shard in merged:
-        write_merged(shard)
-    return merged
-
-
-def read_sources(inputs: Sequence[Path]) -> list[SourceShard]:
-    """Open every input shard once; none stays open.
-
-    Raises:
-        FileListError: An input cannot be used.
-        ShardError: A shard cannot be opened.
-    """
-    return [_source(prefix, corpus) for prefix, corpus in named_shards(inputs)]
-
-
-def plan_merge(
-    sources: Sequence[SourceShard], output: Path, *, target_tokens: float
-) -> list[MergedShard]:
-    """Which shards are joined: neighbours of one corpus, as many as the target holds.
-
-    Raises:
-        ConfigError: The shards of a corpus differ in dtype, or its name cannot name a folder.
-    """
-    by_corpus: dict[str, list[SourceShard]] = {}
-    for source in sources:
-        by_corpus.setdefault(source.corpus, []).append(source)
-    merged: list[MergedShard] = []
-    for corpus, members in by_corpus.items():
-        _check_corpus(corpus, members)
-        for number, group in enumerate(_groups(members, target_tokens)):
-            merged.append(MergedShard(output / corpus / f"{number:05d}", corpus, tuple(group)))
+        if shard.prefix in finished:
+            remove_partials(shard.prefix)
+        else:
+            write_merged(shard)
     return merged
 
 
@@ -162,34 +93,6 @@ def write_merged(shard: MergedShard) -> None:
         partial_bin.unlink(missing_ok=True)
         partial_idx.unlink(missing_ok=True)
     _check_written(shard)
-
-
-def _source(prefix: Path, corpus: str) -> SourceShard:
-    index = ShardIndex.open(prefix)
-    record = read_record(prefix)
-    if record and not record.describes(documents=index.num_documents, tokens=index.num_tokens):
-        record = None
-    return SourceShard(
-        prefix,
-        corpus,
-        index.dtype,
-        index.header.num_sequences,
-        index.num_documents,
-        index.num_tokens,
-        record and record.tokenizer,
-    )
-
-
-def _groups(sources: Sequence[SourceShard], target_tokens: float) -> Iterator[list[SourceShard]]:
-    group: list[SourceShard] = []
-    num_tokens = 0
-    for source in sources:
-        if group and num_tokens + source.num_tokens > target_tokens:
-            yield group
-            group, num_tokens = [], 0
-        group.append(source)
-        num_tokens += source.num_tokens
-    yield group
 
 
 def _index_blocks(shard: MergedShard) -> Iterator[bytes]:
@@ -246,44 +149,6 @@ def _check_written(shard: MergedShard) -> None:
         )
 
 
-def _check_corpus(corpus: str, sources: Sequence[SourceShard]) -> None:
-    if corpus in (".", "..") or "/" in corpus:
-        raise ConfigError(
-            f"corpus {corpus!r}: its shards go to a folder of this name, which cannot be one. "
-            f"Give it another name in the file list."
-        )
-    first = sources[0]
-    for source in sources:
-        if source.dtype != first.dtype:
-            raise ConfigError(
-                f"corpus {corpus!r}: {source.prefix} holds tokens of type {source.dtype.name}, "
-                f"{first.prefix} of type {first.dtype.name}, expected one type. Merge them into "
-                f"different folders, or tokenise one of them again."
-            )
-
-
-def _check_tokenizers(sources: Sequence[SourceShard]) -> None:
-    """Check that no two inputs are known to be of different tokenizers.
-
-    Raises:
-        TokenizerMismatchError: Two are.
-    """
-    recorded = [source for source in sources if source.tokenizer is not None]
-    for source in recorded:
-        if source.tokenizer is not None and not source.tokenizer.is_same(recorded[0].tokenizer):
-            raise TokenizerMismatchError(
-                f"{recorded[0].prefix} was made with {recorded[0].tokenizer}, {source.prefix} with "
-                f"{source.tokenizer}. Merge the shards of each tokenizer into a folder of its own."
-            )
-    num_unknown = len(sources) - len(recorded)
-    if recorded and num_unknown:
-        logger.warning(
-            "%d of %d shards have no record of their tokenizer. A merged shard that contains one "
-            "has no record either; a run compares a sample of its tokens instead.",
-            *(num_unknown, len(sources)),
-        )
-
-
 def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
     """Check that no input is written over, and that no other shard would stay in the folder."""
     sources = {os.path.realpath(f"{s.prefix}.bin") for shard in merged for s in shard.sources}
@@ -300,3 +165,43 @@ def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
             f"{output}: holds {other}, which this call does not write. Choose an empty folder, so "
             f"that no document is in it twice."
         )
+
+
+def _is_finished(shard: MergedShard) -> bool:
+    """Whether the shard is there, as this call would write it.
+
+    A killed call may have put some of its files in place and not the others.
+
+    Raises:
+        ConfigError: A file of its names holds anything else.
+    """
+    record = b"" if shard.record is None else encode_record(shard.record)
+    contents: dict[str, tuple[int, Callable[[], Iterable[bytes]]]] = {
+        ".idx": (shard.header.file_bytes, lambda: map(bytes, _index_blocks(shard))),
+        RECORD_SUFFIX: (len(record), lambda: [record]),
+        ".bin": (shard.num_bytes, lambda: _token_blocks(shard)),
+    }
+    found = {suffix for suffix in contents if os.path.lexists(f"{shard.prefix}{suffix}")}
+    for suffix, (num_bytes, blocks) in contents.items():
+        path = Path(f"{shard.prefix}{suffix}")
+        if suffix in found and not _holds(path, num_bytes, blocks):
+            raise ConfigError(
+                f"{path}: exists already, and differs from what this command would write. Choose "
+                f"an empty folder, or replace it with --overwrite."
+            )
+    return found == {".idx", ".bin", *([RECORD_SUFFIX] if record else [])}
+
+
+def _holds(path: Path, num_bytes: int, blocks: Callable[[], Iterable[bytes]]) -> bool:
+    """Whether a file consists of ``blocks``, which have ``num_bytes`` together."""
+    if not path.is_file() or path.stat().st_size != num_bytes:
+        return False
+    with open_file(path) as file:
+        return all(file.read(len(block)) == block for block in blocks())
+
+
+def _token_blocks(shard: MergedShard) -> Iterator[bytes]:
+    for source in shard.sources:
+        with open_file(Path(f"{source.prefix}.bin")) as file:
+            while block := file.read(_COMPARED_BYTES):
+                yield block

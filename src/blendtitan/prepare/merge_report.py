@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from blendtitan.prepare.merge import MergedShard
+from blendtitan.prepare.merge_plan import MergedShard
 from blendtitan.tables import Table, number_table
 
 

@@ -1,13 +1,14 @@
 """A file list whose weights are the tokens that one pass over the blend reads of each shard."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.shares import MixConfig, corpus_epochs
-from blendtitan.storage.disk import read_note
+from blendtitan.storage.disk import check_replaceable
 from blendtitan.storage.file_list import ShardEntry, named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import remove_file_partials
@@ -54,7 +55,7 @@ def mix(
         ShardError: A shard cannot be opened.
     """
     if not overwrite:
-        _check_replaceable(output)
+        check_replaceable(output, re.escape(_WRITTEN_BY))
     shards = named_shards(inputs)
     tokens = [ShardIndex.open(shard.prefix).num_tokens for shard in shards]
     by_corpus: dict[str, list[int]] = {}
@@ -102,14 +103,6 @@ def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
             f"in {where}, corpora would be read more than {config.max_epochs:g} times: "
             f"{', '.join(often)}. Give them less weight, read fewer tokens, or raise --max-epochs "
             f"(0: no limit)."
-        )
-
-
-def _check_replaceable(output: Path) -> None:
-    if output.exists() and _WRITTEN_BY not in read_note(output):
-        raise ConfigError(
-            f"{output}: is there already, and was not written by `blendtitan mix`. Choose another "
-            f"--output, or replace it with --overwrite."
         )
 
 

@@ -27,7 +27,6 @@ from blendtitan.prepare.join import (
     load_manifests,
     read_record,
     remove_parts,
-    write_catalog,
 )
 from blendtitan.prepare.ownership import check_other_shards, check_replaceable
 from blendtitan.prepare.parts import is_accepted, read_texts, remove_damaged_part
@@ -43,12 +42,13 @@ from blendtitan.prepare.plan import (
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
+from blendtitan.prepare.shard_catalog import withdraw_entries, write_catalog
 from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import (
     Tier,
     Tokenizer,
@@ -233,7 +233,6 @@ class _Tokenizing:
             work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
         with self.run.kept_fresh():
-            remove_file_partials(self.output / CATALOG_FILE)
             write_catalog(self.output)
             counts = self._counts(plan, tier)
         if not errors and len(counts) < len(self.shards):
@@ -257,10 +256,7 @@ class _Tokenizing:
         # One rank writes it for all: they find the same inputs, and so the same plan.
         if self.config.rank.rank == 0:
             write_plan(self.output, plan, self.settings.described())
-        # Where shards change, it would be wrong until it is written again.
-        catalog = self.output / CATALOG_FILE
-        with written(catalog):
-            catalog.unlink(missing_ok=True)
+        withdraw_entries(self.output, [shard.prefix for shard in plan])
         _prepare_work(plan)
         encoder = self.run.use_tier(
             tier,

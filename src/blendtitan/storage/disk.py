@@ -2,12 +2,13 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from blendtitan.errors import OutputError
+from blendtitan.errors import ConfigError, OutputError
 from blendtitan.regular_files import open_file
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,6 +49,27 @@ def written(path: Path) -> Generator[None]:
                 f"choose another folder for the output."
             ) from error
         raise
+
+
+def check_replaceable(path: Path, pattern: str) -> None:
+    """Check that writing a file would replace nothing, or only an earlier output of its kind.
+
+    Args:
+        path: The file to write.
+        pattern: Regular expression that is found in the beginning of every earlier output. A ``$``
+            is the end of a line.
+
+    Raises:
+        ConfigError: Something else has its name.
+    """
+    if not os.path.lexists(path):
+        return
+    found = read_note(path) if path.is_file() else ""
+    if not re.search(pattern, found, re.MULTILINE):
+        raise ConfigError(
+            f"{path}: exists already, and was not written by this command. Choose another name or "
+            f"folder, move it away, or replace it with --overwrite."
+        )
 
 
 def read_note(path: Path) -> str:

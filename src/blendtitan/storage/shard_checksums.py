@@ -6,7 +6,6 @@ same parts can be compared.
 """
 
 import hashlib
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ShardError
 from blendtitan.storage.folder_catalog import CatalogEntry, FolderCatalogs
+from blendtitan.visible import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _PARTS_BYTES, _CONTENT_BYTES = 4, 8
 

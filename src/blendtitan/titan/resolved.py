@@ -1,13 +1,18 @@
 """The complete settings of a run as a TOML file, which gives the same settings when it is read."""
 
 from collections.abc import Iterator
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 
 from blendtitan.run.values import toml_of
+from blendtitan.storage.disk import read_note
 from blendtitan.storage.writer import remove_file_partials, write_atomically
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 FILE_NAME = "config.toml"
 """Name of the file in the run's ``job.dump_folder``."""
@@ -21,10 +26,23 @@ def resolved_toml(settings: Settings) -> str:
 
 
 def write_resolved(settings: Settings) -> Path:
-    """Write the settings into the run's folder, the whole file or none of it; its path."""
+    """Write the settings into the run's folder, the whole file or none of it; its path.
+
+    A file of this name that no run wrote, such as the one that the run was configured by, is kept
+    under another name.
+    """
     path = Path(settings.job.dump_folder) / FILE_NAME
+    if path.is_file() and _HEAD not in read_note(path):
+        _keep(path)
     write_text(path, resolved_toml(settings))
     return path
+
+
+def _keep(path: Path) -> None:
+    names = (path.with_name(f"{path.stem}.before-run-{n}{path.suffix}") for n in count(1))
+    kept = next(name for name in names if not name.exists())
+    path.rename(kept)
+    logger.warning("%s was not written by a run. It is kept as %s.", path, kept.name)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,8 +29,8 @@ class MadeShard(NamedTuple):
 class Findings:
     """How shards and a tokenizer go together."""
 
-    tokenizer: str
-    """The tokenizer that they were compared with, for people."""
+    tokenizer: str = ""
+    """The tokenizer that they were compared with, for people, if there are mismatches."""
 
     mismatches: dict[str, str] = field(default_factory=dict)
     """Why a shard was made with another tokenizer, by prefix."""
@@ -65,16 +65,20 @@ def check_shards(
         record if record and record.describes(documents=s.documents, tokens=s.tokens) else None
         for s, record in zip(shards, records, strict=True)
     ]
-    own = identity_of(tokenizer, eod_id)
-    findings = Findings(visible(f"{own}, from {tokenizer.path}"))
+    # Hashing a large tokenizer.json takes a good part of a second: only where it is needed.
+    own = identity_of(tokenizer, eod_id) if any(believed) else None
+    findings = Findings()
     unknown: dict[str, TokenizerRecord | None] = {}
     for shard, record in zip(shards, believed, strict=True):
-        if record is None or not record.tokenizer.can_be_compared(own):
+        if record is None or own is None or not record.tokenizer.can_be_compared(own):
             unknown[shard.prefix] = record
         elif reason := _difference(record.tokenizer, own):
             findings.mismatches[shard.prefix] = reason
     corpus_of = {shard.prefix: shard.corpus for shard in shards if shard.prefix in unknown}
     _probe(findings, unknown, corpus_of, tokenizer, eod_id)
+    if findings.mismatches:
+        own = own or identity_of(tokenizer, eod_id)
+        findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
     return findings
 
 

@@ -32,6 +32,10 @@ _LEAST_LOST = 5
 _LEAST_LIVE_LOST = 3
 """Of them, pairs of tokens that come back elsewhere."""
 
+_MOST_CONTROL = 0.25
+"""Of the tokens, those that may be control symbols. Text is full of them when another tokenizer
+made it, or when this one does not know its script."""
+
 
 class Verdict(Enum):
     """What the tokens say."""
@@ -69,6 +73,9 @@ class Fit:
     outside: int = 0
     """Tokens that the tokenizer does not have."""
 
+    control: int = 0
+    """Control symbols and unknown tokens, BOS, EOD and padding apart."""
+
     def __add__(self, other: "Fit") -> "Fit":
         return Fit(
             self.pairs + other.pairs,
@@ -78,6 +85,7 @@ class Fit:
             self.live_lost + other.live_lost,
             self.shuffled_live_lost + other.shuffled_live_lost,
             self.outside + other.outside,
+            self.control + other.control,
         )
 
     @property
@@ -91,6 +99,8 @@ class Fit:
         expected = self.expected_lost
         if self.outside:
             return Verdict.MISMATCH
+        if self.control > _MOST_CONTROL * (self.control + self.pairs):
+            return Verdict.UNCLEAR
         if expected < _LEAST_LOST or self.shuffled_live_lost < _LEAST_LIVE_LOST:
             return Verdict.UNCLEAR
         if self.lost <= MATCH_BELOW * expected:
@@ -107,10 +117,11 @@ class Fit:
     def __str__(self) -> str:
         if self.outside:
             return f"{self.outside:,} tokens are ids that this tokenizer does not have"
+        control = f"; {self.control:,} tokens are control symbols" if self.control else ""
         return (
             f"of {self.pairs:,} pairs of tokens, {self.lost:,} are lost when their text is encoded "
             f"again; of the tokenizer's own about 0 would be, of another's about "
-            f"{self.expected_lost:,.0f}"
+            f"{self.expected_lost:,.0f}{control}"
         )
 
 
@@ -126,6 +137,9 @@ def fit(
     """
     pieces: list[NDArray[np.int64]] = []
     compared: list[NDArray[np.int64]] = []
+    ends = [tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id]
+    inner = np.setdiff1d(apart, ends)
+    control = sum(int(np.isin(document.tokens[:-1], inner).sum()) for document in documents)
     outside = 0
     for document in documents:
         for piece, is_last in _pieces(document.tokens, apart):
@@ -135,7 +149,7 @@ def fit(
                 pieces.append(piece)
                 compared.append(piece[:-CUT_MARGIN] if is_last and document.is_cut else piece)
     if not pieces:
-        return Fit(outside=outside)
+        return Fit(outside=outside, control=control)
     shuffled = _shuffled(pieces)
     again = _round_trip(tokenizer, [*pieces, *shuffled])
     dead = np.setdiff1d(np.concatenate(pieces), np.concatenate(again))
@@ -149,6 +163,7 @@ def fit(
         live_lost=live_lost,
         shuffled_live_lost=of_shuffled[2],
         outside=outside,
+        control=control,
     )
 
 

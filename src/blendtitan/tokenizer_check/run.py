@@ -7,6 +7,7 @@ from typing import Any
 
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError, OutputError, TokenizerMismatchError
+from blendtitan.regular_files import read_file
 from blendtitan.storage.catalog import Catalog, shards_identity
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.writer import write_atomically
@@ -100,7 +101,8 @@ class TokenizerCheck:
         eod_id = self._config.eod_token_id if self._reads_eod else None
         tokenizer = tokenizer_identity(self._tokenizer)
         identity = shards_identity(shards, f"tokenizer check {_VERSION}, {tokenizer}, EOD {eod_id}")
-        return identity and Path(self._config.data_cache_path, f"tokenizer-check-{identity}")
+        folder = Path(self._config.data_cache_path)
+        return None if identity is None else folder / f"tokenizer-check-{identity}"
 
 
 _REMEDY = (
@@ -132,8 +134,7 @@ def _keep(path: Path, warnings: list[str]) -> None:
 def _read_kept(path: Path) -> list[str] | None:
     """The warnings of a kept answer. None: there is none that can be believed."""
     try:
-        with path.open("rb") as file:
-            kept: Any = json.loads(file.read(_MOST_BYTES))
+        kept: Any = json.loads(read_file(path, most_bytes=_MOST_BYTES))
         warnings: Any = kept["warnings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

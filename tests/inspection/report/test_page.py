@@ -99,6 +99,21 @@ def test_an_incomplete_page_is_never_seen(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("words", [["report", "--output"], ["plan", "--picture"]])
+def test_a_file_that_is_no_page_is_replaced_only_where_that_is_asked_for(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    path, (command, option) = tmp_path / "page.html", words
+    arguments = [command, str(write_run(CORPORA)), option, str(path)]
+    path.write_text("<html>mine</html>")
+
+    assert main(arguments) == 1
+    assert "page.html: exists already, and was not written by this" in capsys.readouterr().err
+    assert path.read_text() == "<html>mine</html>"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert main(arguments) == 0
+
+
 def test_its_folder_is_made_or_what_stands_there_named(tmp_path: Path) -> None:
     write_page(page_of("one"), tmp_path / "new/page.html")
 

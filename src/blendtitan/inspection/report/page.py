@@ -10,10 +10,13 @@ from pathlib import Path
 from blendtitan.errors import ConfigError
 from blendtitan.inspection.report.blocks import Block, Folded, Page, Picture, SideBySide
 from blendtitan.inspection.report.colors import DARK, LIGHT
-from blendtitan.storage.disk import written
+from blendtitan.storage.disk import check_replaceable, written
 from blendtitan.storage.writer import write_atomically
 
 _TEMPLATE, _STYLE, _SCRIPT = "page.html", "page.css", "page.js"
+
+_GENERATOR = '<meta name="generator" content="blendtitan report">'
+"""A line near the beginning of the template, by which earlier pages are recognised."""
 
 
 def page_html(page: Page) -> str:
@@ -49,13 +52,30 @@ def page_html(page: Page) -> str:
     )
 
 
-def write_page(page: Page, path: Path) -> int:
-    """Write a page, all of it or nothing, and its folder if need be; its size in bytes.
+def check_page(path: Path) -> None:
+    """Check that a page written to ``path`` would replace nothing but an earlier page.
 
     Raises:
-        ConfigError: The libraries of the extra ``report`` are missing.
+        ConfigError: Something else has this name.
+    """
+    check_replaceable(path, _GENERATOR)
+
+
+def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
+    """Write a page, all of it or nothing, and its folder if need be; its size in bytes.
+
+    Args:
+        page: The page.
+        path: The file to write.
+        overwrite: Replace a file that is not an earlier page.
+
+    Raises:
+        ConfigError: The libraries of the extra ``report`` are missing, or another file has this
+            name.
         OutputError: The disk is full, or does not let the file be written.
     """
+    if not overwrite:
+        check_page(path)
     content = page_html(page).encode()
     with written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
