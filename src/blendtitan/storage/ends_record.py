@@ -5,8 +5,6 @@ same. It can be deleted at any time: whoever needs it looks at the documents aga
 """
 
 import json
-import os
-import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from blendtitan.errors import OutputError
+from blendtitan.regular_files import open_file
 from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import Stamp, stamp_of
@@ -75,14 +74,8 @@ def record_ends(prefix: Path, eod_id: int) -> None:
 
 
 def _content(path: str) -> bytes:
-    # A pipe must not be waited for, and a device has no end.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ValueError("not a regular file")
-        return os.read(fd, _MOST_BYTES)
-    finally:
-        os.close(fd)
+    with open_file(path) as file:
+        return file.read(_MOST_BYTES)
 
 
 def _decoded(content: Any, stamp: Stamp) -> DocumentEnds:
