@@ -80,10 +80,13 @@ class BlendConfig:
     """Blend the shards of a corpus by their weights. False: read them one after the other."""
 
     append_eod: bool = True
-    """Every document is followed by EOD: where shards lack it, it is inserted while reading."""
+    """Every document is followed by EOD: where shards lack it, it is inserted while reading. A
+    token at the beginning that is EOD as well, because BOS and EOD are one, stays where it is."""
 
     provide_attention_mask: bool = False
-    """Tell documents apart: positions restart after each EOD, masks are block-causal."""
+    """Tell documents apart: positions restart after each EOD, masks are block-causal. Where BOS and
+    EOD are one token and all documents of a corpus begin with it, that token belongs to the
+    document that it begins, and positions restart at it."""
 
     eod_token_id: int | None = None
     """Token that ends a document. Needed unless ``append_eod``, ``provide_attention_mask`` and

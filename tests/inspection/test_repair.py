@@ -1,5 +1,6 @@
 """Repair: the bytes of a right shard, or nothing changed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,15 @@ import pytest
 from blendtitan.cli import main
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError, UncountedEodError
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.inspection import repair
+from blendtitan.inspection.layouts import Layout
 from blendtitan.inspection.repair import repair_shard
 from blendtitan.storage import index_arrays
+from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
+from blendtitan.storage.ends_record import read_ends
 from blendtitan.storage.index_format import encode_index
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.stamps import stamp_of
 from blendtitan.storage.tokenizer_records import (
     TokenizerRecord,
     encode_record,
@@ -27,7 +33,17 @@ DOCUMENTS = [[5, 6, EOD], [EOD], [8, EOD, 10, EOD]]
 
 
 def files(prefix: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(prefix.parent.glob("*.*"))}
+    """All but the record of document ends, which holds times of change."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(prefix.parent.glob("*.*"))
+        if not path.name.endswith(".ends.json")
+    }
+
+
+def recorded_ends(prefix: Path) -> DocumentEnds | None:
+    stamp = stamp_of(str(prefix))
+    return stamp and read_ends(str(prefix), stamp, EOD)
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<i4"])
@@ -55,6 +71,36 @@ def test_a_repaired_shard_keeps_the_record_of_its_tokenizer(
 
     assert read_record(prefix) == record
     assert record.describes(documents=index.num_documents, tokens=index.num_tokens)
+
+
+def test_a_repair_records_the_document_ends_that_it_proved(
+    write_uncounted: WriteUncounted,
+) -> None:
+    """They are those that would be found; a record from before says nothing of the new .idx."""
+    prefix = write_uncounted("web", DOCUMENTS)
+    repair_shard(prefix, eod_id=EOD)
+    recorded = recorded_ends(prefix)
+
+    assert recorded == find_document_ends(ShardIndex.open(prefix), EOD, allowance=1 << 30)
+    assert recorded == DocumentEnds(EOD, 3, 3, 3, num_eod=3, num_begin=1)
+
+
+def test_a_repair_records_nothing_of_tokens_that_changed_meanwhile(
+    write_uncounted: WriteUncounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = write_uncounted("web", DOCUMENTS)
+    really = repair.right_layout
+
+    def right_layout(prefix: Path, *, eod_id: int) -> Layout:
+        layout = really(prefix, eod_id=eod_id)
+        os.utime(f"{prefix}.bin", (7, 7))
+        return layout
+
+    monkeypatch.setattr(repair, "right_layout", right_layout)
+    Path(f"{prefix}.ends.json").write_bytes(b"of the old .idx")
+    repair_shard(prefix, eod_id=EOD)
+
+    assert not Path(f"{prefix}.ends.json").exists()
 
 
 def test_a_shard_with_nothing_wrong_is_left_alone(

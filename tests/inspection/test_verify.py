@@ -242,12 +242,26 @@ def test_json_has_what_was_found(
                 "documents_differing": None,
                 "documents_unjudged": None,
                 "has_checksums": False,
+                "document_ends_recorded": False,
                 "tokenizer": None,
                 "notes": [],
                 "problems": [],
             }
         ]
     }
+
+
+def test_the_report_says_how_many_shards_have_a_record_of_document_ends(
+    write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = [str(write_shard(name, DOCUMENTS)) for name in ("a", "b")]
+    command = ["verify", *shards, "--eod-id", str(EOD)]
+    main(command)
+    recorded = capsys.readouterr().out
+    main([*command, "--no-record"])
+
+    assert "document ends recorded: 2 of 2 shards have PREFIX.ends.json." in recorded
+    assert "document ends recorded" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--vocab-size", "--threads"])

@@ -11,7 +11,7 @@ from blendtitan.errors import BlendTitanError
 from blendtitan.prepare import claims
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.engines.local import LocalEngine
-from blendtitan.prepare.parts import write_part
+from blendtitan.prepare.parts import RejectLimit, write_part
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import _Unheard  # pyright: ignore[reportPrivateUsage]
 from blendtitan.tokenizers import Encoder, load_tokenizer
@@ -66,7 +66,9 @@ def interrupt(tmp_path: Path, tokenizer_path: Path) -> None:
     work = planned_work([tmp_path / "text"], tmp_path / "out", encoder, job_bytes=300)
     for jobs in work.plan.values():
         for job in jobs:
-            write_part(job, encoder, Settings.of(load_tokenizer(tokenizer_path)), _Unheard())
+            settings = Settings.of(load_tokenizer(tokenizer_path))
+            limit = RejectLimit(1, tmp_path / "stop")
+            write_part(job, encoder, settings, _Unheard(), limit)
         for name in ("join.claim", "failed", "placing"):
             (jobs[0].shard.parts_folder / name).write_text("{}")
 

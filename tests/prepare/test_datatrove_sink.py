@@ -14,7 +14,9 @@ from datatrove.pipeline.readers import JsonlReader
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import datatrove_sink
 from blendtitan.prepare.datatrove_sink import ShardSink
+from blendtitan.storage.ends_record import read_ends
 from blendtitan.storage.folders import find_shards
+from blendtitan.storage.stamps import stamp_of
 from blendtitan.storage.tokenizer_records import read_record
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
@@ -77,6 +79,17 @@ def test_a_task_records_the_tokenizer(tokenizer_path: Path, tmp_path: Path) -> N
 
     assert record is not None
     assert record.tokenizer == identity_of(tokenizer, tokenizer.eos_id)
+
+
+def test_a_task_records_how_its_documents_end(tokenizer_path: Path, tmp_path: Path) -> None:
+    ShardSink(tmp_path, tokenizer_path).run(given("one", "two"))
+    stamp = stamp_of(str(tmp_path / "00000"))
+    ends = stamp and read_ends(
+        str(tmp_path / "00000"), stamp, load_tokenizer(tokenizer_path).eos_id
+    )
+
+    assert ends is not None
+    assert ends.num_eod == ends.num_documents == 2
 
 
 def test_texts_that_cannot_be_used_are_listed_and_counted(

@@ -20,10 +20,14 @@ def small_corpora(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(demo.CORPORA, corpus, first_texts(texts))
 
 
+def is_record(path: Path) -> bool:
+    return ".blendtitan" in path.parts or path.name.endswith(".ends.json")
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
-    """All files but the records of the shards, which hold the times of change of the texts."""
+    """All files but the records of the shards, which hold times of change."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return {path: path.read_bytes() for path in files if ".blendtitan" not in path.parts}
+    return {path: path.read_bytes() for path in files if not is_record(path)}
 
 
 @pytest.mark.usefixtures("small_corpora")

@@ -153,7 +153,7 @@ def test_a_file_that_is_found_twice_is_reported(
 
 def test_the_files_beside_shards_are_not_inputs(tmp_path: Path) -> None:
     """The output may lie in the folder of the inputs, and the command be run again."""
-    for name in ("a.jsonl", "a.bin", "a.idx", "a.rejects.jsonl", "a.tokenizer.json"):
+    for name in ("a.jsonl", "a.bin", "a.idx", "a.rejects.jsonl", "a.tokenizer.json", "a.ends.json"):
         made(tmp_path / name)
     for name in ("shards.catalog", "b.bin.partial-1", ".blendtitan/a.jsonl"):
         made(tmp_path / name)

@@ -8,7 +8,7 @@ import pytest
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.mix import mix
-from blendtitan.prepare.parts import write_part
+from blendtitan.prepare.parts import RejectLimit, write_part
 from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import _Unheard, do_work  # pyright: ignore[reportPrivateUsage]
@@ -39,6 +39,22 @@ def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, overwrite=True))
 
     assert shard_files(output) != foreign
+
+
+def test_a_record_of_document_ends_that_is_left_alone_is_in_nobodys_way(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """``verify`` writes it beside any shard; it holds nothing that is not in the shard."""
+    record = tmp_path / "out/a.ends.json"
+    record.parent.mkdir()
+    record.write_bytes(b"{}")
+    tokenize(
+        [write_jsonl("a.jsonl", ["hello"])],
+        tmp_path / "out",
+        TokenizeConfig(tokenizer=tokenizer_path),
+    )
+
+    assert record.read_bytes() != b"{}"
 
 
 def test_a_shard_that_another_program_put_in_the_place_of_ours_is_kept(
@@ -85,7 +101,7 @@ def test_too_many_rejects_leave_a_list_that_the_next_run_may_replace(
 ) -> None:
     path, config = write_jsonl("a.jsonl", ["hello", ""]), TokenizeConfig(tokenizer=tokenizer_path)
     for _ in range(2):
-        with pytest.raises(InputError, match="1 texts left out"):
+        with pytest.raises(InputError, match="more than 0 texts are left out"):
             tokenize([path], tmp_path / "out", config)
 
 
@@ -126,7 +142,7 @@ def test_unfinished_work_of_other_settings_is_not_thrown_away(
     work = planned_work([path], tmp_path / "out", tokenizer_path)
     for job in next(iter(work.plan.values())):
         settings = Settings(tokenizer="another", eod_id=2, dtype="uint16")
-        write_part(job, Encoder(tokenizer), settings, _Unheard())
+        write_part(job, Encoder(tokenizer), settings, _Unheard(), RejectLimit(0, tmp_path / "stop"))
 
     with pytest.raises(ConfigError, match=r"unfinished work with .*another.*--overwrite"):
         tokenize([path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path))

@@ -45,6 +45,7 @@ def test_every_document_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever lies between them is read or skipped, and wherever blocks are cut."""
+    monkeypatch.setattr(document_ends, "_WHOLE_BYTES", far)
     monkeypatch.setattr(document_ends, "_FAR_BYTES", far)
     monkeypatch.setattr(document_ends, "_BLOCK_BYTES", block_bytes)
     monkeypatch.setattr(document_ends, "_BLOCK_DOCUMENTS", block_documents)

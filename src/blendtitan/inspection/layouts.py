@@ -10,7 +10,7 @@ Three kinds of damage are known, alone or together, each made by a program that 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.inspection.tokens import summarize_tokens
+from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_sequences
 from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
 from blendtitan.storage.open_files import OpenFile
@@ -40,6 +41,9 @@ class Layout:
 
     restores_pointers: bool = False
     """Whether pointers differ from those that the lengths give."""
+
+    ends: DocumentEnds | None = None
+    """How its documents end, by the proof. None: nothing is corrected, so nothing was proven."""
 
     @property
     def header(self) -> IndexHeader:
@@ -116,9 +120,9 @@ def right_layout(prefix: Path, *, eod_id: int) -> Layout:
     arrays = IndexArrays.open(prefix)
     bin_file = OpenFile.open(f"{prefix}.bin")
     layout = _explained(prefix, arrays, bin_file.num_bytes)
-    if not layout.is_right:
-        _prove(prefix, layout, bin_file, eod_id)
-    return layout
+    if layout.is_right:
+        return layout
+    return replace(layout, ends=_prove(prefix, layout, bin_file, eod_id))
 
 
 def _explained(prefix: Path, arrays: IndexArrays, bin_bytes: int) -> Layout:
@@ -147,7 +151,7 @@ def _explained(prefix: Path, arrays: IndexArrays, bin_bytes: int) -> Layout:
     )
 
 
-def _prove(prefix: Path, layout: Layout, bin_file: OpenFile, eod_id: int) -> None:
+def _prove(prefix: Path, layout: Layout, bin_file: OpenFile, eod_id: int) -> DocumentEnds | None:
     """Check by all tokens that every document ends in EOD once the ``.idx`` is corrected.
 
     Wrong pointers beside lengths that describe the ``.bin`` need less: that EOD ends all
@@ -165,6 +169,7 @@ def _prove(prefix: Path, layout: Layout, bin_file: OpenFile, eod_id: int) -> Non
             f"not is document {found.first_without_eod}. Give the EOD of its tokenizer, or "
             f"tokenise it again."
         )
+    return found.document_ends
 
 
 _TRIED = {

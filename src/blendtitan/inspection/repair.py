@@ -13,14 +13,20 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ShardError
 from blendtitan.inspection.layouts import Layout, right_layout
 from blendtitan.storage.disk import written
+from blendtitan.storage.document_ends import DocumentEnds
+from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.stamps import Stamp, stamp_of
 from blendtitan.storage.writer import (
+    ENDS_SUFFIX,
     flush_and_close,
     partial_path,
-    remove_file_partials,
+    remove_partials,
     sync_folder,
 )
+
+_KEPT_SUFFIX = ".idx.before-repair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,13 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
         ShardError: Something else is wrong with the shard, or its tokens do not prove the
             correction. Nothing was changed.
     """
+    if Path(f"{prefix}{_KEPT_SUFFIX}").exists():
+        remove_partials(prefix)  # Of an earlier repair that was killed.
+    before = stamp_of(str(prefix))
     layout = right_layout(prefix, eod_id=eod_id)
     if not layout.is_right:
-        _replace_index(prefix, layout)
+        idx = _replace_index(prefix, layout)
+        _record(prefix, layout.ends, before and before.with_idx(idx))
     ShardIndex.open(prefix)
     return layout.corrections()
 
@@ -81,24 +91,32 @@ def _repaired(prefix: Path, eod_id: int) -> RepairedShard:
         return RepairedShard(prefix, error=str(error))
 
 
-def _replace_index(prefix: Path, layout: Layout) -> None:
+def _record(prefix: Path, ends: DocumentEnds | None, stamp: Stamp | None) -> None:
+    """Record what was proven of the tokens; a record of the old ``.idx`` is wrong by now."""
+    if ends is None or not write_ends(prefix, ends, stamp):
+        Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
+
+
+def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
     idx_path = Path(f"{prefix}.idx")
-    remove_file_partials(idx_path)
+    remove_partials(prefix)
     partial = partial_path(idx_path)
     try:
         with written(idx_path), partial.open("wb") as file:
             file.writelines(layout.encoded())
             flush_and_close(file)
         _keep(idx_path)
+        found = partial.stat()
         partial.replace(idx_path)
     finally:
         partial.unlink(missing_ok=True)
     sync_folder(idx_path.parent)
+    return found
 
 
 def _keep(idx_path: Path) -> None:
     """Give the old ``.idx`` a second name, unless it has it from an interrupted repair."""
-    kept = Path(f"{idx_path}.before-repair")
+    kept = idx_path.with_name(f"{idx_path.stem}{_KEPT_SUFFIX}")
     try:
         os.link(idx_path, kept)
     except FileExistsError:

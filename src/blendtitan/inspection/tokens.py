@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.open_files import OpenFile
 
 # Small enough that the second look at a block finds it in the processor's cache.
@@ -54,6 +55,20 @@ class TokenSummary:
     def is_mixed(self) -> bool:
         """Whether some documents that have tokens end in EOD and some do not."""
         return 0 < self.num_eod < self.num_filled
+
+    @property
+    def document_ends(self) -> DocumentEnds | None:
+        """How all documents end. None: no token was counted at their ends."""
+        if self.eod_id is None:
+            return None
+        return DocumentEnds(
+            eod_id=self.eod_id,
+            num_documents=self.num_documents,
+            num_checked=self.num_documents,
+            num_filled=self.num_filled,
+            num_eod=self.num_eod,
+            num_begin=self.num_begin_eod,
+        )
 
 
 def summarize_tokens(

@@ -22,7 +22,6 @@ from blendtitan.inspection.encoded import (
 )
 from blendtitan.inspection.lens import document_lens
 from blendtitan.inspection.tokens import TokenSummary, summarize_tokens
-from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.ends_record import write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
@@ -31,6 +30,7 @@ from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import stamp_of
 from blendtitan.storage.tokenizer_records import read_record, record_path
+from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.tables import Table, number_table
 
 
@@ -75,7 +75,7 @@ class VerifiedShard:
     """What is no fault, but should be known."""
 
     is_recorded: bool = False
-    """Whether it was kept beside the shard how its documents end."""
+    """Whether the record beside the shard says how its documents end."""
 
 
 def verify(
@@ -92,7 +92,7 @@ def verify(
         expected: The vocabulary and EOD.
         threads: Shards read at once. None: as many as there are cores. Reading and comparing
             leave the interpreter free, so threads are as fast as processes.
-        records: Whether it is kept beside each shard how its documents end, for training.
+        records: Whether to record beside each shard how its documents end, for training.
 
     Raises:
         ConfigError: An input cannot be used, or there is to be no thread.
@@ -128,8 +128,8 @@ def verify_shard(
         if not found.problems:
             _verify_tokens(found, found.index, expected)
             _verify_encoding(found, found.index, expected.encoding)
-        if records and found.tokens is not None and expected.eod_id is not None:
-            ends = _document_ends_found(found.tokens, expected.eod_id)
+        ends = found.tokens and found.tokens.document_ends
+        if records and ends is not None:
             found.is_recorded = write_ends(shard.prefix, ends, stamp)
         found.problems += _record_problems(found, found.index)
     except ShardError as error:
@@ -257,6 +257,13 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             + f" (shards: {len(alike):,})"
             + (". " + _BOS_IS_EOD if is_eod else "")
         )
+    num_recorded = sum(shard.is_recorded for shard in shards)
+    if num_recorded:
+        yield (
+            f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
+            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
+            f"the shard stay unchanged."
+        )
 
 
 _BOS_IS_EOD = (
@@ -287,6 +294,7 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "documents_differing": shard.comparison and len(shard.comparison.differing),
         "documents_unjudged": shard.comparison and shard.comparison.unjudged,
         "has_checksums": shard.entry is not None,
+        "document_ends_recorded": shard.is_recorded,
         "tokenizer": None if shard.tokenizer is None else asdict(shard.tokenizer),
         "notes": shard.notes,
         "problems": shard.problems,
@@ -317,17 +325,6 @@ def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding
     problem = encoding_problem(index, encoding, found.comparison)
     if problem is not None:
         found.problems.append(problem)
-
-
-def _document_ends_found(tokens: TokenSummary, eod_id: int) -> DocumentEnds:
-    return DocumentEnds(
-        eod_id=eod_id,
-        num_documents=tokens.num_documents,
-        num_checked=tokens.num_documents,
-        num_filled=tokens.num_filled,
-        num_eod=tokens.num_eod,
-        num_begin=tokens.num_begin_eod,
-    )
 
 
 def _document_ends(index: ShardIndex) -> Iterator[NDArray[np.int64]]:

@@ -132,7 +132,7 @@ def _planned(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
 
 
 def _check_free(source: Path, prefix: Path, *, overwrite: bool) -> None:
-    for suffix in SHARD_SUFFIXES:
+    for suffix in reversed(SHARD_SUFFIXES):
         new, old = Path(f"{prefix}{suffix}"), Path(f"{source}{suffix}")
         if not os.path.lexists(new):
             continue

@@ -17,6 +17,7 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.inputs import REJECTS_SUFFIX
 from blendtitan.prepare.jsonl import BadText
+from blendtitan.storage.ends_record import record_ends
 from blendtitan.storage.tokenizer_records import record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard, write_atomically
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
@@ -78,6 +79,7 @@ class ShardSink(PipelineStep):
                 encoded_texts(texts, encoder, settings, where=where),
                 dtype=np.dtype(settings.dtype),
                 tokenizer=identity_of(tokenizer, settings.eod_id),
+                eod_id=settings.eod_id,
                 where=where,
             )
         except FastTierError as error:
@@ -91,6 +93,7 @@ class ShardSink(PipelineStep):
         *,
         dtype: np.dtype,
         tokenizer: TokenizerIdentity,
+        eod_id: int,
         where: str,
     ) -> None:
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,7 @@ class ShardSink(PipelineStep):
                     writer.add_documents(batch.tokens, batch.lens)
                     self.stat_update("documents", value=len(batch.lens), unit="batch")
                     self.stat_update("tokens", value=len(batch.tokens), unit="batch")
+            record_ends(prefix, eod_id)
         path = Path(f"{prefix}{REJECTS_SUFFIX}")
         path.unlink(missing_ok=True)
         if rejects:

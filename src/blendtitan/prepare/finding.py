@@ -24,6 +24,7 @@ from blendtitan.prepare.inputs import (
 )
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
+from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -36,7 +37,7 @@ _SHOWN_NAMES = 20
 _DATASET_STATE = "state.json"
 
 # Files that blendtitan writes beside shards. The output may lie in a folder of inputs.
-_OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ".idx.before-repair")
+_OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ENDS_SUFFIX, ".idx.before-repair")
 _SHARD_SUFFIXES = {".bin": ".idx", ".idx": ".bin"}
 _PARTIAL = ".partial-"
 

@@ -18,6 +18,7 @@ from blendtitan.prepare.inputs import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.regular_files import open_file, read_file
+from blendtitan.storage.ends_record import record_ends
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
 from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
@@ -88,6 +89,7 @@ def join_parts(
                     lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
+        record_ends(shard.prefix, settings.eod_id)
     tiers = {manifest.tier for manifest in map(_manifest, manifests)}
     record = Record(
         source=shard.source,

@@ -17,10 +17,13 @@ from blendtitan.prepare.merge_plan import (
 )
 from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import written
+from blendtitan.storage.document_ends import DocumentEnds, joined_ends
+from blendtitan.storage.ends_record import read_ends, write_ends
 from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import encode_index_blocks
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.stamps import Stamp, stamp_of
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX, encode_record
 from blendtitan.storage.writer import (
     append_file,
@@ -80,6 +83,7 @@ def write_merged(shard: MergedShard) -> None:
         bin_path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(shard.prefix)
     partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
+    stamps = [stamp_of(str(source.prefix)) for source in shard.sources]
     try:
         with written(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(_index_blocks(shard))
@@ -88,11 +92,32 @@ def write_merged(shard: MergedShard) -> None:
             for source in shard.sources:
                 _check_copied(source, append_file(Path(f"{source.prefix}.bin"), tokens))
             flush_and_close(tokens)
-        publish(shard.prefix, partial_bin, partial_idx, shard.record)
+        ends = _joined_ends(shard, stamps)
+        stamp = publish(shard.prefix, partial_bin, partial_idx, shard.record)
     finally:
         partial_bin.unlink(missing_ok=True)
         partial_idx.unlink(missing_ok=True)
     _check_written(shard)
+    if ends is not None:
+        write_ends(shard.prefix, ends, stamp)
+
+
+def _joined_ends(shard: MergedShard, stamps: Sequence[Stamp | None]) -> DocumentEnds | None:
+    """How its documents end, where a record of every source says it.
+
+    Args:
+        shard: Its sources are copied by now.
+        stamps: Of the sources, from before they were copied.
+    """
+    found: list[DocumentEnds] = []
+    for source, stamp in zip(shard.sources, stamps, strict=True):
+        if stamp is None or stamp_of(str(source.prefix)) != stamp:
+            return None
+        ends = read_ends(str(source.prefix), stamp)
+        if ends is None or ends.num_documents != source.num_documents:
+            return None
+        found.append(ends)
+    return joined_ends(found)
 
 
 def _index_blocks(shard: MergedShard) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import SHARD_SUFFIXES
+from blendtitan.storage.writer import ENDS_SUFFIX, SHARD_SUFFIXES
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -80,7 +80,9 @@ def _check_unrecorded(shard: Shard) -> None:
         return
     for suffix in SHARD_SUFFIXES:
         path = Path(f"{shard.prefix}{suffix}")
-        if os.path.lexists(path):
+        # `verify` writes the record of document ends beside any shard, so it says nothing about
+        # whose the shard is, and it may be left from one that is gone.
+        if suffix != ENDS_SUFFIX and os.path.lexists(path):
             raise ConfigError(
                 f"{path}: is there already, and was not made by `blendtitan tokenize` in this "
                 f"folder. Choose another --output, move the shard away, or replace it with "

@@ -13,7 +13,7 @@ from pathlib import Path
 from blendtitan.prepare.finding import WILDCARDS
 from blendtitan.prepare.inputs import REJECTS_SUFFIX, WORK_FOLDER, file_system, is_url, readable
 from blendtitan.prepare.join import read_record
-from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
+from blendtitan.storage.writer import remove_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class RemovedInput:
 
     def delete_shard(self) -> None:
         """Delete the shard and all that belongs to it; the record last."""
-        for suffix in (".idx", ".bin", REJECTS_SUFFIX, RECORD_SUFFIX):
-            Path(f"{self.prefix}{suffix}").unlink(missing_ok=True)
+        remove_shard(self.prefix)
+        Path(f"{self.prefix}{REJECTS_SUFFIX}").unlink(missing_ok=True)
         self.record_path.unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ All documents are looked at where that is cheap, else a sample spread over the s
 says how many were looked at, and a record beside the shard keeps a complete one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,8 @@ _FAR_BYTES = 1 << 14
 # A document costs no more than this, however long it is, because what lies between its ends is
 # not read.
 _MOST_BYTES = 1 << 16
+# So much is read at once, before it is looked for what could be left out.
+_WHOLE_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 20
 _BLOCK_DOCUMENTS = 1 << 16
 
@@ -79,6 +81,20 @@ class DocumentEnds:
         return f"{found} end in EOD ({self.eod_id})"
 
 
+def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
+    """The sum for shards that become one. None: they were looked at for different tokens."""
+    if len({ends.eod_id for ends in found}) != 1:
+        return None
+    return DocumentEnds(
+        eod_id=found[0].eod_id,
+        num_documents=sum(ends.num_documents for ends in found),
+        num_checked=sum(ends.num_checked for ends in found),
+        num_filled=sum(ends.num_filled for ends in found),
+        num_eod=sum(ends.num_eod for ends in found),
+        num_begin=sum(ends.num_begin for ends in found),
+    )
+
+
 def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> DocumentEnds:
     """Look at all documents of a shard, or at a sample of them.
 
@@ -93,14 +109,18 @@ def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> Doc
     file = OpenFile.open(f"{index.prefix}.bin")
     checked = filled = num_eod = num_begin = 0
     for starts in _document_starts(index, allowance):
-        begins, ends = starts[:, :-1].ravel(), starts[:, 1:].ravel()
-        places = np.stack([begins, ends - 1], axis=1)
+        places = np.empty((starts.size - len(starts), 2), np.int64)
+        places[:, 0] = starts[:, :-1].ravel()
+        places[:, 1] = starts[:, 1:].ravel()
+        places[:, 1] -= 1
         checked += len(places)
-        places = places[ends > begins]
-        is_eod = (_tokens_at(file, index.dtype, places.ravel()) == eod_id).reshape(-1, 2)
+        is_filled = places[:, 1] >= places[:, 0]
+        if not is_filled.all():
+            places = places[is_filled]
+        is_eod = _tokens_at(file, index.dtype, places.ravel()) == eod_id
         filled += len(places)
-        num_begin += int(is_eod[:, 0].sum())
-        num_eod += int(is_eod[:, 1].sum())
+        num_begin += int(np.count_nonzero(is_eod[::2]))
+        num_eod += int(np.count_nonzero(is_eod[1::2]))
     return DocumentEnds(eod_id, index.num_documents, checked, filled, num_eod, num_begin)
 
 
@@ -113,7 +133,8 @@ def _document_starts(index: ShardIndex, allowance: int) -> Iterator[IntArray]:
     mean_bytes = index.num_tokens * index.dtype.itemsize / total
     least, most = _STRETCHES
     count = min(max(allowance // (4 * _MOST_BYTES), least), most)
-    length = min(max(int(_MOST_BYTES / mean_bytes), 1), _STRETCH_DOCUMENTS)
+    stretch_bytes = min(allowance / count, _MOST_BYTES)
+    length = min(max(int(stretch_bytes / mean_bytes), 1), _STRETCH_DOCUMENTS)
     if total * min(mean_bytes, _MOST_BYTES) <= allowance or total <= count * length:
         for first in range(0, total, _BLOCK_DOCUMENTS):
             last = min(first + _BLOCK_DOCUMENTS, total)
@@ -126,14 +147,24 @@ def _document_starts(index: ShardIndex, allowance: int) -> Iterator[IntArray]:
 
 def _tokens_at(file: OpenFile, dtype: np.dtype[Any], places: IntArray) -> NDArray[np.integer]:
     """The tokens at places of a ``.bin``, which never fall, in few reads of bounded size."""
+    if not len(places):
+        return np.empty(0, dtype)
+    low, stop = int(places[0]), int(places[-1]) + 1
+    if (stop - low) * dtype.itemsize <= _WHOLE_BYTES:
+        return _read(file, dtype, low, stop)[places - low]
     far, block = _FAR_BYTES // dtype.itemsize, _BLOCK_BYTES // dtype.itemsize
     number = places // block
     is_apart = (places[1:] - places[:-1] > far) | (number[1:] != number[:-1])
     cuts = (is_apart.nonzero()[0] + 1).tolist()
     tokens = np.empty(len(places), dtype)
-    for first, stop in pairwise([0, *cuts, len(places)]) if len(places) else ():
-        low = int(places[first])
-        read = np.empty(int(places[stop - 1]) - low + 1, dtype)
-        file.read_into(read, at=low * dtype.itemsize)
-        tokens[first:stop] = read[places[first:stop] - low]
+    for first, last in pairwise([0, *cuts, len(places)]):
+        here = places[first:last]
+        low = int(here[0])
+        tokens[first:last] = _read(file, dtype, low, int(here[-1]) + 1)[here - low]
+    return tokens
+
+
+def _read(file: OpenFile, dtype: np.dtype[Any], start: int, stop: int) -> NDArray[np.integer]:
+    tokens = np.empty(stop - start, dtype)
+    file.read_into(tokens, at=start * dtype.itemsize)
     return tokens

@@ -120,6 +120,9 @@ class ShardIndex:
         Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
         """
         sequences = self._entries(self.header.documents_at, first, last + 1)
+        if _counts_up(sequences) and 0 <= sequences[0] <= self.header.num_sequences - last + first:
+            where = f"documents {first} to {last}"
+            return self._sequence_starts(int(sequences[0]), last - first + 1, where)
         if not _grows(sequences, 0, self.header.num_sequences):
             raise self._corrupt(
                 f"documents {first} to {last} start at sequences that go backwards",
@@ -138,6 +141,27 @@ class ShardIndex:
         if not _grows(starts, 0, self.num_tokens):
             raise self._corrupt(
                 f"documents {first} to {last} start at offsets that go backwards",
+                f"growing offsets up to {self.num_tokens}",
+            )
+        return starts
+
+    def _sequence_starts(self, first: int, count: int, where: str) -> NDArray[np.int64]:
+        """Offsets of neighbouring sequences, in tokens; the last may be the end of the shard."""
+        token_bytes = self.dtype.itemsize
+        stop = min(first + count, self.header.num_sequences)
+        pointers = self._entries(self.header.pointers_at, first, stop)
+        starts = np.empty(count, np.int64)
+        starts[-1] = self.num_tokens
+        np.floor_divide(pointers, token_bytes, out=starts[: len(pointers)])
+        # All sizes of tokens are powers of two.
+        if int(np.bitwise_or.reduce(pointers)) % token_bytes:
+            raise self._corrupt(
+                f"a sequence of {where} starts at an odd byte",
+                f"multiples of {token_bytes}",
+            )
+        if not _grows(starts, 0, self.num_tokens):
+            raise self._corrupt(
+                f"{where} start at offsets that go backwards",
                 f"growing offsets up to {self.num_tokens}",
             )
         return starts
@@ -305,7 +329,12 @@ def read_head(file: OpenFile) -> tuple[IndexHeader, bytes]:
     return decode_header(head[: HEADER.size], file_bytes=file.num_bytes, path=file.path), head
 
 
+def _counts_up(numbers: NDArray[np.int64]) -> bool:
+    """Whether each number is the one before it plus 1: every document is one sequence."""
+    return bool(numbers[-1] - numbers[0] == len(numbers) - 1 and (numbers[1:] > numbers[:-1]).all())
+
+
 def _grows(numbers: NDArray[np.int64], least: int, most: int) -> bool:
     """Whether numbers never fall, from ``least`` to ``most``. Differences could overflow."""
     is_within = numbers[0] >= least and numbers[-1] <= most
-    return bool(is_within and np.all(numbers[1:] >= numbers[:-1]))
+    return bool(is_within and (numbers[1:] >= numbers[:-1]).all())

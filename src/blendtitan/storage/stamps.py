@@ -4,7 +4,7 @@ The file system is asked once for each file; on a network every question is a ro
 """
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Stamp(NamedTuple):
@@ -17,6 +17,18 @@ class Stamp(NamedTuple):
     bin_changed_ns: int
     bin_device: int
     bin_inode: int
+
+    @classmethod
+    def of_files(cls, idx: os.stat_result, tokens: os.stat_result) -> Self:
+        """The stamp of an ``.idx`` and a ``.bin``."""
+        return cls(
+            *(idx.st_size, idx.st_mtime_ns, tokens.st_size, tokens.st_mtime_ns),
+            *(tokens.st_dev, tokens.st_ino),
+        )
+
+    def with_idx(self, idx: os.stat_result) -> Self:
+        """The stamp with another ``.idx``."""
+        return self._replace(idx_bytes=idx.st_size, idx_changed_ns=idx.st_mtime_ns)
 
     @property
     def contents(self) -> tuple[int, int, int, int]:
@@ -32,10 +44,6 @@ class Stamp(NamedTuple):
 def stamp_of(prefix: str) -> Stamp | None:
     """The stamp of a shard. None: one of its files is missing, or cannot be asked for."""
     try:
-        idx, tokens = os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin")
+        return Stamp.of_files(os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin"))
     except OSError:
         return None
-    return Stamp(
-        *(idx.st_size, idx.st_mtime_ns, tokens.st_size, tokens.st_mtime_ns),
-        *(tokens.st_dev, tokens.st_ino),
-    )

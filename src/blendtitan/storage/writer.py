@@ -21,6 +21,7 @@ from blendtitan.regular_files import open_regular
 from blendtitan.storage.disk import written
 from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
 from blendtitan.storage.processes import Process
+from blendtitan.storage.stamps import Stamp
 from blendtitan.storage.tokenizer_records import (
     RECORD_SUFFIX,
     TokenizerRecord,
@@ -31,7 +32,10 @@ from blendtitan.storage.tokenizer_records import (
 _OLD_SECONDS = 3600.0
 """How long a partial file of another machine must have been left alone to be deleted."""
 
-SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ".bin")
+ENDS_SUFFIX = ".ends.json"
+"""What the name of the record of document ends has after the prefix of the shard."""
+
+SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, ".bin")
 """Of all files of a shard, in the order in which they are deleted."""
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
@@ -250,8 +254,11 @@ def _is_left(partial: Path) -> bool:
 
 def publish(
     prefix: Path, partial_bin: Path, partial_idx: Path, record: TokenizerRecord | None = None
-) -> None:
+) -> Stamp:
     """Give two complete files the names of a shard, so that no reader sees half of it.
+
+    Returns:
+        The stamp of these files, whatever another process puts in their place meanwhile.
 
     Args:
         prefix: Path of the shard without its suffix.
@@ -260,9 +267,11 @@ def publish(
         record: Which tokenizer made the tokens; None: that is not known.
     """
     partial_record = None if record is None else _write_partial_record(prefix, record)
+    stamp = Stamp.of_files(partial_idx.stat(), partial_bin.stat())
     # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
     # moment. Without its .idx nothing is a shard, so the record is in place before the shard is.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
+    Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
     if partial_record is None:
         record_path(prefix).unlink(missing_ok=True)
     else:
@@ -270,6 +279,7 @@ def publish(
     partial_bin.replace(f"{prefix}.bin")
     partial_idx.replace(f"{prefix}.idx")
     sync_folder(prefix.parent)
+    return stamp
 
 
 def _write_partial_record(prefix: Path, record: TokenizerRecord) -> Path:
