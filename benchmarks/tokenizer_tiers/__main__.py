@@ -4,7 +4,9 @@
     python benchmarks/tokenizer_tiers wheels
 
 For each tokenizer: all code points in their contexts for its structure, all its pieces and symbols,
-and 200,000 random strings. `--write-list` also writes the structures that were proven to
+and 200,000 random strings. Every row of the report comes from a run: what is done is kept in the
+folder of `--work`, so the command can be interrupted, and `--report-only` writes the report again.
+`--write-list` also writes the structures that were proven to
 `src/blendtitan/tokenizers/proven.json`, which is bound to the installed versions.
 """
 
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from built import written_families
+from cost import cost_lines
 from sources import written_sources
 
 from blendtitan.errors import ConfigError, FastTierError
@@ -30,6 +33,14 @@ ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "benchmarks" / f"tokenizer_tiers_2core_{datetime.now(UTC):%Y%m}.md"
 LIST = ROOT / "src/blendtitan/tokenizers/proven.json"
 
+INTRODUCTION = """
+[preparing.md](../docs/preparing.md#two-tokenizer-tiers) says what a proof covers.
+*Strings* counts the random strings; all pieces, all symbols and a sample of real text come on top.
+Both tiers encoded all of them, and a proof stands only if the ids of every text without anything
+disputed are equal. Texts that hold one of the *disputed characters* or *disputed strings* always
+go to the reference tier. A refused tokenizer always uses the reference tier. Seconds are CPU time.
+"""
+
 
 def main() -> None:
     options = _options()
@@ -38,8 +49,8 @@ def main() -> None:
     results = options.work / "results.jsonl"
     known = {row["name"]: row for row in map(json.loads, _lines(results))}
     structures: dict[str, dict[str, Any]] = _json(options.work / "structures.json")
-    for name, family, origin, path in _tokenizers(options):
-        if name not in known and options.only in (None, name):
+    for name, family, origin, path in () if options.report_only else _tokenizers(options):
+        if name not in known:
             row = {"name": name, "family": family, "origin": origin}
             row |= _proven(path, structures, options.strings)
             known[name] = row
@@ -47,7 +58,7 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             (options.work / "structures.json").write_text(json.dumps(structures))
             print(row, flush=True)
-    REPORT.write_text(_report(list(known.values()), structures))
+    REPORT.write_text(_report(list(known.values()), structures, options.work))
     if options.write_list:
         LIST.write_text(_list(structures))
 
@@ -56,7 +67,9 @@ def _tokenizers(options: argparse.Namespace) -> list[tuple[str, str, str, Path]]
     made = options.work / "made"
     sources = written_sources(options.wheels, made)
     found = [(source.name, source.family, package, path) for source, package, path in sources]
-    return found + [(name, name, "built here", path) for name, path in written_families(made)]
+    found += [(name, name, "built here", path) for name, path in written_families(made)]
+    by_name = {entry[0]: entry for entry in found}
+    return [by_name[name] for name in options.only] if options.only else found
 
 
 def _proven(path: Path, structures: dict[str, dict[str, Any]], strings: int) -> dict[str, Any]:
@@ -84,31 +97,49 @@ def _proven(path: Path, structures: dict[str, dict[str, Any]], strings: int) -> 
     return row | {"seconds": round(time.process_time() - started, 1)}
 
 
-def _report(rows: list[dict[str, Any]], structures: dict[str, dict[str, Any]]) -> str:
+def _report(rows: list[dict[str, Any]], structures: dict[str, dict[str, Any]], work: Path) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in library_versions().items())
     lines = [
         "# Tokenizer tiers: where their ids are proven equal",
         "",
         f"`python benchmarks/tokenizer_tiers wheels`, {datetime.now(UTC):%Y-%m-%d}, {versions}.",
-        "[preparing.md](../docs/preparing.md#two-tokenizer-tiers) says what a proof covers.",
-        "*Strings* counts random strings; all pieces, symbols and a real sample come on top. Of",
-        "the texts without anything disputed, both tiers gave the same ids for all. *Disputed*",
-        "characters and strings send a text to the reference tier. Seconds are of one core.",
+        *INTRODUCTION.splitlines(),
+        "",
+        _summary(rows),
         "",
         "| tokenizer | family | from | ids | strings | differences | verdict "
         "| disputed characters | disputed strings | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
+        *map(_row_line, sorted(rows, key=lambda row: row["verdict"] != "proven")),
+        "",
+        "## The Unicode scan",
+        "",
+        *_scan_lines(structures),
+        *cost_lines(work),
     ]
-    for row in rows:
-        is_proven = row["verdict"] == "proven"
-        verdict = row["verdict"].replace("|", "\\|").replace("\n", " ")
-        lines.append(
-            f"| {row['name']} | {row['family']} | {row['origin']} | {row['vocab']:,} "
-            f"| {row['strings']:,} | {'0' if is_proven else ''} | {verdict} "
-            f"| {row['disputed']:,} | {row['markers']:,} | {row['seconds']} |"
-        )
-    lines += ["", "## The Unicode scan", "", *_scan_lines(structures)]
     return "\n".join([*lines, ""])
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    proven = [row for row in rows if row["verdict"] == "proven"]
+    families = {row["family"] for row in proven}
+    strings = sum(row["strings"] for row in proven)
+    return (
+        f"Proven: {len(proven)} tokenizers of {len(families)} families, with {strings:,} random "
+        f"strings in all. Refused: {len(rows) - len(proven)}."
+    )
+
+
+def _row_line(row: dict[str, Any]) -> str:
+    is_proven = row["verdict"] == "proven"
+    verdict = row["verdict"].replace("|", "\\|").replace("\n", " ")
+    counts = (
+        f"{row['strings']:,} | 0 | {verdict} | {row['disputed']:,} | {row['markers']:,}"
+        if is_proven
+        else f"| | {verdict} | |"
+    )
+    origin = f"{row['family']} | {row['origin']} | {row['vocab']:,}"
+    return f"| {row['name']} | {origin} | {counts} | {row['seconds']} |"
 
 
 def _scan_lines(structures: dict[str, dict[str, Any]]) -> list[str]:
@@ -151,7 +182,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("wheels", type=Path, help="folder of wheels, see sources.py")
     parser.add_argument("--work", type=Path, default=Path("data/tokenizer_tiers"))
     parser.add_argument("--strings", type=int, default=200_000)
-    parser.add_argument("--only", metavar="NAME")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these tokenizers, in this order")
+    parser.add_argument("--report-only", action="store_true", help="of what is already done")
     parser.add_argument("--write-list", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

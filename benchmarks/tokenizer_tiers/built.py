@@ -36,6 +36,9 @@ def written_families(folder: Path) -> Iterator[tuple[str, Path]]:
     lines = [line for topic in topics.values() for line in topic.splitlines() if line.strip()]
     for name, settings in FAMILIES.items():
         path = folder / name / "tokenizer.model"
+        if path.exists():
+            yield name, path
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),

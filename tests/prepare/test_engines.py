@@ -80,6 +80,8 @@ def test_a_killed_worker_is_an_error_and_no_hang(
 def test_there_are_no_more_processes_than_jobs() -> None:
     assert LocalEngine(8).num_workers(3) == 3
     assert LocalEngine().num_workers(10**6) >= 1
+    assert RayEngine(8).num_workers(3) == 3
+    assert RayEngine(2).num_workers(3) == 2
 
 
 @pytest.fixture

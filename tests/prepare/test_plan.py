@@ -4,7 +4,7 @@ import pytest
 
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
+from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards, text_per_worker
 
 OUTPUT = Path("out")
 
@@ -53,6 +53,18 @@ def test_a_pattern_keeps_what_lies_below_its_fixed_part(
 ) -> None:
     """So a wildcard in the place of a corpus gives corpora."""
     assert prefixes(folder / pattern) == found
+
+
+def test_the_text_of_each_worker_is_estimated_from_compressed_sizes_too(tmp_path: Path) -> None:
+    """By it, a run decides whether it is worth proving the fast tokenizer tier."""
+    for name in ("a.jsonl", "b.jsonl.gz"):
+        (tmp_path / name).write_bytes(bytes(600))
+    jobs = {
+        shard: plan_jobs(shard, 1000)
+        for shard in plan_shards([tmp_path], tmp_path / "out", keys=["text"])
+    }
+
+    assert text_per_worker(jobs, 2) == (600 + 3 * 600) // 2
 
 
 def test_several_keys_have_a_folder_each(folder: Path) -> None:

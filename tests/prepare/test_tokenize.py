@@ -333,6 +333,10 @@ class RecordingEngine:
         """Do a plan."""
         return do_work(work, 0, 1, signals=self)
 
+    def num_workers(self, num_jobs: int) -> int:
+        """This process."""
+        return 1
+
     def add_bytes(self, num_bytes: int) -> None:
         """Remember them."""
         self._read.append(num_bytes)
@@ -534,6 +538,68 @@ def test_after_the_fast_tier_failed_everything_is_done_again(
     assert wrong != documents(output / "0")
     assert left == []
     assert "is made again by the reference tier" in caplog.text
+
+
+def test_what_the_fast_tier_made_is_done_again_if_the_first_documents_differ(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A difference before the run says as much about earlier shards as one during it."""
+    texts = ["of an earlier run", "b"]
+    files = [write_jsonl(f"{at}.jsonl", [text]) for at, text in enumerate(texts)]
+    config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
+    encoders: list[Encoder | FastTierError] = [
+        _disagreeing(tokenizer_path),
+        FastTierError("gigatoken gives other ids than the reference."),
+        Encoder(load_tokenizer(tokenizer_path)),
+    ]
+
+    def build(*_: object, **__: object) -> Encoder:
+        encoder = encoders.pop(0)
+        if isinstance(encoder, FastTierError):
+            raise encoder
+        return encoder
+
+    use_encoders(monkeypatch)
+    monkeypatch.setattr(tokenize_module, "build_encoder", build)
+    tokenize(files[:1], output, config)
+    wrong = documents(output / "0")
+
+    tokenize(files, output, config)
+
+    found = [*documents(output / "0"), *documents(output / "1")]
+    assert wrong != documents(output / "0")
+    assert found == expected(tokenizer_path, texts)
+    assert "is made again by the reference tier" in caplog.text
+    assert list((output / ".blendtitan").glob("*.fast-tier-is-wrong"))
+
+
+def test_a_difference_in_another_output_makes_the_fast_tier_untrusted_everywhere(
+    write_jsonl: WriteJsonl,
+    tokenizer_path: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = TokenizeConfig(tokenizer=tokenizer_path)
+    with monkeypatch.context() as encoders:
+        use_encoders(encoders, _disagreeing(tokenizer_path))
+        tokenize([write_jsonl("a.jsonl", ["a"])], tmp_path / "earlier", config)
+        wrong = documents(tmp_path / "earlier/a")
+    with monkeypatch.context() as encoders:
+        right = Encoder(load_tokenizer(tokenizer_path))
+        left = [_disagreeing(tokenizer_path), right]
+        encoders.setattr(tokenize_module, "build_encoder", lambda *_, **__: left.pop(0))
+        tokenize([write_jsonl("b.jsonl", ["found out"])], tmp_path / "other", config)
+
+    tokenize([tmp_path / "a.jsonl"], tmp_path / "earlier", config)
+
+    assert wrong != documents(tmp_path / "earlier/a") == expected(tokenizer_path, ["a"])
+    assert "To try it again, delete" in caplog.text
 
 
 def test_a_fast_tier_that_was_found_wrong_is_not_trusted_later(

@@ -3,6 +3,7 @@
 import io
 import logging
 import multiprocessing
+import sys
 import unicodedata
 from itertools import chain
 from pathlib import Path
@@ -188,6 +189,18 @@ def test_a_structure_that_a_proof_does_not_cover_is_refused(
     assert "its normaliser replaces sequences of characters" in caplog.text
     with pytest.raises(ConfigError, match="expected the SentencePiece rule 'identity'"):
         build_encoder(f"{prefix}.model", "fast")
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_protobuf_that_does_not_fit_means_the_reference(
+    sp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The description of models in sentencepiece checks it when it is imported."""
+    monkeypatch.delattr(sentencepiece, "sentencepiece_model_pb2", raising=False)
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
+
+    assert build_encoder(sp_path, "auto").tier == "reference"
+    assert "pip install -U protobuf" in caplog.text
 
 
 # --- the cache --------------------------------------------------------------------------------

@@ -58,12 +58,27 @@ _COMPANION_NAMES = frozenset(
 _COMPANION_SUFFIXES = (".md", ".rst", ".md5", ".sha1", ".sha256", ".sha512", ".sfv", ".crc")
 
 
+_TEXT_PER_COMPRESSED_BYTE = 3
+_TEXT_PER_PARQUET_BYTE = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """How a file is read, as its name says."""
 
     kind: Kind
     compression: Compression = ""
+
+    @property
+    def text_per_byte(self) -> int:
+        """Bytes of text for each byte of a file, as a rough estimate.
+
+        Prose and code shrink to about a third with gzip or zstd. Parquet files are compressed
+        more lightly, and have other columns beside the text.
+        """
+        if self.compression:
+            return _TEXT_PER_COMPRESSED_BYTE
+        return _TEXT_PER_PARQUET_BYTE if self.kind == "parquet" else 1
 
 
 @dataclass(frozen=True, slots=True)

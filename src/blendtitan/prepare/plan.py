@@ -208,6 +208,16 @@ def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
     return tuple(Job(shard, a, b, b - a) for a, b in pairwise(cuts))
 
 
+def text_per_worker(plan: Plan, num_workers: int) -> int:
+    """About how many bytes of text each of some workers is to encode."""
+    total = sum(
+        job.num_bytes * shard.input.format.text_per_byte
+        for shard, jobs in plan.items()
+        for job in jobs
+    )
+    return total // num_workers
+
+
 def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> None:
     """Write down, as JSON lines, the settings and every job, and what they depend on."""
     lines = [orjson.dumps(settings)]

@@ -5,7 +5,6 @@ number of processes and any size of jobs. A shard appears under its name when it
 not before; what an interrupted command has finished is not done again.
 """
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +30,15 @@ from blendtitan.prepare.join import (
 )
 from blendtitan.prepare.ownership import check_other_shards, check_replaceable
 from blendtitan.prepare.parts import is_accepted, read_texts, remove_damaged_part
-from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, write_plan
+from blendtitan.prepare.plan import (
+    Job,
+    Plan,
+    Shard,
+    plan_jobs,
+    plan_shards,
+    text_per_worker,
+    write_plan,
+)
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
@@ -50,7 +57,7 @@ from blendtitan.tokenizers import (
     load_tokenizer,
     located,
 )
-from blendtitan.tokenizers.proof import refute
+from blendtitan.tokenizers.proof import check_not_refuted, refute
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -173,6 +180,8 @@ def tokenize(
             counts = work.finish(tier)
         except FastTierError as error:
             refute(settings.tokenizer, str(error))
+            if not doubt_path.exists():
+                write_atomically(doubt_path, str(error).encode())
             _report_doubt(tier, str(error), doubt_path)
             run.give_up_fast_tier()
             counts = work.finish("reference")
@@ -214,6 +223,8 @@ class _Tokenizing:
             FastTierError: The fast tier failed: what it made, now or earlier, can be wrong.
             InputError: A file cannot be used, or more texts are left out than allowed.
         """
+        if tier != "reference":
+            check_not_refuted(self.settings.tokenizer)
         with self.run.kept_fresh():
             plan, errors = self._unfinished(tier)
             work = self._prepared(plan, tier) if plan else None
@@ -234,9 +245,11 @@ class _Tokenizing:
         return counts
 
     def _text_bytes(self, plan: Plan) -> int:
-        """Bytes of input for each process, by which a proof of the fast tier pays off or not."""
-        num_bytes = sum(job.num_bytes for jobs in plan.values() for job in jobs)
-        return num_bytes // (self.config.rank.world_size * (os.cpu_count() or 1))
+        """Text for each process, which decides whether a proof of the fast tier pays off."""
+        world_size = self.config.rank.world_size
+        num_jobs = sum(map(len, plan.values()))
+        workers = self.engine.num_workers(-(-num_jobs // world_size))
+        return text_per_worker(plan, workers * world_size)
 
     def _prepared(self, plan: Plan, tier: Tier) -> Work:
         """What the processes are to do, when the output is ready for it."""

@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Iterable
 from functools import cache
+from os.path import commonprefix
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,15 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 _MAX_SECONDS = 4
+_MAX_HINTS = 16
 
 
 class DisputedTexts:
-    """Whether a text contains anything on which the tiers are known to disagree."""
+    """Whether a text contains anything on which the tiers are known to disagree.
+
+    All text passes through here on its way to the fast tier, so each test begins with a cheap one
+    that rules out nearly every text.
+    """
 
     def __init__(self, ranges: Ranges = (), markers: tuple[str, ...] = ()) -> None:
         self.ranges = ranges
@@ -25,7 +31,7 @@ class DisputedTexts:
         """Strings one of which is in every text that holds a symbol only the reference reads."""
         self._leads = _leads(ranges)
         self._is_disputed = _table(ranges)
-        self._hints = [(min(hint, key=str.isalnum), hint) for hint in _hints(markers)]
+        self._hints = _hints(markers)
         self._markers = re.compile("|".join(map(re.escape, markers))) if markers else None
 
     def __call__(self, text: str) -> bool:
@@ -33,9 +39,10 @@ class DisputedTexts:
         return self._has_marker(text) or self._has_code_point(text)
 
     def _has_marker(self, text: str) -> bool:
-        # Looking for one character is many times faster than for two.
+        # Looking for one character is many times faster than for several.
         if self._markers is None or not any(
-            char in text and hint in text for char, hint in self._hints
+            char in text and any(hint in text for hint in hints)
+            for char, hints in self._hints.items()
         ):
             return False
         return bool(self._markers.search(text))
@@ -87,20 +94,18 @@ def _leads(ranges: Ranges) -> dict[bytes, set[bytes]]:
     }
 
 
-def _hints(markers: Iterable[str]) -> tuple[str, ...]:
-    """Few short strings one of which is in every marker, because searching for many is slow."""
-    missing = set(markers)
+def _hints(markers: Iterable[str]) -> dict[str, list[str]]:
+    """A few strings one of which begins every marker, by a character that they contain."""
     hints: list[str] = []
-    while missing:
-        counts: dict[str, int] = {}
-        for marker in missing:
-            for hint in {marker[at : at + 2] for at in range(max(1, len(marker) - 1))}:
-                counts[hint] = counts.get(hint, 0) + 1
-        # Of equally frequent ones, one without letters, spaces and digits is rarer in text.
-        hints.append(max(counts, key=lambda hint: (counts[hint], _num_odd(hint), hint)))
-        missing = {marker for marker in missing if hints[-1] not in marker}
-    return tuple(hints)
-
-
-def _num_odd(hint: str) -> int:
-    return sum(not char.isalnum() and not char.isspace() for char in hint)
+    for length in (3, 2, 1):
+        groups: dict[str, list[str]] = {}
+        for marker in markers:
+            groups.setdefault(marker[:length], []).append(marker)
+        hints = [commonprefix(group) for group in groups.values()]
+        if len(hints) <= _MAX_HINTS:
+            break
+    by_char: dict[str, list[str]] = {}
+    for hint in hints:
+        # Letters and digits are in every text.
+        by_char.setdefault(min(hint, key=str.isalnum), []).append(hint)
+    return by_char

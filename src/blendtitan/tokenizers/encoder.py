@@ -133,6 +133,8 @@ def build_encoder(
 
     Raises:
         ConfigError: No usable tokenizer is there, or ``fast`` is asked for and not possible.
+        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof. What the
+            fast tier made before for this tokenizer can be wrong as well.
     """
     if tier not in TIERS:
         raise ConfigError(f"the tokenizer tier is {tier!r}, expected one of {', '.join(TIERS)}")
@@ -147,8 +149,6 @@ def build_encoder(
             logger.info("%s: the reference tokenizer tier is used: little text", tokenizer.path)
             return Encoder(tokenizer)
         fast = FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
-        encoder = Encoder(tokenizer, fast, proof)
-        encoder.check(first_texts)
     except FastTierError as error:
         if tier == "fast":
             raise ConfigError(
@@ -157,6 +157,8 @@ def build_encoder(
             ) from error
         logger.warning("%s: the reference tokenizer tier is used: %s", tokenizer.path, error)
         return Encoder(tokenizer)
+    encoder = Encoder(tokenizer, fast, proof)
+    encoder.check(first_texts)
     return encoder
 
 

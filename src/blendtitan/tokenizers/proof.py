@@ -70,6 +70,9 @@ class Proof:
     refusal: str = ""
     """Why the fast tier cannot be used for any text. Empty: it can."""
 
+    is_refuted: bool = False
+    """Whether an earlier proof said otherwise, and a run showed that it was wrong."""
+
     @property
     def disputed(self) -> DisputedTexts:
         """The test for texts that only the reference may encode."""
@@ -108,8 +111,22 @@ def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = No
 
 def refute(identity: str, reason: str) -> None:
     """Keep the fast tier from being used for a tokenizer, after a difference in a run."""
-    path = proof_cache.cache_path(_cache_key(identity))
-    _write(_cache_key(identity), Proof(refusal=f"{reason} (To try it again, delete {path}.)"))
+    key = _cache_key(identity)
+    known = _read(key)
+    if known is None or not known.is_refuted:
+        refusal = f"{reason} (To try it again, delete {proof_cache.cache_path(key)}.)"
+        _write(key, Proof(refusal=refusal, is_refuted=True))
+
+
+def check_not_refuted(identity: str) -> None:
+    """Check that no run has shown the proof for a tokenizer to be wrong.
+
+    Raises:
+        FastTierError: One has, so that what the fast tier made before is not to be trusted.
+    """
+    known = _read(_cache_key(identity))
+    if known is not None and known.is_refuted:
+        raise FastTierError(known.refusal)
 
 
 def prove(
@@ -240,6 +257,7 @@ def _read(key: str) -> Proof | None:
                 markers=tuple(map(str, found["markers"])),
                 reads_symbols=bool(found["reads_symbols"]),
                 refusal=str(found["refusal"]),
+                is_refuted=bool(found.get("is_refuted")),
             )
         )
     except (KeyError, TypeError, ValueError):
@@ -254,6 +272,7 @@ def _write(key: str, proof: Proof) -> bool:
             "markers": list(proof.markers),
             "reads_symbols": proof.reads_symbols,
             "refusal": proof.refusal,
+            "is_refuted": proof.is_refuted,
             "libraries": library_versions(),
         },
     )

@@ -213,9 +213,15 @@ def _check_pieces(model: Any) -> None:
 
 
 def _parsed(content: bytes) -> Any:
-    # Imported here: only proofs need it, and it takes longer than the rest.
-    from sentencepiece import sentencepiece_model_pb2
-
+    # Imported here: only proofs need it, and it takes longer than the rest. sentencepiece fixes
+    # the versions of protobuf that it works with, and protobuf has an exception of its own.
+    try:
+        from sentencepiece import sentencepiece_model_pb2
+    except Exception as error:
+        raise FastTierError(
+            f"the library protobuf is missing, or does not fit the installed sentencepiece "
+            f"({type(error).__name__}: {error}). Update it with `pip install -U protobuf`."
+        ) from error
     model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     model.ParseFromString(content)
     return model

@@ -14,6 +14,10 @@ EngineName = Literal["local", "ray", "mpi"]
 class Engine(Protocol):
     """Starts processes, each of which calls ``do_work``, and waits for them."""
 
+    def num_workers(self, num_jobs: int) -> int:
+        """Processes that share ``num_jobs`` jobs."""
+        ...
+
     def run(self, work: Work) -> list[str]:
         """Do a plan.
 

@@ -65,7 +65,7 @@ class LocalEngine:
     """Processes. None: as many as this process may use cores."""
 
     def num_workers(self, num_jobs: int) -> int:
-        """Processes to start for ``num_jobs`` jobs."""
+        """Processes that share ``num_jobs`` jobs."""
         # macOS cannot restrict a process to some cores, and so has no affinity to ask for.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return max(1, min(self.workers or cores or 1, num_jobs))

@@ -18,11 +18,15 @@ class MpiEngine:
     """The other processes of MPI's world."""
 
     executor: Executor
-    num_workers: int
+    workers: int
+
+    def num_workers(self, num_jobs: int) -> int:
+        """Processes that share ``num_jobs`` jobs."""
+        return max(1, min(self.workers, num_jobs))
 
     def run(self, work: Work) -> list[str]:
         """Do a plan: see ``Engine.run``."""
-        count = max(1, min(self.num_workers, work.num_jobs))
+        count = self.num_workers(work.num_jobs)
         futures = [self.executor.submit(do_work, work, n, count) for n in range(count)]
         with progress_bar(work) as show:
             totals = finished_totals(work)

@@ -20,14 +20,18 @@ _POLL_SECONDS = 1.0
 class RayEngine:
     """One Ray task for each worker, of one core each."""
 
-    num_workers: int
+    workers: int
+
+    def num_workers(self, num_jobs: int) -> int:
+        """Processes that share ``num_jobs`` jobs."""
+        return max(1, min(self.workers, num_jobs))
 
     def run(self, work: Work) -> list[str]:
         """Do a plan: see ``Engine.run``."""
         import ray
         from ray.exceptions import RayTaskError, WorkerCrashedError
 
-        num_workers = max(1, min(self.num_workers, work.num_jobs))
+        num_workers = self.num_workers(work.num_jobs)
         task = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(do_work)
         shared = ray.put(work)
         waiting = results = [task.remote(shared, n, num_workers) for n in range(num_workers)]
