@@ -62,17 +62,12 @@ def test_tokens_apart_from_text_are_not_compared(tokenizers: dict[str, Tokenizer
     assert found.lost == 0
 
 
-def test_a_text_full_of_control_symbols_is_unclear() -> None:
-    """What lies between them may be a match by chance."""
-    found = Fit(
-        pairs=600,
-        shuffled_pairs=600,
-        shuffled_lost=90,
-        shuffled_live_lost=90,
-        control=400,
-    )
+def test_a_text_full_of_control_symbols_is_no_match() -> None:
+    """What lies between them may come back by chance."""
+    shuffled = Fit(shuffled_pairs=600, shuffled_lost=90, shuffled_live_lost=90, control=400)
 
-    assert found.verdict is Verdict.UNCLEAR
+    assert (shuffled + Fit(pairs=600)).verdict is Verdict.UNCLEAR
+    assert (shuffled + Fit(pairs=600, lost=90, live_lost=90)).verdict is Verdict.MISMATCH
 
 
 def test_too_few_tokens_are_unclear(tokenizers: dict[str, Tokenizer]) -> None:

@@ -33,8 +33,8 @@ _LEAST_LIVE_LOST = 3
 """Of them, pairs of tokens that come back elsewhere."""
 
 _MOST_CONTROL = 0.25
-"""Of the tokens, those that may be control symbols. Text is full of them when another tokenizer
-made it, or when this one does not know its script."""
+"""Of the tokens of a match, those that may be control symbols. Text is full of them when another
+tokenizer made it, or when this one does not know its script; the rest may match by chance."""
 
 
 class Verdict(Enum):
@@ -99,12 +99,11 @@ class Fit:
         expected = self.expected_lost
         if self.outside:
             return Verdict.MISMATCH
-        if self.control > _MOST_CONTROL * (self.control + self.pairs):
-            return Verdict.UNCLEAR
         if expected < _LEAST_LOST or self.shuffled_live_lost < _LEAST_LIVE_LOST:
             return Verdict.UNCLEAR
         if self.lost <= MATCH_BELOW * expected:
-            return Verdict.MATCH
+            is_text = self.control <= _MOST_CONTROL * (self.control + self.pairs)
+            return Verdict.MATCH if is_text else Verdict.UNCLEAR
         is_lost = self.lost >= MISMATCH_FROM * expected and self.live_lost >= _LEAST_LIVE_LOST
         return Verdict.MISMATCH if is_lost else Verdict.UNCLEAR
 
