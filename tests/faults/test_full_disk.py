@@ -156,15 +156,17 @@ def fill(disk: Disk) -> Path:
 def test_a_mix_leaves_the_old_file_list(tmp_path: Path, disk: Disk) -> None:
     write_shards(tmp_path / "in", 2)
     path = disk.folder / "list.txt"
-    path.write_text("old")
+    assert command("mix", tmp_path / "in", "--output", path).returncode == 0
+    old = path.read_text()
+    write_shards(tmp_path / "in", 3)
     ballast = fill(disk)
 
     check_refused(command("mix", tmp_path / "in", "--output", path), disk)
-    assert path.read_text() == "old"
+    assert path.read_text() == old
     assert not list(disk.folder.glob("*.partial-*"))
     ballast.unlink()
     assert command("mix", tmp_path / "in", "--output", path).returncode == 0
-    assert "corpus0" in path.read_text()
+    assert "corpus2" in path.read_text()
 
 
 def test_a_catalog_that_cannot_be_kept_is_an_error_that_names_the_setting(
