@@ -19,11 +19,14 @@ def num_kills(default: int) -> int:
 
 
 def tree(folder: Path, *, but: Collection[str] = ()) -> dict[str, bytes]:
-    """Content of every file below a folder, but for some names, by path."""
+    """Content of every file below a folder, but for some names, by path.
+
+    Records of how documents end are left out: they hold the times of the files they describe.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in but
+        if path.is_file() and path.name not in but and not path.name.endswith(".ends.json")
     }
 
 

@@ -37,7 +37,7 @@ def fails_between_broadcasts(*arguments: str) -> None:
 def killed_at_start(*arguments: str) -> None:
     """Rank 0 is killed while it reads the catalog and the others wait for it."""
 
-    def die(_: object) -> NoReturn:
+    def die(*_: object, **__: object) -> NoReturn:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
@@ -48,7 +48,7 @@ def killed_at_start(*arguments: str) -> None:
 def waits_for_ever(*arguments: str) -> None:
     """Rank 0 hangs while it reads the catalog, as on a file system that does not answer."""
 
-    def hang(_: object) -> NoReturn:
+    def hang(*_: object, **__: object) -> NoReturn:
         time.sleep(10**6)
         raise AssertionError
 

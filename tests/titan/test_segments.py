@@ -168,7 +168,7 @@ def test_with_new_segment_the_blend_changes_at_the_checkpoint(
     """What the account says is logged once, with both sides of what changed."""
     settings = with_segments(config, ONLY_WEB, on_change="new_segment")
     loader = resumed(settings, saved)
-    (record,) = caplog.messages
+    (record,) = (text for text in caplog.messages if "new segment" in text)
 
     assert "A new segment begins at slot 12" in record
     assert "segments.1: checkpoint None, now" in record

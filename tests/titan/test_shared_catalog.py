@@ -46,7 +46,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "no_idx": (lambda p: Path(f"{p}.idx").unlink(), "MissingShardError", ".bin is there"),
     "no_bin": (lambda p: Path(f"{p}.bin").unlink(), "MissingShardError", ".idx is there"),
     "empty": (lambda p: write_shard(p, 0), "CorruptShardError", "the shard is empty"),
-    "unreadable": (make_folder(".idx"), "MissingShardError", "cannot be read"),
+    "unreadable": (
+        make_folder(".idx"),
+        "MissingShardError",
+        "it is a folder, expected a regular file",
+    ),
     "mixed": (overwrite(".bin", 4, b"\x07"), "MixedEodError", "4 of 5 documents"),
 }
 LISTS = {

@@ -73,6 +73,7 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "eval_samples",
         "max_open_shards",
         "max_epochs",
+        "tokenizer_check",
     ]
 
 
