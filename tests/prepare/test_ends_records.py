@@ -1,5 +1,6 @@
 """The record of document ends, ``PREFIX.ends.json``, is written with a shard and goes with it."""
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from blendtitan.prepare import join, merge
 from blendtitan.prepare.convert import convert_shard
+from blendtitan.prepare.engines import local
 from blendtitan.prepare.merge import merge as merge_shards
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage import ends_record
@@ -71,6 +73,8 @@ def test_a_command_that_ends_before_the_record_leaves_none(
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     monkeypatch.setattr(join, "record_ends", lambda *_: None)
+    # Only a copied process has the patch; where other tests left threads, a new one is started.
+    monkeypatch.setattr(local, "_process_context", lambda: multiprocessing.get_context("fork"))
     write_jsonl("a.jsonl", ["hello", "again"])
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
 
