@@ -15,6 +15,7 @@ from blendtitan.inspection.tokens import TextSymbols
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import ABSENT, Tokenizer
+from blendtitan.tokenizers.comparison import first_difference
 
 MAX_TOKENS = 1 << 20
 """Tokens of one shard that are compared at most."""
@@ -137,9 +138,7 @@ def _encoded(tokenizer: Tokenizer, texts: list[str]) -> list[NDArray[np.int64]]:
 
 
 def _example(document_id: int, found: NDArray[np.int64], expected: NDArray[np.int64]) -> str:
-    shared = min(len(found), len(expected))
-    differs = np.flatnonzero(found[:shared] != expected[:shared])
-    at = int(differs[0]) if len(differs) else shared
+    at = first_difference(found, expected)
     window = slice(at, at + _CONTEXT_IDS)
     return (
         f"The first is document {document_id}: from token {at:,} on it has "

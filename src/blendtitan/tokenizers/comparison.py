@@ -35,11 +35,16 @@ def split(ids: NDArray[np.int32], lens: NDArray[np.int32]) -> list[NDArray[np.in
     return np.split(ids, np.cumsum(lens)[:-1]) if len(lens) else []
 
 
-def difference(text: str, found: NDArray[np.integer], expected: NDArray[np.integer]) -> str:
-    """A sentence that says where the ids of a text differ."""
+def first_difference(found: NDArray[np.integer], expected: NDArray[np.integer]) -> int:
+    """Index of the first id that differs; the shorter length if one begins with the other."""
     shared = min(len(found), len(expected))
     differs = np.flatnonzero(found[:shared] != expected[:shared])
-    at = int(differs[0]) if len(differs) else shared
+    return int(differs[0]) if len(differs) else shared
+
+
+def difference(text: str, found: NDArray[np.integer], expected: NDArray[np.integer]) -> str:
+    """A sentence that says where the ids of a text differ."""
+    at = first_difference(found, expected)
     window = slice(at, at + _CONTEXT_IDS)
     return (
         f"gigatoken gives other ids than the reference for the text {text[:_EDGE_CHARS]!r} of "
