@@ -211,8 +211,8 @@ class _Worker:
             # One message is enough: the first process tells it for all.
             with suppress(FileExistsError), work.stop_path.open("x") as file:
                 file.write(
-                    f"{error}\nStopped: more than {work.max_rejects:,} texts are left out "
-                    f"(--max-rejects)."
+                    f"{error}; stopped, because more than {work.max_rejects:,} texts are left out "
+                    f"(--max-rejects)"
                 )
             raise TooManyRejectsError(read_note(work.stop_path)) from error
         except InputError as error:
