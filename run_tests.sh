@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 scripts/set_up test
-exec .venv/bin/python -m pytest "$@"
+# The tests of one file share what they trained, so a file stays in one process.
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.titan import shared_catalog
-from tests.faults.launched import train
+from tests.titan.launched import train
 from tests.titan.recorded_train import RecordingTrainer
 
 

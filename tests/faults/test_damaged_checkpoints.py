@@ -19,7 +19,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Fau
     """Four steps, of which the second and the fourth were saved."""
     job = faulty_job(tmp_path_factory.mktemp("saved"), tokenizer_path)
     job.settings["training"]["steps"] = 4
-    job.end()
+    job.run()
     return job
 
 
@@ -40,14 +40,14 @@ def test_a_damaged_checkpoint_ends_all_ranks_with_one_error_and_fallback_passes_
     """Resuming from an older one is for people to decide, before or after."""
     file = job.checkpoints / "step-4/__0_0.distcp"
     os.truncate(file, file.stat().st_size // 2)
-    output = job.break_down(processes=2)
+    output = job.fail(processes=2)
 
     assert output.count("This rank fails: blendtitan.errors.ResumeError: Cannot resume from ") == 2
     assert f"{file}: found " in output
     assert "set checkpoint.fallback = true to resume from step-2." in output
     assert "CheckpointException" not in output
 
-    output = job.end("--checkpoint.fallback", "true")
+    output = job.run("--checkpoint.fallback", "true")
 
     assert "Training resumes from step-2, because checkpoint.fallback is true." in output
     assert job.losses("training").keys() == {3, 4, 5}
@@ -59,7 +59,7 @@ def test_after_a_damaged_checkpoint_was_moved_away_the_one_before_is_used(
     saved: FaultyJob, job: FaultyJob, tmp_path: Path
 ) -> None:
     (job.checkpoints / "step-4").rename(tmp_path / "step-4")
-    job.end()
+    job.run()
 
     assert job.losses("training").keys() == {3, 4, 5}
     assert saved.losses("training").items() >= {(n, job.losses("training")[n]) for n in (3, 4)}
@@ -67,7 +67,7 @@ def test_after_a_damaged_checkpoint_was_moved_away_the_one_before_is_used(
 
 def test_an_incomplete_checkpoint_is_passed_over_and_named(job: FaultyJob) -> None:
     (job.checkpoints / "step-4/.metadata").unlink()
-    output = job.end()
+    output = job.run()
 
     assert output.count("step-4: is incomplete") == 1
     assert min(job.steps_begun()) == 3
@@ -77,7 +77,7 @@ def test_an_incomplete_checkpoint_is_passed_over_and_named(job: FaultyJob) -> No
 def test_checkpoints_copied_without_hidden_files_do_not_begin_at_step_1(job: FaultyJob) -> None:
     for path in job.checkpoints.glob("step-*/.metadata"):
         path.unlink()
-    output = job.break_down()
+    output = job.fail()
 
     assert "found checkpoints of the steps 2, 4, none with its .metadata file" in output
 
@@ -87,6 +87,6 @@ def test_a_run_that_went_back_keeps_what_it_saves(job: FaultyJob) -> None:
     job.settings["checkpoint"] |= {"keep_latest_k": 2, "interval": 1, "load_step": 2}
     (job.checkpoints / "step-9").mkdir()
     shutil.copytree(job.checkpoints / "step-4", job.checkpoints / "step-8")
-    job.end()
+    job.run()
 
     assert job.complete_steps() == [3, 4, 5, 8]

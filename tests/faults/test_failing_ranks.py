@@ -13,9 +13,9 @@ import pytest
 from blendtitan.storage.reader import ShardIndex
 from tests.faults import sabotage
 from tests.faults.killing import wait_until
-from tests.faults.launched import Entry, Launched
 from tests.faults.training import TIMEOUT_S, FaultyJob, faulty_job
 from tests.titan.conftest import tokenizer_path
+from tests.titan.launched import Entry, Launched
 from tests.titan.test_several_nodes import free_port
 
 __all__ = ["tokenizer_path"]
@@ -34,7 +34,7 @@ def test_a_catalog_that_rank_0_cannot_read_ends_all_with_its_error(
 ) -> None:
     os.truncate(job.folder / "web_1.bin", 8)
     job.settings["training"]["local_batch_size"] = 1
-    output = job.break_down(processes=processes)
+    output = job.fail(processes=processes)
 
     assert output.count("CorruptShardError: ") >= 1
     assert "web_1.bin: found 8 bytes" in output
@@ -51,14 +51,14 @@ def test_rank_0_fails_while_the_others_wait_for_the_catalog(
     job: FaultyJob, processes: int, entry: Entry, error: str
 ) -> None:
     job.settings["training"]["local_batch_size"] = 1
-    output = job.break_down(processes=processes, entry=entry)
+    output = job.fail(processes=processes, entry=entry)
 
     assert error in output
 
 
 def test_rank_0_hangs_until_the_others_time_out(job: FaultyJob) -> None:
     """Nobody knows whether it is slow or hangs: ``comm.init_timeout_seconds`` says so."""
-    output = job.break_down(
+    output = job.fail(
         "--comm.init_timeout_seconds", "3", processes=2, entry=sabotage.waits_for_ever
     )
 
@@ -66,18 +66,18 @@ def test_rank_0_hangs_until_the_others_time_out(job: FaultyJob) -> None:
 
 
 def test_a_reading_thread_that_fails_on_one_rank_ends_both(job: FaultyJob) -> None:
-    output = job.break_down(processes=2, entry=sabotage.loses_a_thread)
+    output = job.fail(processes=2, entry=sabotage.loses_a_thread)
 
     assert "the disk of rank 1 fails" in output
 
 
 def test_a_loss_that_is_not_a_number_on_one_rank_ends_both(job: FaultyJob) -> None:
     """The step is not saved: what training goes on from is sound."""
-    output = job.break_down(processes=2, entry=sabotage.diverges)
+    output = job.fail(processes=2, entry=sabotage.diverges)
 
     assert "Loss is not finite (global_avg_loss=nan) at step 3" in output
     assert job.complete_steps() == [2]
-    job.end("--training.steps", "3", processes=2)
+    job.run("--training.steps", "3", processes=2)
     assert set(job.steps_begun()) == {3}
 
 

@@ -209,13 +209,13 @@ def test_a_checkpoint_that_does_not_fit_ends_the_run_and_the_one_before_is_used(
     job.settings["checkpoint"]["async_mode"] = async_mode
     job.settings["training"]["steps"] = 4 if async_mode == "disabled" else 5
     disk.resize(100_000_000)
-    output = job.break_down()
+    output = job.fail()
     disk.resize(1_000_000_000)
 
     assert f"{disk.folder}/out/checkpoint/step-4: cannot be written" in output
     assert f"The disk mounted at {disk.folder} has" in output
     assert job.complete_steps() == [2]
-    output = job.end()
+    output = job.run()
     assert "step-4: is incomplete" in output
     assert min(job.steps_begun()) == 3
     assert {2, 4} <= set(job.complete_steps())

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.faults.killing import num_kills
-from tests.faults.launched import Launched
 from tests.faults.training import FaultyJob, kill, wait_for
 from tests.titan.conftest import small_job, tokenizer_path
+from tests.titan.launched import Launched
 
 __all__ = ["tokenizer_path"]
 
@@ -44,7 +44,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> di
     folder = tmp_path_factory.mktemp("whole")
     jobs = {n: endurance_job(folder / str(n), tokenizer_path) for n in (1, 2)}
     for processes, job in jobs.items():
-        job.end(processes=processes)
+        job.run(processes=processes)
     return jobs
 
 
@@ -84,7 +84,7 @@ def test_killed_training_goes_on_bit_for_bit_from_the_last_complete_checkpoint(
         if job.complete_steps()[-1:] == [STEPS]:
             shutil.rmtree(job.checkpoints)
     saved = max(job.complete_steps(), default=0)
-    job.end(processes=processes)
+    job.run(processes=processes)
     logger.info("%d processes were killed: %s", processes, dict(struck))
 
     check(job, whole, saved)

@@ -87,7 +87,7 @@ def test_training_reads_from_read_only_data_and_writes_nothing_there(
     job = FaultyJob(tmp_path, job.settings)
     before = tree(tmp_path / "data")
     with read_only(tmp_path / "data"):
-        job.end()
+        job.run()
 
     assert job.complete_steps() == [1]
     assert tree(tmp_path / "data") == before
@@ -101,7 +101,7 @@ def test_a_run_whose_folder_is_read_only_ends_with_its_name(
     job: FaultyJob = faulty_job(tmp_path, tokenizer_path)
     (tmp_path / "out").mkdir()
     with read_only(tmp_path / "out"):
-        output = job.break_down(processes=2)
+        output = job.fail(processes=2)
 
     assert str(tmp_path / "out") in output
     assert "Read-only file system" in output or "Permission denied" in output

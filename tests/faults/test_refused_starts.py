@@ -24,7 +24,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Fault
     job.settings["training"]["steps"] = 2
     job.settings["metrics"]["enable_tensorboard"] = True
     job.settings["debug"] = {"save_config_file": "configs/saved.json"}
-    job.end()
+    job.run()
     return job
 
 
@@ -60,7 +60,7 @@ def test_a_refused_start_changes_nothing(
 ) -> None:
     """Or ``report``, ``plan`` and ``explain`` would describe a run that never was."""
     before = contents(job)
-    output = job.break_down("--training.steps", "9", *arguments, processes=processes)
+    output = job.fail("--training.steps", "9", *arguments, processes=processes)
 
     assert error in output
     assert contents(job) == before
@@ -69,7 +69,7 @@ def test_a_refused_start_changes_nothing(
 
 
 def test_a_start_that_is_accepted_writes_its_configuration(job: FaultyJob) -> None:
-    job.end("--training.steps", "3")
+    job.run("--training.steps", "3")
     settings = tomllib.loads((job.folder / "out/config.toml").read_text())
 
     assert settings["training"]["steps"] == 3

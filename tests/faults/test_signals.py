@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import FaultyJob, faulty_job, wait_for
+from tests.faults.training import TIMEOUT_S, FaultyJob, faulty_job, wait_for
 from tests.titan.conftest import tokenizer_path
 
 __all__ = ["tokenizer_path"]
@@ -30,10 +30,10 @@ def test_a_run_that_is_asked_to_end_ends_quietly_and_keeps_its_checkpoints(
     job: FaultyJob, number: int, processes: int
 ) -> None:
     """The one traceback is torchrun's. SIGTERM is what Slurm sends before it kills."""
-    run = job.start(processes=processes)
+    run = job.start_torchrun(processes=processes)
     wait_for(lambda: 3 in job.steps_begun())
     os.kill(run.pid, number)
-    _, output = job.finish(run)
+    output, _ = run.communicate(timeout=TIMEOUT_S)
 
     assert run.returncode != 0
     job.wait_until_gone()
@@ -45,7 +45,7 @@ def test_a_run_that_is_asked_to_end_ends_quietly_and_keeps_its_checkpoints(
 
 def test_ranks_do_not_outlive_a_torchrun_that_is_killed(job: FaultyJob) -> None:
     """They are sent nothing. Started again, the run would write its checkpoints twice."""
-    run = job.start()
+    run = job.start_torchrun()
     wait_for(lambda: job.steps_begun())
     run.kill()
     run.communicate()

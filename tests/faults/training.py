@@ -12,33 +12,14 @@ import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from tests.faults.killing import num_kills
-from tests.faults.launched import Entry, Launched, train
 from tests.titan.conftest import Job, small_job
+from tests.titan.launched import Launched
 
 TIMEOUT_S = 120 + 10 * num_kills(0)
 
 
 class FaultyJob(Job):
-    """A run of ``tests.titan`` that starts in a second, and of which processes may be killed."""
-
-    def launch(self, *arguments: str, processes: int = 1, entry: Entry = train) -> Launched:
-        """Start it; ``arguments`` win over its settings."""
-        self.records.append(self.folder / f"record_{len(self.records)}")
-        words = ["--job.config_file", str(self.write_toml()), *arguments]
-        return Launched.start(words, processes=processes, record=self.records[-1], entry=entry)
-
-    def end(self, *arguments: str, processes: int = 1, entry: Entry = train) -> str:
-        """Run it to its end and return what it printed."""
-        run = self.launch(*arguments, processes=processes, entry=entry)
-        assert run.wait(TIMEOUT_S) == 0, run.output[-5000:]
-        return run.output
-
-    def break_down(self, *arguments: str, processes: int = 1, entry: Entry = train) -> str:
-        """Run it, expecting an error of which no process is left; what it printed."""
-        run = self.launch(*arguments, processes=processes, entry=entry)
-        assert run.wait(TIMEOUT_S) > 0, run.output[-5000:]
-        self.wait_until_gone()
-        return run.output
+    """A run of ``tests.titan`` of which processes may be killed."""
 
     @property
     def checkpoints(self) -> Path:
@@ -53,17 +34,9 @@ class FaultyJob(Job):
         """Folders of checkpoints that are being written, or were."""
         return [p for p in self.checkpoints.glob("step-*") if not (p / ".metadata").exists()]
 
-    def pids(self) -> dict[int, int]:
-        """Process of each rank of the last run."""
-        return {entry["rank"]: entry["pid"] for entry in self.entries() if "pid" in entry}
-
     def steps_begun(self) -> list[int]:
         """Steps of which the last run took a batch."""
         return [entry["step"] for entry in self.entries() if "samples" in entry]
-
-    def wait_until_gone(self) -> None:
-        """Check that no rank of the last run outlives its agent for long."""
-        wait_for(lambda: not any(map(_is_running, self.pids().values())))
 
     def state(self, step: int) -> dict[str, Any]:
         """Everything that a checkpoint holds, by name."""
@@ -94,13 +67,6 @@ def kill(job: FaultyJob, run: Launched, victim: int | None) -> None:
                 os.kill(pid, signal.SIGKILL)
     run.wait(TIMEOUT_S)
     job.wait_until_gone()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -282,7 +282,9 @@ def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
         for number in (1, 2)
     )
 
-    with pytest.raises(InputError, match="empty string.*; stopped, because more than 1 texts are left out"):
+    with pytest.raises(
+        InputError, match=r"empty string.*; stopped, because more than 1 texts are left out"
+    ):
         tokenize([path], output, few)
     assert find_shards(output) == []
     tokenize([path], output, enough)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,10 @@ import numpy as np
 import pytest
 import sentencepiece
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
-    import blendtitan.titan.train  # noqa: F401
-
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.storage.writer import ShardWriter
+from tests.conftest import wait_until
+from tests.titan.launched import Entry, Launched, train
 
 EOD = 2
 VOCAB_SIZE = 96
@@ -83,12 +80,30 @@ class Job:
         """The file list of its corpora."""
         return self.folder / "file_list.txt"
 
-    def start(self, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-        """Start it; ``arguments`` win over its settings."""
-        self.records.append(self.folder / f"record_{len(self.records)}")
+    def launch(self, *arguments: str, processes: int = 1, entry: Entry = train) -> Launched:
+        """Start it, with what it imports already imported; ``arguments`` win over its settings."""
+        words = self._words(arguments)
+        return Launched.start(words, processes=processes, record=self.records[-1], entry=entry)
+
+    def run(self, *arguments: str, processes: int = 1, entry: Entry = train) -> str:
+        """Run it to its end and return what it printed."""
+        run = self.launch(*arguments, processes=processes, entry=entry)
+        assert run.wait(TIMEOUT_S) == 0, run.output[-5000:]
+        self.output = run.output
+        return self.output
+
+    def fail(self, *arguments: str, processes: int = 1, entry: Entry = train) -> str:
+        """Run it, expecting an error of which no process is left; what it printed."""
+        run = self.launch(*arguments, processes=processes, entry=entry)
+        assert run.wait(TIMEOUT_S) > 0, run.output[-5000:]
+        self.wait_until_gone()
+        return run.output
+
+    def start_torchrun(self, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+        """Start it by torchrun, as users do."""
+        words = self._words(arguments)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN)]
-        command += ["--job.config_file", str(self.write_toml()), *arguments]
+        command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN), *words]
         return subprocess.Popen(
             command,
             env=os.environ | {"RECORD": str(self.records[-1]), "OMP_NUM_THREADS": "1"},
@@ -97,31 +112,21 @@ class Job:
             text=True,
         )
 
-    def run(self, *arguments: str, processes: int = 1) -> str:
-        """Run it to its end and return what it printed."""
-        process, output = self.finish(self.start(*arguments, processes=processes))
-        assert process.returncode == 0, output[-5000:]
-        self.output = output
-        return output
+    def _words(self, arguments: tuple[str, ...]) -> list[str]:
+        self.records.append(self.folder / f"record_{len(self.records)}")
+        return ["--job.config_file", str(self.write_toml()), *arguments]
 
-    def fail(self, *arguments: str, processes: int = 1) -> str:
-        """Run it, expecting an error, and return what it printed."""
-        process, output = self.finish(self.start(*arguments, processes=processes))
-        assert process.returncode not in (0, None), output[-5000:]
-        return output
+    def pids(self) -> dict[int, int]:
+        """Process of each rank of the last run."""
+        return {entry["rank"]: entry["pid"] for entry in self.entries() if "pid" in entry}
 
-    def finish(self, process: subprocess.Popen[str]) -> tuple[subprocess.Popen[str], str]:
-        """Wait for its end; the second value is what it printed."""
-        try:
-            output, _ = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.kill(process)
-            raise
-        return process, output
+    def wait_until_gone(self) -> None:
+        """Check that no rank of the last run outlives its agent for long."""
+        wait_until(lambda: not any(map(_is_running, self.pids().values())))
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """SIGKILL to torchrun and to the ranks, which it puts into sessions of their own."""
-        for pid in [process.pid, *(entry["pid"] for entry in self.entries() if "pid" in entry)]:
+        for pid in [process.pid, *self.pids().values()]:
             os.kill(pid, signal.SIGKILL)
         process.communicate()
 
@@ -233,3 +238,10 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
         assert process.poll() is None, process.communicate()[0][-5000:]
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

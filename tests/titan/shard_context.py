@@ -1,19 +1,20 @@
 """Splits the tensors of a batch as TorchTitan does for context parallelism, and keeps the parts.
 
-Run by torchrun; arguments are a file of ``input``, ``labels``, ``positions`` and load balancers.
+The arguments are a file of ``input``, ``labels``, ``positions`` and load balancers.
 Each rank saves its parts, one dictionary per balancer, to the file ``$RECORD.RANK``.
 """
 
 import os
-import sys
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torchtitan.distributed.context_parallel import prepare_context_parallel_input
 
 
-def main(path: str, balancers: list[str]) -> None:
+def main(path: str, *balancers: str) -> None:
+    # Imported here because importing it needs the device to be chosen.
+    from torchtitan.distributed.context_parallel import prepare_context_parallel_input
+
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("cp",))
     batch = torch.load(path)
@@ -30,9 +31,3 @@ def main(path: str, balancers: list[str]) -> None:
         parts[balancer] = {"input": inputs, "labels": labels, **extra}
     torch.save(parts, f"{os.environ['RECORD']}.{os.environ['RANK']}")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    import blendtitan.titan  # noqa: F401  # chooses the device
-
-    main(sys.argv[1], sys.argv[2:])

@@ -1,11 +1,10 @@
 """Shares the catalog of each file list named, on every rank, and prints the errors as JSON.
 
-Run by torchrun; arguments are file lists. ``RANK ERROR`` lines go to the file ``$RECORD.RANK``.
+The arguments are file lists. ``RANK ERROR`` lines go to the file ``$RECORD.RANK``.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch.distributed as dist
@@ -15,7 +14,10 @@ from blendtitan.errors import BlendTitanError
 from blendtitan.titan import shared_catalog
 
 
-def main(paths: list[str]) -> None:
+def main(*paths: str) -> None:
+    if os.environ["RANK"] != "0":
+        # The proof that no other rank reads anything.
+        shared_catalog.read_catalog = None  # pyright: ignore
     dist.init_process_group("gloo")
     found = []
     for path in paths:
@@ -27,10 +29,3 @@ def main(paths: list[str]) -> None:
             found.append([type(error).__name__, str(error)])
     Path(f"{os.environ['RECORD']}.{os.environ['RANK']}").write_text(json.dumps(found))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    if os.environ["RANK"] != "0":
-        # The proof that no other rank reads anything.
-        shared_catalog.read_catalog = None  # pyright: ignore
-    main(sys.argv[1:])

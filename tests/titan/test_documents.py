@@ -1,8 +1,5 @@
 """Documents told apart: masks from positions, against a dense mask and documents alone."""
 
-import os
-import subprocess
-import sys
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +25,9 @@ from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import AttentionBackend, build_model_spec
 from blendtitan.titan.trainer import BlendTrainer
+from tests.titan import shard_context
 from tests.titan.conftest import EOD, VOCAB_SIZE, write_corpora
+from tests.titan.launched import Launched
 
 SEQ_LEN = 128  # one block of FlexAttention
 ROWS = 2
@@ -38,8 +37,6 @@ PLACES = {
     "headtail": [QUARTERS[[0, 3]].flatten(), QUARTERS[[1, 2]].flatten()],
 }
 """Places in a row of the tokens of each of two context-parallel ranks, by load balancer."""
-
-SHARD_CONTEXT = Path(__file__).with_name("shard_context.py")
 
 
 class DenseAttention(torch.nn.Module):
@@ -268,13 +265,9 @@ def test_context_parallel_ranks_get_the_positions_of_their_tokens(
     """Whichever tokens a rank is given: a run of them, or one from each end of the row."""
     whole = {"input": batch.input_ids, "labels": batch.labels, "positions": told_apart(batch)}
     torch.save(whole, tmp_path / "batch")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    subprocess.run(
-        [*torchrun, "--nproc_per_node", "2", SHARD_CONTEXT, tmp_path / "batch", *PLACES],
-        env=os.environ | {"RECORD": str(tmp_path / "parts")},
-        check=True,
-        timeout=120,
-    )
+    words = [str(tmp_path / "batch"), *PLACES]
+    run = Launched.start(words, processes=2, record=tmp_path / "parts", entry=shard_context.main)
+    assert run.wait(120) == 0, run.output
 
     for rank in (0, 1):
         parts = torch.load(tmp_path / f"parts.{rank}")

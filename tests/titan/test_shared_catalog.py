@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import numpy as np
 import pytest
 
 from blendtitan.storage.writer import ShardWriter
-
-SCRIPT = Path(__file__).with_name("share_catalogs.py")
+from tests.titan import share_catalogs
+from tests.titan.launched import Launched
 
 
 def write_shard(prefix: Path, documents: int = 5) -> None:
@@ -79,13 +77,9 @@ def test_whatever_is_wrong_is_the_same_error_on_every_rank_and_none_hangs(tmp_pa
         lists[-1].write_bytes(text.encode(errors="surrogateescape"))
         expected.append((kind, message))
 
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    subprocess.run(
-        [*torchrun, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", SCRIPT, *lists],
-        env=os.environ | {"RECORD": str(tmp_path / "found")},
-        check=True,
-        timeout=120,
-    )
+    words = list(map(str, lists))
+    run = Launched.start(words, processes=2, record=tmp_path / "found", entry=share_catalogs.main)
+    assert run.wait(120) == 0, run.output
     found = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
 
     assert found[0] == found[1]
