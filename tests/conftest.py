@@ -67,12 +67,6 @@ def write_blend(tmp_path: Path, write_shard: WriteShard) -> WriteBlend:
     return write
 
 
-@pytest.fixture
-def always_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loaders that have threads read ahead however little time a batch takes."""
-    monkeypatch.setattr("blendtitan.loader.WORTH_THREADS", -1)
-
-
 def wait_until(is_so: Callable[[], bool]) -> None:
     """Wait for what other threads do; long before it takes this long, something is wrong."""
     end = time.monotonic() + 60

@@ -15,8 +15,6 @@ from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
 from blendtitan.errors import ConfigError, ResumeError
 from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
 
-pytestmark = pytest.mark.usefixtures("always_threads")
-
 # Every token of a corpus but EOD is another one, so that tokens tell where they lie.
 CORPORA = {"web": (0.5, [900, 700]), "code": (0.5, [400])}
 OF_CODE = 100_000

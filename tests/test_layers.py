@@ -31,8 +31,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": (BASE | {"config", "order", "pace", "run"}, set()),
-    "loader": (LOADER | {"reading_threads"}, NUMPY | {"torch"}),
-    "reading_threads": (set(), set()),
+    "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},

@@ -1,5 +1,6 @@
 """The loader: every sample delivered once, in order, whatever the ranks and threads."""
 
+import gc
 import threading
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,6 @@ from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import ConfigError, CorruptShardError, EmptySplitError, MissingShardError
 from blendtitan.loader import Batch
 from tests.conftest import EOD, WriteBlend, WriteShard, wait_until
-
-pytestmark = pytest.mark.usefixtures("always_threads")
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.3, [350]), "books": (0.1, [240, 190])}
 
@@ -204,21 +203,10 @@ def test_so_many_batches_are_read_ahead_and_no_more(dataset: BlendedDataset) -> 
     assert sorted(at for at, _ in read) == [0, 4, 8, 12]
 
 
-def test_batches_that_take_no_time_are_read_by_the_one_who_asks(
-    dataset: BlendedDataset, monkeypatch: pytest.MonkeyPatch
+def test_batches_are_read_ahead_by_threads_however_little_time_they_take(
+    dataset: BlendedDataset,
 ) -> None:
-    """Threads cost more than such a batch. The first two are read ahead: nothing is known yet."""
-    monkeypatch.setattr("blendtitan.loader.WORTH_THREADS", 60)
-    loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
-    read = reads_of(loader)
-
-    assert [rows(batch) for batch in islice(loader, 9)] == [
-        samples(dataset, range(at, at + 4)) for at in range(0, 36, 4)
-    ]
-    assert {name for at, name in read if at > 8} == {threading.current_thread().name}
-
-
-def test_batches_that_take_time_are_read_ahead_by_threads(dataset: BlendedDataset) -> None:
+    """``num_workers`` says so; only what no thread has begun is read by the one who asks."""
     loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
     read = reads_of(loader)
     for number, _ in enumerate(islice(loader, 5), 2):
@@ -226,6 +214,53 @@ def test_batches_that_take_time_are_read_ahead_by_threads(dataset: BlendedDatase
 
     here = threading.current_thread().name
     assert [at for at, name in read if name == here] == [0]
+
+
+def test_what_no_thread_has_begun_is_read_by_the_one_who_asks(dataset: BlendedDataset) -> None:
+    """A thread that still reads what is no longer wanted holds nobody up."""
+    loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
+    read, gate = reads_of(loader), threading.Event()
+    noted = loader.batch_at
+
+    def slow_at_4(at: int) -> Batch:
+        batch = noted(at)
+        if at == 4:
+            gate.wait(60)
+        return batch
+
+    loader.batch_at = slow_at_4
+    stream = iter(loader)
+    next(stream)
+    wait_until(lambda: len(read) == 2)
+    loader.consumed_samples = 40
+    seen = [rows(next(stream)), rows(next(stream))]
+    gate.set()
+
+    assert seen == [samples(dataset, range(at, at + 4)) for at in (40, 44)]
+    assert {name for at, name in read if at in (40, 44)} == {threading.current_thread().name}
+
+
+def test_a_stream_that_ended_goes_on_when_its_loader_is_moved_back(
+    dataset: BlendedDataset,
+) -> None:
+    loader = DataLoader(dataset, 4, num_workers=2, prefetch=2, num_samples=12)
+    stream = iter(loader)
+    once = [rows(batch) for batch in stream]
+    loader.consumed_samples = 4
+
+    assert [rows(batch) for batch in stream] == once[1:]
+    assert not list(stream)
+
+
+def test_a_stream_can_be_forgotten_while_its_loader_plans(dataset: BlendedDataset) -> None:
+    """Garbage is collected at any time, by any thread: nothing may wait for a reading thread."""
+    loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
+    stream = iter(loader)
+    with loader._planning:
+        # Nothing was planned yet, so the thread waits for this block to end.
+        stream._running_threads().submit(loader.batch_at, 4)  # pyright: ignore
+        del stream
+        gc.collect()
 
 
 def test_a_loader_moved_to_the_middle_of_a_batch_reads_from_there(
@@ -245,10 +280,9 @@ def test_no_thread_outlives_an_iterator(dataset: BlendedDataset) -> None:
     next(stream)
     during = [t for t in threading.enumerate() if t.name.startswith("blendtitan-read")]
     del stream
-    after = [t for t in threading.enumerate() if t.name.startswith("blendtitan-read")]
 
     assert during
-    assert not after
+    wait_until(lambda: not any(thread.is_alive() for thread in during))
 
 
 def documents_apart(write_blend: WriteBlend, **settings: bool) -> Batch:

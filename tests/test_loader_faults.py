@@ -17,8 +17,6 @@ from tests.conftest import WriteBlend, WriteShard
 from tests.failing_reads import Disk
 from tests.test_loader import rows, samples
 
-pytestmark = pytest.mark.usefixtures("always_threads")
-
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}
 BATCHES = 60
 

@@ -3,13 +3,12 @@
 Shapes: B = micro batch, L = sequence length.
 """
 
-import math
 import threading
-import time
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.cursor import consumed_by_steps, rank_slots
 from blendtitan.order.segments import Segment
-from blendtitan.reading_threads import Job, ReadingThreads
 from blendtitan.state import SavedState, encode_state, parse_state, resume
 from blendtitan.visible import joined, visible_logger
 
@@ -31,13 +29,6 @@ logger = visible_logger(__name__)
 
 # Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
 _BLOCK_SLOTS = 4096
-
-WORTH_THREADS = 0.5e-3
-"""Seconds that a batch takes, to be read or trained on, from which on threads read ahead.
-
-To hand one over costs up to a tenth of it, and threads hold each other up: a loop that does nothing
-else, on data in memory, is faster when it reads by itself.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +65,8 @@ class DataLoader:
         micro_batch_size: B. None: the configuration's.
         dp_rank: Which data-parallel rank this is.
         dp_world_size: Number of data-parallel ranks.
-        num_workers: Reading threads; 0 reads in the calling thread. None: the configuration's.
+        num_workers: Reading threads; 0 reads in the calling thread, which is faster for a loop that
+            does nothing else. None: the configuration's.
         prefetch: Batches read ahead. More threads than that have nothing to do.
         num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
         batches_per_step: A fixed stream ends after a multiple of so many batches.
@@ -273,53 +265,54 @@ class _Stream(Iterator[Batch]):
 
     def __init__(self, loader: DataLoader) -> None:
         self._loader = loader
-        self._read = partial(_timed, loader)
-        workers = loader.num_workers
-        self._threads = ReadingThreads(self._read, workers) if workers else None
-        self._ahead: deque[Job[tuple[Batch, float]]] = deque()
         self._version = loader.version
-        self._asked_at = -math.inf
-        self._read_seconds = 0.0
-        self._cost = math.inf
+        self._ahead: deque[tuple[int, Future[Batch]]] = deque()
+        self._threads: ThreadPoolExecutor | None = None
 
     def __next__(self) -> Batch:
         loader = self._loader
         at = loader.consumed_samples
         if loader.is_past_end(at):
-            if self._threads is not None:
-                self._threads.close()
+            self._end_threads()
             raise StopIteration
-        threads = self._threads
-        batch = loader.batch_at(at) if threads is None else self._read_ahead(threads, at)
+        batch = self._read_ahead(at) if loader.num_workers else loader.batch_at(at)
         loader.consumed_samples += loader.stride
         return batch
 
-    def _read_ahead(self, threads: ReadingThreads[tuple[Batch, float]], at: int) -> Batch:
+    def _read_ahead(self, at: int) -> Batch:
         loader = self._loader
-        if self._version != loader.version or (self._ahead and self._ahead[0].at != at):
-            self._ahead.clear()  # The loader was moved, or a read failed.
+        if self._version != loader.version or (self._ahead and self._ahead[0][0] != at):
+            self._drop()  # The loader was moved, or a read failed.
             self._version = loader.version
-        job = self._ahead.popleft() if self._ahead else None
-        if self._is_worth_threads():
-            start = at + (len(self._ahead) + 1) * loader.stride
-            while len(self._ahead) < loader.prefetch and not loader.is_past_end(start):
-                self._ahead.append(threads.ask(start))
-                start += loader.stride
-        batch, self._read_seconds = self._read(at) if job is None else job.result()
-        return batch
+        ready = self._ahead.popleft()[1] if self._ahead else None
+        threads = self._running_threads()
+        start = at + (len(self._ahead) + 1) * loader.stride
+        while len(self._ahead) < loader.prefetch and not loader.is_past_end(start):
+            self._ahead.append((start, threads.submit(loader.batch_at, start)))
+            start += loader.stride
+        if ready is None or ready.cancel():  # no thread has begun it
+            return loader.batch_at(at)
+        return ready.result()
 
-    def _is_worth_threads(self) -> bool:
-        """Whether a batch takes long enough, be it to read or to train on. Asked once for each."""
-        asked_at, before = time.perf_counter(), self._cost
-        self._cost = max(asked_at - self._asked_at, self._read_seconds)
-        self._asked_at = asked_at
-        return min(before, self._cost) > WORTH_THREADS  # one alone may be a hiccup
+    def _running_threads(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._loader.num_workers, "blendtitan-read")
+            # Never waits: this may be called wherever garbage is collected.
+            self._close = weakref.finalize(
+                self, self._threads.shutdown, wait=False, cancel_futures=True
+            )
+        return self._threads
 
+    def _end_threads(self) -> None:
+        if self._threads is not None:
+            self._close()
+            self._threads = None
+        self._ahead.clear()
 
-def _timed(loader: DataLoader, at: int) -> tuple[Batch, float]:
-    """A batch, and the seconds it took. Knows no stream: what threads know is not forgotten."""
-    start = time.perf_counter()
-    return loader.batch_at(at), time.perf_counter() - start
+    def _drop(self) -> None:
+        for _, batch in self._ahead:
+            batch.cancel()
+        self._ahead.clear()
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -18,6 +18,7 @@ from blendtitan.titan.losses import with_rows
 from blendtitan.titan.metrics import LossMetrics
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
+from blendtitan.titan.trainer import settled
 from blendtitan.titan.validator import BlendCorpusValidator
 from tests.test_docs import ROOT, code_blocks
 from tests.titan.conftest import write_corpora
@@ -34,7 +35,8 @@ def test_everything_but_the_data_is_kept() -> None:
     assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
     assert config.training == theirs.training
     assert config.optimizer == theirs.optimizer
-    assert config.loss == with_rows(theirs.loss)
+    assert config.loss == theirs.loss
+    assert settled(config).loss == with_rows(theirs.loss)
     assert isinstance(config.metrics, LossMetrics.Config)
     assert config.metrics.log_freq == theirs.metrics.log_freq == 1
     assert isinstance(config.checkpoint, BlendCheckpointManager.Config)
@@ -52,7 +54,7 @@ def test_validation_reads_the_valid_split_of_the_blend() -> None:
 
 
 def test_the_loader_learns_what_the_model_decides() -> None:
-    loader = with_blend(llama3_debugmodel(), BLEND).dataloader
+    loader = settled(with_blend(llama3_debugmodel(), BLEND)).dataloader
 
     assert loader.to_dict()["vocab_size"] == 2048
     assert loader.to_dict()["micro_batch_size"] == 8

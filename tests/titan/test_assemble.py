@@ -14,7 +14,7 @@ from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.losses import RowChunkedLoss
 from blendtitan.titan.toml import read_settings
-from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.trainer import BlendTrainer, settled
 from blendtitan.titan.validator import BlendCorpusValidator
 from tests.titan.conftest import VOCAB_SIZE
 
@@ -23,7 +23,7 @@ DEMO = Path(__file__).parents[2] / "configs/debug.toml"
 
 def build(tokenizer_path: Path, *arguments: str) -> BlendTrainer.Config:
     data = ["--training.dataset_path", "data", "--model.tokenizer_path", str(tokenizer_path)]
-    return build_config(read_settings([*data, *arguments]))
+    return settled(build_config(read_settings([*data, *arguments])))
 
 
 def decoder(config: BlendTrainer.Config) -> Decoder.Config:

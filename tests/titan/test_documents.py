@@ -24,7 +24,7 @@ from blendtitan.loader import Batch
 from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import AttentionBackend, build_model_spec
-from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.trainer import BlendTrainer, settled
 from tests.titan import shard_context
 from tests.titan.conftest import EOD, VOCAB_SIZE, write_corpora
 from tests.titan.launched import Launched
@@ -205,7 +205,7 @@ def test_sdpa_cannot_tell_documents_apart_and_the_error_names_the_setting(
     )
     spec = build_model_spec("llama3", "debugmodel", vocab_size=VOCAB_SIZE, attn_backend="sdpa")
     with pytest.raises(ConfigError, match=r"provide_attention_mask = true, but SDPA") as caught:
-        BlendTrainer.Config(model_spec=spec, dataloader=loader)
+        settled(BlendTrainer.Config(model_spec=spec, dataloader=loader))
 
     assert "Set blendcorpus.provide_attention_mask = false" in str(caught.value)
     assert "model.attn_backend" in str(caught.value)
@@ -236,9 +236,9 @@ def test_varlen_attention_is_refused_where_it_cannot_tell_documents_apart(
     spec = build_model_spec("llama3", "debugmodel", vocab_size=VOCAB_SIZE, attn_backend="varlen")
     graphless = TrainingConfig(disable_cuda_graphs=True)
 
-    BlendTrainer.Config(model_spec=spec, dataloader=loader, training=graphless)
+    settled(BlendTrainer.Config(model_spec=spec, dataloader=loader, training=graphless))
     with pytest.raises(ConfigError, match=message):
-        BlendTrainer.Config(model_spec=spec, dataloader=loader, **setting)
+        settled(BlendTrainer.Config(model_spec=spec, dataloader=loader, **setting))
 
 
 @pytest.mark.parametrize(("degree", "has_positions"), [(1, False), (2, True)])
@@ -254,8 +254,9 @@ def test_context_parallelism_has_positions_also_without_masks(
         parallelism=ParallelismConfig(context_parallel_degree=degree),
     )
 
-    assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
-    assert config.dataloader.positions is has_positions
+    loader = settled(config).dataloader
+    assert isinstance(loader, BlendCorpusDataLoader.Config)
+    assert loader.positions is has_positions
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from blendtitan.titan.assemble import build_config
 from blendtitan.titan.configured import blend_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings
-from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.trainer import BlendTrainer, settled
 from tests.original_cases import FOLDER, case_config, case_settings, recorded
 from tests.test_docs import ROOT, code_blocks
 from tests.titan.conftest import EOD, Job
@@ -50,7 +50,8 @@ def original(job: Job) -> Job:
 
 
 def config_of(job: Job, *arguments: str) -> BlendTrainer.Config:
-    return build_config(read_settings(["--job.config_file", str(job.write_toml()), *arguments]))
+    arguments = ("--job.config_file", str(job.write_toml()), *arguments)
+    return settled(build_config(read_settings(arguments)))
 
 
 def blend_of(job: Job, *arguments: str) -> BlendConfig:

@@ -15,12 +15,13 @@ Its default ``spmd_backend`` also needs a newer torch on a CPU, see ``default_sp
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import resource
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,7 +34,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
-    from torchtitan.trainer import Trainer
+    from blendtitan.titan.trainer import BlendTrainer
 
 logger = visible_logger(__name__)
 
@@ -116,8 +117,10 @@ def default_spmd_backend() -> SpmdBackend:
     return "partial_dtensor" if is_used() else "spmd_types"
 
 
-def adapt(config: Trainer.Config) -> None:
-    """Change a configuration in place so that it trains on a CPU. Log what was changed.
+def adapted(config: BlendTrainer.Config) -> BlendTrainer.Config:
+    """A configuration that trains on a CPU as the given one does; what differs is logged.
+
+    On a machine with an accelerator, it is the given one.
 
     Raises:
         ConfigError: It cannot train on a CPU.
@@ -127,7 +130,7 @@ def adapt(config: Trainer.Config) -> None:
 
     spec = config.model_spec
     if spec is None or not is_used():
-        return
+        return config
     if config.parallelism.context_parallel_degree > 1:
         raise ConfigError(
             f"parallelism.context_parallel_degree is "
@@ -139,17 +142,20 @@ def adapt(config: Trainer.Config) -> None:
             "profiling.enable_memory_snapshot is true, expected false on a CPU, whose allocator "
             "keeps no history."
         )
+    spec = replace(spec, model=copy.deepcopy(spec.model))
     changes = []
     if use_sdpa(spec):
         changes.append("SDPA attention")
     if not config.training.disable_cuda_graphs:
-        config.training.disable_cuda_graphs = True
         changes.append("no CUDA graphs")
     if not isinstance(spec.parallelize_fn, SumReduction):
         spec.parallelize_fn = SumReduction(spec.parallelize_fn)
         changes.append("gradients reduced by plain sums")
     if changes:
         logger.warning("No accelerator found: training on the CPU, with %s.", ", ".join(changes))
+    return replace(
+        config, model_spec=spec, training=replace(config.training, disable_cuda_graphs=True)
+    )
 
 
 @dataclass(frozen=True)

@@ -62,25 +62,11 @@ class BlendTrainer(Trainer):
             shown.debug = replace(self.debug, save_config_file=None)
             Trainer.Config.maybe_log(shown)
 
-        def __post_init__(self) -> None:
-            old_torch.check(self)
-            cpu.adapt(self)
-            Trainer.Config.__post_init__(self)
-            for loader in (self.dataloader, self.validator.dataloader):
-                if isinstance(loader, BlendCorpusDataLoader.Config):
-                    _settle(loader, self)
-                    loader.run_samples, loader.validation_samples = _samples_of_run(self)
-            if isinstance(self.validator, BlendCorpusValidator.Config):
-                self.validator.global_batch_size = self.training.global_batch_size
-            if isinstance(self.dataloader, BlendCorpusDataLoader.Config):
-                self.dataloader.corpus_ids = why_without_rows(self) is None
-                if self.dataloader.corpus_ids:
-                    self.loss = with_rows(self.loss)
-
     _config_file: tuple[Path, str] | None = None
     """File of ``debug.save_config_file`` and its text, on rank 0."""
 
     def __init__(self, config: Config) -> None:
+        config = settled(config)
         _check_batches(config)
         super().__init__(config)
         loader = config.validator.dataloader
@@ -232,8 +218,34 @@ def _check_batches(config: Trainer.Config) -> None:
     )
 
 
-def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> None:
-    """Complete a loader's configuration with what the model and the trainer decide.
+def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
+    """What is trained with: a configuration completed with what its parts decide for each other.
+
+    The one given stays as it is, so it may be changed and used again.
+
+    Raises:
+        ConfigError: Its parts contradict each other, or this machine cannot train with it.
+    """
+    old_torch.check(config)
+    config = cpu.adapted(config)
+    parts: dict[str, Any] = {}
+    corpus_ids = why_without_rows(config) is None
+    if isinstance(config.dataloader, BlendCorpusDataLoader.Config):
+        parts["dataloader"] = replace(_settled(config.dataloader, config), corpus_ids=corpus_ids)
+        if corpus_ids:
+            parts["loss"] = with_rows(config.loss)
+    validator: dict[str, Any] = {}
+    if isinstance(config.validator.dataloader, BlendCorpusDataLoader.Config):
+        validator["dataloader"] = _settled(config.validator.dataloader, config)
+    if isinstance(config.validator, BlendCorpusValidator.Config):
+        validator["global_batch_size"] = config.training.global_batch_size
+    return replace(config, **parts, validator=replace(config.validator, **validator))
+
+
+def _settled(
+    loader: BlendCorpusDataLoader.Config, config: Trainer.Config
+) -> BlendCorpusDataLoader.Config:
+    """A loader's configuration completed with what the model and the trainer decide.
 
     Raises:
         ConfigError: It contradicts them.
@@ -245,17 +257,22 @@ def _settle(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> Non
         other="training.local_batch_size",
         expected=local_batch_size,
     )
-    loader.micro_batch_size = local_batch_size
+    run_samples, validation_samples = _samples_of_run(config)
+    decided: dict[str, Any] = {
+        "micro_batch_size": local_batch_size,
+        "run_samples": run_samples,
+        "validation_samples": validation_samples,
+    }
     if config.training.global_batch_size > 0:
-        loader.global_batch_size = config.training.global_batch_size
-    if config.model_spec is None:  # not chosen yet
-        return
-    loader.vocab_size = decoder_config(config.model_spec).vocab_size
-    # Context parallelism splits positions with the tokens, whether or not there are masks.
-    splits_rows = config.parallelism.context_parallel_degree > 1
-    loader.positions = splits_rows or reads_positions(config.model_spec)
-    if loader.provide_attention_mask:
-        _check_masks(config.model_spec, config)
+        decided["global_batch_size"] = config.training.global_batch_size
+    if config.model_spec is not None:
+        decided["vocab_size"] = decoder_config(config.model_spec).vocab_size
+        # Context parallelism splits positions with the tokens, whether or not there are masks.
+        splits_rows = config.parallelism.context_parallel_degree > 1
+        decided["positions"] = splits_rows or reads_positions(config.model_spec)
+        if loader.provide_attention_mask:
+            _check_masks(config.model_spec, config)
+    return replace(loader, **decided)
 
 
 def _samples_of_run(config: Trainer.Config) -> tuple[int | None, int | None]:
