@@ -1,13 +1,22 @@
 """Names and texts that would control a terminal are spelled out; everything else stays as it is."""
 
 import logging
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import BlendTitanError, ShardError
-from blendtitan.visible import Lines, joined, spell_out_logs, visible, visible_lines, visible_logger
+from blendtitan.visible import (
+    Lines,
+    joined,
+    quietly,
+    spell_out_logs,
+    visible,
+    visible_lines,
+    visible_logger,
+)
 
 HOSTILE = {
     "[/x]": "[/x]",
@@ -97,3 +106,20 @@ def test_records_of_other_packages_keep_their_colours_and_lose_other_sequences(
 def test_text_that_is_lines_stays_lines() -> None:
     assert isinstance(visible_lines("a\nb"), Lines)
     assert visible(visible_lines("a\nb")) == "a\nb"
+
+
+def test_a_quiet_block_silences_our_warnings_in_this_thread_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another thread, or another package, has nothing to do with what the block does."""
+    ours, foreign = visible_logger("blendtitan.of_a_test"), logging.getLogger("another.package")
+    with quietly():
+        ours.warning("hidden")
+        ours.error("shown")
+        foreign.warning("foreign")
+        thread = threading.Thread(target=ours.warning, args=("of a thread",))
+        thread.start()
+        thread.join()
+    ours.warning("after")
+
+    assert caplog.messages == ["shown", "foreign", "of a thread", "after"]

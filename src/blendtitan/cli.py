@@ -82,12 +82,12 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line. Parsed options know which function runs the command."""
-    parser = _Parser(
+    whole = _Parser(
         prog="blendtitan",
         description="Prepare data for training on a blend of corpora, and look into runs.",
         epilog="Each command has a manual of its own: blendtitan COMMAND --help",
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         added = commands.add_parser(
             name,
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         )
         command.add_arguments(added)
         added.set_defaults(run=command.run)
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ Shapes: B = micro batch, L = sequence length.
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -139,9 +140,13 @@ class DataLoader:
             self.consumed_samples = 0
         return _Stream(self)
 
-    def state_dict(self) -> dict[str, str]:
-        """The state after the batches delivered so far: the same on every rank, no tensors."""
-        return encode_state(self.dataset, self.consumed_samples)
+    def state_dict(self, *, more: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
+        """The state after the batches delivered so far: the same on every rank, no tensors.
+
+        Args:
+            more: What else is saved in it, by key.
+        """
+        return encode_state(self.dataset, self.consumed_samples, more=more)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the state was taken; an iterator in use goes on from there as well.

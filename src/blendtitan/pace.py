@@ -67,10 +67,9 @@ def paces_of_state(state_dict: dict[str, Any]) -> Paces:
     return tuple(Pace(**{name: each[name] for name in names}) for each in saved)
 
 
-def with_paces(state_dict: dict[str, str], paces: Paces) -> dict[str, str]:
-    """A loader's state with these paces in it."""
-    state = json.loads(state_dict[STATE_KEY]) | {PACE_KEY: [asdict(pace) for pace in paces]}
-    return state_dict | {STATE_KEY: json.dumps(state)}
+def saved_paces(paces: Paces) -> dict[str, Any]:
+    """What a loader's state says of them."""
+    return {PACE_KEY: [asdict(pace) for pace in paces]} if paces else {}
 
 
 def changed_at(paces: Paces, step: int, *, global_batch_size: int) -> Paces:

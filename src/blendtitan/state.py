@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,8 +59,16 @@ class Resumed:
     """Data that is not what was trained on, though the order is the same."""
 
 
-def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
-    """The state after ``consumed_samples`` samples: the same on every rank."""
+def encode_state(
+    dataset: Dataset, consumed_samples: int, *, more: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, str]:
+    """The state after ``consumed_samples`` samples: the same on every rank.
+
+    Args:
+        dataset: What is read.
+        consumed_samples: Of all ranks together, since slot 0.
+        more: What else is saved with it, by key.
+    """
     slots = digest_slots(dataset.first_slot, consumed_samples)
     state = {
         "format": STATE_FORMAT,
@@ -71,7 +81,7 @@ def encode_state(dataset: Dataset, consumed_samples: int) -> dict[str, str]:
     }
     if checksums := dataset.checksums():
         state[_CHECKSUMS_KEY] = checksums
-    return {STATE_KEY: json.dumps(state)}
+    return {STATE_KEY: json.dumps(state | more)}
 
 
 def resume(state: SavedState, dataset: Dataset) -> Resumed:

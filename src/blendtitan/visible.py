@@ -8,7 +8,9 @@ stays as it is: accents, Chinese, emoji and the joiners inside them.
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Number
 from typing import Any
 
@@ -72,8 +74,26 @@ def spell_out_logs() -> None:
         handler.addFilter(_spell_out_foreign)
 
 
+_is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """A block in which our loggers log nothing but errors: what it finds is told otherwise.
+
+    Other threads, and other packages, log as before.
+    """
+    token = _is_quiet.set(True)
+    try:
+        yield
+    finally:
+        _is_quiet.reset(token)
+
+
 def _spell_out(record: logging.LogRecord) -> bool:
     """Line breaks of a message are ours; those of its arguments come from names."""
+    if _is_quiet.get() and record.levelno < logging.ERROR:
+        return False
     record.msg = visible_lines(str(record.msg))
     if isinstance(record.args, tuple):
         record.args = tuple(map(_spelled_argument, record.args))

@@ -15,7 +15,7 @@ from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.inspection.audit import Audited, audit_run, compare_runs
-from blendtitan.pace import Pace, with_paces
+from blendtitan.pace import Pace, saved_paces
 from blendtitan.state import STATE_KEY
 from tests.conftest import WriteBlend
 
@@ -46,7 +46,7 @@ def train(
             next(batches)
             step += 1
             paces = (Pace(global_batch_size=GLOBAL_BATCH_SIZE),)
-            states[step] = state = with_paces(loader.state_dict(), paces)
+            states[step] = state = loader.state_dict(more=saved_paces(paces))
             if step % every == 0:
                 save(folder, step, state)
     return states

@@ -17,7 +17,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.inspection.explain import Explained, explain_slots
 from blendtitan.inspection.run import read_run
 from blendtitan.inspection.source import Source, open_source
-from blendtitan.pace import Pace, with_paces
+from blendtitan.pace import Pace, saved_paces
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import EOD, WriteShard
 from tests.inspection.conftest import WriteRun
@@ -220,7 +220,7 @@ def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[
         slots = range(len(rows), len(rows) + 4 * steps)
         rows += [loader.dataset[slot].input_ids.tolist() for slot in slots]
         loader.consumed_samples = slots.stop
-        state = with_paces(loader.state_dict(), (Pace(global_batch_size=4),))
+        state = loader.state_dict(more=saved_paces((Pace(global_batch_size=4),)))
         save(folder, number * steps, state)
     return rows
 

@@ -6,6 +6,7 @@ The arguments are file lists. ``RANK ERROR`` lines go to the file ``$RECORD.RANK
 import json
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import torch.distributed as dist
 
@@ -28,4 +29,19 @@ def main(*paths: str) -> None:
         except BlendTitanError as error:
             found.append([type(error).__name__, str(error)])
     Path(f"{os.environ['RECORD']}.{os.environ['RANK']}").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def find_nothing() -> NoReturn:
+    raise KeyError("missing")
+
+
+def share_nothing() -> None:
+    """Share what rank 0 cannot find, and write down the error of each rank."""
+    dist.init_process_group("gloo")
+    try:
+        shared_catalog.from_first_rank(find_nothing)
+    except Exception as error:
+        found = [type(error).__name__, str(error)]
+        Path(f"{os.environ['RECORD']}.{os.environ['RANK']}").write_text(json.dumps(found))
     dist.destroy_process_group()

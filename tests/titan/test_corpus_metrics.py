@@ -145,3 +145,10 @@ def test_a_sweep_collects_the_metrics_that_a_run_logs() -> None:
     """It is collected without torch, so the names are written there again."""
     assert (collected.CORPUS, collected.LABELS) == (LOSS, LABELS)
     assert collected.VALIDATION == validator.LOSS
+
+
+def test_a_finite_stream_ends_as_it_does_without_the_clock() -> None:
+    """TorchTitan raises an error of its own for it."""
+    clock = DataClock(cast(Any, SimpleNamespace(consumed_samples=0)))
+
+    assert list(clock.waiting(iter("abc"))) == ["a", "b", "c"]

@@ -290,7 +290,9 @@ def test_other_ranks_raise_the_error_of_rank_0(
     prefix = Path(config.data_file_list or "").parent / "web_0"
     Path(f"{prefix}.idx").write_bytes(b"")
     blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
-    message = shared_catalog._message(lambda: shared_catalog.read_catalog(blend).to_bytes())
+    with pytest.raises(BlendTitanError) as of_rank_0:
+        shared_catalog.shared_catalog(blend)
+    message = shared_catalog._message_of(of_rank_0.value)
     monkeypatch.setattr(shared_catalog, "is_first_rank", lambda: False)
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda _: message)
 

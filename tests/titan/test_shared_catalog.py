@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from blendtitan.storage.writer import ShardWriter
+from blendtitan.titan.shared_catalog import from_first_rank
 from tests.titan import share_catalogs
 from tests.titan.launched import Launched
 
@@ -86,3 +87,25 @@ def test_whatever_is_wrong_is_the_same_error_on_every_rank_and_none_hangs(tmp_pa
     for (kind, text), (expected_kind, message) in zip(found[0], expected, strict=True):
         assert kind == expected_kind, text
         assert message in text
+
+
+def test_an_error_that_is_not_ours_stays_what_it_is() -> None:
+    with pytest.raises(KeyError, match="missing") as caught:
+        from_first_rank(share_catalogs.find_nothing)
+
+    assert caught.traceback[-1].name == "find_nothing"
+
+
+@pytest.mark.slow
+def test_an_error_that_is_not_ours_reaches_other_ranks_with_its_traceback(tmp_path: Path) -> None:
+    """Whichever rank is looked at, it says where rank 0 was."""
+    entry = share_catalogs.share_nothing
+    run = Launched.start([], processes=2, record=tmp_path / "found", entry=entry)
+    assert run.wait(120) == 0, run.output
+    found = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
+
+    assert found[0] == ["KeyError", "'missing'"]
+    assert found[1][0] == "RuntimeError"
+    assert found[1][1].startswith("rank 0 failed:\nTraceback")
+    assert "in find_nothing" in found[1][1]
+    assert found[1][1].endswith("KeyError: 'missing'\n")

@@ -13,9 +13,10 @@ from blendtitan.dataset.progress import progress
 from blendtitan.errors import ConfigError
 from blendtitan.inspection.plan_rows import RowReads, row_reads
 from blendtitan.inspection.plan_warnings import plan_warnings
-from blendtitan.inspection.run import Run, data_of_run, quietly
+from blendtitan.inspection.run import Run, data_of_run
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.visible import quietly
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,9 +1,7 @@
 """A run as its configuration tells it, read in milliseconds: without torch, without training."""
 
-import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +19,7 @@ from blendtitan.run.segments import SegmentSettings, changes_of, segment_setting
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+from blendtitan.visible import quietly
 
 RESOLVED = "config.toml"
 """Name of the file with all settings that a run writes into its folder."""
@@ -141,17 +140,6 @@ def data_of_run(run: Run, *, check: TokenizerCheck | None = None) -> RunData:
             f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
         )
     return RunData(catalog, datasets, datasets.train)
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """A block that logs nothing but errors: what it finds is told otherwise."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def _config_path(source: Path) -> Path:

@@ -12,10 +12,11 @@ from blendtitan.inspection.checkpoints import StoredState, latest_state, own_sta
 from blendtitan.inspection.contents import Contents
 from blendtitan.inspection.history import History, Slots
 from blendtitan.inspection.original_slots import OriginalSlots, as_one_split
-from blendtitan.inspection.run import Run, data_of_run, quietly, read_run
+from blendtitan.inspection.run import Run, data_of_run, read_run
 from blendtitan.pace import Pace, Paces, paces_of_state
 from blendtitan.state import SavedState, parse_state
 from blendtitan.storage.catalog import Catalog
+from blendtitan.visible import quietly
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

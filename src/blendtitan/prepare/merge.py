@@ -182,9 +182,9 @@ def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
             raise ConfigError(
                 f"{shard.prefix} is an input and would be written over. Choose another folder."
             )
-    written = {shard.prefix for shard in merged}
+    expected = {shard.prefix for shard in merged}
     found = find_shards(output) if output.exists() else []
-    other = next((prefix for prefix in found if prefix not in written), None)
+    other = next((prefix for prefix in found if prefix not in expected), None)
     if other is not None:
         raise ConfigError(
             f"{output}: holds {other}, which this call does not write. Choose an empty folder, so "

@@ -101,10 +101,10 @@ class _WithTokenizer:
 def _split_of(datasets: Datasets, blend: BlendConfig, split_name: str) -> Dataset:
     dataset = getattr(datasets, split_name)
     if dataset is None:
-        horizon = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
+        others = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
         raise EmptySplitError(
             f"{blend.data_file_list}: no corpus has documents in the {split_name} split, with "
-            f"blendcorpus.split = {blend.split!r}{horizon}. Give it a larger part, or, for valid, "
+            f"blendcorpus.split = {blend.split!r}{others}. Give it a larger part, or, for valid, "
             f"set validation.enable = false."
         )
     return dataset

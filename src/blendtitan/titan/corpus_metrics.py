@@ -74,7 +74,10 @@ class DataClock:
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
-            batch = next(iterator)  # the training stream never ends
+            try:
+                batch = next(iterator)
+            except StopIteration:  # a finite stream: TorchTitan has an error of its own for it
+                return
             self._wait_seconds += time.perf_counter() - start
             yield batch
 

@@ -15,7 +15,7 @@ from torchtitan.components.tokenizer import BaseTokenizer
 from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
 from blendtitan.order.chapters import Chapter
-from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, with_paces
+from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
 from blendtitan.run.segments import changes_of, lengths_of, segment_settings
 from blendtitan.state import parse_state
 from blendtitan.titan.configured import configured_dataset
@@ -220,8 +220,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
-        state_dict = self._loader.state_dict()
-        return with_paces(state_dict, self._paces) if self._paces else state_dict
+        return self._loader.state_dict(more=saved_paces(self._paces))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to where the state was saved.

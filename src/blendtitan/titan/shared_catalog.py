@@ -8,6 +8,7 @@ configuration alone, never on the data.
 
 import dataclasses
 import json
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -23,11 +24,8 @@ from blendtitan.dataset.original_index import original_indices
 from blendtitan.errors import BlendTitanError
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
-from blendtitan.visible import visible_logger
 
-logger = visible_logger(__name__)
-
-_FOUND, _ERROR = b"F", b"E"
+_FOUND, _ERROR, _FAILURE = b"F", b"E", b"X"
 
 
 def shared_catalog(
@@ -67,26 +65,36 @@ def from_first_rank(find: Callable[[], bytes]) -> bytes:
 
     Raises:
         BlendTitanError: What rank 0 met, on every rank.
+        Exception: Any other error of rank 0, as it was raised there; on the others a RuntimeError
+            with its traceback.
     """
-    message = _broadcast(_message(find) if is_first_rank() else b"")
+    error: Exception | None = None
+    message = b""
+    if is_first_rank():
+        try:
+            message = _FOUND + find()
+        except Exception as caught:
+            # Whatever it is, the other ranks wait for a message: it is raised on all of them.
+            error = caught
+            message = _message_of(caught)
+    message = _broadcast(message)
+    if error is not None:
+        raise error
     kind, payload = message[:1], message[1:]
-    return payload if kind == _FOUND else _raise(payload)
+    return payload if kind == _FOUND else _raise(kind, payload.decode())
 
 
-def _message(find: Callable[[], bytes]) -> bytes:
-    try:
-        return _FOUND + find()
-    except Exception as error:
-        # Whatever it is, the other ranks wait for a message: it is raised on all of them.
-        kind = type(error).__name__
-        logger.debug("rank 0 failed", exc_info=True)
-        if not isinstance(error, BlendTitanError):
-            return _ERROR + json.dumps(["BlendTitanError", f"rank 0: {kind}: {error}"]).encode()
-        return _ERROR + json.dumps([kind, *map(str, error.args)]).encode()
+def _message_of(error: Exception) -> bytes:
+    if isinstance(error, BlendTitanError):
+        return _ERROR + json.dumps([type(error).__name__, *map(str, error.args)]).encode()
+    lines = ["rank 0 failed:\n", *traceback.format_exception(error)]
+    return _FAILURE + "".join(lines).encode(errors="backslashreplace")
 
 
-def _raise(payload: bytes) -> NoReturn:
-    name, *lines = json.loads(payload)
+def _raise(kind: bytes, text: str) -> NoReturn:
+    if kind == _FAILURE:
+        raise RuntimeError(text)
+    name, *lines = json.loads(text)
     raise getattr(errors, name)(*lines)
 
 
