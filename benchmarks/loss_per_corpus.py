@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    import blendtitan.titan  # noqa: F401  # before torchtitan, for which it chooses the device
+    from blendtitan.titan import prepare
+
+    prepare()  # before torchtitan is imported
 
     if options.case:
         loss, vocab_size = options.case

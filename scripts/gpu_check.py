@@ -134,11 +134,12 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         ``device``, ``versions``, ``losses`` (of the steps that were logged) and, with one entry
         per round, ``step_ms`` and ``wait``, the share of time that was spent waiting for batches.
     """
+    from blendtitan.titan import prepare
+
+    prepare()  # before torchtitan is imported
     import torch
     import torchtitan
     from torchtitan.tools import utils
-
-    import blendtitan.titan  # noqa: F401  # chooses the device, before more of torchtitan
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(case, options, folder)

@@ -1,6 +1,7 @@
 """Shards and blends small enough to check by hand."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,14 @@ from hypothesis import settings
 
 from blendtitan import BlendConfig
 from blendtitan.storage.writer import ShardWriter
+from blendtitan.titan import prepare
 from blendtitan.tokenizers import proof
 from tests.failing_reads import Disk
+
+# Before any test imports torchtitan.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # PyTorch's own
+    prepare()
 
 # How long an example takes says nothing about whether it is right.
 settings.register_profile("blendtitan", deadline=None)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from blendtitan.titan import train
+from blendtitan.titan import train, training
 from blendtitan.titan.metrics import LossMetrics
 from blendtitan.titan.trainer import Batches, BlendTrainer
 
@@ -69,8 +69,8 @@ def recording(config: BlendTrainer.Config) -> RecordingTrainer.Config:
 
 def main(*arguments: str) -> None:
     record(pid=os.getpid())
-    build_config = train.build_config
-    train.build_config = lambda settings: recording(build_config(settings))
+    build_config = training.build_config
+    training.build_config = lambda settings: recording(build_config(settings))
     train.main(arguments)
 
 

@@ -29,7 +29,7 @@ from torchtitan.tools import utils
 from torchtitan.trainer import Trainer
 
 from blendtitan.state import STATE_KEY
-from blendtitan.titan import checkpoint, cpu, model
+from blendtitan.titan import checkpoint, cpu, model, upstream
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.tokenizer import BlendTokenizer
 
@@ -262,7 +262,7 @@ def test_models_are_made_by_their_registries() -> None:
 def test_on_a_cpu_torchtitan_uses_our_device() -> None:
     """It copies these two when it is imported; ``DeviceMemoryMonitor`` asks them everything."""
     assert utils.device_type == "cpu"
-    assert utils.device_module is cpu.CpuDevice
+    assert utils.device_module is upstream.CpuDevice
     assert titan_trainer.utils.get_local_device.__module__ == utils.__name__
 
     stats = DeviceMemoryMonitor("cpu").get_peak_stats()
@@ -272,7 +272,7 @@ def test_on_a_cpu_torchtitan_uses_our_device() -> None:
 
 def test_time_outs_wait_at_a_barrier_with_a_device_index() -> None:
     assert "device_ids=[device_module.current_device()]" in source(dist_utils.set_pg_timeouts)
-    assert isinstance(cpu.CpuDevice.current_device(), int)
+    assert isinstance(upstream.CpuDevice.current_device(), int)
 
 
 def test_the_default_backend_is_the_one_we_name() -> None:

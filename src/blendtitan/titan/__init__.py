@@ -1,7 +1,9 @@
-"""Training with TorchTitan. The only package that imports torchtitan."""
+"""Training with TorchTitan. The only package that imports torchtitan.
 
-from blendtitan.titan import cpu, old_torch
+A program that does not start at ``blendtitan.titan.train`` calls ``prepare()`` before it imports
+torchtitan, or a module of this package.
+"""
 
-# Before torchtitan is imported, which every module of this package does.
-old_torch.complete()
-cpu.choose_device()
+from blendtitan.titan.upstream import prepare
+
+__all__ = ["prepare"]

@@ -17,7 +17,6 @@ from torchtitan.components.loss import (
     ChunkedLossWrapper,
     CrossEntropyLoss,
     LossFunction,
-    _LossParallelCrossEntropy,
 )
 from torchtitan.config import CompileConfig
 from torchtitan.distributed.spmd_types import current_spmd_mesh, spmd_mesh_size
@@ -25,6 +24,7 @@ from torchtitan.distributed.utils import get_spmd_backend
 from torchtitan.trainer import Trainer
 
 from blendtitan.corpus_losses import RowSums
+from blendtitan.titan.upstream import vocabulary_parallel_losses
 
 
 class RowCrossEntropyLoss(CrossEntropyLoss):
@@ -112,9 +112,7 @@ def _label_losses(
     else:
         flat = pred.flatten(0, 1).float()
         return F.cross_entropy(flat, flat_labels, reduction="none", ignore_index=IGNORE_INDEX)
-    return _LossParallelCrossEntropy.apply(
-        local.flatten(0, 1).float(), flat_labels, group, vocab_size, "none"
-    )
+    return vocabulary_parallel_losses(local.flatten(0, 1).float(), flat_labels, group, vocab_size)
 
 
 def with_rows(loss: BaseLoss.Config) -> BaseLoss.Config:

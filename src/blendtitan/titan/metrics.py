@@ -6,9 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torchtitan.components.metrics import BaseLogger, MetricsProcessor, _get_metrics_rank
+from torchtitan.components.metrics import BaseLogger, MetricsProcessor
 from torchtitan.distributed import ParallelDims
 
+from blendtitan.titan.upstream import logging_rank
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -91,7 +92,7 @@ class LossMetrics(MetricsProcessor):
 
 def knows_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
     """Whether this is the rank that tells of losses, of those of the pipeline's last stage."""
-    rank = _get_metrics_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
+    rank = logging_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
     return torch.distributed.get_rank() == rank
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from types import ModuleType
 from typing import Literal, cast
 
-from torchtitan.models import _supported_models
 from torchtitan.models.common.attention import (
     FlexAttention,
     ScaledDotProductAttention,
@@ -20,12 +19,13 @@ from torchtitan.tools.utils import round_up
 
 from blendtitan.errors import ConfigError
 from blendtitan.titan.flavors import FLAVORS
+from blendtitan.titan.upstream import owner_of, supported_models
 
 AttentionBackend = Literal["flex", "flex_flash", "varlen", "sdpa"]
 
 ExpertBackend = Literal["standard", "deepep", "hybridep", "minimal_async_ep"]
 
-MODELS = sorted(_supported_models - {"flux"})  # flux makes images
+MODELS = sorted(supported_models() - {"flux"})  # flux makes images
 """Values of ``model.name``."""
 
 VOCAB_MULTIPLE = 64
@@ -118,7 +118,7 @@ def use_sdpa(spec: ModelSpec) -> bool:
         ConfigError: The model's masks are more than causal, so SDPA would train another model.
     """
     masked = _masked_attention(spec)
-    owner = cast(type[Decoder], type(decoder_config(spec))._owner)
+    owner = cast(type[Decoder], owner_of(decoder_config(spec)))
     if masked and owner.get_attention_masks is not Decoder.get_attention_masks:
         raise ConfigError(
             f"model {spec.name} needs attention masks of its own, which SDPA does not have. It "

@@ -20,7 +20,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.run.batches import check_batches, check_length, data_ranks
 from blendtitan.run.horizon import samples_of_run
 from blendtitan.run.keys import check_follows
-from blendtitan.titan import cpu, old_torch
+from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.corpus_metrics import (
@@ -226,7 +226,7 @@ def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
     Raises:
         ConfigError: Its parts contradict each other, or this machine cannot train with it.
     """
-    old_torch.check(config)
+    upstream.check_torch(config)
     config = cpu.adapted(config)
     parts: dict[str, Any] = {}
     corpus_ids = why_without_rows(config) is None

@@ -1,0 +1,173 @@
+"""What this project relies on in torch and torchtitan beyond their public interfaces.
+
+Written for torchtitan 0.3.0 with torch 2.13 to 2.15; ``tests/titan/test_contract.py`` checks it
+against what is installed. Every private name that is called is called here. Private methods that
+our subclasses override stay in these:
+
+| class                      | overrides                                                        |
+|----------------------------|------------------------------------------------------------------|
+| ``BlendCheckpointManager`` | ``_load``, ``_find_load_step``, ``_save``, ``_wait_for_saving``, |
+|                            | ``_purge_stale_checkpoints``                                     |
+| ``LossMetrics``            | ``_build_metric_logger``                                         |
+| ``EveryNthLayerAC``        | ``_wrap_block``                                                  |
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import platform
+import resource
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._utils import _get_available_device_type
+from torch.distributed import distributed_c10d
+
+from blendtitan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Set
+
+    from torch.distributed import ProcessGroup
+    from torchtitan.trainer import Trainer
+
+
+def prepare() -> None:
+    """Complete torch and torchtitan for this machine. Call it before torchtitan is imported.
+
+    An older PyTorch is given the names that torchtitan calls. Without an accelerator, torchtitan is
+    made to use the CPU: its modules copy ``device_type`` and ``device_module`` from
+    ``torchtitan.tools.utils`` when they are imported, and it has no setting for either.
+    """
+    if not hasattr(torch.distributed, "set_timeout"):  # before torch 2.15
+        torch.distributed.set_timeout = distributed_c10d._set_pg_timeout  # pyright: ignore
+    if not has_accelerator():
+        from torchtitan.tools import utils
+
+        utils.device_type = "cpu"
+        utils.device_module = CpuDevice  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check_prepared() -> None:
+    """Check that torchtitan uses the device of this machine.
+
+    Raises:
+        ConfigError: ``prepare`` was not called.
+    """
+    from torchtitan.tools import utils
+
+    if not has_accelerator() and utils.device_type != "cpu":
+        raise ConfigError(
+            "no accelerator was found, and torchtitan was not made to use the CPU. Call "
+            "blendtitan.titan.prepare() before anything of torchtitan is imported."
+        )
+
+
+def has_accelerator() -> bool:
+    """Whether PyTorch finds one."""
+    return _get_available_device_type() is not None
+
+
+class CpuDevice:
+    """The CPU, with the functions that torchtitan calls on ``torch.cuda``."""
+
+    @staticmethod
+    def device_count() -> int:
+        """Every process sees one CPU."""
+        return 1
+
+    @staticmethod
+    def current_device() -> int:
+        """An index, as barriers want it. ``torch.cpu`` returns the string ``cpu``."""
+        return 0
+
+    @staticmethod
+    def set_device(device: torch.device) -> None:
+        """There is only one."""
+
+    @staticmethod
+    def synchronize() -> None:
+        """CPU kernels have finished when they return."""
+
+    @staticmethod
+    def get_device_name(device: torch.device) -> str:
+        """Name shown in the log."""
+        return platform.processor() or platform.machine()
+
+    @staticmethod
+    def get_device_properties(device: torch.device) -> SimpleNamespace:
+        """Total memory of the machine, in bytes."""
+        return SimpleNamespace(
+            total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        )
+
+    @staticmethod
+    def memory_stats(device: torch.device) -> dict[str, int]:
+        """Peak memory of this process, in bytes."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak_bytes = peak if sys.platform == "darwin" else peak * 1024
+        return {"active_bytes.all.peak": peak_bytes, "reserved_bytes.all.peak": peak_bytes}
+
+    @staticmethod
+    def reset_peak_memory_stats() -> None:
+        """The kernel keeps the peak of a process's whole life."""
+
+    @staticmethod
+    def empty_cache() -> None:
+        """The CPU allocator keeps none."""
+
+
+def check_torch(config: Trainer.Config) -> None:
+    """Check that this PyTorch can do what is configured.
+
+    Raises:
+        ConfigError: It cannot run TorchTitan's pipelines.
+    """
+    from torch.distributed.pipelining.schedules import _PipelineSchedule
+
+    knows_microbatches = "arg_mbs" in inspect.signature(_PipelineSchedule.step).parameters
+    if config.parallelism.pipeline_parallel_degree > 1 and not knows_microbatches:
+        raise ConfigError(
+            f"parallelism.pipeline_parallel_degree is "
+            f"{config.parallelism.pipeline_parallel_degree}, expected 1 with PyTorch "
+            f"{torch.__version__}, whose pipeline schedules TorchTitan 0.3 cannot call. PyTorch "
+            f"2.15 can."
+        )
+
+
+def supported_models() -> Set[str]:
+    """Names of the models that torchtitan has."""
+    from torchtitan.models import _supported_models
+
+    return _supported_models
+
+
+def owner_of(config: object) -> type[Any]:
+    """The class that a configuration builds."""
+    return type(config)._owner  # pyright: ignore
+
+
+def logging_rank(**arguments: Any) -> int:
+    """The rank whose metrics are logged."""
+    from torchtitan.components.metrics import _get_metrics_rank
+
+    return _get_metrics_rank(**arguments)
+
+
+def vocabulary_parallel_losses(
+    logits: torch.Tensor, labels: torch.Tensor, group: ProcessGroup, vocab_size: int | None
+) -> torch.Tensor:
+    """Cross entropy of each label, of logits that are split by vocabulary over a group.
+
+    Args:
+        logits: This rank's part, float32, shape ``(N, V / ranks)``.
+        labels: Shape ``(N,)``.
+        group: The ranks that have the other parts.
+        vocab_size: V.
+    """
+    from torchtitan.components.loss import _LossParallelCrossEntropy
+
+    return _LossParallelCrossEntropy.apply(logits, labels, group, vocab_size, "none")
