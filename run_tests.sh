@@ -4,4 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")"
 scripts/set_up test
 # The tests of one file share what they trained, so a file stays in one process.
-exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder "$@"
