@@ -1,6 +1,7 @@
 """The fast tier is used where a proof shows that its ids are those of the reference."""
 
 import io
+import json
 import logging
 import multiprocessing
 import sys
@@ -17,9 +18,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers import Encoder, build_encoder, load_tokenizer, proof, proof_cache
+from blendtitan.tokenizers.comparison import differing_texts
 from blendtitan.tokenizers.disputed import DisputedTexts, ranges_of
 from blendtitan.tokenizers.encoder import tokenizer_identity
-from blendtitan.tokenizers.fast import read_definition
+from blendtitan.tokenizers.fast import FastEncoder, read_definition
 from blendtitan.tokenizers.scan import scan_structure
 from blendtitan.tokenizers.structure import structure_of
 from tests.tokenizers.conftest import TEXT
@@ -157,6 +159,40 @@ def test_a_scan_finds_the_characters_on_which_libraries_disagree(
     monkeypatch.setattr("blendtitan.tokenizers.scan._SEQUENCE_LEN", 2)
 
     assert scan_structure(structure) == ((0x323B0, 0x323B7),)
+
+
+@pytest.fixture
+def nfc_path(hf_path: Path, tmp_path: Path) -> Path:
+    """A tokenizer that composes marks, as those of Qwen do."""
+    definition = json.loads((hf_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(
+        json.dumps(definition | {"normalizer": {"type": "NFC"}})
+    )
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    return tmp_path
+
+
+def test_marks_and_letters_that_one_library_composes_are_disputed(
+    nfc_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tokenizers` normalises as Unicode 9 does, `gigatoken` as Unicode 16."""
+    tokenizer = load_tokenizer(nfc_path)
+    definition = read_definition(tokenizer)
+    varied = [*range(0x300, 0x340), *range(0x1DF0, 0x1E00), *range(0x105C0, 0x105F0)]
+    varied += [0x898, 0x899, 0x16FF0, 0x16FF1]
+    monkeypatch.setattr("blendtitan.tokenizers.scan._varied", lambda: iter(varied))
+    monkeypatch.setattr("blendtitan.tokenizers.scan._uniform", lambda: iter(range(0xAC00, 0xAC10)))
+    monkeypatch.setattr("blendtitan.tokenizers.scan._sparse", lambda: iter(range(0x40000, 0x40010)))
+    monkeypatch.setattr("blendtitan.tokenizers.scan._SEQUENCE_LEN", 2)
+    monkeypatch.setattr("blendtitan.tokenizers.scan._MARKS_LEN", 2)
+
+    is_disputed = DisputedTexts(scan_structure(structure_of(tokenizer, definition)))
+
+    # Marks of the classes 230, 220 and 218, which change places with other marks.
+    different = ["a\u0301\u0898\u0323", "a\u0899\u0301", "a\u1dfa\u0300", "\U000105d2\u0307"]
+    assert list(differing_texts(tokenizer, FastEncoder.of(definition), different)) == different
+    assert all(map(is_disputed, different))
+    assert not any(map(is_disputed, ["e\u0301\u0323", "\u00e9", "\u1df5", "\uac00\u11a8"]))
 
 
 def test_a_list_of_proven_structures_holds_for_other_versions_of_the_libraries_no_more(

@@ -41,7 +41,7 @@ from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-PROOF_VERSION = 1
+PROOF_VERSION = 2
 """Of what a proof covers. Ids of the fast tier are only trusted with a proof of this version."""
 
 SAMPLE_TEXTS = 50_000

@@ -3,13 +3,14 @@
 Patterns cut text by the kinds of characters. So the tiers cut all texts alike when they agree on
 the kind of every code point, and on every short sequence of kinds. The first is checked with each
 code point beside the characters that reveal its kind, the second with one character of each kind.
-Normalisers also reorder and compose marks, which has texts of its own.
+Normalisers also reorder and compose marks, which has texts of its own. They come from Python's
+tables of Unicode; characters that are not in these are disputed where text is normalised.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, product
+from itertools import chain, filterfalse, product
 
 from blendtitan.errors import FastTierError
 from blendtitan.tokenizers.base import Tokenizer
@@ -25,7 +26,9 @@ MAX_DISPUTED = 50_000
 CONTEXTS = "a@a A@A @Aa x'@y 1@1 @ ^@^n !@@'s\n@\n"
 """Neighbours of a code point, ``@``, that tell all kinds apart which patterns know."""
 
-_MARKS = "a\u0323@\u0301 \u1100@\u11a8 @\u0301\u0323 "
+_MARKS = "a\u0323@\u0301 a@\u0301 a@\u0323 \u1100@\u11a8 @\u0301\u0323 "
+"""Also tell marks of each class, which decides their order, from those of none."""
+
 _SHORT = "a@n@^n "
 _SHORTEST = "a@^n "
 
@@ -33,6 +36,7 @@ _UNIFORM = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xAC00, 0xD7A4))
 """Ideographs and Hangul syllables of the basic plane."""
 
 _SEQUENCE_LEN = 4
+_MARKS_LEN = 3
 
 
 def scan_structure(structure: Structure) -> Ranges:
@@ -52,9 +56,11 @@ def scan_structure(structure: Structure) -> Ranges:
                 f"the two tiers treat {len(disputed):,} characters differently, among them "
                 f"{chr(min(disputed))!r}."
             )
+        if has_marks:
+            disputed |= _unknown()
         is_disputed = DisputedTexts(ranges_of(disputed))
         for probe in probes:
-            check_texts(*probe, sequence_texts(marks=has_marks), is_disputed)
+            check_texts(*probe, sequence_texts(is_disputed, marks=has_marks), is_disputed)
     return is_disputed.ranges
 
 
@@ -142,6 +148,11 @@ def _disputed_marks(reference: Tokenizer, fast: FastEncoder) -> set[int]:
     return marks
 
 
+def _unknown() -> set[int]:
+    """Code points of which it is not known what they are composed of, or compose to."""
+    return {code for code in _varied() if unicodedata.category(chr(code)) == "Cn"}
+
+
 def _composed_texts() -> Iterator[str]:
     """All characters that have marks, decomposed, also with their marks in another order."""
     for char in map(chr, range(0xC0, 0x30000)):
@@ -151,15 +162,18 @@ def _composed_texts() -> Iterator[str]:
             yield from (f"{parts}\u0301", f"{parts[0]}\u0323{parts[1:]}")
 
 
-def sequence_texts(*, marks: bool) -> Iterator[str]:
-    """Every short sequence of kinds of characters, and every kind of sequence of marks."""
+def sequence_texts(is_disputed: Callable[[str], bool], *, marks: bool) -> Iterator[str]:
+    """Every short sequence of kinds of characters, and every kind of sequence of marks.
+
+    An undisputed mark stands for its kind, so that no sequence is left out as disputed.
+    """
     yield from (_in(CONTEXTS, code) for code in range(128))
     yield from map("".join, product(REPRESENTATIVES, repeat=_SEQUENCE_LEN))
     if not marks:
         return
     yield from _composed_texts()
     by_class: dict[int, str] = {}
-    for char in map(chr, range(0x300, 0x20000)):
+    for char in filterfalse(is_disputed, map(chr, range(0x300, 0x20000))):
         by_class.setdefault(unicodedata.combining(char), char)
-    for first, second, third in product(by_class.values(), repeat=3):
-        yield f"a{first}{second}{third}b"
+    for sequence in product(by_class.values(), repeat=_MARKS_LEN):
+        yield f"a{''.join(sequence)}b"
