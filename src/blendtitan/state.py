@@ -81,7 +81,7 @@ def encode_state(
     }
     if checksums := dataset.checksums():
         state[_CHECKSUMS_KEY] = checksums
-    return {STATE_KEY: json.dumps(state | more)}
+    return {STATE_KEY: json.dumps({**state, **more})}
 
 
 def resume(state: SavedState, dataset: Dataset) -> Resumed:
