@@ -270,6 +270,18 @@ def test_what_is_left_out_is_listed_with_place_and_reason(
     assert documents(tmp_path / "out/a") == expected(tokenizer_path, ["good", "fine"])
 
 
+def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": ""}\n{"text": 1}\n')
+    config = TokenizeConfig(tokenizer=tokenizer_path, tier="reference")
+
+    with pytest.raises(InputError) as caught:
+        tokenize([path], tmp_path / "out", config)
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines[:2]] == [f"{path}, byte 0", f"{path}, byte 13"]
+    assert r"\n" not in str(caught.value)
+
+
 def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,

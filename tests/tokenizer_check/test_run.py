@@ -52,6 +52,7 @@ def test_a_shard_of_another_tokenizer_is_an_error_that_shows_both(
     with pytest.raises(TokenizerMismatchError) as caught:
         checked(tmp_path / "data", tokenizers["byte-level"])
     text = str(caught.value)
+    assert r"\n" not in text
     assert "1 of 3 shards do not belong to the tokenizer of this run" in text
     assert "the run: huggingface 'bytes" in text
     assert f"shards: {wrong} (corpus 'web'): " in text

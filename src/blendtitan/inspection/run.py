@@ -12,7 +12,7 @@ from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.pace import Pace
-from blendtitan.run.batches import check_batches, check_length
+from blendtitan.run.batches import check_batches, check_length, check_validation
 from blendtitan.run.horizon import horizon, samples_of_run
 from blendtitan.run.keys import DEFAULTS, check_follows, read_keys
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
@@ -95,6 +95,7 @@ def read_run(source: Path, *, ranks: int | None = None) -> Run:
     global_batch_size = _global_batch_size(path, values, ranks)
     steps, seq_len = values["training.steps"], values["training.seq_len"]
     check_length(steps, global_batch_size=global_batch_size, seq_len=seq_len)
+    check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
     segments = segment_settings(values["blendcorpus.segment"])
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1
     part = "parallelism.pipeline_parallel_microbatch_size"

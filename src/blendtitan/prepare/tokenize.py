@@ -295,7 +295,7 @@ class _Tokenizing:
             try:
                 plan[shard] = plan_jobs(shard, self.config.job_bytes)
             except InputError as error:
-                errors.append(str(error))
+                errors += str(error).splitlines()
         return plan, errors
 
     def _finished_record(self, shard: Shard, tier: Tier) -> Record | None:

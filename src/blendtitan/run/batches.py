@@ -60,6 +60,20 @@ def check_batches(
     )
 
 
+def check_validation(*, steps: int, samples: int | None) -> None:
+    """Check how much a validation reads.
+
+    Raises:
+        ConfigError: ``validation.samples`` or ``validation.steps`` reads nothing.
+    """
+    if samples is not None:
+        check_at_least("validation.samples", samples, 1)
+    if steps != -1 and steps < 1:
+        raise ConfigError(
+            f"validation.steps is {steps:,}, expected at least 1, or -1 for every window once"
+        )
+
+
 def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
     """Check that the slots and tokens of a run can be counted exactly.
 

@@ -9,9 +9,9 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.validate import Validator
 
-from blendtitan.config import check_at_least
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
+from blendtitan.run.batches import check_validation
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.metrics import knows_loss, listed
@@ -46,9 +46,8 @@ class BlendCorpusValidator(Validator):
         """The training split's loader, with ``split_name = "valid"``."""
 
         def __post_init__(self) -> None:
+            check_validation(steps=self.steps, samples=self.samples)
             Validator.Config.__post_init__(self)
-            if self.samples is not None:
-                check_at_least("validation.samples", self.samples, 1)
             if not isinstance(self.dataloader, BlendCorpusDataLoader.Config):
                 raise ConfigError(
                     f"the validator's dataloader is {type(self.dataloader).__qualname__}, expected "

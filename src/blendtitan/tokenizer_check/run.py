@@ -84,10 +84,10 @@ class TokenizerCheck:
         ]
         if findings.mismatches:
             lines = list(findings.mismatch_lines(corpus_of))
-            text = _mismatch_text(f"{where}", findings, lines, len(made))
+            text = _mismatch_lines(f"{where}", findings, lines, len(made))
             if self._action == "error":
-                raise TokenizerMismatchError(f"{text} {_REMEDY}")
-            warnings.append(text)
+                raise TokenizerMismatchError(*text, _REMEDY)
+            warnings.append("\n".join(text))
         return findings, warnings
 
     @property
@@ -111,16 +111,15 @@ _REMEDY = (
 )
 
 
-def _mismatch_text(where: str, findings: Findings, lines: Sequence[str], num_shards: int) -> str:
-    return "\n".join(
-        [
-            f"{where}: {len(findings.mismatches):,} of {num_shards:,} shards do not belong to the "
-            f"tokenizer of this run.",
-            f"  the run: {findings.tokenizer}",
-            *(f"  shards: {line}" for line in lines),
-            "",
-        ]
-    )
+def _mismatch_lines(
+    where: str, findings: Findings, lines: Sequence[str], num_shards: int
+) -> list[str]:
+    return [
+        f"{where}: {len(findings.mismatches):,} of {num_shards:,} shards do not belong to the "
+        f"tokenizer of this run.",
+        f"  the run: {findings.tokenizer}",
+        *(f"  shards: {line}" for line in lines),
+    ]
 
 
 def _keep(path: Path, warnings: list[str]) -> None:
