@@ -264,7 +264,7 @@ def test_a_global_batch_that_training_refuses_is_refused(
             "split is 'inf,1,1', expected three finite numbers",
         ),
         ({"blendcorpus": {"split": "1e308,1e308,1"}}, "expected three finite numbers"),
-        ({"validation": {"samples": -5}}, r"validation\.samples is -5, expected an int of at least"),
+        ({"validation": {"samples": -5}}, r"validation\.samples is -5, expected an int of at"),
         ({"validation": {"steps": 0}}, r"validation\.steps is 0, expected at least 1, or -1"),
         (
             {"blendcorpus": {"segment": [{"from_step": 10**17, "shares": {"web": 1}}]}},
