@@ -21,9 +21,6 @@ with warnings.catch_warnings():
     from torch.distributed.elastic.multiprocessing.errors import record
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from blendtitan.titan import prepare
-
-    prepare()
     from tests.titan import recorded_train
 
 Entry = Callable[..., object]

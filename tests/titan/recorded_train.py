@@ -16,9 +16,13 @@ from typing import Any
 
 import torch
 
-from blendtitan.titan import train, training
-from blendtitan.titan.metrics import LossMetrics
-from blendtitan.titan.trainer import Batches, BlendTrainer
+from blendtitan.titan import prepare
+
+prepare()  # before torchtitan is imported
+
+from blendtitan.titan import train, training  # noqa: E402
+from blendtitan.titan.metrics import LossMetrics  # noqa: E402
+from blendtitan.titan.trainer import Batches, BlendTrainer  # noqa: E402
 
 
 def record(**entry: Any) -> None:
