@@ -160,6 +160,12 @@ def _prove(prefix: Path, layout: Layout, bin_file: OpenFile, eod_id: int) -> Doc
     found = summarize_tokens(
         bin_file, layout.header.dtype, layout.document_ends(), eod_id=eod_id, vocab_size=None
     )
+    if found.first_outside is not None:
+        token_id, document_id = found.first_outside
+        raise CorruptShardError(
+            f"not repairable: {prefix}.bin: document {document_id} holds the token id {token_id}, "
+            f"expected ids from 0. The shard is damaged: tokenise it again."
+        )
     needs_all = layout.counts_eod or layout.restores_documents
     if found.is_mixed or (needs_all and found.num_eod < found.num_filled):
         tried = " and ".join(what for name, what in _TRIED.items() if getattr(layout, name))
