@@ -266,6 +266,43 @@ def test_the_report_says_how_many_shards_have_a_record_of_document_ends(
     assert "document ends recorded" not in capsys.readouterr().out
 
 
+def test_a_failed_check_keeps_what_is_recorded_of_another_eod(write_shard: WriteShard) -> None:
+    """Nor does an EOD that ends no document replace one that ends some."""
+    prefix = write_shard("web", [[5, 6, EOD], [9, 9], [7, EOD]])
+    ends = Path(f"{prefix}.ends.json")
+    main(["verify", str(prefix), "--eod-id", str(EOD)])
+    recorded = ends.read_bytes()
+
+    assert f'"eod_id": {EOD}' in recorded.decode()
+    assert main(["verify", str(prefix), "--eod-id", "9"]) == 1
+    assert main(["verify", str(prefix), "--eod-id", "3"]) == 0
+    assert ends.read_bytes() == recorded
+
+
+def test_a_good_check_replaces_what_is_recorded_of_another_eod(write_shard: WriteShard) -> None:
+    prefix = write_shard("web", [[5, 6, EOD], [9, EOD]])
+    ends = Path(f"{prefix}.ends.json")
+    main(["verify", str(prefix), "--eod-id", "9"])
+    main(["verify", str(prefix), "--eod-id", str(EOD)])
+
+    assert f'"eod_id": {EOD}, ' in ends.read_text()
+
+
+def test_eod_is_known_from_the_recorded_ends_and_is_said_where_it_is_not(
+    write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_shard("web", DOCUMENTS)
+    assert main(["verify", str(prefix)]) == 0
+    assert "no EOD is known (shards: 1): how their documents end" in capsys.readouterr().out
+    main(["verify", str(prefix), "--eod-id", str(EOD)])
+    assert "no EOD is known" not in capsys.readouterr().out
+    assert main(["verify", str(prefix)]) == 0
+    printed = capsys.readouterr().out
+
+    assert f"EOD is token {EOD} by the records beside the shards (shards: 1)" in printed
+    assert "no EOD is known" not in printed
+
+
 @pytest.mark.parametrize("option", ["--vocab-size", "--threads"])
 def test_a_setting_out_of_range_is_an_error(
     option: str, write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
