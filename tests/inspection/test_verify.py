@@ -1,4 +1,5 @@
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -410,6 +411,32 @@ def test_a_catalog_that_cannot_be_understood_is_an_error(cataloged: Path, conten
     (cataloged / "shards.catalog").write_bytes(content)
 
     with pytest.raises(CorruptShardError, match=r"shards\.catalog: not a catalog of format 1"):
+        problems(cataloged)
+
+
+CATALOG_OF = b'{"format": 1, "checksum": "xxh3_128", "shards": %s}'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is not JSON (Expecting value"),
+        (b"[]", "it holds an array of 0, expected an object"),
+        (b"null", "it holds null, expected an object"),
+        (b"{}", "it holds an object of 0, expected a value for 'format'"),
+        (CATALOG_OF % b"[1]", "it holds an array of 1, expected an object"),
+        (CATALOG_OF % b'{"a": null}', "it holds null, expected an object"),
+        (CATALOG_OF % b'{"a": {"tokens": 1}}', "expected a value for 'documents'"),
+        (b'{"format": 9, "checksum": "md5", "shards": {}}', "it is of format 9 with md5"),
+        (INFINITE, "it holds inf, expected a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_catalog_is_said_in_words(
+    cataloged: Path, content: bytes, reason: str
+) -> None:
+    (cataloged / "shards.catalog").write_bytes(content)
+
+    with pytest.raises(CorruptShardError, match=re.escape(reason)):
         problems(cataloged)
 
 
