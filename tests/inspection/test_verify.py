@@ -304,6 +304,22 @@ def test_eod_is_known_from_the_recorded_ends_and_is_said_where_it_is_not(
     assert "no EOD is known" not in printed
 
 
+def test_one_is_not_spoken_of_as_many(
+    write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shard("good", [[EOD]])
+    prefix = write_shard("web", [[EOD]])
+    Path(f"{prefix}.bin").write_bytes(b"")
+    main(["verify", str(prefix.with_name("good")), "--eod-id", str(EOD)])
+
+    assert "1 of 1 document consists of EOD only" in capsys.readouterr().out
+    for command, said in (("verify", "is bad"), ("stats", "cannot be read")):
+        assert main([command, str(prefix)]) == 1
+        assert f"1 of 1 shard {said}" in capsys.readouterr().err
+    assert main(["repair", str(prefix), "--eod-id", "2"]) == 1
+    assert "1 of 1 shard is as it was" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--vocab-size", "--threads"])
 def test_a_setting_out_of_range_is_an_error(
     option: str, write_shard: WriteShard, capsys: pytest.CaptureFixture[str]

@@ -27,6 +27,7 @@ from blendtitan.storage.writer import (
     remove_partials,
     sync_folder,
 )
+from blendtitan.visible import counted
 
 _KEPT_SUFFIX = ".idx.before-repair"
 
@@ -58,7 +59,8 @@ def check_repaired(shards: Sequence[RepairedShard]) -> None:
     """
     errors = [shard.error for shard in shards if shard.error is not None]
     if errors:
-        refused = f"{len(errors):,} of {len(shards):,} shards are as they were"
+        kept = "is as it was" if len(shards) == 1 else "are as they were"
+        refused = f"{len(errors):,} of {counted(len(shards), 'shard')} {kept}"
         raise ShardError(*errors, refused)
 
 

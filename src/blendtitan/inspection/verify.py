@@ -31,6 +31,7 @@ from blendtitan.storage.stamps import Stamp, stamp_of
 from blendtitan.storage.tokenizer_records import read_record, record_path
 from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.tables import Table, number_table
+from blendtitan.visible import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,8 +187,8 @@ def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
         found.tokenizer = record.tokenizer
         return
     yield (
-        f"{record_path(found.prefix)}: describes a shard of {record.documents:,} documents and "
-        f"{record.tokens:,} tokens, but the shard beside it has {index.num_documents:,} and "
+        f"{record_path(found.prefix)}: describes a shard of {counted(record.documents, 'document')} "
+        f"and {counted(record.tokens, 'token')}, but the shard beside it has {index.num_documents:,} and "
         f"{index.num_tokens:,}. Another program replaced the shard, or the record is another's. "
         f"Delete the record, or copy it again with its shard."
     )
@@ -222,7 +223,9 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
     problems = [problem for shard in shards for problem in shard.problems]
     if problems:
         num_bad = sum(bool(shard.problems) for shard in shards)
-        raise ShardError(*problems, f"{num_bad:,} of {len(shards):,} shards are bad")
+        verb = "is" if len(shards) == 1 else "are"
+        summary = f"{num_bad:,} of {counted(len(shards), 'shard')} {verb} bad"
+        raise ShardError(*problems, summary)
 
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:
