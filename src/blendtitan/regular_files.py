@@ -69,6 +69,8 @@ def read_file(path: str | Path, *, most_bytes: int = MOST_BYTES) -> bytes:
             text = f"found {size:,} bytes, expected at most {most_bytes:,}"
             raise OSError(errno.EFBIG, text, str(path))
         data = file.read(size + 1)
+    if data and size == 0:
+        raise _not_regular("empty by its size but holds bytes, as files in /proc do", path)
     if len(data) != size:
         found = f"{len(data):,}" if len(data) < size else f"more than {size:,}"
         text = f"found {found} bytes, expected {size:,}, its size; it may be changing"

@@ -61,6 +61,11 @@ def joined(lines: Iterable[str]) -> Lines:
     return Lines("\n".join(map(visible, lines)))
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 shard``, ``2 shards``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def visible_logger(name: str) -> logging.Logger:
     """The logger of a module of ours. Whoever shows its records, they are safe to print."""
     logger = logging.getLogger(name)

@@ -15,6 +15,8 @@ from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.inspection.audit import Audited, audit_run, compare_runs
+from blendtitan.inspection.audit_report import check_proved
+from blendtitan.inspection.checkpoints import latest_state
 from blendtitan.pace import Pace, saved_paces
 from blendtitan.state import STATE_KEY
 from tests.conftest import WriteBlend
@@ -193,8 +195,7 @@ def test_no_code_of_a_checkpoint_ever_runs(tmp_path: Path, plans: list[BlendConf
     train(tmp_path, plans)
     (tmp_path / "step-8/.metadata").write_bytes(pickle.dumps(Hostile(tmp_path / "ran")))
 
-    with pytest.raises(ResumeError, match="step-8: cannot be read"):
-        audit_run(tmp_path)
+    assert "step-8: cannot be read" in problems(audit_run(tmp_path))[8]
     assert not (tmp_path / "ran").exists()
 
 
@@ -205,8 +206,8 @@ def test_reading_a_hostile_checkpoint_takes_bounded_memory(
     train(tmp_path, plans)
     (tmp_path / "step-8/.metadata").write_bytes(b"\x80\x04]r\xff\xff\xff\xff.")
 
-    with pytest.raises(ResumeError, match=r"needs more than 1,073,741,824 bytes of memory"):
-        audit_run(tmp_path)
+    found = problems(audit_run(tmp_path))[8]
+    assert "needs more than 1,073,741,824 bytes of memory" in found
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp"])
@@ -214,9 +215,35 @@ def test_a_damaged_file_is_named(tmp_path: Path, plans: list[BlendConfig], name:
     train(tmp_path, plans)
     path = tmp_path / "step-8" / name
     path.write_bytes(path.read_bytes()[:-30])
+    found = audit_run(tmp_path)
 
+    assert "step-8: cannot be read" in problems(found)[8]
+    assert [one.stored.step for one in found if one.state] == [2, 4, 6, 10, 12, 14]
+    assert problems(found).keys() == {8}
+    with pytest.raises(ResumeError, match=r"1 of 7 checkpoints are not proved: step 8 .*cannot be"):
+        check_proved(found)
+
+
+def test_the_latest_state_is_that_of_the_latest_checkpoint_that_can_be_read(
+    tmp_path: Path, plans: list[BlendConfig]
+) -> None:
+    """Whether its files or its state are damaged; where none can be read, each is named."""
+    states = train(tmp_path, plans[:1])
+    whole = latest_state(tmp_path)
+    save(tmp_path, 6, edited(states[4], lambda state: state.pop("chapters")))
+    save(tmp_path, 8, states[4])
+    (tmp_path / "step-8/.metadata").write_bytes(b"")
+    latest = latest_state(tmp_path)
+
+    assert (whole.step, whole.note) == (4, "")
+    assert (latest.step, latest.state_dict) == (4, whole.state_dict)
+    assert latest.note == "passed over, because damaged: step-6, step-8"
     with pytest.raises(ResumeError, match="step-8: cannot be read"):
-        audit_run(tmp_path)
+        latest_state(tmp_path / "step-8")
+    for step in (2, 4):
+        (tmp_path / f"step-{step}/.metadata").write_bytes(b"")
+    with pytest.raises(ResumeError, match=r"(?s)step-8: cannot .*step-6: .*step-2: cannot"):
+        latest_state(tmp_path)
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:

@@ -310,6 +310,17 @@ def test_another_checkpoint_may_be_named(
     assert "slot 120: step 31, sample 0\n" in out
 
 
+def test_a_damaged_checkpoint_is_passed_over_for_one_that_is_whole(
+    changed: tuple[Path, list[list[int]]],
+) -> None:
+    folder, _ = changed
+    for step, file in ((60, "__0_0.distcp"), (120, ".metadata")):
+        (folder / f"checkpoint/step-{step}" / file).write_bytes(b"cut")
+
+    about = open_source(folder).about
+    assert "at step 90 after 360 samples (passed over, because damaged: step-120)" in about
+
+
 def test_the_segments_of_a_run_are_listed(
     changed: tuple[Path, list[list[int]]], capsys: pytest.CaptureFixture[str]
 ) -> None:

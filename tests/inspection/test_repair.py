@@ -1,6 +1,7 @@
 """Repair: the bytes of a right shard, or nothing changed."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,38 @@ def test_a_shard_with_unknown_damage_is_refused(write_shard: WriteShard) -> None
     before = files(prefix)
 
     with pytest.raises(CorruptShardError, match=r"web\.bin: found 20 bytes, expected 16"):
+        repair_shard(prefix, eod_id=EOD)
+    assert files(prefix) == before
+
+
+@pytest.mark.parametrize(
+    ("documents", "reason"),
+    [
+        ([[5, EOD], [6, 7]], "1 of 2 documents end in EOD .*Tokenise the shard again, or train"),
+        ([[5, EOD], [-1, EOD]], "document 1 holds the token id -1, expected ids from 0"),
+    ],
+)
+def test_what_no_correction_makes_right_is_not_called_right(
+    write_shard: WriteShard,
+    capsys: pytest.CaptureFixture[str],
+    documents: list[list[int]],
+    reason: str,
+) -> None:
+    prefix = write_shard("web", documents, "<i4")
+    before = files(prefix)
+
+    assert main(["repair", str(prefix), "--eod-id", str(EOD)]) == 1
+    printed = capsys.readouterr()
+    assert "0 repaired, 0 had nothing wrong" in printed.out
+    assert re.search(f"not repairable: .*{reason}", printed.err)
+    assert files(prefix) == before
+
+
+def test_uncounted_eods_do_not_hide_a_token_id_below_0(write_uncounted: WriteUncounted) -> None:
+    prefix = write_uncounted("web", [[5, EOD], [-1, EOD]], "<i4")
+    before = files(prefix)
+
+    with pytest.raises(CorruptShardError, match=r"not repairable: .*document 1 .* token id -1"):
         repair_shard(prefix, eod_id=EOD)
     assert files(prefix) == before
 

@@ -1,4 +1,5 @@
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -266,6 +267,59 @@ def test_the_report_says_how_many_shards_have_a_record_of_document_ends(
     assert "document ends recorded" not in capsys.readouterr().out
 
 
+def test_a_failed_check_keeps_what_is_recorded_of_another_eod(write_shard: WriteShard) -> None:
+    """Nor does an EOD that ends no document replace one that ends some."""
+    prefix = write_shard("web", [[5, 6, EOD], [9, 9], [7, EOD]])
+    ends = Path(f"{prefix}.ends.json")
+    main(["verify", str(prefix), "--eod-id", str(EOD)])
+    recorded = ends.read_bytes()
+
+    assert f'"eod_id": {EOD}' in recorded.decode()
+    assert main(["verify", str(prefix), "--eod-id", "9"]) == 1
+    assert main(["verify", str(prefix), "--eod-id", "3"]) == 0
+    assert ends.read_bytes() == recorded
+
+
+def test_a_good_check_replaces_what_is_recorded_of_another_eod(write_shard: WriteShard) -> None:
+    prefix = write_shard("web", [[5, 6, EOD], [9, EOD]])
+    ends = Path(f"{prefix}.ends.json")
+    main(["verify", str(prefix), "--eod-id", "9"])
+    main(["verify", str(prefix), "--eod-id", str(EOD)])
+
+    assert f'"eod_id": {EOD}, ' in ends.read_text()
+
+
+def test_eod_is_known_from_the_recorded_ends_and_is_said_where_it_is_not(
+    write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_shard("web", DOCUMENTS)
+    assert main(["verify", str(prefix)]) == 0
+    assert "no EOD is known (shards: 1): how their documents end" in capsys.readouterr().out
+    main(["verify", str(prefix), "--eod-id", str(EOD)])
+    assert "no EOD is known" not in capsys.readouterr().out
+    assert main(["verify", str(prefix)]) == 0
+    printed = capsys.readouterr().out
+
+    assert f"EOD is token {EOD} by the records beside the shards (shards: 1)" in printed
+    assert "no EOD is known" not in printed
+
+
+def test_one_is_not_spoken_of_as_many(
+    write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shard("good", [[EOD]])
+    prefix = write_shard("web", [[EOD]])
+    Path(f"{prefix}.bin").write_bytes(b"")
+    main(["verify", str(prefix.with_name("good")), "--eod-id", str(EOD)])
+
+    assert "1 of 1 document consists of EOD only" in capsys.readouterr().out
+    for command, said in (("verify", "is bad"), ("stats", "cannot be read")):
+        assert main([command, str(prefix)]) == 1
+        assert f"1 of 1 shard {said}" in capsys.readouterr().err
+    assert main(["repair", str(prefix), "--eod-id", "2"]) == 1
+    assert "1 of 1 shard is as it was" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--vocab-size", "--threads"])
 def test_a_setting_out_of_range_is_an_error(
     option: str, write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
@@ -373,6 +427,32 @@ def test_a_catalog_that_cannot_be_understood_is_an_error(cataloged: Path, conten
     (cataloged / "shards.catalog").write_bytes(content)
 
     with pytest.raises(CorruptShardError, match=r"shards\.catalog: not a catalog of format 1"):
+        problems(cataloged)
+
+
+CATALOG_OF = b'{"format": 1, "checksum": "xxh3_128", "shards": %s}'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is not JSON (Expecting value"),
+        (b"[]", "it holds an array of 0, expected an object"),
+        (b"null", "it holds null, expected an object"),
+        (b"{}", "it holds an object of 0, expected a value for 'format'"),
+        (CATALOG_OF % b"[1]", "it holds an array of 1, expected an object"),
+        (CATALOG_OF % b'{"a": null}', "it holds null, expected an object"),
+        (CATALOG_OF % b'{"a": {"tokens": 1}}', "expected a value for 'documents'"),
+        (b'{"format": 9, "checksum": "md5", "shards": {}}', "it is of format 9 with md5"),
+        (INFINITE, "it holds inf, expected a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_catalog_is_said_in_words(
+    cataloged: Path, content: bytes, reason: str
+) -> None:
+    (cataloged / "shards.catalog").write_bytes(content)
+
+    with pytest.raises(CorruptShardError, match=re.escape(reason)):
         problems(cataloged)
 
 

@@ -1,6 +1,7 @@
 """Which tokenizers made the shards of a folder or list, and whether it was the named one."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,39 @@ def test_records_are_compared_with_the_tokenizer_that_is_named(
     assert "web/b: made with huggingface 'other/tokenizer.json'" in printed
     assert f"from {word_tokenizer}" in printed
     assert verified(capsys, mixed / "web/a", "--tokenizer", word_tokenizer)[0] == 0
+
+
+@pytest.fixture
+def bare_tokenizer(word_tokenizer: Path, tmp_path: Path) -> Path:
+    """The file alone, which names no EOS."""
+    return Path(shutil.copy(word_tokenizer / "tokenizer.json", tmp_path / "tokenizer.json"))
+
+
+def test_the_eod_of_a_record_ends_the_text_where_the_tokenizer_names_none(
+    write_shard: WriteShard,
+    word_identity: TokenizerIdentity,
+    bare_tokenizer: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prefix = write_shard("tokens/a", [[5, EOD], [7, EOD]])
+    write_record(prefix, word_identity)
+    status, printed = verified(capsys, prefix, "--tokenizer", bare_tokenizer)
+
+    assert status == 0
+    assert "documents encoded again: 2, with other ids than their text: 0" in printed
+    assert "cannot be recovered exactly: 0" in printed
+    assert f"EOD is token {EOD} by the records" in printed
+
+
+def test_a_shard_of_which_no_document_could_be_compared_is_told(
+    write_shard: WriteShard, bare_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prefix = write_shard("tokens/a", DOCUMENTS)
+    status, printed = verified(capsys, prefix, "--tokenizer", bare_tokenizer)
+
+    assert status == 0
+    assert "shards of which no document could be compared with the tokenizer: 1." in printed
+    assert "no EOD is known (shards: 1)" in printed
 
 
 def test_what_a_shard_without_a_record_was_made_with_is_said_not_to_be_known(

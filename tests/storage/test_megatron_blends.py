@@ -56,11 +56,16 @@ def test_a_json_blend_is_read_where_all_splits_have_one_list(shards: Path, blend
         ({"train": ["a"], "valid": ["b"]}, "valid names other shards than train"),
         ({"valid": ["a"]}, "found the keys valid, expected a list of shards as train"),
         ({"train": ["a"], "web": ["b"]}, "found the keys train, web"),
-        ({"train": "a"}, "found str, expected a list of shards"),
-        ([["30", "a"]], r"found \['30', 'a'\], expected a weight or a prefix"),
+        ({"train": "a"}, 'found "a", expected a list of shards'),
+        ([], "found an empty list, expected a list of shards"),
+        (None, "found null, expected a list of shards"),
+        (True, "found true, expected a list of shards"),
+        (0.3, "found 0.3, expected a list of shards"),
+        ([None, "a"], "found null, expected a weight or a prefix"),
+        ([["30", "a"]], r'found \["30", "a"\], expected a weight or a prefix'),
         (["30", "a", "b"], "found the number 30 where a prefix was expected"),
         (["-1", "a"], "a: weight is -1"),
-        ([True, "a"], "found True"),
+        ([True, "a"], "found true"),
     ],
 )
 def test_what_a_json_blend_cannot_mean_here_is_an_error(
@@ -81,6 +86,69 @@ def test_a_third_word_stays_the_corpus(shards: Path) -> None:
     (shards / "list").write_text("30 a 70\n20 b 80")
 
     assert read_file_list(shards / "list").corpora == ["70", "80"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.3 a 0.7", "list:1: found the number 0.7 after the only shard"),
+        ("30 a 7e-1", "list:1: found the number 7e-1 after the only shard"),
+        ("0.3 a {folder}/b", "list:1: found the shard .*/b in place of a corpus"),
+        ("0.3 a {folder}/b\n0.7 c {folder}/b", "list:1: found the shard .*/b in place of a corpus"),
+    ],
+)
+def test_a_blend_that_was_cut_is_not_taken_for_a_list_with_corpora(
+    shards: Path, text: str, message: str
+) -> None:
+    with pytest.raises(FileListError, match=message):
+        read(shards, text.format(folder=shards))
+
+
+@pytest.mark.parametrize(
+    ("text", "corpora"),
+    [
+        ("1 a 2024", ["2024"]),
+        ("1 a a", ["a"]),
+        ("1 a 0.5\n1 b 0.6", ["0.5", "0.6"]),
+        ("1 a b\n1 b b", ["b", "b"]),
+        ("1 {folder}/a {folder}/a", ["{folder}/a"]),
+        ("1 a web/part", ["web/part"]),
+        ("1 a b", ["b"]),
+        ("1 a '0.5'", ["0.5"]),
+        ('1 a "{folder}/b"', ["{folder}/b"]),
+    ],
+)
+def test_a_corpus_may_have_any_other_name(shards: Path, text: str, corpora: list[str]) -> None:
+    (shards / "list").write_text(text.format(folder=shards))
+    expected = [corpus.format(folder=shards) for corpus in corpora]
+
+    assert read_file_list(shards / "list").corpora == expected
+
+
+def test_a_shard_may_be_named_like_a_value_of_json(shards: Path, write_shard: WriteShard) -> None:
+    write_shard("null", [[5, EOD]])
+
+    assert read(shards, "null") == [("null", 2.0)]
+
+
+def test_a_cut_json_file_is_not_taken_for_a_text(shards: Path) -> None:
+    (shards / "list.json").write_text('["30", "a", ')
+
+    with pytest.raises(FileListError, match=r"list\.json: not JSON .*expected a list of shards"):
+        read_file_list(shards / "list.json")
+
+
+@pytest.mark.parametrize("text", ["1 x/a 2 y/a", "x/a\ny/a", '["1", "x/a", "2", "y/a"]'])
+def test_equal_file_names_are_told_apart_by_a_list_of_ours(
+    shards: Path, write_shard: WriteShard, text: str
+) -> None:
+    """The advice of the error can be followed."""
+    for folder in ("x", "y"):
+        write_shard(f"{folder}/a", [[5, EOD]])
+    with pytest.raises(FileListError, match="write the list as text with a line WEIGHT PREFIX CO"):
+        read(shards, text)
+
+    assert read(shards, "1 x/a x/a\n2 y/a y") == [("x/a", 1.0), ("y/a", 2.0)]
 
 
 def test_a_relative_prefix_may_start_in_the_present_folder(

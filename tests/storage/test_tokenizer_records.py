@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,26 @@ def test_what_is_no_record_is_an_error_that_names_it(tmp_path: Path, content: by
     record_path(tmp_path / "a").write_bytes(content)
 
     with pytest.raises(CorruptShardError, match=r"a\.tokenizer\.json: expected the record"):
+        read_record(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"[]", "it holds an array of 0, expected an object"),
+        (b"null", "it holds null, expected an object"),
+        (b"{}", "it has no format"),
+        (b"{", "it is not JSON (Expecting"),
+        (changed(format=2), "it is of format 2"),
+        (changed(hash=7), "it has a hash that is no text"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said_in_words(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
+    record_path(tmp_path / "a").write_bytes(content)
+
+    with pytest.raises(CorruptShardError, match=re.escape(reason)):
         read_record(tmp_path / "a")
 
 

@@ -26,8 +26,9 @@ Check shards completely: all of what opening and reading them take on trust.
              documents whose text cannot be recovered exactly are counted. Shards that the fast
              tokenizer tier encoded before its ids were proven are a fault as well
 
---tokenizer also gives vocabulary and EOD. Without them, ids are only checked not to be negative,
-and document ends are not checked.
+--tokenizer also gives vocabulary and EOD. Where no EOD is named, it is taken from the records
+beside the shard, PREFIX.tokenizer.json or PREFIX.ends.json. Without a vocabulary, ids are only
+checked not to be negative; without an EOD, document ends are not checked, which is said.
 
 Documents without tokens are sound: Megatron-LM writes an empty text so. What documents begin with
 is said below the table, and how many consist of EOD only or, with --tokenizer, contain the token
@@ -35,7 +36,8 @@ for unknown text. Faults that `blendtitan repair` corrects are recognised: EODs 
 appended without being counted, a lost document index, wrong pointers.
 
 How documents end is kept beside each shard, in PREFIX.ends.json with the sizes and times of both
-files, so that training knows it without looking at the documents again. --no-record writes nothing.
+files, so that training knows it without looking at the documents again. What is kept for another
+EOD is replaced only where the shard is good with this one. --no-record writes nothing.
 
 Inputs are folders of shards, prefixes of shards (the path without .bin or .idx) and file lists.
 All shards are checked, and the report shows all; where one is bad, the exit status is 1.
@@ -65,7 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what made the shards; compared with their records or tokens",
     )
     add("--vocab-size", metavar="N", type=int, help="ids are below this (default: tokenizer's)")
-    add("--eod-id", metavar="ID", type=int, help="ends documents (default: the tokenizer's EOS)")
+    add(
+        "--eod-id",
+        metavar="ID",
+        type=int,
+        help="ends documents (default: the EOS, or as recorded)",
+    )
     add(
         "--compare-documents",
         metavar="N",
@@ -83,6 +90,7 @@ def run(options: argparse.Namespace) -> None:
     from blendtitan.inspection.verify import (
         Expected,
         check_sound,
+        record_document_ends,
         verify,
         verify_json,
         verify_notes,
@@ -106,12 +114,12 @@ def run(options: argparse.Namespace) -> None:
         symbols = text_symbols(tokenizer)
         encoding = Encoding(tokenizer, eod_id, options.compare_documents)
     expected = Expected(vocab_size=vocab_size, eod_id=eod_id, encoding=encoding, symbols=symbols)
-    shards = verify(
-        options.inputs, expected, threads=options.threads, records=not options.no_record
-    )
+    shards = verify(options.inputs, expected, threads=options.threads)
     for shard in shards if encoding is not None else ():
         shard.problems += filter(None, [unproven_problem(shard.prefix)])
     verify_tokenizers(options.inputs, shards, tokenizer, eod_id=eod_id)
+    if not options.no_record:
+        record_document_ends(shards)
     if options.json:
         say_json(verify_json(shards))
     else:

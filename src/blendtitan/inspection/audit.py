@@ -37,11 +37,10 @@ class Audited:
 
 
 def audit_run(run_folder: Path) -> list[Audited]:
-    """Every checkpoint of a run, each proved against the one before.
+    """Every checkpoint of a run, each proved against the one before that can be read.
 
     Raises:
         ConfigError: There is no checkpoint.
-        ResumeError: A checkpoint cannot be read.
     """
     found = [_audited(stored) for stored in stored_states(run_folder)]
     known = [one for one in found if one.state is not None]
@@ -60,7 +59,7 @@ def audit_run(run_folder: Path) -> list[Audited]:
 
 def _audited(stored: StoredState) -> Audited:
     if stored.state_dict is None:
-        return Audited(stored)
+        return Audited(stored, problems=[stored.note] if stored.is_damaged else [])
     try:
         state, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
     except ResumeError as error:

@@ -2,15 +2,16 @@
 
 import re
 import resource
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from blendtitan.checkpoints.contents import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.state import STATE_KEY
+from blendtitan.state import STATE_KEY, parse_state
+from blendtitan.visible import visible
 
 _STEP = re.compile(r"step-(\d+)")
 _NAME = f"dataloader.{STATE_KEY}"
@@ -29,7 +30,9 @@ class StoredState:
     state_dict: dict[str, Any] | None
     """The loader's state; None: the checkpoint has none, or is incomplete."""
     note: str
-    """Why there is none."""
+    """Why there is none; or why a later checkpoint was passed over."""
+    is_damaged: bool = False
+    """Whether there is none because the checkpoint cannot be read."""
 
 
 def stored_states(run_folder: Path) -> list[StoredState]:
@@ -40,7 +43,6 @@ def stored_states(run_folder: Path) -> list[StoredState]:
 
     Raises:
         ConfigError: There is no checkpoint.
-        ResumeError: A checkpoint cannot be read.
     """
     folders = [
         path
@@ -58,32 +60,53 @@ def stored_states(run_folder: Path) -> list[StoredState]:
 
 
 def latest_state(folder: Path) -> StoredState:
-    """The checkpoint of a folder, or the latest of a run that holds a state.
+    """The checkpoint of a folder, or the latest of a run that holds a readable state.
 
     Raises:
         ConfigError: There is none with a state.
-        ResumeError: A checkpoint cannot be read.
+        ResumeError: There is none with a readable state, and some cannot be read.
     """
     is_checkpoint = _STEP.fullmatch(folder.absolute().name) is not None
     found = [_stored(folder.absolute())] if is_checkpoint else stored_states(folder)
-    states = [stored for stored in found if stored.state_dict is not None]
-    if not states:
+    latest = _latest(found)
+    if latest is None:
         notes = "; ".join(f"{stored.path.name}: {stored.note}" for stored in found)
         raise ConfigError(f"{folder}: no checkpoint holds a state of the data loader ({notes})")
-    return states[-1]
+    return latest
 
 
 def own_state(run_folder: Path) -> StoredState | None:
-    """The latest checkpoint of a run that holds a state; None: there is none yet.
+    """The latest checkpoint of a run that holds a readable state; None: there is none yet.
 
     Raises:
         ConfigError: There are several folders of checkpoints.
-        ResumeError: A checkpoint cannot be read.
+        ResumeError: There is none with a readable state, and some cannot be read.
     """
     if not any(run_folder.glob("*/step-*")):
         return None
-    states = [stored for stored in stored_states(run_folder) if stored.state_dict is not None]
-    return states[-1] if states else None
+    return _latest(stored_states(run_folder))
+
+
+def _latest(found: Sequence[StoredState]) -> StoredState | None:
+    """The latest with a readable state, which notes the damaged ones that it stands in for."""
+    damaged: list[StoredState] = []
+    for stored in reversed(found):
+        try:
+            if stored.state_dict is not None:
+                parse_state(stored.state_dict)
+                return replace(stored, note=_passed_over(damaged))
+        except ResumeError as error:
+            stored = replace(stored, note=f"{stored.path}: {error}", is_damaged=True)
+        if stored.is_damaged:
+            damaged.append(stored)
+    if damaged:
+        raise ResumeError(*(stored.note for stored in damaged))
+    return None
+
+
+def _passed_over(damaged: Sequence[StoredState]) -> str:
+    names = ", ".join(stored.path.name for stored in reversed(damaged))
+    return f"passed over, because damaged: {names}" if damaged else ""
 
 
 def _stored(path: Path) -> StoredState:
@@ -96,11 +119,12 @@ def _stored(path: Path) -> StoredState:
         with _memory_limited(num_bytes):
             text = Contents.read(path).value(_NAME)
     except (ResumeError, OSError, MemoryError) as error:
-        raise ResumeError(
-            f"{path}: cannot be read, expected a checkpoint of PyTorch. "
-            f"{str(error) or f'It needs more than {num_bytes:,} bytes of memory.'} It is damaged, "
+        reason = visible(str(error)) or f"It needs more than {num_bytes:,} bytes of memory."
+        note = (
+            f"{path}: cannot be read, expected a checkpoint of PyTorch. {reason} It is damaged, "
             f"or of a version that is not known."
-        ) from error
+        )
+        return StoredState(path, step, None, note, is_damaged=True)
     if text is None:
         return StoredState(path, step, None, "holds no state of the data loader")
     return StoredState(path, step, {STATE_KEY: text}, "")

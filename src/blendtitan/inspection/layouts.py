@@ -23,6 +23,7 @@ from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_seq
 from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.visible import counted
 
 _BLOCK = 1 << 18
 
@@ -160,12 +161,18 @@ def _prove(prefix: Path, layout: Layout, bin_file: OpenFile, eod_id: int) -> Doc
     found = summarize_tokens(
         bin_file, layout.header.dtype, layout.document_ends(), eod_id=eod_id, vocab_size=None
     )
+    if found.first_outside is not None:
+        token_id, document_id = found.first_outside
+        raise CorruptShardError(
+            f"not repairable: {prefix}.bin: document {document_id} holds the token id {token_id}, "
+            f"expected ids from 0. The shard is damaged: tokenise it again."
+        )
     needs_all = layout.counts_eod or layout.restores_documents
     if found.is_mixed or (needs_all and found.num_eod < found.num_filled):
         tried = " and ".join(what for name, what in _TRIED.items() if getattr(layout, name))
         raise MixedEodError(
-            f"{prefix}: with {tried}, {found.num_eod:,} of {found.num_filled:,} documents end in "
-            f"EOD ({eod_id}), expected all{'' if needs_all else ' or none'}; the first that does "
+            f"{prefix}: with {tried}, {found.num_eod:,} of {counted(found.num_filled, 'document')} "
+            f"end in EOD ({eod_id}), expected all{'' if needs_all else ' or none'}; the first that does "
             f"not is document {found.first_without_eod}. Give the EOD of its tokenizer, or "
             f"tokenise it again."
         )

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ShardError
+from blendtitan.inspection.checksums import Catalogs
 from blendtitan.inspection.layouts import Layout, right_layout
+from blendtitan.inspection.verify import Expected, verify_shard
 from blendtitan.storage.disk import written
 from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.ends_record import write_ends
-from blendtitan.storage.file_list import named_shards
+from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.stamps import Stamp, stamp_of
 from blendtitan.storage.writer import (
@@ -25,6 +27,7 @@ from blendtitan.storage.writer import (
     remove_partials,
     sync_folder,
 )
+from blendtitan.visible import counted
 
 _KEPT_SUFFIX = ".idx.before-repair"
 
@@ -56,7 +59,8 @@ def check_repaired(shards: Sequence[RepairedShard]) -> None:
     """
     errors = [shard.error for shard in shards if shard.error is not None]
     if errors:
-        refused = f"{len(errors):,} of {len(shards):,} shards are as they were"
+        kept = "is as it was" if len(shards) == 1 else "are as they were"
+        refused = f"{len(errors):,} of {counted(len(shards), 'shard')} {kept}"
         raise ShardError(*errors, refused)
 
 
@@ -77,9 +81,11 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
         remove_partials(prefix)  # Of an earlier repair that was killed.
     before = stamp_of(str(prefix))
     layout = right_layout(prefix, eod_id=eod_id)
-    if not layout.is_right:
-        idx = _replace_index(prefix, layout)
-        _record(prefix, layout.ends, before and before.with_idx(idx))
+    if layout.is_right:
+        _check_good(prefix, eod_id)
+        return []
+    idx = _replace_index(prefix, layout)
+    _record(prefix, layout.ends, before and before.with_idx(idx))
     ShardIndex.open(prefix)
     return layout.corrections()
 
@@ -89,6 +95,18 @@ def _repaired(prefix: Path, eod_id: int) -> RepairedShard:
         return RepairedShard(prefix, repair_shard(prefix, eod_id=eod_id))
     except ShardError as error:
         return RepairedShard(prefix, error=str(error))
+
+
+def _check_good(prefix: Path, eod_id: int) -> None:
+    """Check a shard whose ``.idx`` needs no correction as ``blendtitan verify`` does.
+
+    Raises:
+        ShardError: Something is wrong that no correction of the ``.idx`` makes right.
+    """
+    shard = NamedShard(prefix, prefix.name)
+    found = verify_shard(shard, Expected(eod_id=eod_id), Catalogs())
+    if found.problems:
+        raise ShardError(*(f"not repairable: {problem}" for problem in found.problems))
 
 
 def _record(prefix: Path, ends: DocumentEnds | None, stamp: Stamp | None) -> None:

@@ -99,6 +99,7 @@ def _of_state(stored: StoredState, run: Run | None) -> Source:
         paces = (Pace(global_batch_size=run.global_batch_size),)
     history = History.of_state(saved, paces)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
+    about += f" ({stored.note})" if stored.note else ""
     contents = None
     if run is None:
         about += "; shards are known by name alone, without the run's configuration"

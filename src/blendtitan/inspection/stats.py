@@ -14,6 +14,7 @@ from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tables import Table, number_table
+from blendtitan.visible import counted
 
 # Most of the time is spent waiting for the disk or the network.
 _THREADS = 8
@@ -168,7 +169,9 @@ def check_readable(report: Report) -> None:
         ShardError: Some could not. The message has all of them.
     """
     if report.errors:
-        left_out = f"{len(report.errors):,} of {len(report.shards):,} shards cannot be read"
+        left_out = (
+            f"{len(report.errors):,} of {counted(len(report.shards), 'shard')} cannot be read"
+        )
         raise ShardError(*report.errors, left_out)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from blendtitan.storage.document_ends import DocumentEnds
 from blendtitan.storage.open_files import OpenFile
+from blendtitan.visible import counted
 
 # Small enough that the second look at a block finds it in the processor's cache.
 _BLOCK_TOKENS = 1 << 19
@@ -198,11 +199,13 @@ def text_notes(
     """Sentences about documents that teach a model nothing, if there are any."""
     if num_unknown:
         yield (
-            f"{num_unknown:,} of {num_documents:,} documents contain the token for unknown text: "
+            f"{num_unknown:,} of {counted(num_documents, 'document')} "
+            f"{'contains' if num_documents == 1 else 'contain'} the token for unknown text: "
             f"the tokenizer lacks some of their characters"
         )
     if num_eod_only:
-        yield f"{num_eod_only:,} of {num_documents:,} documents consist of EOD only"
+        verb = "consists" if num_documents == 1 else "consist"
+        yield f"{num_eod_only:,} of {counted(num_documents, 'document')} {verb} of EOD only"
 
 
 def _token_blocks(

@@ -1,9 +1,10 @@
 """Every entry of every shard: what opening and reading take on trust."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ from blendtitan.inspection.encoded import (
     encoding_problem,
 )
 from blendtitan.inspection.lens import document_ends
+from blendtitan.inspection.recorded_eod import recorded_eod
 from blendtitan.inspection.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
-from blendtitan.storage.ends_record import write_ends
+from blendtitan.storage.ends_record import read_ends, write_ends
 from blendtitan.storage.file_list import NamedShard, named_shards
 from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import stamp_of
+from blendtitan.storage.stamps import Stamp, stamp_of
 from blendtitan.storage.tokenizer_records import read_record, record_path
 from blendtitan.storage.writer import ENDS_SUFFIX
 from blendtitan.tables import Table, number_table
+from blendtitan.visible import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +77,12 @@ class VerifiedShard:
     notes: list[str] = field(default_factory=list)
     """What is no fault, but should be known."""
 
+    stamp: Stamp | None = None
+    """Of its files, from before they were read."""
+
+    has_recorded_eod: bool = False
+    """Whether its EOD is known from a record beside it, because none was named."""
+
     is_recorded: bool = False
     """Whether the record beside the shard says how its documents end."""
 
@@ -83,7 +92,6 @@ def verify(
     expected: Expected,
     *,
     threads: int | None = None,
-    records: bool = False,
 ) -> list[VerifiedShard]:
     """Check every shard; a shard that is damaged does not keep the others from being checked.
 
@@ -92,7 +100,6 @@ def verify(
         expected: The vocabulary and EOD.
         threads: Shards read at once. None: as many as there are cores. Reading and comparing
             leave the interpreter free, so threads are as fast as processes.
-        records: Whether to record beside each shard how its documents end, for training.
 
     Raises:
         ConfigError: An input cannot be used, or there is to be no thread.
@@ -103,14 +110,10 @@ def verify(
     shards = named_shards(inputs)
     shards += catalogs.missing(inputs, shards)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        return list(
-            pool.map(lambda shard: verify_shard(shard, expected, catalogs, records=records), shards)
-        )
+        return list(pool.map(lambda shard: verify_shard(shard, expected, catalogs), shards))
 
 
-def verify_shard(
-    shard: NamedShard, expected: Expected, catalogs: Catalogs, *, records: bool = False
-) -> VerifiedShard:
+def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens.
 
     Against each other: the header, the sizes of both files, all pointers, all lengths, the
@@ -118,7 +121,7 @@ def verify_shard(
     catalog, if one lists the shard: the checksums of both files.
     """
     found = VerifiedShard(*shard)
-    stamp = stamp_of(str(shard.prefix))
+    found.stamp = stamp_of(str(shard.prefix))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
@@ -126,17 +129,31 @@ def verify_shard(
         if found.entry is not None:
             found.problems += idx_problems(shard.prefix, found.entry)
         if not found.problems:
+            expected = _with_eod(found, found.index, expected)
             _verify_tokens(found, found.index, expected)
             _verify_encoding(found, found.index, expected.encoding)
-        ends = found.tokens and found.tokens.document_ends
-        if records and ends is not None:
-            found.is_recorded = write_ends(shard.prefix, ends, stamp)
         found.problems += _record_problems(found, found.index)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
         found.problems.append(f"{error}{listed}")
     return found
+
+
+def record_document_ends(shards: Iterable[VerifiedShard]) -> None:
+    """Record beside each shard how its documents end, for training.
+
+    What an earlier record says of another EOD stays, unless the shard is good with this one.
+    """
+    for shard in shards:
+        ends = shard.tokens and shard.tokens.document_ends
+        if ends is None or shard.stamp is None:
+            continue
+        if shard.problems or ends.lacks_eod:
+            recorded = read_ends(str(shard.prefix), shard.stamp)
+            if recorded is not None and recorded.eod_id != ends.eod_id:
+                continue
+        shard.is_recorded = write_ends(shard.prefix, ends, shard.stamp)
 
 
 def index_problems(index: ShardIndex) -> Iterator[str]:
@@ -170,8 +187,8 @@ def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
         found.tokenizer = record.tokenizer
         return
     yield (
-        f"{record_path(found.prefix)}: describes a shard of {record.documents:,} documents and "
-        f"{record.tokens:,} tokens, but the shard beside it has {index.num_documents:,} and "
+        f"{record_path(found.prefix)}: describes a shard of {counted(record.documents, 'document')} "
+        f"and {counted(record.tokens, 'token')}, but the shard beside it has {index.num_documents:,} and "
         f"{index.num_tokens:,}. Another program replaced the shard, or the record is another's. "
         f"Delete the record, or copy it again with its shard."
     )
@@ -206,7 +223,9 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
     problems = [problem for shard in shards for problem in shard.problems]
     if problems:
         num_bad = sum(bool(shard.problems) for shard in shards)
-        raise ShardError(*problems, f"{num_bad:,} of {len(shards):,} shards are bad")
+        verb = "is" if len(shards) == 1 else "are"
+        summary = f"{num_bad:,} of {counted(len(shards), 'shard')} {verb} bad"
+        raise ShardError(*problems, summary)
 
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:
@@ -241,12 +260,19 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
         num_unknown=sum(tokens.num_unknown for tokens in summaries),
         num_eod_only=sum(tokens.num_eod_only for tokens in summaries),
     )
+    yield from _eod_notes(shards)
     compared = [shard.comparison for shard in shards if shard.comparison is not None]
     if compared:
         yield (
             f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
             f"than their text: {sum(len(c.differing) for c in compared):,}, with a text that "
             f"cannot be recovered exactly: {sum(c.unjudged for c in compared):,}"
+        )
+    blank = sum(c.documents == c.unjudged > 0 for c in compared)
+    if blank:
+        yield (
+            f"shards of which no document could be compared with the tokenizer: {blank:,}. Whether "
+            f"it gives their ids is not known: no text can be recovered exactly from them."
         )
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
     for tokens in summaries:
@@ -268,6 +294,20 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
             f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
             f"the shard stay unchanged."
+        )
+
+
+def _eod_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
+    """Where EOD is known from, if it was not named, and where it is not known."""
+    read = [shard for shard in shards if shard.tokens is not None]
+    recorded = Counter(s.tokens.eod_id for s in read if s.tokens and s.has_recorded_eod)
+    for eod_id, count in recorded.items():
+        yield f"EOD is token {eod_id} by the records beside the shards (shards: {count:,})"
+    unknown = sum(shard.tokens is not None and shard.tokens.eod_id is None for shard in read)
+    if unknown:
+        yield (
+            f"no EOD is known (shards: {unknown:,}): how their documents end was not checked. Name "
+            f"the token with --eod-id."
         )
 
 
@@ -310,6 +350,18 @@ def _values(shard: VerifiedShard) -> dict[str, Any]:
         "notes": shard.notes,
         "problems": shard.problems,
     }
+
+
+def _with_eod(found: VerifiedShard, index: ShardIndex, expected: Expected) -> Expected:
+    """What is expected, with the EOD of the records beside the shard where none is named."""
+    if expected.eod_id is not None:
+        return expected
+    eod_id = recorded_eod(found.prefix, index, found.stamp)
+    if eod_id is None:
+        return expected
+    found.has_recorded_eod = True
+    encoding = expected.encoding and replace(expected.encoding, eod_id=eod_id)
+    return replace(expected, eod_id=eod_id, encoding=encoding)
 
 
 def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:

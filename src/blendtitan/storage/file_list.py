@@ -226,7 +226,8 @@ def _check_names_differ(found: list[_Named]) -> None:
             other = f"another line's corpus {name!r}" if name in named else first
             raise FileListError(
                 f"{line.where}: {line.path} would be the corpus {name!r}, as would {other}. Name "
-                f"the corpus of each in a third column."
+                f"the corpus of each: write the list as text with a line WEIGHT PREFIX CORPUS for "
+                f"each shard. Where it has no weights, a shard's number of tokens is its weight."
             )
 
 

@@ -114,7 +114,7 @@ def _plain(kind: Any, value: object) -> object:
 
 def _of_type(kind: type[T], value: object) -> T:
     if type(value) is not kind:
-        raise _wrong(value, kind.__name__)
+        raise _wrong(value, _named(kind))
     return cast(T, value)
 
 
@@ -128,7 +128,7 @@ def _any_of(kinds: tuple[Any, ...], value: object) -> object:
             return _checked(kind, value)
         except DamagedFileError:
             continue
-    raise _wrong(value, " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds))
+    raise _wrong(value, " or ".join(map(_named, kinds)))
 
 
 def _tuple(kinds: tuple[Any, ...], values: list[Any]) -> tuple[Any, ...]:
@@ -172,6 +172,24 @@ def _defaults(kind: Any) -> dict[str, bool]:
     }
 
 
+_NAMES: dict[Any, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    types.NoneType: "null",
+}
+
+
+def _named(kind: Any) -> str:
+    """A type in the words of JSON."""
+    if is_dataclass(kind):
+        return "an object"
+    return _NAMES.get(kind) or str(getattr(kind, "__name__", kind))
+
+
 def _wrong(value: object, expected: str) -> DamagedFileError:
     return DamagedFileError(f"holds {_short(value)}, expected {expected}")
 
@@ -182,5 +200,5 @@ def _short(value: object) -> str:
         return f"{'an array' if isinstance(value, list) else 'an object'} of {size:,}"
     if isinstance(value, int) and value not in _INT64:
         return "a huge number"
-    text = ascii(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else ascii(value)
     return text if len(text) <= 40 else f"{text[:40]}..."

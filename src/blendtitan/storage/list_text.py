@@ -19,7 +19,12 @@ from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
 from blendtitan.regular_files import read_text
 from blendtitan.storage.list_line import Line
-from blendtitan.storage.megatron_blends import lines_of_json, lines_of_words
+from blendtitan.storage.megatron_blends import (
+    check_corpora,
+    is_fraction,
+    lines_of_json,
+    lines_of_words,
+)
 from blendtitan.storage.retries import RETRIES
 
 _WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
@@ -50,7 +55,10 @@ def read_lines(path: Path) -> list[Line]:
         if blend is None:
             raise
         return blend
-    return (_lines_of_blend(text, path) if _may_be_blend(lines) else None) or lines
+    blend = _lines_of_blend(text, path) if _may_be_blend(lines) else None
+    if blend is None:
+        check_corpora(lines, text, path)
+    return blend or lines
 
 
 def _may_be_blend(lines: list[Line]) -> bool:
@@ -82,7 +90,7 @@ def quoted(word: str) -> str:
     """
     if not word.isprintable():
         raise FileListError(f"{word!r}: a name with such characters cannot be written to a list")
-    if word and not re.search(r"[\s\"'#]", word):
+    if word and not re.search(r"[\s\"'#]", word) and not is_fraction(word):
         return word
     if '"' not in word:
         return f'"{word}"'

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from blendtitan.errors import CorruptShardError, UncountedEodError
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 from blendtitan.storage.open_files import OpenFile, size_of
+from blendtitan.visible import counted
 
 # Small files are read whole with their header.
 _HEAD_BYTES = 4096
@@ -265,7 +266,7 @@ class ShardIndex:
             )
         if header.num_sequences == 0 or bin_bytes == 0:
             raise CorruptShardError(
-                f"{path}: describes {header.num_documents:,} documents in {held}. The two files "
+                f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two files "
                 f"are not a pair, or the copy is incomplete: copy both again, or tokenise the "
                 f"shard again."
             )

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from blendtitan.errors import CorruptShardError, MissingShardError
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.storage.json_files import DamagedFileError, parse_json
 from blendtitan.storage.retries import RETRIES
 
 RECORD_SUFFIX = ".tokenizer.json"
@@ -78,9 +79,9 @@ def read_record(prefix: Path | str) -> TokenizerRecord | None:
             f"the shard's tokens are then compared with the tokenizer instead."
         ) from error
     try:
-        return _decoded(json.loads(data))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptShardError(_not_a_record(path, f"{type(error).__name__}: {error}")) from error
+        return _decoded(cast("dict[str, Any]", parse_json(data, dict)))
+    except DamagedFileError as error:
+        raise CorruptShardError(_not_a_record(path, f"it {error}")) from error
 
 
 def _content(path: str) -> bytes:
@@ -104,13 +105,10 @@ def _not_a_record(path: str, reason: str) -> str:
     )
 
 
-def _decoded(parsed: Any) -> TokenizerRecord:
-    if not isinstance(parsed, dict):
-        raise TypeError("not a JSON object")
-    content = cast("dict[str, Any]", parsed)
+def _decoded(content: Mapping[str, Any]) -> TokenizerRecord:
     if _count(content, "format") != _FORMAT:
-        raise ValueError(f"format {content['format']}")
-    eod_id = content["eod_id"]
+        raise DamagedFileError(f"is of format {content['format']}")
+    eod_id = _value(content, "eod_id")
     return TokenizerRecord(
         TokenizerIdentity(
             hash=_text(content, "hash"),
@@ -124,15 +122,21 @@ def _decoded(parsed: Any) -> TokenizerRecord:
     )
 
 
+def _value(content: Mapping[str, Any], key: str) -> Any:
+    if key not in content:
+        raise DamagedFileError(f"has no {key}")
+    return content[key]
+
+
 def _text(content: Mapping[str, Any], key: str) -> str:
-    value = content[key]
+    value = _value(content, key)
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise ValueError(f"{key} is no text of up to {_LONGEST_NAME} characters")
+        raise DamagedFileError(f"has a {key} that is no text of up to {_LONGEST_NAME} characters")
     return value
 
 
 def _count(content: Mapping[str, Any], key: str) -> int:
-    value = content[key]
+    value = _value(content, key)
     if type(value) is not int or not 0 <= value < 1 << 63:
-        raise ValueError(f"{key} is no whole number from 0 on")
+        raise DamagedFileError(f"has a {key} that is no whole number from 0 on")
     return value
