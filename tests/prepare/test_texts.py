@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -224,6 +226,33 @@ def test_a_column_may_be_nested_and_a_name_with_a_dot_comes_first(
     )
 
     assert list(found) == [texts, BadText("row", 1, "'content.text' is null, expected a string")]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_nested_column_is_read_in_a_process_that_imported_nothing_else(
+    tmp_path: Path, suffix: str
+) -> None:
+    path, table = tmp_path / f"a.{suffix}", pa.table({"content": [{"text": "one"}]})
+    write = pq.write_table if suffix == "parquet" else feather.write_feather
+    write(table, path)
+    script = """
+import sys
+from blendtitan.prepare.file_formats import DEFAULT_OPTIONS
+from blendtitan.prepare.input_file import InputFile
+from blendtitan.prepare.texts import read_range
+
+file = InputFile.of(sys.argv[1])
+stop = 1 if sys.argv[1].endswith("parquet") else file.num_bytes
+print(*read_range(
+    file, 0, stop, key="content.text", options=DEFAULT_OPTIONS, advance=lambda _: None
+))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("one\n", "")
 
 
 def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:

@@ -52,14 +52,21 @@ def column_texts(
     """
     column: Any = batch.column(batch.schema.names.index(path[0]))
     for name in path[1:]:
-        # Unlike `field`, this keeps the nulls of the row.
-        column = pa.compute.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
+        column = _struct_field(column, name)
     key = ".".join(path)
     step = max(1, min(BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
     for start in range(0, len(column), step):
         for value in _as_bytes(column.slice(start, step)):
             yield _text(value, key=key, row=row, max_bytes=max_bytes)
             row += 1
+
+
+def _struct_field(column: Any, name: str) -> Any:
+    # `pyarrow` alone does not import it, and few keys are nested.
+    import pyarrow.compute
+
+    # Unlike `field`, this keeps the nulls of the row.
+    return pyarrow.compute.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _as_bytes(column: Any) -> list[bytes | None]:
