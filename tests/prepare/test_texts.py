@@ -255,6 +255,34 @@ print(*read_range(
     assert (done.stdout, done.stderr) == ("one\n", "")
 
 
+@pytest.mark.parametrize("key", ["text", "content.text"])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_name_that_two_columns_have_is_an_error(tmp_path: Path, suffix: str, key: str) -> None:
+    texts = pa.array(["one"])
+    columns = [texts, texts, pa.StructArray.from_arrays([texts, texts], ["text", "text"])]
+    schema = pa.schema([(name, pa.string()) for name in ("text", "text")])
+    table = pa.Table.from_arrays(
+        columns, schema=schema.append(pa.field("content", columns[2].type))
+    )
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    file = InputFile.of(path)
+
+    with pytest.raises(InputError, match="a.(parquet|arrow): there are 2 columns 'text', expected"):
+        list(read_range(file, 0, 1, key=key, options=DEFAULT_OPTIONS, advance=lambda _: None))
+
+
+def test_a_name_that_two_columns_of_csv_have_is_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,id,text,id\none,1,two,2\n")
+
+    with pytest.raises(InputError, match="a.csv: there are 2 columns 'text', expected one"):
+        read(path)
+
+
 def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:
     for content, expected in ((LINES, True), (b"[" + LINES[:15] + b"]", False)):
         file = InputFile.of(written(tmp_path / "a.json", content))

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.jsonl import BadText, too_long
+from blendtitan.prepare.jsonl import BadText, check_unambiguous, too_long
 
 # Documents are large: few rows are many bytes.
 BATCH_ROWS = 256
@@ -23,7 +23,7 @@ def column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
     """Where a column of texts is: its name, or the names of a field in nested columns.
 
     Raises:
-        InputError: There is none, or its type holds no texts.
+        InputError: There is none, or more than one, or its type holds no texts.
     """
     path = [key] if key in schema.names else key.split(".")
     found: Any = schema
@@ -33,6 +33,7 @@ def column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
             raise InputError(
                 f"{location}: there is no column {key!r}, found {', '.join(schema.names)}"
             )
+        check_unambiguous(name, names, location)
         found = found.field(name).type
     if not _holds_texts(found):
         raise InputError(f"{location}: column {key!r} is of type {found}, expected strings")

@@ -6,7 +6,14 @@ from itertools import count
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.jsonl import BadText, is_unicode, lines_of, split_lines, too_long
+from blendtitan.prepare.jsonl import (
+    BadText,
+    check_unambiguous,
+    is_unicode,
+    lines_of,
+    split_lines,
+    too_long,
+)
 from blendtitan.prepare.streams import read_blocks
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -76,6 +83,7 @@ def read_delimited(
     names = next(rows, [])
     if key not in names:
         raise InputError(f"{file.location}: there is no column {key!r}, found {', '.join(names)}")
+    check_unambiguous(key, names, file.location)
     column = names.index(key)
     for row in count():
         try:
