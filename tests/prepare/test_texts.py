@@ -283,6 +283,26 @@ def test_a_name_that_two_columns_of_csv_have_is_an_error(tmp_path: Path) -> None
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,text\r1,one\r2,two\r", "the first line is not a row of CSV"),
+        (b'"id"x,text\n1,one\n', "the first line is not a row of CSV"),
+        (b'id,"text\n1,one\n', "the first line is not a row of CSV"),
+        ("id,text\n1,one\n".encode("utf-16"), "the first line is not valid UTF-8"),
+        (b"id,te\xfft\n1,one\n", "the first line is not valid UTF-8"),
+    ],
+    ids=["CR only", "bad quotes", "open quotes", "UTF-16", "Latin-1"],
+)
+def test_a_first_line_that_names_no_columns_is_an_error(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = written(tmp_path / "a.csv", content)
+
+    with pytest.raises(InputError, match=f"a.csv: {message}"):
+        read(path)
+
+
 def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:
     for content, expected in ((LINES, True), (b"[" + LINES[:15] + b"]", False)):
         file = InputFile.of(written(tmp_path / "a.json", content))
