@@ -272,14 +272,14 @@ def test_a_name_that_two_columns_have_is_an_error(tmp_path: Path, suffix: str, k
             writer.write_table(table)
     file = InputFile.of(path)
 
-    with pytest.raises(InputError, match="a.(parquet|arrow): there are 2 columns 'text', expected"):
+    with pytest.raises(InputError, match="there are 2 columns 'text', expected"):
         list(read_range(file, 0, 1, key=key, options=DEFAULT_OPTIONS, advance=lambda _: None))
 
 
 def test_a_name_that_two_columns_of_csv_have_is_an_error(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text,id,text,id\none,1,two,2\n")
 
-    with pytest.raises(InputError, match="a.csv: there are 2 columns 'text', expected one"):
+    with pytest.raises(InputError, match=r"a\.csv: there are 2 columns 'text'"):
         read(path)
 
 

@@ -755,6 +755,20 @@ def test_a_url_as_output_is_an_error_and_no_folder(
     assert not (tmp_path / "s3:").exists()
 
 
+def test_the_output_and_the_tokenizer_may_have_paths_that_are_not_utf8(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "b\udcff"
+    folder.mkdir()
+    tokenizer = folder / "tokenizer.model"
+    tokenizer.write_bytes(tokenizer_path.read_bytes())
+    write_jsonl("a.jsonl", ["a"])
+
+    tokenize([f"{folder}/../a.jsonl"], folder / "out", TokenizeConfig(tokenizer=tokenizer))
+
+    assert documents(folder / "out/a") == expected(tokenizer_path, ["a"])
+
+
 def test_documents_with_unknown_tokens_and_without_text_are_counted_and_reported(
     write_jsonl: WriteJsonl, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
