@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 import zstandard
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -691,6 +692,27 @@ def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: 
         tokenize(
             [write_jsonl("a.jsonl", ["a"])], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer)
         )
+
+
+@pytest.mark.parametrize("eos", [None, 0, "</s>"])
+def test_a_tokenizer_without_any_control_symbol_is_not_asked_to_name_one(
+    write_jsonl: WriteJsonl, tmp_path: Path, eos: str | int | None
+) -> None:
+    tokenizer = tmp_path / "tokenizer.model"
+    with tokenizer.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(Path(__file__).read_text(encoding="utf-8").splitlines()),
+            model_writer=file,
+            **{"vocab_size": 200, "bos_id": -1, "eos_id": -1, "minloglevel": 1},
+        )
+
+    with pytest.raises(ConfigError, match="no control symbol at all, .* use a tokenizer") as caught:
+        tokenize(
+            [write_jsonl("a.jsonl", ["a"])],
+            tmp_path / "out",
+            TokenizeConfig(tokenizer=tokenizer, eos=eos),
+        )
+    assert "--eod-id" not in str(caught.value)
 
 
 @pytest.mark.parametrize("setting", [{"max_rejects": -1}, {"job_bytes": 0}])
