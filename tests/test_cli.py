@@ -137,3 +137,10 @@ def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(
     os.close(writing)
 
     assert (done.stderr, done.returncode) == (b"", 1)
+
+
+def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tokenize", "text", "--output", "", "--tokenizer", "tokenizer.model"])
+
+    assert "argument --output: the value is empty, expected a path" in capsys.readouterr().err

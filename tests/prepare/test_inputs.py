@@ -186,3 +186,32 @@ def test_hidden_and_unknown_files_behind_urls_are_left_out_or_errors_too(tmp_pat
     made(tmp_path / "web/model.safetensors")
     with pytest.raises(InputError, match=r"model\.safetensors: is of an unknown format"):
         names(f"file://{tmp_path}")
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(InputError, match="an input is an empty name, expected"):
+        names("")
+
+
+def test_a_path_that_is_not_utf8_is_an_error_that_names_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jsonl", "b\udcff.jsonl", "c\udcff/d.jsonl"):
+        made(tmp_path / name)
+
+    with pytest.raises(InputError) as caught:
+        names(tmp_path)
+
+    *lines, _ = str(caught.value).splitlines()
+    reason = "has a path that is not UTF-8: rename the file or folder"
+    assert lines == [
+        rf"{tmp_path}/b\udcff.jsonl: {reason}",
+        rf"{tmp_path}/c\udcff/d.jsonl: {reason}",
+    ]
+    assert names(tmp_path, skip_unknown=True) == ["a.jsonl"]
+    assert rf"b\udcff.jsonl: {reason}" in caplog.text

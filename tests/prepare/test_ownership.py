@@ -1,12 +1,14 @@
 """Nothing is replaced that this project did not make, unless that was asked for."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.documents import Settings
+from blendtitan.prepare.file_formats import ReadOptions
 from blendtitan.prepare.mix import mix
 from blendtitan.prepare.parts import RejectLimit, write_part
 from blendtitan.prepare.shares import MixConfig
@@ -121,6 +123,28 @@ def test_two_inputs_never_become_the_same_shard_in_two_commands(
     tokenize([second], output, config)
 
     assert shard_files(output) != kept
+
+
+def test_a_text_file_is_split_otherwise_only_where_that_is_asked_for(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """Shards of whole files used to be replaced by shards of lines without a word."""
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/a.txt").write_text("one\ntwo\n")
+    write_jsonl("text/b.jsonl", ["one"])
+    output = tmp_path / "out"
+    whole = TokenizeConfig(tokenizer=tokenizer_path)
+    lines = replace(whole, options=ReadOptions("line"))
+    tokenize([tmp_path / "text"], output, whole)
+    kept = shard_files(output)
+
+    with pytest.raises(ConfigError, match=r"out/a: was made with --txt file, .* --txt line"):
+        tokenize([tmp_path / "text"], output, lines)
+    assert shard_files(output) == kept
+    tokenize([tmp_path / "text"], output, replace(lines, overwrite=True))
+    assert shard_files(output) != kept
+    with pytest.raises(ConfigError, match=r"out/a: was made with --txt line, .* --txt file"):
+        tokenize([tmp_path / "text"], output, whole)
 
 
 def test_a_folder_holds_shards_of_one_tokenizer(

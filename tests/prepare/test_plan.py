@@ -85,6 +85,8 @@ def test_a_corpus_may_have_a_key_of_its_own(folder: Path) -> None:
     [
         (("wbe=content",), "a key is given for wbe, found the corpora code, out, web"),
         (("web=content", "text", "title"), "expected at most one without a corpus"),
+        (("web=a", "b", "web=c"), "the keys of the corpus web are a and c, expected one"),
+        (("b\udcff",), "is a key or corpus, expected a name in UTF-8"),
     ],
 )
 def test_a_key_of_a_corpus_that_is_not_there_is_an_error(

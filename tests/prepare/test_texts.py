@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 import lzma
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -224,6 +226,81 @@ def test_a_column_may_be_nested_and_a_name_with_a_dot_comes_first(
     )
 
     assert list(found) == [texts, BadText("row", 1, "'content.text' is null, expected a string")]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_nested_column_is_read_in_a_process_that_imported_nothing_else(
+    tmp_path: Path, suffix: str
+) -> None:
+    path, table = tmp_path / f"a.{suffix}", pa.table({"content": [{"text": "one"}]})
+    write = pq.write_table if suffix == "parquet" else feather.write_feather
+    write(table, path)
+    script = """
+import sys
+from blendtitan.prepare.file_formats import DEFAULT_OPTIONS
+from blendtitan.prepare.input_file import InputFile
+from blendtitan.prepare.texts import read_range
+
+file = InputFile.of(sys.argv[1])
+stop = 1 if sys.argv[1].endswith("parquet") else file.num_bytes
+print(*read_range(
+    file, 0, stop, key="content.text", options=DEFAULT_OPTIONS, advance=lambda _: None
+))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == ("one\n", "")
+
+
+@pytest.mark.parametrize("key", ["text", "content.text"])
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_name_that_two_columns_have_is_an_error(tmp_path: Path, suffix: str, key: str) -> None:
+    texts = pa.array(["one"])
+    columns = [texts, texts, pa.StructArray.from_arrays([texts, texts], ["text", "text"])]
+    schema = pa.schema([(name, pa.string()) for name in ("text", "text")])
+    table = pa.Table.from_arrays(
+        columns, schema=schema.append(pa.field("content", columns[2].type))
+    )
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    file = InputFile.of(path)
+
+    with pytest.raises(InputError, match="there are 2 columns 'text', expected"):
+        list(read_range(file, 0, 1, key=key, options=DEFAULT_OPTIONS, advance=lambda _: None))
+
+
+def test_a_name_that_two_columns_of_csv_have_is_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,id,text,id\none,1,two,2\n")
+
+    with pytest.raises(InputError, match=r"a\.csv: there are 2 columns 'text'"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,text\r1,one\r2,two\r", "the first line is not a row of CSV"),
+        (b'"id"x,text\n1,one\n', "the first line is not a row of CSV"),
+        (b'id,"text\n1,one\n', "the first line is not a row of CSV"),
+        ("id,text\n1,one\n".encode("utf-16"), "the first line is not valid UTF-8"),
+        (b"id,te\xfft\n1,one\n", "the first line is not valid UTF-8"),
+    ],
+    ids=["CR only", "bad quotes", "open quotes", "UTF-16", "Latin-1"],
+)
+def test_a_first_line_that_names_no_columns_is_an_error(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = written(tmp_path / "a.csv", content)
+
+    with pytest.raises(InputError, match=f"a.csv: {message}"):
+        read(path)
 
 
 def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sentencepiece
 import zstandard
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -705,6 +706,27 @@ def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: 
         )
 
 
+@pytest.mark.parametrize("eos", [None, 0, "</s>"])
+def test_a_tokenizer_without_any_control_symbol_is_not_asked_to_name_one(
+    write_jsonl: WriteJsonl, tmp_path: Path, eos: str | int | None
+) -> None:
+    tokenizer = tmp_path / "tokenizer.model"
+    with tokenizer.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(Path(__file__).read_text(encoding="utf-8").splitlines()),
+            model_writer=file,
+            **{"vocab_size": 200, "bos_id": -1, "eos_id": -1, "minloglevel": 1},
+        )
+
+    with pytest.raises(ConfigError, match="no control symbol at all, .* use a tokenizer") as caught:
+        tokenize(
+            [write_jsonl("a.jsonl", ["a"])],
+            tmp_path / "out",
+            TokenizeConfig(tokenizer=tokenizer, eos=eos),
+        )
+    assert "--eod-id" not in str(caught.value)
+
+
 @pytest.mark.parametrize("setting", [{"max_rejects": -1}, {"job_bytes": 0}])
 def test_a_setting_out_of_range_is_an_error(setting: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
@@ -765,6 +787,20 @@ def test_a_url_as_output_is_an_error_and_no_folder(
             TokenizeConfig(tokenizer=tokenizer_path),
         )
     assert not (tmp_path / "s3:").exists()
+
+
+def test_the_output_and_the_tokenizer_may_have_paths_that_are_not_utf8(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "b\udcff"
+    folder.mkdir()
+    tokenizer = folder / "tokenizer.model"
+    tokenizer.write_bytes(tokenizer_path.read_bytes())
+    write_jsonl("a.jsonl", ["a"])
+
+    tokenize([f"{folder}/../a.jsonl"], folder / "out", TokenizeConfig(tokenizer=tokenizer))
+
+    assert documents(folder / "out/a") == expected(tokenizer_path, ["a"])
 
 
 def test_documents_with_unknown_tokens_and_without_text_are_counted_and_reported(

@@ -40,8 +40,8 @@ as a token of the document. The result is the same for any number of workers and
 Plain files are cut into jobs of --job-bytes, Parquet files into row groups; other compressed
 files are one job each. Interrupted at any moment, the command can be run again: what is finished
 is not done again. DIR/.blendtitan says what every shard was made of, so a changed input is made
-anew; a shard of another tokenizer, key, input or program is an error, unless --overwrite replaces
-it. Commands that write to one DIR at the same time must have the same tokenizer and tier.
+anew; a shard of another tokenizer, key, --txt, input or program is an error, unless --overwrite
+replaces it. Commands that write to one DIR at the same time must have the same tokenizer and tier.
 DIR/shards.catalog lists the shards with checksums, for `blendtitan verify`, also of a copy.
 
 A text that is not a non-empty string in UTF-8 under the key (a name, or a path such as
@@ -127,7 +127,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--overwrite",
         action="store_true",
-        help="replace shards of another tokenizer, key, input or program",
+        help="replace shards of another tokenizer, key, --txt, input or program",
     )
     add(
         "--tokenizer-tier",

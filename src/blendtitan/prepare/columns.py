@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.jsonl import BadText, too_long
+from blendtitan.prepare.jsonl import BadText, check_unambiguous, too_long
 
 # Documents are large: few rows are many bytes.
 BATCH_ROWS = 256
@@ -23,7 +23,7 @@ def column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
     """Where a column of texts is: its name, or the names of a field in nested columns.
 
     Raises:
-        InputError: There is none, or its type holds no texts.
+        InputError: There is none, or more than one, or its type holds no texts.
     """
     path = [key] if key in schema.names else key.split(".")
     found: Any = schema
@@ -33,6 +33,7 @@ def column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
             raise InputError(
                 f"{location}: there is no column {key!r}, found {', '.join(schema.names)}"
             )
+        check_unambiguous(name, names, location)
         found = found.field(name).type
     if not _holds_texts(found):
         raise InputError(f"{location}: column {key!r} is of type {found}, expected strings")
@@ -52,14 +53,21 @@ def column_texts(
     """
     column: Any = batch.column(batch.schema.names.index(path[0]))
     for name in path[1:]:
-        # Unlike `field`, this keeps the nulls of the row.
-        column = pa.compute.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
+        column = _struct_field(column, name)
     key = ".".join(path)
     step = max(1, min(BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
     for start in range(0, len(column), step):
         for value in _as_bytes(column.slice(start, step)):
             yield _text(value, key=key, row=row, max_bytes=max_bytes)
             row += 1
+
+
+def _struct_field(column: Any, name: str) -> Any:
+    # `pyarrow` alone does not import it, and few keys are nested.
+    import pyarrow.compute
+
+    # Unlike `field`, this keeps the nulls of the row.
+    return pyarrow.compute.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _as_bytes(column: Any) -> list[bytes | None]:

@@ -39,9 +39,8 @@ class Settings:
         """
         if tokenizer.eos_id == ABSENT:
             raise ConfigError(
-                f"{tokenizer.path}: the tokenizer has no EOS to put after each document. Name one "
-                f"with --eos-token or --eod-id (or, for a tokenizer.json, as eos_token in a "
-                f"tokenizer_config.json beside it)."
+                f"{tokenizer.path}: the tokenizer has no EOS to put after each document. "
+                f"{tokenizer.eos_advice}"
             )
         if bos and tokenizer.bos_id == ABSENT:
             raise ConfigError(

@@ -22,6 +22,7 @@ from blendtitan.prepare.input_file import (
     path_of,
     readable,
 )
+from blendtitan.prepare.jsonl import is_unicode
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
 from blendtitan.storage.writer import ENDS_SUFFIX
@@ -59,7 +60,10 @@ def find_inputs(
             read or is of another format. The message names all of them.
     """
     text = str(location)
+    if not text:
+        raise InputError("an input is an empty name, expected the name of a file or folder")
     found = _find_remote(text) if is_url(text) else _find_local(text)
+    found.check_names()
     found.report(text, skip_unknown=skip_unknown)
     if not found.files:
         kind = "holds" if WILDCARDS.isdisjoint(text) else "matches"
@@ -99,6 +103,13 @@ class _Found:
             self.problems[location] = "is of an unknown format"
         else:
             self.files[location] = _relative(path_of(location), path_of(self.top))
+
+    def check_names(self) -> None:
+        """Make a problem of each file whose path is not UTF-8: no record could name it."""
+        for location in [*self.files]:
+            if not is_unicode(location if is_url(location) else os.path.abspath(location)):
+                del self.files[location]
+                self.problems[location] = "has a path that is not UTF-8: rename the file or folder"
 
     def report(self, text: str, *, skip_unknown: bool) -> None:
         """Log what is not read.

@@ -6,7 +6,7 @@ Lines are split before they are decoded, so that a bad byte costs one line and n
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -149,6 +149,19 @@ def lines_of(
     for place, line in lines if whole else takewhile(lambda line: line[0] < stop, lines):
         is_first = place == 0 and isinstance(line, bytes)
         yield place, line.removeprefix(_UTF8_BOM) if is_first else line  # pyright: ignore
+
+
+def check_unambiguous(name: str, names: Sequence[str], location: str) -> None:
+    """Check that one column of a file has a name.
+
+    Raises:
+        InputError: Several have.
+    """
+    if names.count(name) > 1:
+        raise InputError(
+            f"{location}: there are {names.count(name)} columns {name!r}, expected one: the name "
+            f"is ambiguous. Rename them, so that the one that holds the texts has its own name."
+        )
 
 
 def too_long(

@@ -5,13 +5,14 @@ put in place. Everything else of the same name was made by another program.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.input_file import is_url
+from blendtitan.prepare.file_formats import format_of
+from blendtitan.prepare.input_file import is_url, path_of
 from blendtitan.prepare.join import Record, has_shard, load_record, record_paths
 from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard
@@ -110,6 +111,12 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
             f"and {described_settings(str(tokenizer), settings)}. Choose another --output, or "
             f"replace the shards with --overwrite."
         )
+    made, asked = _split(record.source), _split(shard.source)
+    if made and asked and made != asked:
+        raise ConfigError(
+            f"{shard.prefix}: was made with --txt {made}, and this command has --txt {asked}. "
+            f"Choose another --output, or replace the shards with --overwrite."
+        )
     source = str(record.source.get("input", ""))
     if _is_another_input(source, shard.input.location):
         raise ConfigError(
@@ -134,6 +141,12 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
                     f"--overwrite."
                 )
         return
+
+
+def _split(source: Mapping[str, object]) -> str:
+    """How a .txt file becomes documents, as --txt names it; empty for every other file."""
+    found = format_of(PurePosixPath(path_of(str(source.get("input", "")))).name)
+    return str(source.get("txt", "file")) if found and found.kind == "text" else ""
 
 
 def _is_another_input(recorded: str, location: str) -> bool:

@@ -6,7 +6,14 @@ from itertools import count
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.jsonl import BadText, is_unicode, lines_of, split_lines, too_long
+from blendtitan.prepare.jsonl import (
+    BadText,
+    check_unambiguous,
+    is_unicode,
+    lines_of,
+    split_lines,
+    too_long,
+)
 from blendtitan.prepare.streams import read_blocks
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -73,9 +80,10 @@ def read_delimited(
     # Of the whole process; jobs of other formats do not use it.
     csv.field_size_limit(max_bytes)
     rows = csv.reader(_csv_lines(file, max_bytes, advance), delimiter=delimiter, strict=True)
-    names = next(rows, [])
+    names = _column_names(rows, file.location)
     if key not in names:
         raise InputError(f"{file.location}: there is no column {key!r}, found {', '.join(names)}")
+    check_unambiguous(key, names, file.location)
     column = names.index(key)
     for row in count():
         try:
@@ -92,6 +100,28 @@ def read_delimited(
             continue
         if fields:
             yield _field(fields, column, names, row)
+
+
+def _column_names(rows: Iterator[list[str]], location: str) -> list[str]:
+    """The names in the first line.
+
+    Raises:
+        InputError: It is no line of CSV in UTF-8.
+    """
+    try:
+        names = next(rows, [])
+    except csv.Error as error:
+        raise InputError(
+            f"{location}: the first line is not a row of CSV ({error}), expected the names of the "
+            f"columns, and lines that end in LF or CRLF. Where they end in CR alone, convert them, "
+            f"as with tr '\\r' '\\n', and close all quotes."
+        ) from error
+    if not all(map(is_unicode, names)):
+        raise InputError(
+            f"{location}: the first line is not valid UTF-8, expected the names of the columns in "
+            f"UTF-8. Convert the file, as with iconv --from-code UTF-16 --to-code UTF-8."
+        )
+    return names
 
 
 def _field(fields: list[str], column: int, names: list[str], row: int) -> str | BadText:

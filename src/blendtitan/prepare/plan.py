@@ -14,10 +14,12 @@ from blendtitan.errors import ConfigError
 from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions, without_suffixes
 from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, InputFile
 from blendtitan.prepare.inputs import find_inputs
+from blendtitan.prepare.jsonl import is_unicode
 from blendtitan.prepare.texts import is_cut
 from blendtitan.storage.disk import written
 from blendtitan.storage.folders import corpus_in_folder
 from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.visible import visible
 
 PARTS_SUFFIX = ".parts"
 """What the name of a folder of parts ends in."""
@@ -127,6 +129,9 @@ def plan_shards(
         InputError: An input is missing, cannot be read or is of another format, or a folder holds
             no input.
     """
+    for name in keys if corpus is None else [*keys, corpus]:
+        if not is_unicode(name):
+            raise ConfigError(f"{name!r} is a key or corpus, expected a name in UTF-8")
     keys, key_of = _keys_by_corpus(keys)
     if not keys or len(set(keys)) < len(keys):
         raise ConfigError(f"the keys are {', '.join(keys) or 'none'}, expected different names")
@@ -152,9 +157,15 @@ def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]
     """The keys of all corpora, and those of single ones, which are given as ``CORPUS=KEY``.
 
     Raises:
-        ConfigError: Both several keys and keys of single corpora are given.
+        ConfigError: Both several keys and keys of single corpora are given, or two of one corpus.
     """
-    key_of = dict(key.split("=", 1) for key in keys if "=" in key)
+    key_of: dict[str, str] = {}
+    for corpus, _, key in (key.partition("=") for key in keys if "=" in key):
+        if (first := key_of.setdefault(corpus, key)) != key:
+            raise ConfigError(
+                f"the keys of the corpus {corpus} are {first} and {key}, expected one. Give the "
+                f"other in a command of its own, with another --output."
+            )
     others = [key for key in keys if "=" not in key]
     if key_of and len(others) > 1:
         raise ConfigError(
@@ -222,7 +233,7 @@ def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> N
     """Write down, as JSON lines, the settings and every job, and what they depend on."""
     lines = [orjson.dumps(settings)]
     for shard, jobs in plan.items():
-        identity = shard.source | {"key": shard.key, "prefix": str(shard.prefix)}
+        identity = shard.source | {"key": shard.key, "prefix": visible(str(shard.prefix))}
         lines += [orjson.dumps(identity | {"start": j.start, "stop": j.stop}) for j in jobs]
     path = output / WORK_FOLDER / PLAN_FILE
     with written(path.parent):

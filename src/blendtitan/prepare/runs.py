@@ -29,7 +29,7 @@ from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.processes import Process
 from blendtitan.storage.writer import write_atomically
 from blendtitan.tokenizers import Encoder, Tier
-from blendtitan.visible import visible_logger
+from blendtitan.visible import visible, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -333,7 +333,9 @@ def registered_run(
         tier="reference" if tier == "reference" else _UNDECIDED,
         phase="starting",
     )
-    content = Content(Holder.current(), str(tokenizer), settings, tuple(map(str, inputs)), sources)
+    # For people to read; paths need not be UTF-8.
+    shown, named = visible(str(tokenizer)), tuple(visible(str(given)) for given in inputs)
+    content = Content(Holder.current(), shown, settings, named, sources)
     run = Run(output, entry, content)
     try:
         run.begin()

@@ -80,6 +80,14 @@ class Tokenizer(ABC):
     def symbols(self) -> list[str]:
         """Spellings that the tokenizer gives a meaning beyond their characters."""
 
+    @property
+    def eos_advice(self) -> str:
+        """What to do where the files name no EOS, in a sentence."""
+        return (
+            "Name one with --eos-token or --eod-id (or, for a tokenizer.json, as eos_token in a "
+            "tokenizer_config.json beside it)."
+        )
+
     def control_ids(self) -> frozenset[int]:
         """Ids that no text is encoded to, or that do not say which text they came from."""
         return frozenset({self.bos_id, self.eos_id, self.pad_id, self.unk_id} - {ABSENT})

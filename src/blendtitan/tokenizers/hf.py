@@ -18,6 +18,8 @@ logger = visible_logger(__name__)
 
 HF_FILE = "tokenizer.json"
 
+_NO_EOS = f"It has no special token at all: add one to {HF_FILE}, or use another tokenizer."
+
 
 class HFTokenizer(Tokenizer):
     """A Hugging Face tokenizer: ``tokenizer.json``, or a folder that holds one.
@@ -69,9 +71,10 @@ class HFTokenizer(Tokenizer):
         is_id = isinstance(eos, int)
         token = self._tokenizer.id_to_token(eos) if is_id else eos
         if token is None or self._tokenizer.token_to_id(token) is None:
+            special = ", ".join(self.symbols()[:8])
+            advice = f"Name one of its special tokens, such as {special}." if special else _NO_EOS
             raise ConfigError(
-                f"{self.path}: has no token {eos!r}, which is asked for as EOS. Name one of its "
-                f"special tokens, such as {', '.join(self.symbols()[:8]) or 'none'}."
+                f"{self.path}: has no token {eos!r}, which is asked for as EOS. {advice}"
             )
         return token
 

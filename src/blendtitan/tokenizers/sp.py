@@ -40,11 +40,25 @@ class SPTokenizer(Tokenizer):
         if is_known and isinstance(eos, str):
             is_known = self._model.id_to_piece(found) == eos
         if not is_known or not (self._model.is_control(found) or self._model.is_unused(found)):
+            symbols = self._control_symbols()
+            such_as = f", such as {', '.join(symbols[:8])}" if symbols else f". {self.eos_advice}"
             raise ConfigError(
                 f"{self.path}: {eos!r} is asked for as EOS, expected a control symbol, which no "
-                f"text contains, such as {', '.join(self._control_symbols()[:8]) or 'none'}"
+                f"text contains{such_as}"
             )
         return found
+
+    @property
+    def eos_advice(self) -> str:
+        """What to do without an EOS: see ``Tokenizer.eos_advice``."""
+        ids = range(self.vocab_size)
+        if any(self._model.is_control(token) or self._model.is_unused(token) for token in ids):
+            return super().eos_advice
+        return (
+            "This model has no control symbol at all, so none of its tokens can end documents: "
+            "use a tokenizer that has one, or train this one again with an EOS (SentencePiece's "
+            "--eos_id)."
+        )
 
     def _control_symbols(self) -> list[str]:
         ids = filter(self._model.is_control, range(self.vocab_size))
