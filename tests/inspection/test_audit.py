@@ -176,7 +176,7 @@ def test_checkpoints_without_a_state_are_listed(tmp_path: Path, plans: list[Blen
     notes = {one.stored.step: one.stored.note for one in audit_run(tmp_path) if one.stored.note}
 
     assert notes == {
-        9: "incomplete: its writing was interrupted",
+        9: "no .metadata: its writing was interrupted, or not all of it was copied",
         15: "holds no state of the data loader",
     }
 

@@ -321,6 +321,19 @@ def test_a_damaged_checkpoint_is_passed_over_for_one_that_is_whole(
     assert "at step 90 after 360 samples (passed over, because damaged: step-120)" in about
 
 
+def test_that_no_checkpoint_tells_of_changes_is_warned_of(
+    changed: tuple[Path, list[list[int]]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a copy without hidden files: what is explained may not be what was trained on."""
+    folder, _ = changed
+    for metadata in folder.glob("checkpoint/*/.metadata"):
+        metadata.unlink()
+
+    assert "as if it was never changed" in open_source(folder).about
+    assert "none of its checkpoints holds a state, so changes of the run are not kn" in caplog.text
+    assert "step-30: no .metadata: its writing was interrupted, or not all of it" in caplog.text
+
+
 def test_the_segments_of_a_run_are_listed(
     changed: tuple[Path, list[list[int]]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,10 +11,14 @@ from typing import Any
 from blendtitan.checkpoints.contents import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.state import STATE_KEY, parse_state
-from blendtitan.visible import visible
+from blendtitan.visible import visible, visible_logger
+
+logger = visible_logger(__name__)
 
 _STEP = re.compile(r"step-(\d+)")
 _NAME = f"dataloader.{STATE_KEY}"
+
+_INCOMPLETE = f"no {METADATA}: its writing was interrupted, or not all of it was copied"
 
 _LEAST_MEMORY = 1 << 30
 _MEMORY_PER_METADATA_BYTE = 12
@@ -84,7 +88,15 @@ def own_state(run_folder: Path) -> StoredState | None:
     """
     if not any(run_folder.glob("*/step-*")):
         return None
-    return _latest(stored_states(run_folder))
+    found = stored_states(run_folder)
+    latest = _latest(found)
+    if latest is None:
+        logger.warning(
+            "%s: none of its checkpoints holds a state, so changes of the run are not known (%s)",
+            run_folder,
+            "; ".join(f"{stored.path.name}: {stored.note}" for stored in found),
+        )
+    return latest
 
 
 def _latest(found: Sequence[StoredState]) -> StoredState | None:
@@ -113,7 +125,7 @@ def _stored(path: Path) -> StoredState:
     step = int(path.name.removeprefix("step-"))
     metadata = path / METADATA
     if not metadata.exists():
-        return StoredState(path, step, None, "incomplete: its writing was interrupted")
+        return StoredState(path, step, None, _INCOMPLETE)
     num_bytes = max(_LEAST_MEMORY, _MEMORY_PER_METADATA_BYTE * metadata.stat().st_size)
     try:
         with _memory_limited(num_bytes):
