@@ -172,9 +172,9 @@ def _prove(prefix: Path, layout: Layout, bin_file: OpenFile, eod_id: int) -> Doc
         tried = " and ".join(what for name, what in _TRIED.items() if getattr(layout, name))
         raise MixedEodError(
             f"{prefix}: with {tried}, {found.num_eod:,} of {counted(found.num_filled, 'document')} "
-            f"end in EOD ({eod_id}), expected all{'' if needs_all else ' or none'}; the first that does "
-            f"not is document {found.first_without_eod}. Give the EOD of its tokenizer, or "
-            f"tokenise it again."
+            f"end in EOD ({eod_id}), expected all{'' if needs_all else ' or none'}; the first "
+            f"that does not is document {found.first_without_eod}. Give the EOD of its "
+            f"tokenizer, or tokenise it again."
         )
     return found.document_ends
 

@@ -186,11 +186,12 @@ def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
     if record.describes(documents=index.num_documents, tokens=index.num_tokens):
         found.tokenizer = record.tokenizer
         return
+    size = f"{counted(record.documents, 'document')} and {counted(record.tokens, 'token')}"
     yield (
-        f"{record_path(found.prefix)}: describes a shard of {counted(record.documents, 'document')} "
-        f"and {counted(record.tokens, 'token')}, but the shard beside it has {index.num_documents:,} and "
-        f"{index.num_tokens:,}. Another program replaced the shard, or the record is another's. "
-        f"Delete the record, or copy it again with its shard."
+        f"{record_path(found.prefix)}: describes a shard of {size}, but the shard beside it has "
+        f"{index.num_documents:,} and {index.num_tokens:,}. Another program "
+        f"replaced the shard, or the record is another's. Delete the record, or "
+        f"copy it again with its shard."
     )
 
 

@@ -266,9 +266,9 @@ class ShardIndex:
             )
         if header.num_sequences == 0 or bin_bytes == 0:
             raise CorruptShardError(
-                f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two files "
-                f"are not a pair, or the copy is incomplete: copy both again, or tokenise the "
-                f"shard again."
+                f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two "
+                f"files are not a pair, or the copy is incomplete: copy both again, or tokenise "
+                f"the shard again."
             )
 
     def _has_length(self) -> bool:
