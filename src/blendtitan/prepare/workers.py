@@ -214,7 +214,7 @@ class _Worker:
                     f"{error}; stopped, because more than {work.max_rejects:,} texts are left out "
                     f"(--max-rejects)"
                 )
-            raise TooManyRejectsError(read_note(work.stop_path)) from error
+            raise TooManyRejectsError(*read_note(work.stop_path).splitlines()) from error
         except InputError as error:
             # The others need not find out for themselves.
             write_atomically(job.shard.failure_path, str(error).encode())
@@ -257,7 +257,7 @@ class _Worker:
         if shard not in self._unfinished:
             return False
         if shard.failure_path.exists():
-            self._errors.append(read_note(shard.failure_path))
+            self._errors += read_note(shard.failure_path).splitlines()
         elif not self._is_finished(shard):
             if any(not self._is_done(job) for job in list(self._unfinished[shard])):
                 return False
