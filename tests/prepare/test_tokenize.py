@@ -386,6 +386,44 @@ def test_a_wrong_column_is_one_message_for_all_files(tokenizer_path: Path, tmp_p
     assert str(caught.value).count("there is no column 'text', found content") == 1
 
 
+def test_all_texts_left_out_for_a_reason_are_counted(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the first twenty of each file used to be."""
+    for number in range(5):
+        write_jsonl(f"text/{number}.jsonl", ["good", *[""] * 50])
+    config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=250)
+
+    tokenize([tmp_path / "text"], tmp_path / "out", config, engine=LocalEngine(1))
+
+    assert "'text' is an empty string (and 249 more like it)" in caplog.text
+
+
+def test_a_failure_ends_with_the_error_on_a_line_of_its_own(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": 1}\n')
+
+    with pytest.raises(InputError) as caught:
+        tokenize([tmp_path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path))
+
+    summary, first, second = str(caught.value).splitlines()
+    assert "0 texts of finished jobs left out, 0 allowed (--max-rejects)" in summary
+    assert first == f"{tmp_path}/a.jsonl, byte 0: 'text' is an empty string"
+    assert second.startswith(f"{tmp_path}/a.jsonl, byte 13: 'text' is of type int, expected")
+
+
+def test_one_is_not_spoken_of_as_many(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=1)
+    with pytest.raises(InputError, match=r"1 file holds no document at all \(1 text left out\)"):
+        tokenize([write_jsonl("a.jsonl", [""])], tmp_path / "out", config)
+    (tmp_path / "b.csv").write_text("id\n1\n")
+    with pytest.raises(InputError, match=r"; 1 error\. "):
+        tokenize([tmp_path / "b.csv"], tmp_path / "out", config)
+
+
 def test_it_is_an_error_if_there_is_no_document_at_all(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
@@ -432,7 +470,7 @@ def test_a_removed_input_is_reported_and_its_shard_deleted_on_request(
     gone.unlink()
 
     tokenize([tmp_path / "text"], output, config)
-    assert f"{gone}: is gone, but its shard {output}/web/b with 1 documents" in caplog.text
+    assert f"{gone}: is gone, but its shard {output}/web/b with 1 document is" in caplog.text
     assert len(find_shards(output)) == 2
     tokenize([tmp_path / "text"], output, replace(config, prune=True))
 
@@ -718,7 +756,7 @@ def test_a_tokenizer_without_any_control_symbol_is_not_asked_to_name_one(
             **{"vocab_size": 200, "bos_id": -1, "eos_id": -1, "minloglevel": 1},
         )
 
-    with pytest.raises(ConfigError, match="no control symbol at all, .* use a tokenizer") as caught:
+    with pytest.raises(ConfigError, match="no control symbol at all") as caught:
         tokenize(
             [write_jsonl("a.jsonl", ["a"])],
             tmp_path / "out",

@@ -23,6 +23,7 @@ from blendtitan.prepare.input_file import (
     readable,
 )
 from blendtitan.prepare.jsonl import is_unicode
+from blendtitan.prepare.wording import number_of
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
 from blendtitan.storage.writer import ENDS_SUFFIX
@@ -119,10 +120,10 @@ class _Found:
         """
         if self.problems and not skip_unknown:
             lines = [f"{path}: {reason}" for path, reason in sorted(self.problems.items())]
+            number = number_of(len(lines), "file or folder", "files or folders")
             raise InputError(
                 *lines[:_SHOWN_NAMES],
-                f"{text}: {len(lines):,} files or folders cannot be read as text, expected "
-                f"{expected_names()}. Move or hide them (.name), or leave them out with "
+                f"{text}: {number} cannot be read as text, expected {expected_names()}. Move or hide them (.name), or leave them out with "
                 f"--skip-unknown.",
             )
         for path, reason in sorted(self.problems.items()):
@@ -130,7 +131,8 @@ class _Found:
         if self.companions:
             logger.info("%s: not read as text: %s", text, _shown(self.companions, self.top))
         if self.hidden:
-            logger.info("%s: %d hidden files or folders skipped", text, len(self.hidden))
+            number = number_of(len(self.hidden), "hidden file or folder", "hidden files or folders")
+            logger.info("%s: %s skipped", text, number)
 
     def keep_listed(self, folder: str, state: object) -> None:
         """Of the Arrow files in a folder, keep those that a saved dataset lists."""

@@ -6,7 +6,7 @@ not before; what an interrupted command has finished is not done again.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -43,6 +43,7 @@ from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.shard_catalog import withdraw_entries, write_catalog
+from blendtitan.prepare.wording import number_of
 from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
@@ -349,9 +350,10 @@ def _report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None
             logger.info("%s: is gone, so its shard %s was deleted", left.location, left.prefix)
         else:
             logger.warning(
-                "%s: is gone, but its shard %s with %d documents is still there, and in %s. Delete "
+                "%s: is gone, but its shard %s with %s is still there, and in %s. Delete "
                 "it with --prune.",
-                *(left.location, left.prefix, left.counts.documents, CATALOG_FILE),
+                *(left.location, left.prefix),
+                *(number_of(left.counts.documents, "document"), CATALOG_FILE),
             )
 
 
@@ -398,18 +400,24 @@ def _prepare_work(plan: Plan) -> None:
 
 def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
     num_rejects = sum(found.rejects for found in counts.values())
-    report = [*_grouped(errors), *_reject_lines(counts)]
+    rejects, failures = list(_reject_lines(counts)), _grouped(errors)
     has_documents = any(found.documents for found in counts.values())
     if errors or num_rejects > max_rejects or not has_documents:
-        summary = (
-            f"{num_rejects:,} texts of finished jobs left out, {max_rejects:,} allowed "
-            f"(--max-rejects); {len(errors)} errors. A file with more than allowed has no new "
-            f"shard. Run again, nothing that is finished will be done again."
-            if errors or num_rejects > max_rejects
-            else f"{len(counts):,} files hold no document at all ({num_rejects:,} texts left out)"
+        if not errors and num_rejects <= max_rejects:
+            raise InputError(
+                *rejects,
+                f"{number_of(len(counts), 'file holds', 'files hold')} no document at all "
+                f"({number_of(num_rejects, 'text')} left out)",
+            )
+        # What failed stands last, where people look first.
+        raise InputError(
+            f"{number_of(num_rejects, 'text')} of finished jobs left out, {max_rejects:,} allowed "
+            f"(--max-rejects); {number_of(len(errors), 'error')}. A file with more than allowed "
+            f"has no new shard. Run again, nothing that is finished will be done again.",
+            *rejects,
+            *failures,
         )
-        raise InputError(*report, summary)
-    for line in report:
+    for line in rejects:
         logger.warning("left out: %s", line)
     for shard, found in counts.items():
         if found.documents == 0:
@@ -417,29 +425,29 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
     total = sum(counts.values(), Counts())
     if total.with_unknown:
         logger.warning(
-            "%d of %d documents contain the token for unknown text: the tokenizer lacks some of "
-            "their characters",
-            *(total.with_unknown, total.documents),
+            "%d of %s contain the token for unknown text: the tokenizer lacks some of their "
+            "characters",
+            *(total.with_unknown, number_of(total.documents, "document")),
         )
     if total.without_text:
         logger.warning(
-            "%d of %d documents consist of EOD only: the tokenizer drops all of their text",
-            *(total.without_text, total.documents),
+            "%d of %s consist of EOD only: the tokenizer drops all of their text",
+            *(total.without_text, number_of(total.documents, "document")),
         )
 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
     """Texts left out, of each reason the first, and how many each file has."""
-    seen: Counter[str] = Counter()
     first: dict[str, str] = {}
+    readable: list[Path] = []
     for shard, found in counts.items():
         if not found.rejects:
             continue
         location, path = shard.input.location, shard.rejects_path
         try:
-            for reason, text in _first_rejects(path):
+            for reason, text in islice(_rejects(path), SHOWN_REJECTS):
                 first.setdefault(reason, text)
-                seen[reason] += 1
+            readable.append(path)
         except (OSError, DamagedFileError) as error:
             yield (
                 f"{location}: {found.rejects:,} texts, but their list cannot be read ({error}). "
@@ -447,8 +455,19 @@ def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
             )
         if found.rejects > SHOWN_REJECTS:
             yield f"{location}: {found.rejects:,} texts in all, listed in {path}"
+    seen = _numbers_of_rejects(readable, first)
     for reason, text in first.items():
         yield text + (f" (and {seen[reason] - 1:,} more like it)" if seen[reason] > 1 else "")
+
+
+def _numbers_of_rejects(paths: Iterable[Path], reasons: Container[str]) -> Counter[str]:
+    """How many texts were left out for each of some reasons. There may be millions of others."""
+    seen: Counter[str] = Counter()
+    for path in paths:
+        # What stands behind a damaged place cannot be told.
+        with suppress(OSError, DamagedFileError):
+            seen.update(reason for reason, _ in _rejects(path) if reason in reasons)
+    return seen
 
 
 def _grouped(errors: Iterable[str]) -> list[str]:
@@ -465,13 +484,10 @@ def _grouped(errors: Iterable[str]) -> list[str]:
     ]
 
 
-def _first_rejects(path: Path) -> Iterator[tuple[str, str]]:
-    """Reason and description of the first texts that were left out."""
+def _rejects(path: Path) -> Iterator[tuple[str, str]]:
+    """Reason and description of the texts that were left out."""
     with open_file(path) as file:
-        for _ in range(SHOWN_REJECTS):
-            line = file.readline(LIMIT_BYTES)
-            if not line:
-                return
+        while line := file.readline(LIMIT_BYTES):
             reject = parse_json(line, dict)
             yield str(reject.get("reason")), _reject_text(reject)
 
