@@ -177,6 +177,44 @@ def test_a_saved_dataset_gives_the_files_that_it_lists(tmp_path: Path, scheme: s
         names(f"{scheme}{tmp_path}")
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    "state",
+    ["", "[]", "null", '{"_data_files": 3}', '{"_data_files": [3]}', '{"_data_files": [{}]}'],
+)
+def test_a_damaged_state_of_a_saved_dataset_is_an_error(
+    tmp_path: Path, state: str, scheme: str
+) -> None:
+    """The caches beside it used to be read as text, too."""
+    made(tmp_path / "train/state.json", state)
+    made(tmp_path / "train/cache-0123.arrow")
+    made(tmp_path / "train/data-00000-of-00001.arrow")
+    made(tmp_path / "other.jsonl")
+
+    with pytest.raises(InputError, match=r"train/state\.json: is damaged, expected the state"):
+        names(f"{scheme}{tmp_path}")
+    assert names(f"{scheme}{tmp_path}", skip_unknown=True) == ["other.jsonl"]
+
+
+@pytest.mark.parametrize("state", ["[]", "{}"])
+def test_the_state_of_another_program_is_left_alone(tmp_path: Path, state: str) -> None:
+    made(tmp_path / "state.json", state)
+    made(tmp_path / "a.jsonl")
+    made(tmp_path / "below/a.arrow")
+
+    assert names(tmp_path) == ["a.jsonl", "below/a.arrow"]
+
+
+def test_a_saved_dataset_does_not_list_files_of_other_folders(tmp_path: Path) -> None:
+    made(tmp_path / "a/data.arrow")
+    made(tmp_path / "b/state.json", json.dumps({"_data_files": [{"filename": "../a/data.arrow"}]}))
+
+    with pytest.raises(
+        InputError, match=r"state\.json: lists '\.\./a/data\.arrow', which is outside"
+    ):
+        names(tmp_path)
+
+
 def test_hidden_and_unknown_files_behind_urls_are_left_out_or_errors_too(tmp_path: Path) -> None:
     made(tmp_path / "web/a.jsonl")
     made(tmp_path / "web/.hidden/b.jsonl")

@@ -6,7 +6,6 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -37,6 +36,7 @@ _SHOWN_NAMES = 20
 
 # Of a folder that datasets.save_to_disk wrote: lists its data files, beside which caches may lie.
 _DATASET_STATE = "state.json"
+_DATA_FILES = "_data_files"
 
 # Files that blendtitan writes beside shards. The output may lie in a folder of inputs.
 _OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ENDS_SUFFIX, ".idx.before-repair")
@@ -123,8 +123,8 @@ class _Found:
             number = number_of(len(lines), "file or folder", "files or folders")
             raise InputError(
                 *lines[:_SHOWN_NAMES],
-                f"{text}: {number} cannot be read as text, expected {expected_names()}. Move or hide them (.name), or leave them out with "
-                f"--skip-unknown.",
+                f"{text}: {number} cannot be read as text, expected {expected_names()}. Move or "
+                f"hide them (.name), or leave them out with --skip-unknown.",
             )
         for path, reason in sorted(self.problems.items()):
             logger.warning("skipped: %s: %s", path, reason)
@@ -134,17 +134,31 @@ class _Found:
             number = number_of(len(self.hidden), "hidden file or folder", "hidden files or folders")
             logger.info("%s: %s skipped", text, number)
 
-    def keep_listed(self, folder: str, state: object) -> None:
+    def arrow_files(self, folder: str) -> list[str]:
+        """The Arrow files in a folder, not in those below it."""
+        paths = [path for path in self.files if path.rpartition("/")[0] == folder]
+        kinds = {path: format_of(PurePosixPath(path).name) for path in paths}
+        return [path for path, kind in kinds.items() if kind and kind.kind == "arrow"]
+
+    def leave_out_dataset(self, folder: str, reason: str) -> None:
+        """Make a problem of the state of a saved dataset, and read none of its files."""
+        for location in self.arrow_files(folder):
+            del self.files[location]
+        self.companions.discard(f"{folder}/{_DATASET_STATE}")
+        self.problems[f"{folder}/{_DATASET_STATE}"] = reason
+
+    def keep_listed(self, folder: str, listed: set[str]) -> None:
         """Of the Arrow files in a folder, keep those that a saved dataset lists."""
-        listed = {part["filename"] for part in state["_data_files"]}  # pyright: ignore
-        for location in [*self.files]:
-            above, _, name = location.rpartition("/")
-            kind = format_of(name)
-            if above == folder and kind and kind.kind == "arrow" and name not in listed:
+        for location in self.arrow_files(folder):
+            if location.rpartition("/")[2] not in listed:
                 del self.files[location]
                 self.companions.add(location)
         for name in listed:
-            if f"{folder}/{name}" not in self.files:
+            if "/" in name or name in ("", ".."):
+                self.problems[f"{folder}/{_DATASET_STATE}"] = (
+                    f"lists {name!r}, which is outside of its folder and so is not read"
+                )
+            elif f"{folder}/{name}" not in self.files:
                 self.problems[f"{folder}/{name}"] = f"is missing, but {_DATASET_STATE} lists it"
 
 
@@ -286,11 +300,22 @@ def _check_datasets(found: _Found) -> None:
 
 
 def _check_dataset(found: _Found, folder: str) -> None:
-    # Other programs have a state.json, too.
-    with suppress(InputError, ValueError, KeyError, TypeError):
+    # Other programs have a state.json, too, but rarely beside Arrow files.
+    try:
         with InputFile.of(f"{folder}/{_DATASET_STATE}").open() as file:
             state = json.load(file)
-        found.keep_listed(folder, state)
+        if isinstance(state, dict) and _DATA_FILES not in state:
+            return
+        listed = {f"{part['filename']}" for part in state[_DATA_FILES]}
+    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        if found.arrow_files(folder):
+            found.leave_out_dataset(
+                folder,
+                "is damaged, expected the state of a dataset, which says which of the Arrow files "
+                "beside it hold its rows: save the dataset again, or move this file away",
+            )
+        return
+    found.keep_listed(folder, listed)
 
 
 def _is_output(name: str, siblings: set[str]) -> bool:
