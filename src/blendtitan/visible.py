@@ -61,9 +61,9 @@ def joined(lines: Iterable[str]) -> Lines:
     return Lines("\n".join(map(visible, lines)))
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 shard``, ``2 shards``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number and what it counts: ``1 shard``, ``2,000 shards``."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def visible_logger(name: str) -> logging.Logger:

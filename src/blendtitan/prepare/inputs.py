@@ -22,11 +22,10 @@ from blendtitan.prepare.input_file import (
     readable,
 )
 from blendtitan.prepare.jsonl import is_unicode
-from blendtitan.prepare.wording import number_of
 from blendtitan.storage.folder_catalog import CATALOG_FILE
 from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
 from blendtitan.storage.writer import ENDS_SUFFIX
-from blendtitan.visible import visible_logger
+from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -120,7 +119,7 @@ class _Found:
         """
         if self.problems and not skip_unknown:
             lines = [f"{path}: {reason}" for path, reason in sorted(self.problems.items())]
-            number = number_of(len(lines), "file or folder", "files or folders")
+            number = counted(len(lines), "file or folder", "files or folders")
             raise InputError(
                 *lines[:_SHOWN_NAMES],
                 f"{text}: {number} cannot be read as text, expected {expected_names()}. Move or "
@@ -131,7 +130,7 @@ class _Found:
         if self.companions:
             logger.info("%s: not read as text: %s", text, _shown(self.companions, self.top))
         if self.hidden:
-            number = number_of(len(self.hidden), "hidden file or folder", "hidden files or folders")
+            number = counted(len(self.hidden), "hidden file or folder", "hidden files or folders")
             logger.info("%s: %s skipped", text, number)
 
     def arrow_files(self, folder: str) -> list[str]:

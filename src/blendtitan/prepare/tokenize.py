@@ -43,7 +43,6 @@ from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.shard_catalog import withdraw_entries, write_catalog
-from blendtitan.prepare.wording import number_of
 from blendtitan.prepare.workers import Work, finished_counts
 from blendtitan.regular_files import open_file
 from blendtitan.storage.disk import read_note, written
@@ -59,7 +58,7 @@ from blendtitan.tokenizers import (
     located,
 )
 from blendtitan.tokenizers.proof import check_not_refuted, refute
-from blendtitan.visible import visible_logger
+from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -353,7 +352,7 @@ def _report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None
                 "%s: is gone, but its shard %s with %s is still there, and in %s. Delete "
                 "it with --prune.",
                 *(left.location, left.prefix),
-                *(number_of(left.counts.documents, "document"), CATALOG_FILE),
+                *(counted(left.counts.documents, "document"), CATALOG_FILE),
             )
 
 
@@ -406,13 +405,13 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
         if not errors and num_rejects <= max_rejects:
             raise InputError(
                 *rejects,
-                f"{number_of(len(counts), 'file holds', 'files hold')} no document at all "
-                f"({number_of(num_rejects, 'text')} left out)",
+                f"{counted(len(counts), 'file holds', 'files hold')} no document at all "
+                f"({counted(num_rejects, 'text')} left out)",
             )
         # What failed stands last, where people look first.
         raise InputError(
-            f"{number_of(num_rejects, 'text')} of finished jobs left out, {max_rejects:,} allowed "
-            f"(--max-rejects); {number_of(len(errors), 'error')}. A file with more than allowed "
+            f"{counted(num_rejects, 'text')} of finished jobs left out, {max_rejects:,} allowed "
+            f"(--max-rejects); {counted(len(errors), 'error')}. A file with more than allowed "
             f"has no new shard. Run again, nothing that is finished will be done again.",
             *rejects,
             *failures,
@@ -427,12 +426,12 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
         logger.warning(
             "%d of %s contain the token for unknown text: the tokenizer lacks some of their "
             "characters",
-            *(total.with_unknown, number_of(total.documents, "document")),
+            *(total.with_unknown, counted(total.documents, "document")),
         )
     if total.without_text:
         logger.warning(
             "%d of %s consist of EOD only: the tokenizer drops all of their text",
-            *(total.without_text, number_of(total.documents, "document")),
+            *(total.without_text, counted(total.documents, "document")),
         )
 
 
