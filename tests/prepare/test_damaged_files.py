@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.errors import BlendTitanError
+from blendtitan.errors import BlendTitanError, OutputError
 from blendtitan.prepare import claims
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.engines.local import LocalEngine
@@ -130,3 +130,16 @@ def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(
 
     with pytest.raises(BlendTitanError, match=path.name):
         finished()
+
+
+@pytest.mark.parametrize(
+    "suffix", [".bin", ".idx", ".tokenizer.json", ".ends.json", ".rejects.jsonl"]
+)
+def test_a_folder_in_place_of_a_file_of_a_shard_is_an_error_that_names_it(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / f"out/a{suffix}/more").mkdir(parents=True)
+    config = TokenizeConfig(tokenizer=tokenizer_path, overwrite=True)
+
+    with pytest.raises(OutputError, match=rf"out/a\{suffix}: cannot be written: Is a directory"):
+        tokenize([write_jsonl("a.jsonl", ["one"])], tmp_path / "out", config, engine=LocalEngine(1))

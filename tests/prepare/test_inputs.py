@@ -209,9 +209,7 @@ def test_a_saved_dataset_does_not_list_files_of_other_folders(tmp_path: Path) ->
     made(tmp_path / "a/data.arrow")
     made(tmp_path / "b/state.json", json.dumps({"_data_files": [{"filename": "../a/data.arrow"}]}))
 
-    with pytest.raises(
-        InputError, match=r"state\.json: lists '\.\./a/data\.arrow', which is outside"
-    ):
+    with pytest.raises(InputError, match=r"lists '\.\./a/data\.arrow', which is outside"):
         names(tmp_path)
 
 

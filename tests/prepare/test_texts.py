@@ -76,6 +76,16 @@ def test_a_compressed_file_that_ends_too_early_is_an_error(
         read(path)
 
 
+@pytest.mark.parametrize("num_bytes", [1, 3, 5, 8, 11])
+def test_of_zstd_that_is_cut_no_error_speaks_of_buffers(tmp_path: Path, num_bytes: int) -> None:
+    for level in (1, 19):
+        whole = zstandard.compress(LINES * 1000 + bytes(range(256)) * 9, level)
+        path = written(tmp_path / "a.jsonl.zst", whole[:-num_bytes])
+
+        with pytest.raises(InputError, match="ends inside a frame"):
+            read(path)
+
+
 def test_a_few_bytes_of_zstd_never_become_one_large_block(tmp_path: Path) -> None:
     """Sixteen kilobytes can hold gigabytes of newlines."""
     path = written(tmp_path / "a.jsonl.zst", zstandard.compress(b"\n" * (1 << 26) + LINES))

@@ -18,6 +18,7 @@ from blendtitan.prepare.input_file import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.regular_files import open_file, read_file
+from blendtitan.storage.disk import written
 from blendtitan.storage.ends_record import record_ends
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
 from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
@@ -119,7 +120,8 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
     path = jobs[0].shard.rejects_path
     remove_file_partials(path)
     if not counts.rejects:
-        path.unlink(missing_ok=True)
+        with written(path):
+            path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(path) as file:

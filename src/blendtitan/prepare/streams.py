@@ -9,7 +9,7 @@ import gzip
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import zstandard
 from isal import igzip
@@ -146,13 +146,23 @@ def _zstd_blocks(file: BinaryIO) -> Iterator[bytes]:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     reader = decompressor.stream_reader(source, read_across_frames=True)  # pyright: ignore
     held = b""
-    while block := reader.read(BLOCK_BYTES):
+    while block := _read_frames(reader, source):
         held += block
         if len(held) > len(_END):
             yield held[: -len(_END)]
             held = held[-len(_END) :]
     if held != _END or not source.is_finished:
         raise EOFError("it ends inside a frame")
+
+
+def _read_frames(reader: Any, source: "_WithEnd") -> bytes:
+    try:
+        return reader.read(BLOCK_BYTES)
+    except zstandard.ZstdError as error:
+        if not source.is_finished:
+            raise
+        # The end was taken for content: what the library says of it is of no use to anyone.
+        raise EOFError("it ends inside a frame, or is damaged") from error
 
 
 _END = b"end of the input file"

@@ -223,7 +223,12 @@ def append_file(source: Path, target: BinaryIO) -> int:
 
 
 def remove_shard(prefix: Path) -> None:
-    """Delete a shard, if it is there: first the ``.idx``, so that no reader sees half of it."""
+    """Delete a shard, if it is there: first the ``.idx``, so that no reader sees half of it.
+
+    Raises:
+        OutputError: A folder has the name of one of its files. Nothing was deleted.
+    """
+    _check_no_folders(prefix)
     for suffix in SHARD_SUFFIXES:
         Path(f"{prefix}{suffix}").unlink(missing_ok=True)
 
@@ -239,6 +244,15 @@ def remove_file_partials(path: Path) -> None:
     for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
         if _is_left(partial):
             partial.unlink(missing_ok=True)
+
+
+def _check_no_folders(prefix: Path) -> None:
+    """Check that no folder has the name of a file of a shard, before any of them is replaced."""
+    for suffix in SHARD_SUFFIXES:
+        path = Path(f"{prefix}{suffix}")
+        with written(path):
+            if path.is_dir() and not path.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def _is_left(partial: Path) -> bool:
@@ -265,7 +279,11 @@ def publish(
         partial_bin: The tokens.
         partial_idx: The index.
         record: Which tokenizer made the tokens; None: that is not known.
+
+    Raises:
+        OutputError: A folder has one of these names. What was there before is untouched.
     """
+    _check_no_folders(prefix)
     partial_record = None if record is None else _write_partial_record(prefix, record)
     stamp = Stamp.of_files(partial_idx.stat(), partial_bin.stat())
     # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
