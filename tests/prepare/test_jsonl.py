@@ -16,7 +16,7 @@ SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
 
 COMPRESSED = {
     "a.jsonl": LINES,
-    "a.gz": gzip.compress(LINES[:20]) + gzip.compress(LINES[20:]),
+    "a.gz": gzip.compress(LINES[:20], mtime=0) + gzip.compress(LINES[20:], mtime=0),
     "a.zst": zstandard.compress(LINES[:20]) + SKIPPABLE_FRAME + zstandard.compress(LINES[20:]),
 }
 

@@ -25,7 +25,7 @@ LINES = b'{"text": "one"}\n{"text": "two"}\n'
 TABLE = pa.table({"id": [1, 2], "text": ["one", "two"]})
 
 COMPRESSED = {
-    "a.jsonl.gz": gzip.compress(LINES),
+    "a.jsonl.gz": gzip.compress(LINES, mtime=0),
     "a.jsonl.zst": zstandard.compress(LINES),
     "a.jsonl.zstd": zstandard.compress(LINES[:9]) + zstandard.compress(LINES[9:]),
     "a.jsonl.xz": lzma.compress(LINES[:9]) + b"\0\0\0\0" + lzma.compress(LINES[9:]),
@@ -50,7 +50,7 @@ def written(path: Path, content: bytes | str) -> Path:
         *COMPRESSED.items(),
         ("a.ndjson", LINES),
         ("A.JSONL", LINES),
-        ("A.JSONL.GZ", gzip.compress(LINES)),
+        ("A.JSONL.GZ", gzip.compress(LINES, mtime=0)),
         ("a.json", LINES),
         ("array.json", '[{"text": "one"}, {"text": "two"}]'),
         ("pretty array.json", json.dumps([{"text": "one"}, {"text": "two"}], indent=2)),
