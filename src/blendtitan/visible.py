@@ -84,9 +84,9 @@ _is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """A block in which our loggers log nothing but errors: what it finds is told otherwise.
+    """Log only errors of our own loggers within this block, whose findings are reported elsewhere.
 
-    Other threads, and other packages, log as before.
+    Other threads and other packages log as before.
     """
     token = _is_quiet.set(True)
     try:

@@ -21,8 +21,8 @@ Correct .idx files that are wrong in one of three known ways. The tokens are nev
 A shard is corrected only after all of its tokens proved the correction: every document then ends
 in EOD (where only pointers were wrong, all documents or none). Anything else is refused, and the
 shard is not touched. A shard with nothing wrong is left alone, so the command can be run again.
-One whose .idx is right is checked as `blendtitan verify` checks it: what is wrong with it, and what
-to do, is said, and the exit status is 1.
+A shard whose .idx is right gets the checks of `blendtitan verify`: faults in it are reported with
+what to do about them, and the exit status is 1.
 
 The new .idx replaces the old one in one step, so an interruption leaves one or the other. The old
 one is kept as .idx.before-repair.

@@ -28,7 +28,7 @@ Check shards completely: all of what opening and reading them take on trust.
 
 --tokenizer also gives vocabulary and EOD. Where no EOD is named, it is taken from the records
 beside the shard, PREFIX.tokenizer.json or PREFIX.ends.json. Without a vocabulary, ids are only
-checked not to be negative; without an EOD, document ends are not checked, which is said.
+checked not to be negative. Without an EOD, document ends are not checked, and the report says so.
 
 Documents without tokens are sound: Megatron-LM writes an empty text so. What documents begin with
 is said below the table, and how many consist of EOD only or, with --tokenizer, contain the token
@@ -36,8 +36,8 @@ for unknown text. Faults that `blendtitan repair` corrects are recognised: EODs 
 appended without being counted, a lost document index, wrong pointers.
 
 How documents end is kept beside each shard, in PREFIX.ends.json with the sizes and times of both
-files, so that training knows it without looking at the documents again. What is kept for another
-EOD is replaced only where the shard is good with this one. --no-record writes nothing.
+files, so that training knows it without looking at the documents again. A record made for another
+EOD is replaced only if the shard passes with this one. --no-record writes nothing.
 
 Inputs are folders of shards, prefixes of shards (the path without .bin or .idx) and file lists.
 All shards are checked, and the report shows all; where one is bad, the exit status is 1.
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--eod-id",
         metavar="ID",
         type=int,
-        help="ends documents (default: the EOS, or as recorded)",
+        help="token that ends documents (default: the tokenizer's EOS, else as recorded)",
     )
     add(
         "--compare-documents",

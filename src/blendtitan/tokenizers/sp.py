@@ -39,7 +39,7 @@ class SPTokenizer(Tokenizer):
         is_known = 0 <= found < self.vocab_size
         if is_known and isinstance(eos, str):
             is_known = self._model.id_to_piece(found) == eos
-        if not is_known or not (self._model.is_control(found) or self._model.is_unused(found)):
+        if not is_known or not self._is_in_no_text(found):
             symbols = self._control_symbols()
             such_as = f", such as {', '.join(symbols[:8])}" if symbols else f". {self.eos_advice}"
             raise ConfigError(
@@ -51,14 +51,16 @@ class SPTokenizer(Tokenizer):
     @property
     def eos_advice(self) -> str:
         """What to do without an EOS: see ``Tokenizer.eos_advice``."""
-        ids = range(self.vocab_size)
-        if any(self._model.is_control(token) or self._model.is_unused(token) for token in ids):
+        if any(map(self._is_in_no_text, range(self.vocab_size))):
             return super().eos_advice
         return (
             "This model has no control symbol at all, so none of its tokens can end documents: "
             "use a tokenizer that has one, or train this one again with an EOS (SentencePiece's "
             "--eos_id)."
         )
+
+    def _is_in_no_text(self, token: int) -> bool:
+        return self._model.is_control(token) or self._model.is_unused(token)
 
     def _control_symbols(self) -> list[str]:
         ids = filter(self._model.is_control, range(self.vocab_size))
