@@ -279,6 +279,7 @@ def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: 
     with pytest.raises(InputError) as caught:
         tokenize([path], tmp_path / "out", config)
     lines = str(caught.value).splitlines()
+    assert "; 1 error." in lines[0]
     places = [line.partition(":")[0] for line in lines[-2:]]
     assert places == [f"{path}, byte 0", f"{path}, byte 13"]
     assert r"\n" not in str(caught.value)

@@ -300,11 +300,10 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
 
 def _eod_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     """Where EOD is known from, if it was not named, and where it is not known."""
-    read = [shard for shard in shards if shard.tokens is not None]
-    recorded = Counter(s.tokens.eod_id for s in read if s.tokens and s.has_recorded_eod)
-    for eod_id, count in recorded.items():
+    read = [(s.tokens.eod_id, s.has_recorded_eod) for s in shards if s.tokens is not None]
+    for eod_id, count in Counter(eod_id for eod_id, is_recorded in read if is_recorded).items():
         yield f"EOD is token {eod_id} by the records beside the shards (shards: {count:,})"
-    unknown = sum(shard.tokens is not None and shard.tokens.eod_id is None for shard in read)
+    unknown = sum(eod_id is None for eod_id, _ in read)
     if unknown:
         yield (
             f"no EOD is known (shards: {unknown:,}): how their documents end was not checked. Name "

@@ -295,7 +295,7 @@ class _Tokenizing:
             try:
                 plan[shard] = plan_jobs(shard, self.config.job_bytes)
             except InputError as error:
-                errors += str(error).splitlines()
+                errors.append(str(error))
         return plan, errors
 
     def _finished_record(self, shard: Shard, tier: Tier) -> Record | None:
@@ -414,7 +414,7 @@ def _report(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: 
             f"(--max-rejects); {counted(len(errors), 'error')}. A file with more than allowed "
             f"has no new shard. Run again, nothing that is finished will be done again.",
             *rejects,
-            *failures,
+            *(line for text in failures for line in text.splitlines()),
         )
     for line in rejects:
         logger.warning("left out: %s", line)

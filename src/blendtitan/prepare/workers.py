@@ -158,7 +158,7 @@ class _Worker:
             self._do(jobs)
         except TooManyRejectsError as error:
             # Empty where another process is just writing why, and reports it itself.
-            self._errors += str(error).splitlines()
+            self._errors.append(str(error))
         finally:
             self._claims.close()
         return self._errors
@@ -257,7 +257,7 @@ class _Worker:
         if shard not in self._unfinished:
             return False
         if shard.failure_path.exists():
-            self._errors += read_note(shard.failure_path).splitlines()
+            self._errors.append(read_note(shard.failure_path))
         elif not self._is_finished(shard):
             if any(not self._is_done(job) for job in list(self._unfinished[shard])):
                 return False
