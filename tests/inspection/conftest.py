@@ -10,10 +10,10 @@ from tokenizers.models import WordLevel
 
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.run.values import toml_of
-from blendtitan.storage.folders import find_shards
-from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.writer import encode_index
 from blendtitan.tokenizers import identity_of, load_tokenizer
 from tests.conftest import EOD, WriteBlend, WriteShard
 

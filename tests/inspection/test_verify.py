@@ -15,9 +15,8 @@ from blendtitan.inspection.verify import Expected, VerifiedShard, verify, verify
 from blendtitan.prepare.demo import train_tokenizer
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage import index_arrays
-from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
-from blendtitan.storage.index_format import encode_index
-from blendtitan.storage.writer import ShardWriter
+from blendtitan.storage.records import CatalogEntry, write_folder_catalog
+from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import EOD, WriteShard
 from tests.inspection.conftest import WriteUncounted
 
