@@ -43,22 +43,18 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"orjson", "zstandard", "isal", "pyarrow", "sentencepiece", "xxhash", "fsspec"}
         | {"ray", "mpi4py", "datatrove"},
     ),
-    "inspection": (
+    "shards": (
+        STORAGE | {"tokenizers", "tokenizer_check", "tables", "shards"},
+        NUMPY | {"xxhash"},
+    ),
+    "runs": (
         DATASET
-        | {
-            "state",
-            "pace",
-            "run",
-            "checkpoints",
-            "tokenizers",
-            "tokenizer_check",
-            "tables",
-            "inspection",
-        },
-        NUMPY | {"jinja2", "plotly", "tensorboard", "xxhash"},
+        | {"state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
+        | {"tables", "shards", "runs"},
+        NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
-        STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
+        STORAGE | {"dataset", "run", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
@@ -80,7 +76,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "terminal": ({"visible"}, set()),
     "commands": (
         STORAGE
-        | {"tokenizers", "prepare", "inspection", "mixture", "tables", "terminal", "commands"},
+        | {"tokenizers", "prepare", "shards", "runs", "mixture", "tables", "terminal", "commands"},
         set(),
     ),
     "cli": ({"errors", "visible", "terminal", "commands"}, set()),
@@ -150,9 +146,9 @@ READERS = {
     "prepare/input_file.py": "texts, also by URL",
     "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
     "prepare/claims.py": "a new claim, to be written",
-    "inspection/checkpoints.py": "/proc, of this process",
+    "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/memory.py": "/proc, of this process",
-    "inspection/report/page.py": "a file of this package",
+    "runs/report/page.py": "a file of this package",
     "storage/records.py": "with the same check, and errors of its own",
     "cli.py": "/dev/null",
 }

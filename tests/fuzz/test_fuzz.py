@@ -15,8 +15,8 @@ from hypothesis import assume, given
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
-from blendtitan.inspection.stats import describe
-from blendtitan.inspection.verify import Expected, verify
+from blendtitan.shards.stats import describe
+from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.index_arrays import IndexArrays

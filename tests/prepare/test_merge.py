@@ -253,7 +253,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import (
+from blendtitan.storage.records import (
     TokenizerRecord,
     encode_record,
     read_record,
