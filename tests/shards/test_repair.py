@@ -16,17 +16,10 @@ from blendtitan.shards import repair
 from blendtitan.shards.layouts import Layout
 from blendtitan.shards.repair import repair_shard
 from blendtitan.storage import index_arrays
-from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
-from blendtitan.storage.ends_record import read_ends
-from blendtitan.storage.index_format import encode_index
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import stamp_of
-from blendtitan.storage.tokenizer_records import (
-    TokenizerRecord,
-    encode_record,
-    read_record,
-    record_path,
-)
+from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
+from blendtitan.storage.reader import ShardIndex, file_signature
+from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard
 from tests.shards.conftest import WriteUncounted
 
@@ -43,7 +36,7 @@ def files(prefix: Path) -> dict[str, bytes]:
 
 
 def recorded_ends(prefix: Path) -> DocumentEnds | None:
-    stamp = stamp_of(str(prefix))
+    stamp = file_signature(str(prefix))
     return stamp and read_ends(str(prefix), stamp, EOD)
 
 

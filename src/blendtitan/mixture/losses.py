@@ -15,8 +15,11 @@ from blendtitan.mixture.sweep import segment_of
 from blendtitan.run.toml import read_toml
 from blendtitan.runs.run import RESOLVED
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
-from blendtitan.storage.disk import check_replaceable
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import (
+    check_replaceable,
+    remove_file_partials,
+    write_atomically,
+)
 
 TRAINING = "loss_metrics/global_avg_loss"
 CORPUS = "loss_metrics/loss"

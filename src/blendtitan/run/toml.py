@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from blendtitan.config import MAX_INT
 from blendtitan.errors import ConfigError
-from blendtitan.regular_files import MOST_TOML_BYTES, read_text
+from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.run.known_keys import KEYS
 
 Hints = Mapping[str, Any]

@@ -16,7 +16,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.order.chapters import twins
 from blendtitan.runs.slots import Stretch
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
 

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.shards.tokens import TextSymbols
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.tokenizers.comparison import first_difference
 

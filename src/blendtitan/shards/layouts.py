@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.shards.tokens import summarize_tokens
-from blendtitan.storage.document_ends import DocumentEnds
+from blendtitan.storage.ends import DocumentEnds
 from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_sequences
-from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.writer import encode_index_blocks
 from blendtitan.visible import counted
 
 _BLOCK = 1 << 18

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from blendtitan.errors import ShardError
-from blendtitan.storage.ends_record import read_ends
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp
-from blendtitan.storage.tokenizer_records import read_record
+from blendtitan.storage.ends import read_ends
+from blendtitan.storage.reader import FileSignature, ShardIndex
+from blendtitan.storage.records import read_record
 
 
-def recorded_eod(prefix: Path, index: ShardIndex, stamp: Stamp | None) -> int | None:
+def recorded_eod(prefix: Path, index: ShardIndex, stamp: FileSignature | None) -> int | None:
     """The token that ends documents, by the record of the tokenizer, else by that of the ends.
 
     None: neither is there and describes the shard, or neither names a token that ends documents.

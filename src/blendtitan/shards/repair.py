@@ -14,19 +14,12 @@ from blendtitan.errors import ShardError
 from blendtitan.shards.checksums import Catalogs
 from blendtitan.shards.layouts import Layout, right_layout
 from blendtitan.shards.verify import Expected, verify_shard
-from blendtitan.storage.disk import written
-from blendtitan.storage.document_ends import DocumentEnds
-from blendtitan.storage.ends_record import write_ends
-from blendtitan.storage.file_list import NamedShard, named_shards
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.writer import (
-    ENDS_SUFFIX,
-    flush_and_close,
-    partial_path,
-    remove_partials,
-    sync_folder,
-)
+from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
+from blendtitan.storage.ends import DocumentEnds, write_ends
+from blendtitan.storage.list_forms import NamedShard, named_shards
+from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+from blendtitan.storage.records import ENDS_SUFFIX
+from blendtitan.storage.writer import remove_partials
 from blendtitan.visible import counted
 
 _KEPT_SUFFIX = ".idx.before-repair"
@@ -79,7 +72,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     """
     if Path(f"{prefix}{_KEPT_SUFFIX}").exists():
         remove_partials(prefix)  # Of an earlier repair that was killed.
-    before = stamp_of(str(prefix))
+    before = file_signature(str(prefix))
     layout = right_layout(prefix, eod_id=eod_id)
     if layout.is_right:
         _check_good(prefix, eod_id)
@@ -109,7 +102,7 @@ def _check_good(prefix: Path, eod_id: int) -> None:
         raise ShardError(*(f"not repairable: {problem}" for problem in found.problems))
 
 
-def _record(prefix: Path, ends: DocumentEnds | None, stamp: Stamp | None) -> None:
+def _record(prefix: Path, ends: DocumentEnds | None, stamp: FileSignature | None) -> None:
     """Record what was proven of the tokens; a record of the old ``.idx`` is wrong by now."""
     if ends is None or not write_ends(prefix, ends, stamp):
         Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
@@ -120,7 +113,7 @@ def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
     remove_partials(prefix)
     partial = partial_path(idx_path)
     try:
-        with written(idx_path), partial.open("wb") as file:
+        with writing(idx_path), partial.open("wb") as file:
             file.writelines(layout.encoded())
             flush_and_close(file)
         _keep(idx_path)

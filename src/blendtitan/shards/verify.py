@@ -21,15 +21,17 @@ from blendtitan.shards.encoding import (
 )
 from blendtitan.shards.recorded_eod import recorded_eod
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
-from blendtitan.storage.ends_record import read_ends, write_ends
-from blendtitan.storage.file_list import NamedShard, named_shards
-from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
+from blendtitan.storage.ends import read_ends, write_ends
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.tokenizer_records import read_record, record_path
-from blendtitan.storage.writer import ENDS_SUFFIX
+from blendtitan.storage.list_forms import NamedShard, named_shards
+from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
+from blendtitan.storage.records import (
+    CATALOG_FILE,
+    ENDS_SUFFIX,
+    CatalogEntry,
+    read_record,
+    record_path,
+)
 from blendtitan.tables import Table, number_table
 from blendtitan.visible import counted
 
@@ -77,7 +79,7 @@ class VerifiedShard:
     notes: list[str] = field(default_factory=list)
     """What is no fault, but should be known."""
 
-    stamp: Stamp | None = None
+    stamp: FileSignature | None = None
     """Of its files, from before they were read."""
 
     has_recorded_eod: bool = False
@@ -121,7 +123,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     catalog, if one lists the shard: the checksums of both files.
     """
     found = VerifiedShard(*shard)
-    found.stamp = stamp_of(str(shard.prefix))
+    found.stamp = file_signature(str(shard.prefix))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)

@@ -22,8 +22,7 @@ from blendtitan.run.toml import (
     toml_of,
     value_of,
 )
-from blendtitan.storage.disk import read_note
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import read_note, remove_file_partials, write_atomically
 from blendtitan.titan.settings import Settings
 from blendtitan.visible import visible_logger
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from blendtitan.errors import ConfigError
 from blendtitan.runs.report.blocks import Block, Folded, Page, Picture, SideBySide
 from blendtitan.runs.report.colors import DARK, LIGHT
-from blendtitan.storage.disk import check_replaceable, written
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
 
 _TEMPLATE, _STYLE, _SCRIPT = "page.html", "page.css", "page.js"
 
@@ -77,7 +76,7 @@ def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
     if not overwrite:
         check_page(path)
     content = page_html(page).encode()
-    with written(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return len(content)
