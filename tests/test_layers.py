@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (DATASET, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": (BASE | {"config", "order", "pace", "run"}, set()),
+    "metric_names": (set(), set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -50,26 +51,20 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "runs": (
         DATASET
         | {"state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
-        | {"tables", "shards", "runs"},
+        | {"metric_names", "tables", "shards", "runs"},
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
-        STORAGE | {"dataset", "run", "runs", "tables", "mixture"},
+        STORAGE | {"dataset", "metric_names", "run", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
+    "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
+    "placed_loader": (LOADER | {"pace", "run"}, {"torch"}),
     "titan": (
         LOADER
-        | {
-            "corpus_losses",
-            "pace",
-            "run",
-            "checkpoints",
-            "tokenizers",
-            "tokenizer_check",
-            "tables",
-            "titan",
-        },
+        | {"corpus_losses", "corpus_progress", "metric_names", "placed_loader", "pace", "run"}
+        | {"checkpoints", "tokenizers", "tokenizer_check", "titan"},
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": ({"visible"}, {"rich"}),
