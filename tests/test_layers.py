@@ -15,7 +15,8 @@ BASE = {"errors", "visible", "regular_files"}
 STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
-LOADER = DATASET | {"state", "loader"}
+HISTORY = DATASET | {"history"}
+LOADER = HISTORY | {"state", "loader"}
 
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
@@ -25,12 +26,14 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
-    "order": (ORDER, NUMPY | {"numba"}),
+    "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),
-    "state": (DATASET, NUMPY),
+    "history": (HISTORY, NUMPY),
+    "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
+    "state": (HISTORY, NUMPY),
     "pace": ({"errors", "state"}, set()),
-    "run": (BASE | {"config", "order", "pace", "run"}, set()),
+    "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -44,8 +47,9 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
-        DATASET
+        HISTORY
         | {
+            "original",
             "state",
             "pace",
             "run",
@@ -65,6 +69,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "titan": (
         LOADER
         | {
+            "original",
             "corpus_losses",
             "pace",
             "run",

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from blendtitan.errors import ConfigError
+from blendtitan.history.phases import segments_read
 from blendtitan.inspection.explain import Explained, Part, Place
 from blendtitan.inspection.history import Slots
 from blendtitan.inspection.source import Source
-from blendtitan.order.chapters import segments_read
-from blendtitan.order.segments import Segment
+from blendtitan.order.blend import Segment
 from blendtitan.pace import Paces, step_of
 from blendtitan.tables import Table, number_table
 

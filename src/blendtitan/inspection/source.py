@@ -6,13 +6,13 @@ from pathlib import Path
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import read_catalog
-from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.inspection.checkpoints import StoredState, latest_state, own_state
 from blendtitan.inspection.contents import Contents
 from blendtitan.inspection.history import History, Slots
 from blendtitan.inspection.original_slots import OriginalSlots, as_one_split
 from blendtitan.inspection.run import Run, data_of_run, read_run
+from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Pace, Paces, paces_of_state
 from blendtitan.state import SavedState, parse_state
 from blendtitan.storage.catalog import Catalog
@@ -88,7 +88,7 @@ def source_of_run(run: Run) -> Source:
 def _of_state(stored: StoredState, run: Run | None) -> Source:
     assert stored.state_dict is not None
     saved, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
-    if not saved.chapters:
+    if not saved.phases:
         if run is None:
             raise ConfigError(
                 f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from blendtitan.errors import ConfigError
+from blendtitan.history.find import slots_reading
 from blendtitan.inspection.explain import Place, Ranks, place_of
 from blendtitan.inspection.history import ChapterSlots, History, Stretch, Window
 from blendtitan.inspection.source import Source
-from blendtitan.order.find import slots_reading
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,7 @@ TorchTitan builds it on every rank, with the rank's place among the data-paralle
 context and pipeline peers share one place, and so get the same batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
 from blendtitan.dataset.interface import Dataset
+from blendtitan.history.run import phases_of
 from blendtitan.loader import DataLoader
-from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
 from blendtitan.run.segments import changes_of, lengths_of, segment_settings
-from blendtitan.state import parse_state
+from blendtitan.state import SavedState, parse_state
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.visible import visible_logger
@@ -192,7 +192,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         self._begun_pace = Pace(
             global_batch_size=config.global_batch_size or micro_batch * dp_world_size
         )
-        self._set_segments(dataset.chapters)
+        self._set_segments()
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yield ``({"input": ids, "positions": positions}, labels)``.
@@ -230,7 +230,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """
         saved = parse_state(state_dict)
         self._paces = paces_of_state(state_dict)
-        self._set_segments(saved.chapters, slot=saved.consumed_samples)
+        self._set_segments(saved)
         self._loader.resume(saved)
         self._is_placed = True
 
@@ -244,7 +244,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
         self._paces = (Pace(global_batch_size=global_batch_size),)
-        self._set_segments(self.dataset.chapters)
+        self._set_segments()
         self._is_placed = True
 
     def align(self, step: int, *, global_batch_size: int) -> None:
@@ -269,7 +269,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         paces = self._paces or (Pace(global_batch_size=global_batch_size),)
         paces[-1].check(step, consumed_samples=self.consumed_samples)
         self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
-        self._set_segments(self.dataset.chapters)
+        self._set_segments()
         if self._paces != paces and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d, now it is %d: the data goes "
@@ -277,10 +277,13 @@ class BlendCorpusDataLoader(BaseDataLoader):
                 *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 
-    def _set_segments(self, chapters: Sequence[Chapter], *, slot: int = 0) -> None:
-        """Find where the segments begin, in a run of these chapters that goes on at ``slot``."""
-        if self._segments:
-            seq_len = self.dataset.config.seq_length
-            lengths = lengths_of(chapters, slot=slot, seq_len=seq_len)
-            paces = self._paces or (self._begun_pace,)
-            self._loader.set_segments(changes_of(self._segments, paces, lengths))
+    def _set_segments(self, saved: SavedState | None = None) -> None:
+        """Find where the segments begin, in the present run or in one that resumes from a state."""
+        if not self._segments:
+            return
+        phases, slot = phases_of(self.dataset), 0
+        if saved is not None:
+            phases, slot = saved.phases, saved.consumed_samples
+        lengths = lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
+        paces = self._paces or (self._begun_pace,)
+        self._loader.set_segments(changes_of(self._segments, paces, lengths))

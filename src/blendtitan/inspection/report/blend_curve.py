@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.inspection.history import Slots
-from blendtitan.order.segments import Segment
+from blendtitan.order.blend import Segment
 from blendtitan.pace import Paces
 
 FloatArray = NDArray[np.float64]
