@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from blendtitan import build_datasets
-from blendtitan.inspection.run import read_run
 from blendtitan.mixture.shares_file import read_shares
 from blendtitan.mixture.toml_text import with_keys
 from blendtitan.run.toml_file import read_toml
+from blendtitan.runs.run import read_run
 from tests.mixture.conftest import WriteConfig, sweep
 
 GRID = ("--method", "grid", "--levels", "2")

@@ -9,14 +9,14 @@ import numpy as np
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.run import Run, data_of_run, read_run
+from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.mixture.blends import Shares
 from blendtitan.mixture.method import SweepConfig, blends_of
 from blendtitan.mixture.shares_file import SHARES, shares_text
 from blendtitan.mixture.toml_text import with_keys
-from blendtitan.regular_files import MOST_TOML_BYTES, read_text
 from blendtitan.run.toml_file import read_toml
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.runs.run import Run, data_of_run, read_run
+from blendtitan.storage.atomic_files import remove_file_partials, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

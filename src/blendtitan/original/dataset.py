@@ -19,7 +19,7 @@ from blendtitan.order.epoch import mix64, stream_key
 from blendtitan.original.build import original_indices, samples_of_splits
 from blendtitan.original.index import CorpusEntry, IndexFile, OrderIndex
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
 
