@@ -61,7 +61,7 @@ def test_it_says_what_counting_the_slots_finds(
         assert corpus["tokens"] == train.corpus_tokens[i]
         assert corpus["windows"] == train.only(name).num_windows
         assert corpus["bytes_read"] == 9 * 2 * samples[name]
-        own = {row for row, c in zip(slots.rows, slots.corpora, strict=True) if c == i}
+        own = {row for row, c in zip(places.rows, places.corpora, strict=True) if c == i}
         read_once = sum(len(seen[int(row), 0]) for row in own)
         if all((int(row), 1) not in seen for row in own):
             left_over = corpus["tokens"] - 8 * read_once - corpus["tokens_unused"]
