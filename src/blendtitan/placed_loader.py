@@ -10,9 +10,8 @@ import torch.distributed as dist
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
-from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
-from blendtitan.state import parse_state
+from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class PlacedLoader:
         """
         saved = parse_state(state_dict)
         self._paces = paces_of_state(state_dict)
-        self._set_segments(saved.chapters, slot=saved.consumed_samples)
+        self._set_segments(saved)
         self._loader.resume(saved)
         self._is_placed = True
 
@@ -127,18 +126,16 @@ class PlacedLoader:
                 *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 
-    def _set_segments(self, phases: Sequence[Chapter] | None = None, *, slot: int = 0) -> None:
-        """Place the segments in a run of these phases that continues at ``slot``.
-
-        Args:
-            phases: None: those that the dataset has now.
-            slot: Place of the run.
-        """
+    def _set_segments(self, saved: SavedState | None = None) -> None:
+        """Place the segments in the present run, or in one that resumes from a state."""
         if not self._segments:
             return
+        from blendtitan.history.run import phases_of
         from blendtitan.run.segments import changes_of, lengths_of
 
-        phases = self.dataset.chapters if phases is None else phases
+        phases, slot = phases_of(self.dataset), 0
+        if saved is not None:
+            phases, slot = saved.phases, saved.consumed_samples
         lengths = lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
         paces = self._paces or (self._begun_pace,)
         self._loader.set_segments(changes_of(self._segments, paces, lengths))

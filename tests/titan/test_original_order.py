@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig
-from blendtitan.dataset import original_index
 from blendtitan.dataset.build import build_datasets, read_catalog
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
+from blendtitan.original import build as original_build
 from blendtitan.titan import shared_catalog
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -129,7 +129,7 @@ def test_other_ranks_read_the_index_that_rank_0_built(
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
     indices = shared_catalog.shared_indices(config, catalog)
     as_another_rank(monkeypatch, messages[0])
-    monkeypatch.setattr(original_index, "original_indices", pytest.fail)
+    monkeypatch.setattr(original_build, "original_indices", pytest.fail)
 
     assert shared_catalog.shared_indices(config, catalog) == indices
     dataset = build_datasets(config, catalog, indices).train
@@ -147,7 +147,7 @@ def test_whatever_rank_0_meets_while_building_is_raised_by_every_rank(
         raise kind("of rank 0")
 
     config = case_config(CASE, tmp_path)
-    monkeypatch.setattr(original_index, "original_indices", fail)
+    monkeypatch.setattr(original_build, "original_indices", fail)
     messages: list[bytes] = []
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
     raised: list[str] = []

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -18,10 +19,12 @@ from torchtitan.tools import utils
 from blendtitan import errors
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
-from blendtitan.dataset.order_index import IndexFile
 from blendtitan.errors import BlendTitanError
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
+
+if TYPE_CHECKING:
+    from blendtitan.original.index import IndexFile
 
 _FOUND, _ERROR, _FAILURE = b"F", b"E", b"X"
 
@@ -44,13 +47,14 @@ def shared_catalog(
     )
 
 
-def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | None]:
+def shared_indices(config: BlendConfig, catalog: Catalog) -> "list[IndexFile | None]":
     """The index of each split in the original's order, built by rank 0. A collective operation.
 
     Raises:
         BlendTitanError: An error of rank 0, on every rank.
     """
-    from blendtitan.dataset.original_index import original_indices
+    from blendtitan.original.build import original_indices
+    from blendtitan.original.index import IndexFile
 
     def find() -> bytes:
         found = original_indices(config, catalog)
