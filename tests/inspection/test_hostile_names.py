@@ -10,7 +10,7 @@ from blendtitan import build_datasets
 from blendtitan.cli import main
 from blendtitan.inspection.run import read_run
 from blendtitan.tables import number_table, show
-from blendtitan.titan.corpus_metrics import corpus_table
+from blendtitan.corpus_progress import corpus_table
 from tests.conftest import WriteShard
 from tests.inspection.conftest import WriteRun
 from tests.test_visible import HOSTILE, is_safe
