@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 COMMAND = "scripts/gpu_check"
 
-STAGES = {"compiled": 220, "copies": 60, "resume": 150, "eager": 150}
+STAGES = {"compiled": 260, "copies": 60, "resume": 150, "eager": 150}
 """Stages, and most seconds that each may take."""
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -264,11 +264,11 @@ def compared(records: dict[str, dict[int, Found]]) -> Found:
 # What the processes do.
 
 
-def prepare(options: argparse.Namespace, more: Sequence[str] = ()) -> Any:
+def build_trainer(options: argparse.Namespace, more: Sequence[str] = ()) -> Any:
     """Import torchtitan and build the trainer of a stage."""
-    from blendtitan.titan02.train import import_torchtitan
+    from blendtitan.titan import prepare
 
-    import_torchtitan()
+    prepare()
     from torchtitan.config import ConfigManager
     from torchtitan.tools.logging import init_logger
     from torchtitan.train import Trainer
@@ -346,7 +346,7 @@ class Source:
 def measure(options: argparse.Namespace, more: Sequence[str], names: Sequence[str]) -> None:
     """Train in rounds that take turns between sources of batches; take the time."""
     start = time.monotonic()
-    trainer = prepare(options, more)
+    trainer = build_trainer(options, more)
     built = time.monotonic() - start
     import torch
     from torchtitan.tools import utils
@@ -432,7 +432,7 @@ def source_of(name: str, trainer: Any, options: argparse.Namespace) -> Source:
         should_log = hooked if name == OURS else every_tenth
         return Source(batches, should_log, keeps_corpora=name == OURS)
     if name == SAME:
-        return Source(the_same(trainer), every_tenth)
+        return Source(trainer.batch_generator(the_same(trainer)), every_tenth)
     return Source(trainer.batch_generator(their_loader(name, trainer, options)), every_tenth)
 
 
@@ -487,9 +487,9 @@ def measure_copies(options: argparse.Namespace) -> None:
     """The loaders alone, and copies to the accelerator."""
     from types import SimpleNamespace
 
-    from blendtitan.titan02.train import import_torchtitan
+    from blendtitan.titan import prepare
 
-    import_torchtitan()
+    prepare()
     import torch
 
     from blendtitan import BlendConfig, DataLoader, build_datasets
@@ -583,12 +583,12 @@ def copies(batch: Any) -> Found:
 
 
 def record_run(options: argparse.Namespace) -> None:
-    """Train for ``RESUME_STEPS`` steps, note digests and losses, and die where that is asked for."""
+    """Train for ``RESUME_STEPS`` steps; note digests and losses; die where that is asked for."""
     options.folder = options.output
     more = ["--training.steps", str(RESUME_STEPS), "--metrics.log_freq", "1"]
     more += ["--checkpoint.enable", "--checkpoint.interval", str(SAVED_EVERY)]
     more += ["--debug.deterministic", "--debug.deterministic_warn_only"]
-    trainer = prepare(options, more)
+    trainer = build_trainer(options, more)
     generate, log = trainer.batch_generator, trainer.metrics_processor.log
     with options.record.open("w") as file:
 
@@ -679,8 +679,9 @@ def training_section(title: str, one: Found, options: argparse.Namespace) -> lis
         f"{one['parameters'] / 1e9:.3f} B parameters, {one['batch_size']} samples of "
         f"{options.seq_len} tokens a step{attention}{memory}. The rounds take turns between the "
         f"rows, with one model. Medians of the rounds, with the least and the largest. Waiting is "
-        f"the share of a round in which the training thread had no batch; MFU is as TorchTitan "
-        f"counts it.",
+        f"the share of a round in which the training thread had no batch. A batch is asked for "
+        f"while the device still computes, so that waiting costs a step only what outlasts that: "
+        f"the last row shows what a step takes without any. MFU is as TorchTitan counts it.",
         "",
         "| batches from | ms per step | waiting for data | tokens per second | TFLOP/s | MFU |",
         "|---|---|---|---|---|---|",

@@ -93,7 +93,8 @@ def row_cross_entropy(
 
 def why_not(job_config: Any, parallel_dims: ParallelDims, build_loss: object) -> str | None:
     """The setting because of which the losses of corpora are not known, if there is one."""
-    if build_loss is not upstream_loss.build_cross_entropy_loss:
+    upstream: Any = upstream_loss
+    if build_loss is not upstream.build_cross_entropy_loss:
         return "a loss other than TorchTitan's cross entropy"
     if parallel_dims.pp_enabled:
         return "pipeline parallelism"

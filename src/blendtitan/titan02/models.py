@@ -10,9 +10,13 @@ import importlib.metadata
 from dataclasses import replace
 from typing import Any
 
-from torchtitan.components.metrics import build_metrics_processor
+from torchtitan.components import metrics
 from torchtitan.models import _supported_models
-from torchtitan.protocols.train_spec import TrainSpec, get_train_spec, register_train_spec
+from torchtitan.protocols.train_spec import (  # pyright: ignore[reportMissingImports]
+    TrainSpec,
+    get_train_spec,
+    register_train_spec,
+)
 
 from blendtitan.corpus_progress import loss_metrics, progress_metrics
 from blendtitan.errors import ConfigError
@@ -83,6 +87,7 @@ class _Hooks:
             return self._spec.build_dataloader_fn(
                 tokenizer=tokenizer, job_config=job_config, **ranks
             )
+        assert tokenizer is not None
         self._datasets = open_datasets(
             job_config,
             tokenizer,
@@ -125,7 +130,8 @@ class _Hooks:
 
     def build_metrics(self, job_config: Any, parallel_dims: Any, model_args: Any = None) -> Any:
         """TorchTitan's, which also logs what is known of corpora, and checks the loader's place."""
-        build = self._spec.build_metrics_processor_fn or build_metrics_processor
+        upstream: Any = metrics
+        build = self._spec.build_metrics_processor_fn or upstream.build_metrics_processor
         processor = build(job_config, parallel_dims, model_args)
         should_log, log = processor.should_log, processor.log
 
@@ -172,16 +178,16 @@ class _Hooks:
         if self._loader is None:
             return
         dataset = self._loader.dataset
-        metrics = progress_metrics(dataset, self._loader.consumed_samples)
+        values = progress_metrics(dataset, self._loader.consumed_samples)
         taken = None if self._loss is None else self._loss.take(parallel_dims)
         if taken is not None:
             losses, labels = taken
-            metrics |= loss_metrics(dataset.corpora, losses, labels)
+            values |= loss_metrics(dataset.corpora, losses, labels)
             if is_first_rank():
                 shown = zip(dataset.corpora, losses, labels, strict=True)
                 text = ", ".join(f"{name} {loss:.4f}" for name, loss, count in shown if count)
                 logger.info("step: %2d  loss of each corpus: %s", step, text)
-        processor.logger.log(metrics, step)
+        processor.logger.log(values, step)
 
 
 def _is_ours(section: Any) -> bool:
