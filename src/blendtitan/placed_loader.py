@@ -9,11 +9,11 @@ from typing import Any
 import torch.distributed as dist
 
 from blendtitan.dataset.interface import Dataset
+from blendtitan.history.run import phases_of
 from blendtitan.loader import DataLoader
-from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
 from blendtitan.run.segments import SegmentSettings, changes_of, lengths_of
-from blendtitan.state import parse_state
+from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -37,7 +37,7 @@ class PlacedLoader:
         self._paces: Paces = ()
         self._segments = segments
         self._begun_pace = Pace(global_batch_size=global_batch_size)
-        self._set_segments(loader.dataset.chapters)
+        self._set_segments()
 
     @property
     def dataset(self) -> Dataset:
@@ -61,7 +61,7 @@ class PlacedLoader:
         """
         saved = parse_state(state_dict)
         self._paces = paces_of_state(state_dict)
-        self._set_segments(saved.chapters, slot=saved.consumed_samples)
+        self._set_segments(saved)
         self._loader.resume(saved)
         self._is_placed = True
 
@@ -75,7 +75,7 @@ class PlacedLoader:
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
         self._paces = (Pace(global_batch_size=global_batch_size),)
-        self._set_segments(self.dataset.chapters)
+        self._set_segments()
         self._is_placed = True
 
     def step_here(self, global_batch_size: int) -> int:
@@ -117,7 +117,7 @@ class PlacedLoader:
         paces = self._paces or (Pace(global_batch_size=global_batch_size),)
         paces[-1].check(step, consumed_samples=self.consumed_samples)
         self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
-        self._set_segments(self.dataset.chapters)
+        self._set_segments()
         if self._paces != paces and _is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d, now it is %d: the data goes "
@@ -125,13 +125,16 @@ class PlacedLoader:
                 *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 
-    def _set_segments(self, chapters: Sequence[Chapter], *, slot: int = 0) -> None:
-        """Find where the segments begin, in a run of these chapters that goes on at ``slot``."""
-        if self._segments:
-            seq_len = self.dataset.config.seq_length
-            lengths = lengths_of(chapters, slot=slot, seq_len=seq_len)
-            paces = self._paces or (self._begun_pace,)
-            self._loader.set_segments(changes_of(self._segments, paces, lengths))
+    def _set_segments(self, saved: SavedState | None = None) -> None:
+        """Find where the segments begin, in the present run or in one that resumes from a state."""
+        if not self._segments:
+            return
+        phases, slot = phases_of(self.dataset), 0
+        if saved is not None:
+            phases, slot = saved.phases, saved.consumed_samples
+        lengths = lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
+        paces = self._paces or (self._begun_pace,)
+        self._loader.set_segments(changes_of(self._segments, paces, lengths))
 
 
 def _is_first_rank() -> bool:

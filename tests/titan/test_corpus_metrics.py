@@ -19,7 +19,7 @@ from blendtitan.corpus_progress import (
     progress_metrics,
 )
 from blendtitan.mixture import losses as collected
-from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import OpenFile
 from blendtitan.titan import validator
 from blendtitan.titan.corpus_metrics import DataClock, RowsByCorpus
 from tests.conftest import WriteBlend

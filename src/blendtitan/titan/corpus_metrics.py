@@ -10,7 +10,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed import utils as dist_utils
 
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
-from blendtitan.storage.retries import RETRIES
+from blendtitan.files import RETRIES
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
 T = TypeVar("T")

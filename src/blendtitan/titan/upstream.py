@@ -1,8 +1,9 @@
 """What this project relies on in torch and torchtitan beyond their public interfaces.
 
 Written for torchtitan 0.3.0 with torch 2.13 to 2.15; ``tests/titan/test_contract.py`` checks it
-against what is installed. ``blendtitan.titan02`` uses ``prepare`` and ``CpuDevice`` as well. Every private name that is called is called here. Private methods that
-our subclasses override stay in these:
+against what is installed. ``blendtitan.titan02`` uses ``prepare`` and ``CpuDevice`` as well. Every
+private name that is called is called here. Private methods that our subclasses override stay in
+these:
 
 | class                      | overrides                                                        |
 |----------------------------|------------------------------------------------------------------|

@@ -3,11 +3,10 @@
 TorchTitan merges ``JobConfig`` into its own and adds ``--section.key`` for every field.
 """
 
-from dataclasses import dataclass, field, make_dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from blendtitan.run.keys import DEFAULTS
-from blendtitan.run.known_keys import HINTS
+from blendtitan.config import BlendSection
 
 BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` and ``validation.dataset`` for our loader."""
@@ -47,23 +46,6 @@ class Validation:
     rank; with ``steps = -1``, every window once."""
 
 
-def _blendcorpus_fields() -> list[tuple[str, Any, Any]]:
-    """The keys of ``[blendcorpus]``: those that TorchTitan 0.3 has, with their defaults."""
-    found: list[tuple[str, Any, Any]] = []
-    for key, hint in HINTS.items():
-        section, _, name = key.rpartition(".")
-        if section == BLENDCORPUS:
-            default = DEFAULTS[key]
-            is_list = isinstance(default, list)
-            value = field(default_factory=list) if is_list else field(default=default)
-            found.append((name, hint, value))
-    return found
-
-
-BlendCorpus = make_dataclass("BlendCorpus", _blendcorpus_fields())
-"""The ``[blendcorpus]`` section. ``docs/configuration.md`` explains its keys."""
-
-
 @dataclass
 class JobConfig:
     """What is added to TorchTitan's ``JobConfig``."""
@@ -71,4 +53,4 @@ class JobConfig:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     validation: Validation = field(default_factory=Validation)
-    blendcorpus: BlendCorpus = field(default_factory=BlendCorpus)  # pyright: ignore
+    blendcorpus: BlendSection = field(default_factory=BlendSection)

@@ -9,7 +9,7 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import BlendConfig
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, BlendKeys
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
@@ -17,9 +17,14 @@ from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
-from blendtitan.run.batches import check_batches, check_length, check_validation
-from blendtitan.run.horizon import horizon, samples_of_run
-from blendtitan.run.keys import check_follows
+from blendtitan.run.batches import (
+    check_batches,
+    check_follows,
+    check_length,
+    check_validation,
+    horizon,
+    samples_of_run,
+)
 from blendtitan.run.segments import segment_settings
 from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
@@ -28,17 +33,6 @@ from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
-
-_DECIDED = {
-    "data_file_list",
-    "seq_length",
-    "eod_token_id",
-    "segments",
-    "train_samples",
-    "eval_samples",
-    "vocab_size",
-}
-"""Fields of the engine's configuration that the rest of the run completes."""
 
 
 class Titan02Tokenizer(BaseTokenizer):
@@ -199,25 +193,23 @@ def blend_config(job_config: Any, *, eos_id: int | None, vocab_size: int) -> Ble
     for key, other in (("seq_length", "seq_len"), ("micro_batch_size", "local_batch_size")):
         own, expected = getattr(section, key), getattr(training, other)
         check_follows(f"blendcorpus.{key}", own, other=f"training.{other}", expected=expected)
-    validates = validation.enable and validation.dataset == BLENDCORPUS
-    run_samples, validation_samples = samples_of_run(
-        steps=training.steps,
-        global_batch_size=training.global_batch_size,
-        validates=validates,
-        validation=(validation.samples, validation.steps),
-    )
-    same = {field.name for field in fields(BlendConfig)} - _DECIDED
+    keys = {key.name: getattr(section, key.name) for key in fields(BlendKeys)}
+    if section.order == ORIGINAL_ORDER:
+        run = samples_of_run(
+            steps=training.steps,
+            global_batch_size=training.global_batch_size,
+            validates=validation.enable and validation.dataset == BLENDCORPUS,
+            validation=(validation.samples, validation.steps),
+        )
+        keys |= horizon(keys, run)
     return BlendConfig(
-        data_file_list=data_file_list,
-        seq_length=training.seq_len,
-        eod_token_id=eos_id if section.eod_token_id is None else section.eod_token_id,
-        vocab_size=vocab_size,
-        **horizon(
-            section.order,
-            train_samples=(section.train_samples, run_samples),
-            eval_samples=(section.eval_samples, validation_samples),
-        ),
-        **{name: getattr(section, name) for name in same},
+        **keys
+        | {
+            "data_file_list": data_file_list,
+            "seq_length": training.seq_len,
+            "eod_token_id": eos_id if section.eod_token_id is None else section.eod_token_id,
+            "vocab_size": vocab_size,
+        }
     )
 
 

@@ -11,7 +11,7 @@ from torchtitan.components import loss as upstream_loss
 from torchtitan.distributed import ParallelDims
 
 from blendtitan.corpus_losses import CorpusLosses, counted_labels
-from blendtitan.dataset.blended import IGNORE_INDEX
+from blendtitan.dataset.documents import IGNORE_INDEX
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
