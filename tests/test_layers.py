@@ -18,6 +18,19 @@ DATASET = STORAGE | ORDER | {"dataset"}
 HISTORY = DATASET | {"history"}
 LOADER = HISTORY | {"state", "loader"}
 
+TITAN = LOADER | {
+    *(
+        "corpus_losses",
+        "corpus_progress",
+        "metric_names",
+        "original",
+        "pace",
+        "placed_loader",
+        "run",
+    ),
+    *("tokenizers", "tokenizer_check", "titan"),
+}
+
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
@@ -64,12 +77,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"pace", "run"}, {"torch"}),
-    "titan": (
-        LOADER
-        | {"corpus_losses", "corpus_progress", "metric_names", "placed_loader", "pace", "run"}
-        | {"original", "checkpoints", "tokenizers", "tokenizer_check", "titan"},
-        NUMPY | {"torch", "torchtitan", "tensorboard"},
-    ),
+    "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible"}, set()),
     "commands": (
