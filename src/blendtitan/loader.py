@@ -227,8 +227,11 @@ class DataLoader:
         inputs = tokens[:, :-1]
         labels = tokens[:, 1:].astype(np.int64, order="C")
         corpora = plan.corpora[start:stop]
-        roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
         config = dataset.config
+        finds_documents = config.provide_attention_mask or config.eod_mask_loss
+        roles = None
+        if finds_documents and dataset.eod_roles is not None:
+            roles = dataset.eod_roles[corpora]
         if config.eod_mask_loss:
             assert config.eod_token_id is not None
             mask_labels(labels, inputs, config.eod_token_id, roles)

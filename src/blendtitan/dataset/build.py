@@ -11,9 +11,9 @@ from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.order.blend import Segment, check_changes, segments_of, total_weight
+from blendtitan.order.blend import Segment, total_weight
+from blendtitan.order.segments import segments_of
 from blendtitan.order.slots import CorpusRows, SlotOrder
-from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog
 from blendtitan.storage.file_list import ShardList, read_file_list
 from blendtitan.storage.reader import OpenFiles
@@ -162,9 +162,9 @@ def _build_split(
     rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=config.eod_token_id)
     _warn_of_short_rows(rows, split, config.seq_length)
     weights = {name: weights[name] for name in usable}
-    changes = [Segment(c.first_slot, c.shares) for c in config.segments if split == "train"]
-    check_changes(changes, list(weights))
-    segments = segments_of(weights, changes)
+    segments: tuple[Segment, ...] = (Segment(0, weights),)
+    if config.segments and split == "train":
+        segments = segments_of(weights, [Segment(c.first_slot, c.shares) for c in config.segments])
     order = SlotOrder.build(
         segments,
         {
@@ -204,3 +204,29 @@ def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
             "only window wraps around and repeats tokens",
             *(split, num_short, len(rows.num_tokens), seq_len + 1),
         )
+
+
+def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> list[int]:
+    """Cut the documents of one shard into train, valid and test.
+
+    Args:
+        num_documents: Documents of the shard.
+        fractions: Share of each split; they sum to 1.
+
+    Returns:
+        Four growing numbers from 0 to ``num_documents``: split ``s`` has the documents
+        ``cuts[s]`` to ``cuts[s + 1]``, the latter not included. Every document is in one split.
+
+    Source: Megatron-LM, ``get_train_valid_test_split_``: each size is rounded to nearest (halves
+    to even), and the excess or lack of the sum is moved to the first split that is not empty.
+    """
+    cuts = [0]
+    for fraction in fractions:
+        cuts.append(cuts[-1] + round(fraction * num_documents))
+    excess = cuts[-1] - num_documents
+    if excess == 0:
+        return cuts
+    # Megatron moves it to train even where that is to have nothing: it would lose or repeat
+    # documents there, as it would where the first split is smaller than the excess.
+    first = next(s for s, fraction in enumerate(fractions) if fraction > 0)
+    return [*cuts[: first + 1], *(max(0, cut - excess) for cut in cuts[first + 1 :])]
