@@ -21,6 +21,7 @@ from blendtitan.order.chapters import Chapter
 from blendtitan.order.permutation import mix64, stream_key
 from blendtitan.order.segments import Segment
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.index_arrays import sequence_span
 from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
@@ -259,7 +260,7 @@ class OriginalDataset:
         for sequence in self._index.stretch(
             "reads", first, first + int(record["num_reads"])
         ).tolist():
-            begin, end = index.sequence_span(sequence)
+            begin, end = sequence_span(index, sequence)
             begin += offset
             count = min(left, end - begin)
             if count > 0:
