@@ -18,9 +18,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from blendtitan.errors import ResumeError
-from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, segments_read
-from blendtitan.order.next_chapter import with_next_chapter
-from blendtitan.order.segments import shares_of
+from blendtitan.history.next_phase import with_next_phase
+from blendtitan.history.phases import CorpusShards, Phase, segments_read
+from blendtitan.order.blend import shares_of
 from blendtitan.pace import Paces, consumed_at, paces_of_state
 from blendtitan.runs.checkpoints import StoredState, stored_states
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
@@ -93,7 +93,7 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
     if after.consumed_samples < consumed:
         return [f"consumed {after.consumed_samples:,} samples, the one before it {consumed:,}"]
     problems: list[str] = []
-    if not _knows(after.chapters, before.chapters, consumed):
+    if not _knows(after.phases, before.phases, consumed):
         problems.append("has another history than the checkpoint before")
     elif _digest_at(after, before) != before.digest:
         problems.append(
@@ -102,7 +102,7 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
     return problems + _chapter_problems(after)
 
 
-def _knows(later: Sequence[Chapter], earlier: Sequence[Chapter], slot: int) -> bool:
+def _knows(later: Sequence[Phase], earlier: Sequence[Phase], slot: int) -> bool:
     """Whether a history begins with another one, of which ``slot`` samples were consumed."""
     begun = [chapter for chapter in later if chapter.first_slot < slot]
     earlier = [chapter for chapter in earlier if chapter.first_slot < slot]
@@ -113,31 +113,31 @@ def _knows(later: Sequence[Chapter], earlier: Sequence[Chapter], slot: int) -> b
     )
 
 
-def _segments_until(chapter: Chapter, slot: int) -> list[object]:
+def _segments_until(chapter: Phase, slot: int) -> list[object]:
     return [segment for segment in segments_read([chapter]) if segment.first_slot < slot]
 
 
 def _digest_at(later: SavedState, earlier: SavedState) -> str:
     """The digest of the earlier state, in the order of the later one."""
-    if not earlier.chapters:  # the original's order, which only the data tell
+    if not earlier.phases:  # the original's order, which only the data tell
         return earlier.digest
-    first_slot = earlier.chapters[-1].first_slot
+    first_slot = earlier.phases[-1].first_slot
     slots = digest_slots(first_slot, earlier.consumed_samples)
     if len(slots) == 0:
         return earlier.digest
-    chapter = next(chapter for chapter in later.chapters if chapter.first_slot == first_slot)
-    order = ChapterOrder.build(chapter, order_settings(later.fixed_facts))
-    return digest_of(order.slot_places(slots).sample_ids)
+    chapter = next(chapter for chapter in later.phases if chapter.first_slot == first_slot)
+    order = chapter.order(order_settings(later.fixed_facts))
+    return digest_of(order.places(slots).sample_ids)
 
 
 def _chapter_problems(state: SavedState) -> list[str]:
     """Chapters that do not begin where the rows of those before stood."""
     settings = order_settings(state.fixed_facts)
     problems: list[str] = []
-    for number in range(1, len(state.chapters)):
-        chapter = state.chapters[number]
-        expected = with_next_chapter(
-            state.chapters[:number],
+    for number in range(1, len(state.phases)):
+        chapter = state.phases[number]
+        expected = with_next_phase(
+            state.phases[:number],
             settings,
             slot=chapter.first_slot,
             seq_len=chapter.seq_len,
@@ -145,7 +145,7 @@ def _chapter_problems(state: SavedState) -> list[str]:
             corpora={name: _as_new(shards) for name, shards in chapter.corpora.items()},
         )[-1]
         for name, shards in chapter.corpora.items():
-            is_new = all(name not in each.corpora for each in state.chapters[:number])
+            is_new = all(name not in each.corpora for each in state.phases[:number])
             found = expected.corpora[name]
             if is_new:
                 found = replace(found, places=shards.places)
@@ -186,12 +186,12 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
     if fixed:
         return Parting(0, tuple(fixed))
     end = min(a.consumed_samples, b.consumed_samples)
-    firsts = {c.first_slot for state in (a, b) for c in state.chapters}
-    firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.chapters)}
+    firsts = {c.first_slot for state in (a, b) for c in state.phases}
+    firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.phases)}
     slots = [*sorted(slot for slot in firsts if slot < end), end]
     for begin, stop in pairwise(slots):
-        if not _knows(a.chapters, b.chapters, stop):
-            return Parting(begin, _reasons(a.chapters, b.chapters, stop))
+        if not _knows(a.phases, b.phases, stop):
+            return Parting(begin, _reasons(a.phases, b.phases, stop))
     return Parting(None, ())
 
 
@@ -202,7 +202,7 @@ def _latest(run: Sequence[Audited]) -> SavedState:
     return states[-1]
 
 
-def _reasons(a: Sequence[Chapter], b: Sequence[Chapter], stop: int) -> tuple[str, ...]:
+def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ...]:
     one, other = ([c for c in run if c.first_slot < stop][-1] for run in (a, b))
     sides = {
         "first slot of the chapter": (one.first_slot, other.first_slot),
@@ -221,7 +221,7 @@ def _reasons(a: Sequence[Chapter], b: Sequence[Chapter], stop: int) -> tuple[str
     )
 
 
-def _shares(chapter: Chapter) -> dict[str, float]:
+def _shares(chapter: Phase) -> dict[str, float]:
     """Shares of the last segment, to the digits that a person would compare."""
     shares = shares_of(segments_read([chapter])[-1].weights)
     return {name: float(f"{share:.9g}") for name, share in shares.items()}

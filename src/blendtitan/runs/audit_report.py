@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blendtitan.errors import ResumeError
-from blendtitan.order.chapters import segments_read
+from blendtitan.history.phases import segments_read
 from blendtitan.runs.audit import Audited, Parting
 from blendtitan.tables import Table, number_table
 
@@ -18,8 +18,8 @@ def audit_table(run: Sequence[Audited]) -> Table:
         else:
             facts = [
                 f"{one.state.consumed_samples:,}",
-                f"{len(one.state.chapters) or 1}",
-                f"{len(segments_read(one.state.chapters)) or 1}",
+                f"{len(one.state.phases) or 1}",
+                f"{len(segments_read(one.state.phases)) or 1}",
                 one.state.digest[:12],
             ]
         table.add_row(f"{one.stored.step:,}", *facts, _verdict(one))
@@ -28,7 +28,7 @@ def audit_table(run: Sequence[Audited]) -> Table:
 
 def _verdict(one: Audited) -> str:
     proved = "proved"
-    if one.state is not None and not one.state.chapters:
+    if one.state is not None and not one.state.phases:
         proved = "proved, but for the samples: the original's order is in the data"
     return "; ".join(one.problems) or one.stored.note or proved
 
@@ -40,7 +40,7 @@ def audit_json(run: Sequence[Audited], parting: Parting | None) -> dict[str, Any
             "step": one.stored.step,
             "path": str(one.stored.path),
             "consumed_samples": one.state.consumed_samples if one.state else None,
-            "chapters": [chapter.first_slot for chapter in one.state.chapters] if one.state else [],
+            "chapters": [chapter.first_slot for chapter in one.state.phases] if one.state else [],
             "digest": one.state.digest if one.state else None,
             "note": one.stored.note,
             "problems": one.problems,

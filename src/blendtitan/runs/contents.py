@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS
-from blendtitan.dataset.eod import document_at_with_eod
-from blendtitan.dataset.held import Shards
+from blendtitan.dataset.inserted_eod import document_at_with_eod
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import twins
+from blendtitan.history.fingerprints import Fingerprints
+from blendtitan.history.phases import occurrences
 from blendtitan.runs.slots import Stretch
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
@@ -53,12 +53,12 @@ class Contents:
         """Those of a catalog; ``eod_id`` is inserted where documents lack it."""
         s = SPLITS.index(split)
         usable = np.flatnonzero(catalog.split_tokens(s) > 0).tolist()
-        ids = Shards.of_catalog(catalog).ids
+        ids = Fingerprints.of_catalog(catalog).ids
         rows = Rows.build(
             catalog, OpenFiles(max_open), [[shard] for shard in usable], split=s, eod_id=eod_id
         )
         named = [(catalog.corpora[shard], ids[shard]) for shard in usable]
-        keys = [(*name, twin) for name, twin in zip(named, twins(named), strict=True)]
+        keys = [(*name, twin) for name, twin in zip(named, occurrences(named), strict=True)]
         return cls(catalog, rows, keys, {key: row for row, key in enumerate(keys)})
 
     def holds(self, stretch: Stretch) -> bool:

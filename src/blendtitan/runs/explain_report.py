@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import segments_read
-from blendtitan.order.segments import Segment
+from blendtitan.history.phases import segments_read
+from blendtitan.order.blend import Segment
 from blendtitan.pace import Paces, step_of
 from blendtitan.runs.explain import Explained, Part, Place
 from blendtitan.runs.slots import Slots

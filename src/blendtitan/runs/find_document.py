@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blendtitan.errors import ConfigError
-from blendtitan.order.find import slots_reading
+from blendtitan.history.find import slots_reading
 from blendtitan.runs.explain import Place, Ranks, place_of
 from blendtitan.runs.slots import ChapterSlots, History, Stretch, Window
 from blendtitan.runs.source import Source

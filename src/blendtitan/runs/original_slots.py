@@ -7,10 +7,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.held import Shards
-from blendtitan.dataset.original import OriginalDataset
-from blendtitan.order.chapters import Chapter, twins
-from blendtitan.order.segments import Segment
+from blendtitan.history.fingerprints import Fingerprints
+from blendtitan.history.phases import Phase, occurrences
+from blendtitan.order.blend import Segment
+from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Paces
 from blendtitan.run.segments import Lengths
 from blendtitan.runs.slots import Stretch, Window
@@ -29,7 +29,7 @@ class OriginalSlots:
 
     paces: Paces
     split: str = "train"
-    chapters: tuple[Chapter, ...] = ()
+    chapters: tuple[Phase, ...] = ()
 
     @property
     def lengths(self) -> Lengths:
@@ -60,8 +60,8 @@ class OriginalSlots:
     @classmethod
     def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:
         """Those of a dataset; ``catalog`` is from ``as_one_split``."""
-        known = Shards.of_catalog(catalog)
-        numbers = twins(zip(catalog.corpora, known.ids, strict=True))
+        known = Fingerprints.of_catalog(catalog)
+        numbers = occurrences(zip(catalog.corpora, known.ids, strict=True))
         return cls(dataset, list(zip(known.names, known.ids, numbers, strict=True)), paces)
 
     def windows(self, slots: IntArray) -> list[Window]:

@@ -7,15 +7,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.config import BlendConfig, SegmentConfig, check_at_least
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.pace import Pace
-from blendtitan.run.batches import check_batches, check_length, check_validation
-from blendtitan.run.horizon import horizon, samples_of_run
-from blendtitan.run.keys import DEFAULTS, check_follows, read_keys
+from blendtitan.run.batches import (
+    check_batches,
+    check_follows,
+    check_length,
+    check_validation,
+    horizon,
+    samples_of_run,
+)
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.run.toml import read_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
@@ -194,24 +200,21 @@ def _blend(path: Path, values: Values) -> BlendConfig:
             f"{path}: no data is named. Set blendcorpus.data_file_list, or training.dataset_path, "
             f"to a file list or a folder of shards."
         )
-    train, evaluation = samples_of_run(
-        steps=values["training.steps"],
-        global_batch_size=values["training.global_batch_size"],
-        validates=values["validation.enable"],
-        validation=(values["validation.samples"], values["validation.steps"]),
-    )
     decided: dict[str, Any] = {
         field.name: values[key]
         for field in fields(BlendConfig)
-        if (key := f"blendcorpus.{field.name}") in DEFAULTS
+        if (key := f"blendcorpus.{field.name}") in values
     }
     decided |= {"data_file_list": data, "seq_length": values["training.seq_len"]}
     decided |= {"eod_token_id": _eod_id(values)}
-    decided |= horizon(
-        decided["order"],
-        train_samples=(decided["train_samples"], train),
-        eval_samples=(decided["eval_samples"], evaluation),
-    )
+    if decided["order"] == ORIGINAL_ORDER:
+        run = samples_of_run(
+            steps=values["training.steps"],
+            global_batch_size=values["training.global_batch_size"],
+            validates=values["validation.enable"],
+            validation=(values["validation.samples"], values["validation.steps"]),
+        )
+        decided |= horizon(decided, run)
     return BlendConfig(**decided)
 
 

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import (
-    Chapter,
-    ChapterOrder,
+from blendtitan.history.phases import (
     OrderSettings,
+    Phase,
     draws_before,
+    occurrences,
     segments_read,
-    twins,
 )
-from blendtitan.order.segments import Segment
-from blendtitan.order.windows import row_pieces
+from blendtitan.history.run import phases_of, settings_of
+from blendtitan.order.blend import Segment
+from blendtitan.order.epoch import row_pieces
+from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths
 from blendtitan.state import SavedState, order_settings
@@ -88,7 +89,7 @@ class Slots(Protocol):
         ...
 
     @property
-    def chapters(self) -> tuple[Chapter, ...]:
+    def chapters(self) -> tuple[Phase, ...]:
         """The chapters of the run; none where the order knows none."""
         ...
 
@@ -145,19 +146,19 @@ def step_slots(paces: Paces, step: int) -> range:
 class History:
     """The slots of a run in this project's order."""
 
-    chapters: tuple[Chapter, ...]
+    chapters: tuple[Phase, ...]
     settings: OrderSettings
     paces: Paces
 
     @classmethod
     def of_state(cls, state: SavedState, paces: Paces) -> "History":
         """Those of a checkpoint, past and as planned then."""
-        return cls(state.chapters, order_settings(state.fixed_facts), paces)
+        return cls(state.phases, order_settings(state.fixed_facts), paces)
 
     @classmethod
     def of_dataset(cls, dataset: BlendedDataset, paces: Paces) -> "History":
         """Those that a run will have if it is never changed."""
-        return cls(dataset.chapters, dataset.settings, paces)
+        return cls(phases_of(dataset), settings_of(dataset), paces)
 
     @property
     def split(self) -> str:
@@ -231,8 +232,8 @@ def _summed(draws: Sequence[dict[str, int]], factors: Sequence[int]) -> dict[str
 class ChapterSlots:
     """The slots of one chapter, and the shards of its rows."""
 
-    chapter: Chapter
-    order: ChapterOrder
+    chapter: Phase
+    order: SlotOrder
     piece_starts: IntArray
     """Position of the first token of each shard, over all rows; then the end. ``(P + 1,)``"""
 
@@ -243,42 +244,41 @@ class ChapterSlots:
     """Position of each row's first token; then the end. Shape ``(R + 1,)``."""
 
     @classmethod
-    def build(cls, chapter: Chapter, settings: OrderSettings) -> "ChapterSlots":
+    def build(cls, chapter: Phase, settings: OrderSettings) -> "ChapterSlots":
         """Those of a chapter."""
         tokens: list[int] = []
         pieces: list[tuple[str, str, str, int]] = []
         rows: list[int] = [0]
         for name, shards in chapter.corpora.items():
             tokens += shards.tokens
-            named = zip(shards.names, shards.ids, twins(shards.ids), strict=True)
+            named = zip(shards.names, shards.ids, occurrences(shards.ids), strict=True)
             pieces += [(name, *each) for each in named]
-            row_tokens = (sum(shards.tokens[row]) for row in shards.rows(blended=settings.blended))
-            rows += row_tokens
-        order = ChapterOrder.build(chapter, settings)
+            rows += shards.rows(blended=settings.blended).tokens
+        order = chapter.order(settings)
         return cls(chapter, order, np.cumsum([0, *tokens]), pieces, np.cumsum(rows))
 
     def windows(self, slots: IntArray, number: int, before: dict[str, int]) -> Iterator[Window]:
         """What some slots of this chapter are; ``before`` are draws in earlier chapters."""
-        found = self.order.slot_places(slots)
+        found = self.order.places(slots)
         for i, slot in enumerate(slots.tolist()):
-            row, start = int(found.rows[i]), int(found.places.starts[i])
             corpus = self.order.blend.corpora[int(found.corpora[i])]
-            of_unread = bool(found.places.of_unread[i])
+            of_unread = found.is_remainder is not None and bool(found.is_remainder[i])
             yield Window(
                 slot=slot,
                 chapter=number,
                 corpus=corpus,
                 draw=int(found.draws[i]) + before.get(corpus, 0),
-                epoch=int(found.places.epochs[i]),
-                window=int(found.places.windows[i]),
+                epoch=int(found.epochs[i]),
+                window=int(found.windows[i]),
                 of_unread=of_unread,
                 sample_id=int(found.sample_ids[i]),
-                stretches=tuple(self._stretches(row, start, of_unread=of_unread)),
+                stretches=tuple(self._stretches(found, i)),
             )
 
-    def _stretches(self, row: int, start: int, *, of_unread: bool) -> Iterator[Stretch]:
+    def _stretches(self, places: Places, i: int) -> Iterator[Stretch]:
+        row = int(places.rows[i])
         first, stop = self.row_starts[row : row + 2].tolist()
-        for at, count in self.order.stretches(row, start, of_unread=of_unread):
+        for at, count in self.order.stretches(places, i):
             for piece, offset, part in row_pieces(
                 self.piece_starts, (first, stop - first), at, count
             ):

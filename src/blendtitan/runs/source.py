@@ -6,8 +6,8 @@ from pathlib import Path
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import read_catalog
-from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import BlendTitanError, ConfigError
+from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Pace, Paces, paces_of_state
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
@@ -88,7 +88,7 @@ def source_of_run(run: Run) -> Source:
 def _of_state(stored: StoredState, run: Run | None) -> Source:
     assert stored.state_dict is not None
     saved, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
-    if not saved.chapters:
+    if not saved.phases:
         if run is None:
             raise ConfigError(
                 f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.dataset.progress import configured_shares
-from blendtitan.order.segments import Segment
+from blendtitan.order.blend import Segment
 from blendtitan.pace import Paces
 from blendtitan.runs.slots import Slots
 

@@ -9,8 +9,7 @@ import numpy as np
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
 from blendtitan.pace import Paces, consumed_at
-from blendtitan.run.toml_file import read_toml
-from blendtitan.run.values import toml_of
+from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.report.blend_curve import BlendCurve, blend_curve, steps_before
 from blendtitan.runs.report.lengths import CorpusLens, corpus_lens
 from blendtitan.runs.report.texts import SampleText, sample_texts
@@ -151,7 +150,7 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         lens={} if source.contents is None else corpus_lens(source.contents),
         samples=sample_texts(source, step_slots(slots.paces, step).start),
         samples_step=step,
-        settings={key: toml_of(value) for key, value in read_toml(run.path)},
+        settings={key: toml_of(value) for key, value in read_toml(run.path).items()},
     )
 
 
