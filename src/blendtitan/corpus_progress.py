@@ -1,0 +1,55 @@
+"""Losses, tokens, epochs and shares of each corpus, as metrics and as tables for the log."""
+
+from collections.abc import Sequence
+
+from blendtitan import metric_names
+from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.progress import progress
+from blendtitan.tables import as_text, number_table
+
+
+def loss_metrics(
+    corpora: Sequence[str], losses: Sequence[float], labels: Sequence[int]
+) -> dict[str, float]:
+    """Metrics of the losses of corpora; corpora without labels are left out."""
+    metrics: dict[str, float] = {}
+    for name, loss, count in zip(corpora, losses, labels, strict=True):
+        if count:
+            metrics[f"{metric_names.CORPUS_LOSS}/{name}"] = loss
+            metrics[f"{metric_names.CORPUS_LABELS}/{name}"] = count
+    return metrics
+
+
+def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:
+    """Metrics of how far each corpus has been read."""
+    reached = progress(dataset, consumed_samples)
+    columns = {
+        metric_names.TOKENS: reached.tokens,
+        metric_names.EPOCHS: reached.epochs,
+        metric_names.SHARE: reached.shares,
+        metric_names.CONFIGURED_SHARE: reached.configured_shares,
+    }
+    return {
+        f"{metric}/{name}": value
+        for metric, values in columns.items()
+        for name, value in zip(dataset.corpora, values.tolist(), strict=True)
+    }
+
+
+def corpus_table(dataset: Dataset, num_samples: int) -> str:
+    """Tokens, share and epochs of each corpus, at the end of a run of ``num_samples`` samples."""
+    end = progress(dataset, num_samples)
+    table = number_table("corpus", "tokens", "share", "tokens read", "epochs")
+    columns = (dataset.corpus_tokens, end.configured_shares, end.tokens, end.epochs)
+    for name, tokens, share, read, epochs in zip(dataset.corpora, *columns, strict=True):
+        table.add_row(name, f"{tokens:,}", f"{share:.2%}", f"{read:,}", f"{epochs:.3g}")
+    return as_text(table)
+
+
+def segments_table(dataset: Dataset) -> str:
+    """The first slot and the shares of each segment, including segments after the run's end."""
+    table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
+    for name in dataset.corpora:
+        shares = [s.weights.get(name, 0.0) / sum(s.weights.values()) for s in dataset.segments_read]
+        table.add_row(name, *(f"{share:.2%}" for share in shares))
+    return as_text(table)
