@@ -11,7 +11,7 @@ import torch
 from blendtitan import DataLoader
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.state import PACE_KEY, STATE_KEY
-from blendtitan.titan import configured
+from blendtitan.titan import dataloader
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from tests.titan.conftest import write_corpora
 from tests.titan.test_dataloader import Config, build, dataset_of, first
@@ -112,8 +112,8 @@ def test_the_slots_go_on_with_another_global_batch_size(
 
     assert torch.equal(first(loader)[1], first(saved)[1])
     assert warning == (
-        f"The global batch size was 4 samples until step 3, now it is {global_batch_size}: the "
-        f"data goes on after the 12 samples consumed so far."
+        f"The global batch size was 4 samples until step 3 and is {global_batch_size} from now on. "
+        f"The data continues after the 12 samples consumed so far."
     )
 
 
@@ -235,4 +235,4 @@ def test_a_fresh_run_says_nothing(config: Config, caplog: pytest.LogCaptureFixtu
     build(config).align(0, global_batch_size=4)
 
     # Of the stand-in for a tokenizer, it is said that it cannot be read.
-    assert not [record for record in caplog.records if record.name != configured.__name__]
+    assert not [record for record in caplog.records if record.name != dataloader.__name__]

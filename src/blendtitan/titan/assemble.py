@@ -1,4 +1,4 @@
-"""From settings to the trainer's configuration, section by section."""
+"""Turns the sections of a TOML file into the trainer's configuration."""
 
 import dataclasses
 import importlib
@@ -16,11 +16,11 @@ from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.activation import activation_checkpointing
+from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import build_model_spec, model_vocab_size
-from blendtitan.titan.quantize import convert, converters_of
 from blendtitan.titan.settings import (
+    ActivationCheckpointSettings,
     OptimizerSettings,
     Settings,
     TrainingSettings,
@@ -37,16 +37,17 @@ BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""
 
 _CHUNKS = 8
-"""Parts that the loss is computed in, to hold fewer logits at once. TorchTitan's default."""
+"""Chunks that the loss is computed in, to hold fewer logits at once. TorchTitan's default."""
 
 
 def build_config(settings: Settings) -> BlendTrainer.Config:
-    """The trainer's configuration. Reads the tokenizer, whose vocabulary the model follows.
+    """The trainer's configuration. Reads the tokenizer, which determines the model's vocabulary.
 
     Raises:
         ConfigError: The settings contradict each other, or the tokenizer cannot be used.
     """
-    _import_first(settings.experimental.custom_import)
+    if settings.experimental.custom_import:
+        _import_first(settings.experimental.custom_import)
     _check_agreement(settings)
     model = settings.model
     tokenizer = _tokenizer(settings)
@@ -62,12 +63,12 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         validator=_validator(settings),
         optimizer=_optimizer(settings.optimizer),
         lr_scheduler=settings.lr_scheduler,
-        training=TrainingConfig(**_shared(settings.training, TrainingConfig)),
+        training=_training(settings),
         parallelism=ParallelismConfig(**_shared(settings.parallelism, ParallelismConfig)),
         checkpoint=settings.checkpoint,
         metrics=settings.metrics,
         profiler=settings.profiling,
-        activation_checkpoint=activation_checkpointing(settings.activation_checkpoint),
+        activation_checkpoint=_activation_checkpoint(settings.activation_checkpoint),
         compile=settings.compile,
         comm=settings.comm,
         debug=settings.debug,
@@ -75,9 +76,15 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
     )
 
 
+def _training(settings: Settings) -> TrainingConfig:
+    training = TrainingConfig(**_shared(settings.training, TrainingConfig))
+    # Pipelines exclude CUDA graphs, which TorchTitan checks before a trainer adapts to a CPU.
+    if settings.parallelism.pipeline_parallel_degree > 1 and cpu.is_used():
+        training.disable_cuda_graphs = True
+    return training
+
+
 def _import_first(name: str) -> None:
-    if not name:
-        return
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -96,6 +103,14 @@ def _override(imports: list[str]) -> OverrideConfig:
         ) from error
 
 
+def _activation_checkpoint(section: ActivationCheckpointSettings) -> Any:
+    if (section.mode, section.selective_ac_option) == ("none", "op"):
+        return None
+    from blendtitan.titan.converters import activation_checkpointing
+
+    return activation_checkpointing(section)
+
+
 def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
     model = settings.model
     spec = build_model_spec(
@@ -105,12 +120,15 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
         attn_backend=model.attn_backend,
         expert_backend=settings.parallelism.expert_parallel_comm_backend,
     )
-    convert(spec, converters_of(settings))
+    if model.converters:
+        from blendtitan.titan.converters import convert, converters_of
+
+        convert(spec, converters_of(settings))
     return spec
 
 
 def _check_agreement(settings: Settings) -> None:
-    """Check keys that say what another key decides, and keys of loaders that are not used."""
+    """Check keys that repeat others, and keys of loaders that are not used."""
     training, validation = settings.training, settings.validation
     for key in ("local_batch_size", "seq_len"):
         asked, used = getattr(validation, key), getattr(training, key)
@@ -122,25 +140,25 @@ def _check_agreement(settings: Settings) -> None:
     if training.dataset != BLENDCORPUS:
         if validation.dataset == BLENDCORPUS:
             raise ConfigError(
-                f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's sets where "
-                f"training.dataset is {training.dataset!r}"
+                f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's datasets, "
+                f"because training.dataset is {training.dataset!r}"
             )
         return
     for name, section in (("training", training), ("validation", validation)):
         if section.dataloader != ParallelAwareDataloader.Config():
             raise ConfigError(
-                f"[{name}.dataloader] is for TorchTitan's own sets, but the run reads a blend. Set "
-                f"blendcorpus.num_workers for the threads that read it."
+                f"[{name}.dataloader] is for TorchTitan's own datasets, but the run reads a blend. "
+                f"Set blendcorpus.num_workers for the threads that read it."
             )
     if validation.enable and validation.dataset not in (None, BLENDCORPUS):
         logger.warning(
-            "validation.dataset = %r is not read: a blend is validated on its valid split.",
+            "validation.dataset = %r is ignored: a blend is validated on its valid split.",
             validation.dataset,
         )
 
 
 def _shared(settings: Any, kind: type) -> dict[str, Any]:
-    """What a section holds of the fields of one of TorchTitan's dataclasses."""
+    """Values of a section for the fields of one of TorchTitan's dataclasses."""
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)}
 
 
