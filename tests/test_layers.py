@@ -40,7 +40,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
-        | {"orjson", "zstandard", "isal", "pyarrow", "sentencepiece", "xxhash", "fsspec"}
+        | {
+            "orjson",
+            "backports",
+            "compression",
+            "isal",
+            "pyarrow",
+            "sentencepiece",
+            "xxhash",
+            "fsspec",
+        }
         | {"ray", "mpi4py", "datatrove"},
     ),
     "inspection": (
@@ -151,7 +160,7 @@ READERS = {
     "storage/processes.py": "/proc, of this machine",
     "prepare/claims.py": "a new claim, to be written",
     "inspection/checkpoints.py": "/proc, of this process",
-    "tokenizers/memory.py": "/proc, of this process",
+    "tokenizers/fast.py": "/proc, of this process",
     "inspection/report/page.py": "a file of this package",
     "storage/tokenizer_records.py": "with the same check, and errors of its own",
     "cli.py": "/dev/null",

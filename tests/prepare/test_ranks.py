@@ -1,7 +1,8 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.ranks import Rank, rank_of_process
+from blendtitan.prepare.engines import rank_of_process
+from blendtitan.prepare.workers import Rank
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
         verify_table,
     )
     from blendtitan.inspection.verify_tokenizers import verify_tokenizers
-    from blendtitan.prepare.join import unproven_problem
+    from blendtitan.prepare.records import unproven_problem
     from blendtitan.tables import show
 
     vocab_size, eod_id = options.vocab_size, options.eod_id

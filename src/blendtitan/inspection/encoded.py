@@ -15,7 +15,7 @@ from blendtitan.inspection.tokens import TextSymbols
 from blendtitan.storage.open_files import OpenFile
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import ABSENT, Tokenizer
-from blendtitan.tokenizers.comparison import first_difference
+from blendtitan.tokenizers.fast import first_difference
 
 MAX_TOKENS = 1 << 20
 """Tokens of one shard that are compared at most."""

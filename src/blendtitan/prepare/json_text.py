@@ -1,12 +1,13 @@
-"""Reading JSON, one value a line or otherwise, with bounded memory; every bad text is reported.
+"""Texts of JSON files: one value per line, arrays, or values over several lines.
 
     blocks of bytes  ->  lines or values  ->  JSON values  ->  texts
 
-Lines are split before they are decoded, so that a bad byte costs one line and no neighbour.
+Lines and values are separated before they are decoded. So a bad byte costs one text and none of
+its neighbours, memory is bounded by the longest text, and every unusable text is reported.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -14,28 +15,39 @@ from typing import Any
 import orjson
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.json_values import split_values
+from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, InputFile
+from blendtitan.prepare.json_values import Piece, split_values
 from blendtitan.prepare.streams import read_blocks
 
-_UTF8_BOM = b"\xef\xbb\xbf"
+UTF8_BOM = b"\xef\xbb\xbf"
+
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 16
 _SHOWN_KEYS = 5
 
+Advance = Callable[[int], None]
+"""Called with the number of bytes of a file, as stored, that were read."""
+
 
 @dataclass(frozen=True, slots=True)
 class BadText:
-    """A place in a file that holds no text to train on, and why."""
+    """A place in a file that holds no text to train on, and the reason."""
 
     unit: str
-    """What ``place`` counts: ``byte``, ``row`` or ``document``."""
+    """The unit of ``place``: ``byte``, ``row`` or ``document``."""
 
     place: int
-    """Row, or first byte of the line, in the file; of what it decompresses to, if compressed."""
+    """Row, or first byte of the line, in the file (after decompression)."""
 
     reason: str
+
+    @classmethod
+    def too_long(
+        cls, place: int, num_bytes: int, max_bytes: int, *, what: str, unit: str = "byte"
+    ) -> "BadText":
+        """A text that exceeds the limit."""
+        limit = f"allowed are {max_bytes:,} (--max-document-bytes)"
+        return cls(unit, place, f"the {what} has {num_bytes:,} bytes, {limit}")
 
 
 def read_lines(
@@ -45,20 +57,19 @@ def read_lines(
     *,
     key: str,
     max_bytes: int = MAX_DOCUMENT_BYTES,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Advance = lambda _: None,
 ) -> Iterator[str | BadText]:
     """Texts of the JSON lines that start at bytes ``start`` to ``stop - 1`` of a file, in order.
 
-    A ``BadText`` is in the place of each that cannot be used. Lines of white space only are no
-    lines: they are passed over. A line may hold several JSON values; each is a text.
+    An unusable text is replaced by a ``BadText``. Blank lines are skipped. If a line holds
+    several JSON values, each is a text.
 
     Args:
-        file: Compressed files may have several members; they are read as a whole, whatever the
-            range.
+        file: The file. A compressed file is read as a whole, whatever the range.
         start: First byte.
         stop: Byte after the last.
-        key: The field of each line's object that holds the text.
-        max_bytes: Longest line.
+        key: The field of each object that holds the text.
+        max_bytes: Limit for a line.
         advance: Called with the number of bytes of the file, as stored, that were read.
 
     Raises:
@@ -66,9 +77,9 @@ def read_lines(
     """
     for place, line in lines_of(file, start, stop, max_bytes=max_bytes, advance=advance):
         if isinstance(line, int):
-            yield too_long(place, line, max_bytes, what="line")
+            yield BadText.too_long(place, line, max_bytes, what="line")
         elif content := line.strip():
-            yield from texts_of_line(content, key=key, place=place, max_bytes=max_bytes)
+            yield from _texts_of_line(content, key=key, place=place, max_bytes=max_bytes)
 
 
 def read_json(
@@ -78,23 +89,21 @@ def read_json(
     *,
     key: str,
     max_bytes: int = MAX_DOCUMENT_BYTES,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Advance = lambda _: None,
 ) -> Iterator[str | BadText]:
     """Texts of a file of JSON lines, arrays, or values over several lines: see ``read_lines``.
 
     Raises:
-        InputError: The file cannot be read, or its last value has no end.
+        InputError: The file cannot be read, or its last value is incomplete.
     """
     if has_json_lines(file):
         yield from read_lines(file, start, stop, key=key, max_bytes=max_bytes, advance=advance)
         return
-    values = split_values(
-        _without_bom(read_blocks(file, advance=advance)), max_bytes=max_bytes, in_arrays=True
-    )
+    blocks = _without_bom(read_blocks(file, advance=advance))
     try:
-        for place, value in values:
+        for place, value in split_values(blocks, max_bytes=max_bytes, in_arrays=True):
             if isinstance(value, int):
-                yield too_long(place, value, max_bytes, what="JSON value")
+                yield BadText.too_long(place, value, max_bytes, what="JSON value")
             else:
                 yield _text_or_reason(value.strip(), key=key, place=place)
     except InputError as error:
@@ -106,7 +115,7 @@ def read_json(
 
 
 def has_json_lines(file: InputFile) -> bool:
-    """Whether a file holds one JSON value a line, judging by its first lines.
+    """Whether a file holds one JSON value per line, judging by its first lines.
 
     Raises:
         InputError: The file cannot be read.
@@ -118,14 +127,13 @@ def has_json_lines(file: InputFile) -> bool:
         if len(head) >= _HEAD_BYTES:
             is_whole = False
             break
-    head = head.removeprefix(_UTF8_BOM).lstrip()
+    head = head.removeprefix(UTF8_BOM).lstrip()
     lines = head.split(b"\n")
-    if not is_whole and len(lines) > 1:
-        lines.pop()
-    elif not is_whole:
+    if not is_whole and len(lines) == 1:
         # One long line: an array, or a long document.
         return not head.startswith(b"[")
-    starts = [line for line in lines[:_HEAD_LINES] if line.startswith(b"{")]
+    complete = lines if is_whole else lines[:-1]
+    starts = [line for line in complete[:_HEAD_LINES] if line.startswith(b"{")]
     return any(map(_is_json_object, starts)) or not head.startswith((b"{", b"["))
 
 
@@ -135,68 +143,40 @@ def lines_of(
     stop: int,
     *,
     max_bytes: int,
-    advance: Callable[[int], None] = lambda _: None,
-) -> Iterator[tuple[int, bytes | int]]:
-    """Lines that start in a range of a file: see ``split_lines``. A byte order mark is left out.
+    advance: Advance = lambda _: None,
+) -> Iterator[Piece]:
+    """Lines that start in a range of a file, without a byte order mark: see ``split_lines``.
 
     Raises:
         InputError: The file cannot be read, or ends too early.
     """
     whole = bool(file.format.compression)
-    at = 0 if whole or start == 0 else first_line_start(file, start, stop)
-    blocks = read_blocks(file, start=at, advance=advance)
-    lines = split_lines(blocks, at=at, max_line_bytes=max_bytes)
+    first = 0 if whole or start == 0 else _first_line_start(file, start, stop)
+    blocks = read_blocks(file, start=first, advance=advance)
+    lines = split_lines(blocks, at=first, max_line_bytes=max_bytes)
     for place, line in lines if whole else takewhile(lambda line: line[0] < stop, lines):
         is_first = place == 0 and isinstance(line, bytes)
-        yield place, line.removeprefix(_UTF8_BOM) if is_first else line  # pyright: ignore
+        yield place, line.removeprefix(UTF8_BOM) if is_first else line  # pyright: ignore
 
 
-def check_unambiguous(name: str, names: Sequence[str], location: str) -> None:
-    """Check that one column of a file has a name.
-
-    Raises:
-        InputError: Several have.
-    """
-    if names.count(name) > 1:
-        raise InputError(
-            f"{location}: there are {names.count(name)} columns {name!r}, expected one: the name "
-            f"is ambiguous. Rename them, so that the one that holds the texts has its own name."
-        )
-
-
-def too_long(
-    place: int, num_bytes: int, max_bytes: int, *, what: str, unit: str = "byte"
-) -> BadText:
-    """Why a text is not read that is too long to be held."""
-    return BadText(
-        unit,
-        place,
-        f"the {what} has {num_bytes:,} bytes, allowed are {max_bytes:,} (--max-document-bytes)",
-    )
-
-
-def first_line_start(file: InputFile, start: int, stop: int) -> int:
-    """First byte from ``start`` on that begins a line; ``stop`` if there is none before it.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+def _first_line_start(file: InputFile, start: int, stop: int) -> int:
+    """The first byte from ``start`` on that begins a line, or ``stop`` if there is none."""
     # The line at `start` begins there if the byte before it ends another.
-    at = start - 1
-    for block in read_blocks(file, start=at):
-        found = block.find(b"\n", 0, stop - at)
+    position = start - 1
+    for block in read_blocks(file, start=position):
+        found = block.find(b"\n", 0, stop - position)
         if found >= 0:
-            return at + found + 1
-        at += len(block)
-        if at >= stop:
+            return position + found + 1
+        position += len(block)
+        if position >= stop:
             break
     return stop
 
 
-def texts_of_line(line: bytes, *, key: str, place: int, max_bytes: int) -> list[str | BadText]:
-    """The texts of the JSON values that stand one after the other in a line; usually it is one.
+def _texts_of_line(line: bytes, *, key: str, place: int, max_bytes: int) -> list[str | BadText]:
+    """The texts of the JSON values in a line; usually there is one.
 
-    What cannot be told apart stays together, with what follows it.
+    A value that cannot be separated stays together with what follows it.
     """
     text = _text_or_reason(line, key=key, place=place)
     if isinstance(text, str):
@@ -213,21 +193,16 @@ def texts_of_line(line: bytes, *, key: str, place: int, max_bytes: int) -> list[
 
 def _text_or_reason(value: bytes, *, key: str, place: int) -> str | BadText:
     try:
-        return text_of_json(value, key=key)
+        return _text_of_json(value, key=key)
     except InputError as error:
         return BadText("byte", place, str(error))
 
 
-def text_of_json(value: bytes, *, key: str) -> str:
-    """The text in one JSON value.
-
-    Raises:
-        InputError: It holds none. The message is the reason.
-    """
+def _text_of_json(value: bytes, *, key: str) -> str:
     try:
         parsed = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        # Python writes NaN and halves of surrogate pairs, which may lie in other fields.
+        # Python writes NaN and halves of surrogate pairs, which may be in other fields.
         reason = f"not JSON in UTF-8: {error}"
         text = _text_in(_parsed_by_python(value, reason), key)
         if not is_unicode(text):
@@ -244,9 +219,15 @@ def _parsed_by_python(value: bytes, reason: str) -> Any:
 
 
 def _text_in(parsed: Any, key: str) -> str:
+    """The text under a key, or under a path such as ``content.text``."""
     if not isinstance(parsed, dict):
         raise InputError(f"found JSON of type {type(parsed).__name__}, expected an object")
-    text = parsed[key] if key in parsed else _nested(parsed, key)
+    text: Any = parsed
+    for name in [key] if key in parsed else key.split("."):
+        if not isinstance(text, dict) or name not in text:
+            found = ", ".join(repr(name) for name in list(parsed)[:_SHOWN_KEYS]) or "none"
+            raise InputError(f"there is no key {key!r}, found {found}")
+        text = text[name]
     if not isinstance(text, str):
         raise InputError(f"{key!r} is of type {type(text).__name__}, expected a string")
     if not text:
@@ -254,19 +235,17 @@ def _text_in(parsed: Any, key: str) -> str:
     return text
 
 
-def _nested(parsed: Mapping[str, Any], key: str) -> Any:
-    """The value under a path such as ``content.text``."""
-    value: Any = parsed
-    for name in key.split("."):
-        if not isinstance(value, dict) or name not in value:
-            found = ", ".join(repr(name) for name in list(parsed)[:_SHOWN_KEYS]) or "none"
-            raise InputError(f"there is no key {key!r}, found {found}")
-        value = value[name]
-    return value
+def check_unambiguous(name: str, names: Sequence[str], location: str) -> None:
+    """Raise an ``InputError`` if several columns of a file have the same name."""
+    if names.count(name) > 1:
+        raise InputError(
+            f"{location}: there are {names.count(name)} columns {name!r}, expected one: the name "
+            f"is ambiguous. Rename them, so that the one that holds the texts has its own name."
+        )
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has a form in UTF-8: halves of surrogate pairs have none."""
+    """Whether a text can be encoded in UTF-8, which halves of surrogate pairs cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -276,22 +255,22 @@ def is_unicode(text: str) -> bool:
 
 def split_lines(
     blocks: Iterable[bytes], *, at: int = 0, max_line_bytes: int = MAX_DOCUMENT_BYTES
-) -> Iterator[tuple[int, bytes | int]]:
-    """Lines without their newline, across blocks, and where they start.
+) -> Iterator[Piece]:
+    """Lines without their newline, across blocks, with the byte at which each starts.
 
-    A number of bytes is in the place of a line that is too long. The last line needs no newline.
-    At most ``max_line_bytes`` and one block are held.
+    A line that is too long is replaced by its size in bytes. The last line needs no newline. At
+    most ``max_line_bytes`` and one block are held in memory.
 
     Args:
-        blocks: Contents, from the start of a line on.
-        at: Where that is, in bytes.
-        max_line_bytes: Longest line.
+        blocks: Contents, beginning at the start of a line.
+        at: The position of that line, in bytes.
+        max_line_bytes: Limit for a line.
     """
     held: list[bytes] = []
     line_bytes = 0
     for block in blocks:
         if not line_bytes and block.isspace():
-            # Blank lines are no lines to anyone; a file of nothing else should not take hours.
+            # Skip blank lines at once: a file of nothing else must not take hours.
             end = block.rfind(b"\n") + 1
             at, block = at + end, block[end:]
         *ends, rest = block.split(b"\n")
@@ -301,7 +280,7 @@ def split_lines(
             at += line_bytes + 1
             held, line_bytes = [], 0
         line_bytes += len(rest)
-        # What cannot become a line any more is counted, not kept.
+        # A line that is already too long is counted, not kept.
         if line_bytes <= max_line_bytes:
             held.append(rest)
         else:
@@ -311,10 +290,10 @@ def split_lines(
 
 
 def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Blocks without a byte order mark; white space keeps the places of what follows."""
+    """Replace a byte order mark by spaces, so that positions stay the same."""
     for number, block in enumerate(blocks):
-        is_marked = number == 0 and block.startswith(_UTF8_BOM)
-        yield b"   " + block[len(_UTF8_BOM) :] if is_marked else block
+        is_marked = number == 0 and block.startswith(UTF8_BOM)
+        yield b"   " + block[len(UTF8_BOM) :] if is_marked else block
 
 
 def _is_json_object(line: bytes) -> bool:
