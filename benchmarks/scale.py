@@ -28,7 +28,7 @@ EOD = 0  # what holes hold: every document ends in it
 
 def write_shards(folder: Path, shards: int, corpora: int) -> None:
     """Sparse shards and their list, unless they are there."""
-    from blendtitan.storage.index_format import encode_index
+    from blendtitan.storage.writer import encode_index
 
     done = folder / f"list_{shards}_{corpora}.txt"
     if done.exists():
@@ -121,7 +121,7 @@ def start_up(folder: Path, shards: int, corpora: int, kept: Path | None) -> dict
 def ranks_agree(folder: Path, shards: int, corpora: int, ranks: int = 4096) -> dict[str, float]:
     """Each rank alone finds its samples of a step: together they are the step's, none twice."""
     from blendtitan import BlendConfig, build_datasets
-    from blendtitan.order.cursor import rank_slots
+    from blendtitan.order.slots import rank_slots
 
     config = BlendConfig(
         data_file_list=folder / f"list_{shards}_{corpora}.txt",

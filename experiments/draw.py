@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from blendtitan.inspection.scalars import Logged, joined, read_starts
+from blendtitan.runs.scalars import Logged, joined, read_starts
 
 TRAINING = "loss_metrics/global_avg_loss"
 VALIDATION = "validation_metrics/loss"

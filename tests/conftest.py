@@ -1,5 +1,6 @@
 """Shards and blends small enough to check by hand."""
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import settings
+from tokenizers.models import WordLevel
 
 from blendtitan import BlendConfig
+from blendtitan.identity import TokenizerIdentity
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.titan import prepare
-from blendtitan.tokenizers import proof
+from blendtitan.tokenizers import identity_of, load_tokenizer, proof
 from tests.failing_reads import Disk
 
 # Before any test imports torchtitan.
@@ -105,3 +111,28 @@ def numbered_documents(name: str, place: int, size: int) -> list[list[int]]:
         documents.append([*tokens[start : stop - 1].tolist(), EOD])
         start = stop
     return documents
+
+
+def write_record(prefix: Path, tokenizer: TokenizerIdentity) -> None:
+    """Record a tokenizer beside a shard, as if it had made it."""
+    index = ShardIndex.open(prefix)
+    record = TokenizerRecord(tokenizer, index.num_documents, index.num_tokens)
+    record_path(prefix).write_bytes(encode_record(record))
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer whose id 5 is the word ``w5``; its EOS is ``EOD``."""
+    folder = tmp_path_factory.mktemp("words")
+    vocabulary = {f"w{i}": i for i in range(20_000) if i != EOD} | {"</s>": EOD}
+    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token="w0"))
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def word_identity(word_tokenizer: Path) -> TokenizerIdentity:
+    """Of ``word_tokenizer``."""
+    return identity_of(load_tokenizer(word_tokenizer), EOD)

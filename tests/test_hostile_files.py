@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError
-from blendtitan.inspection.repair import repair
-from blendtitan.inspection.stats import describe
-from blendtitan.inspection.verify import Expected, verify
 from blendtitan.prepare.merge import merge
+from blendtitan.shards.repair import repair
+from blendtitan.shards.stats import describe
+from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.index_format import CODE_OF_DTYPE, HEADER, MAGIC, VERSION
 from blendtitan.storage.reader import ShardIndex
@@ -245,8 +245,8 @@ def test_what_counts_as_unsafe(source: str, *, is_unsafe: bool) -> None:
     assert bool(unsafe_uses(source)) == is_unsafe
 
 
-# PyTorch's checkpoints are pickles. Its unpickler calls nothing: tests/inspection/test_audit.py.
-READS_PICKLES_WITHOUT_RUNNING_THEM = SOURCE / "checkpoints/shells.py"
+# PyTorch's checkpoints are pickles. Its unpickler calls nothing: tests/runs/test_audit.py.
+READS_PICKLES_WITHOUT_RUNNING_THEM = SOURCE / "checkpoints/contents.py"
 
 
 def test_the_source_has_nothing_that_loads_a_pickle_or_runs_data() -> None:

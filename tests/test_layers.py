@@ -11,26 +11,29 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
-BASE = {"errors", "visible", "regular_files"}
+BASE = {"errors", "visible", "files"}
 STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
-LOADER = DATASET | {"state", "loader"}
+HISTORY = DATASET | {"history"}
+LOADER = HISTORY | {"state", "loader"}
 
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
-    "regular_files": (set(), set()),
+    "files": ({"visible"}, set()),
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
     "storage": (STORAGE, NUMPY),
-    "order": (ORDER, NUMPY | {"numba"}),
+    "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),
-    "state": (DATASET, NUMPY),
+    "history": (HISTORY, NUMPY),
+    "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
+    "state": (HISTORY, NUMPY),
     "pace": ({"errors", "state"}, set()),
-    "run": (BASE | {"config", "order", "pace", "run"}, set()),
+    "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -40,40 +43,28 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
-        | {
-            "orjson",
-            "backports",
-            "compression",
-            "isal",
-            "pyarrow",
-            "sentencepiece",
-            "xxhash",
-            "fsspec",
-        }
-        | {"ray", "mpi4py", "datatrove"},
+        | {"orjson", "backports", "compression", "isal", "pyarrow", "sentencepiece", "xxhash"}
+        | {"fsspec", "ray", "mpi4py", "datatrove"},
     ),
-    "inspection": (
-        DATASET
-        | {
-            "state",
-            "pace",
-            "run",
-            "checkpoints",
-            "tokenizers",
-            "tokenizer_check",
-            "tables",
-            "inspection",
-        },
-        NUMPY | {"jinja2", "plotly", "tensorboard", "xxhash"},
+    "shards": (
+        STORAGE | {"tokenizers", "tokenizer_check", "tables", "shards"},
+        NUMPY | {"xxhash"},
+    ),
+    "runs": (
+        HISTORY
+        | {"original", "state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
+        | {"tables", "shards", "runs"},
+        NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
-        STORAGE | {"dataset", "run", "inspection", "tables", "mixture"},
+        STORAGE | {"dataset", "run", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "titan": (
         LOADER
         | {
+            "original",
             "corpus_losses",
             "pace",
             "run",
@@ -89,7 +80,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "terminal": ({"visible"}, set()),
     "commands": (
         STORAGE
-        | {"tokenizers", "prepare", "inspection", "mixture", "tables", "terminal", "commands"},
+        | {"tokenizers", "prepare", "shards", "runs", "mixture", "tables", "terminal", "commands"},
         set(),
     ),
     "cli": ({"errors", "visible", "terminal", "commands"}, set()),
@@ -155,16 +146,15 @@ ONE_PLACE = {
 """Module: what only it may call. The rest prints, logs and draws through them."""
 
 READERS = {
-    "regular_files.py": "the one place",
+    "files.py": "the one place",
     "prepare/input_file.py": "texts, also by URL",
-    "storage/processes.py": "/proc, of this machine",
+    "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
     "prepare/claims.py": "a new claim, to be written",
-    "inspection/checkpoints.py": "/proc, of this process",
+    "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
-    "inspection/report/page.py": "a file of this package",
-    "storage/tokenizer_records.py": "with the same check, and errors of its own",
+    "runs/report/page.py": "a file of this package",
+    "storage/records.py": "with the same check, and errors of its own",
     "cli.py": "/dev/null",
-    "storage/writer.py": "a folder, to be synchronised",
 }
 """Modules that may open a file for reading, and what."""
 

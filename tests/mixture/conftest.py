@@ -9,7 +9,7 @@ from blendtitan.cli import main
 from blendtitan.mixture.shares_file import read_shares
 from blendtitan.mixture.toml_text import with_keys
 from tests.conftest import WriteBlend
-from tests.inspection.test_scalars import write_start
+from tests.runs.test_scalars import write_start
 
 WriteConfig = Callable[..., Path]
 

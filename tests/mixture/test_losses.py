@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.inspection.scalars import Scalars
 from blendtitan.mixture.losses import last_of, mean_losses
 from blendtitan.mixture.shares_file import read_shares
+from blendtitan.runs.scalars import Scalars
 from tests.mixture.conftest import WriteConfig, collect, log_run, sweep
 
 

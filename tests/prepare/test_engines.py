@@ -16,7 +16,7 @@ import pytest
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.engines import LocalEngine, RayEngine, interrupt_postponed, started_engine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.tokenizers import load_tokenizer
 from tests.prepare.conftest import KillingEncoder, WriteJsonl, planned_work, shard_files
 

@@ -24,15 +24,10 @@ from blendtitan.errors import (
 )
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
-from blendtitan.storage.folders import find_shards
 from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import (
-    TokenizerRecord,
-    encode_record,
-    read_record,
-    record_path,
-)
+from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter
 from tests.conftest import WriteShard
 
@@ -258,12 +253,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import (
-    TokenizerRecord,
-    encode_record,
-    read_record,
-    record_path,
-)
+from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter
 
 source, output, overwrite = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "over"

@@ -12,7 +12,7 @@ import torch
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
 from blendtitan.mixture import losses as collected
-from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import OpenFile
 from blendtitan.titan import validator
 from blendtitan.titan.corpus_metrics import (
     LABELS,

@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.audit import audit_run, compare_runs
-    from blendtitan.inspection.audit_report import audit_json, audit_table, check_proved
+    from blendtitan.runs.audit import audit_run, compare_runs
+    from blendtitan.runs.audit_report import audit_json, audit_table, check_proved
     from blendtitan.tables import show
 
     audited = audit_run(options.run_folder)

@@ -8,8 +8,8 @@ from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from blendtitan.inspection.explain import Ranks
-    from blendtitan.inspection.source import Source
+    from blendtitan.runs.explain import Ranks
+    from blendtitan.runs.source import Source
 
 SUMMARY = "which documents made a step, a slot or a token of a run"
 
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     from blendtitan.errors import ConfigError
-    from blendtitan.inspection.source import open_source
+    from blendtitan.runs.source import open_source
 
     if options.step is None and (options.rank is not None or options.sample is not None):
         raise ConfigError("--rank and --sample choose within a step: expected --step with them")
@@ -124,7 +124,7 @@ def _document(text: str) -> tuple[str, int]:
 
 
 def _show_history(options: argparse.Namespace, source: "Source") -> None:
-    from blendtitan.inspection.explain_report import history_json, history_table
+    from blendtitan.runs.explain_report import history_json, history_table
     from blendtitan.tables import show
 
     if options.json:
@@ -135,10 +135,10 @@ def _show_history(options: argparse.Namespace, source: "Source") -> None:
 
 
 def _show_document(options: argparse.Namespace, source: "Source") -> None:
-    from blendtitan.inspection.explain import ranks_of
-    from blendtitan.inspection.history import step_slots
-    from blendtitan.inspection.when import when_read
-    from blendtitan.inspection.when_report import document_json, document_table, headline
+    from blendtitan.runs.explain import ranks_of
+    from blendtitan.runs.find_document import when_read
+    from blendtitan.runs.find_document_report import document_json, document_table, headline
+    from blendtitan.runs.slots import step_slots
     from blendtitan.tables import show
 
     stop = None if options.until is None else step_slots(source.slots.paces, options.until).stop
@@ -154,8 +154,8 @@ def _show_document(options: argparse.Namespace, source: "Source") -> None:
 
 
 def _show_around(options: argparse.Namespace, source: "Source") -> None:
-    from blendtitan.inspection.around import compare_step
-    from blendtitan.inspection.around_report import comparison_json, comparison_lines
+    from blendtitan.runs.compare_step import compare_step
+    from blendtitan.runs.compare_step_report import comparison_json, comparison_lines
 
     window = {} if options.window is None else {"window": options.window}
     found = compare_step(source, options.around, **window)
@@ -168,8 +168,8 @@ def _show_around(options: argparse.Namespace, source: "Source") -> None:
 
 
 def _show_samples(options: argparse.Namespace, source: "Source") -> None:
-    from blendtitan.inspection import explain_report as report
-    from blendtitan.inspection.explain import explain_slots, ranks_of
+    from blendtitan.runs import explain_report as report
+    from blendtitan.runs.explain import explain_slots, ranks_of
     from blendtitan.tables import show
 
     ranks = ranks_of(source, options.ranks)
@@ -193,7 +193,7 @@ def _show_samples(options: argparse.Namespace, source: "Source") -> None:
 
 
 def _slots(options: argparse.Namespace, source: "Source", ranks: "Ranks | None") -> list[int]:
-    from blendtitan.inspection.explain import select_step, select_tokens
+    from blendtitan.runs.explain import select_step, select_tokens
 
     if options.step is not None:
         return select_step(

@@ -8,7 +8,7 @@ from blendtitan.commands.local_path import local_path
 from blendtitan.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from blendtitan.inspection.plan import RunPlan
+    from blendtitan.runs.plan import RunPlan
 
 SUMMARY = "what a run will read: shares, epochs, splits, warnings"
 
@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.plan import plan_run
-    from blendtitan.inspection.plan_report import plan_headline, plan_json, plan_tables
-    from blendtitan.inspection.run import read_run
+    from blendtitan.runs.plan import plan_run
+    from blendtitan.runs.plan_report import plan_headline, plan_json, plan_tables
+    from blendtitan.runs.run import read_run
     from blendtitan.tables import show
 
     if options.picture is not None and not options.overwrite:
@@ -83,17 +83,17 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_picture(path: Path) -> None:
-    from blendtitan.inspection.report.page import check_page
+    from blendtitan.runs.report.page import check_page
 
     check_page(path)
 
 
 def _write_picture(plan: "RunPlan", path: Path, *, overwrite: bool) -> None:
-    from blendtitan.inspection.plan_report import plan_headline
-    from blendtitan.inspection.report.blend_curve import blend_curve
-    from blendtitan.inspection.report.page import write_page
-    from blendtitan.inspection.report.sections import blend_page
-    from blendtitan.inspection.source import source_of_run
+    from blendtitan.runs.plan_report import plan_headline
+    from blendtitan.runs.report.blend_curve import blend_curve
+    from blendtitan.runs.report.page import write_page
+    from blendtitan.runs.report.sections import blend_page
+    from blendtitan.runs.source import source_of_run
 
     curve = blend_curve(source_of_run(plan.run).slots, max(1, plan.run.num_samples))
     page = blend_page(str(plan.run.path), plan_headline(plan), curve)

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.repair import check_repaired, repair
+    from blendtitan.shards.repair import check_repaired, repair
 
     eod_id = options.eod_id
     if eod_id is None:

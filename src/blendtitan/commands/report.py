@@ -62,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.report.facts import gather_runs
-    from blendtitan.inspection.report.page import check_page, write_page
-    from blendtitan.inspection.report.sections import report_page
+    from blendtitan.runs.report.facts import gather_runs
+    from blendtitan.runs.report.page import check_page, write_page
+    from blendtitan.runs.report.sections import report_page
 
     if not options.overwrite:
         check_page(options.output)

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.stats import (
+    from blendtitan.shards.stats import (
         TokenIds,
         check_readable,
         describe,
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
 
     ids = None
     if options.tokenizer is not None:
-        from blendtitan.inspection.encoded import text_symbols
+        from blendtitan.shards.encoding import text_symbols
         from blendtitan.tokenizers import ABSENT, load_tokenizer
 
         tokenizer = load_tokenizer(options.tokenizer)

@@ -87,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.inspection.verify import (
+    from blendtitan.prepare.records import unproven_problem
+    from blendtitan.shards.verify import (
         Expected,
         check_sound,
         record_document_ends,
@@ -96,15 +97,14 @@ def run(options: argparse.Namespace) -> None:
         verify_notes,
         verify_table,
     )
-    from blendtitan.inspection.verify_tokenizers import verify_tokenizers
-    from blendtitan.prepare.records import unproven_problem
+    from blendtitan.shards.verify_tokenizers import verify_tokenizers
     from blendtitan.tables import show
 
     vocab_size, eod_id = options.vocab_size, options.eod_id
     tokenizer = encoding = None
     symbols = None
     if options.tokenizer is not None:
-        from blendtitan.inspection.encoded import Encoding, text_symbols
+        from blendtitan.shards.encoding import Encoding, text_symbols
         from blendtitan.tokenizers import ABSENT, load_tokenizer
 
         tokenizer = load_tokenizer(options.tokenizer)

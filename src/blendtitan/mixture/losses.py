@@ -10,13 +10,16 @@ import numpy as np
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.run import RESOLVED
-from blendtitan.inspection.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.mixture.shares_file import csv_text, read_shares
 from blendtitan.mixture.sweep import segment_of
-from blendtitan.run.toml_file import read_toml
-from blendtitan.storage.disk import check_replaceable
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.run.toml import read_toml
+from blendtitan.runs.run import RESOLVED
+from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
+from blendtitan.storage.atomic_files import (
+    check_replaceable,
+    remove_file_partials,
+    write_atomically,
+)
 
 TRAINING = "loss_metrics/global_avg_loss"
 CORPUS = "loss_metrics/loss"
@@ -124,7 +127,7 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     path = folder / run / RESOLVED
     if not path.is_file():
         return RunLosses(run=run, shares=shares)
-    settings = dict(read_toml(path))
+    settings = read_toml(path)
     _check_blend(path, settings, shares)
     steps = settings["training.steps"]
     if not has_scalars(folder / run):

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
+from blendtitan.files import read_text
 from blendtitan.mixture.blends import Shares
-from blendtitan.regular_files import read_text
 
 SHARES = "shares.csv"
 """Name of the file in the folder of a sweep."""

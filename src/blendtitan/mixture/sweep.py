@@ -9,14 +9,14 @@ import numpy as np
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.inspection.run import Run, data_of_run, read_run
+from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.mixture.blends import Shares
 from blendtitan.mixture.method import SweepConfig, blends_of
 from blendtitan.mixture.shares_file import SHARES, shares_text
 from blendtitan.mixture.toml_text import with_keys
-from blendtitan.regular_files import MOST_TOML_BYTES, read_text
-from blendtitan.run.toml_file import read_toml
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.run.toml import read_toml
+from blendtitan.runs.run import Run, data_of_run, read_run
+from blendtitan.storage.atomic_files import remove_file_partials, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +121,7 @@ def _check_can_be_swept(run: Run) -> None:
             f'{run.path}: blendcorpus.order is {run.blend.order!r}, expected "blendtitan": a blend '
             f"of a sweep is a segment, which the original's order does not have."
         )
-    if dict(read_toml(run.path)).get("metrics.enable_tensorboard") is not True:
+    if read_toml(run.path).get("metrics.enable_tensorboard") is not True:
         raise ConfigError(
             f"{run.path}: metrics.enable_tensorboard is not true, so the losses of the runs could "
             f"not be collected. Set it."

@@ -6,7 +6,7 @@ from typing import Any
 
 import tomlkit
 
-from blendtitan.run.values import toml_of
+from blendtitan.run.toml import toml_of
 
 
 def with_keys(text: str, keys: Mapping[str, Any]) -> str:

@@ -15,21 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
+from blendtitan.files import open_file
 from blendtitan.prepare.merge import write_shard
 from blendtitan.prepare.tntidx import OldShard
-from blendtitan.regular_files import open_file
-from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import (
-    HEADER,
-    MAGIC,
-    IndexHeader,
-    decode_header,
-    encode_index_blocks,
-)
-from blendtitan.storage.open_files import OpenFile, size_of
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import SHARD_SUFFIXES
+from blendtitan.storage.index_format import HEADER, MAGIC, IndexHeader, decode_header
+from blendtitan.storage.list_forms import named_shards
+from blendtitan.storage.reader import OpenFile, ShardIndex, size_of
+from blendtitan.storage.records import SHARD_SUFFIXES
+from blendtitan.storage.writer import encode_index_blocks
 
 _BLOCK = 1 << 20
 

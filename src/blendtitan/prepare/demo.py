@@ -24,8 +24,7 @@ import sentencepiece
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.disk import read_note
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import read_note, write_atomically
 from blendtitan.tokenizers import load_tokenizer
 from blendtitan.visible import visible_logger
 

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
+from blendtitan.files import DamagedFileError, read_json
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.input_file import (
     REJECTS_SUFFIX,
@@ -27,9 +28,9 @@ from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import Record, load_record, read_record, record_paths
 from blendtitan.prepare.runs import described_settings
-from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import ENDS_SUFFIX, SHARD_SUFFIXES, remove_shard
+from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
+from blendtitan.storage.writer import remove_shard
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

@@ -13,30 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchError
+from blendtitan.files import open_file
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.regular_files import open_file
-from blendtitan.storage.disk import written
-from blendtitan.storage.document_ends import DocumentEnds, joined_ends
-from blendtitan.storage.ends_record import read_ends, write_ends
-from blendtitan.storage.file_list import named_shards
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
+from blendtitan.storage.ends import DocumentEnds, joined_ends, read_ends, write_ends
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.tokenizer_records import (
-    RECORD_SUFFIX,
-    TokenizerRecord,
-    encode_record,
-    read_record,
-)
-from blendtitan.storage.writer import (
-    append_file,
-    flush_and_close,
-    partial_path,
-    publish,
-    remove_partials,
-)
+from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.list_forms import find_shards, named_shards
+from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+from blendtitan.storage.records import RECORD_SUFFIX, TokenizerRecord, encode_record, read_record
+from blendtitan.storage.writer import append_file, encode_index_blocks, publish, remove_partials
 from blendtitan.tables import Table, number_table
 from blendtitan.visible import visible_logger
 
@@ -275,7 +261,7 @@ def _token_blocks(shard: MergedShard) -> Iterator[bytes]:
 
 
 def _write_merged(shard: MergedShard) -> None:
-    stamps = [stamp_of(str(source.prefix)) for source in shard.sources]
+    stamps = [file_signature(str(source.prefix)) for source in shard.sources]
 
     def write_tokens(tokens: BinaryIO) -> None:
         for source in shard.sources:
@@ -306,7 +292,7 @@ def write_shard(
     index_blocks: Iterable[bytes],
     write_tokens: Callable[[BinaryIO], None],
     record: TokenizerRecord | None = None,
-) -> Stamp:
+) -> FileSignature:
     """Write both files of a shard beside their names, then rename them; returns their signature.
 
     Args:
@@ -319,15 +305,15 @@ def write_shard(
         OutputError: The disk is full, or the shard cannot be written.
     """
     bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
-    with written(bin_path.parent):
+    with writing(bin_path.parent):
         bin_path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(prefix)
     partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
     try:
-        with written(idx_path), partial_idx.open("wb") as idx:
+        with writing(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(index_blocks)
             flush_and_close(idx)
-        with written(bin_path), partial_bin.open("wb") as tokens:
+        with writing(bin_path), partial_bin.open("wb") as tokens:
             write_tokens(tokens)
             flush_and_close(tokens)
         return publish(prefix, partial_bin, partial_idx, record)
@@ -336,7 +322,7 @@ def write_shard(
         partial_idx.unlink(missing_ok=True)
 
 
-def _joined_ends(shard: MergedShard, stamps: Sequence[Stamp | None]) -> DocumentEnds | None:
+def _joined_ends(shard: MergedShard, stamps: Sequence[FileSignature | None]) -> DocumentEnds | None:
     """How its documents end, if every source has a record of it.
 
     Args:
@@ -345,7 +331,7 @@ def _joined_ends(shard: MergedShard, stamps: Sequence[Stamp | None]) -> Document
     """
     found: list[DocumentEnds] = []
     for source, stamp in zip(shard.sources, stamps, strict=True):
-        if stamp is None or stamp_of(str(source.prefix)) != stamp:
+        if stamp is None or file_signature(str(source.prefix)) != stamp:
             return None
         ends = read_ends(str(source.prefix), stamp)
         if ends is None or ends.num_documents != source.num_documents:

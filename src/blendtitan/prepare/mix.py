@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
-from blendtitan.storage.disk import check_replaceable
-from blendtitan.storage.file_list import ShardEntry, named_shards, write_file_list
+from blendtitan.storage.atomic_files import check_replaceable, remove_file_partials
+from blendtitan.storage.file_list import ShardEntry
+from blendtitan.storage.list_forms import named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import remove_file_partials
 from blendtitan.tables import Table, number_table
 
 _WRITTEN_BY = "Written by `blendtitan mix`."

@@ -7,15 +7,14 @@ from itertools import chain, islice
 from pathlib import Path
 
 from blendtitan.errors import InputError
+from blendtitan.files import LIMIT_BYTES, DamagedFileError, open_file, parse_json
 from blendtitan.prepare.documents import Counts, grouped
 from blendtitan.prepare.existing import RemovedInput
 from blendtitan.prepare.parts import is_accepted
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import read_record
-from blendtitan.regular_files import open_file
-from blendtitan.storage.folder_catalog import CATALOG_FILE
-from blendtitan.storage.folders import corpus_in_folder
-from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
+from blendtitan.storage.list_forms import corpus_in_folder
+from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.tables import Table, number_table
 from blendtitan.visible import counted, visible_logger
 

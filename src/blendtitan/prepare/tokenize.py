@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
+from blendtitan.files import DamagedFileError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine, LocalEngine
@@ -40,9 +41,7 @@ from blendtitan.prepare.records import (
 from blendtitan.prepare.report import check_counts, report_removed, report_unproven
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Rank, Work
-from blendtitan.storage.disk import read_note, written
-from blendtitan.storage.json_files import DamagedFileError
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import read_note, write_atomically, writing
 from blendtitan.tokenizers import (
     Tier,
     Tokenizer,
@@ -261,7 +260,7 @@ class _Tokenizing:
             return None
         except DamagedFileError as error:
             logger.warning("%s. The shard is made again.", error)
-            with written(shard.record_path):
+            with writing(shard.record_path):
                 shard.record_path.unlink(missing_ok=True)
             # The shard stays ours although its record is gone.
             shard.parts_folder.mkdir(parents=True, exist_ok=True)
@@ -277,9 +276,9 @@ class _Tokenizing:
             write_plan(self.output, plan, self.settings.described())
         withdraw_entries(self.output, [shard.prefix for shard in plan])
         for shard, jobs in plan.items():
-            with written(shard.parts_folder):
+            with writing(shard.parts_folder):
                 shard.parts_folder.mkdir(parents=True, exist_ok=True)
-            with written(shard.failure_path):
+            with writing(shard.failure_path):
                 shard.failure_path.unlink(missing_ok=True)
             for job in jobs:
                 remove_damaged_part(job)

@@ -12,7 +12,7 @@ from torchtitan.distributed import utils as dist_utils
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
-from blendtitan.storage.retries import RETRIES
+from blendtitan.files import RETRIES
 from blendtitan.tables import as_text, number_table
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError, OutputError, TokenizerMismatchError
+from blendtitan.files import io_map, read_file
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.regular_files import read_file
-from blendtitan.storage.catalog import Catalog, shards_identity
+from blendtitan.storage.atomic_files import write_atomically
+from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import ShardList
-from blendtitan.storage.tokenizer_records import TokenizerRecord, read_record
-from blendtitan.storage.waiting import waiting_map
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.kept_catalog import shards_identity
+from blendtitan.storage.records import TokenizerRecord, read_record
 from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
 from blendtitan.tokenizers import Tokenizer, identity_of, tokenizer_identity
 from blendtitan.visible import Lines, visible, visible_logger
@@ -82,7 +82,7 @@ def check_shards(
     Raises:
         ShardError: A record, or a shard whose tokens are compared, cannot be read.
     """
-    records = waiting_map(read_record, [shard.prefix for shard in shards])
+    records = io_map(read_record, [shard.prefix for shard in shards])
     believed = [
         record if record and record.describes(documents=s.documents, tokens=s.tokens) else None
         for s, record in zip(shards, records, strict=True)

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from blendtitan.errors import FastTierError
-from blendtitan.regular_files import read_file
+from blendtitan.files import read_file
 from blendtitan.tokenizers.base import Tokenizer, read_bytes
 from blendtitan.tokenizers.fast import (
     DisputedTexts,

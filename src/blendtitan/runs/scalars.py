@@ -1,0 +1,98 @@
+"""What a run logged to TensorBoard, over all its starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.errors import ConfigError
+from blendtitan.files import open_file
+
+Logged = Mapping[str, list[tuple[int, float]]]
+"""Steps and values of each metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scalars:
+    """A metric over the steps of a run."""
+
+    steps: NDArray[np.int64]
+    """Steps at which it was logged, growing. Shape ``(num_logged,)``."""
+
+    values: NDArray[np.float64]
+    """Shape ``(num_logged,)``."""
+
+
+def read_scalars(run_folder: Path) -> dict[str, Scalars]:
+    """The metrics of a run by name, from all TensorBoard files below its folder.
+
+    A run that was stopped and resumed has a file of each start. The steps that a start did again
+    are those of the later file: the model went on from these.
+
+    Raises:
+        ConfigError: There is no TensorBoard file.
+    """
+    if not has_scalars(run_folder):
+        raise ConfigError(
+            f"{run_folder}: found no TensorBoard file (events.out.tfevents.*) below it. Expected "
+            f"those of a run with metrics.enable_tensorboard = true that has logged a step."
+        )
+    return joined(read_starts(run_folder))
+
+
+def has_scalars(run_folder: Path) -> bool:
+    """Whether there is a TensorBoard file below a run's folder."""
+    return bool(_event_files(run_folder))
+
+
+def read_starts(run_folder: Path) -> list[Logged]:
+    """What each start of a run logged, in their order."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    starts: list[Logged] = []
+    for path in _event_files(run_folder):
+        _check_regular(path)
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        starts.append(
+            {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in tags}
+        )
+    return starts
+
+
+def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:
+    """The metrics of a run, from steps and values of each of its starts, in order."""
+    kept: dict[str, list[tuple[int, float]]] = {}
+    for start in starts:
+        first = min((step for logged in start.values() for step, _ in logged), default=None)
+        if first is None:
+            continue
+        kept = {tag: [at for at in logged if at[0] < first] for tag, logged in kept.items()}
+        for tag, logged in start.items():
+            kept.setdefault(tag, []).extend(sorted(dict(logged).items()))
+    return {
+        tag: Scalars(
+            np.array([step for step, _ in logged], np.int64),
+            np.array([value for _, value in logged], np.float64),
+        )
+        for tag, logged in sorted(kept.items())
+        if logged
+    }
+
+
+def _check_regular(path: Path) -> None:
+    # TensorBoard opens it by itself, and would wait for a pipe.
+    try:
+        open_file(path).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}), expected a TensorBoard file. Move it away."
+        ) from error
+
+
+def _event_files(run_folder: Path) -> list[Path]:
+    # Their names begin with the time at which they were opened.
+    return sorted(run_folder.rglob("events.out.tfevents.*"), key=lambda path: path.name)

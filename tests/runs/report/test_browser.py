@@ -1,0 +1,193 @@
+"""The page in a real Chromium: light, dark, on a phone, printed; it asks nobody for anything."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from playwright.sync_api import Browser, Page, sync_playwright
+from tokenizers.models import WordLevel
+
+from blendtitan.runs.report.colors import DARK, LIGHT
+from blendtitan.runs.report.facts import gather_run, gather_runs
+from blendtitan.runs.report.page import write_page
+from blendtitan.runs.report.sections import report_page
+from tests.conftest import EOD
+from tests.runs.conftest import WriteRun
+from tests.runs.report.conftest import TrainedRun
+
+HOSTILE = "</script><script>window.hacked=1</script><img/src=x/onerror=window.hacked=1>{{7*7}}"
+NAME = "<b>web&amp;%{y}"
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 360, "height": 740},
+    "is_mobile": True,
+    "has_touch": True,
+}
+SCREENS: dict[str, dict[str, Any]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "dark phone": PHONE | {"color_scheme": "dark"},
+}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium, which ``scripts/set_up test`` installs, or playwright's own."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    # Chromium's sandbox refuses to run as root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def report(trained_run: TrainedRun, tmp_path: Path) -> Path:
+    """A comparison of two runs."""
+    path = tmp_path / "report.html"
+    write_page(report_page(gather_runs([trained_run("a"), trained_run("b", of_loss=5)])), path)
+    return path
+
+
+def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]]:
+    """A page, and what it should not do: messages, errors, requests other than its own file."""
+    page = browser.new_page(**screen)
+    page.set_default_timeout(20_000)
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    page.on(
+        "request",
+        lambda request: None if request.url == path.as_uri() else wrong.append(request.url),
+    )
+    page.goto(path.as_uri())
+    page.wait_for_function(
+        "[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))"
+    )
+    return page, wrong
+
+
+def color_of(page: Page, selector: str, kind: str) -> str:
+    """A colour as it is drawn, as ``#rrggbb``."""
+    found: str = page.locator(selector).first.evaluate(
+        "(element, kind) => getComputedStyle(element)[kind]", kind
+    )
+    red, green, blue = (int(part) for part in found.strip("rgb()").split(","))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
+    browser: Browser, report: Path, screen: str
+) -> None:
+    page, wrong = opened(browser, report, **SCREENS[screen])
+    colors = DARK if "dark" in screen else LIGHT
+
+    assert page.locator(".plot .main-svg").count() > 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert color_of(page, "body", "backgroundColor") == colors["paper"]
+    assert color_of(page, "body", "color") == colors["ink"]
+    assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]
+    assert wrong == []
+    page.close()
+
+
+def test_figures_follow_when_the_theme_changes(browser: Browser, report: Path) -> None:
+    page, wrong = opened(browser, report, color_scheme="light")
+    page.emulate_media(color_scheme="dark")
+
+    assert color_of(page, ".plot .xtick text", "fill") == DARK["ink"]
+    assert wrong == []
+    page.close()
+
+
+def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
+    browser: Browser, report: Path
+) -> None:
+    page, wrong = opened(browser, report, color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 690, "height": 1000})
+
+    assert page.locator("details:not([open])").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert color_of(page, "body", "backgroundColor") == LIGHT["paper"]
+    assert color_of(page, ".plot .xtick text", "fill") == LIGHT["ink"]
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    assert wrong == []
+    page.close()
+
+
+def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Browser, report: Path) -> None:
+    """Numbers as numbers, the largest first; then the other way round."""
+    page, wrong = opened(browser, report)
+    table = page.get_by_role("table", name="a: what the train split holds")
+    heading = table.get_by_role("columnheader", name="tokens")
+    tokens = table.locator("tbody td:nth-child(4)")
+    heading.get_by_role("button").click()
+    falling = [int(text.replace(",", "")) for text in tokens.all_inner_texts()]
+
+    assert falling == sorted(falling, reverse=True)
+    assert heading.get_attribute("aria-sort") == "descending"
+    heading.get_by_role("button").press("Enter")
+    rising = [int(text.replace(",", "")) for text in tokens.all_inner_texts()]
+    assert rising == falling[::-1]
+    assert heading.get_attribute("aria-sort") == "ascending"
+    table.get_by_role("columnheader", name="corpus").get_by_role("button").click()
+    assert table.locator("tbody th").all_inner_texts() == ["books", "code", "web"]
+    assert heading.get_attribute("aria-sort") is None
+    assert wrong == []
+    page.close()
+
+
+def test_hostile_texts_and_names_are_shown_and_do_nothing(
+    browser: Browser, write_run: WriteRun, tmp_path: Path
+) -> None:
+    """Every word of every document is markup; so is the name of the corpus."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    vocabulary = {f"{HOSTILE}{i}": i for i in range(6000) if i != EOD} | {"</s>": EOD}
+    tokenizer = tokenizers.Tokenizer(WordLevel(vocabulary, unk_token=f"{HOSTILE}0"))
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    config = write_run(
+        {NAME: (1, [300]), "code": (1, [300])}, model={"tokenizer_path": str(folder)}
+    )
+    path = tmp_path / "report.html"
+    write_page(report_page([gather_run(config, name=HOSTILE)]), path)
+    page, wrong = opened(browser, path)
+    page.locator("summary").first.click()
+
+    assert HOSTILE in page.locator("pre").first.inner_text()
+    assert page.locator("h1").inner_text() == HOSTILE
+    assert NAME in page.locator("tbody th").all_inner_texts()
+    assert NAME in page.locator(".plot .legendtext").all_text_contents()
+    assert page.evaluate("window.hacked") is None
+    assert wrong == []
+    page.close()
+
+
+def test_the_page_runs_no_script_but_its_own(browser: Browser, report: Path) -> None:
+    """If a text were markup all the same, it could not do anything."""
+    page, wrong = opened(browser, report)
+    page.evaluate(
+        """() => {
+            const script = document.createElement("script");
+            script.textContent = "window.hacked = 1";
+            document.body.append(script);
+        }"""
+    )
+
+    assert page.evaluate("window.hacked") is None
+    assert any("Content Security Policy" in message for message in wrong)
+    page.close()

@@ -1,0 +1,130 @@
+"""What a report says of a run, against the plan, the order and what was logged."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blendtitan.errors import ConfigError
+from blendtitan.runs.plan import plan_run
+from blendtitan.runs.report.facts import gather_run, gather_runs
+from blendtitan.runs.report.texts import OF_EACH
+from blendtitan.runs.run import read_run
+from tests.conftest import EOD, WriteShard
+from tests.runs.conftest import WriteRun
+from tests.runs.report.conftest import CORPORA, TrainedRun
+
+
+def test_a_configuration_is_a_run_that_has_not_begun(write_run: WriteRun) -> None:
+    """Its numbers are those of the plan."""
+    path = write_run(CORPORA, training={"steps": 40})
+    facts, plan = gather_run(path, name="run"), plan_run(read_run(path))
+    planned = {corpus.name: corpus for corpus in plan.corpora}
+
+    assert (facts.reached_step, facts.last_step, facts.num_samples) == (0, 40, 320)
+    assert not facts.metrics
+    assert len(facts.corpora) == 3
+    for corpus in facts.corpora:
+        own = planned[corpus.name]
+        assert (corpus.tokens_read, corpus.tokens_at_end) == (0, own.tokens_read)
+        assert corpus.epochs_at_end == pytest.approx(own.epochs)
+        assert corpus.configured == pytest.approx(own.share)
+        assert (corpus.shards, corpus.documents) == (own.shards, own.documents)
+        assert corpus.tokens == own.tokens
+
+
+def test_a_run_stands_where_its_checkpoint_and_its_metrics_say(trained_run: TrainedRun) -> None:
+    """Before the change 60 % of 40 samples are of the web, then 82 % of 40."""
+    facts = gather_run(trained_run("run"), name="run")
+    web = next(corpus for corpus in facts.corpora if corpus.name == "web")
+
+    assert (facts.reached_step, facts.last_step, facts.num_samples) == (20, 40, 160)
+    assert web.configured == pytest.approx((0.6 + 1.8 / 2.2) / 2)
+    assert abs(web.achieved - web.configured) < 2 / 80
+    assert web.tokens_read == 8 * 80 * web.achieved
+    assert web.tokens_at_end > web.tokens_read
+    assert facts.metrics["loss_metrics/global_avg_loss"].steps.tolist() == list(range(1, 21))
+
+
+def test_waiting_is_a_part_of_the_time_that_samples_took(trained_run: TrainedRun) -> None:
+    """4 samples at 4 a second: a second each step, a quarter of it waited."""
+    assert gather_run(trained_run("run"), name="run").waited == pytest.approx(0.25)
+
+
+def test_a_run_may_have_metrics_and_no_checkpoint(trained_run: TrainedRun) -> None:
+    folder = trained_run("run")
+    shutil.rmtree(folder / "checkpoint")
+    facts = gather_run(folder, name="run")
+
+    assert (facts.reached_step, facts.last_step) == (20, 40)
+    assert facts.about.endswith("as if it was never changed")
+
+
+def test_a_run_may_have_checkpoints_and_no_metrics(trained_run: TrainedRun) -> None:
+    folder = trained_run("run")
+    shutil.rmtree(folder / "tb")
+    facts = gather_run(folder, name="run")
+
+    assert (facts.reached_step, facts.waited) == (20, None)
+    assert not facts.metrics
+
+
+def test_without_the_data_the_rest_is_told(trained_run: TrainedRun, tmp_path: Path) -> None:
+    folder = trained_run("run")
+    shutil.rmtree(tmp_path / "web")
+    facts = gather_run(folder, name="run")
+
+    assert "the data cannot be read" in facts.about
+    assert not facts.lens
+    assert facts.corpora[0].shards is None
+    assert facts.samples[-1].corpus == "web"
+    assert facts.samples[-1].passages[0].place == "9 tokens, not there"
+
+
+def test_samples_are_those_of_the_order_with_their_places(write_run: WriteRun) -> None:
+    """The first ones of each corpus from the step on."""
+    facts = gather_run(write_run(CORPORA, training={"steps": 40}), name="run", step=5)
+    corpora = [sample.corpus for sample in facts.samples]
+
+    assert corpora == [name for name in sorted(CORPORA) for _ in range(OF_EACH)]
+    for sample in facts.samples:
+        assert int(sample.place.split()[1].rstrip(",")) >= 5
+        assert sample.passages[0].shard.endswith(("_0", "_1"))
+        assert sample.passages[0].place.startswith("document ")
+        assert sample.passages[0].is_text
+
+
+def test_of_many_documents_in_a_sample_three_are_shown(
+    write_run: WriteRun, write_shard: WriteShard
+) -> None:
+    path = write_run({"web": (1, [400])}, blendcorpus={"shuffle_sample_in_corpus": False})
+    write_shard("web/web_0", [[5, EOD]] * 200)
+    first, *_ = gather_run(path, name="run").samples
+
+    assert [passage.content for passage in first.passages] == ["w5"] * 3
+    assert first.num_more == 2
+
+
+def test_without_a_tokenizer_samples_are_token_ids(write_run: WriteRun, tmp_path: Path) -> None:
+    path = write_run(
+        CORPORA,
+        model={"tokenizer_path": str(tmp_path / "nowhere")},
+        blendcorpus={"eod_token_id": 2},
+    )
+    passages = [p for sample in gather_run(path, name="run").samples for p in sample.passages]
+
+    assert not any(passage.is_text for passage in passages)
+    assert all(passage.content.replace(" ", "").isdecimal() for passage in passages)
+
+
+def test_a_step_that_is_none_is_refused(write_run: WriteRun) -> None:
+    with pytest.raises(ConfigError, match="step is 0, expected at least 1"):
+        gather_run(write_run(CORPORA), name="run", step=0)
+
+
+def test_runs_are_called_by_their_folders_unless_these_are_alike(trained_run: TrainedRun) -> None:
+    a, b = trained_run("a"), trained_run("b")
+    same = trained_run("more/a")
+
+    assert [run.name for run in gather_runs([a, b])] == ["a", "b"]
+    assert [run.name for run in gather_runs([a, same])] == [str(a), str(same)]

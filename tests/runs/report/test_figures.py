@@ -1,0 +1,121 @@
+"""Figures: what plotly knows, and numbers that can be traced to the run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from blendtitan.runs.report.blend_figure import blend_figure
+from blendtitan.runs.report.blocks import Block, Folded, Picture, SideBySide
+from blendtitan.runs.report.colors import DARK, LIGHT
+from blendtitan.runs.report.facts import gather_run, gather_runs
+from blendtitan.runs.report.figures import (
+    MOST_CORPORA,
+    corpus_metric_figure,
+    metric_figure,
+    numbers,
+    thinned,
+)
+from blendtitan.runs.report.sections import report_page
+from blendtitan.runs.scalars import Scalars
+from tests.runs.conftest import WriteRun
+from tests.runs.report.conftest import CORPORA, TrainedRun
+
+LOSS = "loss_metrics/global_avg_loss"
+
+
+def colored(value: Any) -> Any:
+    """A figure with the colours of a theme in place of their names."""
+    if isinstance(value, dict):
+        return {key: colored(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [colored(each) for each in value]
+    return LIGHT[value[1:]] if isinstance(value, str) and value.startswith("@") else value
+
+
+def pictures(blocks: tuple[Block, ...]) -> Iterator[Picture]:
+    for block in blocks:
+        if isinstance(block, Picture):
+            yield block
+        elif isinstance(block, Folded | SideBySide):
+            yield from pictures(block.blocks)
+
+
+def test_plotly_knows_every_property_of_every_figure(trained_run: TrainedRun) -> None:
+    page = report_page(gather_runs([trained_run("a"), trained_run("b")]))
+    found = [picture for section in page.sections for picture in pictures(section.blocks)]
+
+    assert len(found) == 9
+    for picture in found:
+        go.Figure(colored(picture.figure))
+
+
+def test_both_themes_have_the_same_colours() -> None:
+    assert LIGHT.keys() == DARK.keys()
+
+
+def test_bands_sum_to_all_samples_and_name_what_is_configured(trained_run: TrainedRun) -> None:
+    facts = gather_run(trained_run("run"), name="run")
+    data = blend_figure(facts.curve, reached_step=20)["data"]
+    bands = [trace for trace in data if trace.get("stackgroup")]
+    web = next(trace for trace in bands if trace["name"] == "web")
+
+    assert np.sum([trace["y"] for trace in bands], axis=0) == pytest.approx(100, abs=0.01)
+    assert web["customdata"][0] == pytest.approx(60)
+    assert web["customdata"][-1] == pytest.approx(100 * 1.8 / 2.2, abs=0.001)
+
+
+def test_segments_and_the_last_step_trained_are_marked(trained_run: TrainedRun) -> None:
+    facts = gather_run(trained_run("run"), name="run")
+    layout = blend_figure(facts.curve, reached_step=20)["layout"]
+
+    assert [shape["x0"] for shape in layout["shapes"]] == [10, 20]
+    labels = [annotation["text"] for annotation in layout["annotations"]]
+    assert labels == ["changed on resume after 10", "trained up to here"]
+
+
+def test_beyond_the_largest_corpora_all_others_are_one_band(write_run: WriteRun) -> None:
+    many = {f"c{i:02d}": (1 + 1 / (1 + i), [30]) for i in range(50)}
+    facts = gather_run(write_run(many, training={"steps": 400}), name="run")
+    bands = [t for t in blend_figure(facts.curve)["data"] if t.get("stackgroup")]
+
+    assert [band["name"] for band in bands][-1] == f"{50 - MOST_CORPORA} others"
+    assert len(bands) == MOST_CORPORA + 1
+    assert np.sum([band["y"] for band in bands], axis=0) == pytest.approx(100, abs=0.01)
+
+
+def test_losses_are_those_that_were_logged(trained_run: TrainedRun) -> None:
+    runs = gather_runs([trained_run("a", of_loss=4.0), trained_run("b", of_loss=5.0)])
+    of_blend = metric_figure(runs, [(LOSS, "training")], "loss")
+    of_corpora = corpus_metric_figure(runs, "loss_metrics/loss", list(CORPORA), "loss")
+    assert of_blend is not None
+    assert of_corpora is not None
+
+    assert [(trace["name"], trace["y"][0]) for trace in of_blend["data"]] == [("a", 4), ("b", 5)]
+    assert [trace["name"] for trace in of_corpora["data"]] == [
+        f"{corpus} ({run})" for run in "ab" for corpus in CORPORA
+    ]
+    assert len({trace["line"]["dash"] for trace in of_corpora["data"][:3]}) == 1
+
+
+def test_what_was_not_logged_has_no_figure(write_run: WriteRun) -> None:
+    facts = gather_run(write_run(CORPORA), name="run")
+
+    assert metric_figure([facts], [(LOSS, "training")], "loss") is None
+
+
+def test_many_points_become_means_of_neighbours() -> None:
+    """A run of a million steps is a page of kilobytes, not of megabytes."""
+    steps = np.arange(1, 1_000_001)
+    thin_steps, values = thinned(Scalars(steps, steps * 2.0))
+
+    assert len(thin_steps) == 600
+    assert values == pytest.approx(2 * thin_steps)
+    assert thin_steps.mean() == pytest.approx(steps.mean(), rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_is_a_gap() -> None:
+    """JSON has no NaN."""
+    assert numbers([1.23456789, float("nan"), float("inf")]) == [1.23457, None, None]

@@ -1,0 +1,406 @@
+"""The plan: what a run will read, against counting its slots one by one."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from blendtitan import BlendedDataset, build_datasets
+from blendtitan.cli import main
+from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchError
+from blendtitan.identity import TokenizerIdentity
+from blendtitan.runs.plan import plan_run
+from blendtitan.runs.run import read_run
+from tests.conftest import EOD, WriteShard, write_record
+from tests.runs.conftest import WriteRun
+
+CORPORA = {"web": (0.6, [900, 700]), "code": (0.3, [450]), "books": (0.1, [300, 200])}
+SEGMENTS = [
+    {"from_step": 20, "shares": {"code": 0.6}},
+    {"from_tokens": 8 * 8 * 50, "shares": {"books": 0}},
+]
+
+
+def planned(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["plan", str(path), "--json", *arguments]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("blend", [True, False])
+def test_it_says_what_counting_the_slots_finds(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str], blend: bool
+) -> None:
+    """With segments, a thousand slots: tokens, epochs and what is never read of each corpus."""
+    path = write_run(
+        CORPORA,
+        training={"steps": 125},
+        blendcorpus={"segment": SEGMENTS, "blend_sample_in_corpus": blend},
+    )
+    plan = planned(path, capsys)
+    train = build_datasets(read_run(path).blend).train
+    assert isinstance(train, BlendedDataset)
+    slots = train.plan(np.arange(1000))
+    places = slots.places
+    samples = Counter(train.corpora[i] for i in slots.corpora)
+    seen: dict[tuple[int, int], set[int]] = {}
+    for row, epoch, window in zip(places.rows, places.epochs, places.windows, strict=True):
+        seen.setdefault((int(row), int(epoch)), set()).add(int(window))
+
+    assert plan["samples"] == 1000
+    for i, corpus in enumerate(plan["corpora"]):
+        name = corpus["name"]
+        assert corpus["tokens_read"] == 8 * samples[name]
+        assert corpus["epochs"] == pytest.approx(8 * samples[name] / corpus["tokens"])
+        assert corpus["tokens"] == train.corpus_tokens[i]
+        assert corpus["windows"] == train.only(name).num_windows
+        assert corpus["bytes_read"] == 9 * 2 * samples[name]
+        own = {row for row, c in zip(places.rows, places.corpora, strict=True) if c == i}
+        read_once = sum(len(seen[int(row), 0]) for row in own)
+        if all((int(row), 1) not in seen for row in own):
+            left_over = corpus["tokens"] - 8 * read_once - corpus["tokens_unused"]
+            assert 0 <= left_over <= 8 * len(own)
+
+
+def test_epochs_are_told_at_the_end_of_each_segment(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
+    plan = planned(path, capsys)
+    train = build_datasets(read_run(path).blend).train
+    assert train is not None
+
+    assert [(s["first_slot"], s["stop_slot"]) for s in plan["segments"]] == [
+        (0, 160), (160, 400), (400, 1000)
+    ]  # fmt: skip
+    assert plan["segments"][2]["shares"]["books"] == 0
+    for segment in plan["segments"]:
+        draws = train.draws_before(segment["stop_slot"])
+        expected = dict(zip(train.corpora, (draws * 8 / train.corpus_tokens).tolist(), strict=True))
+        assert segment["epochs"] == pytest.approx(expected)
+
+
+def test_the_sizes_of_the_splits_are_told(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA)
+    plan = planned(path, capsys)
+    datasets = build_datasets(read_run(path).blend)
+    assert datasets.train is not None
+    assert datasets.valid is not None
+
+    train, valid, test = plan["splits"]
+    assert (train["windows"], valid["windows"]) == (
+        datasets.train.num_windows,
+        datasets.valid.num_windows,
+    )
+    assert train["tokens"] + valid["tokens"] == 2550
+    assert (test["documents"], test["windows"], test["corpora"]) == (0, 0, 0)
+    assert plan["steps_per_epoch"] == datasets.train.num_windows / 8
+
+
+# Warnings
+
+
+def warned(path: Path, **options: Any) -> str:
+    return "\n".join(plan_run(read_run(path, **options)).warnings)
+
+
+def test_a_plan_without_anything_wrong_has_no_warnings(write_run: WriteRun) -> None:
+    path = write_run({"web": (1, [9000])}, training={"steps": 130})
+
+    assert warned(path) == ""
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"training": {"steps": 1000}}, "corpora would be read more often than max_epochs = 4"),
+        ({"validation": {"enable": True}}, "the valid split has 26 samples, fewer than 100"),
+        (
+            {"validation": {"enable": True}, "training": {"global_batch_size": 64}},
+            "the valid split has 26 samples, fewer than a global batch of 64",
+        ),
+        (
+            {"validation": {"enable": True}, "blendcorpus": {"split": "1,0,0"}},
+            "no corpus has documents in the valid split",
+        ),
+        ({"training": {"seq_len": 500}}, "3 of 5 rows of documents have fewer than seq_length + 1"),
+        ({}, "the run does not reach: books 85.3%, code 53.6%, web 73.5%"),
+    ],
+)  # fmt: skip
+def test_what_is_likely_a_mistake_is_warned_of(
+    write_run: WriteRun, sections: dict[str, dict[str, Any]], expected: str
+) -> None:
+    assert expected in warned(write_run(CORPORA, **sections))
+
+
+def test_nothing_is_logged_beside_the_warnings(
+    write_run: WriteRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A valid split of less than a window is a warning of the plan."""
+    path = write_run(
+        {"web": (1.0, [900])}, training={"seq_len": 32}, blendcorpus={"split": "99,1,0"}
+    )
+    plan = plan_run(read_run(path))
+
+    assert 0 < plan.splits[1].tokens < 32
+    assert not caplog.records
+
+
+def test_corpora_that_are_not_validated_are_named(write_run: WriteRun) -> None:
+    path = write_run({"web": (1, [900]), "tiny": (1, [9])}, validation={"enable": True})
+
+    assert "no documents for validation, left out of it: tiny" in warned(path)
+
+
+@pytest.mark.parametrize(
+    ("append_eod", "expected"),
+    [
+        (True, "the documents of 1 of 2 shards do not end in EOD (2): it is inserted"),
+        (False, "append_eod is false, and the documents of 1 of 2 shards do not end in EOD (2)"),
+    ],
+)
+def test_documents_without_eod_are_warned_of(
+    write_run: WriteRun, write_shard: WriteShard, append_eod: bool, expected: str
+) -> None:
+    path = write_run({"web": (1, [900, 300])}, blendcorpus={"append_eod": append_eod})
+    write_shard("web/web_1", [[5, 6, 7], [8, 9]] * 40)
+
+    assert expected in warned(path)
+
+
+def test_documents_of_which_some_lack_eod_are_warned_of(
+    write_run: WriteRun, write_shard: WriteShard
+) -> None:
+    path = write_run({"web": (1, [900])}, blendcorpus={"append_eod": False})
+    write_shard("web/web_0", [[5, 6, 7], [8, EOD]] * 40)
+
+    assert "append_eod is false, and" in warned(path)
+    assert "40 of 80 documents end in EOD" in warned(path)
+
+
+def test_a_token_type_too_small_for_the_vocabulary_is_warned_of(
+    write_run: WriteRun, write_shard: WriteShard
+) -> None:
+    path = write_run({"web": (1, [900, 300])})
+    write_shard("web/web_1", [[5, 6, EOD]] * 40, dtype="u1")
+
+    assert "the tokenizer has 20,000 ids, but 1 of 2 shards hold no id above 255 (uint8)" in warned(
+        path
+    )
+
+
+def test_a_tokenizer_that_is_not_there_is_warned_of(write_run: WriteRun) -> None:
+    """The plan does not need it where EOD is configured."""
+    missing = {"model": {"tokenizer_path": "nowhere"}}
+    path = write_run(CORPORA, **missing, blendcorpus={"eod_token_id": EOD})
+
+    assert "the tokenizer cannot be used, so token types were not compared" in warned(path)
+    with pytest.raises(ConfigError, match="nowhere"):
+        read_run(write_run(CORPORA, **missing))
+
+
+# Which run
+
+
+def test_a_run_folder_stands_for_the_settings_it_holds(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.toml").write_text(path.read_text())
+    one, other = planned(path, capsys), planned(tmp_path / "out", capsys)
+
+    assert one | {"config": ""} == other | {"config": ""}
+    with pytest.raises(ConfigError, match=r"this folder has no config\.toml"):
+        read_run(tmp_path)
+
+
+def test_the_number_of_ranks_is_asked_for_where_steps_depend_on_it(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA, training={"global_batch_size": -1})
+
+    assert planned(path, capsys, "--ranks", "3")["global_batch_size"] == 6
+    assert main(["plan", str(path)]) == 1
+    assert "ranks with --ranks, or set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sections", "ranks", "expected"),
+    [
+        (
+            {},
+            3,
+            r"run\.toml: training\.global_batch_size is 8, expected a multiple of 6 .*Nearest: 6",
+        ),
+        ({"training": {"global_batch_size": 5}}, None, "is 5, expected a multiple of 2"),
+        ({"parallelism": {"data_parallel_replicate_degree": 3}}, None, "multiple of 6"),
+        ({"parallelism": {"data_parallel_replicate_degree": 3}}, 4, "--ranks is 4, expected a mul"),
+        ({"training": {"global_batch_size": 0}}, None, "is 0, expected a multiple of 2"),
+    ],
+)
+def test_a_global_batch_that_training_refuses_is_refused(
+    write_run: WriteRun, sections: dict[str, Any], ranks: int | None, expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_run(write_run(CORPORA, **sections), ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"training": {"steps": 10**30}}, r"training\.steps is 1,000,.*, expected a whole number"),
+        ({"training": {"steps": 10**18}}, r"training\.steps is 1,000,.*, expected at most 125,000"),
+        ({"training": {"steps": -1}}, r"training\.steps is -1, expected an int of at least 0"),
+        (
+            {"blendcorpus": {"split": "inf,1,1"}},
+            "split is 'inf,1,1', expected three finite numbers",
+        ),
+        ({"blendcorpus": {"split": "1e308,1e308,1"}}, "expected three finite numbers"),
+        ({"validation": {"samples": -5}}, r"validation\.samples is -5, expected an int of at"),
+        ({"validation": {"steps": 0}}, r"validation\.steps is 0, expected at least 1, or -1"),
+        (
+            {"blendcorpus": {"segment": [{"from_step": 10**17, "shares": {"web": 1}}]}},
+            "segment 1 begins at sample 800,",
+        ),
+    ],
+)
+def test_numbers_out_of_range_are_one_error(
+    write_run: WriteRun,
+    capsys: pytest.CaptureFixture[str],
+    sections: dict[str, Any],
+    expected: str,
+) -> None:
+    assert main(["plan", str(write_run(CORPORA, **sections))]) == 1
+
+    assert re.search(expected, capsys.readouterr().err)
+
+
+def test_old_spellings_are_read(write_run: WriteRun) -> None:
+    path = write_run(CORPORA, training={"global_batch_size": -1})
+    text = path.read_text().replace("local_batch_size", "batch_size")
+    path.write_text(text + "\nshuffle = false\n")
+    run = read_run(path, ranks=2)
+
+    assert run.micro_batch == 2
+    assert not run.blend.shuffle_sample_in_corpus
+
+
+def test_ranks_of_a_pipeline_read_its_parts_of_a_micro_batch(write_run: WriteRun) -> None:
+    parts = {"pipeline_parallel_degree": 2, "pipeline_parallel_microbatch_size": 1}
+
+    assert read_run(write_run(CORPORA, parallelism=parts)).micro_batch == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"sed": 3}, r"unknown key blendcorpus\.sed\. Did you mean blendcorpus\.seed\?"),
+        ({"seed": "3"}, r"blendcorpus\.seed is '3', expected a whole number"),
+        ({"seq_length": 16}, "is 16, expected 8, the value of training.seq_len"),
+        ({"micro_batch_size": 3}, "is 3, expected 2, the value of training.local_batch_size"),
+        ({"segment": [{"from_step": 3}]}, "segment 1: shares are None"),
+    ],
+)
+def test_what_the_trainer_refuses_of_a_blend_is_refused(
+    write_run: WriteRun, section: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        read_run(write_run(CORPORA, blendcorpus=section))
+
+
+def test_a_run_without_a_blend_is_refused(write_run: WriteRun) -> None:
+    with pytest.raises(ConfigError, match="'c4', which TorchTitan reads"):
+        read_run(write_run(CORPORA, training={"dataset": "c4"}))
+    with pytest.raises(EmptySplitError, match="nothing is trained on"):
+        plan_run(read_run(write_run(CORPORA, blendcorpus={"split": "0,1,1"})))
+
+
+def test_the_originals_order_is_planned_as_far_as_it_tells(
+    write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no rows, so what is left unused is not known."""
+    order = {"order": "blendcorpus", "data_cache_path": str(tmp_path / "cache")}
+    path = write_run(CORPORA, blendcorpus=order, training={"global_batch_size": 8, "steps": 20})
+    plan = planned(path, capsys)
+    train = build_datasets(read_run(path).blend).train
+    assert train is not None
+
+    read = [corpus["tokens_read"] for corpus in plan["corpora"]]
+    assert read == train.tokens_before(160).tolist()
+    assert {corpus["tokens_unused"] for corpus in plan["corpora"]} == {None}
+    assert plan["bytes_read"] == 160 * 9 * 2
+
+
+# The command
+
+
+def test_the_command_prints_tables_and_warnings(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
+
+    assert main(["plan", str(path)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0].startswith("125 steps of 8 samples of 8 tokens: 1,000 samples, 8,000 tokens")
+    assert [line.split()[0] for line in lines if line][1:5] == ["corpus", "books", "code", "web"]
+    assert "after step 20" in captured.out
+    assert "after step 50" in captured.out
+    assert "Warnings:" in lines
+    assert captured.err == ""
+
+
+def test_neither_torch_nor_torchtitan_is_imported() -> None:
+    """They take seconds."""
+    code = (
+        "import sys, blendtitan.runs.plan, blendtitan.runs.plan_report\n"
+        "assert not {'torch', 'torchtitan'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+# --- the tokenizer ------------------------------------------------------------------------------
+
+
+def test_a_plan_refuses_shards_of_another_tokenizer(
+    write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
+) -> None:
+    path = write_run({"web": (1.0, [500])})
+    other = replace(word_identity, hash="1:0123", name="other/tokenizer.json")
+    write_record(tmp_path / "web/web_0", other)
+
+    with pytest.raises(TokenizerMismatchError, match=r"1 of 1 shards(?s:.*)other/tokenizer.json"):
+        plan_run(read_run(path))
+
+
+def test_a_plan_warns_of_another_tokenizer_where_training_would(
+    write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
+) -> None:
+    path = write_run({"web": (1.0, [500])}, blendcorpus={"tokenizer_check": "warn"})
+    other = replace(word_identity, hash="1:0123", name="other/tokenizer.json")
+    write_record(tmp_path / "web/web_0", other)
+
+    assert any("1 of 1 shards do not belong" in text for text in plan_run(read_run(path)).warnings)
+
+
+def test_a_plan_without_a_usable_tokenizer_says_that_it_compared_nothing(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    path = write_run(
+        {"web": (1.0, [500])},
+        model={"tokenizer_path": str(tmp_path / "gone")},
+        blendcorpus={"eod_token_id": 2},
+    )
+
+    assert any("were not compared" in text for text in plan_run(read_run(path)).warnings)
