@@ -11,18 +11,17 @@ import torch
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
-from blendtitan.mixture import losses as collected
-from blendtitan.storage.reader import OpenFile
-from blendtitan.titan import validator
-from blendtitan.titan.corpus_metrics import (
+from blendtitan.corpus_progress import (
     LABELS,
     LOSS,
-    DataClock,
-    RowsByCorpus,
     corpus_table,
     loss_metrics,
     progress_metrics,
 )
+from blendtitan.mixture import losses as collected
+from blendtitan.storage.reader import OpenFile
+from blendtitan.titan import validator
+from blendtitan.titan.corpus_metrics import DataClock, RowsByCorpus
 from tests.conftest import WriteBlend
 from tests.failing_reads import Disk
 
