@@ -24,11 +24,10 @@ from blendtitan.errors import (
 )
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
-from blendtitan.storage.index_format import encode_index
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
-from blendtitan.storage.writer import ShardWriter
+from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import WriteShard
 
 

@@ -1,8 +1,7 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.engines import rank_of_process
-from blendtitan.prepare.workers import Rank
+from blendtitan.prepare.workers import Rank, rank_of_process
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,7 @@ class Silence:
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def seconds(self, path: Path) -> float:
-        """Seconds since this process saw the file change, or first saw it.
-
-        Raises:
-            FileNotFoundError: It is gone.
-        """
+        """Seconds since this process first saw the file, or saw it change."""
         heartbeat, now = path.stat().st_mtime_ns, time.monotonic()
         known, since = self._seen.get(path, (None, now))
         if heartbeat != known:

@@ -31,9 +31,6 @@ def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]
 
     Returns:
         The first row group of each run, the one after its last, and its bytes.
-
-    Raises:
-        InputError: The file is not a Parquet file, or cannot be read.
     """
     with _opened(file, "a Parquet file") as opened:
         metadata = pq.ParquetFile(opened).metadata
@@ -88,11 +85,7 @@ def read_parquet(
 def read_arrow(
     file: InputFile, *, key: str, max_bytes: int, advance: Callable[[int], None]
 ) -> Iterator[str | BadText]:
-    """Texts of one column of an Arrow IPC file or stream, in order.
-
-    Raises:
-        InputError: The file cannot be read, or has no such column of strings.
-    """
+    """Texts of one column of an Arrow IPC file or stream, in order."""
     with _opened(file, "Arrow data") as opened:
         schema, batches = _arrow_batches(opened, file.location)
         path = _column_path(schema, key, file.location)
@@ -132,11 +125,7 @@ def _opened(file: InputFile, what: str) -> Generator[Any]:
 
 
 def _column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
-    """The name of a column of texts, or the names of a field in nested columns.
-
-    Raises:
-        InputError: There is none, or more than one, or its type holds no texts.
-    """
+    """The name of a column of texts, or the names of a field in nested columns."""
     path = [key] if key in schema.names else key.split(".")
     found: Any = schema
     for name in path:
@@ -160,14 +149,7 @@ def _column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
 def _column_texts(
     batch: pa.RecordBatch, path: Sequence[str], *, row: int, max_bytes: int
 ) -> Iterator[str | BadText]:
-    """Texts of a column; an unusable text is replaced by a ``BadText``.
-
-    Args:
-        batch: Some rows.
-        path: The column: see ``_column_path``.
-        row: Number of the first row in the file.
-        max_bytes: Limit for a text.
-    """
+    """Texts of the column at a path; an unusable text is replaced by a ``BadText``."""
     column: Any = batch.column(batch.schema.names.index(path[0]))
     for name in path[1:]:
         # `pyarrow` alone does not import it, and few keys are nested.

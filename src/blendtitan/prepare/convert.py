@@ -41,11 +41,7 @@ class MultimodalShard:
 
     @classmethod
     def open(cls, prefix: Path) -> Self | None:
-        """The shard at a prefix, checked. None: it has another format.
-
-        Raises:
-            ShardError: It cannot be read, contradicts itself, or holds more than text.
-        """
+        """The shard at a prefix, checked. None: it has another format."""
         file = OpenFile.open(f"{prefix}.idx")
         head = file.read(min(HEADER.size, file.num_bytes), at=0)
         if not head.startswith(MAGIC):
@@ -135,13 +131,7 @@ def convert(
 
 
 def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
-    """Convert one shard: both files are written beside their names, then renamed.
-
-    Raises:
-        ConfigError: The shard is in Megatron's format already.
-        ShardError: It is damaged.
-        OutputError: The disk is full, or the shard cannot be written.
-    """
+    """Convert one shard: both files are written beside their names, then renamed."""
     shard = next(filter(None, (open_shard(source) for open_shard in _FORMATS)), None)
     if shard is None:
         ShardIndex.open(source)

@@ -32,11 +32,7 @@ class Settings:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, *, bos: bool = False) -> "Settings":
-        """The settings for a tokenizer.
-
-        Raises:
-            ConfigError: It has no EOS, or no BOS if that is asked for.
-        """
+        """The settings for a tokenizer."""
         if tokenizer.eos_id == ABSENT:
             raise ConfigError(
                 f"{tokenizer.path}: the tokenizer has no EOS to put after each document. "
@@ -96,17 +92,7 @@ class DocumentBatch:
 def encoded_texts(
     texts: Iterable[str | BadText], encoder: Encoder, settings: Settings, *, where: str
 ) -> Iterator[DocumentBatch]:
-    """Texts as documents, in batches of a size that suits tokenizers.
-
-    Args:
-        texts: Texts, with a ``BadText`` in place of each unusable one.
-        encoder: Gives the ids.
-        settings: EOD, BOS and the stored type.
-        where: Names the input in errors.
-
-    Raises:
-        FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong as well.
-    """
+    """Texts as documents, in batches of a size that suits tokenizers; ``where`` is for errors."""
     dtype = np.dtype(settings.dtype)
     for batch, bad_texts in _batches(texts):
         ids, id_lens = encoder.encode(batch)
@@ -136,13 +122,7 @@ def reject_lines(location: str, bad_texts: Iterable[BadText]) -> bytes:
 def grouped(
     described: Iterable[tuple[str, str]], *, most: int, more: str = "more like it"
 ) -> list[str]:
-    """The first description for each of up to ``most`` reasons, with the number of others.
-
-    Args:
-        described: Reasons and descriptions, of which there may be millions.
-        most: How many reasons to show.
-        more: Follows the number of others.
-    """
+    """The first description for each of up to ``most`` reasons, with the number of others."""
     first: dict[str, str] = {}
     seen: Counter[str] = Counter()
     for reason, text in described:

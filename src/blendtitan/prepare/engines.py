@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.parts import Signals, read_part
 from blendtitan.prepare.records import finished_record
-from blendtitan.prepare.workers import Rank, Work, do_work
+from blendtitan.prepare.workers import Work, do_work
 from blendtitan.tables import tokenizing_progress
 from blendtitan.tokenizers.fast import return_freed_memory
 
@@ -33,14 +33,6 @@ EngineName = Literal["local", "ray", "mpi"]
 
 MAX_RETRIES = 3
 """How often Ray restarts a task whose process was lost."""
-
-# Rank and number of ranks, by launcher. PALS, the launcher of HPE Cray under PBS, sets those of
-# PMI, as MPICH and Intel MPI do. Slurm's come last: an mpiexec inside a Slurm job inherits them.
-_RANK_VARIABLES = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-)
 
 Submit = Callable[[int], Future[list[str]]]
 """Starts the worker of an index."""
@@ -246,31 +238,6 @@ def _mpi_engine(workers: int | None) -> Generator[Engine | None]:
         else:
             # Its type does not derive from the standard library's.
             yield MpiEngine(cast(Executor, executor), min(workers or num_others, num_others))
-
-
-def rank_of_process(
-    rank: int | None, world_size: int | None, environment: Mapping[str, str]
-) -> Rank:
-    """The rank that was given, or the one that Slurm, PBS or MPI assigned, or the only one.
-
-    Raises:
-        ConfigError: One of the two is given without the other, or they do not match.
-    """
-    if (rank is None) != (world_size is None):
-        raise ConfigError("--rank and --world-size are given together, or neither of them")
-    if rank is not None and world_size is not None:
-        return Rank(rank, world_size)
-    for rank_name, size_name in _RANK_VARIABLES:
-        if rank_name in environment and size_name in environment:
-            try:
-                return Rank(int(environment[rank_name]), int(environment[size_name]))
-            except (ValueError, ConfigError) as error:
-                raise ConfigError(
-                    f"{rank_name} is {environment[rank_name]!r} and {size_name} "
-                    f"{environment[size_name]!r}, expected a rank and a number of ranks. Give "
-                    f"--rank and --world-size."
-                ) from error
-    return Rank()
 
 
 class _StoppedError(Exception):

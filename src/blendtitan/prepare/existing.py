@@ -212,11 +212,6 @@ def removed_inputs(
 
     Several commands may fill one output. So a shard counts only if its input was below one of
     the inputs of this command.
-
-    Args:
-        output: Folder of the shards.
-        inputs: Files, folders and patterns of this command.
-        planned: Prefixes of the shards that they make.
     """
     kept = set(planned)
     for prefix, path in record_paths(output):

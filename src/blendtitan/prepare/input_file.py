@@ -152,11 +152,7 @@ class InputFile:
 
     @classmethod
     def of(cls, location: str | Path) -> "InputFile":
-        """The file at a path or URL, as it is now.
-
-        Raises:
-            InputError: It cannot be read.
-        """
+        """The file at a path or URL, as it is now."""
         if is_url(location):
             return _remote_file(str(location))
         with readable(location):
@@ -185,11 +181,7 @@ class InputFile:
 
     @property
     def format(self) -> Format:
-        """The format that its name implies.
-
-        Raises:
-            InputError: The name implies none.
-        """
+        """The format that its name implies."""
         found = format_of(PurePosixPath(path_of(self.location)).name)
         if found is None:
             raise InputError(f"{self.location}: expected a file named {EXPECTED_NAMES}")
@@ -240,11 +232,7 @@ def path_of(location: str) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path within it.
-
-    Raises:
-        InputError: There is none, or its library is not installed.
-    """
+    """The fsspec file system of a URL, and the path within it."""
     # Imported on demand: it takes as long as all other imports together.
     import fsspec
 

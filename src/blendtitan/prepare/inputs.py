@@ -155,11 +155,7 @@ class _Found:
         return None
 
     def report(self, text: str, *, skip_unknown: bool) -> None:
-        """Log the files that are not read.
-
-        Raises:
-            InputError: A file has a problem, and may not be skipped.
-        """
+        """Log the files that are not read, or raise if one has a problem and may not be skipped."""
         for location in [*self.files]:
             # Records could not name it.
             if not is_unicode(location if is_url(location) else os.path.abspath(location)):

@@ -91,11 +91,7 @@ def read_json(
     max_bytes: int = MAX_DOCUMENT_BYTES,
     advance: Advance = lambda _: None,
 ) -> Iterator[str | BadText]:
-    """Texts of a file of JSON lines, arrays, or values over several lines: see ``read_lines``.
-
-    Raises:
-        InputError: The file cannot be read, or its last value is incomplete.
-    """
+    """Texts of a file of JSON lines, arrays, or values over several lines: see ``read_lines``."""
     if has_json_lines(file):
         yield from read_lines(file, start, stop, key=key, max_bytes=max_bytes, advance=advance)
         return
@@ -115,11 +111,7 @@ def read_json(
 
 
 def has_json_lines(file: InputFile) -> bool:
-    """Whether a file holds one JSON value per line, judging by its first lines.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Whether a file holds one JSON value per line, judging by its first lines."""
     head = b""
     is_whole = True
     for block in read_blocks(file):
@@ -145,11 +137,7 @@ def lines_of(
     max_bytes: int,
     advance: Advance = lambda _: None,
 ) -> Iterator[Piece]:
-    """Lines that start in a range of a file, without a byte order mark: see ``split_lines``.
-
-    Raises:
-        InputError: The file cannot be read, or ends too early.
-    """
+    """Lines that start in a range of a file, without a byte order mark: see ``split_lines``."""
     whole = bool(file.format.compression)
     first = 0 if whole or start == 0 else _first_line_start(file, start, stop)
     blocks = read_blocks(file, start=first, advance=advance)

@@ -129,11 +129,7 @@ def merge_table(shards: Iterable[MergedShard]) -> Table:
 def plan_merge(
     sources: Sequence[SourceShard], output: Path, *, target_tokens: float
 ) -> list[MergedShard]:
-    """Group neighbouring shards of each corpus, as many as the target holds.
-
-    Raises:
-        ConfigError: The shards of a corpus differ in dtype, or its name is not a folder name.
-    """
+    """Group neighbouring shards of each corpus, as many as the target holds."""
     by_corpus: dict[str, list[SourceShard]] = {}
     for source in sources:
         by_corpus.setdefault(source.corpus, []).append(source)
@@ -221,12 +217,9 @@ def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
 
 
 def _is_finished(shard: MergedShard) -> bool:
-    """Whether the shard exists as this call would write it.
+    """Whether the shard exists as this call would write it; raise if it holds anything else.
 
     A killed call may have put only some of its files in place.
-
-    Raises:
-        ConfigError: A file of its names holds anything else.
     """
     record = b"" if shard.record is None else encode_record(shard.record)
     token_bytes = sum(source.num_bytes for source in shard.sources)
@@ -300,9 +293,6 @@ def write_shard(
         index_blocks: Content of the ``.idx``.
         write_tokens: Writes the content of the ``.bin``.
         record: The tokenizer of the shard, if it is known.
-
-    Raises:
-        OutputError: The disk is full, or the shard cannot be written.
     """
     bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
     with writing(bin_path.parent):
@@ -323,12 +313,7 @@ def write_shard(
 
 
 def _joined_ends(shard: MergedShard, stamps: Sequence[FileSignature | None]) -> DocumentEnds | None:
-    """How its documents end, if every source has a record of it.
-
-    Args:
-        shard: Its sources have been copied.
-        stamps: Signatures of the sources from before they were copied.
-    """
+    """How its documents end, if every source has a record of it and did not change since."""
     found: list[DocumentEnds] = []
     for source, stamp in zip(shard.sources, stamps, strict=True):
         if stamp is None or file_signature(str(source.prefix)) != stamp:

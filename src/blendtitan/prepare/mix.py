@@ -162,11 +162,7 @@ def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str,
 
 
 def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
-    """Check how often the run, or one pass if its length is not known, reads each corpus.
-
-    Raises:
-        ConfigError: A corpus is read more than ``config.max_epochs`` times.
-    """
+    """Raise if the run, or one pass if its length is not known, reads a corpus too often."""
     horizon = config.horizon_tokens or sum(row.weight for row in corpora)
     # A share that meets the limit exactly may be computed as a little more.
     limit = config.max_epochs * (1 + 1e-12) or math.inf
@@ -212,11 +208,7 @@ def mix_table(corpora: Iterable[CorpusMix], *, horizon_tokens: float | None = No
 def horizon_from_steps(
     tokens: float | None, steps: int | None, global_batch: int | None, seq_len: int | None
 ) -> float | None:
-    """Tokens that a run reads, from their number or from its optimizer steps.
-
-    Raises:
-        ConfigError: Both are given, or a part of the steps is missing.
-    """
+    """Tokens that a run reads, from their number or from its optimizer steps."""
     parts = {"--horizon-steps": steps, "--global-batch-size": global_batch, "--seq-length": seq_len}
     missing = [name for name, value in parts.items() if value is None]
     if len(missing) == len(parts):
@@ -229,11 +221,7 @@ def horizon_from_steps(
 
 
 def parse_numbers(option: str, words: Iterable[str]) -> dict[str, float]:
-    """Numbers by corpus, from words such as ``code=2``; ``option`` starts the error.
-
-    Raises:
-        ConfigError: A word has another form, or a corpus is named twice.
-    """
+    """Numbers by corpus, from words such as ``code=2``; ``option`` starts the error."""
     numbers: dict[str, float] = {}
     for word in words:
         corpus, equals, number = word.rpartition("=")

@@ -122,11 +122,7 @@ class Manifest:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> "Manifest":
-        """The manifest in a JSON object.
-
-        Raises:
-            DamagedFileError: There is none.
-        """
+        """The manifest in a JSON object."""
         rest = dict(found)
         counts = {
             field.name: rest.pop(field.name) for field in fields(Counts) if field.name in rest
@@ -182,11 +178,7 @@ def file_digest(path: Path) -> str:
 
 
 def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | BadText]:
-    """Texts of a job's range, in order; an unusable text is replaced by a ``BadText``.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Texts of a job's range, in order; an unusable text is replaced by a ``BadText``."""
     shard = job.shard
     yield from read_range(
         *(shard.input, job.start, job.stop),

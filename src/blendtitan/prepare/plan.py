@@ -199,11 +199,7 @@ def _with_own_keys(
 
 
 def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
-    """The jobs of a shard. Together they read its input once; the shard depends on no range.
-
-    Raises:
-        InputError: The file is not a Parquet file although its name says so.
-    """
+    """The jobs of a shard. Together they read its input once; the shard depends on no range."""
     file = shard.input
     if file.format.kind == "parquet":
         # Imported on demand: pyarrow takes longer than everything else together.

@@ -97,9 +97,6 @@ def join_parts(
     """Make a shard from its finished jobs. Repeated, or done by two at once, it gives the same.
 
     A shard without documents has no files, but a record in the work folder.
-
-    Raises:
-        FileNotFoundError: A part is gone, because another process did the same and removed it.
     """
     shard = jobs[0].shard
     manifests = [read_file(job.path("json")) for job in jobs]
@@ -173,12 +170,7 @@ def load_record(path: Path) -> Record | None:
 
 
 def load_manifests(path: Path) -> list[Manifest]:
-    """The manifests of a shard's jobs, which follow in the file of its record.
-
-    Raises:
-        DamagedFileError: The file holds something else.
-        FileNotFoundError: It is gone.
-    """
+    """The manifests of a shard's jobs, which follow in the file of its record."""
     try:
         with open_file(path) as file:
             file.readline(LIMIT_BYTES)
@@ -273,9 +265,6 @@ def write_catalog(output: Path) -> None:
     somebody copied into the folder with its catalog, is kept while the shard exists. Several
     commands may finish at once: each looks again after writing, so that the last one to write
     has seen all records.
-
-    Raises:
-        MissingShardError: The existing catalog cannot be read.
     """
     remove_file_partials(output / CATALOG_FILE)
     found = None

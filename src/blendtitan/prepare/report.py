@@ -25,11 +25,7 @@ SHOWN_REJECTS = 20
 
 
 def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
-    """Report rejected texts and odd documents.
-
-    Raises:
-        InputError: There are errors, too many rejected texts, or no documents.
-    """
+    """Warn about odd documents; raise if there are errors, too many rejects, or no documents."""
     num_rejects = sum(found.rejects for found in counts.values())
     rejects = list(_reject_lines(counts))
     if errors or num_rejects > max_rejects:

@@ -22,11 +22,7 @@ from blendtitan.prepare.streams import read_blocks
 
 
 def is_cut(file: InputFile, options: ReadOptions) -> bool:
-    """Whether reading may begin at any line of a file.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Whether reading may begin at any line of a file."""
     # A compressed stream can only be read from its beginning.
     if file.format.compression:
         return False
@@ -119,12 +115,7 @@ def _decoded(content: bytes, *, place: int) -> str | BadText:
 def _read_delimited(
     file: InputFile, delimiter: str, *, key: str, max_bytes: int, advance: Advance
 ) -> Iterator[str | BadText]:
-    """Texts of a column of a CSV or TSV file, whose first line names the columns.
-
-    Raises:
-        InputError: The file cannot be read, or has no such column, or a field or line does not
-            end within ``max_bytes``.
-    """
+    """Texts of a column of a CSV or TSV file, whose first line names the columns."""
     # A setting of the whole process; jobs of other formats do not use it.
     csv.field_size_limit(max_bytes)
     rows = csv.reader(_csv_lines(file, max_bytes, advance), delimiter=delimiter, strict=True)

@@ -54,11 +54,7 @@ class OldShard:
 
     @classmethod
     def open(cls, prefix: Path) -> Self | None:
-        """The shard at a prefix, checked. None: it has another format.
-
-        Raises:
-            ShardError: It cannot be read, or contradicts itself.
-        """
+        """The shard at a prefix, checked. None: it has another format."""
         file = OpenFile.open(f"{prefix}.idx")
         head = file.read(min(_HEADER.size + _NUM_DOCUMENTS.size, file.num_bytes), at=0)
         if not head.startswith(OLD_MAGIC):
@@ -87,11 +83,7 @@ class OldShard:
             yield np.arange(first, min(first + _BLOCK, num_entries))
 
     def write_tokens(self, out: BinaryIO) -> None:
-        """Append the tokens to a ``.bin``, as ids that start at 0.
-
-        Raises:
-            CorruptShardError: A file of fairseq holds an id that cannot be stored plus 1.
-        """
+        """Append the tokens to a ``.bin``, as ids that start at 0."""
         file, dtype = OpenFile.open(f"{self.prefix}.bin"), self.header.dtype
         for at in range(0, file.num_bytes, _BLOCK * dtype.itemsize):
             tokens = np.frombuffer(

@@ -204,12 +204,7 @@ class _Tokenizing:
                 check_replaceable(shard, settings, tokenizer)
 
     def finish(self, tier: Tier) -> dict[Shard, Counts]:
-        """Do what is not finished yet.
-
-        Raises:
-            FastTierError: The fast tier failed: what it made, now or earlier, may be wrong.
-            InputError: A file cannot be used, or more texts are rejected than allowed.
-        """
+        """Do what is not finished yet."""
         if tier != "reference":
             check_not_refuted(self.settings.tokenizer)
         with self.run.kept_fresh():

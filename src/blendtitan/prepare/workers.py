@@ -6,7 +6,7 @@ is visible in the work folder, and work in progress in its claims. So processes 
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,14 @@ from blendtitan.tokenizers import Encoder, Tier
 
 _POLL_SECONDS = 0.2
 
+# Rank and number of ranks, by launcher. PALS, the launcher of HPE Cray under PBS, sets those of
+# PMI, as MPICH and Intel MPI do. Slurm's come last: an mpiexec inside a Slurm job inherits them.
+_RANK_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -47,6 +55,27 @@ class Rank:
                 f"the rank is {self.rank} and the world size {self.world_size}, expected a rank "
                 f"from 0 to the world size minus 1"
             )
+
+
+def rank_of_process(
+    rank: int | None, world_size: int | None, environment: Mapping[str, str]
+) -> Rank:
+    """The rank that was given, or the one that Slurm, PBS or MPI assigned, or the only one."""
+    if (rank is None) != (world_size is None):
+        raise ConfigError("--rank and --world-size are given together, or neither of them")
+    if rank is not None and world_size is not None:
+        return Rank(rank, world_size)
+    for rank_name, size_name in _RANK_VARIABLES:
+        if rank_name in environment and size_name in environment:
+            try:
+                return Rank(int(environment[rank_name]), int(environment[size_name]))
+            except (ValueError, ConfigError) as error:
+                raise ConfigError(
+                    f"{rank_name} is {environment[rank_name]!r} and {size_name} "
+                    f"{environment[size_name]!r}, expected a rank and a number of ranks. Give "
+                    f"--rank and --world-size."
+                ) from error
+    return Rank()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,8 @@
 
 Only gigatoken's encoder of one text is used. It returns an array and leaves the cores to our
 worker processes; its encoder of many texts needs a library that takes 0.2 s to import, and its
-file reader drops what it cannot read.
+file reader drops what it cannot read. If gigatoken is missing or fails, or does not support a
+tokenizer, the functions here raise a ``FastTierError``.
 """
 
 import ctypes
@@ -58,19 +59,12 @@ class FastEncoder:
         Args:
             tokenizer: The tokenizer.
             reads_symbols: Whether gigatoken looks for added tokens that are not control symbols.
-
-        Raises:
-            FastTierError: gigatoken is not installed, or does not support the file.
         """
         return cls.of(read_definition(tokenizer), reads_symbols=reads_symbols)
 
     @classmethod
     def of(cls, definition: Mapping[str, Any], *, reads_symbols: bool = True) -> Self:
-        """Gigatoken's encoder for the content of a ``tokenizer.json``.
-
-        Raises:
-            FastTierError: gigatoken does not support it.
-        """
+        """Gigatoken's encoder for the content of a ``tokenizer.json``."""
         symbols = read_symbols(definition) if reads_symbols else []
         content = orjson.dumps({**definition, "added_tokens": symbols})
         with _guarded("gigatoken cannot load it"):
@@ -79,11 +73,7 @@ class FastEncoder:
             return cls(partial(load_hf_json, content))
 
     def encode_texts(self, texts: list[str]) -> list[NDArray[np.integer]]:
-        """Ids of each text.
-
-        Raises:
-            FastTierError: gigatoken failed.
-        """
+        """Ids of each text."""
         with _guarded("gigatoken failed"):
             before = _resident_bytes()
             encoded: list[NDArray[np.integer]] = [self._backend.encode(text) for text in texts]
@@ -103,11 +93,7 @@ class FastEncoder:
 
 
 def read_definition(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The ``tokenizer.json`` that gigatoken reads for a tokenizer.
-
-    Raises:
-        FastTierError: gigatoken is not installed, or does not support the file.
-    """
+    """The ``tokenizer.json`` that gigatoken reads for a tokenizer."""
     try:
         import gigatoken.gigatoken_rs  # noqa: F401
     except ImportError as error:
@@ -145,11 +131,7 @@ def return_freed_memory() -> None:
 
 
 def differing_texts(reference: Tokenizer, fast: FastEncoder, texts: Iterable[str]) -> Iterator[str]:
-    """The texts for which the fast tier gives other ids than the reference.
-
-    Raises:
-        FastTierError: The fast tier failed.
-    """
+    """The texts for which the fast tier gives other ids than the reference."""
     for batch in _batches(texts):
         encoded = fast.encode_texts(batch)
         ids, lens = reference.encode_batch(batch)

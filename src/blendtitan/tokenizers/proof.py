@@ -3,7 +3,8 @@
 It has two parts. ``scan`` compares how the tiers cut and normalise text, which depends only on
 the structure of the tokenizer. ``prove_vocabulary`` compares what depends on its pieces and
 symbols. Structures that passed the first part with the installed libraries are listed in
-``proven.json``. Other proofs are made once, and kept in the user's cache.
+``proven.json``. Other proofs are made once, and kept in the user's cache. Wherever the fast tier
+cannot be used, a ``FastTierError`` gives the reason.
 """
 
 import fcntl
@@ -138,11 +139,7 @@ def prove(
     *,
     sample_texts: int | None = None,
 ) -> Proof:
-    """Compare the tiers on everything that a proof covers.
-
-    Raises:
-        FastTierError: The fast tier cannot be used.
-    """
+    """Compare the tiers on everything that a proof covers."""
     ranges = listed_structures().get(structure.key)
     if ranges is None:
         ranges = _scanned(structure)
@@ -153,11 +150,7 @@ def prove(
 def prove_vocabulary(
     tokenizer: Tokenizer, ranges: Ranges, definition: dict[str, Any], *, sample_texts: int
 ) -> Proof:
-    """Compare the tiers on what depends on the pieces and symbols of one tokenizer.
-
-    Raises:
-        FastTierError: They differ for a text that has no disputed characters.
-    """
+    """Compare the tiers on what depends on the pieces and symbols of one tokenizer."""
     symbols = [symbol["content"] for symbol in read_symbols(definition)]
     reads_symbols = bool(symbols) and not isinstance(tokenizer, SPTokenizer)
     proof = Proof(ranges, reads_symbols=reads_symbols)

@@ -165,11 +165,7 @@ def _sequence_texts(is_disputed: Callable[[str], bool], *, marks: bool) -> Itera
 
 @contextmanager
 def _probe_tiers(structure: Structure) -> Iterator[list[tuple[Tokenizer, FastEncoder]]]:
-    """Both tiers of the probes of a structure.
-
-    Raises:
-        FastTierError: The fast tier does not support the structure.
-    """
+    """Both tiers of the probes of a structure."""
     with TemporaryDirectory() as folder:
         if structure.sp_model:
             probes = [_sp_probe(structure, Path(folder))]

@@ -1,7 +1,8 @@
 """The structure of a tokenizer: everything that decides its ids, except its vocabulary.
 
 A proof that both tiers cut and normalise text in the same way holds for every tokenizer of one
-structure. What depends on the vocabulary is checked for each tokenizer.
+structure. What depends on the vocabulary is checked for each tokenizer. A ``FastTierError`` says
+why the proof cannot cover a tokenizer.
 """
 
 import hashlib
@@ -64,11 +65,7 @@ def library_versions() -> dict[str, str]:
 
 
 def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The ``tokenizer.json`` of a tokenizer, converted if it is a SentencePiece model.
-
-    Raises:
-        FastTierError: There is none.
-    """
+    """The ``tokenizer.json`` of a tokenizer, converted if it is a SentencePiece model."""
     if isinstance(tokenizer, TekkenTokenizer):
         raise FastTierError("gigatoken reads no Tekken files.")
     content = read_bytes(tokenizer.path)
@@ -80,11 +77,7 @@ def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def structure_of(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> Structure:
-    """The structure of a tokenizer.
-
-    Raises:
-        FastTierError: It has a part that the proof does not cover.
-    """
+    """The structure of a tokenizer."""
     # ignore_merges concerns words that are pieces, all of which are checked for each tokenizer.
     dropped = {"vocab", "merges", "ignore_merges"}
     if not definition["model"].get("byte_fallback"):
@@ -104,11 +97,7 @@ def read_symbols(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def symbol_markers(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> tuple[str, ...]:
-    """Strings of which every text that contains a symbol contains at least one.
-
-    Raises:
-        FastTierError: There are symbols that such strings cannot find.
-    """
+    """Strings of which every text that contains a symbol contains at least one."""
     markers = [
         marker
         for symbol in read_symbols(definition)
