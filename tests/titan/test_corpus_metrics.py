@@ -11,17 +11,9 @@ import torch
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
-from blendtitan.corpus_progress import (
-    LABELS,
-    LOSS,
-    corpus_table,
-    loss_metrics,
-    progress_metrics,
-)
-from blendtitan.mixture import losses as collected
+from blendtitan.corpus_progress import corpus_table, loss_metrics, progress_metrics
 from blendtitan.storage.reader import OpenFile
-from blendtitan.titan import validator
-from blendtitan.titan.corpus_metrics import DataClock, RowsByCorpus
+from blendtitan.titan.metrics import DataClock, RowsByCorpus
 from tests.conftest import WriteBlend
 from tests.failing_reads import Disk
 
@@ -138,12 +130,6 @@ def test_the_clock_counts_reads_tried_again(tmp_path: Path, disk: Disk) -> None:
         file.read(2, at=0)
 
     assert clock.read()["data/read_retries"] == 3.0
-
-
-def test_a_sweep_collects_the_metrics_that_a_run_logs() -> None:
-    """It is collected without torch, so the names are written there again."""
-    assert (collected.CORPUS, collected.LABELS) == (LOSS, LABELS)
-    assert collected.VALIDATION == validator.LOSS
 
 
 def test_a_finite_stream_ends_as_it_does_without_the_clock() -> None:

@@ -10,26 +10,16 @@ import numpy as np
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
+from blendtitan.metric_names import CORPUS_LABELS, CORPUS_LOSS, LOSS, VALIDATION_LOSS
 from blendtitan.mixture.shares_file import csv_text, read_shares
 from blendtitan.mixture.sweep import segment_of
-from blendtitan.run.toml import read_toml
-from blendtitan.runs.run import RESOLVED
+from blendtitan.run.toml import RESOLVED, read_toml
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.storage.atomic_files import (
     check_replaceable,
     remove_file_partials,
     write_atomically,
 )
-
-TRAINING = "loss_metrics/global_avg_loss"
-CORPUS = "loss_metrics/loss"
-"""Mean loss of a corpus's labels since the last log, with ``/CORPUS`` appended."""
-
-LABELS = "loss_metrics/labels"
-"""Number of these labels, with ``/CORPUS`` appended."""
-
-VALIDATION = "validation_metrics/loss"
-"""The blend's; a corpus's has ``/CORPUS`` appended."""
 
 LOSSES, RATIOS, METRICS = "losses.csv", "ratios.csv", "metrics.csv"
 """Files that are written into the folder of a sweep: everything; and, of the runs that are
@@ -106,16 +96,19 @@ def mean_losses(
     A corpus's training loss is the mean of its labels in these steps. One that had none, and a
     validation that was not made, is missing.
     """
-    training = scalars[TRAINING]
+    training = scalars[LOSS]
     first = int(training.steps[-last:][0])
     losses = {"loss": float(training.values[-last:].mean())}
     for corpus in corpora:
         means, labels = (
-            _since(scalars.get(f"{metric}/{corpus}"), first) for metric in (CORPUS, LABELS)
+            _since(scalars.get(f"{metric}/{corpus}"), first)
+            for metric in (CORPUS_LOSS, CORPUS_LABELS)
         )
         if len(labels):
             losses[f"loss/{corpus}"] = float(np.average(means, weights=labels))
-    tags = {"": VALIDATION} | {f"/{corpus}": f"{VALIDATION}/{corpus}" for corpus in corpora}
+    tags = {"": VALIDATION_LOSS} | {
+        f"/{corpus}": f"{VALIDATION_LOSS}/{corpus}" for corpus in corpora
+    }
     return losses | {
         f"valid_loss{suffix}": float(scalars[tag].values[-1])
         for suffix, tag in tags.items()
@@ -133,10 +126,10 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     if not has_scalars(folder / run):
         return RunLosses(run=run, shares=shares, steps=steps)
     scalars = read_scalars(folder / run)
-    logged = _last_step(scalars, TRAINING)
+    logged = _last_step(scalars, LOSS)
     finished = logged >= last_of(steps, settings["metrics.log_freq"])
     if settings["validation.enable"]:
-        validated = _last_step(scalars, VALIDATION)
+        validated = _last_step(scalars, VALIDATION_LOSS)
         finished &= validated >= last_of(steps, settings["validation.freq"])
     return RunLosses(
         run=run,

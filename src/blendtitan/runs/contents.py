@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS
-from blendtitan.dataset.inserted_eod import document_at_with_eod
 from blendtitan.dataset.rows import Rows
+from blendtitan.dataset.stretches import (
+    document_at_with_eod,
+    document_of,
+    read_stretch,
+    shard_index,
+)
 from blendtitan.errors import ConfigError
 from blendtitan.history.fingerprints import Fingerprints
 from blendtitan.history.phases import occurrences
@@ -79,7 +84,7 @@ class Contents:
         filled = 0
         for stretch in stretches:
             out = tokens[filled : filled + stretch.count]
-            self.rows.read(self._row_of(stretch), stretch.offset, out)
+            read_stretch(self.rows, self._row_of(stretch), stretch.offset, out)
             filled += stretch.count
         return tokens
 
@@ -91,8 +96,8 @@ class Contents:
         """
         row = self._row_of(stretch)
         stop = stretch.offset + stretch.count
-        _, first = self.rows.document_of(row, stretch.offset)
-        _, last = self.rows.document_of(row, stop - 1)
+        _, first = document_of(self.rows, row, stretch.offset)
+        _, last = document_of(self.rows, row, stop - 1)
         starts = self._starts(self._shard(stretch), first, last + 1)
         low = np.maximum(starts[:-1], stretch.offset)
         counts = np.minimum(starts[1:], stop) - low
@@ -182,7 +187,7 @@ class Contents:
 
     def _starts(self, shard: int, first: int, last: int) -> IntArray:
         """Offsets in the split of documents ``first`` to ``last``, both included."""
-        starts = self.rows.index(shard).document_starts(first, last)
+        starts = shard_index(self.rows, shard).document_starts(first, last)
         starts = starts - int(self.catalog.token_cuts[shard, self.rows.split])
         if self.catalog.lacks_eod[shard]:
             starts = starts + np.arange(first, last + 1) - self._documents(shard)[0]
@@ -194,7 +199,7 @@ class Contents:
         split_start = int(self.catalog.token_cuts[shard, self.rows.split])
         if offset == int(self.rows.num_tokens[self._row(shard)]):
             return split_start + offset - (stop - first)
-        document_id = document_at_with_eod(self.rows.index(shard), first, offset)
+        document_id = document_at_with_eod(shard_index(self.rows, shard), first, offset)
         return split_start + offset - (document_id - first)
 
     def _row(self, shard: int) -> int:

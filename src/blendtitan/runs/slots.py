@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import (
     OrderSettings,
@@ -24,7 +25,6 @@ from blendtitan.history.phases import (
 )
 from blendtitan.history.run import phases_of, settings_of
 from blendtitan.order.blend import Segment
-from blendtitan.order.epoch import row_pieces
 from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths

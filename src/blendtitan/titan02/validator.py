@@ -10,13 +10,12 @@ from torchtitan.components.validate import Validator
 
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.dataset.interface import Dataset
+from blendtitan.metric_names import PERPLEXITY, VALIDATION_LOSS
 from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.titan02.data import FixedDataLoader
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
-
-LOSS, PERPLEXITY = "validation_metrics/loss", "validation_metrics/perplexity"
 
 
 class Titan02Validator(Validator):
@@ -63,7 +62,7 @@ class Titan02Validator(Validator):
         self._metrics.log_validation(loss=blend, step=step)
         metrics = {PERPLEXITY: perplexity(blend)}
         for corpus, loss in corpora.items():
-            metrics[f"{LOSS}/{corpus}"] = loss
+            metrics[f"{VALIDATION_LOSS}/{corpus}"] = loss
             metrics[f"{PERPLEXITY}/{corpus}"] = perplexity(loss)
         self._metrics.logger.log(metrics, step)
         if is_first_rank():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from blendtitan.metric_names import CORPUS_LOSS, VALIDATION_LOSS
 from blendtitan.runs.report.blocks import (
     Block,
     Cell,
@@ -14,7 +15,7 @@ from blendtitan.runs.report.blocks import (
     percent,
     table,
 )
-from blendtitan.runs.report.facts import CORPUS_LOSS, VALIDATION, CorpusFacts, RunFacts, whose
+from blendtitan.runs.report.facts import CorpusFacts, RunFacts, whose
 from blendtitan.runs.report.figures import MOST_CORPORA, epochs_figure, lens_figure
 from blendtitan.runs.report.lengths import MOST_DOCUMENTS, CorpusLens
 
@@ -52,7 +53,7 @@ def _corpus_cells(run: RunFacts, corpus: CorpusFacts) -> Iterator[Cell]:
     yield number_cell(corpus.tokens_read, count)
     yield number_cell(corpus.epochs, digits)
     yield number_cell(corpus.epochs_at_end, digits)
-    for prefix in (CORPUS_LOSS, VALIDATION):
+    for prefix in (CORPUS_LOSS, VALIDATION_LOSS):
         yield _last(run, f"{prefix}/{corpus.name}")
 
 
@@ -70,7 +71,7 @@ def _side_by_side(runs: Sequence[RunFacts]) -> Block:
                 *(_of(own, name, "achieved", percent) for own in of_run),
                 *(_of(own, name, "epochs_at_end", digits) for own in of_run),
                 *(_last(run, f"{CORPUS_LOSS}/{name}") for run in runs),
-                *(_last(run, f"{VALIDATION}/{name}") for run in runs),
+                *(_last(run, f"{VALIDATION_LOSS}/{name}") for run in runs),
             ]
             for name in names
         ),

@@ -8,6 +8,7 @@ import numpy as np
 
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
+from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.report.blend_curve import BlendCurve, blend_curve, steps_before
@@ -17,21 +18,6 @@ from blendtitan.runs.run import Run
 from blendtitan.runs.scalars import Scalars, read_scalars
 from blendtitan.runs.slots import step_slots
 from blendtitan.runs.source import Source, open_source
-
-LOSS = "loss_metrics/global_avg_loss"
-"""Metric of the loss of the blend."""
-
-CORPUS_LOSS = "loss_metrics/loss"
-"""Metric of a corpus's loss, before a slash and its name."""
-
-VALIDATION = "validation_metrics/loss"
-"""Metric of the validation loss of the blend; of a corpus, before a slash and its name."""
-
-WAIT = "data/wait_seconds"
-"""Metric of the time waited since the last log."""
-
-SPEED = "data/samples_per_second"
-"""Metric of the samples of all ranks in the time spent in training steps since the last log."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +152,7 @@ def _metrics(path: Path) -> Mapping[str, Scalars]:
 
 def _waited(metrics: Mapping[str, Scalars], paces: Paces) -> float | None:
     """Time waited in all intervals between logs, of the time that their samples took."""
-    waits, speeds = metrics.get(WAIT), metrics.get(SPEED)
+    waits, speeds = metrics.get(WAIT_SECONDS), metrics.get(SAMPLES_PER_SECOND)
     if waits is None or speeds is None or waits.steps.tolist() != speeds.steps.tolist():
         return None
     consumed = np.array([consumed_at(paces, step) for step in waits.steps.tolist()])

@@ -2,6 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from blendtitan.metric_names import (
+    CORPUS_LOSS,
+    LOSS,
+    SAMPLES_PER_SECOND,
+    VALIDATION_LOSS,
+    WAIT_SECONDS,
+)
 from blendtitan.runs.report.blend_curve import BlendCurve
 from blendtitan.runs.report.blend_figure import blend_figure
 from blendtitan.runs.report.blocks import (
@@ -21,15 +28,7 @@ from blendtitan.runs.report.blocks import (
 )
 from blendtitan.runs.report.configuration_section import configuration_blocks
 from blendtitan.runs.report.corpus_section import corpus_blocks, document_blocks
-from blendtitan.runs.report.facts import (
-    CORPUS_LOSS,
-    LOSS,
-    SPEED,
-    VALIDATION,
-    WAIT,
-    RunFacts,
-    whose,
-)
+from blendtitan.runs.report.facts import RunFacts, whose
 from blendtitan.runs.report.figures import (
     MOST_CORPORA,
     corpus_metric_figure,
@@ -84,7 +83,7 @@ def _facts(run: RunFacts) -> Iterator[tuple[str, str]]:
     yield "corpora", count(len(run.corpora))
     if run.waited is not None:
         yield "time waited for data", f"{run.waited:.2%}"
-    for metric, called in ((LOSS, "last loss"), (VALIDATION, "last validation loss")):
+    for metric, called in ((LOSS, "last loss"), (VALIDATION_LOSS, "last validation loss")):
         if metric in run.metrics:
             yield called, f"{run.metrics[metric].values[-1]:.4f}"
 
@@ -122,7 +121,7 @@ def _losses(runs: Sequence[RunFacts]) -> Iterator[Block]:
     of_all = f" The {len(names)} corpora with the largest shares." if _is_cut(runs) else ""
     pictures = (
         (
-            metric_figure(runs, [(LOSS, "training"), (VALIDATION, "validation")], "loss"),
+            metric_figure(runs, [(LOSS, "training"), (VALIDATION_LOSS, "validation")], "loss"),
             "Loss of the blend, in training and in validation.",
         ),
         (
@@ -130,7 +129,7 @@ def _losses(runs: Sequence[RunFacts]) -> Iterator[Block]:
             f"Training loss of each corpus.{of_all}",
         ),
         (
-            corpus_metric_figure(runs, VALIDATION, names, "validation loss"),
+            corpus_metric_figure(runs, VALIDATION_LOSS, names, "validation loss"),
             f"Validation loss of each corpus.{of_all}",
         ),
     )
@@ -142,16 +141,16 @@ def _losses(runs: Sequence[RunFacts]) -> Iterator[Block]:
 def _waiting(runs: Sequence[RunFacts]) -> Iterator[Block]:
     pictures = (
         (
-            metric_figure(runs, [(WAIT, "waiting")], "seconds"),
+            metric_figure(runs, [(WAIT_SECONDS, "waiting")], "seconds"),
             "Time that the rank which logs waited for batches, since the step logged before.",
         ),
         (
-            metric_figure(runs, [(SPEED, "samples")], "samples a second"),
+            metric_figure(runs, [(SAMPLES_PER_SECOND, "samples")], "samples a second"),
             "Samples of all ranks for each second in training steps.",
         ),
     )
     yield from (Picture(caption, figure) for figure, caption in pictures if figure is not None)
-    yield from _without(runs, WAIT, "no waiting")
+    yield from _without(runs, WAIT_SECONDS, "no waiting")
 
 
 def _without(runs: Sequence[RunFacts], metric: str, what: str) -> Iterator[Block]:
