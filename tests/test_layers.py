@@ -34,11 +34,11 @@ TITAN = LOADER | {
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
-    "files": ({"visible"}, set()),
+    "files": ({"visible"}, {"msgspec"}),
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
-    "storage": (STORAGE, NUMPY),
+    "storage": (STORAGE, NUMPY | {"msgspec"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),
