@@ -28,7 +28,7 @@ EOD = 0  # what holes hold: every document ends in it
 
 def write_shards(folder: Path, shards: int, corpora: int) -> None:
     """Sparse shards and their list, unless they are there."""
-    from blendtitan.storage.index_format import encode_index
+    from blendtitan.storage.writer import encode_index
 
     done = folder / f"list_{shards}_{corpora}.txt"
     if done.exists():

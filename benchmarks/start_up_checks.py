@@ -25,7 +25,7 @@ NOW = str(Path(__file__).parents[1] / "src")
 
 def write_shards(folder: Path, documents: int) -> None:
     """Real shards of documents of 200 to 2,000 tokens that end in EOD, unless they are there."""
-    from blendtitan.storage.index_format import encode_index
+    from blendtitan.storage.writer import encode_index
 
     if (folder / "list.txt").exists():
         return
@@ -46,7 +46,7 @@ def write_shards(folder: Path, documents: int) -> None:
 
 
 def record_all(folder: Path) -> None:
-    from blendtitan.storage.ends_record import record_ends
+    from blendtitan.storage.ends import record_ends
 
     for index in folder.glob("*/*.idx"):
         assert record_ends(index.with_suffix(""), EOD)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blendtitan.storage.retries import RETRIES
+from blendtitan.files import RETRIES
 
 
 class Disk:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
-BASE = {"errors", "visible", "regular_files"}
+BASE = {"errors", "visible", "files"}
 STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
@@ -20,10 +20,11 @@ LOADER = DATASET | {"state", "loader"}
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
-    "regular_files": (set(), set()),
+    "files": ({"visible"}, set()),
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
+    "metric_names": (set(), set()),
     "storage": (STORAGE, NUMPY),
     "order": (ORDER, NUMPY | {"numba"}),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
@@ -50,11 +51,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "runs": (
         DATASET
         | {"state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
-        | {"tables", "shards", "runs"},
+        | {"tables", "metric_names", "shards", "runs"},
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
-        STORAGE | {"dataset", "run", "runs", "tables", "mixture"},
+        STORAGE | {"order", "dataset", "run", "runs", "tables", "metric_names", "mixture"},
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
@@ -68,12 +69,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "tokenizers",
             "tokenizer_check",
             "tables",
+            "metric_names",
             "titan",
         },
         NUMPY | {"torch", "torchtitan", "tensorboard"},
     ),
     "tables": ({"visible"}, {"rich"}),
-    "terminal": ({"visible"}, set()),
+    "terminal": ({"visible", "tables"}, set()),
     "commands": (
         STORAGE
         | {"tokenizers", "prepare", "shards", "runs", "mixture", "tables", "terminal", "commands"},
@@ -142,16 +144,15 @@ ONE_PLACE = {
 """Module: what only it may call. The rest prints, logs and draws through them."""
 
 READERS = {
-    "regular_files.py": "the one place",
+    "files.py": "the one place",
     "prepare/input_file.py": "texts, also by URL",
-    "storage/processes.py": "/proc, of this machine",
+    "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
     "prepare/claims.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/memory.py": "/proc, of this process",
     "runs/report/page.py": "a file of this package",
-    "storage/tokenizer_records.py": "with the same check, and errors of its own",
+    "storage/records.py": "with the same check, and errors of its own",
     "cli.py": "/dev/null",
-    "storage/writer.py": "a folder, to be synchronised",
 }
 """Modules that may open a file for reading, and what."""
 

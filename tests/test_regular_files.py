@@ -9,14 +9,14 @@ import pytest
 
 from blendtitan.cli import main
 from blendtitan.errors import BlendTitanError
-from blendtitan.regular_files import open_file, read_file, read_text
+from blendtitan.files import open_file, read_file, read_text
 from blendtitan.run.toml_file import read_toml
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.runs.scalars import read_scalars
 from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.file_list import read_file_list
-from blendtitan.storage.folder_catalog import CATALOG_FILE, read_folder_catalog
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.records import CATALOG_FILE, read_folder_catalog
 from blendtitan.tokenizers import load_tokenizer
 from tests.conftest import WriteShard
 

@@ -16,7 +16,7 @@ from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ResumeError
 from blendtitan.state import digest_of, digest_slots, encode_state
-from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, write_folder_catalog
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, write_folder_catalog
 from tests.conftest import EOD, WriteBlend, WriteShard
 
 CORPORA = {"web": (0.6, [700, 500]), "code": (0.4, [350])}

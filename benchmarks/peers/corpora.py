@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from sources import EOD, PRIME, Source
 
-from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.writer import encode_index
 
 FULL = {
     "one": {"num_shards": 8, "num_corpora": 1, "documents": 32_000, "mean_len": 1000},

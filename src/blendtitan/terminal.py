@@ -22,7 +22,9 @@ def say_json(value: Any) -> None:
 
 
 def print_result(
-    as_json: bool, for_programs: Callable[[], Any], for_people: Callable[[], "Iterable[str | Table]"]
+    as_json: bool,
+    for_programs: Callable[[], Any],
+    for_people: Callable[[], "Iterable[str | Table]"],
 ) -> None:
     """Print a result as JSON, or its lines and tables one after the other."""
     if as_json:

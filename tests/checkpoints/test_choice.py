@@ -2,7 +2,7 @@
 
 import pytest
 
-from blendtitan.checkpoints.choice import Choice, choose_step
+from blendtitan.checkpoints.damage import Choice, choose_step
 from blendtitan.errors import ConfigError, ResumeError
 
 

@@ -340,7 +340,7 @@ def test_a_document_that_ends_in_eod_among_others_that_do_not_is_found_while_rea
 ) -> None:
     """Only a sample of documents is looked at when a large shard is opened."""
     monkeypatch.setattr("blendtitan.storage.catalog._ENDS_BYTES", 0)
-    monkeypatch.setattr("blendtitan.storage.document_ends._STRETCH_DOCUMENTS", 1)
+    monkeypatch.setattr("blendtitan.storage.ends._STRETCH_DOCUMENTS", 1)
     documents = [[10 + i, 11 + i] for i in range(50)]
     documents[5] = [9, EOD]
     write_shard("web", documents)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blendtitan.storage.file_list import find_shards
-from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import ShardWriter
+from blendtitan.storage.writer import ShardWriter, encode_index
 
 EOD = 2
 

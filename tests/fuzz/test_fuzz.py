@@ -18,15 +18,16 @@ from blendtitan.dataset.build import read_catalog
 from blendtitan.shards.stats import describe
 from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.file_list import named_shards, read_file_list
-from blendtitan.storage.folder_catalog import (
+from blendtitan.storage.file_list import read_file_list
+from blendtitan.storage.index_arrays import IndexArrays
+from blendtitan.storage.list_forms import named_shards
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.records import (
     CATALOG_FILE,
     CatalogEntry,
     read_folder_catalog,
     write_folder_catalog,
 )
-from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.toml import read_settings

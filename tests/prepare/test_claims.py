@@ -11,7 +11,7 @@ import pytest
 from blendtitan.errors import OutputError
 from blendtitan.prepare import claims
 from blendtitan.prepare.claims import Claims
-from blendtitan.storage.processes import Process
+from blendtitan.storage.atomic_files import Process
 
 
 def held_elsewhere(path: Path, host: str, pid: int) -> Path:

@@ -11,8 +11,8 @@ from blendtitan.errors import ConfigError, CorruptShardError
 from blendtitan.prepare import convert as convert_module
 from blendtitan.prepare.convert import convert
 from blendtitan.prepare.formats import tntidx
-from blendtitan.storage.index_format import encode_index
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard
 
 ITEMS = [[5, 6, EOD], [7], [8, EOD], [], [9, 300, EOD]]

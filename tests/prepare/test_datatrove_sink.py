@@ -14,10 +14,10 @@ from datatrove.pipeline.readers import JsonlReader
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import datatrove_sink
 from blendtitan.prepare.datatrove_sink import ShardSink
-from blendtitan.storage.ends_record import read_ends
-from blendtitan.storage.folders import find_shards
-from blendtitan.storage.stamps import stamp_of
-from blendtitan.storage.tokenizer_records import read_record
+from blendtitan.storage.ends import read_ends
+from blendtitan.storage.list_forms import find_shards
+from blendtitan.storage.reader import file_signature
+from blendtitan.storage.records import read_record
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, documents, expected
@@ -83,7 +83,7 @@ def test_a_task_records_the_tokenizer(tokenizer_path: Path, tmp_path: Path) -> N
 
 def test_a_task_records_how_its_documents_end(tokenizer_path: Path, tmp_path: Path) -> None:
     ShardSink(tmp_path, tokenizer_path).run(given("one", "two"))
-    stamp = stamp_of(str(tmp_path / "00000"))
+    stamp = file_signature(str(tmp_path / "00000"))
     ends = stamp and read_ends(
         str(tmp_path / "00000"), stamp, load_tokenizer(tokenizer_path).eos_id
     )

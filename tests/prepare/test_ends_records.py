@@ -14,11 +14,14 @@ from blendtitan.prepare.convert import convert_shard
 from blendtitan.prepare.engines import local
 from blendtitan.prepare.merge import merge as merge_shards
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage import ends_record
-from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
-from blendtitan.storage.ends_record import read_ends, record_ends, write_ends
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
+from blendtitan.storage.ends import (
+    DocumentEnds,
+    find_document_ends,
+    read_ends,
+    record_ends,
+    write_ends,
+)
+from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 from blendtitan.storage.writer import ShardWriter, remove_shard
 from tests.conftest import EOD, WriteShard
 from tests.prepare.conftest import WriteJsonl
@@ -29,7 +32,7 @@ TOKENIZER_EOD = 2
 
 def recorded(prefix: Path) -> DocumentEnds | None:
     """What is believed of a shard."""
-    stamp = stamp_of(str(prefix))
+    stamp = file_signature(str(prefix))
     return stamp and read_ends(str(prefix), stamp)
 
 
@@ -198,7 +201,7 @@ def test_a_shard_that_is_replaced_while_it_is_looked_at_is_not_recorded(
         os.utime(write_shard("web", [[5, 6]]).with_suffix(".bin"), (7, 7))
         return ends
 
-    monkeypatch.setattr(ends_record, "find_document_ends", replace)
+    monkeypatch.setattr("blendtitan.storage.ends.find_document_ends", replace)
 
     assert not record_ends(prefix, EOD)
     assert not Path(f"{prefix}.ends.json").exists()
@@ -216,8 +219,8 @@ def test_the_record_of_a_shard_that_was_replaced_before_it_was_written_is_not_wr
     write_shard: WriteShard,
 ) -> None:
     prefix = write_shard("web", [[5, EOD]])
-    stamp = stamp_of(str(prefix))
-    assert isinstance(stamp, Stamp)
+    stamp = file_signature(str(prefix))
+    assert isinstance(stamp, FileSignature)
     os.utime(f"{prefix}.idx", (7, 7))
 
     assert not write_ends(prefix, found(prefix, EOD), stamp)

@@ -18,7 +18,7 @@ from blendtitan.prepare.engines import started_engine
 from blendtitan.prepare.engines.local import LocalEngine, interrupt_postponed
 from blendtitan.prepare.engines.on_ray import RayEngine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.tokenizers import load_tokenizer
 from tests.prepare.conftest import KillingEncoder, WriteJsonl, planned_work, shard_files
 

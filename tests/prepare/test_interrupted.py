@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.list_forms import find_shards
 from tests.prepare.conftest import WriteJsonl, shard_files
 
 JOB_BYTES = 200_000

@@ -25,16 +25,10 @@ from blendtitan.errors import (
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import merge
 from blendtitan.prepare.merge_plan import SourceShard, plan_merge
-from blendtitan.storage.folders import find_shards
-from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import (
-    TokenizerRecord,
-    encode_record,
-    read_record,
-    record_path,
-)
-from blendtitan.storage.writer import ShardWriter
+from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import WriteShard
 
 
@@ -259,7 +253,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import (
+from blendtitan.storage.records import (
     TokenizerRecord,
     encode_record,
     read_record,

@@ -14,7 +14,7 @@ from blendtitan.prepare.parts import RejectLimit, write_part
 from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import _Unheard, do_work  # pyright: ignore[reportPrivateUsage]
-from blendtitan.storage.folder_catalog import read_folder_catalog
+from blendtitan.storage.records import read_folder_catalog
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.faults.shards import write_shards
 from tests.prepare.conftest import WriteJsonl, planned_work, shard_files

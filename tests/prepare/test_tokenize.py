@@ -23,9 +23,8 @@ from blendtitan.prepare.removed import removed_inputs
 from blendtitan.prepare.report import tokenize_table
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Work, do_work
-from blendtitan.storage.folder_catalog import read_folder_catalog
-from blendtitan.storage.folders import find_shards
-from blendtitan.storage.tokenizer_records import read_record, record_path
+from blendtitan.storage.list_forms import find_shards
+from blendtitan.storage.records import read_folder_catalog, read_record, record_path
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import (
     WriteJsonl,

@@ -9,7 +9,7 @@ from blendtitan.prepare.parts import write_part
 from blendtitan.prepare.plan import Plan, plan_jobs, plan_shards
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.workers import do_work, jobs_from
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, planned_work
 

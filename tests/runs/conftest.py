@@ -6,7 +6,7 @@ import pytest
 
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.run.values import toml_of
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.list_forms import find_shards
 from tests.conftest import WriteBlend, write_record
 
 WriteRun = Callable[..., Path]

@@ -8,7 +8,7 @@ import pytest
 
 from blendtitan import build_datasets
 from blendtitan.cli import main
-from blendtitan.runs.run import read_run
+from blendtitan.runs.open import read_run
 from blendtitan.tables import number_table, show
 from blendtitan.titan.corpus_metrics import corpus_table
 from tests.conftest import WriteShard

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.storage.index_format import encode_index
+from blendtitan.storage.writer import encode_index
 from tests.conftest import WriteShard
 
 WriteUncounted = Callable[..., Path]

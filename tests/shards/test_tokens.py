@@ -7,7 +7,7 @@ import pytest
 
 from blendtitan.shards import tokens as tokens_module
 from blendtitan.shards.tokens import TextSymbols, summarize_tokens
-from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import OpenFile
 
 EOD, BOS, UNK = 1, 2, 0
 

@@ -15,9 +15,8 @@ from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.shards import tokens as tokens_module
 from blendtitan.shards.verify import Expected, VerifiedShard, verify, verify_notes
 from blendtitan.storage import index_arrays
-from blendtitan.storage.folder_catalog import CatalogEntry, write_folder_catalog
-from blendtitan.storage.index_format import encode_index
-from blendtitan.storage.writer import ShardWriter
+from blendtitan.storage.records import CatalogEntry, write_folder_catalog
+from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import EOD, WriteShard
 from tests.shards.conftest import WriteUncounted
 

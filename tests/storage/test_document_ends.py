@@ -14,11 +14,9 @@ from blendtitan import BlendConfig
 from blendtitan.cli import main
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import MixedEodError
-from blendtitan.storage import document_ends
 from blendtitan.storage.catalog import EOD_BEGINS, EOD_ENDS, EOD_ENDS_AND_BEGINS
-from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.ends import DocumentEnds, find_document_ends
+from blendtitan.storage.reader import OpenFile, ShardIndex
 from tests.conftest import EOD, WriteShard
 
 ALL = 1 << 40
@@ -45,10 +43,10 @@ def test_every_document_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever lies between them is read or skipped, and wherever blocks are cut."""
-    monkeypatch.setattr(document_ends, "_WHOLE_BYTES", far)
-    monkeypatch.setattr(document_ends, "_FAR_BYTES", far)
-    monkeypatch.setattr(document_ends, "_BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(document_ends, "_BLOCK_DOCUMENTS", block_documents)
+    monkeypatch.setattr("blendtitan.storage.ends._WHOLE_BYTES", far)
+    monkeypatch.setattr("blendtitan.storage.ends._FAR_BYTES", far)
+    monkeypatch.setattr("blendtitan.storage.ends._BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("blendtitan.storage.ends._BLOCK_DOCUMENTS", block_documents)
     rng = np.random.default_rng(7)
     documents = [rng.integers(2, 5, rng.integers(0, 9)).tolist() for _ in range(40)]
     filled = [document for document in documents if document]
@@ -83,7 +81,7 @@ def test_empty_documents_need_no_eod(write_shard: WriteShard) -> None:
 def large(write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A shard that is taken as large: 4 of its 50 documents are looked at. One lacks EOD."""
     monkeypatch.setattr("blendtitan.storage.catalog._ENDS_BYTES", 0)
-    monkeypatch.setattr(document_ends, "_STRETCH_DOCUMENTS", 1)
+    monkeypatch.setattr("blendtitan.storage.ends._STRETCH_DOCUMENTS", 1)
     return write_shard("web", [[5, 6 if i == 7 else EOD] for i in range(50)])
 
 
@@ -101,7 +99,7 @@ def test_no_more_is_claimed_than_was_looked_at(
 def test_a_mixture_in_a_sample_says_what_was_looked_at(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_ends, "_STRETCHES", (8, 8))
+    monkeypatch.setattr("blendtitan.storage.ends._STRETCHES", (8, 8))
 
     with pytest.raises(MixedEodError, match=r"7 of 8 documents looked at \(50 in all\) end in EOD"):
         read_catalog(config_of(large))

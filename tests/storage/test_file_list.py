@@ -9,12 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import FileListError, MissingShardError
-from blendtitan.storage.file_list import (
-    ShardEntry,
-    named_shards,
-    read_file_list,
-    write_file_list,
-)
+from blendtitan.storage.file_list import ShardEntry, read_file_list
+from blendtitan.storage.list_forms import named_shards, write_file_list
 from tests.conftest import WriteShard
 
 

@@ -12,7 +12,8 @@ import pytest
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.errors import FileListError, MissingShardError
 from blendtitan.storage import file_list
-from blendtitan.storage.file_list import ShardEntry, read_file_list, write_file_list
+from blendtitan.storage.file_list import ShardEntry, read_file_list
+from blendtitan.storage.list_forms import write_file_list
 from tests.conftest import WriteShard
 
 NUM_LINES = 100_000

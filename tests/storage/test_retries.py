@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from blendtitan.errors import CorruptShardError, MissingShardError
+from blendtitan.files import PAUSES, Retries
 from blendtitan.storage.file_list import read_file_list
-from blendtitan.storage.folder_catalog import read_folder_catalog, write_folder_catalog
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.retries import PAUSES, Retries
+from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.records import read_folder_catalog, write_folder_catalog
 from tests.conftest import WriteShard
 from tests.failing_reads import Disk
 

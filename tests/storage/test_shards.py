@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import encode_index
-from blendtitan.storage.open_files import OpenFile, OpenFiles
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import ShardWriter, token_dtype
+from blendtitan.storage.reader import OpenFile, OpenFiles, ShardIndex
+from blendtitan.storage.writer import ShardWriter, encode_index, token_dtype
 from tests.conftest import WriteShard
 
 

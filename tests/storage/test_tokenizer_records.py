@@ -12,13 +12,8 @@ import pytest
 
 from blendtitan.errors import CorruptShardError, MissingShardError, OutputError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.folders import find_shards
-from blendtitan.storage.tokenizer_records import (
-    TokenizerRecord,
-    encode_record,
-    read_record,
-    record_path,
-)
+from blendtitan.storage.list_forms import find_shards
+from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 
 TOKENIZER = TokenizerIdentity(

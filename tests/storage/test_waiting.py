@@ -4,12 +4,12 @@ import threading
 
 import pytest
 
-from blendtitan.storage.waiting import waiting_map
+from blendtitan.files import io_map
 
 
 def test_results_are_in_the_order_of_the_items() -> None:
-    assert waiting_map(lambda number: number * 2, range(1000)) == list(range(0, 2000, 2))
-    assert waiting_map(lambda number: number, range(0)) == []
+    assert io_map(lambda number: number * 2, range(1000)) == list(range(0, 2000, 2))
+    assert io_map(lambda number: number, range(0)) == []
 
 
 def test_what_waits_is_waited_for_together() -> None:
@@ -21,7 +21,7 @@ def test_what_waits_is_waited_for_together() -> None:
             together.wait(timeout=60)
         return number
 
-    assert waiting_map(wait, range(1000)) == list(range(1000))
+    assert io_map(wait, range(1000)) == list(range(1000))
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -39,7 +39,7 @@ def test_the_error_of_the_first_item_that_fails_is_raised(waits: bool) -> None:
         return number
 
     with pytest.raises(ValueError, match="item 3"):
-        waiting_map(fail, range(1000))
+        io_map(fail, range(1000))
 
 
 def test_after_an_error_no_other_item_is_begun() -> None:
@@ -50,5 +50,5 @@ def test_after_an_error_no_other_item_is_begun() -> None:
         raise ValueError("the first")
 
     with pytest.raises(ValueError, match="the first"):
-        waiting_map(fail, range(10_000))
+        io_map(fail, range(10_000))
     assert len(begun) <= 16

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.storage.writer import (
-    ShardWriter,
-    append_file,
-    partial_path,
-    remove_partials,
-    replaced_file,
-    write_atomically,
-)
+from blendtitan.storage.atomic_files import partial_path, replaced_file, write_atomically
+from blendtitan.storage.writer import ShardWriter, append_file, remove_partials
 
 
 @pytest.mark.parametrize("answer", [None, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP])

@@ -11,12 +11,8 @@ import torch
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
-from blendtitan.mixture import losses as collected
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.titan import validator
+from blendtitan.storage.reader import OpenFile
 from blendtitan.titan.corpus_metrics import (
-    LABELS,
-    LOSS,
     DataClock,
     RowsByCorpus,
     corpus_table,
@@ -139,12 +135,6 @@ def test_the_clock_counts_reads_tried_again(tmp_path: Path, disk: Disk) -> None:
         file.read(2, at=0)
 
     assert clock.read()["data/read_retries"] == 3.0
-
-
-def test_a_sweep_collects_the_metrics_that_a_run_logs() -> None:
-    """It is collected without torch, so the names are written there again."""
-    assert (collected.CORPUS, collected.LABELS) == (LOSS, LABELS)
-    assert collected.VALIDATION == validator.LOSS
 
 
 def test_a_finite_stream_ends_as_it_does_without_the_clock() -> None:

@@ -18,9 +18,9 @@ from blendtitan.errors import (
     TokenizerMismatchError,
 )
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
 from blendtitan.titan import configured, shared_catalog
 from blendtitan.titan.configured import blend_config
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader

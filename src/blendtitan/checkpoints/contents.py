@@ -8,22 +8,53 @@ Source: ``torch.distributed.checkpoint.filesystem`` and ``torch.save`` of PyTorc
 """
 
 import io
+import pickle
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from blendtitan.checkpoints.shells import unpickle_shells
 from blendtitan.errors import ResumeError
-from blendtitan.regular_files import open_file, read_file
+from blendtitan.files import open_file, read_file
 
 T = TypeVar("T")
+_MOST_VALUE_BYTES = 256 << 20
+
+
+class _Shell:
+    """Stands for an object of any class: it has its attributes and does nothing."""
+
+    def __new__(cls, *arguments: object, **keywords: object) -> "_Shell":
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: object, **keywords: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+class _ShellUnpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str, /) -> type[_Shell]:
+        return _Shell
+
+    def persistent_load(self, pid: object, /) -> None:
+        return None
+
+
+def unpickle_shells(data: bytes) -> Any:
+    """The pickled object, with a shell in place of everything but Python's own plain types.
+
+    Raises:
+        Exception: Whatever the pickle machine meets in bytes that are no pickle.
+    """
+    return _ShellUnpickler(io.BytesIO(data)).load()
+
 
 METADATA = ".metadata"
 """The file that lists the items. It is written last, so only complete checkpoints have one."""
-
-_MOST_VALUE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)

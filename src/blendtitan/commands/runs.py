@@ -153,9 +153,7 @@ def _explain_samples(options: Namespace, run: "OpenRun", ranks: "Ranks | None") 
     is_detailed = options.full or len(slots) <= explain.DETAILED
     if options.steps is not None and not is_detailed and not options.json:
         run = replace(run, contents=None)  # only counts are shown
-    samples = explain.explain_slots(
-        run, slots, ranks=ranks, with_texts=is_detailed or options.json
-    )
+    samples = explain.explain_slots(run, slots, ranks=ranks, with_texts=is_detailed or options.json)
 
     def lines() -> "Iterator[str | Table]":
         yield from (f"{run.about}:", "", explain.samples_by_step(samples))

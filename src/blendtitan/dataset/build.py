@@ -16,9 +16,9 @@ from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.order.chapters import Chapter
 from blendtitan.order.segments import Segment, check_changes, segments_of
 from blendtitan.order.splits import document_cuts
-from blendtitan.storage.catalog import Catalog, build_catalog, cached_catalog
+from blendtitan.storage.catalog import Catalog, build_catalog
 from blendtitan.storage.file_list import ShardList, read_file_list
-from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import OpenFiles
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -116,7 +116,9 @@ def read_catalog(
     if config.data_cache_path is None:
         catalog = build()
     else:
-        catalog = cached_catalog(Path(config.data_cache_path), shards, settings, build)
+        from blendtitan.storage.kept_catalog import kept_catalog
+
+        catalog = kept_catalog(Path(config.data_cache_path), shards, settings, build)
     if check is not None:
         check(shards, catalog)
     return catalog

@@ -12,7 +12,7 @@ import numpy as np
 from blendtitan.config import SPLITS
 from blendtitan.order.chapters import CorpusShards
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.shard_checksums import CHECKSUM_BYTES, differ
+from blendtitan.storage.records import CHECKSUM_BYTES, differ
 
 T = TypeVar("T")
 

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import BlendTitanError, ConfigError
-from blendtitan.regular_files import open_regular
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.writer import replaced_file
+from blendtitan.files import open_regular
+from blendtitan.storage.atomic_files import replaced_file
+from blendtitan.storage.reader import OpenFile
 
 IntArray = NDArray[np.int64]
 

@@ -21,7 +21,7 @@ from blendtitan.order.chapters import Chapter
 from blendtitan.order.permutation import mix64, stream_key
 from blendtitan.order.segments import Segment
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from blendtitan.dataset.eod import document_at_with_eod, read_with_eod
 from blendtitan.order.windows import row_pieces
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.open_files import OpenFiles
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.reader import OpenFiles, ShardIndex
 
 IntArray = NDArray[np.int64]
 

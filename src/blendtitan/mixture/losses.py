@@ -14,8 +14,11 @@ from blendtitan.mixture.sweep import csv_text, read_shares, segment_of
 from blendtitan.run.toml_file import read_toml
 from blendtitan.runs.open import RESOLVED
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
-from blendtitan.storage.disk import check_replaceable
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import (
+    check_replaceable,
+    remove_file_partials,
+    write_atomically,
+)
 from blendtitan.tables import Table, filled_table
 
 LOSSES, RATIOS, METRICS = "losses.csv", "ratios.csv", "metrics.csv"

@@ -14,13 +14,13 @@ import tomlkit
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
+from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.mixture.blends import Shares, SweepConfig, blends_of
 from blendtitan.order.segments import shares_of
-from blendtitan.regular_files import MOST_TOML_BYTES, read_text
 from blendtitan.run.toml_file import read_toml
 from blendtitan.run.values import toml_of
 from blendtitan.runs.open import RunConfig, data_of_run, read_run
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import remove_file_partials, write_atomically
 from blendtitan.tables import Table, filled_table
 
 SHARES = "shares.csv"
@@ -230,8 +230,9 @@ def _check_same_sweep(folder: Path, configurations: Mapping[Path, str], shares: 
     differs += [p for p, text in configurations.items() if _text_of(p) not in (None, text)]
     if differs:
         raise ConfigError(
-            f"{differs[0]}: was made by another configuration or other arguments. Choose another "
-            f"folder; or delete this one, with everything that its runs wrote."
+            f"{differs[0]}: found the file of another sweep, expected the one that this "
+            f"configuration and these arguments make. Choose another folder; or delete this one, "
+            f"with everything that its runs wrote."
         )
 
 

@@ -17,10 +17,8 @@ from typing import Self
 import orjson
 
 from blendtitan.errors import OutputError
-from blendtitan.storage.disk import written
-from blendtitan.storage.json_files import DamagedFileError, read_json
-from blendtitan.storage.processes import Process
-from blendtitan.storage.writer import partial_path
+from blendtitan.files import DamagedFileError, read_json
+from blendtitan.storage.atomic_files import Process, partial_path, writing
 
 LEASE_SECONDS = 60.0
 """How long the holder of a claim may give no sign of life before others take it over."""
@@ -160,7 +158,7 @@ def _made(path: Path) -> bool:
     except (FileExistsError, FileNotFoundError):
         return False
     try:
-        with written(path), open(fd, "wb") as file:
+        with writing(path), open(fd, "wb") as file:
             file.write(orjson.dumps(asdict(Holder.current())))
     except OutputError:
         # A full disk may have room for a name, but not for whose it is: nobody could take it over

@@ -13,17 +13,11 @@ from blendtitan.errors import ConfigError
 from blendtitan.prepare.formats.multimodal import MultimodalShard
 from blendtitan.prepare.formats.source import Source
 from blendtitan.prepare.formats.tntidx import OldShard
-from blendtitan.storage.disk import written
-from blendtitan.storage.file_list import named_shards
-from blendtitan.storage.index_format import encode_index_blocks
+from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
+from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import (
-    SHARD_SUFFIXES,
-    flush_and_close,
-    partial_path,
-    publish,
-    remove_partials,
-)
+from blendtitan.storage.records import SHARD_SUFFIXES
+from blendtitan.storage.writer import encode_index_blocks, publish, remove_partials
 
 _FORMATS: Sequence[Callable[[Path], Source | None]] = (OldShard.open, MultimodalShard.open)
 """Each opens the shard of a prefix, or says None where it is in another format."""
@@ -73,17 +67,17 @@ def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
     """
     shard = _opened(source)
     bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
-    with written(bin_path.parent):
+    with writing(bin_path.parent):
         bin_path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(prefix)
     partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
     try:
-        with written(idx_path), partial_idx.open("wb") as idx:
+        with writing(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(
                 encode_index_blocks(shard.header, shard.lens_blocks, shard.document_blocks())
             )
             flush_and_close(idx)
-        with written(bin_path), partial_bin.open("wb") as tokens:
+        with writing(bin_path), partial_bin.open("wb") as tokens:
             shard.write_tokens(tokens)
             flush_and_close(tokens)
         publish(prefix, partial_bin, partial_idx)

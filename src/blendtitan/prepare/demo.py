@@ -20,8 +20,7 @@ from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_tex
 from blendtitan.prepare.mix import CorpusMix, mix
 from blendtitan.prepare.shares import MixConfig
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.disk import read_note
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import read_note, write_atomically
 from blendtitan.tokenizers import load_tokenizer
 from blendtitan.visible import visible_logger
 

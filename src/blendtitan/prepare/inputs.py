@@ -22,9 +22,7 @@ from blendtitan.prepare.input_file import (
     readable,
 )
 from blendtitan.prepare.jsonl import is_unicode
-from blendtitan.storage.folder_catalog import CATALOG_FILE
-from blendtitan.storage.tokenizer_records import RECORD_SUFFIX
-from blendtitan.storage.writer import ENDS_SUFFIX
+from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, RECORD_SUFFIX
 from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)

@@ -11,32 +11,31 @@ import numpy as np
 import orjson
 
 from blendtitan.errors import CorruptShardError
+from blendtitan.files import (
+    LIMIT_BYTES,
+    DamagedFileError,
+    checked,
+    open_file,
+    parse_json,
+    read_file,
+)
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.input_file import WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
-from blendtitan.regular_files import open_file, read_file
-from blendtitan.storage.disk import written
-from blendtitan.storage.ends_record import record_ends
-from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
-from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, checked, parse_json
-from blendtitan.storage.tokenizer_records import (
-    TokenizerRecord,
-    encode_record,
-    record_path,
-)
-from blendtitan.storage.tokenizer_records import read_record as read_tokenizer_record
-from blendtitan.storage.writer import (
-    ShardWriter,
-    append_file,
+from blendtitan.storage.atomic_files import (
     remove_file_partials,
-    remove_partials,
-    remove_shard,
     replaced_file,
     write_atomically,
+    writing,
 )
+from blendtitan.storage.ends import record_ends
+from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
+from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.records import read_record as read_tokenizer_record
+from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier
 from blendtitan.visible import visible_logger
 
@@ -120,7 +119,7 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
     path = jobs[0].shard.rejects_path
     remove_file_partials(path)
     if not counts.rejects:
-        with written(path):
+        with writing(path):
             path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
+from blendtitan.files import open_file
 from blendtitan.prepare.merge_plan import (
     MergedShard,
     SourceShard,
@@ -15,23 +16,13 @@ from blendtitan.prepare.merge_plan import (
     plan_merge,
     read_sources,
 )
-from blendtitan.regular_files import open_file
-from blendtitan.storage.disk import written
-from blendtitan.storage.document_ends import DocumentEnds, joined_ends
-from blendtitan.storage.ends_record import read_ends, write_ends
-from blendtitan.storage.folders import find_shards
+from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
+from blendtitan.storage.ends import DocumentEnds, joined_ends, read_ends, write_ends
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import encode_index_blocks
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.tokenizer_records import RECORD_SUFFIX, encode_record
-from blendtitan.storage.writer import (
-    append_file,
-    flush_and_close,
-    partial_path,
-    publish,
-    remove_partials,
-)
+from blendtitan.storage.list_forms import find_shards
+from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+from blendtitan.storage.records import RECORD_SUFFIX, encode_record
+from blendtitan.storage.writer import append_file, encode_index_blocks, publish, remove_partials
 
 _COMPARED_BYTES = 1 << 20
 
@@ -79,16 +70,16 @@ def write_merged(shard: MergedShard) -> None:
         OutputError: The disk is full, or does not let the shard be written.
     """
     bin_path, idx_path = Path(f"{shard.prefix}.bin"), Path(f"{shard.prefix}.idx")
-    with written(bin_path.parent):
+    with writing(bin_path.parent):
         bin_path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(shard.prefix)
     partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
-    stamps = [stamp_of(str(source.prefix)) for source in shard.sources]
+    stamps = [file_signature(str(source.prefix)) for source in shard.sources]
     try:
-        with written(idx_path), partial_idx.open("wb") as idx:
+        with writing(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(_index_blocks(shard))
             flush_and_close(idx)
-        with written(bin_path), partial_bin.open("wb") as tokens:
+        with writing(bin_path), partial_bin.open("wb") as tokens:
             for source in shard.sources:
                 _check_copied(source, append_file(Path(f"{source.prefix}.bin"), tokens))
             flush_and_close(tokens)
@@ -102,7 +93,7 @@ def write_merged(shard: MergedShard) -> None:
         write_ends(shard.prefix, ends, stamp)
 
 
-def _joined_ends(shard: MergedShard, stamps: Sequence[Stamp | None]) -> DocumentEnds | None:
+def _joined_ends(shard: MergedShard, stamps: Sequence[FileSignature | None]) -> DocumentEnds | None:
     """How its documents end, where a record of every source says it.
 
     Args:
@@ -111,7 +102,7 @@ def _joined_ends(shard: MergedShard, stamps: Sequence[Stamp | None]) -> Document
     """
     found: list[DocumentEnds] = []
     for source, stamp in zip(shard.sources, stamps, strict=True):
-        if stamp is None or stamp_of(str(source.prefix)) != stamp:
+        if stamp is None or file_signature(str(source.prefix)) != stamp:
             return None
         ends = read_ends(str(source.prefix), stamp)
         if ends is None or ends.num_documents != source.num_documents:

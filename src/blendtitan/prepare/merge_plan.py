@@ -9,10 +9,10 @@ import numpy as np
 
 from blendtitan.errors import ConfigError, TokenizerMismatchError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.file_list import named_shards
 from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.tokenizer_records import TokenizerRecord, read_record
+from blendtitan.storage.records import TokenizerRecord, read_record
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

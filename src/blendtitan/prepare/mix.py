@@ -8,10 +8,10 @@ from pathlib import Path
 
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.shares import MixConfig, corpus_epochs
-from blendtitan.storage.disk import check_replaceable
-from blendtitan.storage.file_list import ShardEntry, named_shards, write_file_list
+from blendtitan.storage.atomic_files import check_replaceable, remove_file_partials
+from blendtitan.storage.file_list import ShardEntry
+from blendtitan.storage.list_forms import named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import remove_file_partials
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

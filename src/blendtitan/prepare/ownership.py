@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
+from blendtitan.files import DamagedFileError, read_json
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.file_formats import format_of
 from blendtitan.prepare.input_file import is_url, path_of
@@ -17,9 +18,8 @@ from blendtitan.prepare.join import Record, has_shard, load_record, record_paths
 from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.runs import described_settings
-from blendtitan.storage.json_files import DamagedFileError, read_json
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.writer import ENDS_SUFFIX, SHARD_SUFFIXES
+from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

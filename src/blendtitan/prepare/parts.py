@@ -17,15 +17,13 @@ import orjson
 from xxhash import xxh3_128
 
 from blendtitan.errors import InputError
+from blendtitan.files import DamagedFileError, checked, open_file, read_json
 from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.jsonl import BadText
 from blendtitan.prepare.plan import Job
 from blendtitan.prepare.texts import read_range
-from blendtitan.regular_files import open_file
-from blendtitan.storage.disk import written
-from blendtitan.storage.json_files import DamagedFileError, checked, read_json
-from blendtitan.storage.writer import replaced_file
+from blendtitan.storage.atomic_files import replaced_file, writing
 from blendtitan.tokenizers import FAST_PROVEN, Encoder, Tier
 
 _SUFFIXES = ("tokens", "lens", "rejects")
@@ -180,7 +178,7 @@ def remove_damaged_part(job: Job) -> None:
         if manifest is not None:
             found = {suffix: file_digest(job.path(suffix)) for suffix in _SUFFIXES}
     if manifest is None or manifest.digests != found:
-        with written(path):
+        with writing(path):
             path.unlink(missing_ok=True)
 
 
@@ -219,7 +217,7 @@ class _Summed:
         self._digest = xxh3_128()
 
     def write(self, data: bytes | memoryview) -> None:
-        with written(self._path):
+        with writing(self._path):
             self._file.write(data)
         self._digest.update(data)
 

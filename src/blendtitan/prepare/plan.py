@@ -16,9 +16,8 @@ from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, InputFile
 from blendtitan.prepare.inputs import find_inputs
 from blendtitan.prepare.jsonl import is_unicode
 from blendtitan.prepare.texts import is_cut
-from blendtitan.storage.disk import written
-from blendtitan.storage.folders import corpus_in_folder
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import remove_file_partials, write_atomically, writing
+from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.visible import visible
 
 PARTS_SUFFIX = ".parts"
@@ -236,7 +235,7 @@ def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> N
         identity = shard.source | {"key": shard.key, "prefix": visible(str(shard.prefix))}
         lines += [orjson.dumps(identity | {"start": j.start, "stop": j.stop}) for j in jobs]
     path = output / WORK_FOLDER / PLAN_FILE
-    with written(path.parent):
+    with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(path)
     write_atomically(path, b"\n".join([*lines, b""]))

@@ -11,7 +11,7 @@ from blendtitan.prepare.parts import read_part
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.removed import RemovedInput
 from blendtitan.prepare.workers import Work
-from blendtitan.storage.folders import corpus_in_folder
+from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.tables import Table, number_table, tokenizing_progress
 
 

@@ -20,14 +20,12 @@ from typing import Literal, cast
 import orjson
 
 from blendtitan.errors import ConfigError
+from blendtitan.files import DamagedFileError, read_json
 from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Holder, Silence
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.input_file import WORK_FOLDER, is_url
 from blendtitan.prepare.plan import Shard
-from blendtitan.storage.disk import written
-from blendtitan.storage.json_files import DamagedFileError, read_json
-from blendtitan.storage.processes import Process
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import Process, write_atomically, writing
 from blendtitan.tokenizers import Encoder, Tier
 from blendtitan.visible import visible, visible_logger
 
@@ -155,7 +153,7 @@ class Run:
         Raises:
             ConfigError: One of them has other settings, or makes the same shard from another input.
         """
-        with written(self._folder):
+        with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path, orjson.dumps(asdict(self._content)))
         while rivals := [other for other in self._others() if self._conflict(other)]:

@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from blendtitan.errors import CorruptShardError
+from blendtitan.files import DamagedFileError
 from blendtitan.prepare.join import Record, load_manifests, read_record, record_paths
 from blendtitan.prepare.parts import Manifest
-from blendtitan.storage.disk import written
-from blendtitan.storage.folder_catalog import (
+from blendtitan.storage.atomic_files import remove_file_partials, writing
+from blendtitan.storage.records import (
     CATALOG_FILE,
     CatalogEntry,
     read_folder_catalog,
     write_folder_catalog,
 )
-from blendtitan.storage.json_files import DamagedFileError
-from blendtitan.storage.writer import remove_file_partials
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -56,7 +55,7 @@ def withdraw_entries(output: Path, prefixes: Collection[Path]) -> None:
     if kept:
         write_folder_catalog(output, kept)
         return
-    with written(path):
+    with writing(path):
         path.unlink(missing_ok=True)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
+from blendtitan.files import LIMIT_BYTES, DamagedFileError, open_file, parse_json
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.engines import Engine
@@ -44,11 +45,8 @@ from blendtitan.prepare.removed import RemovedInput, removed_inputs
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.shard_catalog import withdraw_entries, write_catalog
 from blendtitan.prepare.workers import Work, finished_counts
-from blendtitan.regular_files import open_file
-from blendtitan.storage.disk import read_note, written
-from blendtitan.storage.folder_catalog import CATALOG_FILE
-from blendtitan.storage.json_files import LIMIT_BYTES, DamagedFileError, parse_json
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import read_note, write_atomically, writing
+from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.tokenizers import (
     Tier,
     Tokenizer,
@@ -309,7 +307,7 @@ class _Tokenizing:
             return None
         except DamagedFileError as error:
             logger.warning("%s. The shard is made again.", error)
-            with written(shard.record_path):
+            with writing(shard.record_path):
                 shard.record_path.unlink(missing_ok=True)
             # What is there stays ours, although its record is gone.
             shard.parts_folder.mkdir(parents=True, exist_ok=True)
@@ -389,9 +387,9 @@ def _first_texts(plan: Plan) -> Iterator[str]:
 
 def _prepare_work(plan: Plan) -> None:
     for shard, jobs in plan.items():
-        with written(shard.parts_folder):
+        with writing(shard.parts_folder):
             shard.parts_folder.mkdir(parents=True, exist_ok=True)
-        with written(shard.failure_path):
+        with writing(shard.failure_path):
             shard.failure_path.unlink(missing_ok=True)
         for job in jobs:
             remove_damaged_part(job)

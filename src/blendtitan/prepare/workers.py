@@ -29,8 +29,7 @@ from blendtitan.prepare.parts import (
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.ranks import Rank
 from blendtitan.prepare.runs import was_removed
-from blendtitan.storage.disk import read_note, written
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import read_note, write_atomically, writing
 from blendtitan.tokenizers import Encoder, Tier
 
 _POLL_SECONDS = 0.2
@@ -195,7 +194,7 @@ class _Worker:
         In a folder that is gone nobody can claim anything, and so all would wait for ever.
         """
         if not shard.parts_folder.exists() and not self._is_finished(shard):
-            with written(shard.parts_folder):
+            with writing(shard.parts_folder):
                 shard.parts_folder.mkdir(parents=True, exist_ok=True)
 
     def _write_part(self, job: Job) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ConfigError
-from blendtitan.regular_files import MOST_TOML_BYTES, read_text
+from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.run.old_keys import VALUES
 from blendtitan.run.values import described, fits, none_of
 

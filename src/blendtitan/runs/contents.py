@@ -15,7 +15,7 @@ from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.open_files import OpenFiles
+from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
 

@@ -233,9 +233,7 @@ def samples_by_step(samples: Sequence[Explained]) -> Table:
 
 def sample_table(samples: Sequence[Explained]) -> Table:
     """One row for each sample."""
-    table = filled_table(
-        ["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents"], []
-    )
+    table = filled_table(["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents"], [])
     table.add_column("shard", is_number=False)
     for sample in samples:
         window = sample.window

@@ -1,4 +1,4 @@
-"""A run to ask about: its configuration, its checkpoints and its data, without torch or training."""
+"""A run to ask about: its configuration, its checkpoints and its data; without torch."""
 
 import math
 from collections.abc import Mapping
@@ -253,7 +253,9 @@ def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
         model=_model(values),
     )
     changes = changes_of(segments, (run.pace,), [(0, seq_len)])
-    first_slots = (SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes)
+    first_slots = (
+        SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes
+    )
     return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
-from blendtitan.regular_files import open_file
+from blendtitan.files import open_file
 
 Logged = Mapping[str, list[tuple[int, float]]]
 """Steps and values of each metric."""

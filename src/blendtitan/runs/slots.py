@@ -13,7 +13,6 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.held import Shards
 from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import ConfigError
@@ -49,15 +48,14 @@ class ShardKey(NamedTuple):
     """How many shards before it, in its corpus, have the same id: those of one name and size."""
 
 
-def shard_keys(
-    corpora: Sequence[str], names: Sequence[str], ids: Sequence[str]
-) -> list[ShardKey]:
+def shard_keys(corpora: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> list[ShardKey]:
     """The keys of some shards, given as columns."""
     numbers = twins(zip(corpora, ids, strict=True))
     return [ShardKey(*each) for each in zip(corpora, names, ids, numbers, strict=True)]
 
 
-class Stretch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Stretch:
     """Consecutive tokens of a shard."""
 
     key: ShardKey

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
-from blendtitan.storage.file_list import NamedShard
-from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry, FolderCatalogs
-from blendtitan.storage.folders import corpus_in_folder
-from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.list_forms import NamedShard, corpus_in_folder
+from blendtitan.storage.reader import OpenFile
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, FolderCatalogs
 
 _BLOCK_BYTES = 1 << 20
 

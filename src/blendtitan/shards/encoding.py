@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tokenizers import Tokenizer
 from blendtitan.tokenizers.comparison import first_difference
 

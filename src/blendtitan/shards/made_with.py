@@ -6,7 +6,7 @@ from pathlib import Path
 from blendtitan.errors import ShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards.verify import VerifiedShard
-from blendtitan.storage.file_list import named_shards
+from blendtitan.storage.list_forms import named_shards
 from blendtitan.tokenizer_check.check import MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 

@@ -25,22 +25,14 @@ from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.shards.checksums import Catalogs
 from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
-from blendtitan.storage.disk import written
-from blendtitan.storage.document_ends import DocumentEnds
-from blendtitan.storage.ends_record import write_ends
-from blendtitan.storage.file_list import NamedShard, named_shards
+from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
+from blendtitan.storage.ends import DocumentEnds, write_ends
 from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_sequences
-from blendtitan.storage.index_format import IndexHeader, encode_index_blocks
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.writer import (
-    ENDS_SUFFIX,
-    flush_and_close,
-    partial_path,
-    remove_partials,
-    sync_folder,
-)
+from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.list_forms import NamedShard, named_shards
+from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
+from blendtitan.storage.records import ENDS_SUFFIX
+from blendtitan.storage.writer import encode_index_blocks, remove_partials
 from blendtitan.visible import counted
 
 KEPT_SUFFIX = ".idx.before-repair"
@@ -96,7 +88,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     """
     if Path(f"{prefix}{KEPT_SUFFIX}").exists():
         remove_partials(prefix)  # of an earlier repair that was killed
-    before = stamp_of(str(prefix))
+    before = file_signature(str(prefix))
     layout = _explained(prefix)
     corrections = layout.corrections()
     if not corrections:
@@ -255,7 +247,7 @@ def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
     remove_partials(prefix)
     partial = partial_path(idx_path)
     try:
-        with written(idx_path), partial.open("wb") as file:
+        with writing(idx_path), partial.open("wb") as file:
             file.writelines(layout.encoded())
             flush_and_close(file)
         _keep(idx_path)

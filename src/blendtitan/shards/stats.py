@@ -10,9 +10,8 @@ from typing import Any, Self
 from blendtitan.errors import ShardError
 from blendtitan.shards.document_lengths import DocumentLengths, document_ends
 from blendtitan.shards.tokens import TextSymbols, summarize_tokens, text_notes
-from blendtitan.storage.file_list import NamedShard, named_shards
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.list_forms import NamedShard, named_shards
+from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tables import Cell, Table, filled_table
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted

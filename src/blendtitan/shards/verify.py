@@ -1,4 +1,4 @@
-"""Complete checks of shards, of all that opening and reading take on trust: ``blendtitan verify``."""
+"""Complete checks of shards, beyond what opening and reading check: ``blendtitan verify``."""
 
 import os
 from collections import Counter
@@ -20,15 +20,17 @@ from blendtitan.shards.encoding import (
     encoding_problems,
 )
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
-from blendtitan.storage.ends_record import read_ends, write_ends
-from blendtitan.storage.file_list import NamedShard, named_shards
-from blendtitan.storage.folder_catalog import CATALOG_FILE, CatalogEntry
+from blendtitan.storage.ends import read_ends, write_ends
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.tokenizer_records import read_record, record_path
-from blendtitan.storage.writer import ENDS_SUFFIX
+from blendtitan.storage.list_forms import NamedShard, named_shards
+from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
+from blendtitan.storage.records import (
+    CATALOG_FILE,
+    ENDS_SUFFIX,
+    CatalogEntry,
+    read_record,
+    record_path,
+)
 from blendtitan.tables import Table, filled_table
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
@@ -89,7 +91,7 @@ class VerifiedShard:
     notes: list[str] = field(default_factory=list)
     """What is not a fault, but should be known."""
 
-    stamp: Stamp | None = None
+    stamp: FileSignature | None = None
     """Signature of its files, taken before they were read."""
 
     has_recorded_eod: bool = False
@@ -157,7 +159,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     document index. Compared with what is expected: all tokens, and the last token of each
     document. Compared with the catalog, if one lists the shard: the checksums of both files.
     """
-    found = VerifiedShard(*shard, stamp=stamp_of(str(shard.prefix)))
+    found = VerifiedShard(*shard, stamp=file_signature(str(shard.prefix)))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
@@ -220,7 +222,7 @@ def _with_eod(found: VerifiedShard, index: ShardIndex, expected: Expected) -> Ex
     return replace(expected, eod_id=eod_id, encoding=encoding)
 
 
-def _recorded_eod(index: ShardIndex, stamp: Stamp | None) -> int | None:
+def _recorded_eod(index: ShardIndex, stamp: FileSignature | None) -> int | None:
     """The token that ends documents, by the tokenizer's record, else by that of document ends."""
     try:
         record = read_record(index.prefix)

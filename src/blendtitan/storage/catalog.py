@@ -1,38 +1,29 @@
-"""The catalog: what a run needs to know of every shard, as one small value.
+"""The catalog: what a run needs to know about every shard, as one small value.
 
-It is built once, by one process, from the header and a few entries of each ``.idx``; it can be
-kept in a folder, and it travels to the other processes as bytes.
+One process builds it from the header and a few entries of each ``.idx``, and sends it to the others
+as bytes.
 """
 
-import hashlib
+import json
+import struct
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError, CorruptShardError, MixedEodError, OutputError
-from blendtitan.regular_files import read_file
-from blendtitan.storage.catalog_bytes import COLUMNS, decode_catalog, encode_catalog
-from blendtitan.storage.document_ends import DocumentEnds, find_document_ends
-from blendtitan.storage.ends_record import read_ends
+from blendtitan.errors import CorruptShardError, MixedEodError
+from blendtitan.files import io_map
+from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.retries import RETRIES
-from blendtitan.storage.shard_checksums import listed_checksums
-from blendtitan.storage.stamps import Stamp
-from blendtitan.storage.waiting import waiting_map
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.reader import FileSignature, ShardIndex
+from blendtitan.storage.records import CHECKSUM_BYTES, listed_checksums
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-_FORMAT = 6
-_DIGEST_BYTES = 16
 # Bytes that may be read of all shards together to learn how their documents end, beside a small
 # sample of each: with thousands of shards, the start then takes little longer than without.
 _ENDS_BYTES = 1 << 26
@@ -40,6 +31,22 @@ _ENDS_BYTES = 1 << 26
 EOD_ENDS, EOD_ENDS_AND_BEGINS, EOD_BEGINS = range(3)
 """Where EOD stands in the documents as they are read: at the end; at both ends, as where BOS and
 EOD are one token; at the beginning alone."""
+
+# One shard in the bytes of a catalog. Before these: the length of a JSON text and the text, which
+# lists the prefixes, the corpora and the settings.
+_ROW = np.dtype(
+    [
+        ("weights", "<f8"),
+        ("dtype_codes", "<u1"),
+        ("num_sequences", "<i8"),
+        ("document_cuts", "<i8", 4),
+        ("token_cuts", "<i8", 4),
+        ("lacks_eod", "?"),
+        ("eod_roles", "<u1"),
+        ("checksums", "<u1", CHECKSUM_BYTES),
+    ]
+)
+_TEXT_BYTES = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +81,7 @@ class Catalog:
     """Where EOD stands: ``EOD_ENDS``, ``EOD_ENDS_AND_BEGINS`` or ``EOD_BEGINS``."""
 
     checksums: NDArray[np.uint8]
-    """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see
-    ``shard_checksums``."""
+    """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see ``records``."""
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
@@ -85,7 +91,7 @@ class Catalog:
         return DTYPE_CODES[int(self.dtype_codes[shard])]
 
     def header(self, shard: int) -> IndexHeader:
-        """What the ``.idx`` of a shard begins with."""
+        """Header of a shard's ``.idx``."""
         num_documents = int(self.document_cuts[shard, 3])
         return IndexHeader(self.dtype(shard), int(self.num_sequences[shard]), num_documents)
 
@@ -96,18 +102,33 @@ class Catalog:
 
     def to_bytes(self) -> bytes:
         """The catalog as bytes that ``from_bytes`` reads."""
-        columns = {name: getattr(self, name) for name in COLUMNS}
-        return encode_catalog((self.prefixes, self.corpora, self.settings), columns)
+        text = json.dumps([self.prefixes, self.corpora, self.settings]).encode()
+        rows = np.empty(len(self.prefixes), _ROW)
+        for name in _ROW.names or ():
+            rows[name] = getattr(self, name)
+        return _TEXT_BYTES.pack(len(text)) + text + rows.tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The catalog that ``to_bytes`` wrote.
 
         Raises:
-            CorruptShardError: It is something else, or contradicts itself.
+            CorruptShardError: The bytes are something else, or contradict each other.
         """
-        (prefixes, corpora, settings), columns = decode_catalog(data)
-        return cls(prefixes=prefixes, corpora=corpora, settings=settings, **columns)
+        try:
+            (text_bytes,) = _TEXT_BYTES.unpack_from(data)
+            rows_at = _TEXT_BYTES.size + text_bytes
+            prefixes, corpora, settings = json.loads(data[_TEXT_BYTES.size : rows_at])
+            rows = np.frombuffer(data[rows_at:], _ROW)
+            _check_texts(prefixes, corpora, settings, num_shards=len(rows))
+            _check_rows(rows)
+        except (ValueError, TypeError, RecursionError, OverflowError, struct.error) as error:
+            raise CorruptShardError(
+                f"the catalog is damaged ({error}). Start again with another "
+                f"blendcorpus.data_cache_path, or without one."
+            ) from error
+        columns = {name: rows[name].copy() for name in _ROW.names or ()}
+        return cls(tuple(prefixes), tuple(corpora), settings=settings, **columns)
 
 
 def build_catalog(
@@ -118,12 +139,12 @@ def build_catalog(
     inserts_eod: bool,
     settings: str,
 ) -> Catalog:
-    """Open every shard of a file list, check it, and note what a run needs of it.
+    """Open every shard of a file list, check it, and collect what a run needs to know about it.
 
     Args:
         shards: Shards of the file list.
         cut_documents: From a number of documents to the four cuts of the splits.
-        eod_id: Token that tells documents apart; None: they are not told apart.
+        eod_id: Token at which documents end. None: the run does not need to know where they end.
         inserts_eod: Whether every document is to be followed by ``eod_id``.
         settings: Kept in the catalog, to tell whether it fits a configuration.
 
@@ -133,10 +154,18 @@ def build_catalog(
     """
     allowance = _ENDS_BYTES // max(len(shards), 1)
 
-    def probe(shard: tuple[str, Stamp | None]) -> _Probe:
-        return _probe(*shard, cut_documents, eod_id, inserts_eod=inserts_eod, allowance=allowance)
+    def probe(shard: tuple[str, FileSignature | None]) -> _Probe:
+        prefix, signature = shard
+        index = ShardIndex.open(prefix, bin_bytes=signature and signature.bin_bytes)
+        cuts = cut_documents(index.num_documents)
+        ends = None
+        if eod_id is not None:
+            ends = _document_ends(index, signature, eod_id, allowance=allowance)
+        if inserts_eod and ends is not None and ends.is_mixed:
+            raise _mixed(prefix, ends)
+        return _Probe(index.header, cuts, _token_cuts(index, cuts), ends)
 
-    probes = waiting_map(probe, list(zip(shards.prefixes, shards.stamps, strict=True)))
+    probes = io_map(probe, list(zip(shards.prefixes, shards.signatures, strict=True)))
     _log_ends([p.ends for p in probes if p.ends is not None])
     return Catalog(
         prefixes=tuple(shards.prefixes),
@@ -153,71 +182,11 @@ def build_catalog(
     )
 
 
-def cached_catalog(
-    folder: Path, shards: ShardList, settings: str, build: Callable[[], Catalog]
-) -> Catalog:
-    """The catalog kept in ``folder`` for these shards and settings, else built and kept there.
-
-    Args:
-        folder: Made if it is missing.
-        shards: Their paths, sizes and times of change are part of the name.
-        settings: Text of everything else that the catalog depends on.
-        build: Builds the catalog.
-
-    Raises:
-        ConfigError: ``folder`` cannot be used.
-    """
-    try:
-        return _cached_catalog(folder, shards, settings, build)
-    except (OSError, OutputError) as error:
-        raise ConfigError(
-            f"data_cache_path is {folder}, expected a folder to keep the catalog in: {error}"
-        ) from error
-
-
-def _cached_catalog(
-    folder: Path, shards: ShardList, settings: str, build: Callable[[], Catalog]
-) -> Catalog:
-    identity = shards_identity(shards, settings)
-    if identity is None:
-        return build()
-    path = folder / f"catalog-{identity}"
-    try:
-        data = RETRIES.tried(lambda: read_file(path), path=str(path))
-    except FileNotFoundError:
-        data = b""
-    payload = data[_DIGEST_BYTES:]
-    if data:
-        with suppress(CorruptShardError):
-            kept = Catalog.from_bytes(payload)
-            if data[:_DIGEST_BYTES] == _digest(payload) and _is_of(kept, shards, settings):
-                return kept
-        logger.warning(
-            "%s: the kept catalog is damaged, or of another file list; it is built again", path
-        )
-    catalog = build()
-    payload = catalog.to_bytes()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _digest(payload) + payload)
-    return catalog
-
-
-def _is_of(catalog: Catalog, shards: ShardList, settings: str) -> bool:
-    """Whether a catalog is of these shards and settings, whatever its file is called."""
-    return (
-        catalog.prefixes == tuple(shards.prefixes)
-        and catalog.corpora == tuple(shards.corpora)
-        and catalog.weights.tolist() == shards.weights
-        and catalog.settings == settings
-    )
-
-
 class _Probe(NamedTuple):
     header: IndexHeader
     document_cuts: list[int]
     token_cuts: list[int]
     ends: DocumentEnds | None
-    """None: documents are not told apart."""
 
     def lacks_eod(self, inserts_eod: bool) -> bool:
         return inserts_eod and self.ends is not None and self.ends.lacks_eod
@@ -228,67 +197,71 @@ class _Probe(NamedTuple):
         return EOD_ENDS_AND_BEGINS if inserts_eod or self.ends.num_eod else EOD_BEGINS
 
 
-def _probe(
-    prefix: str,
-    stamp: Stamp | None,
-    cut_documents: Callable[[int], list[int]],
-    eod_id: int | None,
-    *,
-    inserts_eod: bool,
-    allowance: int,
-) -> _Probe:
-    index = ShardIndex.open(prefix, bin_bytes=stamp and stamp.bin_bytes)
-    cuts = cut_documents(index.num_documents)
-    starts = {place: index.document_start(place) for place in set(cuts)}
-    tokens = [starts[cut] for cut in cuts]
-    if tokens != sorted(tokens):
+def _token_cuts(index: ShardIndex, document_cuts: list[int]) -> list[int]:
+    starts = {cut: index.document_start(cut) for cut in set(document_cuts)}
+    cuts = [starts[cut] for cut in document_cuts]
+    if cuts != sorted(cuts):
         raise CorruptShardError(
-            f"{index.file.path}: documents {cuts} start at tokens {tokens}, expected growing "
-            f"numbers. Copy both files again, or tokenise the shard again."
+            f"{index.file.path}: documents {document_cuts} start at tokens {cuts}, expected "
+            f"growing numbers. Copy both files again, or tokenise the shard again."
         )
-    if eod_id is None:
-        return _Probe(index.header, cuts, tokens, None)
-    ends = stamp and read_ends(prefix, stamp, eod_id)
+    return cuts
+
+
+def _document_ends(
+    index: ShardIndex, signature: FileSignature | None, eod_id: int, *, allowance: int
+) -> DocumentEnds:
+    ends = signature and read_ends(str(index.prefix), signature, eod_id)
     if ends is None or ends.num_documents != index.num_documents:
-        ends = find_document_ends(index, eod_id, allowance=allowance)
-    if inserts_eod and ends.is_mixed:
-        more = "" if ends.is_complete else " `blendtitan verify` counts them all."
-        raise MixedEodError(
-            f"{prefix}: {ends.described()}, expected all or none.{more} Tokenise the shard again, "
-            f"or set append_eod = false to read it as it is."
-        )
-    return _Probe(index.header, cuts, tokens, ends)
+        return find_document_ends(index, eod_id, allowance=allowance)
+    return ends
+
+
+def _mixed(prefix: str, ends: DocumentEnds) -> MixedEodError:
+    more = "" if ends.is_complete else " `blendtitan verify` counts them all."
+    return MixedEodError(
+        f"{prefix}: {ends.described()}, expected all or none.{more} Tokenise the shard again, or "
+        f"set append_eod = false to read it as it is."
+    )
 
 
 def _log_ends(found: list[DocumentEnds]) -> None:
-    """Say of how many documents it is known how they end, where it is not of all."""
     sampled = [ends for ends in found if not ends.is_complete]
     if sampled:
         logger.info(
-            "Documents were looked at for EOD: all of them in %s of %s shards, and in the other "
-            "shards a sample of %s of %s. `blendtitan verify --eod-id` looks at all, once, and "
-            "keeps what it finds beside the shards.",
+            "Checked how documents end: all of them in %s of %s shards, and in the other shards a "
+            "sample of %s of %s. `blendtitan verify --eod-id` checks all of them once and keeps "
+            "the result beside the shards.",
             *(f"{len(found) - len(sampled):,}", f"{len(found):,}"),
             f"{sum(ends.num_checked for ends in sampled):,}",
             f"{sum(ends.num_documents for ends in sampled):,}",
         )
 
 
-def shards_identity(shards: ShardList, settings: str) -> str | None:
-    """Name made of all that a catalog depends on; None: a shard misses a file, so there is none.
-
-    Args:
-        shards: Their paths, corpora, weights, sizes and times of change enter the name.
-        settings: Text of everything else.
-    """
-    contents = [stamp.contents for stamp in shards.stamps if stamp is not None]
-    if len(contents) < len(shards):
-        return None
-    # No path and no name of a corpus holds a zero byte.
-    texts = "\0".join([f"{_FORMAT}", settings, *shards.prefixes, *shards.corpora])
-    numbers = np.array(shards.weights, "<f8").tobytes() + np.array(contents, "<i8").tobytes()
-    return _digest(texts.encode(errors="surrogateescape") + b"\0\0" + numbers).hex()
+def _check_texts(prefixes: Any, corpora: Any, settings: Any, *, num_shards: int) -> None:
+    for texts in (prefixes, corpora, [settings]):
+        if not isinstance(texts, list) or {*map(type, cast("list[object]", texts))} - {str}:
+            raise ValueError("its texts are not shards, their corpora, and settings")
+    if not len(prefixes) == len(corpora) == num_shards > 0:
+        raise ValueError(f"{len(prefixes):,} shards, {len(corpora):,} corpora, {num_shards:,} rows")
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()
+def _check_rows(rows: NDArray[Any]) -> None:
+    codes = [code for code, dtype in DTYPE_CODES.items() if dtype.kind in "iu"]
+    weights, tokens = rows["weights"], rows["token_cuts"]
+    sound = {
+        "weights": np.isfinite(weights) & (weights > 0),
+        "dtype_codes": np.isin(rows["dtype_codes"], codes),
+        "num_sequences": rows["num_sequences"] > 0,
+        "document_cuts": _grow_from_zero(rows["document_cuts"]),
+        "token_cuts": _grow_from_zero(tokens) & (tokens[:, -1] > 0),
+        "lacks_eod": rows["lacks_eod"].view(np.uint8) <= 1,
+        "eod_roles": rows["eod_roles"] <= EOD_BEGINS,
+    }
+    for name, shards in sound.items():
+        if not shards.all():
+            raise ValueError(f"{name} of shard {int(np.argmin(shards)):,} cannot be right")
+
+
+def _grow_from_zero(cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (cuts[:, 0] == 0) & (cuts[:, 1:] >= cuts[:, :-1]).all(axis=1)

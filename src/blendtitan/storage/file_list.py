@@ -1,30 +1,66 @@
 """File lists: text files that name shards, their weights and their corpora.
 
-What a line may be is told in ``list_text.py``. A folder in place of a prefix stands for every
-shard below it. Lists without any weight, and folders, weigh shards by their tokens.
+    # weight  prefix          corpus
+    0.7       web/part_00     web
+    0.3       "my books/all"  books
+
+A line is ``PREFIX``, ``WEIGHT PREFIX`` or ``WEIGHT PREFIX CORPUS``. Paths are absolute or relative
+to the list. Without a corpus, the file name of the prefix is the corpus. Folders and Megatron-LM's
+blends are read by ``list_forms.py``.
 """
 
 import functools
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from blendtitan.errors import FileListError
-from blendtitan.storage.folders import corpus_in_folder, find_shards
-from blendtitan.storage.list_line import Line
-from blendtitan.storage.list_text import quoted, read_lines
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.stamps import Stamp, stamp_of
-from blendtitan.storage.waiting import waiting_map
-from blendtitan.storage.writer import write_atomically
+from blendtitan.config import check_weight
+from blendtitan.errors import ConfigError, FileListError
+from blendtitan.files import RETRIES, io_map, read_text
+from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+
+# Not shlex: names such as it's, a#b and back\slash need no quotes in a list.
+_WORD = re.compile(r'"([^"]*)"|\'([^\']*)\'|(\S+)')
 
 
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
+class Line(NamedTuple):
+    """One line of a file list."""
+
+    where: str
+    """Names the line in errors."""
+
+    path: str
+    weight: float | None = None
+    corpus: str | None = None
+
+    @property
+    def name(self) -> str:
+        """File name of the path."""
+        return self.path[self.path.rfind("/") + 1 :]
+
+
+class ListedShard(NamedTuple):
+    """A shard that a line names, directly or through a folder."""
+
+    prefix: str
+    corpus: str
+    signature: FileSignature | None
+
+
+class ListedShards(NamedTuple):
+    """All shards that one line names."""
+
+    line: Line
+    is_folder: bool
+    shards: list[ListedShard]
+
+
+class ShardEntry(NamedTuple):
     """One shard of a file list."""
 
     prefix: Path
@@ -39,7 +75,7 @@ class ShardEntry:
 
 @dataclass(frozen=True, slots=True)
 class ShardList:
-    """The shards of a file list as columns, in reading order. They may be 100,000."""
+    """The shards of a file list as columns, in reading order. There may be 100,000."""
 
     prefixes: list[str]
     """Absolute paths."""
@@ -47,35 +83,14 @@ class ShardList:
     weights: list[float]
     corpora: list[str]
 
-    stamps: list[Stamp | None]
-    """Of the shards, as their files were when the list was read."""
+    signatures: list[FileSignature | None]
+    """The files of each shard as they were when the list was read."""
 
     def __len__(self) -> int:
         return len(self.prefixes)
 
     def __iter__(self) -> Iterator[ShardEntry]:
         return map(ShardEntry, map(Path, self.prefixes), self.weights, self.corpora)
-
-
-class NamedShard(NamedTuple):
-    """A shard as it was named, before it is opened."""
-
-    prefix: Path
-    corpus: str
-
-
-class _Shard(NamedTuple):
-    prefix: str
-    corpus: str
-    stamp: Stamp | None
-
-
-class _Named(NamedTuple):
-    """What one line names: a shard, or those of a folder."""
-
-    line: Line
-    is_folder: bool
-    shards: list[_Shard]
 
 
 def read_file_list(path: Path) -> ShardList:
@@ -85,106 +100,183 @@ def read_file_list(path: Path) -> ShardList:
         FileListError: The list is missing or empty, or a line cannot be used.
         ShardError: A shard that is weighted by its tokens cannot be opened.
     """
-    named = _found(_checked_lines(path.absolute()))
-    shards = [shard for of_line in named for shard in of_line.shards]
-    weights = list(_weights(named))
-    _check_unique(shards, str(path))
+    listed = find_listed_shards(list_lines(path.absolute()))
+    shards = [shard for of_line in listed for shard in of_line.shards]
+    weights = list(_weights(listed))
+    check_unique(shards, str(path))
     if not math.isfinite(sum(weights)):
         raise FileListError(f"{path}: the weights sum to more than a number can hold. Scale them.")
     if 0 in weights:
-        nothing = shards[weights.index(0)].prefix
-        raise FileListError(f"{path}: the part of {nothing} in its folder's weight is 0. Scale it.")
+        prefix = shards[weights.index(0)].prefix
+        raise FileListError(f"{path}: the part of {prefix} in its folder's weight is 0. Scale it.")
     return ShardList(
-        prefixes=[_absolute(shard.prefix) for shard in shards],
+        prefixes=[shard.prefix for shard in shards],
         weights=weights,
         corpora=[shard.corpus for shard in shards],
-        stamps=[shard.stamp for shard in shards],
+        signatures=[shard.signature for shard in shards],
     )
 
 
-def named_shards(inputs: Sequence[Path]) -> list[NamedShard]:
-    """Shards named by prefixes, folders and file lists, in reading order. None is opened.
+def list_lines(path: Path) -> list[Line]:
+    """The lines of a file list; a folder is a list of one line.
 
     Raises:
-        FileListError: An input cannot be used, or a shard is named twice.
+        FileListError: The list is missing or empty, or a line cannot be used.
     """
-    named = [of_line for path in inputs for of_line in _found(_input_lines(path))]
-    shards = [shard for of_line in named for shard in of_line.shards]
-    _check_unique(shards, ", ".join(map(str, inputs)))
-    return [NamedShard(Path(shard.prefix), shard.corpus) for shard in shards]
-
-
-def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = "") -> None:
-    """Write a file list that ``read_file_list`` reads back to the same entries.
-
-    Weights are written exactly; prefixes below the list's folder are written relative to it.
-
-    Args:
-        path: Replaced in one step if it exists.
-        entries: Shards in reading order.
-        header: Text written above the shards, as comments.
-    """
-    folder = path.resolve().parent
-    lines = [f"# {line}".rstrip() for line in header.splitlines()]
-    for entry in entries:
-        prefix = entry.prefix.resolve()
-        shown = prefix.relative_to(folder) if prefix.is_relative_to(folder) else prefix
-        lines.append(f"{entry.weight!r} {quoted(str(shown))} {quoted(entry.corpus)}")
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
-
-
-def _checked_lines(path: Path) -> list[Line]:
     if os.path.isdir(path):
-        return [Line(str(path), str(path))]
-    lines = read_lines(path)
+        return [Line(str(path), os.path.normpath(path))]
+    text = _read_list(path)
+    lines: list[Line] = []
+    error = None
+    try:
+        lines = plain_lines(text, path)
+    except FileListError as caught:
+        error = caught
+    if error or len(lines) == 1 or not all(map(_has_our_form, lines)):
+        from blendtitan.storage.list_forms import lines_of_other_form
+
+        lines = lines_of_other_form(text, path, lines, error)
     if not lines:
         raise FileListError(f"{path}: no shard is named in it, expected at least one line")
     _check_weights_agree(lines)
     return lines
 
 
-def _input_lines(path: Path) -> list[Line]:
-    if path.suffix in (".bin", ".idx"):
-        raise FileListError(f"{path}: name the shard without {path.suffix}")
-    # A shard that lacks a file is named all the same, so that it is missed when it is opened.
-    if any(os.path.exists(f"{path}{suffix}") for suffix in (".idx", ".bin")):
-        return [Line(str(path), str(path))]
-    return _checked_lines(path)
+def plain_lines(text: str, path: Path) -> list[Line]:
+    """The lines of a list's text, without comments and blank lines.
+
+    Raises:
+        FileListError: A line has none of the three forms, or its weight cannot be used.
+    """
+    folder = os.path.dirname(path)
+    # Not splitlines: it also splits at characters that names may hold.
+    numbered = ((f"{path}:{i}", line) for i, line in enumerate(text.split("\n"), start=1))
+    found = ((where, split_words(line, where=where)) for where, line in numbered)
+    return [_line(words, folder=folder, where=where) for where, words in found if words]
 
 
-def _found(lines: list[Line]) -> list[_Named]:
-    """The shards that lines name, and their stamps."""
-    stamps = waiting_map(stamp_of, [line.path for line in lines])
-    found = [_named(line, stamp) for line, stamp in zip(lines, stamps, strict=True)]
-    _check_names_differ(found)
-    return found
+def split_words(line: str, *, where: str) -> list[str]:
+    """The words of one line, without quotes and comments.
+
+    Raises:
+        FileListError: A quote is not closed, or is followed by anything but a space.
+    """
+    if not ('"' in line or "'" in line or "#" in line):  # nearly every line of a long list
+        return line.split()
+    words: list[str] = []
+    at = 0
+    while match := _WORD.search(line, at):
+        double, single, bare = match.groups()
+        if bare is not None and bare.startswith("#"):
+            break
+        if bare is not None and bare[0] in "\"'":
+            raise FileListError(f"{where}: found {bare!r}, expected a closing quote")
+        words.append(next(word for word in (double, single, bare) if word is not None))
+        at = match.end()
+        if at < len(line) and not line[at].isspace():
+            raise FileListError(f"{where}: found {line[at:]!r} after a quote, expected a space")
+    return words
 
 
-def _named(line: Line, stamp: Stamp | None) -> _Named:
-    if stamp is not None or not _is_folder(line.path):
-        return _Named(line, False, [_Shard(line.path, line.corpus or line.name, stamp)])
-    prefixes = find_shards(Path(line.path))
-    if not prefixes:
+def find_listed_shards(lines: Sequence[Line]) -> list[ListedShards]:
+    """The shards that each line names, with the signatures of their files.
+
+    Raises:
+        FileListError: A folder cannot be searched or holds no shard, or two lines without a corpus
+            would share one.
+    """
+    signatures = io_map(file_signature, [line.path for line in lines])
+    listed = [_listed(line, found) for line, found in zip(lines, signatures, strict=True)]
+    _check_names_differ(listed)
+    return listed
+
+
+def check_unique(shards: Iterable[ListedShard], where: str) -> None:
+    """Check that no shard is listed twice, also through links.
+
+    Raises:
+        FileListError: One is.
+    """
+    # A list has many files in few folders, and resolving a path asks for every part of it.
+    real_folder = functools.cache(os.path.realpath)
+    files: set[str] = set()
+    first_of: dict[tuple[int, int], str] = {}
+    for prefix, _, signature in shards:
+        name_at = prefix.rfind("/") + 1
+        file = f"{real_folder(prefix[:name_at])}/{prefix[name_at:]}.bin"
+        first = file if signature is None else first_of.setdefault(signature.bin_file, file)
+        if first != file:  # Links. Hard links are files of their own.
+            files.add(os.path.realpath(first))
+            file = os.path.realpath(file)
+        if file in files:
+            raise FileListError(
+                f"{where}: {prefix} is named twice, so its samples would be seen twice. "
+                f"Name it once, with the sum of the weights."
+            )
+        files.add(file)
+
+
+def _read_list(path: Path) -> str:
+    try:
+        text = RETRIES.tried(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
+    except FileNotFoundError:
+        from blendtitan.storage.list_forms import nearest_name
+
         raise FileListError(
-            f"{line.where}: the folder {line.path} holds no .idx file, expected at least one shard"
+            f"{path}: there is no such file. {nearest_name(path)}".rstrip()
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileListError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    if "\0" in text:
+        number = text.count("\n", 0, text.index("\0")) + 1
+        raise FileListError(f"{path}:{number}: found a zero byte, expected text")
+    return text
+
+
+def _has_our_form(line: Line) -> bool:
+    """Whether a line cannot be part of a blend of Megatron-LM."""
+    return line.weight is not None and "/" not in (line.corpus or "")
+
+
+def _line(words: list[str], *, folder: str, where: str) -> Line:
+    if len(words) > 3:
+        raise FileListError(
+            f"{where}: found {len(words)} words, expected PREFIX, WEIGHT PREFIX or "
+            f"WEIGHT PREFIX CORPUS. Quote a path that contains spaces."
         )
-    stamps = waiting_map(stamp_of, [str(prefix) for prefix in prefixes])
-    shards = [
-        _Shard(str(prefix), line.corpus or corpus_in_folder(prefix, Path(line.path)), stamp)
-        for prefix, stamp in zip(prefixes, stamps, strict=True)
-    ]
-    return _Named(line, True, shards)
+    if len(words) == 1:
+        return Line(where, os.path.normpath(os.path.join(folder, words[0])))
+    try:
+        weight = float(words[0])
+    except ValueError:
+        raise FileListError(
+            f"{where}: weight is {words[0]!r}, expected a number. "
+            f"Quote a path that contains spaces."
+        ) from None
+    try:
+        check_weight(weight, where=where)
+    except ConfigError as error:
+        raise FileListError(str(error)) from None
+    corpus = words[2] if len(words) == 3 else None
+    if corpus == "":
+        raise FileListError(f"{where}: the corpus is empty, expected a name")
+    return Line(where, os.path.normpath(os.path.join(folder, words[1])), weight, corpus)
 
 
-def _is_folder(path: str) -> bool:
-    return os.path.isdir(path) and not os.path.exists(f"{path}.idx")
+def _listed(line: Line, signature: FileSignature | None) -> ListedShards:
+    path = line.path
+    if signature is not None or not os.path.isdir(path) or os.path.exists(f"{path}.idx"):
+        return ListedShards(line, False, [ListedShard(path, line.corpus or line.name, signature)])
+    from blendtitan.storage.list_forms import shards_in_folder
+
+    return ListedShards(line, True, shards_in_folder(line))
 
 
-def _weights(named: list[_Named]) -> Iterator[float]:
-    weighed = [of_line for of_line in named if of_line.line.weight is None or of_line.is_folder]
+def _weights(listed: list[ListedShards]) -> Iterator[float]:
+    weighed = [of_line for of_line in listed if of_line.line.weight is None or of_line.is_folder]
     prefixes = [shard.prefix for of_line in weighed for shard in of_line.shards]
-    tokens = iter(waiting_map(_num_tokens, prefixes))
-    for line, is_folder, shards in named:
+    tokens = iter(io_map(_num_tokens, prefixes))
+    for line, is_folder, shards in listed:
         if line.weight is not None and not is_folder:
             yield line.weight
             continue
@@ -197,12 +289,6 @@ def _num_tokens(prefix: str) -> float:
     return float(ShardIndex.open(prefix).num_tokens)
 
 
-def _absolute(path: str) -> str:
-    """``os.path.abspath(path)``, for long lists."""
-    is_so = path[0] == "/" and "/." not in path and "//" not in path and path[-1] != "/"
-    return path if is_so else os.path.abspath(path)
-
-
 def _check_weights_agree(lines: list[Line]) -> None:
     with_weight = next((line for line in lines if line.weight is not None), None)
     without = next((line for line in lines if line.weight is None), None)
@@ -213,11 +299,11 @@ def _check_weights_agree(lines: list[Line]) -> None:
         )
 
 
-def _check_names_differ(found: list[_Named]) -> None:
+def _check_names_differ(listed: list[ListedShards]) -> None:
     """Check that a corpus named by a file name is not also another line's."""
-    named = {line.corpus for line, _, _ in found if line.corpus is not None}
+    named = {line.corpus for line, _, _ in listed if line.corpus is not None}
     first_of: dict[str, str] = {}
-    for line, is_folder, _ in found:
+    for line, is_folder, _ in listed:
         if line.corpus is not None or is_folder:
             continue
         name = line.name
@@ -229,23 +315,3 @@ def _check_names_differ(found: list[_Named]) -> None:
                 f"the corpus of each: write the list as text with a line WEIGHT PREFIX CORPUS for "
                 f"each shard. Where it has no weights, a shard's number of tokens is its weight."
             )
-
-
-def _check_unique(shards: Iterable[_Shard], where: str) -> None:
-    # A list has many files in few folders, and resolving a path asks for every part of it.
-    real_folder = functools.cache(os.path.realpath)
-    files: set[str] = set()
-    first_of: dict[tuple[int, int], str] = {}
-    for prefix, _, stamp in shards:
-        name_at = prefix.rfind("/") + 1
-        file = f"{real_folder(prefix[:name_at])}/{prefix[name_at:]}.bin"
-        first = file if stamp is None else first_of.setdefault(stamp.bin_file, file)
-        if first != file:  # Links. Those of the hard kind are files of their own.
-            files.add(os.path.realpath(first))
-            file = os.path.realpath(file)
-        if file in files:
-            raise FileListError(
-                f"{where}: {prefix} is named twice, so its samples would be seen twice. "
-                f"Name it once, with the sum of the weights."
-            )
-        files.add(file)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.storage.index_format import HEADER, IndexHeader, sequence_pointers
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import read_head
+from blendtitan.storage.index_format import HEADER, IndexHeader
+from blendtitan.storage.reader import OpenFile, read_head
+from blendtitan.storage.writer import sequence_pointers
 
 # Entries read at a time: a few megabytes, whatever the size of the file.
 _BLOCK = 1 << 18

@@ -15,17 +15,16 @@ Everything is little endian. Source: Megatron-LM,
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
+
 OLD_MAGIC = b"TNTIDX\x00\x00"
 """What the older format of fairseq and gpt-neox begins with."""
 
@@ -42,9 +41,6 @@ DTYPE_CODES: dict[int, np.dtype[Any]] = {
     8: np.dtype("<u2"),
 }
 CODE_OF_DTYPE = {dtype: code for code, dtype in DTYPE_CODES.items()}
-
-# Offsets are written this many at a time, so that memory does not grow with the shard.
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,65 +133,3 @@ def decode_header(
             f"header). The copy is incomplete: copy both files again, or tokenise again."
         )
     return decoded
-
-
-def encode_index(
-    sequence_lens: NDArray[np.int32],
-    document_index: NDArray[np.int64] | None = None,
-    *,
-    dtype: np.dtype[Any],
-) -> Iterator[bytes]:
-    """Yield the bytes of an ``.idx`` file, in blocks.
-
-    Args:
-        sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
-        document_index: First sequence of each document, then ``num_sequences``. Shape
-            ``(num_documents + 1,)``. None: every sequence is a document.
-        dtype: Token type in the ``.bin``.
-    """
-    num_entries = len(sequence_lens) + 1 if document_index is None else len(document_index)
-
-    def lens_blocks() -> Iterator[NDArray[np.int32]]:
-        for at in range(0, len(sequence_lens), _BLOCK):
-            yield sequence_lens[at : at + _BLOCK]
-
-    def document_blocks() -> Iterator[NDArray[np.int64]]:
-        for at in range(0, num_entries, _BLOCK):
-            stop = min(at + _BLOCK, num_entries)
-            yield np.arange(at, stop) if document_index is None else document_index[at:stop]
-
-    header = IndexHeader(dtype, len(sequence_lens), num_entries - 1)
-    return encode_index_blocks(header, lens_blocks, document_blocks())
-
-
-def encode_index_blocks(
-    header: IndexHeader,
-    lens_blocks: Callable[[], Iterable[NDArray[np.int32]]],
-    document_blocks: Iterable[NDArray[np.int64]],
-) -> Iterator[bytes]:
-    """Yield the bytes of an ``.idx`` file whose arrays need not fit in memory.
-
-    Args:
-        header: Token type and counts.
-        lens_blocks: Gives the lengths of ``encode_index`` in blocks; called twice.
-        document_blocks: The document index of ``encode_index`` in blocks.
-    """
-    code = CODE_OF_DTYPE[header.dtype]
-    yield HEADER.pack(MAGIC, VERSION, code, header.num_sequences, header.num_documents + 1)
-    for lens in lens_blocks():
-        yield lens.astype("<i4", copy=False).tobytes()
-    end = 0
-    for lens in lens_blocks():
-        pointers, end = sequence_pointers(lens, end, header.dtype.itemsize)
-        yield pointers.astype("<i8", copy=False).tobytes()
-    for documents in document_blocks:
-        yield documents.astype("<i8", copy=False).tobytes()
-
-
-def sequence_pointers(
-    lens: NDArray[np.int32], first: int, token_bytes: int
-) -> tuple[NDArray[np.int64], int]:
-    """Where sequences that lie end to end from byte ``first`` on start, and where they end."""
-    lens_bytes = lens.astype(np.int64) * token_bytes
-    ends = first + np.cumsum(lens_bytes)
-    return ends - lens_bytes, int(ends[-1]) if len(ends) else first

@@ -1,13 +1,11 @@
 """Writing shards: beside the final name, renamed when complete."""
 
 import errno
-import glob
 import os
 import shutil
-import time
 from array import array
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -16,30 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
+from blendtitan.files import open_file
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.regular_files import open_regular
-from blendtitan.storage.disk import written
-from blendtitan.storage.index_format import CODE_OF_DTYPE, encode_index
-from blendtitan.storage.processes import Process
-from blendtitan.storage.stamps import Stamp
-from blendtitan.storage.tokenizer_records import (
-    RECORD_SUFFIX,
+from blendtitan.storage.atomic_files import (
+    flush_and_close,
+    partial_path,
+    remove_file_partials,
+    sync_folder,
+    writing,
+)
+from blendtitan.storage.index_format import CODE_OF_DTYPE, HEADER, MAGIC, VERSION, IndexHeader
+from blendtitan.storage.reader import FileSignature
+from blendtitan.storage.records import (
+    ENDS_SUFFIX,
+    SHARD_SUFFIXES,
     TokenizerRecord,
     encode_record,
     record_path,
 )
 
-_OLD_SECONDS = 3600.0
-"""How long a partial file of another machine must have been left alone to be deleted."""
-
-ENDS_SUFFIX = ".ends.json"
-"""What the name of the record of document ends has after the prefix of the shard."""
-
-SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, ".bin")
-"""Of all files of a shard, in the order in which they are deleted."""
-
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
+
 
 # What kernels and file systems answer that cannot copy from one of two files to the other.
 _CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
@@ -88,7 +84,7 @@ class ShardWriter:
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
         bin_path = Path(f"{prefix}.bin")
-        with written(bin_path):
+        with writing(bin_path):
             prefix.parent.mkdir(parents=True, exist_ok=True)
             partial = partial_path(bin_path)
             return cls(prefix, dtype, open(partial, "wb", buffering=1 << 20), tokenizer)
@@ -118,7 +114,7 @@ class ShardWriter:
         """
         where = f"{self.prefix}: document {self.num_documents} or a later one"
         stored = stored_tokens(tokens, self.dtype, where=where)
-        with written(Path(f"{self.prefix}.bin")):
+        with writing(Path(f"{self.prefix}.bin")):
             self._bin.write(stored.data)
         self._add_lens(lens)
 
@@ -133,7 +129,7 @@ class ShardWriter:
             CorruptShardError: The file is not as long as its documents.
         """
         num_tokens = int(lens.sum(dtype=np.int64))
-        with written(Path(f"{self.prefix}.bin")):
+        with writing(Path(f"{self.prefix}.bin")):
             found_bytes = append_file(tokens_path, self._bin)
         if found_bytes != num_tokens * self.dtype.itemsize:
             raise CorruptShardError(
@@ -152,9 +148,9 @@ class ShardWriter:
         lens = np.frombuffer(self._lens, dtype=np.int32)
         bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
         partial_bin, partial_idx = Path(self._bin.name), partial_path(idx_path)
-        with written(bin_path):
+        with writing(bin_path):
             flush_and_close(self._bin)
-        with written(idx_path), partial_idx.open("wb") as idx:
+        with writing(idx_path), partial_idx.open("wb") as idx:
             idx.writelines(encode_index(lens, dtype=self.dtype))
             flush_and_close(idx)
         record = None
@@ -213,7 +209,7 @@ def append_file(source: Path, target: BinaryIO) -> int:
     Python; where it cannot copy between the two, they are read and written.
     """
     target.flush()
-    with open(open_regular(source)[0], "rb", buffering=0) as file:
+    with open_file(source) as file:
         while num_bytes := _copy_in_kernel(file.fileno(), target.fileno()):
             pass
         if num_bytes is None:
@@ -239,36 +235,18 @@ def remove_partials(prefix: Path) -> None:
         remove_file_partials(Path(f"{prefix}{suffix}"))
 
 
-def remove_file_partials(path: Path) -> None:
-    """Delete what killed processes left of a file. What a living process writes stays."""
-    for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
-        if _is_left(partial):
-            partial.unlink(missing_ok=True)
-
-
 def _check_no_folders(prefix: Path) -> None:
     """Check that no folder has the name of a file of a shard, before any of them is replaced."""
     for suffix in SHARD_SUFFIXES:
         path = Path(f"{prefix}{suffix}")
-        with written(path):
+        with writing(path):
             if path.is_dir() and not path.is_symlink():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
-def _is_left(partial: Path) -> bool:
-    """Whether nobody writes a partial file any more."""
-    process = Process.of_name(partial.name.rpartition(".partial-")[2])
-    if process is not None and process.is_local:
-        return process.has_ended()
-    try:
-        return time.time() - partial.stat().st_mtime > _OLD_SECONDS
-    except FileNotFoundError:
-        return False
-
-
 def publish(
     prefix: Path, partial_bin: Path, partial_idx: Path, record: TokenizerRecord | None = None
-) -> Stamp:
+) -> FileSignature:
     """Give two complete files the names of a shard, so that no reader sees half of it.
 
     Returns:
@@ -285,7 +263,7 @@ def publish(
     """
     _check_no_folders(prefix)
     partial_record = None if record is None else _write_partial_record(prefix, record)
-    stamp = Stamp.of_files(partial_idx.stat(), partial_bin.stat())
+    stamp = FileSignature.of_files(partial_idx.stat(), partial_bin.stat())
     # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
     # moment. Without its .idx nothing is a shard, so the record is in place before the shard is.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
@@ -304,65 +282,13 @@ def _write_partial_record(prefix: Path, record: TokenizerRecord) -> Path:
     path = record_path(prefix)
     partial = partial_path(path)
     try:
-        with written(path), partial.open("wb") as file:
+        with writing(path), partial.open("wb") as file:
             file.write(encode_record(record))
             flush_and_close(file)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     return partial
-
-
-@contextmanager
-def replaced_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
-    """A file to write, which takes its name, or the place of an old one, when the block ends.
-
-    Readers see the old content or the new one, never a part. An error leaves the old one.
-
-    Args:
-        path: In a folder that exists.
-        durable: Whether the file survives a power cut from then on. It takes milliseconds.
-    """
-    partial = partial_path(path)
-    with written(path), partial.open("wb") as file:
-        try:
-            yield file
-            if durable:
-                flush_and_close(file)
-            file.close()
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    if durable:
-        sync_folder(path.parent)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old content or the new one, never a part."""
-    with replaced_file(path) as file:
-        file.write(content)
-
-
-def partial_path(path: Path) -> Path:
-    """Where a file is written before it is complete; no other process writes there."""
-    return Path(f"{path}.partial-{Process.current().name}")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def flush_and_close(file: BinaryIO) -> None:
-    """Close a file whose content then survives a power cut."""
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
 
 
 def _copy_in_kernel(source: int, target: int) -> int | None:
@@ -376,3 +302,69 @@ def _copy_in_kernel(source: int, target: int) -> int | None:
         if error.errno in _CANNOT_COPY:
             return None
         raise
+
+
+# Offsets are written this many at a time, so that memory does not grow with the shard.
+_BLOCK = 1 << 20
+
+
+def encode_index(
+    sequence_lens: NDArray[np.int32],
+    document_index: NDArray[np.int64] | None = None,
+    *,
+    dtype: np.dtype[Any],
+) -> Iterator[bytes]:
+    """Yield the bytes of an ``.idx`` file, in blocks.
+
+    Args:
+        sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
+        document_index: First sequence of each document, then ``num_sequences``. Shape
+            ``(num_documents + 1,)``. None: every sequence is a document.
+        dtype: Token type in the ``.bin``.
+    """
+    num_entries = len(sequence_lens) + 1 if document_index is None else len(document_index)
+
+    def lens_blocks() -> Iterator[NDArray[np.int32]]:
+        for at in range(0, len(sequence_lens), _BLOCK):
+            yield sequence_lens[at : at + _BLOCK]
+
+    def document_blocks() -> Iterator[NDArray[np.int64]]:
+        for at in range(0, num_entries, _BLOCK):
+            stop = min(at + _BLOCK, num_entries)
+            yield np.arange(at, stop) if document_index is None else document_index[at:stop]
+
+    header = IndexHeader(dtype, len(sequence_lens), num_entries - 1)
+    return encode_index_blocks(header, lens_blocks, document_blocks())
+
+
+def encode_index_blocks(
+    header: IndexHeader,
+    lens_blocks: Callable[[], Iterable[NDArray[np.int32]]],
+    document_blocks: Iterable[NDArray[np.int64]],
+) -> Iterator[bytes]:
+    """Yield the bytes of an ``.idx`` file whose arrays need not fit in memory.
+
+    Args:
+        header: Token type and counts.
+        lens_blocks: Gives the lengths of ``encode_index`` in blocks; called twice.
+        document_blocks: The document index of ``encode_index`` in blocks.
+    """
+    code = CODE_OF_DTYPE[header.dtype]
+    yield HEADER.pack(MAGIC, VERSION, code, header.num_sequences, header.num_documents + 1)
+    for lens in lens_blocks():
+        yield lens.astype("<i4", copy=False).tobytes()
+    end = 0
+    for lens in lens_blocks():
+        pointers, end = sequence_pointers(lens, end, header.dtype.itemsize)
+        yield pointers.astype("<i8", copy=False).tobytes()
+    for documents in document_blocks:
+        yield documents.astype("<i8", copy=False).tobytes()
+
+
+def sequence_pointers(
+    lens: NDArray[np.int32], first: int, token_bytes: int
+) -> tuple[NDArray[np.int64], int]:
+    """Where sequences that lie end to end from byte ``first`` on start, and where they end."""
+    lens_bytes = lens.astype(np.int64) * token_bytes
+    ends = first + np.cumsum(lens_bytes)
+    return ends - lens_bytes, int(ends[-1]) if len(ends) else first

@@ -18,12 +18,11 @@ from torchtitan.components.checkpointer.base import DATALOADER, TRAIN_STATE
 from torchtitan.components.checkpointer.dcp import AsyncMode
 from torchtitan.tools import filesystem
 
-from blendtitan.checkpoints.choice import choose_step, none_complete
 from blendtitan.checkpoints.contents import METADATA
-from blendtitan.checkpoints.damage import damage_to
+from blendtitan.checkpoints.damage import choose_step, damage_to, none_complete
 from blendtitan.errors import OutputError, ResumeError
 from blendtitan.state import STATE_KEY
-from blendtitan.storage.disk import space_on_disk
+from blendtitan.storage.atomic_files import space_on_disk
 from blendtitan.titan.shared_catalog import from_first_rank, is_first_rank
 from blendtitan.visible import visible_logger
 

@@ -12,17 +12,18 @@ from torchtitan.distributed import utils as dist_utils
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
-from blendtitan.storage.retries import RETRIES
+from blendtitan.files import RETRIES
+from blendtitan.metric_names import (
+    CORPUS_LABELS,
+    CORPUS_LOSS,
+    READ_RETRIES,
+    SAMPLES_PER_SECOND,
+    WAIT_SECONDS,
+)
 from blendtitan.tables import as_text, number_table
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
 T = TypeVar("T")
-
-LOSS = "loss_metrics/loss"
-"""Mean loss of a corpus's labels since the last log, with ``/CORPUS`` appended."""
-
-LABELS = "loss_metrics/labels"
-"""Number of these labels, with ``/CORPUS`` appended."""
 
 
 class RowsByCorpus:
@@ -92,9 +93,9 @@ class DataClock:
         """Metrics of the steps since it was last read; begin anew."""
         samples = self._loader.consumed_samples - self._samples_read
         metrics = {
-            "data/wait_seconds": self._wait_seconds,
-            "data/samples_per_second": samples / self._step_seconds,
-            "data/read_retries": float(RETRIES.total - self._retries),
+            WAIT_SECONDS: self._wait_seconds,
+            SAMPLES_PER_SECOND: samples / self._step_seconds,
+            READ_RETRIES: float(RETRIES.total - self._retries),
         }
         self._samples_read = self._loader.consumed_samples
         self._retries = RETRIES.total
@@ -107,8 +108,8 @@ def loss_metrics(
 ) -> dict[str, float]:
     """Metrics of the losses of corpora; those that had no labels are left out."""
     found = [row for row in zip(corpora, losses, labels, strict=True) if row[2]]
-    metrics: dict[str, float] = {f"{LOSS}/{name}": loss for name, loss, _ in found}
-    return metrics | {f"{LABELS}/{name}": count for name, _, count in found}
+    metrics: dict[str, float] = {f"{CORPUS_LOSS}/{name}": loss for name, loss, _ in found}
+    return metrics | {f"{CORPUS_LABELS}/{name}": count for name, _, count in found}
 
 
 def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:

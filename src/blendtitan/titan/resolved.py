@@ -6,8 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from blendtitan.run.values import toml_of
-from blendtitan.storage.disk import read_note
-from blendtitan.storage.writer import remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import read_note, remove_file_partials, write_atomically
 from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.settings import Settings
 from blendtitan.visible import visible_logger

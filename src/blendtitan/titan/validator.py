@@ -11,6 +11,7 @@ from torchtitan.components.validate import Validator
 
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
+from blendtitan.metric_names import VALIDATION_LOSS, VALIDATION_PERPLEXITY
 from blendtitan.run.batches import check_validation
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -18,12 +19,6 @@ from blendtitan.titan.metrics import knows_loss, listed
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
-
-LOSS = "validation_metrics/loss"
-"""The blend's loss, as TorchTitan names it. A corpus's has ``/CORPUS`` appended."""
-
-PERPLEXITY = "validation_metrics/perplexity"
-"""The blend's perplexity. A corpus's has ``/CORPUS`` appended."""
 
 
 class BlendCorpusValidator(Validator):
@@ -97,9 +92,11 @@ class BlendCorpusValidator(Validator):
             f"{fixed.corpus}": self._loss(fixed, model_parts, step) for fixed in self._corpora
         }
         blend = blend_loss(self._dataset, losses) if drawn is None else drawn
-        metrics = {PERPLEXITY: perplexity(blend)}
-        metrics |= {f"{LOSS}/{corpus}": loss for corpus, loss in losses.items()}
-        metrics |= {f"{PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()}
+        metrics = {VALIDATION_PERPLEXITY: perplexity(blend)}
+        metrics |= {f"{VALIDATION_LOSS}/{corpus}": loss for corpus, loss in losses.items()}
+        metrics |= {
+            f"{VALIDATION_PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()
+        }
         self._metrics.log_validation(loss=blend, step=step, extra_metrics=metrics)
         if self._knows_loss:
             shown = {

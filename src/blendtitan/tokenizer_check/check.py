@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from blendtitan.files import io_map
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.tokenizer_records import TokenizerRecord, read_record
-from blendtitan.storage.waiting import waiting_map
+from blendtitan.storage.records import TokenizerRecord, read_record
 from blendtitan.tokenizer_check.fit import Fit, Verdict
 from blendtitan.tokenizer_check.probe import probe
 from blendtitan.tokenizers import Tokenizer, identity_of
@@ -60,7 +60,7 @@ def check_shards(
     Raises:
         ShardError: A record, or a shard that is probed, cannot be read.
     """
-    records = waiting_map(read_record, [shard.prefix for shard in shards])
+    records = io_map(read_record, [shard.prefix for shard in shards])
     believed = [
         record if record and record.describes(documents=s.documents, tokens=s.tokens) else None
         for s, record in zip(shards, records, strict=True)

@@ -6,9 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.waiting import waiting_map
+from blendtitan.files import io_map
+from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tokenizer_check.fit import DocumentStart, Fit, Verdict, fit
 from blendtitan.tokenizers import Tokenizer
 
@@ -73,7 +72,7 @@ def probe(
     chosen = _chosen(corpus_of)
     number = max(1, len(chosen))
     num_tokens = min(max(_TOKENS_OF_SHARD, _TOKENS // number), _MOST_TOKENS // number)
-    samples = waiting_map(lambda prefix: _documents(prefix, max(1, num_tokens)), chosen)
+    samples = io_map(lambda prefix: _documents(prefix, max(1, num_tokens)), chosen)
     ends = () if eod_id is None else (eod_id,)
     apart = np.array([*tokenizer.control_ids(), *ends], np.int64)
     fits = [fit(tokenizer, documents, apart=apart) for documents in samples]

@@ -7,10 +7,11 @@ from typing import Any
 
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError, OutputError, TokenizerMismatchError
-from blendtitan.regular_files import read_file
-from blendtitan.storage.catalog import Catalog, shards_identity
+from blendtitan.files import read_file
+from blendtitan.storage.atomic_files import write_atomically
+from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import ShardList
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.kept_catalog import shards_identity
 from blendtitan.tokenizer_check.check import Findings, MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 from blendtitan.tokenizers.encoder import tokenizer_identity

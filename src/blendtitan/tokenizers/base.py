@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, VocabularyError
-from blendtitan.regular_files import read_file
+from blendtitan.files import read_file
 
 ABSENT = -1
 """Id of a special token that the tokenizer does not have, as SentencePiece spells it."""

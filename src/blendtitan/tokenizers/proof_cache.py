@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from blendtitan.regular_files import read_file
+from blendtitan.files import read_file
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError
+from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
+from blendtitan.runs.report.documents import OF_EACH
 from blendtitan.runs.report.facts import gather_run, gather_runs
-from blendtitan.runs.report.texts import OF_EACH
-from blendtitan.runs.run import read_run
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
@@ -75,7 +75,7 @@ def test_without_the_data_the_rest_is_told(trained_run: TrainedRun, tmp_path: Pa
     facts = gather_run(folder, name="run")
 
     assert "the data cannot be read" in facts.about
-    assert not facts.lens
+    assert not facts.lengths
     assert facts.corpora[0].shards is None
     assert facts.samples[-1].corpus == "web"
     assert facts.samples[-1].passages[0].place == "9 tokens, not there"

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.runs.report.blocks import Page, Paragraph, Section
-from blendtitan.runs.report.page import page_html, write_page
+from blendtitan.runs.report.page import Page, Paragraph, Section, page_html, write_page
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
 

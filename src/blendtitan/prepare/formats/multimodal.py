@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.regular_files import open_file
+from blendtitan.files import open_file
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import HEADER, MAGIC, IndexHeader, decode_header
-from blendtitan.storage.open_files import OpenFile, size_of
+from blendtitan.storage.reader import OpenFile, size_of
 
 _BLOCK = 1 << 20
 

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import DTYPE_CODES, OLD_MAGIC, IndexHeader
-from blendtitan.storage.open_files import OpenFile
+from blendtitan.storage.reader import OpenFile
 
 _HEADER = struct.Struct("<8s5Q")
 _NUM_DOCUMENTS = struct.Struct("<Q")

@@ -243,7 +243,9 @@ def _corpora(
     contents = run.contents
     shards = {} if contents is None else contents.shards_of_corpora()
     for i, name in enumerate(names):
-        spans = [contents.document_range(shard) for shard in shards.get(name, ())] if contents else []
+        spans = (
+            [contents.document_range(shard) for shard in shards.get(name, ())] if contents else []
+        )
         yield CorpusFacts(
             name=name,
             shards=len(spans) or None,

@@ -266,9 +266,7 @@ def lengths_figure(lengths: Sequence[tuple[str, CorpusLengths]]) -> Figure:
     lines: list[dict[str, Any]] = []
     for c, (name, own) in enumerate(lengths):
         middles = np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:])
-        lines.append(
-            _line(name, middles, 100 * own.fractions, c, c, hovertemplate="%{y:.2f} %")
-        )
+        lines.append(_line(name, middles, 100 * own.fractions, c, c, hovertemplate="%{y:.2f} %"))
     return _figure(
         lines,
         "tokens of a document",

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from blendtitan.errors import ConfigError
 from blendtitan.runs.report.documents import SampleText
 from blendtitan.runs.report.figures import DARK, LIGHT, Figure
-from blendtitan.storage.disk import check_replaceable, written
-from blendtitan.storage.writer import write_atomically
+from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
 
 _GENERATOR = '<meta name="generator" content="blendtitan report">'
 """A line near the beginning of the template, by which earlier pages are recognised."""
@@ -176,7 +175,7 @@ def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
     if not overwrite:
         check_page(path)
     content = page_html(page).encode()
-    with written(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return len(content)

@@ -195,7 +195,9 @@ def _names(runs: Sequence[RunFacts]) -> list[str]:
 def _losses(runs: Sequence[RunFacts]) -> Iterator[Block]:
     names = _names(runs)
     drawn = names[:MOST_CORPORA]
-    of_all = f" The {len(drawn)} corpora with the largest shares." if len(names) > len(drawn) else ""
+    of_all = (
+        f" The {len(drawn)} corpora with the largest shares." if len(names) > len(drawn) else ""
+    )
     blend = [(LOSS, "training"), (VALIDATION_LOSS, "validation")]
     yield from _pictures(
         (

@@ -4,33 +4,45 @@ All documents are looked at where that is cheap, else a sample spread over the s
 says how many were looked at, and a record beside the shard keeps a complete one.
 """
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.open_files import OpenFile
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.errors import OutputError, ShardError
+from blendtitan.files import DamagedFileError, parse_json, read_file
+from blendtitan.storage.atomic_files import replaced_file
+from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
+from blendtitan.storage.records import ENDS_SUFFIX
 
 IntArray = NDArray[np.int64]
+_BLOCK_BYTES = 1 << 20
+_BLOCK_DOCUMENTS = 1 << 16
+_STRETCH_DOCUMENTS = 32
+_RECORD_FORMAT = 1
 
 # Tokens that lie closer together than this are read with what is between them: on a disk or a
 # network, a read takes as long as reading this much more.
 _FAR_BYTES = 1 << 14
+
+
 # A document costs no more than this, however long it is, because what lies between its ends is
 # not read.
 _MOST_BYTES = 1 << 16
+
+
 # So much is read at once, before it is looked for what could be left out.
 _WHOLE_BYTES = 1 << 16
-_BLOCK_BYTES = 1 << 20
-_BLOCK_DOCUMENTS = 1 << 16
+
 
 # The least and the most stretches of neighbouring documents in a sample, and documents in each.
 _STRETCHES = 4, 256
-_STRETCH_DOCUMENTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +180,80 @@ def _read(file: OpenFile, dtype: np.dtype[Any], start: int, stop: int) -> NDArra
     tokens = np.empty(stop - start, dtype)
     file.read_into(tokens, at=start * dtype.itemsize)
     return tokens
+
+
+# A record has about 200 bytes. Whatever is much larger is something else.
+_MOST_RECORD_BYTES = 4096
+
+
+def read_ends(prefix: str, stamp: FileSignature, eod_id: int | None = None) -> DocumentEnds | None:
+    """The recorded ends of a shard's documents, for this EOD or for any.
+
+    None: there is no record, or it is of other files or of another EOD.
+    """
+    try:
+        data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_RECORD_BYTES)
+        ends = _decoded_ends(cast("dict[str, Any]", parse_json(data, dict)), stamp)
+    # Of fields that are missing or unknown, DocumentEnds makes a TypeError.
+    except (OSError, DamagedFileError, TypeError):
+        return None
+    return ends if eod_id in (None, ends.eod_id) else None
+
+
+def write_ends(prefix: Path | str, ends: DocumentEnds, stamp: FileSignature | None) -> bool:
+    """Record how the documents of a shard end.
+
+    Args:
+        prefix: The shard.
+        ends: Counts of all its documents.
+        stamp: The shard's, from before its documents were read.
+
+    Returns:
+        Whether the record is there. False where a file changed since, or the folder is read-only.
+        A record that says the same stays as it is.
+    """
+    if not ends.is_complete or stamp is None or file_signature(str(prefix)) != stamp:
+        return False
+    if read_ends(str(prefix), stamp, ends.eod_id) == ends:
+        return True
+    content = {"format": _RECORD_FORMAT, "contents": stamp.contents, **asdict(ends)}
+    try:
+        with replaced_file(Path(f"{prefix}{ENDS_SUFFIX}"), durable=False) as file:
+            file.write(json.dumps(content).encode() + b"\n")
+    except (OSError, OutputError):
+        return False
+    return True
+
+
+def record_ends(prefix: Path, eod_id: int) -> bool:
+    """Read how the documents of a shard end, and record it, unless that is recorded already.
+
+    Returns:
+        Whether the record is there. False also where another process is replacing the shard.
+    """
+    stamp = file_signature(str(prefix))
+    if stamp is None:
+        return False
+    if read_ends(str(prefix), stamp, eod_id) is not None:
+        return True
+    try:
+        ends = find_document_ends(ShardIndex.open(prefix), eod_id, allowance=sys.maxsize)
+    except ShardError:
+        return False
+    return write_ends(prefix, ends, stamp)
+
+
+def _decoded_ends(content: dict[str, Any], stamp: FileSignature) -> DocumentEnds:
+    # By hand: a run does it for thousands of shards before its first step.
+    if content.pop("format", None) != _RECORD_FORMAT:
+        raise DamagedFileError("is of another format")
+    if content.pop("contents", None) != list(stamp.contents):
+        raise DamagedFileError("is of other files")
+    if not all(type(value) is int and value >= 0 for value in content.values()):
+        raise DamagedFileError("holds a field that is no count")
+    ends = DocumentEnds(**content)
+    if not max(ends.num_eod, ends.num_begin) <= ends.num_filled <= ends.num_documents:
+        raise DamagedFileError("holds counts that contradict each other")
+    if not ends.is_complete:
+        raise DamagedFileError("does not count all documents")
+    return ends

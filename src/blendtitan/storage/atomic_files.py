@@ -1,0 +1,253 @@
+"""Files that appear whole or not at all, and errors that name the file and the disk."""
+
+import errno
+import glob
+import hashlib
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from blendtitan.errors import ConfigError, OutputError
+from blendtitan.files import open_file
+
+_RANDOM = uuid.uuid4().hex[:8]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NOTE_BYTES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process of one machine. Its name is unique, although process ids are used again."""
+
+    machine: str
+    """Digest of the machine, its last start and the container: of all that shares process ids."""
+
+    pid: int
+
+    started: str
+    """When the process began, in ticks of its machine."""
+
+    @classmethod
+    def current(cls) -> Self:
+        """This process."""
+        return cls(_machine(), os.getpid(), _current_start(os.getpid()))
+
+    @classmethod
+    def of_name(cls, name: str) -> Self | None:
+        """The process that a name stands for. None: the text is not such a name."""
+        parts = name.split("-")
+        if len(parts) != 3 or not (parts[1].isascii() and parts[1].isdigit()):
+            return None
+        # No process id is longer; int() would refuse thousands of digits.
+        return cls(parts[0], int(parts[1][:18]), parts[2])
+
+    @property
+    def name(self) -> str:
+        """Letters, digits and hyphens only."""
+        return f"{self.machine}-{self.pid}-{self.started}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a process of this machine, so that ``has_ended`` knows its end."""
+        return self.machine == _machine()
+
+    def has_ended(self) -> bool:
+        """Whether the process is known to have ended; False for one of another machine."""
+        if not self.is_local:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            pass
+        state, started = _state_and_start(self.pid)
+        # Where nobody waits for a killed process, as in many containers, it stays in the table.
+        return state == "Z" or (started is not None and started != self.started)
+
+
+@cache
+def _machine() -> str:
+    parts = [socket.gethostname()]
+    # Containers may share the host's name, and not its process ids. Neither file is on macOS.
+    for read in (
+        lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
+        lambda: os.readlink("/proc/self/ns/pid"),
+    ):
+        try:
+            parts.append(read())
+        except OSError:
+            parts.append("")
+    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()[:8]
+
+
+@cache
+def _current_start(pid: int) -> str:
+    return _state_and_start(pid)[1] or _RANDOM
+
+
+def _state_and_start(pid: int) -> tuple[str | None, str | None]:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return fields[0], fields[19]
+    except (OSError, IndexError):
+        return None, None
+
+
+# A folder where a file is to be, or a file where a folder is to be.
+_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """A block that writes ``path``, or what takes its name when it is complete.
+
+    The system's own error names no file when a write fails, and no disk at all.
+
+    Raises:
+        OutputError: The disk is full or does not let the file be written, or a folder has its
+            name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OutputError(
+                f"{path}: cannot be written: {error.strerror}. {space_on_disk(path.parent)} Make "
+                f"space there, or choose another folder, and run again."
+            ) from error
+        # A file that is read inside the block is named by the system's error.
+        if error.errno in _FORBIDDEN and str(error.filename).startswith(str(path)):
+            raise OutputError(
+                f"{path}: cannot be written: {error.strerror}. Allow it, or choose another folder."
+            ) from error
+        named = str(error.filename2 or error.filename)
+        if error.errno in _IN_THE_WAY and named.startswith(str(path)):
+            raise OutputError(
+                f"{path}: cannot be written: {error.strerror}. Move away what is in its place, or "
+                f"choose another folder for the output."
+            ) from error
+        raise
+
+
+def check_replaceable(path: Path, pattern: str) -> None:
+    """Check that writing a file would replace nothing, or only an earlier output of its kind.
+
+    Args:
+        path: The file to write.
+        pattern: Regular expression that is found in the beginning of every earlier output. A ``$``
+            is the end of a line.
+
+    Raises:
+        ConfigError: Something else has its name.
+    """
+    if not os.path.lexists(path):
+        return
+    found = read_note(path) if path.is_file() else ""
+    if not re.search(pattern, found, re.MULTILINE):
+        raise ConfigError(
+            f"{path}: exists already, and was not written by this command. Choose another name or "
+            f"folder, move it away, or replace it with --overwrite."
+        )
+
+
+def read_note(path: Path) -> str:
+    """The first thousands of characters of a file that a person is shown, whatever it holds."""
+    try:
+        with open_file(path) as file:
+            return file.read(_NOTE_BYTES).decode(errors="replace").strip()
+    except OSError as error:
+        return f"{path}: cannot be read ({error.strerror})."
+
+
+def space_on_disk(folder: Path) -> str:
+    """Which disk a folder is on, and how much room that has, in a sentence."""
+    usage = shutil.disk_usage(folder)
+    mount = folder.absolute()
+    while not os.path.ismount(mount):
+        mount = mount.parent
+    return f"The disk mounted at {mount} has {usage.free:,} of {usage.total:,} bytes free."
+
+
+_OLD_SECONDS = 3600.0
+"""How long a partial file of another machine must have been left alone to be deleted."""
+
+
+def remove_file_partials(path: Path) -> None:
+    """Delete what killed processes left of a file. What a living process writes stays."""
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
+        if _is_left(partial):
+            partial.unlink(missing_ok=True)
+
+
+def _is_left(partial: Path) -> bool:
+    """Whether nobody writes a partial file any more."""
+    process = Process.of_name(partial.name.rpartition(".partial-")[2])
+    if process is not None and process.is_local:
+        return process.has_ended()
+    try:
+        return time.time() - partial.stat().st_mtime > _OLD_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def replaced_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
+    """A file to write, which takes its name, or the place of an old one, when the block ends.
+
+    Readers see the old content or the new one, never a part. An error leaves the old one.
+
+    Args:
+        path: In a folder that exists.
+        durable: Whether the file survives a power cut from then on. It takes milliseconds.
+    """
+    partial = partial_path(path)
+    with writing(path), partial.open("wb") as file:
+        try:
+            yield file
+            if durable:
+                flush_and_close(file)
+            file.close()
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old content or the new one, never a part."""
+    with replaced_file(path) as file:
+        file.write(content)
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file is written before it is complete; no other process writes there."""
+    return Path(f"{path}.partial-{Process.current().name}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def flush_and_close(file: BinaryIO) -> None:
+    """Close a file whose content then survives a power cut."""
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
