@@ -21,7 +21,7 @@ import numpy as np
 
 from blendtitan import BlendConfig, build_datasets
 from blendtitan.dataset.build import read_catalog
-from blendtitan.dataset.original_index import original_indices
+from blendtitan.original.build import original_indices
 from blendtitan.storage.writer import encode_index
 
 SHARDS, DOCUMENTS, MEAN_LEN, SEQ_LEN = 100, 200_000, 1000, 2048

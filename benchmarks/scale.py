@@ -121,7 +121,7 @@ def start_up(folder: Path, shards: int, corpora: int, kept: Path | None) -> dict
 def ranks_agree(folder: Path, shards: int, corpora: int, ranks: int = 4096) -> dict[str, float]:
     """Each rank alone finds its samples of a step: together they are the step's, none twice."""
     from blendtitan import BlendConfig, build_datasets
-    from blendtitan.order.cursor import rank_slots
+    from blendtitan.order.slots import rank_slots
 
     config = BlendConfig(
         data_file_list=folder / f"list_{shards}_{corpora}.txt",

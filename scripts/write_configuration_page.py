@@ -13,34 +13,40 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
 
-from blendtitan.run.old_keys import REMOVED, RENAMED, VALUES
-from blendtitan.run.values import toml_of
-from blendtitan.titan.sections import SECTIONS, Section
-from blendtitan.titan.settings import Settings
+from blendtitan.run.known_keys import KEYS
+from blendtitan.run.old_keys import REMOVED, RENAMED
+from blendtitan.run.toml import OLD_VALUES, toml_of
+from blendtitan.titan import prepare
+
+prepare()  # before torchtitan is imported
+
+from blendtitan.titan.settings import Settings  # noqa: E402
 
 PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 
 HEAD = """\
 # Configuration
 
-A run is a TOML file, named by `--job.config_file`. `--section.key value` on the command line wins
-over the file, the file over the defaults. For a key that may be true, `--section.key` is true and
-`--section.no_key` false; `none` stands for none. Unknown sections and keys are refused with the
-nearest known one. Relative paths start at the working directory.
+A run is configured by a TOML file, given with `--job.config_file`. A `--section.key value` on the
+command line overrides the file, and the file overrides the defaults. For a true/false key,
+`--section.key` means true and `--section.no_key` means false. `none` stands for no value. Unknown
+sections and keys are errors that suggest the nearest known one. Relative paths start at the working
+directory.
 
     torchrun --nproc-per-node 8 -m blendtitan.titan.train --job.config_file mine.toml \\
         --training.steps 100
 
-A run writes all of its settings, defaults included, to `config.toml` in `job.dump_folder`. That
-file gives the same run when it is named by `--job.config_file`.
+A run writes all of its settings, defaults included, to `config.toml` in `job.dump_folder`. Give
+that file to `--job.config_file` to start the same run again.
 
-`configs/` has examples. This page is made from the source. Keys whose meaning is TorchTitan's are
-described in full in TorchTitan's own documentation. Files of TorchTitan 0.1 and 0.2, and of the
-BlendCorpus integration with them, are read too: see [Old spellings](#old-spellings) and
-[What is gone](#what-is-gone).
+`configs/` has examples. This page is generated from the source. For keys that belong to TorchTitan,
+see TorchTitan's documentation for details. Files written for TorchTitan 0.1 and 0.2, and for the
+BlendCorpus integration with them, still work: see [Old spellings](#old-spellings) and
+[Removed keys](#removed-keys).
 
-In a loop of your own, `BlendConfig` has the keys of `[blendcorpus]` that the data depends on. There
-segments begin at slots: `segments` is a tuple of `SegmentConfig`.
+In a training loop of your own, use `BlendConfig`. It has the keys of `[blendcorpus]` that samples
+depend on, except that `data_file_list` and `seq_length` are required and that segments begin at
+slots: `segments` is a tuple of `SegmentConfig`.
 """
 
 NAMES = {int: "integer", float: "number", str: "string", bool: "true, false", NoneType: "none"}
@@ -48,54 +54,57 @@ NAMES = {int: "integer", float: "number", str: "string", bool: "true, false", No
 
 def configuration_page() -> str:
     """The whole page."""
-    parts = [_section(name, section) for name, section in SECTIONS.items() if section.keys]
-    return "\n".join([HEAD, *parts, _old_spellings(), _gone()])
+    sections = dict.fromkeys(key.rpartition(".")[0] for key in KEYS)
+    return "\n".join([HEAD, *map(_section, sections), _old_spellings(), _removed()])
 
 
-def _section(name: str, section: Section) -> str:
-    fields = {field.name: field for field in dataclasses.fields(section.settings)}
-    descriptions = _descriptions(section.settings)
+def _section(section: str) -> str:
+    descriptions = _descriptions(_class_of(section))
+    keys = {key.rpartition(".")[2]: key for key in KEYS if key.rpartition(".")[0] == section}
     rows = [
-        f"| `{key}` | {_values(hint)} | {_default(fields[key])} | {descriptions.get(key, '')} |"
-        for key, hint in section.keys.items()
+        f"| `{name}` | {_values(KEYS[key][0])} | {_default(key)} | {descriptions.get(name, '')} |"
+        for name, key in keys.items()
     ]
-    return _table(f"[{name}]", _summary(name), ["key", "values", "default", "meaning"], rows)
+    outer, _, field = section.rpartition(".")
+    summary = _descriptions(_class_of(outer)).get(field, "")
+    return _table(f"[{section}]", summary, ["key", "values", "default", "meaning"], rows)
+
+
+def _class_of(section: str) -> type:
+    """The dataclass of a section, that of all sections for an empty name."""
+    kind: type = Settings
+    for name in filter(None, section.split(".")):
+        kind = typing.get_type_hints(kind)[name]
+    return kind
 
 
 def _old_spellings() -> str:
     rows = [f"| `{old}` | `{new}` |" for old, new in sorted(RENAMED.items())]
     rows += [
         f"| `{key} = {toml_of(old)}` | `{toml_of(new)}` |"
-        for key, names in VALUES.items()
+        for key, names in OLD_VALUES.items()
         for old, new in names.items()
     ]
-    return _table("Old spellings", "They mean the same.", ["old", "now"], rows)
+    return _table("Old spellings", "These still work.", ["old", "now"], rows)
 
 
-def _gone() -> str:
+def _removed() -> str:
     rows = [
         f"| `{key}` | {', '.join(f'`{toml_of(value)}`' for value in removed.without_effect)} | "
         f"{removed.instead} |"
         for key, removed in sorted(REMOVED.items())
     ]
     summary = (
-        "TorchTitan 0.3 has no such settings. Values that ask for what happens anyway are "
-        "accepted; others are an error."
+        "TorchTitan 0.3 has no such settings. Values that match its behaviour are accepted; others "
+        "are errors."
     )
-    return _table("What is gone", summary, ["key", "accepted", "instead"], rows)
+    return _table("Removed keys", summary, ["key", "accepted", "instead"], rows)
 
 
 def _table(title: str, summary: str, columns: list[str], rows: list[str]) -> str:
     lines = [f"## {title}", "", *([summary, ""] if summary else [])]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows, ""]
     return "\n".join(lines)
-
-
-def _summary(name: str) -> str:
-    """The text below the field that a section is."""
-    *outer, field = name.split(".")
-    settings = SECTIONS[".".join(outer)].settings if outer else Settings
-    return _descriptions(settings).get(field, "")
 
 
 def _descriptions(settings: type) -> dict[str, str]:
@@ -122,7 +131,7 @@ def _descriptions(settings: type) -> dict[str, str]:
 def _values(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, UnionType):
-        return ", ".join(_values(argument) for argument in arguments)
+        return ", ".join(_values(argument) for argument in arguments if argument is not Path)
     if origin is typing.Literal:
         return ", ".join(f"`{argument}`" for argument in arguments)
     if origin is list:
@@ -131,17 +140,11 @@ def _values(hint: Any) -> str:
     return NAMES[hint]
 
 
-def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default_factory not in (dataclasses.MISSING, list, dict):
-        made = getattr(field.default_factory, "__name__", "")
-        if made == "default_spmd_backend":
-            return "by machine"
-        value = field.default_factory()  # type: ignore[misc]
-    else:
-        value = [] if field.default is dataclasses.MISSING else field.default
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    return "none" if value is None else f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+def _default(key: str) -> str:
+    if key == "parallelism.spmd_backend":
+        return "by machine"
+    value = KEYS[key][1]
+    return "none" if value is None else f"`{toml_of(value)}`"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 
 from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
 from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.history.run import phases_of
 from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
 
 # Every token of a corpus but EOD is another one, so that tokens tell where they lie.
@@ -151,7 +152,7 @@ def test_a_corpus_that_was_dropped_goes_on_where_it_was_when_it_comes_back(
     tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
 
     assert max(tokens.values()) == 1
-    assert [chapter.first_slot for chapter in one.dataset.chapters] == [0, 32, 52]
+    assert [chapter.first_slot for chapter in phases_of(one.dataset)] == [0, 32, 52]
     assert one.dataset.draws_before(72).tolist() == [16 + 10, 16 + 20 + 10]
 
 
@@ -221,7 +222,7 @@ def test_what_would_read_everything_again_is_never_accepted(
     config = write_blend(CORPORA, seq_length=8)
     before = loader(config)
 
-    with pytest.raises(ResumeError, match=r"Restore the values of the checkpoint, or begin a run"):
+    with pytest.raises(ResumeError, match=r"checkpoint, or start a new run"):
         resumed(config, before, **settings)
 
 

@@ -15,7 +15,8 @@ BASE = {"errors", "visible", "files"}
 STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
-LOADER = DATASET | {"state", "loader"}
+HISTORY = DATASET | {"history"}
+LOADER = HISTORY | {"state", "loader"}
 
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
@@ -26,12 +27,14 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "identity": (set(), set()),
     "metric_names": (set(), set()),
     "storage": (STORAGE, NUMPY),
-    "order": (ORDER, NUMPY | {"numba"}),
+    "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),
-    "state": (DATASET, NUMPY),
+    "history": (HISTORY, NUMPY),
+    "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
+    "state": (HISTORY, NUMPY),
     "pace": ({"errors", "state"}, set()),
-    "run": (BASE | {"config", "order", "pace", "run"}, set()),
+    "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -49,8 +52,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         NUMPY | {"xxhash"},
     ),
     "runs": (
-        DATASET
-        | {"state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
+        HISTORY
+        | {"original", "state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
         | {"tables", "metric_names", "shards", "runs"},
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
@@ -62,6 +65,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "titan": (
         LOADER
         | {
+            "original",
             "corpus_losses",
             "pace",
             "run",

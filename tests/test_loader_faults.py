@@ -209,7 +209,7 @@ def test_whatever_ends_a_reading_thread_reaches_the_training_thread(
 ) -> None:
     """It is neither swallowed nor waited for, and the iterator can be asked again."""
     right = expected(dataset)
-    read = dataset._rows.read_contiguous
+    read = dataset.rows.read_contiguous
     dying: list[type[BaseException]] = []
 
     def read_or_die(*arguments: object) -> None:
@@ -217,7 +217,7 @@ def test_whatever_ends_a_reading_thread_reaches_the_training_thread(
             raise dying.pop()("not ours")
         read(*arguments)  # pyright: ignore
 
-    monkeypatch.setattr(type(dataset._rows), "read_contiguous", lambda _, *args: read_or_die(*args))
+    monkeypatch.setattr(type(dataset.rows), "read_contiguous", lambda _, *args: read_or_die(*args))
     seen, errors = read_through(
         DataLoader(dataset, 4, num_workers=num_workers),
         fault=lambda: dying.append(kind),

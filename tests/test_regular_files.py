@@ -10,7 +10,7 @@ import pytest
 from blendtitan.cli import main
 from blendtitan.errors import BlendTitanError
 from blendtitan.files import open_file, read_file, read_text
-from blendtitan.run.toml_file import read_toml
+from blendtitan.run.toml import read_toml
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.runs.scalars import read_scalars
 from blendtitan.shards.verify import Expected, verify
@@ -74,7 +74,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
 
 ROLES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a file list": ("list", read_file_list),
-    "a configuration": ("run.toml", lambda path: list(read_toml(path))),
+    "a configuration": ("run.toml", read_toml),
     "a folder's catalog": (CATALOG_FILE, lambda path: read_folder_catalog(path.parent)),
     "a tokenizer": ("tokenizer.json", load_tokenizer),
     "a SentencePiece model": ("tokenizer.model", load_tokenizer),

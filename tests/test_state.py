@@ -15,6 +15,7 @@ import pytest
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ResumeError
+from blendtitan.history.run import phases_of
 from blendtitan.state import digest_of, digest_slots, encode_state
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, write_folder_catalog
 from tests.conftest import EOD, WriteBlend, WriteShard
@@ -108,7 +109,7 @@ def test_the_digest_covers_the_last_4096_samples(write_blend: WriteBlend) -> Non
     assert digest_slots(0, 10_000).tolist() == list(range(5904, 10_000))
     assert digest_slots(0, 3).tolist() == [0, 1, 2]
     state = json.loads(encode_state(dataset, 10_000)["blendtitan"])
-    assert state["digest"] == digest_of(dataset.plan(np.arange(5904, 10_000)).sample_ids)
+    assert state["digest"] == digest_of(dataset.sample_ids(np.arange(5904, 10_000)))
 
 
 def test_every_difference_is_shown_at_once(write_blend: WriteBlend) -> None:
@@ -196,7 +197,7 @@ def test_a_shard_replaced_by_one_of_the_same_size_is_refused(write_blend: WriteB
         r"\(slot \d+: [0-9a-f]{8}, now [0-9a-f]{8}\)",
         line,
     )
-    assert 'set on_change = "new_segment" to read from here on what they hold' in str(error.value)
+    assert 'set on_change = "new_segment" to train on what they hold' in str(error.value)
 
 
 @pytest.mark.parametrize("settings", [{"blend_sample_in_corpus": False}, {"append_eod": False}])
@@ -274,7 +275,7 @@ def test_replaced_tokens_may_be_allowed_and_are_told(
     one = loader(config)
     one.load_state_dict(state)
 
-    assert (one.consumed_samples, len(one.dataset.chapters)) == (40, 1)
+    assert (one.consumed_samples, len(phases_of(one.dataset))) == (40, 1)
     assert "Shards hold other tokens than the checkpoint was trained on." in caplog.text
     assert "/web/web_1: " in caplog.text
 

@@ -9,7 +9,8 @@ import pytest
 
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import ResumeError
-from blendtitan.order.segments import BlendOrder, Segment, as_recorded, same_proportions
+from blendtitan.history.phases import as_recorded, same_proportions
+from blendtitan.order.blend import BlendOrder, Segment
 from blendtitan.state import STATE_KEY
 from tests.conftest import WriteBlend
 

@@ -3,9 +3,8 @@
 from typing import TYPE_CHECKING
 
 from blendtitan.config import BlendConfig, SegmentConfig
-from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.blended import BlendedDataset, Sample
 from blendtitan.dataset.build import Datasets, build_datasets
-from blendtitan.dataset.plan import Sample
 from blendtitan.errors import BlendTitanError
 
 if TYPE_CHECKING:

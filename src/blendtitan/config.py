@@ -1,184 +1,252 @@
-"""Settings of a blend: frozen, checked when made, documented field by field."""
+"""The settings of a blend. Each field, its description and its checks are written once, here.
+
+``BlendKeys`` holds the keys of ``[blendcorpus]`` that decide which samples are read. Two classes
+inherit them: ``BlendConfig``, the frozen and checked form that the engine takes, and
+``BlendSection``, the whole section, from which TorchTitan's loader configuration, the checks of a
+TOML file and docs/configuration.md are made.
+"""
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from blendtitan.errors import ConfigError
 
 SPLITS = ("train", "valid", "test")
 """The splits, in the order of their fractions and of the documents they take."""
 
-DATALOADER_TYPES = ("single", "repeating", "cyclic")
-
 ORIGINAL_ORDER = "blendcorpus"
 
-ORDERS = ("blendtitan", ORIGINAL_ORDER)
-"""The orders of samples: this project's, and that of the original BlendCorpus."""
-
 MAX_INT = 2**63 - 1
-"""The largest whole number that a setting may have: counts are kept in 64 bits."""
+"""The largest integer that a setting may have: counts are kept in 64 bits."""
 
 MAX_SLOT = 10**15
-"""Slots of the global order end here. Beyond it a double product no longer tells neighbouring slots
-apart reliably."""
+"""End of the global order. Beyond it, a double product no longer separates neighbouring slots
+reliably."""
 
 # NumPy's RandomState, which the original draws from, takes 32 bits.
 _MAX_ORIGINAL_SEED = 2**32 - 1
 
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
-ON_CHANGE = ("error", "new_segment")
+OnChange = Literal["error", "new_segment"]
+Order = Literal["blendtitan", "blendcorpus"]
+DataloaderType = Literal["single", "repeating", "cyclic"]
+
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "dataloader_type": get_args(DataloaderType),
+    "on_change": get_args(OnChange),
+    "order": get_args(Order),
+}
+
+_AT_LEAST = {
+    "seq_length": 1,
+    "micro_batch_size": 1,
+    "num_workers": 0,
+    "eod_token_id": 0,
+    "seed": 0,
+    "train_samples": 1,
+    "eval_samples": 0,
+    "max_open_shards": 1,
+    "vocab_size": 1,
+}
+"""Smallest value of each count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentConfig:
-    """Other shares from a place of the run on."""
+    """New shares from some slot of the run on."""
 
     first_slot: int
-    """Samples of all ranks together before it."""
+    """First slot that has them."""
 
     shares: Mapping[str, float]
-    """Share by corpus. Those not named keep theirs; 0 drops one. Need not sum to 1."""
+    """Share by corpus. A corpus not named keeps its share; 0 drops it. Need not sum to 1."""
 
     def __post_init__(self) -> None:
         check_at_least("first_slot of a segment", self.first_slot, 0)
         check_shares(self.shares, where=f"the segment from slot {self.first_slot:,}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlendConfig:
-    """What to read and in which order. The fields are those of the ``[blendcorpus]`` section."""
+@dataclass(kw_only=True)
+class BlendKeys:
+    """What to read and in which order: the keys of ``[blendcorpus]`` that samples depend on.
 
-    data_file_list: Path | str
-    """File list naming the shards, or a folder of shards."""
+    In ``BlendConfig``, None never means "as the run decides": a value that is needed must be set.
+    """
 
-    seq_length: int
-    """Length of a model input, in tokens. A sample has one token more."""
+    data_file_list: str | Path | None = None
+    """File list naming the shards, or a folder of shards. None: ``training.dataset_path``."""
+
+    seq_length: int | None = None
+    """Length of a model input, in tokens; a sample has one token more. None: ``training.seq_len``,
+    which it must equal."""
 
     micro_batch_size: int | None = None
-    """Samples that one rank passes through the model at once. None: as the loader is told."""
+    """Samples that one rank passes through the model at once. None:
+    ``training.local_batch_size``, which it must equal."""
 
     num_workers: int = 2
-    """Threads that read ahead. 0: read in the training thread."""
+    """Threads that prefetch batches. 0: read in the training thread."""
 
     split: str = "98,1,1"
     """Relative sizes of train, valid and test, in documents of each shard: three numbers, which
     need not sum to 100. One number alone gives all documents to train."""
 
-    dataloader_type: str = "single"
-    """``single``, ``repeating`` or ``cyclic``, as the original has them. The training stream is
-    endless in all three."""
+    dataloader_type: DataloaderType = "single"
+    """Accepted for compatibility with the original: the training stream is endless in all three
+    cases."""
 
     shuffle_sample_in_corpus: bool = True
-    """Visit the windows of an epoch in a pseudo-random order. False: as they lie on disk."""
+    """Visit the windows of an epoch in a pseudo-random order. False: in the order they have on
+    disk. Synonym: ``shuffle``."""
 
     blend_sample_in_corpus: bool = True
     """Blend the shards of a corpus by their weights. False: read them one after the other."""
 
     append_eod: bool = True
-    """Every document is followed by EOD: where shards lack it, it is inserted while reading. A
-    token at the beginning that is EOD as well, because BOS and EOD are one, stays where it is."""
+    """Every document ends in EOD: where shards lack it, it is inserted while reading. A leading
+    token that equals EOD, because BOS and EOD are one token, stays where it is."""
 
     provide_attention_mask: bool = False
-    """Tell documents apart: positions restart after each EOD, masks are block-causal. Where BOS and
-    EOD are one token and all documents of a corpus begin with it, that token belongs to the
-    document that it begins, and positions restart at it."""
+    """Intra-document masking: positions restart after each EOD, and tokens attend only to their
+    own document. Where BOS and EOD are one token and all documents of a corpus begin with it, it
+    belongs to the document that it begins, and positions restart at it."""
 
     eod_token_id: int | None = None
-    """Token that ends a document. Needed unless ``append_eod``, ``provide_attention_mask`` and
-    ``eod_mask_loss`` are all false."""
+    """Token that ends a document. None: the tokenizer's EOS. ``BlendConfig`` needs it unless
+    ``append_eod``, ``provide_attention_mask`` and ``eod_mask_loss`` are all false."""
 
     eod_mask_loss: bool = False
-    """Ignore the labels that would ask to predict across a document's end."""
+    """Leave labels that would require a prediction across a document boundary out of the loss."""
 
-    data_cache_path: Path | str | None = None
+    data_cache_path: str | Path | None = None
     """Folder that keeps the catalog, and the index of the original's order, between runs. None:
     the catalog is built at every start."""
 
     seed: int = 1234
-    """Chooses the order of the windows of every epoch."""
+    """Determines the order of the windows of every epoch."""
 
-    segments: tuple[SegmentConfig, ...] = ()
-    """Other shares from some slots of the training split on, in order."""
+    on_change: OnChange = "error"
+    """What to do on resume when weights, segments, corpora, data or the sequence length differ
+    from the checkpoint's. ``new_segment``: continue with the current settings, each corpus from
+    where it was."""
 
-    on_change: str = "error"
-    """What to do on resume where weights, segments, corpora, data or ``seq_length`` are not those
-    of the checkpoint: ``error``, or ``new_segment`` to go on with what is set now."""
-    order: str = "blendtitan"
-    """``blendtitan``, or ``blendcorpus`` for the order of the original package, sample for
-    sample. That one depends on the number of samples and needs a ``data_cache_path``."""
+    order: Order = "blendtitan"
+    """``blendcorpus``: the order of the original package, sample for sample, to finish a run that
+    was started there. It depends on the number of samples and needs ``data_cache_path``."""
 
     train_samples: int | None = None
-    """Samples that the original's order is made for: its steps times its global batch size."""
+    """Training samples that the original's order is made for: its steps times its global batch
+    size. None: ``training.steps`` times ``training.global_batch_size``."""
 
     eval_samples: int | None = None
-    """Samples of valid, and of test, that the original's order is made for; 0 if none."""
+    """Samples of valid, and of test, that the original's order is made for; 0 if there are none.
+    None: as many as ``[validation]`` reads."""
 
     max_open_shards: int = 128
     """Most ``.bin`` files open at once."""
 
     vocab_size: int | None = None
-    """Token ids are checked to be below this. None: not checked."""
+    """Token ids must be below this; a trainer sets it to its model's. None: not checked."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # Slots would refuse misspelled fields, but TorchTitan's configuration class has slots, and
+        # a class cannot inherit from two that do.
+        if name not in self.__dataclass_fields__:
+            raise AttributeError(f"{type(self).__qualname__} has no field {name!r}")
+        super().__setattr__(name, value)
+
+
+@dataclass(kw_only=True)
+class BlendSection(BlendKeys):
+    """The ``[blendcorpus]`` section of a TOML file."""
+
+    segment: list[dict[str, Any]] = field(default_factory=list)
+    """Changes of the shares during the run: tables of ``from_step`` or ``from_tokens``, and
+    ``shares`` by corpus. A corpus not named keeps its share; 0 drops it."""
+
+    max_epochs: float = 4.0
+    """Most epochs of any corpus that the whole run may read; more is an error at the start. 0: no
+    limit."""
+
+    tokenizer_check: Literal["error", "warn"] = "error"
+    """What to do at the start when shards were made with another tokenizer than the run's,
+    according to their records, or to a sample of their tokens where they have none."""
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class BlendConfig(BlendKeys):
+    """The checked, frozen configuration of a blend. Change one with ``dataclasses.replace``."""
+
+    # Required here; a mutable field of a base class may not be narrowed, but these are frozen.
+    data_file_list: str | Path = field()  # pyright: ignore[reportIncompatibleVariableOverride]
+    seq_length: int = field()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    segments: tuple[SegmentConfig, ...] = ()
+    """Changes of the shares, by slots of the training split, in order."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # ``frozen=True`` needs a frozen base class, which TorchTitan's configuration cannot have.
+        if name in self.__dict__:
+            raise FrozenInstanceError(f"cannot assign to field {name!r}")
+        super().__setattr__(name, value)
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        check_is_path("data_file_list", self.data_file_list)
-        if self.data_cache_path is not None:
-            check_is_path("data_cache_path", self.data_cache_path)
-        check_at_least("seq_length", self.seq_length, 1)
-        check_at_least("num_workers", self.num_workers, 0)
-        check_at_least("max_open_shards", self.max_open_shards, 1)
-        if self.micro_batch_size is not None:
-            check_at_least("micro_batch_size", self.micro_batch_size, 1)
-        if self.vocab_size is not None:
-            check_at_least("vocab_size", self.vocab_size, 1)
-        check_at_least("seed", self.seed, 0)
-        if self.dataloader_type not in DATALOADER_TYPES:
-            raise ConfigError(
-                f"dataloader_type is {self.dataloader_type!r}, expected one of "
-                f"{', '.join(DATALOADER_TYPES)}"
-            )
-        if self.on_change not in ON_CHANGE:
-            raise ConfigError(
-                f"on_change is {self.on_change!r}, expected one of {', '.join(ON_CHANGE)}"
-            )
+        self._check_values()
         split_fractions(self.split)
         self._check_eod()
-        self._check_order()
+        if self.has_horizon:
+            self._check_original_order()
+        else:
+            self._check_no_horizon()
 
     @property
     def has_horizon(self) -> bool:
         """Whether the order is made for a number of samples: that of the original is."""
         return self.order == ORIGINAL_ORDER
 
-    def _check_order(self) -> None:
-        if self.order not in ORDERS:
-            raise ConfigError(f"order is {self.order!r}, expected one of {', '.join(ORDERS)}")
-        horizon = {"train_samples": self.train_samples, "eval_samples": self.eval_samples}
-        if not self.has_horizon:
-            given = [name for name, value in horizon.items() if value is not None]
-            if given:
+    def _check_values(self) -> None:
+        for each in fields(self):
+            name, value = each.name, getattr(self, each.name)
+            if value is None and each.default is None:
+                continue
+            if name in _CHOICES and value not in _CHOICES[name]:
+                expected = ", ".join(_CHOICES[name])
+                raise ConfigError(f"{name} is {value!r}, expected one of {expected}")
+            if name in _AT_LEAST:
+                check_at_least(name, value, _AT_LEAST[name])
+            if isinstance(each.default, bool) and not isinstance(value, bool):
+                raise ConfigError(f"{name} is {value!r}, expected true or false")
+            if isinstance(each.default, str) and not isinstance(value, str):
+                raise ConfigError(f"{name} is {value!r}, expected text")
+        check_is_path("data_file_list", self.data_file_list)
+        if self.data_cache_path is not None:
+            check_is_path("data_cache_path", self.data_cache_path)
+
+    def _check_no_horizon(self) -> None:
+        for name in ("train_samples", "eval_samples"):
+            if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"{given[0]} is {horizon[given[0]]}, but order = {self.order!r} does not "
+                    f"{name} is {getattr(self, name)}, but order = {self.order!r} does not "
                     f'depend on a number of samples. Leave it out, or set order = "blendcorpus".'
                 )
-            return
+
+    def _check_original_order(self) -> None:
         if self.segments or self.on_change != "error":
             raise ConfigError(
                 'order = "blendcorpus" has one blend for the whole run: leave out segments and '
                 'on_change, or set order = "blendtitan".'
             )
-        for (name, value), least in zip(horizon.items(), (1, 0), strict=True):
-            if value is None:
+        for name in ("train_samples", "eval_samples"):
+            if getattr(self, name) is None:
                 raise ConfigError(
                     f'{name} is missing: order = "blendcorpus" depends on the number of samples. '
                     f"Set it to what the original was started with, steps times global batch size."
                 )
-            check_at_least(name, value, least)
         if self.seed > _MAX_ORIGINAL_SEED:
             raise ConfigError(
                 f"seed is {self.seed}, expected at most {_MAX_ORIGINAL_SEED} with order = "
@@ -196,38 +264,18 @@ class BlendConfig:
             )
 
     def _check_eod(self) -> None:
-        needing = [
-            name
-            for name in ("append_eod", "provide_attention_mask", "eod_mask_loss")
-            if getattr(self, name)
-        ]
-        if self.eod_token_id is None:
-            if needing:
-                raise ConfigError(
-                    f"eod_token_id is missing, but {needing[0]} = true needs it. Set eod_token_id "
-                    f"to the token that ends a document, or {needing[0]} = false."
-                )
-            return
-        check_at_least("eod_token_id", self.eod_token_id, 0)
-        if self.vocab_size is not None and self.eod_token_id >= self.vocab_size:
+        eod = self.eod_token_id
+        switches = ("append_eod", "provide_attention_mask", "eod_mask_loss")
+        needing = next((name for name in switches if getattr(self, name)), None)
+        if eod is None and needing is not None:
             raise ConfigError(
-                f"eod_token_id is {self.eod_token_id}, expected an id below the vocabulary size "
-                f"{self.vocab_size}"
+                f"eod_token_id is missing, but {needing} = true needs it. Set eod_token_id "
+                f"to the token that ends a document, or {needing} = false."
             )
-
-
-def _check_types(config: BlendConfig) -> None:
-    """Check switches, texts and paths; numbers are checked with their ranges."""
-    for field in fields(config):
-        value = getattr(config, field.name)
-        switch = isinstance(field.default, bool)
-        text = isinstance(field.default, str)
-        if switch and not isinstance(value, bool):
-            raise ConfigError(f"{field.name} is {value!r}, expected true or false")
-        if text and not isinstance(value, str):
-            raise ConfigError(f"{field.name} is {value!r}, expected text")
-    if not isinstance(config.data_file_list, str | Path):
-        raise ConfigError(f"data_file_list is {config.data_file_list!r}, expected a path")
+        if eod is not None and self.vocab_size is not None and eod >= self.vocab_size:
+            raise ConfigError(
+                f"eod_token_id is {eod}, expected an id below the vocabulary size {self.vocab_size}"
+            )
 
 
 def split_fractions(split: str) -> tuple[float, float, float]:
@@ -249,26 +297,19 @@ def split_fractions(split: str) -> tuple[float, float, float]:
             f'the relative sizes of train, valid and test, such as "98,1,1"'
         )
     if len(numbers) not in (1, len(SPLITS)):
-        raise ConfigError(_ambiguous_split(split, len(numbers)))
+        too_many = len(numbers) > len(SPLITS)
+        remedy = 'for example, "98,1,1"' if too_many else f'"{split},0" to have no test split'
+        raise ConfigError(
+            f"split is {split!r}, which has {len(numbers)} numbers. Expected three: the relative "
+            f"sizes of train, valid and test. Write {remedy}."
+        )
     total = math.fsum(numbers)
     train, valid, test = (number / total for number in [*numbers, 0.0, 0.0][:3])
     return train, valid, test
 
 
-def _ambiguous_split(split: str, found: int) -> str:
-    expected = f"split is {split!r}, which has {found} numbers. Expected three: the relative sizes "
-    expected += "of train, valid and test. "
-    if found > len(SPLITS):
-        return f'{expected}Write, for example, "98,1,1".'
-    return f'{expected}Write "{split},0" to have no test split.'
-
-
 def check_weight(weight: float, *, where: str) -> None:
-    """Check that a weight is a finite number above 0; ``where`` starts the error.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Check that a weight is a finite number above 0; ``where`` starts the error."""
     if not (math.isfinite(weight) and weight > 0):
         raise ConfigError(
             f"{where}: weight is {weight}, expected a finite number above 0. "
@@ -277,11 +318,7 @@ def check_weight(weight: float, *, where: str) -> None:
 
 
 def check_shares(shares: object, *, where: str) -> None:
-    """Check that shares are finite numbers of at least 0 by corpus; ``where`` starts the error.
-
-    Raises:
-        ConfigError: They are not.
-    """
+    """Check that shares map corpora to finite numbers of at least 0; ``where`` starts the error."""
     if not isinstance(shares, Mapping) or not shares:
         raise ConfigError(
             f"{where}: shares are {shares!r}, expected a number for one corpus at least, such as "
@@ -297,11 +334,9 @@ def check_shares(shares: object, *, where: str) -> None:
 
 
 def check_is_path(name: str, value: Path | str) -> None:
-    """Check that a setting is a path of this machine: a URL would become a folder named ``s3:``.
-
-    Raises:
-        ConfigError: It is a URL.
-    """
+    """Check that a setting is a local path: a URL would become a folder named ``s3:``."""
+    if not isinstance(value, str | Path):
+        raise ConfigError(f"{name} is {value!r}, expected a path")
     # Path("s3://bucket") is s3:/bucket.
     if _URL.match(str(value)):
         raise ConfigError(
@@ -310,12 +345,8 @@ def check_is_path(name: str, value: Path | str) -> None:
         )
 
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Check that a setting is a whole number of at least ``least`` that fits into 64 bits.
-
-    Raises:
-        ConfigError: It is not.
-    """
+def check_at_least(name: str, value: int | None, least: int) -> None:
+    """Check that a setting is an integer of at least ``least`` that fits into 64 bits."""
     # bool is an int in Python, but never a count.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")

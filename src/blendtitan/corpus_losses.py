@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from blendtitan.dataset.blended import IGNORE_INDEX
+from blendtitan.dataset.documents import IGNORE_INDEX
 
 
 class CorpusLosses:

@@ -17,12 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
-from blendtitan.dataset.blended import IGNORE_INDEX, mask_labels
-from blendtitan.dataset.eod import starts_document
+from blendtitan.dataset.documents import (
+    IGNORE_INDEX,
+    attention_mask_of,
+    document_starts,
+    mask_labels,
+    positions_of,
+)
 from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.order.cursor import consumed_by_steps, rank_slots
-from blendtitan.order.segments import Segment
+from blendtitan.order.blend import Segment
+from blendtitan.order.slots import rank_slots
 from blendtitan.state import SavedState, encode_state, parse_state, resume
 from blendtitan.visible import joined, visible_logger
 
@@ -196,8 +201,17 @@ class DataLoader:
             self._plans.clear()
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
-        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end."""
-        self.consumed_samples = consumed_by_steps(step, global_batch_size)
+        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end.
+
+        Raises:
+            ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
+        """
+        if step < 0 or global_batch_size < 1:
+            raise ConfigError(
+                f"step is {step} and global_batch_size is {global_batch_size}, expected at least "
+                f"0 and at least 1"
+            )
+        self.consumed_samples = step * global_batch_size
 
     def is_past_end(self, consumed_samples: int) -> bool:
         """Whether a fixed stream has ended; an endless one never has."""
@@ -214,13 +228,15 @@ class DataLoader:
         labels = tokens[:, 1:].astype(np.int64, order="C")
         corpora = plan.corpora[start:stop]
         roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
-        mask_labels(labels, inputs, dataset.config, roles)
+        config = dataset.config
+        if config.eod_mask_loss:
+            assert config.eod_token_id is not None
+            mask_labels(labels, inputs, config.eod_token_id, roles)
         if self._num_samples is not None:
             slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
             labels[slots >= self._num_samples] = IGNORE_INDEX
         positions = mask = None
         if self._with_positions or self._with_mask:
-            config = dataset.config
             eod_id = config.eod_token_id if config.provide_attention_mask else None
             starts = document_starts(inputs, eod_id=eod_id, roles=roles)
             positions = self._tensor(positions_of(starts)) if self._with_positions else None
@@ -322,40 +338,3 @@ class _Stream(Iterator[Batch]):
 
 def _round_up(number: int, multiple: int) -> int:
     return -(-number // multiple) * multiple
-
-
-def document_starts(
-    input_ids: NDArray[np.integer],
-    *,
-    eod_id: int | None,
-    roles: NDArray[np.uint8] | None = None,
-) -> NDArray[np.int64]:
-    """For each place of each window, the place at which its document starts.
-
-    Args:
-        input_ids: Shape ``(B, L)``.
-        eod_id: Token that ends a document; None: each window is taken as one document.
-        roles: Where it stands in the documents of each row; see ``starts_document``.
-
-    Returns:
-        Shape ``(B, L)``. A document that began before the window starts at 0.
-    """
-    starts = np.zeros(input_ids.shape, np.int64)
-    if eod_id is not None:
-        rows, places = np.nonzero(
-            starts_document(input_ids[:, :-1], input_ids[:, 1:], eod_id, roles)
-        )
-        starts[rows, places + 1] = places + 1
-        np.maximum.accumulate(starts, axis=1, out=starts)
-    return starts
-
-
-def positions_of(starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of each token in its document. Shapes ``(B, L)``."""
-    return np.arange(starts.shape[1]) - starts
-
-
-def attention_mask_of(starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True where a token may attend to another: not later, same document. ``(B, 1, L, L)``."""
-    same_document = starts[:, :, None] == starts[:, None, :]
-    return np.tril(same_document)[:, None]

@@ -2,20 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
-from blendtitan.dataset.differences import chapter_differences, differences
+from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.recent_tokens import DIGEST_CHARS, changed_tokens, recent_tokens
-from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.order.chapters import Chapter, ChapterOrder, OrderSettings
-from blendtitan.order.saved_chapters import chapters_from, saved_chapters, saved_segments
+from blendtitan.errors import BlendTitanError, ConfigError, ResumeError
+from blendtitan.history.differences import differences, phase_differences
+from blendtitan.history.fingerprints import changed_checksums
+from blendtitan.history.phases import OrderSettings, Phase
+from blendtitan.history.run import RunRecord, in_next_phase, in_phases, record_of
+from blendtitan.history.saved import phases_from, saved_phases, saved_segments
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 STATE_FORMAT = 2
 STATE_KEY = "blendtitan"
@@ -28,35 +34,33 @@ _CHECKSUMS_KEY = "checksums"
 
 _DIGEST_SLOTS = 4096
 
+_DIGEST_CHARS = 8
+"""Hexadecimal digits of the digest of the tokens of one sample."""
+_MOST_SAMPLES = 64
+_MOST_TOKENS = 1 << 20
 
-@dataclass(frozen=True, slots=True)
-class SavedState:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedState(RunRecord):
     """A state that is complete and agrees with itself."""
 
     consumed_samples: int
-    fixed_facts: dict[str, Any]
-    """What never changes in a run."""
-    chapter_facts: dict[str, Any]
-    """What another chapter may change."""
-    chapters: tuple[Chapter, ...]
     digest: str
-    """Of the last 4,096 samples of the last chapter."""
-    recent_tokens: str = ""
+    """Digest of the last 4,096 samples of the last phase."""
+    recent_tokens: str
     """Digests of the tokens of the last samples; empty where the state has none."""
-    checksums: dict[str, str] = field(default_factory=dict)
-    """Checksums of each corpus's shards, as far as they were known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a run goes on with."""
+    """How a run continues."""
 
     dataset: Dataset
     consumed_samples: int
-    account: tuple[str, ...]
-    """Where a new chapter begins here: how each corpus goes on."""
-    replaced: tuple[str, ...] = ()
-    """Data that is not what was trained on, though the order is the same."""
+    account: Sequence[str] = ()
+    """If a new phase begins here: the differences, and how each corpus continues."""
+    replaced: Sequence[str] = ()
+    """Shards whose tokens are not those that were trained on, though the order is the same."""
 
 
 def encode_state(
@@ -69,63 +73,66 @@ def encode_state(
         consumed_samples: Of all ranks together, since slot 0.
         more: What else is saved with it, by key.
     """
+    record = record_of(dataset)
     slots = digest_slots(dataset.first_slot, consumed_samples)
     state = {
         "format": STATE_FORMAT,
-        **dataset.fixed_facts(),
-        **dataset.chapter_facts(),
-        "chapters": saved_chapters(dataset.chapters),
+        **record.fixed_facts,
+        **record.phase_facts,
+        "chapters": saved_phases(record.phases),
         "consumed_samples": consumed_samples,
         "digest": digest_of(dataset.sample_ids(slots)),
         _TOKENS_KEY: recent_tokens(dataset, consumed_samples),
     }
-    if checksums := dataset.checksums():
-        state[_CHECKSUMS_KEY] = checksums
+    if record.checksums:
+        state[_CHECKSUMS_KEY] = record.checksums
     return {STATE_KEY: json.dumps({**state, **more})}
 
 
 def resume(state: SavedState, dataset: Dataset) -> Resumed:
-    """Where a run with a saved state goes on, once all of it agrees with ``dataset``.
+    """How a run with a saved state continues, once all of it agrees with ``dataset``.
 
     With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
-    ``seq_length`` begin a new chapter there; other tokens in the same places do not.
+    ``seq_length`` begin a new phase; other tokens in the same places do not.
 
     Raises:
-        ResumeError: Anything in it differs from this run that may not.
+        ResumeError: Something differs that may not.
     """
-    fixed = differences(state.fixed_facts, dataset.fixed_facts())
-    changed = chapter_differences(state.chapter_facts, state.chapters, dataset)
-    if fixed or (changed and dataset.config.on_change == "error"):
+    may_change = dataset.config.on_change != "error"
+    now = record_of(dataset)
+    fixed = differences(state.fixed_facts, now.fixed_facts)
+    changed = phase_differences(state, now, blended=dataset.config.blend_sample_in_corpus)
+    if fixed or (changed and not may_change):
         raise ResumeError(
-            "the checkpoint was written with other data or settings, so the samples would not go "
-            "on where it stopped:",
+            "the checkpoint was written with other data or settings, so training would not "
+            "continue with the samples that come next:",
             *fixed,
             *changed,
             _way_out(fixed),
         )
     consumed_samples = state.consumed_samples
     if changed:
-        going_on = dataset.in_next_chapter(state.chapters, consumed_samples)
-        lines = (*changed, *(f"  {line}" for line in going_on.account()))
-        return Resumed(going_on, consumed_samples, lines)
-    for saved_chapter, chapter in zip(state.chapters[-1:], dataset.chapters[-1:], strict=True):
-        _check_shards(saved_chapter, chapter)
-    if not state.chapters:  # with chapters, the state alone has proved it
+        assert isinstance(dataset, BlendedDataset)  # other orders have fixed facts alone
+        dataset, lines = in_next_phase(dataset, state.phases, consumed_samples)
+        return Resumed(dataset, consumed_samples, [*changed, *(f"  {line}" for line in lines)])
+    if isinstance(dataset, BlendedDataset):
+        _check_shards(state.phases[-1], now.phases[-1])
+        dataset = in_phases(dataset, state.phases, state.phase_facts.get("corpora"))
+    else:  # with phases, the state alone has proved it
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
-    going_on = dataset.in_chapters(state.chapters, state.chapter_facts.get("corpora"))
-    replaced = dataset.changed_checksums(state.checksums)
-    replaced += changed_tokens(going_on, consumed_samples, state.recent_tokens)
-    if replaced and dataset.config.on_change == "error":
+    replaced = changed_checksums(dataset.catalog, state.checksums)
+    replaced += changed_tokens(dataset, consumed_samples, state.recent_tokens)
+    if replaced and not may_change:
         raise ResumeError(
             "the checkpoint was trained on other tokens than its shards hold now. Digests of "
             "samples that were read again, or checksums in shards.catalog, differ:",
             *replaced,
-            "These shards were replaced or written over. Restore them, or set "
-            'on_change = "new_segment" to read from here on what they hold now, every corpus '
-            "where it was.",
+            "These shards were replaced or overwritten. Restore them, or set "
+            'on_change = "new_segment" to train on what they hold now, with every corpus where it '
+            "was.",
         )
-    return Resumed(going_on, consumed_samples, (), tuple(replaced))
+    return Resumed(dataset, consumed_samples, replaced=replaced)
 
 
 def parse_state(saved: dict[str, Any]) -> SavedState:
@@ -158,25 +165,26 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
+    facts: dict[str, Any] = {}
+    phases: tuple[Phase, ...] = ()
     if state.get("order") == ORIGINAL_ORDER:
         state.pop("chapters", None)
         _check_tokens(tokens, consumed_samples)
-        return SavedState(consumed_samples, state, {}, (), digest, tokens, checksums)
-    chapter_facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
-    chapters = _chapters(state, consumed_samples)
-    last = chapters[-1]
-    listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
-    if any(chapter_facts[name] != value for name, value in listed.items()):
-        raise ResumeError(
-            f"the loader's state has {listed} in its last chapter, expected its own seq_length "
-            f"and segments. The checkpoint is damaged: load an older one."
-        )
-    _check_digest(
-        digest, _recent_digest(last, order_settings(state), consumed_samples), consumed_samples
+    else:
+        facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
+        phases = _phases(state, facts, consumed_samples)
+        recent = _recent_digest(phases[-1], order_settings(state), consumed_samples)
+        _check_digest(digest, recent, consumed_samples)
+        _check_tokens(tokens, consumed_samples - phases[-1].first_slot)
+    return SavedState(
+        fixed_facts=state,
+        phase_facts=facts,
+        phases=phases,
+        checksums=checksums,
+        consumed_samples=consumed_samples,
+        digest=digest,
+        recent_tokens=tokens,
     )
-    _check_tokens(tokens, consumed_samples - last.first_slot)
-    facts = chapter_facts, chapters, digest
-    return SavedState(consumed_samples, state, *facts, tokens, checksums)
 
 
 def _checked_checksums(checksums: Any) -> dict[str, str]:
@@ -192,10 +200,10 @@ def _checked_checksums(checksums: Any) -> dict[str, str]:
 
 
 def _check_tokens(tokens: Any, num_samples: int) -> None:
-    is_text = isinstance(tokens, str) and len(tokens) % DIGEST_CHARS == 0
-    if not is_text or len(tokens) > DIGEST_CHARS * num_samples:
+    is_text = isinstance(tokens, str) and len(tokens) % _DIGEST_CHARS == 0
+    if not is_text or len(tokens) > _DIGEST_CHARS * num_samples:
         raise ResumeError(
-            f"the loader's state has {_TOKENS_KEY} = {tokens!r}, expected {DIGEST_CHARS} digits "
+            f"the loader's state has {_TOKENS_KEY} = {tokens!r}, expected {_DIGEST_CHARS} digits "
             f"for each of the last samples. The checkpoint is damaged: load an older one."
         )
 
@@ -220,9 +228,9 @@ def digest_of(sample_ids: np.ndarray[Any, np.dtype[np.uint64]]) -> str:
     return hashlib.blake2b(sample_ids.astype("<u8").tobytes(), digest_size=16).hexdigest()
 
 
-def _recent_digest(chapter: Chapter, settings: OrderSettings, consumed_samples: int) -> str:
-    slots = digest_slots(chapter.first_slot, consumed_samples)
-    return digest_of(ChapterOrder.build(chapter, settings).slot_places(slots).sample_ids)
+def _recent_digest(phase: Phase, settings: OrderSettings, consumed_samples: int) -> str:
+    slots = digest_slots(phase.first_slot, consumed_samples)
+    return digest_of(phase.order(settings).places(slots).sample_ids)
 
 
 def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
@@ -241,23 +249,32 @@ def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
     return OrderSettings(seed=seed, split=split, shuffled=bool(flags[0]), blended=bool(flags[1]))
 
 
-def _chapters(state: dict[str, Any], consumed_samples: int) -> tuple[Chapter, ...]:
+def _phases(
+    state: dict[str, Any], facts: dict[str, Any], consumed_samples: int
+) -> tuple[Phase, ...]:
     try:
-        chapters = chapters_from(state.pop("chapters", None), blended=order_settings(state).blended)
+        phases = phases_from(state.pop("chapters", None), blended=order_settings(state).blended)
     except ConfigError as error:
         raise ResumeError(
             f"the loader's state has {error}. The checkpoint is damaged: load an older one."
         ) from error
-    if chapters[-1].first_slot > consumed_samples:
+    last = phases[-1]
+    if last.first_slot > consumed_samples:
         raise ResumeError(
-            f"the loader's state has a chapter from slot {chapters[-1].first_slot:,} on, but only "
+            f"the loader's state has a chapter from slot {last.first_slot:,} on, but only "
             f"{consumed_samples:,} consumed samples. The checkpoint is damaged: load an older one."
         )
-    return chapters
+    listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
+    if any(facts[name] != value for name, value in listed.items()):
+        raise ResumeError(
+            f"the loader's state has {listed} in its last chapter, expected its own seq_length "
+            f"and segments. The checkpoint is damaged: load an older one."
+        )
+    return phases
 
 
-def _check_shards(saved: Chapter, now: Chapter) -> None:
-    """Check that what a chapter lists is what is there, where their digests agree."""
+def _check_shards(saved: Phase, now: Phase) -> None:
+    """Check that a phase lists the shards that are there, where their digests agree."""
     for name, shards in now.corpora.items():
         found = saved.corpora.get(name)
         if found is None or (found.ids, found.tokens) != (shards.ids, shards.tokens):
@@ -268,11 +285,11 @@ def _check_shards(saved: Chapter, now: Chapter) -> None:
 
 
 def _way_out(fixed: list[str]) -> str:
-    restore = "Restore the values of the checkpoint, or begin a run of its own in another folder."
+    restore = "Restore the values of the checkpoint, or start a new run in another folder."
     if fixed:
         return restore
     return (
-        'Restore the values of the checkpoint, or set on_change = "new_segment" to go on from '
+        'Restore the values of the checkpoint, or set on_change = "new_segment" to continue from '
         "here with what is set now, every corpus where it was."
     )
 
@@ -289,3 +306,54 @@ def _parsed(saved: dict[str, Any]) -> dict[str, Any]:
             f"text. The checkpoint was written by another loader, or is damaged."
         )
     return state
+
+
+def recent_tokens(dataset: Dataset, consumed_samples: int) -> str:
+    """Digests of the tokens of the last samples, the latest last, as one text.
+
+    Replaced data is noticed by them. The samples are read again when a state is saved, so training
+    batches cost nothing more. Empty where nothing was read yet or nothing can be read at the
+    moment, since a checkpoint is worth more than this.
+    """
+    num_samples = max(1, min(_MOST_SAMPLES, _MOST_TOKENS // (dataset.config.seq_length + 1)))
+    first = max(dataset.first_slot, consumed_samples - num_samples)
+    try:
+        return "".join(_digests(dataset, first, consumed_samples))
+    except (BlendTitanError, OSError) as error:
+        logger.warning(
+            "The state is saved without digests of the last %d samples, so a resume does not "
+            "notice if their tokens are replaced: %s",
+            *(consumed_samples - first, error),
+        )
+        return ""
+
+
+def changed_tokens(dataset: Dataset, consumed_samples: int, saved: str) -> list[str]:
+    """For each shard whose samples have other digests than the saved ones, a line about it.
+
+    Raises:
+        ShardError: A shard cannot be read.
+    """
+    expected = [saved[at : at + _DIGEST_CHARS] for at in range(0, len(saved), _DIGEST_CHARS)]
+    first = consumed_samples - len(expected)
+    found = list(_digests(dataset, first, consumed_samples))
+    differing = [i for i in range(len(found)) if found[i] != expected[i]]
+    example_of: dict[tuple[str, str], str] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for i in differing:
+        sample = dataset[first + i]
+        key = sample.corpus, sample.shard
+        counts[key] += 1
+        example_of.setdefault(key, f"slot {first + i:,}: {expected[i]}, now {found[i]}")
+    return [
+        f"  corpus {corpus!r}, shard {shard}: {count} of the last {len(found)} samples "
+        f"({example_of[corpus, shard]})"
+        for (corpus, shard), count in counts.items()
+    ]
+
+
+def _digests(dataset: Dataset, first: int, stop: int) -> Iterator[str]:
+    plan = dataset.plan(np.arange(first, stop))
+    for place in range(stop - first):
+        tokens = dataset.read(plan, place, place + 1).astype("<u4")
+        yield hashlib.blake2b(tokens.tobytes(), digest_size=_DIGEST_CHARS // 2).hexdigest()

@@ -86,7 +86,9 @@ def test_every_window_of_an_epoch_comes_exactly_once(
     dataset = train(write_blend(CORPORA, seq_length=8, split="1", **flags))
     plan = dataset.plan(np.arange(2000))
     windows: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for row, epoch, window in zip(plan.rows, plan.epochs, plan.windows, strict=True):
+    for row, epoch, window in zip(
+        plan.places.rows, plan.places.epochs, plan.places.windows, strict=True
+    ):
         windows[row, epoch].append(int(window))
     sizes = [CORPORA[name][1] for name in sorted(CORPORA)]
     if flags["blend_sample_in_corpus"]:
@@ -119,7 +121,7 @@ def test_a_window_holds_the_tokens_of_its_row(
         if flags["blend_sample_in_corpus"]:
             places = [int(sample.shard[-1])]
         row = [token for i in places for token in tokens_of(sample.corpus, i, sizes[i])]
-        start = int(plan.starts[slot])
+        start = int(plan.places.starts[slot])
         shift = start - 8 * sample.window
 
         assert [*sample.input_ids, sample.labels[-1]] == row[start : start + 9]
@@ -136,7 +138,7 @@ def test_random_access_equals_sequential_access(write_blend: WriteBlend, slot: i
         sample = dataset[slot + i]
 
         assert tokens[i].tolist() == [*sample.input_ids, sample.labels[-1]]
-        assert sample.draw == block.draws[i]
+        assert sample.draw == block.places.draws[i]
 
 
 def order_within(dataset: BlendedDataset, corpus: str, count: int) -> list[tuple[int, int, int]]:
@@ -164,12 +166,12 @@ def test_moving_the_data_to_another_folder_changes_nothing(
     write_blend: WriteBlend, tmp_path: Path
 ) -> None:
     config = write_blend(CORPORA, seq_length=8)
-    before = train(config).plan(np.arange(500)).sample_ids
+    before = train(config).plan(np.arange(500)).places.sample_ids
     moved = tmp_path.rename(tmp_path.with_name(f"{tmp_path.name}_moved"))
     list_path = moved / Path(config.data_file_list).name
     after = train(BlendConfig(data_file_list=list_path, seq_length=8, eod_token_id=EOD, seed=7))
 
-    assert before.tolist() == after.plan(np.arange(500)).sample_ids.tolist()
+    assert before.tolist() == after.plan(np.arange(500)).places.sample_ids.tolist()
 
 
 def test_another_seed_gives_another_order(write_blend: WriteBlend) -> None:
@@ -180,7 +182,7 @@ def test_another_seed_gives_another_order(write_blend: WriteBlend) -> None:
 
 def test_epochs_are_shuffled_differently(write_blend: WriteBlend) -> None:
     dataset = train(write_blend({"web": (1.0, [300])}, seq_length=8, split="1"))
-    windows = dataset.plan(np.arange(3 * 37)).windows.reshape(3, 37).tolist()
+    windows = dataset.plan(np.arange(3 * 37)).places.windows.reshape(3, 37).tolist()
 
     assert windows[0] != windows[1] != windows[2] != windows[0]
 

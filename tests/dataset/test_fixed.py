@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
-from blendtitan.dataset.blended import IGNORE_INDEX
+from blendtitan.dataset.documents import IGNORE_INDEX
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from tests.conftest import EOD, WriteBlend, WriteShard
 

@@ -6,7 +6,7 @@ import pytest
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import ConfigError
-from blendtitan.order.segments import Segment
+from blendtitan.order.blend import Segment
 from tests.conftest import WriteBlend
 
 # 400 + 100 tokens: with half of the samples each, b is read four times as often.

@@ -15,6 +15,7 @@ from hypothesis import assume, given
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
+from blendtitan.run.known_keys import KEYS
 from blendtitan.shards.stats import describe
 from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.catalog import Catalog
@@ -29,7 +30,6 @@ from blendtitan.storage.records import (
     write_folder_catalog,
 )
 from blendtitan.storage.writer import ShardWriter
-from blendtitan.titan.sections import SECTIONS
 from blendtitan.titan.toml import read_settings
 from tests.fuzz.budget import fuzz, only_our_errors
 from tests.fuzz.mutations import (
@@ -148,7 +148,6 @@ max_epochs = 2.5
 [parallelism]
 tensor_parallel_degree = 1
 """
-KEYS = [f"{path}.{key}" for path in SECTIONS for key in SECTIONS[path].keys]
 TOML_VALUES = st.sampled_from(
     ["1", "-1", "0.5", "nan", "inf", "true", '"x"', "'none'", "[]", "[1]", "[[1], ['a']]", "{}"]
 ) | st.sampled_from(['""', "{a = 1}", "1979-05-27", "0x10", "9" * 30, "1e999", '"\\u0000"', "[{}]"])
@@ -161,15 +160,14 @@ def test_a_toml_file_and_a_command_line(tmp_path: Path) -> None:
         section, _, name = key.rpartition(".")
         return f"[{section}]\n{name} = {value}\n"
 
-    known = st.sampled_from(KEYS).flatmap(
-        lambda key: TOML_VALUES.map(lambda value: lines(key, value))
-    )
+    keys = st.sampled_from([*KEYS])
+    known = keys.flatmap(lambda key: TOML_VALUES.map(lambda value: lines(key, value)))
     words = st.sampled_from([*KEYS, "[training]", "[x]", "[[job]]", "="]) | TOML_VALUES
     too_deep = st.sampled_from(["a = " + "[" * 3000, "[a" + ".a" * 3000 + "]", "[job]\na = " +
                                 "9" * 5000])  # fmt: skip
     texts = mutated_lines(TOML, words) | st.lists(known, max_size=3).map("".join) | too_deep
     arguments = st.lists(
-        st.builds("--{}={}".format, st.sampled_from(KEYS), TOML_VALUES | DEEP | st.text(max_size=5))
+        st.builds("--{}={}".format, keys, TOML_VALUES | DEEP | st.text(max_size=5))
         | st.text(max_size=8),
         max_size=2,
     )

@@ -6,7 +6,7 @@ import pytest
 
 from blendtitan import build_datasets
 from blendtitan.mixture.sweep import read_shares, with_keys
-from blendtitan.run.toml_file import read_toml
+from blendtitan.run.toml import read_toml
 from blendtitan.runs.open import read_run
 from tests.mixture.conftest import WriteConfig, sweep
 
@@ -36,9 +36,9 @@ def test_a_run_of_each_blend_reads_the_same_data_in_its_shares(
     for run, blend in shares.items():
         path = folder / f"{run}.toml"
         changed = {"job.dump_folder", "blendcorpus.segment"}
-        values = dict(read_toml(path))
-        assert values.keys() - dict(read_toml(config)).keys() == changed
-        assert values | dict(read_toml(config)) == values
+        values = read_toml(path)
+        assert values.keys() - read_toml(config).keys() == changed
+        assert values | read_toml(config) == values
         assert values["job.dump_folder"] == str(folder / run)
         assert "global_batch_size = 4 # of all ranks" in path.read_text()
         train = build_datasets(read_run(path).blend).train

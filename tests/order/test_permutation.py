@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.permutation import epoch_keys, epoch_shifts, mix64, permute, stream_key
+from blendtitan.order.epoch import epoch_keys, epoch_shifts, mix64, permute, stream_key
 
 GOLDEN_10 = [5, 8, 6, 2, 3, 9, 0, 7, 4, 1]
 GOLDEN_17 = [13, 5, 15, 6, 4, 16, 7, 10, 2, 8, 1, 11, 0, 9, 14, 12, 3]

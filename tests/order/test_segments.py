@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.segments import BlendOrder, Segment
+from blendtitan.order.blend import BlendOrder, Segment
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcd"), st.floats(0.1, 10), min_size=1)
 

@@ -76,7 +76,7 @@ def test_a_run_that_was_changed_and_resumed_is_proved(
 
         assert [one.stored.step for one in run] == [2, 4, 6, 8, 10, 12, 14]
         assert problems(run) == {}
-        assert [len(one.state.chapters) for one in run if one.state] == [1, 1, 2, 2, 2, 3, 3]
+        assert [len(one.state.phases) for one in run if one.state] == [1, 1, 2, 2, 2, 3, 3]
 
 
 Edit = Callable[[dict[str, Any]], object]
@@ -155,13 +155,12 @@ def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendC
 
 def rewritten(state: dict[str, Any]) -> str:
     """A state with the digest that its chapters give: what a faulty loader would have saved."""
-    from blendtitan.order.chapters import ChapterOrder
-    from blendtitan.order.saved_chapters import chapters_from
+    from blendtitan.history.saved import phases_from
     from blendtitan.state import digest_of, digest_slots, order_settings
 
-    chapter = chapters_from(state["chapters"], blended=True)[-1]
+    chapter = phases_from(state["chapters"], blended=True)[-1]
     slots = digest_slots(chapter.first_slot, state["consumed_samples"])
-    ids = ChapterOrder.build(chapter, order_settings(state)).slot_places(slots).sample_ids
+    ids = chapter.order(order_settings(state)).places(slots).sample_ids
     return json.dumps(state | {"digest": digest_of(ids)})
 
 

@@ -47,9 +47,10 @@ def test_it_says_what_counting_the_slots_finds(
     train = build_datasets(read_run(path).blend).train
     assert isinstance(train, BlendedDataset)
     slots = train.plan(np.arange(1000))
+    places = slots.places
     samples = Counter(train.corpora[i] for i in slots.corpora)
     seen: dict[tuple[int, int], set[int]] = {}
-    for row, epoch, window in zip(slots.rows, slots.epochs, slots.windows, strict=True):
+    for row, epoch, window in zip(places.rows, places.epochs, places.windows, strict=True):
         seen.setdefault((int(row), int(epoch)), set()).add(int(window))
 
     assert plan["samples"] == 1000
@@ -60,7 +61,7 @@ def test_it_says_what_counting_the_slots_finds(
         assert corpus["tokens"] == train.corpus_tokens[i]
         assert corpus["windows"] == train.only(name).num_windows
         assert corpus["bytes_read"] == 9 * 2 * samples[name]
-        own = {row for row, c in zip(slots.rows, slots.corpora, strict=True) if c == i}
+        own = {row for row, c in zip(places.rows, places.corpora, strict=True) if c == i}
         read_once = sum(len(seen[int(row), 0]) for row in own)
         if all((int(row), 1) not in seen for row in own):
             left_over = corpus["tokens"] - 8 * read_once - corpus["tokens_unused"]
@@ -360,10 +361,7 @@ def test_the_command_prints_tables_and_warnings(
 
 def test_neither_torch_nor_torchtitan_is_imported() -> None:
     """They take seconds."""
-    code = (
-        "import sys, blendtitan.runs.plan\n"
-        "assert not {'torch', 'torchtitan'} & set(sys.modules)"
-    )
+    code = "import sys, blendtitan.runs.plan\nassert not {'torch', 'torchtitan'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr

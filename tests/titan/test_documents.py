@@ -18,7 +18,7 @@ from torchtitan.models.common.attention import (
 from torchtitan.models.common.decoder import Decoder
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
-from blendtitan.dataset.blended import IGNORE_INDEX
+from blendtitan.dataset.documents import IGNORE_INDEX
 from blendtitan.errors import ConfigError
 from blendtitan.loader import Batch
 from blendtitan.titan import cpu

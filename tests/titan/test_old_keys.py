@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.old_keys import REMOVED, RENAMED, VALUES
-from blendtitan.titan.sections import SECTIONS
+from blendtitan.run.known_keys import KEYS
+from blendtitan.run.old_keys import REMOVED, RENAMED
+from blendtitan.run.toml import OLD_VALUES
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 
@@ -115,9 +116,7 @@ def read(tmp_path: Path, text: str) -> Settings:
     return read_settings(["--job.config_file", str(path)])
 
 
-def is_key(name: str) -> bool:
-    section, _, key = name.rpartition(".")
-    return section in SECTIONS and key in SECTIONS[section].keys
+SECTIONS = {key.rpartition(".")[0] for key in KEYS}
 
 
 @pytest.mark.parametrize("section", LAST_TOML_RELEASE)
@@ -125,13 +124,13 @@ def test_every_key_of_the_last_release_is_read_or_explained(section: str) -> Non
     for key in LAST_TOML_RELEASE[section].split():
         name = f"{section}.{key}"
         removed = name in REMOVED or section in REMOVED
-        assert removed or is_key(RENAMED.get(name, name)), name
+        assert removed or RENAMED.get(name, name) in KEYS, name
 
 
 def test_the_tables_lead_to_keys_and_shadow_none() -> None:
-    assert all(is_key(new) and not is_key(old) for old, new in RENAMED.items())
-    assert all(is_key(key) for key in VALUES)
-    assert not any(is_key(key) or key in SECTIONS for key in REMOVED)
+    assert all(new in KEYS and old not in KEYS for old, new in RENAMED.items())
+    assert OLD_VALUES.keys() <= KEYS.keys()
+    assert not any(key in KEYS or key in SECTIONS for key in REMOVED)
     assert not RENAMED.keys() & REMOVED.keys()
 
 
@@ -150,9 +149,8 @@ def test_the_configurations_of_the_integration_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_an_old_spelling_means_the_same_on_the_command_line(old: str, new: str) -> None:
-    section, _, key = new.rpartition(".")
     texts = {bool: "true", int: "8", int | None: "8", float: "0.5"}
-    text = texts.get(SECTIONS[section].keys[key], "rowwise")
+    text = texts.get(KEYS[new][0], "rowwise")
     compiled = "--compile.enable"  # which asynchronous tensor parallelism needs
 
     assert read_settings([compiled, f"--{old}", text]) == read_settings(

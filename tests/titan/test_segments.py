@@ -172,7 +172,7 @@ def test_with_new_segment_the_blend_changes_at_the_checkpoint(
 
     assert "A new segment begins at slot 12" in record
     assert "segments.1: checkpoint None, now" in record
-    assert "web: goes on after 4 samples of its blend of shards" in record
+    assert "web: continues after 4 samples of its blend of shards" in record
     assert corpora_of(loader, 2) == [{"web"}] * 2
 
 

@@ -1,20 +1,18 @@
 """From a configuration to datasets: the only place where they are put together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from blendtitan.config import SPLITS, BlendConfig, split_fractions
+from blendtitan.config import ORIGINAL_ORDER, SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import BlendedDataset
-from blendtitan.dataset.held import Shards, corpus_shards
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.order_index import IndexFile, OrderIndex
-from blendtitan.dataset.original import OriginalDataset
-from blendtitan.dataset.original_index import original_indices
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.order.chapters import Chapter
-from blendtitan.order.segments import Segment, check_changes, segments_of
+from blendtitan.order.blend import Segment, check_changes, segments_of, total_weight
+from blendtitan.order.slots import CorpusRows, SlotOrder
 from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog
 from blendtitan.storage.file_list import ShardList, read_file_list
@@ -22,6 +20,9 @@ from blendtitan.storage.reader import OpenFiles
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
+
+OTHER_ORDERS = {ORIGINAL_ORDER: "blendtitan.original.dataset"}
+"""Modules of the orders around the core, imported only when used; each has ``build_splits``."""
 
 
 class Datasets:
@@ -52,7 +53,7 @@ class Datasets:
 def build_datasets(
     config: BlendConfig,
     catalog: Catalog | None = None,
-    indices: Sequence[IndexFile | None] | None = None,
+    indices: Sequence[Any] | None = None,
 ) -> Datasets:
     """Build the splits of a blend.
 
@@ -74,16 +75,10 @@ def build_datasets(
             f"the catalog was made with {catalog.settings}, expected {_catalog_settings(config)}"
         )
     files = OpenFiles(config.max_open_shards)
-    if config.has_horizon:
-        found = original_indices(config, catalog) if indices is None else indices
-        built = {
-            split: index
-            and OriginalDataset.build(config, split, catalog, files, OrderIndex.open(index))
-            for split, index in zip(SPLITS, found, strict=True)
-        }
-        return Datasets(built.get)
-    known = Shards.of_catalog(catalog)
-    return Datasets(lambda split: _build_split(config, catalog, known, files, split))
+    if config.order in OTHER_ORDERS:
+        module = import_module(OTHER_ORDERS[config.order])
+        return Datasets(module.build_splits(config, catalog, files, indices).get)
+    return Datasets(lambda split: _build_split(config, catalog, files, split))
 
 
 def read_catalog(
@@ -101,14 +96,13 @@ def read_catalog(
     """
     shards = read_file_list(Path(config.data_file_list))
     fractions = split_fractions(config.split)
-    tells_apart = config.append_eod or config.provide_attention_mask or config.eod_mask_loss
     settings = _catalog_settings(config)
 
     def build() -> Catalog:
         return build_catalog(
             shards,
             lambda n: document_cuts(n, fractions),
-            eod_id=config.eod_token_id if tells_apart else None,
+            eod_id=config.eod_token_id if config.append_eod or _finds_documents(config) else None,
             inserts_eod=config.append_eod,
             settings=settings,
         )
@@ -127,61 +121,72 @@ def read_catalog(
 def _catalog_settings(config: BlendConfig) -> str:
     """Text of the settings that a catalog depends on."""
     eod = str(config.eod_token_id) if config.append_eod else "as it is"
-    if not config.append_eod and (config.provide_attention_mask or config.eod_mask_loss):
+    if not config.append_eod and _finds_documents(config):
         eod += f", telling documents apart by {config.eod_token_id}"
     return f"split {split_fractions(config.split)}, EOD {eod}"
 
 
+def _finds_documents(config: BlendConfig) -> bool:
+    return config.provide_attention_mask or config.eod_mask_loss
+
+
 def _build_split(
-    config: BlendConfig, catalog: Catalog, known: Shards, files: OpenFiles, split: str
+    config: BlendConfig, catalog: Catalog, files: OpenFiles, split: str
 ) -> BlendedDataset | None:
     s = SPLITS.index(split)
     if split_fractions(config.split)[s] == 0:
         return None
-    usable = catalog.split_tokens(s) > 0
-    shards_of_corpus: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
-    weights = dict.fromkeys(shards_of_corpus, 0.0)
+    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
-        weights[name] += float(catalog.weights[shard])
-        if usable[shard]:
-            shards_of_corpus[name].append(shard)
-    if split == "train" and not usable.all():
+        shards_of[name].append(shard)
+    weights = {name: total_weight(catalog.weights[of].tolist()) for name, of in shards_of.items()}
+    tokens = catalog.split_tokens(s).tolist()
+    usable = {name: [i for i in shards if tokens[i]] for name, shards in shards_of.items()}
+    _check_not_empty(usable, split)
+    usable = {name: shards for name, shards in usable.items() if shards}
+    if not usable:
+        return None
+    num_unusable = tokens.count(0)
+    if split == "train" and num_unusable:
         logger.warning(
             "train: %d of %d shards are too small to have a document for it; the other shards of "
             "their corpora are read in their place",
-            int((~usable).sum()),
-            len(usable),
+            *(num_unusable, len(tokens)),
         )
-    shards_of_corpus = _without_empty(shards_of_corpus, split)
-    if not shards_of_corpus:
-        return None
     blended = config.blend_sample_in_corpus
     shards_of_row = [
         row
-        for shards in shards_of_corpus.values()
+        for shards in usable.values()
         for row in ([[shard] for shard in shards] if blended else [shards])
     ]
-    eod_id = config.eod_token_id
-    rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=eod_id)
+    rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=config.eod_token_id)
     _warn_of_short_rows(rows, split, config.seq_length)
-    weights = {name: weights[name] for name in shards_of_corpus}
-    changes = _changes(config) if split == "train" else []
-    check_changes(changes, sorted(weights))
-    chapter = Chapter(
-        first_slot=0,
+    weights = {name: weights[name] for name in usable}
+    changes = [Segment(c.first_slot, c.shares) for c in config.segments if split == "train"]
+    check_changes(changes, list(weights))
+    segments = segments_of(weights, changes)
+    order = SlotOrder.build(
+        segments,
+        {
+            name: CorpusRows(
+                [tokens[shard] for shard in shards],
+                catalog.weights[shards].tolist(),
+                [place for place, shard in enumerate(shards_of[name]) if tokens[shard] > 0],
+            )
+            if blended
+            else CorpusRows([sum(tokens[shard] for shard in shards)], [1.0], [None])
+            for name, shards in usable.items()
+        },
+        seed=config.seed,
+        split=split,
         seq_len=config.seq_length,
-        segments=segments_of(weights, changes),
-        corpora=corpus_shards(catalog, known, shards_of_corpus, split=split, blended=blended),
+        shuffled=config.shuffle_sample_in_corpus,
     )
-    return BlendedDataset(config, split, rows, weights, [chapter])
+    return BlendedDataset(config, split, rows, weights, segments, order)
 
 
-def _changes(config: BlendConfig) -> list[Segment]:
-    return [Segment(change.first_slot, change.shares) for change in config.segments]
-
-
-def _without_empty(shards_of_corpus: dict[str, list[int]], split: str) -> dict[str, list[int]]:
-    empty = [name for name, shards in shards_of_corpus.items() if not shards]
+def _check_not_empty(usable: Mapping[str, Sequence[int]], split: str) -> None:
+    empty = [name for name, shards in usable.items() if not shards]
     if empty and split == "train":
         raise EmptySplitError(
             f"corpus {empty[0]!r} has no documents for training: every shard of it is too small "
@@ -189,7 +194,6 @@ def _without_empty(shards_of_corpus: dict[str, list[int]], split: str) -> dict[s
         )
     if empty:
         logger.warning("no documents for %s, left out of it: %s", split, ", ".join(empty))
-    return {name: shards for name, shards in shards_of_corpus.items() if shards}
 
 
 def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
@@ -198,8 +202,5 @@ def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
         logger.warning(
             "%s: %d of %d rows of documents have fewer than seq_length + 1 = %d tokens; their "
             "only window wraps around and repeats tokens",
-            split,
-            num_short,
-            len(rows.num_tokens),
-            seq_len + 1,
+            *(split, num_short, len(rows.num_tokens), seq_len + 1),
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blendtitan.dataset.interface import Dataset
-from blendtitan.order.segments import shares_of
+from blendtitan.order.blend import shares_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def fixed_samples(
     found: list[FixedSamples] = []
     for corpus, num_windows in [(None, dataset.num_windows), *corpora.items()]:
         # The original's order has no windows, but the samples that it was made for.
-        is_whole = (limit is None or limit >= num_windows) and bool(dataset.chapters)
+        is_whole = (limit is None or limit >= num_windows) and not dataset.config.has_horizon
         num_samples = num_windows if limit is None else min(num_windows, limit)
         steps = -(-num_samples // samples_per_step)
         found.append(FixedSamples(corpus, num_samples, steps, is_whole))

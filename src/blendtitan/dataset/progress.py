@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.order.segments import Segment
+from blendtitan.order.blend import Segment, shares_of
 
 # The order never gives a corpus as much as two samples more than its share.
 _ROUNDING_SAMPLES = 2
@@ -89,7 +89,7 @@ def configured_shares(
     shares = np.zeros(len(number))
     for segment, stop in zip(segments, stops, strict=True):
         part = max(0, min(stop, samples) - segment.first_slot) / samples
-        total = sum(segment.weights.values())
-        for name in segment.weights.keys() & number.keys():
-            shares[number[name]] += part * segment.weights[name] / total
+        own = shares_of(segment.weights)
+        for name in own.keys() & number.keys():
+            shares[number[name]] += part * own[name]
     return shares

@@ -1,9 +1,8 @@
 """Rows: the documents of one split, laid end to end, and the reading of windows from them.
 
-A row is what windows are cut from: one shard, or all shards of a corpus. It consists of
-pieces, one per shard. The rows of a split are kept as columns, so that many slots are resolved
-in a few NumPy calls. A place in any row is its *position*: rows are numbered through, piece
-after piece.
+A row is what windows are cut from: one shard, or all shards of a corpus. It consists of pieces, one
+per shard. The rows of a split are kept as columns, so that many slots are resolved in a few NumPy
+calls. A *position* counts the tokens of all rows, piece after piece.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.eod import document_at_with_eod, read_with_eod
-from blendtitan.order.windows import row_pieces
+from blendtitan.dataset.inserted_eod import document_at_with_eod, read_with_eod
+from blendtitan.order.epoch import row_pieces
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles, ShardIndex
 
@@ -166,6 +165,17 @@ class Rows:
         cuts = self.catalog.document_cuts[shard]
         documents = range(int(cuts[self.split]), int(cuts[self.split + 1]))
         read_with_eod(self.index(shard), read_tokens, documents, offset, out, eod_id=self.eod_id)
+
+    def shards_of_corpus(
+        self, row_corpora: IntArray, corpora: Sequence[str]
+    ) -> dict[str, list[int]]:
+        """Numbers of the shards of each corpus, given the corpus of each row."""
+        piece_rows = np.searchsorted(self.row_starts, self.piece_starts[:-1], side="right") - 1
+        of_piece = row_corpora[piece_rows]
+        return {
+            name: self.piece_shards[of_piece == number].tolist()
+            for number, name in enumerate(corpora)
+        }
 
     def index(self, shard: int) -> ShardIndex:
         """The opened ``.idx`` of a shard."""

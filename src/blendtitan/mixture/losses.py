@@ -11,7 +11,7 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import CORPUS_LABELS, CORPUS_LOSS, LOSS, VALIDATION_LOSS
 from blendtitan.mixture.sweep import csv_text, read_shares, segment_of
-from blendtitan.run.toml_file import read_toml
+from blendtitan.run.toml import read_toml
 from blendtitan.runs.open import RESOLVED
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.storage.atomic_files import (
@@ -137,7 +137,7 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     path = folder / run / RESOLVED
     if not path.is_file():
         return RunLosses(run=run, shares=shares)
-    settings = dict(read_toml(path))
+    settings = read_toml(path)
     found = settings["blendcorpus.segment"]
     if found != segment_of(shares):
         raise ConfigError(

@@ -16,9 +16,8 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.mixture.blends import Shares, SweepConfig, blends_of
-from blendtitan.order.segments import shares_of
-from blendtitan.run.toml_file import read_toml
-from blendtitan.run.values import toml_of
+from blendtitan.order.blend import shares_of
+from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.open import RunConfig, data_of_run, read_run
 from blendtitan.storage.atomic_files import remove_file_partials, write_atomically
 from blendtitan.tables import Table, filled_table
@@ -198,7 +197,7 @@ def _check_can_be_swept(run: RunConfig) -> None:
             f'{run.path}: blendcorpus.order is {run.blend.order!r}, expected "blendtitan": a blend '
             f"of a sweep is a segment, which the original's order does not have."
         )
-    if dict(read_toml(run.path)).get("metrics.enable_tensorboard") is not True:
+    if read_toml(run.path).get("metrics.enable_tensorboard") is not True:
         raise ConfigError(
             f"{run.path}: metrics.enable_tensorboard is not true, so the losses of the runs could "
             f"not be collected. Set it."

@@ -1,22 +1,54 @@
 """Blending: which corpus has a slot, and which of its draws that is.
 
 A blend of ``n`` weights is a binary tree, built as in Huffman's code. A node with children of
-weights ``a <= b`` sends ``floor(k * p + 1/2)`` of its first ``k`` slots to the lighter child,
-``p = a / (a + b)``, and the others to the heavier one. So the leaf of any slot, and how many
-slots of that leaf come before it, are found in a few multiplications on the way down: there is
-no table, no search and no horizon, and no prefix is ever as much as two slots away from the
-shares.
+weights ``a <= b`` sends ``floor(k * p + 1/2)`` of its first ``k`` slots to the lighter child, with
+``p = a / (a + b)``, and the rest to the heavier one. The leaf of any slot, and the number of its
+slots before that one, are found with a few multiplications on the way down: there is no table, no
+search and no horizon, and no corpus is ever two slots away from its share.
+
+A segment is a stretch of the global order with constant shares. Each segment counts its slots from
+0 in a tree of its own, while the draws of each corpus continue from segment to segment.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.errors import ConfigError
+
 IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The weights that hold from one slot of the global order on."""
+
+    first_slot: int
+    """Slot at which the segment begins; the first segment begins at 0."""
+
+    weights: Mapping[str, float]
+    """Weight of each corpus, above 0. A corpus that is not named is not drawn."""
+
+
+def total_weight(weights: Iterable[float]) -> float:
+    """Sum of weights, added from left to right.
+
+    ``sum`` rounds differently since Python 3.12, and shares decide which corpus has a slot.
+    """
+    total = 0.0
+    for weight in weights:
+        total += weight
+    return total
+
+
+def shares_of(weights: Mapping[str, float]) -> dict[str, float]:
+    """Share of each corpus, summing to 1."""
+    total = total_weight(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +147,112 @@ class BlendTrees:
 def _slots_of_light(k: IntArray, p: NDArray[np.float64]) -> IntArray:
     """``floor(k * p + 1/2)``: slots of the lighter child among the first ``k`` of its node."""
     return np.floor(k * p + 0.5).astype(np.int64)
+
+
+def segments_of(weights: Mapping[str, float], changes: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The segments of a blend, from its weights and the changes during a run.
+
+    Args:
+        weights: Weight of each corpus before the first change.
+        changes: Shares from a slot on, at growing slots. A corpus that is not named keeps its
+            share; a share of 0 drops it. Shares need not sum to 1.
+
+    Returns:
+        Segments with the weights of all corpora that are drawn. The first one begins at 0.
+    """
+    segments = [Segment(0, weights)]
+    for change in changes:
+        kept = shares_of(segments[-1].weights)
+        drawn = {name: share for name, share in (kept | dict(change.weights)).items() if share > 0}
+        segments = [s for s in segments if s.first_slot < change.first_slot]
+        segments.append(Segment(change.first_slot, drawn))
+    return tuple(segments)
+
+
+def check_changes(changes: Sequence[Segment], corpora: Sequence[str]) -> None:
+    """Check changes of shares against the known corpora.
+
+    Raises:
+        ConfigError: One names an unknown corpus, leaves none, or is not after the one before.
+    """
+    drawn = set(corpora)
+    last_slot = -1
+    for change in changes:
+        where = f"the segment from slot {change.first_slot:,}"
+        for name in change.weights.keys() - set(corpora):
+            raise ConfigError(
+                f"{where} names the corpus {name!r}, expected one of {', '.join(corpora)}"
+            )
+        if change.first_slot <= last_slot:
+            raise ConfigError(f"{where} begins at or before the one before it, expected after it")
+        named = {name for name, share in change.weights.items() if share > 0}
+        drawn = (drawn | named) - (change.weights.keys() - named)
+        if not drawn:
+            raise ConfigError(f"{where} leaves no corpus with a share above 0")
+        last_slot = change.first_slot
+
+
+@dataclass(frozen=True, slots=True)
+class BlendOrder:
+    """The corpus and draw of each slot, over all segments."""
+
+    corpora: tuple[str, ...]
+    """Names of all corpora of all segments, sorted; a corpus's number is its place here."""
+
+    first_slots: IntArray
+    """First slot of each segment. Shape ``(num_segments,)``."""
+
+    trees: BlendTrees
+    """One tree for each segment."""
+
+    corpus_of_leaf: IntArray
+    """Number of the corpus of each leaf. Shape ``(num_leaves,)``."""
+
+    draws_before_leaf: IntArray
+    """Draws of the leaf's corpus in all earlier segments. Shape ``(num_leaves,)``."""
+
+    @classmethod
+    def build(cls, segments: Sequence[Segment], corpora: Iterable[str] = ()) -> Self:
+        """Order of ``segments``, the first of which begins at slot 0.
+
+        ``corpora`` are numbered even where no segment names them.
+        """
+        assert segments
+        assert segments[0].first_slot == 0
+        named = {name for segment in segments for name in segment.weights}
+        corpora = tuple(sorted(named.union(corpora)))
+        names = [sorted(segment.weights) for segment in segments]
+        trees = BlendTrees.build(
+            [[s.weights[name] for name in n] for s, n in zip(segments, names, strict=True)]
+        )
+        number = {name: i for i, name in enumerate(corpora)}
+        corpus_of_leaf = np.array([number[name] for n in names for name in n], np.int64)
+        first_slots = np.array([segment.first_slot for segment in segments], np.int64)
+        assert np.all(np.diff(first_slots) > 0)
+        draws = np.zeros(len(corpora), np.int64)
+        draws_before_leaf = np.zeros(len(corpus_of_leaf), np.int64)
+        leaf = 0
+        for i, n in enumerate(names):
+            own = slice(leaf, leaf + len(n))
+            draws_before_leaf[own] = draws[corpus_of_leaf[own]]
+            if i + 1 < len(segments):
+                slots = int(first_slots[i + 1] - first_slots[i])
+                draws[corpus_of_leaf[own]] += trees.draws_before(i, slots)[own]
+            leaf = own.stop
+        return cls(corpora, first_slots, trees, corpus_of_leaf, draws_before_leaf)
+
+    def draws(self, slots: IntArray) -> tuple[IntArray, IntArray]:
+        """``(corpus, draw)`` of each slot of the global order, each of the shape of ``slots``."""
+        segment = np.searchsorted(self.first_slots, slots, side="right") - 1
+        leaf, draw = self.trees.leaves(segment, slots - self.first_slots[segment])
+        return self.corpus_of_leaf[leaf], draw + self.draws_before_leaf[leaf]
+
+    def draws_before(self, slot: int) -> IntArray:
+        """How many of the first ``slot`` slots each corpus has. Shape ``(num_corpora,)``."""
+        draws = np.zeros(len(self.corpora), np.int64)
+        stops = [*self.first_slots[1:].tolist(), slot]
+        for segment, (first, stop) in enumerate(zip(self.first_slots.tolist(), stops, strict=True)):
+            slots = min(slot, stop) - first
+            if slots > 0:
+                np.add.at(draws, self.corpus_of_leaf, self.trees.draws_before(segment, slots))
+        return draws

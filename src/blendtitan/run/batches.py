@@ -1,4 +1,10 @@
-"""The batch arithmetic of a run: whole micro batches for every rank, and a length in range."""
+"""The batch arithmetic of a run: whole micro batches for every rank, and how many samples it reads.
+
+The trainer and the tools share it, so both refuse the same runs in the same words.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 from blendtitan.config import MAX_INT, MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError
@@ -38,16 +44,14 @@ def check_batches(
         global_batch_size: Samples of a step of all ranks together; -1: one micro batch of each.
         local_batch_size: Samples of a micro batch.
         ranks: Data-parallel ranks.
-        are_all_ranks: False where the run has a multiple of ``ranks`` that is not known.
+        are_all_ranks: False if the run has an unknown multiple of ``ranks``.
 
     Raises:
         ConfigError: It is not. The error names the nearest sizes that are.
     """
     check_at_least("training.local_batch_size", local_batch_size, 1)
-    if global_batch_size == -1:
-        return
     part = local_batch_size * ranks
-    if global_batch_size >= 1 and global_batch_size % part == 0:
+    if global_batch_size == -1 or (global_batch_size >= 1 and global_batch_size % part == 0):
         return
     below = global_batch_size // part * part
     nearest = f"{below:,} and {below + part:,}" if below > 0 else f"{part:,}"
@@ -61,11 +65,7 @@ def check_batches(
 
 
 def check_validation(*, steps: int, samples: int | None) -> None:
-    """Check how much a validation reads.
-
-    Raises:
-        ConfigError: ``validation.samples`` or ``validation.steps`` reads nothing.
-    """
+    """Check that a validation reads something."""
     if samples is not None:
         check_at_least("validation.samples", samples, 1)
     if steps != -1 and steps < 1:
@@ -75,11 +75,7 @@ def check_validation(*, steps: int, samples: int | None) -> None:
 
 
 def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
-    """Check that the slots and tokens of a run can be counted exactly.
-
-    Raises:
-        ConfigError: There are too many.
-    """
+    """Check that the slots and tokens of a run can be counted exactly."""
     check_at_least("training.steps", steps, 0)
     check_at_least("training.seq_len", seq_len, 1)
     most = min(MAX_SLOT, MAX_INT // (seq_len + 1)) // max(1, global_batch_size)
@@ -90,3 +86,66 @@ def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
             f"does not depend on the number of steps, so choose a smaller one and train longer "
             f"later."
         )
+
+
+def check_follows(key: str, value: int | None, *, other: str, expected: int) -> None:
+    """Check that a key that may be left out equals the one that it follows."""
+    if value not in (None, expected):
+        raise ConfigError(
+            f"{key} is {value}, expected {expected}, the value of {other}. Leave {key} out to "
+            f"follow it."
+        )
+
+
+def samples_of_run(
+    *, steps: int, global_batch_size: int, validates: bool, validation: tuple[int | None, int]
+) -> dict[str, int | None]:
+    """``train_samples`` and ``eval_samples`` of a run; None if one is open.
+
+    Without ``training.global_batch_size`` they depend on the number of ranks, and with
+    ``validation.steps = -1`` on the data.
+
+    Args:
+        steps: Of the run.
+        global_batch_size: Samples of a step; below 1 if it depends on the ranks.
+        validates: Whether the run validates at all.
+        validation: ``samples``, or None, and ``steps`` of a validation.
+    """
+    samples, validation_steps = validation
+    is_known = global_batch_size > 0
+    if not validates:
+        samples = 0
+    elif samples is None and is_known and validation_steps > 0:
+        samples = validation_steps * global_batch_size
+    return {
+        "train_samples": steps * global_batch_size if is_known else None,
+        "eval_samples": samples,
+    }
+
+
+_SET_BY = {
+    "train_samples": "training.global_batch_size",
+    "eval_samples": "validation.samples, or validation.steps and training.global_batch_size",
+}
+
+
+def horizon(keys: Mapping[str, Any], run: Mapping[str, int | None]) -> dict[str, int]:
+    """``train_samples`` and ``eval_samples`` for the original's order.
+
+    Args:
+        keys: Values of ``[blendcorpus]`` by key; they win.
+        run: From ``samples_of_run``.
+
+    Raises:
+        ConfigError: Both leave one open.
+    """
+    found: dict[str, int] = {}
+    for name, set_by in _SET_BY.items():
+        samples = run[name] if keys[name] is None else keys[name]
+        if samples is None:
+            raise ConfigError(
+                f'blendcorpus.order = "blendcorpus" depends on the number of samples, which this '
+                f"run leaves open. Set {set_by}, or blendcorpus.{name}."
+            )
+        found[name] = samples
+    return found

@@ -35,16 +35,6 @@ RENAMED: Mapping[str, str] = {
 """Old spelling to the key that means the same now."""
 
 
-VALUES: Mapping[str, Mapping[Any, Any]] = {
-    "model.name": {"blendcorpus": "llama3"},
-    "model.flavor": {"debugmodel_flex_attn": "debugmodel", "8B_flex": "8B"},
-    "model.converters": {"float8": "quantize.linear.float8", "mx": "quantize.linear.mx"},
-    "quantize.linear.float8.filter_fqns": {"output": "lm_head"},
-    "quantize.grouped_mm.mx.recipe_name": {"mxfp8": "mxfp8_rceil"},
-}
-"""Key to what its old values, or the old entries of its list, are called now."""
-
-
 @dataclass(frozen=True)
 class Removed:
     """A key, or a whole section, that is gone."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from blendtitan.config import MAX_SLOT, check_at_least, check_shares
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import Chapter
-from blendtitan.order.segments import Segment
+from blendtitan.history.phases import Phase
+from blendtitan.order.blend import Segment
 from blendtitan.pace import Paces, consumed_at
 
 Lengths = Sequence[tuple[int, int]]
@@ -86,7 +86,7 @@ def changes_of(
     return changes
 
 
-def lengths_of(chapters: Sequence[Chapter], *, slot: int, seq_len: int) -> Lengths:
+def lengths_of(chapters: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
     """The lengths of a run that goes on at ``slot`` with windows of ``seq_len``."""
     lengths = [(chapter.first_slot, chapter.seq_len) for chapter in chapters]
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]

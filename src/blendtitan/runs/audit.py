@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ResumeError
-from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, segments_read
-from blendtitan.order.next_chapter import with_next_chapter
-from blendtitan.order.segments import Segment, shares_of
+from blendtitan.history.next_phase import with_next_phase
+from blendtitan.history.phases import CorpusShards, Phase, segments_read
+from blendtitan.order.blend import Segment, shares_of
 from blendtitan.pace import Paces, consumed_at, paces_of_state
 from blendtitan.runs.checkpoints import StoredState, stored_states
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
@@ -40,7 +40,7 @@ class Audited:
     def verdict(self) -> str:
         """Whether it is proved, in words."""
         proved = "proved"
-        if self.state is not None and not self.state.chapters:
+        if self.state is not None and not self.state.phases:
             proved = "proved, except for the samples: the original's order is in the data"
         return "; ".join(self.problems) or self.stored.note or proved
 
@@ -51,7 +51,7 @@ class Audited:
             "step": self.stored.step,
             "path": str(self.stored.path),
             "consumed_samples": state.consumed_samples if state else None,
-            "chapters": [chapter.first_slot for chapter in state.chapters] if state else [],
+            "chapters": [phase.first_slot for phase in state.phases] if state else [],
             "digest": state.digest if state else None,
             "note": self.stored.note,
             "problems": self.problems,
@@ -103,7 +103,7 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
     if after.consumed_samples < consumed:
         return [f"consumed {after.consumed_samples:,} samples, the one before it {consumed:,}"]
     problems: list[str] = []
-    if not _contains(after.chapters, before.chapters, consumed):
+    if not _contains(after.phases, before.phases, consumed):
         problems.append("has another history than the checkpoint before")
     elif _digest_at(after, before) != before.digest:
         problems.append(
@@ -112,56 +112,56 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
     return problems + list(_phase_problems(after))
 
 
-def _contains(later: Sequence[Chapter], earlier: Sequence[Chapter], slot: int) -> bool:
+def _contains(later: Sequence[Phase], earlier: Sequence[Phase], slot: int) -> bool:
     """Whether two histories agree on the first ``slot`` slots."""
     one, other = (
         [
-            (replace(chapter, segments=()), _segments_until([chapter], slot))
-            for chapter in history
-            if chapter.first_slot < slot
+            (replace(phase, segments=()), _segments_until([phase], slot))
+            for phase in history
+            if phase.first_slot < slot
         ]
         for history in (later, earlier)
     )
     return one == other
 
 
-def _segments_until(history: Sequence[Chapter], slot: int) -> list[Segment]:
+def _segments_until(history: Sequence[Phase], slot: int) -> list[Segment]:
     return [segment for segment in segments_read(history) if segment.first_slot < slot]
 
 
 def _digest_at(later: SavedState, earlier: SavedState) -> str:
     """The digest of the earlier state, in the order of the later one."""
-    if not earlier.chapters:  # the original's order is in the data only
+    if not earlier.phases:  # the original's order is in the data only
         return earlier.digest
-    first_slot = earlier.chapters[-1].first_slot
+    first_slot = earlier.phases[-1].first_slot
     slots = digest_slots(first_slot, earlier.consumed_samples)
     if len(slots) == 0:
         return earlier.digest
-    chapter = next(chapter for chapter in later.chapters if chapter.first_slot == first_slot)
-    order = ChapterOrder.build(chapter, order_settings(later.fixed_facts))
-    return digest_of(order.slot_places(slots).sample_ids)
+    phase = next(phase for phase in later.phases if phase.first_slot == first_slot)
+    order = phase.order(order_settings(later.fixed_facts))
+    return digest_of(order.places(slots).sample_ids)
 
 
 def _phase_problems(state: SavedState) -> Iterator[str]:
     """Phases that do not begin where the rows of those before stood."""
     settings = order_settings(state.fixed_facts)
-    for number in range(1, len(state.chapters)):
-        before, chapter = state.chapters[:number], state.chapters[number]
-        expected = with_next_chapter(
+    for number in range(1, len(state.phases)):
+        before, phase = state.phases[:number], state.phases[number]
+        expected = with_next_phase(
             before,
             settings,
-            slot=chapter.first_slot,
-            seq_len=chapter.seq_len,
-            segments=chapter.segments,
-            corpora={name: _as_new(shards) for name, shards in chapter.corpora.items()},
+            slot=phase.first_slot,
+            seq_len=phase.seq_len,
+            segments=phase.segments,
+            corpora={name: _as_new(shards) for name, shards in phase.corpora.items()},
         )[-1]
-        for name, shards in chapter.corpora.items():
+        for name, shards in phase.corpora.items():
             found = expected.corpora[name]
             if all(name not in each.corpora for each in before):
                 found = replace(found, places=shards.places)
             if found != replace(shards, weights=found.weights):
                 yield (
-                    f"the corpus {name!r} does not continue at slot {chapter.first_slot:,} where "
+                    f"the corpus {name!r} does not continue at slot {phase.first_slot:,} where "
                     f"its rows stood"
                 )
 
@@ -203,12 +203,12 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
     if fixed:
         return Parting(0, tuple(fixed))
     end = min(a.consumed_samples, b.consumed_samples)
-    firsts = {c.first_slot for state in (a, b) for c in state.chapters}
-    firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.chapters)}
+    firsts = {c.first_slot for state in (a, b) for c in state.phases}
+    firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.phases)}
     slots = [*sorted(slot for slot in firsts if slot < end), end]
     for begin, stop in pairwise(slots):
-        if not _contains(a.chapters, b.chapters, stop):
-            return Parting(begin, _reasons(a.chapters, b.chapters, stop))
+        if not _contains(a.phases, b.phases, stop):
+            return Parting(begin, _reasons(a.phases, b.phases, stop))
     return Parting(None, ())
 
 
@@ -219,16 +219,15 @@ def _latest(run: Sequence[Audited]) -> SavedState:
     return states[-1]
 
 
-def _reasons(a: Sequence[Chapter], b: Sequence[Chapter], stop: int) -> tuple[str, ...]:
+def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ...]:
     one, other = ([c for c in run if c.first_slot < stop][-1] for run in (a, b))
     sides = {
         "first slot of the phase": (one.first_slot, other.first_slot),
         "seq_length": (one.seq_len, other.seq_len),
         "corpora": (sorted(one.corpora), sorted(other.corpora)),
-        "shares": tuple(_shares(chapter) if stop else {} for chapter in (one, other)),
+        "shares": tuple(_shares(phase) if stop else {} for phase in (one, other)),
         "shards": tuple(
-            {name: shards.names for name, shards in chapter.corpora.items()}
-            for chapter in (one, other)
+            {name: shards.names for name, shards in phase.corpora.items()} for phase in (one, other)
         ),
     }
     found = tuple(f"{name}: {x!r}, {y!r}" for name, (x, y) in sides.items() if x != y)
@@ -238,9 +237,9 @@ def _reasons(a: Sequence[Chapter], b: Sequence[Chapter], stop: int) -> tuple[str
     )
 
 
-def _shares(chapter: Chapter) -> dict[str, float]:
+def _shares(phase: Phase) -> dict[str, float]:
     """Shares of the last segment, to the digits that a person would compare."""
-    shares = shares_of(segments_read([chapter])[-1].weights)
+    shares = shares_of(segments_read([phase])[-1].weights)
     return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
 
@@ -250,8 +249,8 @@ def audit_table(run: Sequence[Audited]) -> Table:
     for one in run:
         facts: list[int | str | None] = [None] * 4
         if one.state is not None:
-            chapters = one.state.chapters
-            counts = len(chapters) or 1, len(segments_read(chapters)) or 1
+            phases = one.state.phases
+            counts = len(phases) or 1, len(segments_read(phases)) or 1
             facts = [one.state.consumed_samples, *counts, one.state.digest[:12]]
         table.add_row(f"{one.stored.step:,}", *facts, one.verdict())
     return table

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS
-from blendtitan.dataset.eod import document_at_with_eod
-from blendtitan.dataset.held import Shards
+from blendtitan.dataset.inserted_eod import document_at_with_eod
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
+from blendtitan.history.fingerprints import Fingerprints
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
@@ -48,7 +48,7 @@ class Contents:
         """The shards of a catalog; ``eod_id`` is inserted where documents lack it."""
         s = SPLITS.index(split)
         usable = np.flatnonzero(catalog.split_tokens(s) > 0).tolist()
-        known = Shards.of_catalog(catalog)
+        known = Fingerprints.of_catalog(catalog)
         columns = (catalog.corpora, known.names, known.ids)
         keys = shard_keys(*([column[shard] for shard in usable] for column in columns))
         files, rows = OpenFiles(max_open), [[shard] for shard in usable]

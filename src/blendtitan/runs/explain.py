@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
-from blendtitan.order.segments import shares_of
+from blendtitan.order.blend import shares_of
 from blendtitan.pace import Paces, step_of
 from blendtitan.run.segments import slot_at_tokens
 from blendtitan.runs.contents import Contents, DocumentPart
@@ -323,13 +323,13 @@ def history_json(run: OpenRun) -> list[dict[str, Any]]:
         ConfigError: The run is in the original's order.
     """
     slots = run.slots
-    if not slots.chapters:
+    if not slots.phases:
         raise ConfigError(
             "the original's order has one blend for the whole run, and no segments. Ask for a step"
         )
     found: list[dict[str, Any]] = []
     for segment in slots.segments:
-        begun = [chapter for chapter in slots.chapters if chapter.first_slot <= segment.first_slot]
+        begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
         first_step = step_of(slots.paces, segment.first_slot) if slots.paces else None
         shards = {
             name: dict(zip(shards.names, shards.tokens, strict=True))

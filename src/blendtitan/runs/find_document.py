@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from blendtitan.errors import ConfigError
-from blendtitan.order.find import slots_reading
+from blendtitan.history.find import slots_reading
 from blendtitan.runs.explain import PLACE_HEADINGS, Place, Ranks, place_of
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import History, Stretch, Window
@@ -129,7 +129,7 @@ def _windows(history: History, whole: Stretch, stop_slot: int) -> Iterator[Windo
     """Windows of all phases that may hold some of a document, in the order of their slots."""
     if whole.count == 0:
         return
-    stops = [*(chapter.first_slot for chapter in history.chapters[1:]), stop_slot]
+    stops = [*(phase.first_slot for phase in history.phases[1:]), stop_slot]
     for phase, stop in zip(history.orders, stops, strict=True):
         place = phase.row_of(whole)
         if place is not None:

@@ -7,17 +7,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.config import BlendConfig, SegmentConfig, check_at_least
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
+from blendtitan.history.run import phases_of, settings_of
+from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Pace, paces_of_state
-from blendtitan.run.batches import check_batches, check_length, check_validation
-from blendtitan.run.horizon import horizon, samples_of_run
-from blendtitan.run.keys import DEFAULTS, check_follows, read_keys
+from blendtitan.run.batches import (
+    check_batches,
+    check_follows,
+    check_length,
+    check_validation,
+    horizon,
+    samples_of_run,
+)
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.run.toml import read_keys
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
@@ -142,7 +149,7 @@ def unchanged_run(run: RunConfig) -> OpenRun:
         slots = OriginalSlots.of_dataset(train, catalog, (run.pace,))
     else:
         assert isinstance(train, BlendedDataset)
-        slots = History(train.chapters, train.settings, (run.pace,))
+        slots = History(phases_of(train), settings_of(train), (run.pace,))
     return OpenRun(
         slots=slots,
         config=run,
@@ -155,7 +162,7 @@ def unchanged_run(run: RunConfig) -> OpenRun:
 def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     assert stored.state_dict is not None
     saved, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
-    if not saved.chapters:
+    if not saved.phases:
         if run is None:
             raise ConfigError(
                 f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "
@@ -306,24 +313,21 @@ def _blend(path: Path, values: Values) -> BlendConfig:
             f"{path}: no data is named. Set blendcorpus.data_file_list, or training.dataset_path, "
             f"to a file list or a folder of shards."
         )
-    train, evaluation = samples_of_run(
-        steps=values["training.steps"],
-        global_batch_size=values["training.global_batch_size"],
-        validates=values["validation.enable"],
-        validation=(values["validation.samples"], values["validation.steps"]),
-    )
     decided: dict[str, Any] = {
         field.name: values[key]
         for field in fields(BlendConfig)
-        if (key := f"blendcorpus.{field.name}") in DEFAULTS
+        if (key := f"blendcorpus.{field.name}") in values
     }
     decided |= {"data_file_list": data, "seq_length": values["training.seq_len"]}
     decided |= {"eod_token_id": _eod_id(values)}
-    decided |= horizon(
-        decided["order"],
-        train_samples=(decided["train_samples"], train),
-        eval_samples=(decided["eval_samples"], evaluation),
-    )
+    if decided["order"] == ORIGINAL_ORDER:
+        run = samples_of_run(
+            steps=values["training.steps"],
+            global_batch_size=values["training.global_batch_size"],
+            validates=values["validation.enable"],
+            validation=(values["validation.samples"], values["validation.steps"]),
+        )
+        decided |= horizon(decided, run)
     return BlendConfig(**decided)
 
 

@@ -13,8 +13,9 @@ from blendtitan.dataset.build import Datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import ChapterOrder
-from blendtitan.order.segments import shares_of
+from blendtitan.history.phases import pasts_at
+from blendtitan.history.run import phases_of, settings_of
+from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import RunConfig, data_of_run
 from blendtitan.runs.plan_warnings import plan_warnings
 from blendtitan.storage.catalog import Catalog
@@ -227,24 +228,24 @@ def row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> RowReads 
     """The rows of a dataset after so many samples; None in an order without rows."""
     if not isinstance(dataset, BlendedDataset):
         return None
-    (chapter,) = dataset.chapters
-    order = ChapterOrder.build(chapter, dataset.settings)
-    pasts = order.pasts_at(chapter, num_samples)
+    (phase,) = phases_of(dataset)
+    settings = settings_of(dataset)
+    pasts = pasts_at(phase, settings, num_samples)
     tokens = catalog.split_tokens(SPLITS.index(dataset.split))
     of_corpus = np.array(catalog.corpora)
     sizes = np.array([catalog.dtype(shard).itemsize for shard in range(len(tokens))])
     row_tokens: list[int] = []
     row_bytes: list[float] = []
     draws: list[int] = []
-    for name, shards in chapter.corpora.items():
+    for name, shards in phase.corpora.items():
         own = np.flatnonzero((of_corpus == name) & (tokens > 0))
-        for row in shards.rows(blended=dataset.settings.blended):
+        for row in shards.row_slices(blended=settings.blended):
             row_tokens.append(int(tokens[own[row]].sum()))
             row_bytes.append(float(np.average(sizes[own[row]], weights=tokens[own[row]])))
         draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
     return RowReads(
-        seq_len=chapter.seq_len,
-        corpora=order.row_corpora,
+        seq_len=phase.seq_len,
+        corpora=dataset.order.row_corpora,
         tokens=np.array(row_tokens, np.int64),
         draws=np.array(draws, np.int64),
         token_bytes=np.array(row_bytes, np.float64),

@@ -13,19 +13,14 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.held import Shards
-from blendtitan.dataset.original import OriginalDataset
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import (
-    Chapter,
-    ChapterOrder,
-    OrderSettings,
-    draws_before,
-    segments_read,
-    twins,
-)
-from blendtitan.order.segments import Segment
-from blendtitan.order.windows import row_pieces
+from blendtitan.history.fingerprints import Fingerprints
+from blendtitan.history.phases import OrderSettings, Phase, occurrences
+from blendtitan.history.run import RunHistory
+from blendtitan.order.blend import Segment
+from blendtitan.order.epoch import row_pieces
+from blendtitan.order.slots import Places, SlotOrder
+from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths
 from blendtitan.state import SavedState, order_settings
@@ -50,7 +45,7 @@ class ShardKey(NamedTuple):
 
 def shard_keys(corpora: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> list[ShardKey]:
     """The keys of some shards, given as columns."""
-    numbers = twins(zip(corpora, ids, strict=True))
+    numbers = occurrences(zip(corpora, ids, strict=True))
     return [ShardKey(*each) for each in zip(corpora, names, ids, numbers, strict=True)]
 
 
@@ -107,14 +102,14 @@ def step_slots(paces: Paces, step: int) -> range:
 class History:
     """The slots of a run in this project's order."""
 
-    chapters: tuple[Chapter, ...]
+    phases: tuple[Phase, ...]
     settings: OrderSettings
     paces: Paces
 
     @classmethod
     def of_state(cls, state: SavedState, paces: Paces) -> Self:
         """The slots of a checkpoint: the past, and the future as it was planned then."""
-        return cls(state.chapters, order_settings(state.fixed_facts), paces)
+        return cls(state.phases, order_settings(state.fixed_facts), paces)
 
     @property
     def split(self) -> str:
@@ -124,47 +119,43 @@ class History:
     @property
     def lengths(self) -> Lengths:
         """``(first slot, seq_len)`` of each phase."""
-        return [(chapter.first_slot, chapter.seq_len) for chapter in self.chapters]
+        return [(phase.first_slot, phase.seq_len) for phase in self.phases]
 
     @property
     def segments(self) -> Sequence[Segment]:
         """Stretches with constant shares, of all phases."""
-        return segments_read(self.chapters)
+        return RunHistory(self.phases, None).segments_read
 
     @property
     def corpus_tokens(self) -> dict[str, int]:
         """Tokens of each corpus in the split, in the last phase that has it."""
         return {
             name: sum(shards.tokens)
-            for chapter in self.chapters
-            for name, shards in chapter.corpora.items()
+            for phase in self.phases
+            for name, shards in phase.corpora.items()
         }
 
     @cached_property
     def orders(self) -> list["PhaseSlots"]:
         """The slots of each phase."""
-        return [PhaseSlots.build(chapter, self.settings) for chapter in self.chapters]
+        return [PhaseSlots.build(phase, self.settings) for phase in self.phases]
 
     def draws_before(self, slot: int) -> dict[str, int]:
         """How many of the first ``slot`` slots each corpus has."""
-        return self._sums_before(slot, [1] * len(self.chapters))
+        names = sorted(self.corpus_tokens)
+        found = RunHistory(self.phases, None).draws_before(slot, names)
+        return dict(zip(names, found.tolist(), strict=True))
 
     def tokens_before(self, slot: int) -> dict[str, int]:
         """Tokens of each corpus in the first ``slot`` slots."""
-        return self._sums_before(slot, [chapter.seq_len for chapter in self.chapters])
-
-    def _sums_before(self, slot: int, factors: Sequence[int]) -> dict[str, int]:
-        """Draws of all phases before a slot, those of each phase times its factor."""
-        total: dict[str, int] = {}
-        for draws, factor in zip(draws_before(self.chapters, slot), factors, strict=True):
-            for name, count in draws.items():
-                total[name] = total.get(name, 0) + count * factor
-        return total
+        names = sorted(self.corpus_tokens)
+        found = RunHistory(self.phases, None).tokens_before(slot, names)
+        return dict(zip(names, found.tolist(), strict=True))
 
     def windows(self, slots: IntArray) -> list[Window]:
         """What some slots are. Shape ``(n,)``."""
         found: dict[int, Window] = {}
-        firsts = [chapter.first_slot for chapter in self.chapters]
+        firsts = [phase.first_slot for phase in self.phases]
         of_slot = np.searchsorted(firsts, slots, side="right") - 1
         for number in np.unique(of_slot).tolist():
             before = self.draws_before(firsts[number])
@@ -177,7 +168,7 @@ class History:
 class PhaseSlots:
     """The slots of one phase, and the shards of its rows."""
 
-    order: ChapterOrder
+    order: SlotOrder
     keys: Sequence[ShardKey]
     shard_starts: IntArray
     """Position of the first token of each shard, over all rows; then the end. ``(P + 1,)``"""
@@ -186,40 +177,39 @@ class PhaseSlots:
     """Position of each row's first token; then the end. Shape ``(R + 1,)``."""
 
     @classmethod
-    def build(cls, chapter: Chapter, settings: OrderSettings) -> Self:
+    def build(cls, phase: Phase, settings: OrderSettings) -> Self:
         """The slots of a phase."""
         tokens: list[int] = []
         keys: list[ShardKey] = []
         rows: list[int] = []
-        for name, shards in chapter.corpora.items():
+        for name, shards in phase.corpora.items():
             tokens += shards.tokens
             keys += shard_keys([name] * len(shards.ids), shards.names, shards.ids)
-            rows += (sum(shards.tokens[row]) for row in shards.rows(blended=settings.blended))
-        order = ChapterOrder.build(chapter, settings)
+            rows += shards.rows(blended=settings.blended).tokens
+        order = phase.order(settings)
         return cls(order, keys, np.cumsum([0, *tokens]), np.cumsum([0, *rows]))
 
     def windows(self, slots: IntArray, phase: int, before: dict[str, int]) -> Iterator[Window]:
         """What some slots of this phase are; ``before`` are draws in earlier phases."""
-        found = self.order.slot_places(slots)
+        found = self.order.places(slots)
         for i, slot in enumerate(slots.tolist()):
             corpus = self.order.blend.corpora[int(found.corpora[i])]
-            of_remainder = bool(found.places.of_unread[i])
-            row, start = int(found.rows[i]), int(found.places.starts[i])
             yield Window(
                 slot=slot,
                 phase=phase,
                 corpus=corpus,
                 draw=int(found.draws[i]) + before.get(corpus, 0),
-                epoch=int(found.places.epochs[i]),
-                window=int(found.places.windows[i]),
-                of_remainder=of_remainder,
+                epoch=int(found.epochs[i]),
+                window=int(found.windows[i]),
+                of_remainder=found.is_remainder is not None and bool(found.is_remainder[i]),
                 sample_id=int(found.sample_ids[i]),
-                stretches=tuple(self._stretches(row, start, of_remainder)),
+                stretches=tuple(self._stretches(found, i)),
             )
 
-    def _stretches(self, row: int, start: int, of_remainder: bool) -> Iterator[Stretch]:
+    def _stretches(self, places: Places, i: int) -> Iterator[Stretch]:
+        row = int(places.rows[i])
         first, stop = self.row_starts[row : row + 2].tolist()
-        for at, count in self.order.stretches(row, start, of_unread=of_remainder):
+        for at, count in self.order.stretches(places, i):
             for shard, offset, part in row_pieces(
                 self.shard_starts, (first, stop - first), at, count
             ):
@@ -242,12 +232,12 @@ class OriginalSlots:
     keys: list[ShardKey]
     paces: Paces
     split: str = "train"
-    chapters: tuple[Chapter, ...] = ()
+    phases: tuple[Phase, ...] = ()
 
     @classmethod
     def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:
         """The slots of a dataset; ``catalog`` is from ``as_one_split``."""
-        known = Shards.of_catalog(catalog)
+        known = Fingerprints.of_catalog(catalog)
         return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), paces)
 
     @property

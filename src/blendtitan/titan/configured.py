@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import BlendConfig
+from blendtitan.config import BlendConfig, BlendKeys
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.run.horizon import horizon
-from blendtitan.run.keys import check_follows
+from blendtitan.run.batches import check_follows
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan.tokenizer import engine_tokenizer
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -29,8 +28,7 @@ def blend_config(
     """The engine's configuration, completed with what the rest of the run decides.
 
     Raises:
-        ConfigError: No data is named, ``seq_length`` contradicts the trainer's, or the number of
-            samples that the original's order is made for is open.
+        ConfigError: No data is named, or ``seq_length`` contradicts the trainer's.
     """
     data_file_list = config.data_file_list or config.dataset_path
     if data_file_list is None:
@@ -41,16 +39,14 @@ def blend_config(
     check_follows(
         "blendcorpus.seq_length", config.seq_length, other="training.seq_len", expected=seq_len
     )
+    keys = {key.name: getattr(config, key.name) for key in fields(BlendKeys)}
     return BlendConfig(
-        data_file_list=data_file_list,
-        seq_length=seq_len,
-        eod_token_id=eos_id if config.eod_token_id is None else config.eod_token_id,
-        **horizon(
-            config.order,
-            train_samples=(config.train_samples, config.run_samples),
-            eval_samples=(config.eval_samples, config.validation_samples),
-        ),
-        **{name: getattr(config, name) for name in _SAME_IN_BOTH},
+        **keys
+        | {
+            "data_file_list": data_file_list,
+            "seq_length": seq_len,
+            "eod_token_id": eos_id if config.eod_token_id is None else config.eod_token_id,
+        }
     )
 
 
@@ -108,14 +104,3 @@ def _split_of(datasets: Datasets, blend: BlendConfig, split_name: str) -> Datase
             f"set validation.enable = false."
         )
     return dataset
-
-
-_SAME_IN_BOTH = {field.name for field in fields(BlendConfig)} - {
-    "data_file_list",
-    "seq_length",
-    "eod_token_id",
-    "segments",
-    "train_samples",
-    "eval_samples",
-}
-"""Fields that the engine's configuration and the loader's share."""

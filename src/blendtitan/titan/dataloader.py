@@ -4,20 +4,21 @@ TorchTitan builds it on every rank, with the rank's place among the data-paralle
 context and pipeline peers share one place, and so get the same batches.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
+from blendtitan.config import BlendSection
 from blendtitan.dataset.interface import Dataset
+from blendtitan.history.run import phases_of
 from blendtitan.loader import DataLoader
-from blendtitan.order.chapters import Chapter
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
 from blendtitan.run.segments import changes_of, lengths_of, segment_settings
-from blendtitan.state import parse_state
+from blendtitan.state import SavedState, parse_state
 from blendtitan.titan.configured import configured_dataset
 from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.visible import visible_logger
@@ -32,92 +33,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
     """Batches of a blend of corpora, as TorchTitan's trainer and validator read them."""
 
     @dataclass(kw_only=True, slots=True)
-    class Config(BaseDataLoader.Config):
-        """The keys of the ``[blendcorpus]`` section, and what the rest of the run decides."""
-
-        data_file_list: str | None = None
-        """File list naming the shards, or a folder of shards. None: ``training.dataset_path``."""
-
-        seq_length: int | None = None
-        """Length of a model input, in tokens. None: ``training.seq_len``, which it must equal."""
-
-        micro_batch_size: int | None = None
-        """Samples that one rank passes through the model at once. None:
-        ``training.local_batch_size``, which it must equal."""
-
-        num_workers: int = 2
-        """Threads that read ahead. 0: read in the training thread."""
-
-        split: str = "98,1,1"
-        """Relative sizes of train, valid and test, in documents of each shard: three numbers. One
-        number alone gives all documents to train."""
-
-        dataloader_type: Literal["single", "repeating", "cyclic"] = "single"
-        """Kept for compatibility: the training stream is endless in all three."""
-
-        shuffle_sample_in_corpus: bool = True
-        """Visit the windows of an epoch in a pseudo-random order. Synonym: ``shuffle``."""
-
-        blend_sample_in_corpus: bool = True
-        """Blend the shards of a corpus by their weights. False: read them one after the other."""
-
-        append_eod: bool = True
-        """Every document is followed by EOD: where shards lack it, it is inserted while reading. A
-        token at the beginning that is EOD as well, because BOS and EOD are one, stays where it
-        is."""
-
-        provide_attention_mask: bool = False
-        """Tell documents apart: positions restart after each EOD, masks are block-causal. Where BOS
-        and EOD are one token and all documents of a corpus begin with it, that token belongs to
-        the document that it begins, and positions restart at it."""
-
-        eod_token_id: int | None = None
-        """Token that ends a document. None: the tokenizer's EOS."""
-
-        eod_mask_loss: bool = False
-        """Ignore the labels that would ask to predict across a document's end."""
-
-        data_cache_path: str | None = None
-        """Folder that keeps the catalog between runs, and the index of the original's order. None:
-        the catalog is built at every start."""
-
-        seed: int = 1234
-        """Chooses the order of the windows of every epoch."""
-
-        segment: list[dict[str, Any]] = field(default_factory=list)
-        """Other shares from some place of the run on: tables of ``from_step`` or ``from_tokens``,
-        and ``shares`` by corpus. A corpus not named keeps its share; 0 drops it."""
-
-        on_change: Literal["error", "new_segment"] = "error"
-        """What to do on resume where weights, segments, corpora, data or the sequence length are
-        not those of the checkpoint. ``new_segment``: go on with what is set now, every corpus
-        where it was."""
-
-        order: Literal["blendtitan", "blendcorpus"] = "blendtitan"
-        """``blendcorpus``: the order of the original package, sample for sample, to finish a run
-        that was begun there. It needs ``data_cache_path``."""
-
-        train_samples: int | None = None
-        """Samples that the original's order is made for. None: ``training.steps`` times
-        ``training.global_batch_size``."""
-
-        eval_samples: int | None = None
-        """Samples of a validation that the original's order is made for. None: those that
-        ``[validation]`` reads."""
-
-        max_open_shards: int = 128
-        """Most ``.bin`` files open at once."""
-
-        max_epochs: float = 4.0
-        """A corpus that the whole run would read more often is an error at its start. 0: read as
-        often as it may be."""
-
-        tokenizer_check: Literal["error", "warn"] = "error"
-        """What to do at the start where shards were made with another tokenizer than the run's: by
-        their records, or by a sample of their tokens where they have none."""
-
-        vocab_size: int | None = None
-        """The model's vocabulary, which token ids are checked against. None: not checked."""
+    class Config(BlendSection, BaseDataLoader.Config):
+        """The keys of ``[blendcorpus]``, and what the rest of the run decides."""
 
         split_name: Literal["train", "valid"] = "train"
         """The split that is read."""
@@ -127,21 +44,14 @@ class BlendCorpusDataLoader(BaseDataLoader):
         TorchTitan's validator sets it."""
 
         num_samples: int | None = None
-        """Samples of a stream that ends, whatever ``infinite`` says; what fills up its last step
-        has no labels. None: as ``infinite`` says."""
+        """Samples of a finite stream, whatever ``infinite`` says; samples that pad its last step
+        have no labels. None: as ``infinite`` says."""
 
         corpus: str | None = None
         """Read this corpus alone. None: the blend."""
 
         corpus_ids: bool = False
-        """Name each row's corpus, under ``CORPUS_IDS``. The trainer must take it out again."""
-
-        run_samples: int | None = None
-        """Samples of the whole run. The trainer sets it, None where it does not know."""
-
-        validation_samples: int | None = None
-        """Samples of a validation, 0 if there is none. The trainer sets it, None where it does not
-        know."""
+        """Add each row's corpus, under ``CORPUS_IDS``. The trainer must remove it again."""
 
         positions: bool = True
         """Give the model positions. Attention backends with masks need them, SDPA does not."""
@@ -150,7 +60,8 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """Samples of a step of all ranks together. None: one micro batch of every rank."""
 
         def __post_init__(self) -> None:
-            segment_settings(self.segment)
+            if self.segment:
+                segment_settings(self.segment)
 
     def __init__(
         self,
@@ -192,7 +103,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         self._begun_pace = Pace(
             global_batch_size=config.global_batch_size or micro_batch * dp_world_size
         )
-        self._set_segments(dataset.chapters)
+        self._set_segments()
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yield ``({"input": ids, "positions": positions}, labels)``.
@@ -230,7 +141,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """
         saved = parse_state(state_dict)
         self._paces = paces_of_state(state_dict)
-        self._set_segments(saved.chapters, slot=saved.consumed_samples)
+        self._set_segments(saved)
         self._loader.resume(saved)
         self._is_placed = True
 
@@ -244,7 +155,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
         self._paces = (Pace(global_batch_size=global_batch_size),)
-        self._set_segments(self.dataset.chapters)
+        self._set_segments()
         self._is_placed = True
 
     def align(self, step: int, *, global_batch_size: int) -> None:
@@ -269,7 +180,7 @@ class BlendCorpusDataLoader(BaseDataLoader):
         paces = self._paces or (Pace(global_batch_size=global_batch_size),)
         paces[-1].check(step, consumed_samples=self.consumed_samples)
         self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
-        self._set_segments(self.dataset.chapters)
+        self._set_segments()
         if self._paces != paces and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d, now it is %d: the data goes "
@@ -277,10 +188,13 @@ class BlendCorpusDataLoader(BaseDataLoader):
                 *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 
-    def _set_segments(self, chapters: Sequence[Chapter], *, slot: int = 0) -> None:
-        """Find where the segments begin, in a run of these chapters that goes on at ``slot``."""
-        if self._segments:
-            seq_len = self.dataset.config.seq_length
-            lengths = lengths_of(chapters, slot=slot, seq_len=seq_len)
-            paces = self._paces or (self._begun_pace,)
-            self._loader.set_segments(changes_of(self._segments, paces, lengths))
+    def _set_segments(self, saved: SavedState | None = None) -> None:
+        """Find where the segments begin, in the present run or in one that resumes from a state."""
+        if not self._segments:
+            return
+        phases, slot = phases_of(self.dataset), 0
+        if saved is not None:
+            phases, slot = saved.phases, saved.consumed_samples
+        lengths = lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
+        paces = self._paces or (self._begun_pace,)
+        self._loader.set_segments(changes_of(self._segments, paces, lengths))

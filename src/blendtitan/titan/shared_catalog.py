@@ -19,9 +19,9 @@ from torchtitan.tools import utils
 from blendtitan import errors
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
-from blendtitan.dataset.order_index import IndexFile
-from blendtitan.dataset.original_index import original_indices
 from blendtitan.errors import BlendTitanError
+from blendtitan.original.build import original_indices
+from blendtitan.original.index import IndexFile
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
 

@@ -1,31 +1,42 @@
-"""A TOML file and command-line arguments to ``Settings``: every key known, every type checked.
+"""A TOML file and command-line arguments to ``Settings``, and settings back to a TOML file.
 
 Paths are relative to the working directory, as in TorchTitan, not to the file. A value on the
 command line wins over the file, the file over the defaults.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from itertools import count
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.checked import check_known_section, checked_values
-from blendtitan.run.old_keys import RENAMED
-from blendtitan.run.toml_file import Values, read_toml
-from blendtitan.run.values import value_of
-from blendtitan.titan.sections import SECTIONS
+from blendtitan.run.known_keys import KEYS
+from blendtitan.run.toml import (
+    HINTS,
+    Values,
+    check_section,
+    checked_values,
+    known_key,
+    read_values,
+    toml_of,
+    value_of,
+)
+from blendtitan.storage.atomic_files import read_note, remove_file_partials, write_atomically
 from blendtitan.titan.settings import Settings
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 CONFIG_FILE = "job.config_file"
 """The key that names the file. It is given on the command line only."""
 
 COMMAND_LINE = "command line"
 
-HINTS: Mapping[str, Any] = {
-    f"{name}.{key}": hint
-    for name, section in SECTIONS.items()
-    for key, hint in section.keys.items()
-}
-"""Type of each ``section.key``, as the installed TorchTitan has them."""
+RESOLVED = "config.toml"
+"""File in the run's ``job.dump_folder`` with all of its settings."""
+
+_HEAD = "# Every setting of this run, defaults included. It can be given to --job.config_file."
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
@@ -42,48 +53,53 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """
     words = _read_arguments(arguments)
     path = words.pop(CONFIG_FILE, None)
-    in_file = {} if path is None else checked_values(read_toml(path, _check_section), HINTS, path)
-    given = checked_values(_typed(words), HINTS, COMMAND_LINE)
-    values = in_file | given
-    source = COMMAND_LINE if path is None else path
-    return Settings(**{name: _built(name, values, source) for name in SECTIONS if "." not in name})
+    values = {} if path is None else read_values(path)
+    values |= checked_values(_typed(words), HINTS, COMMAND_LINE)
+    return _built(Settings, values, source=path or COMMAND_LINE)
 
 
-def _built(name: str, values: Values, source: str) -> Any:
-    section = SECTIONS[name]
-    own = {key: values[f"{name}.{key}"] for key in section.keys if f"{name}.{key}" in values}
-    inner = {key: _built(path, values, source) for key, path in section.subsections.items()}
+def _built(kind: type, values: Values, *, source: str, section: str = "") -> Any:
+    """A dataclass whose fields are keys, or sections below."""
+    hints = get_type_hints(kind)
+    own: Values = {}
+    below: dict[str, Values] = {}
+    for key, value in values.items():
+        name, _, rest = key.partition(".")
+        if rest:
+            below.setdefault(name, {})[rest] = value
+        else:
+            own[name] = value
+    for name, inner in below.items():
+        path = f"{section}.{name}" if section else name
+        own[name] = _built(hints[name], inner, source=source, section=path)
     try:
-        return section.settings(**own, **inner)
+        return kind(**own)
     # TorchTitan's configurations check themselves with both.
     except (ValueError, AssertionError) as error:
-        raise ConfigError(f"{source}: section [{name}]: {error}") from error
+        raise ConfigError(f"{source}: section [{section}]: {error}") from error
 
 
 def _typed(words: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """``section.key`` and value of everything on the command line."""
     for word, text in words.items():
         key, negated = _positive(word)
-        _check_section(key.partition(".")[0], COMMAND_LINE)
-        hint = HINTS.get(RENAMED.get(key, key))
-        value = value_of(text, bool if hint is None else hint)
+        check_section(key.partition(".")[0], HINTS, COMMAND_LINE)
+        value = value_of(text, HINTS.get(known_key(key, HINTS) or "", bool))
         yield key, not value if negated and isinstance(value, bool) else value
 
 
 def _positive(word: str) -> tuple[str, bool]:
-    """``section.key`` and true for ``section.no_key``, where the key is a truth value."""
+    """``section.key`` and true for ``section.no_key``, if the key is a truth value."""
     section, _, key = word.rpartition(".")
-    positive = f"{section}.{key.removeprefix('no_')}"
-    negated = positive != word and HINTS.get(RENAMED.get(positive, positive)) is bool
-    return (positive, True) if negated else (word, False)
-
-
-def _check_section(section: str, source: str) -> None:
-    check_known_section(section, HINTS, source)
+    if key.startswith("no_"):
+        positive = f"{section}.{key.removeprefix('no_')}"
+        if HINTS.get(known_key(positive, HINTS) or "") is bool:
+            return positive, True
+    return word, False
 
 
 def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """``section.key`` to the text it is given; the last one counts."""
+    """``section.key`` to its text; the last one counts."""
     words: dict[str, str] = {}
     waiting = None
     for argument in arguments:
@@ -98,3 +114,36 @@ def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         else:
             raise ConfigError(f"{COMMAND_LINE}: found {argument!r}, expected --section.key value")
     return words
+
+
+def resolved_toml(settings: Settings) -> str:
+    """All sections and keys, with the values of the file, the command line or the defaults."""
+    sections: dict[str, list[str]] = {}
+    for key in KEYS:
+        section, _, name = key.rpartition(".")
+        line = f"{name} = {toml_of(attrgetter(key)(settings))}"
+        sections.setdefault(section, [f"[{section}]"]).append(line)
+    return "\n\n".join([_HEAD, *map("\n".join, sections.values())]) + "\n"
+
+
+def write_resolved(settings: Settings) -> Path:
+    """Write all settings into the run's folder and return the path.
+
+    A file of this name that no run wrote, such as the one that configured the run, is kept under
+    another name.
+    """
+    path = Path(settings.job.dump_folder) / RESOLVED
+    if path.is_file() and _HEAD not in read_note(path):
+        names = (path.with_name(f"{path.stem}.before-run-{n}{path.suffix}") for n in count(1))
+        kept = next(name for name in names if not name.exists())
+        path.rename(kept)
+        logger.warning("%s was not written by a run. It is kept as %s.", path, kept.name)
+    write_text(path, resolved_toml(settings))
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of the run's folder, the whole file or none of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_file_partials(path)
+    write_atomically(path, text.encode())

@@ -15,11 +15,17 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
+from blendtitan.config import ORIGINAL_ORDER
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
-from blendtitan.run.batches import check_batches, check_length, data_ranks
-from blendtitan.run.horizon import samples_of_run
-from blendtitan.run.keys import check_follows
+from blendtitan.run.batches import (
+    check_batches,
+    check_follows,
+    check_length,
+    data_ranks,
+    horizon,
+    samples_of_run,
+)
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.configured import configured_dataset
@@ -35,7 +41,7 @@ from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
-from blendtitan.titan.resolved import write_text
+from blendtitan.titan.toml import write_text
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.visible import visible_logger
 
@@ -257,12 +263,10 @@ def _settled(
         other="training.local_batch_size",
         expected=local_batch_size,
     )
-    run_samples, validation_samples = _samples_of_run(config)
-    decided: dict[str, Any] = {
-        "micro_batch_size": local_batch_size,
-        "run_samples": run_samples,
-        "validation_samples": validation_samples,
-    }
+    decided: dict[str, Any] = {"micro_batch_size": local_batch_size}
+    if loader.order == ORIGINAL_ORDER:
+        keys = {"train_samples": loader.train_samples, "eval_samples": loader.eval_samples}
+        decided |= horizon(keys, _samples_of_run(config))
     if config.training.global_batch_size > 0:
         decided["global_batch_size"] = config.training.global_batch_size
     if config.model_spec is not None:
@@ -275,8 +279,7 @@ def _settled(
     return replace(loader, **decided)
 
 
-def _samples_of_run(config: Trainer.Config) -> tuple[int | None, int | None]:
-    """Samples that a run trains on, and that each validation reads; None where it depends."""
+def _samples_of_run(config: Trainer.Config) -> dict[str, int | None]:
     validator = config.validator
     is_fixed = isinstance(validator, BlendCorpusValidator.Config)
     return samples_of_run(

@@ -17,10 +17,9 @@ from torchtitan.tools.logging import init_logger
 from torchtitan.trainer import Trainer
 
 from blendtitan.titan.assemble import build_config
-from blendtitan.titan.resolved import write_resolved
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.shared_catalog import is_first_rank
-from blendtitan.titan.toml import read_settings
+from blendtitan.titan.toml import read_settings, write_resolved
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.visible import joined, spell_out_logs, visible_logger
 

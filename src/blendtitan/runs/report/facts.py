@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
-from blendtitan.order.segments import shares_of
+from blendtitan.order.blend import shares_of
 from blendtitan.pace import Paces, consumed_at
-from blendtitan.run.toml_file import read_toml
-from blendtitan.run.values import toml_of
+from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
 from blendtitan.runs.report.documents import (
     CorpusLengths,
@@ -173,7 +172,7 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         lengths={} if run.contents is None else corpus_lengths(run.contents),
         samples=sample_texts(run, step_slots(slots.paces, step).start),
         samples_step=step,
-        settings={key: toml_of(value) for key, value in read_toml(config.path)},
+        settings={key: toml_of(value) for key, value in read_toml(config.path).items()},
     )
 
 
@@ -187,7 +186,7 @@ def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
     samples = np.diff(np.array(edges, np.int64))
     shares = [shares_of(segment.weights) for segment in segments]
     largest = np.argsort(-configured_shares(names, segments, num_samples), kind="stable")
-    phases = {chapter.first_slot for chapter in slots.chapters[1:]}
+    phases = {phase.first_slot for phase in slots.phases[1:]}
     return BlendCurve(
         corpora=tuple(names[i] for i in largest),
         bin_steps=np.array([steps_before(slots.paces, edge) for edge in edges]),

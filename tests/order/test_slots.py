@@ -3,12 +3,12 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.order.cursor import consumed_by_steps, rank_slots
+from blendtitan.order.slots import rank_slots
 
 
 def slots_of_step(step: int, global_batch: int, micro_batch: int, dp_world_size: int) -> list[int]:
-    consumed, slots = consumed_by_steps(step, global_batch), []
-    while consumed < consumed_by_steps(step + 1, global_batch):
+    consumed, slots = step * global_batch, []
+    while consumed < (step + 1) * global_batch:
         for dp_rank in range(dp_world_size):
             slots += rank_slots(
                 consumed, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
@@ -29,8 +29,3 @@ def test_a_step_reads_the_same_samples_on_any_number_of_ranks(dp_world_size: int
 def test_a_rank_outside_the_world_is_refused(dp_rank: int) -> None:
     with pytest.raises(ConfigError, match="expected 0 to 1"):
         rank_slots(0, micro_batch=1, dp_rank=dp_rank, dp_world_size=2)
-
-
-def test_steps_cannot_be_negative() -> None:
-    with pytest.raises(ConfigError, match="step is -1"):
-        consumed_by_steps(-1, 8)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
-from blendtitan.dataset.order_index import (
+from blendtitan.errors import ConfigError, EmptySplitError
+from blendtitan.original.index import (
     BLOCK_SLOTS,
     RECORD,
     CorpusEntry,
@@ -22,8 +23,7 @@ from blendtitan.dataset.order_index import (
     checked_index,
     write_index,
 )
-from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.order.original import (
+from blendtitan.original.order import (
     blend_of_corpora,
     corpus_samples,
     corpus_shuffle,

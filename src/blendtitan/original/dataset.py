@@ -1,7 +1,7 @@
 """From slots to samples, in the order of the original BlendCorpus."""
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,17 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
-from blendtitan.dataset.blended import all_below, mask_labels
-from blendtitan.dataset.eod import corpus_eod_roles
-from blendtitan.dataset.held import changed_checksums, checksums_held, corpora_held
-from blendtitan.dataset.order_index import CorpusEntry, OrderIndex
-from blendtitan.dataset.original_index import samples_of_splits
-from blendtitan.dataset.plan import Sample
+from blendtitan.dataset.blended import Sample, all_below
+from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError, VocabularyError
-from blendtitan.order.chapters import Chapter
-from blendtitan.order.permutation import mix64, stream_key
-from blendtitan.order.segments import Segment
+from blendtitan.history.fingerprints import corpora_held
+from blendtitan.order.blend import Segment
+from blendtitan.order.epoch import mix64, stream_key
+from blendtitan.original.build import original_indices, samples_of_splits
+from blendtitan.original.index import CorpusEntry, IndexFile, OrderIndex
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
 
@@ -66,8 +64,6 @@ class OriginalDataset:
         for name, weight in zip(rows.catalog.corpora, rows.catalog.weights.tolist(), strict=True):
             weights[name] += weight
         self.segments = (Segment(0, {name: weights[name] for name in names}),)
-        self.segments_read = list(self.segments)
-        self.chapters: tuple[Chapter, ...] = ()
         self.first_slot = 0
         self.eod_roles = corpus_eod_roles(rows.catalog, self.corpora)
         """Where EOD stands in the documents of each corpus."""
@@ -79,16 +75,15 @@ class OriginalDataset:
             np.uint64,
         )
 
-    @classmethod
-    def build(
-        cls, config: BlendConfig, split: str, catalog: Catalog, files: OpenFiles, index: OrderIndex
-    ) -> "OriginalDataset":
-        """The samples of one split, of all corpora."""
-        shards = [[shard] for shard in range(len(catalog.prefixes))]
-        # The original reads documents as they are: no EOD is inserted.
-        catalog = replace(catalog, lacks_eod=np.zeros_like(catalog.lacks_eod))
-        rows = Rows.build(catalog, files, shards, split=SPLITS.index(split), eod_id=None)
-        return cls(config, split, index, rows)
+    @property
+    def catalog(self) -> Catalog:
+        """All shards of the blend."""
+        return self._rows.catalog
+
+    @property
+    def segments_read(self) -> Sequence[Segment]:
+        """One stretch with constant shares."""
+        return self.segments
 
     @property
     def corpora(self) -> tuple[str, ...]:
@@ -157,8 +152,10 @@ class OriginalDataset:
         plan = self.plan(np.array([operator.index(slot)], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
-        of_sample = None if self.eod_roles is None else self.eod_roles[plan.corpora]
-        mask_labels(labels[None], input_ids[None], self.config, of_sample)
+        if self.config.eod_mask_loss:
+            assert self.config.eod_token_id is not None
+            roles = None if self.eod_roles is None else self.eod_roles[plan.corpora]
+            mask_labels(labels[None], input_ids[None], self.config.eod_token_id, roles)
         record, corpus = plan.records[0], int(plan.corpora[0])
         shard, window = int(record["shard"]), int(record["window"])
         return Sample(
@@ -323,33 +320,6 @@ class OriginalDataset:
             )
         return self
 
-    def in_chapters(
-        self, chapters: Sequence[Chapter], held: Mapping[str, Any] | None = None
-    ) -> "OriginalDataset":
-        """Itself: this order knows no chapters."""
-        assert not chapters
-        return self
-
-    def in_next_chapter(self, chapters: Sequence[Chapter], slot: int) -> "OriginalDataset":
-        """Never asked for: whatever differs is among the fixed facts."""
-        raise AssertionError("the original's order has no chapters")
-
-    def account(self) -> list[str]:
-        """Nothing: this order knows no chapters."""
-        return []
-
-    def checksums(self) -> dict[str, str]:
-        """Checksums of each corpus's shards that are known; no fact that the order depends on."""
-        return checksums_held(self._rows.catalog)
-
-    def changed_checksums(self, saved: Mapping[str, str]) -> list[str]:
-        """For each shard with another checksum than the saved one, a line about it."""
-        return changed_checksums(self._rows.catalog, saved)
-
-    def chapter_facts(self) -> dict[str, Any]:
-        """Nothing: whatever changes, everything is in another order."""
-        return {}
-
     def fixed_facts(self) -> dict[str, Any]:
         """Everything that the order and the tokens of samples depend on. JSON."""
         config = self.config
@@ -366,3 +336,29 @@ class OriginalDataset:
             "corpora": corpora_held(self._rows.catalog),
             "index": self._index.digest,
         }
+
+
+def build_splits(
+    config: BlendConfig,
+    catalog: Catalog,
+    files: OpenFiles,
+    indices: Sequence[IndexFile | None] | None,
+) -> dict[str, OriginalDataset | None]:
+    """The splits of a blend; None where a split is not used.
+
+    Args:
+        config: What to read, and in which order.
+        catalog: All shards.
+        files: Opens them.
+        indices: From ``original_indices``; None: they are found or built now.
+    """
+    indices = original_indices(config, catalog) if indices is None else indices
+    # The original reads documents as they are: no EOD is inserted.
+    catalog = replace(catalog, lacks_eod=np.zeros_like(catalog.lacks_eod))
+    shards = [[shard] for shard in range(len(catalog.prefixes))]
+    found: dict[str, OriginalDataset | None] = dict.fromkeys(SPLITS)
+    for number, (split, index) in enumerate(zip(SPLITS, indices, strict=True)):
+        if index is not None:
+            rows = Rows.build(catalog, files, shards, split=number, eod_id=None)
+            found[split] = OriginalDataset(config, split, OrderIndex.open(index), rows)
+    return found

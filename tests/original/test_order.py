@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blendtitan.errors import ConfigError
-from blendtitan.order import compiled
-from blendtitan.order.compiled import greedy_blend, sample_cuts
-from blendtitan.order.original import (
+from blendtitan.original import compiled
+from blendtitan.original.compiled import greedy_blend, sample_cuts
+from blendtitan.original.order import (
     blend_of_corpora,
     corpus_samples,
     corpus_shuffle,

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.permutation import permute, unpermute
-from blendtitan.order.unread import Unread
+from blendtitan.history.remainder import Remainder
+from blendtitan.order.epoch import permute, unpermute
 
 
 def windows_left(num_windows: int, num_read: int, key: int, *, shuffled: bool) -> list[int]:
@@ -43,7 +43,7 @@ def test_stretches_are_the_tokens_of_the_windows_left(
     data: st.DataObject,
 ) -> None:
     num_read = min(max(1, int(read * num_windows)), num_windows - 1)
-    unread = Unread(
+    unread = Remainder(
         None, seq_len=seq_len, shift=shift, num_windows=num_windows, num_read=num_read,
         key=key, shuffled=shuffled,
     )  # fmt: skip
@@ -67,7 +67,7 @@ def test_what_is_left_of_what_was_left_is_found_through_all_lengths(
     key: int, lengths: list[int], shuffled: bool
 ) -> None:
     """Each length reads a third of what it can; no token is read twice or lost for good."""
-    unread = Unread(
+    unread = Remainder(
         None, seq_len=5, shift=2, num_windows=90, num_read=30, key=key, shuffled=shuffled
     )
     remaining = [t for s, n in unread.stretches(0, unread.num_tokens) for t in range(s, s + n)]

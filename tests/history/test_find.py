@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings
-from blendtitan.order.find import slots_reading
-from blendtitan.order.segments import Segment
-from blendtitan.order.streams import Past
+from blendtitan.history.find import slots_reading
+from blendtitan.history.phases import CorpusShards, OrderSettings, Phase
+from blendtitan.history.remainder import Past
+from blendtitan.order.blend import Segment
 
 TOKENS = {"a": (120, 61, 5), "b": (200,), "c": (33, 90)}
 PASTS: dict[str, Past] = {
@@ -17,7 +17,7 @@ PASTS: dict[str, Past] = {
 }
 
 
-def chapter(past: Past, *, blended: bool, first_slot: int) -> Chapter:
+def chapter(past: Past, *, blended: bool, first_slot: int) -> Phase:
     corpora = {
         name: CorpusShards(
             names=tuple(f"{name}_{i}" for i in range(len(tokens))),
@@ -35,7 +35,7 @@ def chapter(past: Past, *, blended: bool, first_slot: int) -> Chapter:
         Segment(150, {"a": 0.9, "c": 0.1}),
         Segment(260, {"a": 0.1, "b": 0.9}),
     )
-    return Chapter(first_slot=first_slot, seq_len=8, segments=segments, corpora=corpora)
+    return Phase(first_slot=first_slot, seq_len=8, segments=segments, corpora=corpora)
 
 
 @pytest.mark.parametrize("past", PASTS)
@@ -45,9 +45,9 @@ def test_all_slots_that_read_a_stretch_are_found(past: str, blended: bool, shuff
     """In segments, epochs, and what unfinished epochs of other lengths had left."""
     first, stop = 100, 500
     settings = OrderSettings(seed=3, split="train", shuffled=shuffled, blended=blended)
-    order = ChapterOrder.build(chapter(PASTS[past], blended=blended, first_slot=first), settings)
+    order = chapter(PASTS[past], blended=blended, first_slot=first).order(settings)
     slots = np.arange(first, stop)
-    places = order.slot_places(slots)
+    places = order.places(slots)
     sizes = [
         size
         for tokens in TOKENS.values()
@@ -56,8 +56,7 @@ def test_all_slots_that_read_a_stretch_are_found(past: str, blended: bool, shuff
     read: dict[int, set[tuple[int, int]]] = {}
     for i, slot in enumerate(slots.tolist()):
         row = int(places.rows[i])
-        of_unread = bool(places.places.of_unread[i])
-        stretches = order.stretches(row, int(places.places.starts[i]), of_unread=of_unread)
+        stretches = order.stretches(places, i)
         read[slot] = {(row, (at + j) % sizes[row]) for at, n in stretches for j in range(n)}
     for row, size in enumerate(sizes):
         for start, count in [(0, 1), (0, 5), (size // 2, 3), (size - 1, 1), (1, size - 2), (17, 1)]:

@@ -1,23 +1,22 @@
-"""How the data and settings of a checkpoint differ from those of a run, one line per difference.
+"""Differences between the data and settings of a checkpoint and those of a run, a line each.
 
-Weights are proportions: multiplied by one number, all of them say the same. So shares are compared,
-and shown.
+Multiplying all weights by one number changes nothing, so shares are compared and shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from blendtitan.dataset.interface import Dataset
-from blendtitan.order.chapters import Chapter, CorpusShards
-from blendtitan.order.segments import Segment, as_recorded, same_proportions, shares_of
+from blendtitan.history.phases import CorpusShards, as_recorded, same_proportions
+from blendtitan.history.run import RunRecord
+from blendtitan.order.blend import Segment, shares_of
 
 _LISTED = 8
 """Most shares that are shown of one blend."""
 
 
 def differences(saved: Any, now: Any, path: str = "") -> list[str]:
-    """One line for each place where two trees of dicts and lists differ."""
+    """One line for each place where two nested dicts or lists differ."""
     if isinstance(saved, list) and isinstance(now, list):
         saved, now = dict(enumerate(saved)), dict(enumerate(now))
     if isinstance(saved, dict) and isinstance(now, dict):
@@ -31,33 +30,31 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
     return [] if saved == now else [f"  {path}: checkpoint {saved!r}, now {now!r}"]
 
 
-def chapter_differences(
-    saved: Mapping[str, Any], chapters: Sequence[Chapter], dataset: Dataset
-) -> list[str]:
-    """What only another chapter may change, and is another than in a checkpoint.
+def phase_differences(saved: RunRecord, now: RunRecord, *, blended: bool) -> list[str]:
+    """Differences that begin another phase.
 
     Args:
-        saved: The ``chapter_facts`` of the checkpoint.
-        chapters: Its chapters; none where the order knows none.
-        dataset: What is read now.
+        saved: The record of a checkpoint.
+        now: The record of the run as it is configured now.
+        blended: Whether each shard of a corpus is a row of its own.
     """
-    if not (chapters and dataset.chapters):  # the original's order knows none
-        return differences(saved, dataset.chapter_facts())
-    before, now, facts = chapters[-1], dataset.chapters[-1], dataset.chapter_facts()
-    held = saved["corpora"] if isinstance(saved["corpora"], dict) else {}
-    names = [*held, *(name for name in facts["corpora"] if name not in held)]
+    if not (saved.phases and now.phases):  # the original's order has none
+        return differences(saved.phase_facts, now.phase_facts)
+    before, after = saved.phases[-1], now.phases[-1]
+    held, holds = saved.phase_facts["corpora"], now.phase_facts["corpora"]
+    held = held if isinstance(held, dict) else {}
     of_corpora = (
         _corpus_differences(
             f"corpora.{name}",
-            (held.get(name), facts["corpora"].get(name)),
-            (before.corpora.get(name), now.corpora.get(name)),
-            blended=dataset.config.blend_sample_in_corpus,
+            (held.get(name), holds.get(name)),
+            (before.corpora.get(name), after.corpora.get(name)),
+            blended=blended,
         )
-        for name in names
+        for name in dict.fromkeys([*held, *holds])
     )
     return [
-        *differences(before.seq_len, now.seq_len, "seq_length"),
-        *_segment_differences(before.segments, now.segments),
+        *differences(before.seq_len, after.seq_len, "seq_length"),
+        *_segment_differences(before.segments, after.segments),
         *chain.from_iterable(of_corpora),
     ]
 
@@ -77,7 +74,7 @@ def _segment_differences(saved: Sequence[Segment], now: Sequence[Segment]) -> li
 
 
 def _shown(segment: Sequence[Segment]) -> object:
-    """A segment of which the other side has none; None: it is this side that has none."""
+    """A segment that only one side has; None on the other side."""
     return [f"from slot {each.first_slot:,}" for each in segment] or None
 
 

@@ -1,21 +1,27 @@
-"""Keyed permutations of ``0 .. n - 1``, computed per element and never stored.
+"""Epochs: which windows a row of documents has, and in which order an epoch visits them.
 
-A balanced Feistel network permutes the numbers of an even count of bits; numbers that fall
-outside ``0 .. n - 1`` are sent through it again (cycle walking) until they fall inside.
-All functions take arrays and work on each element with its own key, so that one call serves
-samples of many corpora and epochs.
+Window ``i`` of a row of ``T`` tokens is the tokens ``i * L + shift`` to ``i * L + shift + L`` (both
+included), with ``L = seq_len``. Neighbours share one token: the last label of a window is the first
+input of the next. The shift is 0 in epoch 0 and drawn anew in each later epoch, so that the tokens
+left over at the end differ from epoch to epoch.
+
+The order of an epoch is a keyed permutation of ``0 .. n - 1``, computed per element and never
+stored. A balanced Feistel network permutes the numbers of an even count of bits; numbers that fall
+outside ``0 .. n - 1`` go through it again (cycle walking). All functions take arrays and work on
+each element with its own key, so that one call serves samples of many corpora and epochs.
 
 Source: Black and Rogaway, "Ciphers with Arbitrary Finite Domains" (2002); the mix is the
 finaliser of splitmix64 (Steele, Lea, Flood 2014).
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bits = NDArray[np.uint64]
+IntArray = NDArray[np.int64]
 
 # Six rounds are enough for large domains; with ten, every order of a handful of windows is about
 # equally likely as well.
@@ -24,6 +30,50 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of splitmix64
 _ROUND_SALTS = np.array([_GOLDEN * (r + 1) & (1 << 64) - 1 for r in range(_ROUNDS)], np.uint64)
 _EPOCH_STEP = np.uint64(0xD1B54A32D192ED03)
 _SHIFT_SALT = np.uint64(0x8CB92BA72F3D8DD7)
+
+
+def num_windows(num_tokens: IntArray, *, seq_len: int) -> IntArray:
+    """Windows in one epoch of rows with ``num_tokens`` tokens: ``(T - 1) // L``, at least 1.
+
+    A row of fewer than ``L + 1`` tokens has one window, which wraps around. Shapes ``(n,)``.
+    """
+    return np.maximum((num_tokens - 1) // seq_len, 1)
+
+
+def tokens_left_over(num_tokens: IntArray, *, seq_len: int) -> IntArray:
+    """Tokens of a row that the windows of one epoch leave out: the largest shift.
+
+    Shapes ``(n,)``.
+    """
+    return (num_tokens - 1) % seq_len
+
+
+def window_starts(windows: IntArray, shifts: IntArray, *, seq_len: int) -> IntArray:
+    """Offset in its row of the first token of each window. Shapes ``(n,)``."""
+    return windows * seq_len + shifts
+
+
+def row_pieces(
+    piece_starts: IntArray, row: tuple[int, int], start: int, count: int
+) -> Iterator[tuple[int, int, int]]:
+    """``(piece, offset in it, tokens)`` of a stretch of a row, in order.
+
+    Args:
+        piece_starts: Position of the first token of each piece of all rows, growing; then the end
+            of the last. Pieces without tokens hold none.
+        row: Position of the row's first token, and its tokens.
+        start: Offset of the stretch in the row. Offsets wrap around at its end.
+        count: Tokens of the stretch.
+    """
+    row_start, size = row
+    while count:
+        position = row_start + start % size
+        piece = int(np.searchsorted(piece_starts, position, side="right")) - 1
+        offset = position - int(piece_starts[piece])
+        take = min(count, int(piece_starts[piece + 1]) - position)
+        yield piece, offset, take
+        start += take
+        count -= take
 
 
 def stream_key(seed: int, split: str, corpus: str, place: int | None = None) -> int:
@@ -52,14 +102,12 @@ def stream_keys(seed: int, split: str, corpus: str, places: Sequence[int | None]
     return keys
 
 
-def epoch_keys(keys: NDArray[np.uint64], epochs: NDArray[np.int64]) -> NDArray[np.uint64]:
+def epoch_keys(keys: Bits, epochs: IntArray) -> Bits:
     """Key of each epoch of each row. Shapes ``(n,)``."""
     return mix64(keys ^ mix64((epochs.astype(np.uint64) + np.uint64(1)) * _EPOCH_STEP))
 
 
-def permute(
-    index: NDArray[np.int64], size: NDArray[np.int64], keys: NDArray[np.uint64]
-) -> NDArray[np.int64]:
+def permute(index: IntArray, size: IntArray, keys: Bits) -> IntArray:
     """Image of each ``index`` under the permutation of ``0 .. size - 1`` that its key chooses.
 
     Args:
@@ -73,19 +121,17 @@ def permute(
     return _walked(index, size, keys, _feistel)
 
 
-def unpermute(
-    image: NDArray[np.int64], size: NDArray[np.int64], keys: NDArray[np.uint64]
-) -> NDArray[np.int64]:
+def unpermute(image: IntArray, size: IntArray, keys: Bits) -> IntArray:
     """The inverse of ``permute``: which index has each image. Shapes ``(n,)``."""
     return _walked(image, size, keys, _feistel_backwards)
 
 
 def _walked(
-    index: NDArray[np.int64],
-    size: NDArray[np.int64],
-    keys: NDArray[np.uint64],
+    index: IntArray,
+    size: IntArray,
+    keys: Bits,
     network: Callable[[Bits, Bits, Bits], Bits],
-) -> NDArray[np.int64]:
+) -> IntArray:
     """Images under a network on whole bits, each sent through it until it is below ``size``."""
     result = index.astype(np.uint64)
     limit = size.astype(np.uint64)
@@ -98,9 +144,7 @@ def _walked(
     return result.astype(np.int64)
 
 
-def epoch_shifts(
-    keys: NDArray[np.uint64], epochs: NDArray[np.int64], remainders: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def epoch_shifts(keys: Bits, epochs: IntArray, remainders: IntArray) -> IntArray:
     """How many tokens the windows of an epoch are shifted: 0 to ``remainder``, 0 in epoch 0.
 
     Shapes ``(n,)``; ``keys`` are from ``epoch_keys``.
@@ -109,7 +153,7 @@ def epoch_shifts(
     return np.where(epochs > 0, drawn.astype(np.int64), 0)
 
 
-def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix64(values: Bits) -> Bits:
     """Mix of 64 bits in which every input bit reaches every output bit (splitmix64)."""
     mixed = values ^ (values >> np.uint64(30))
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
@@ -119,7 +163,7 @@ def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return mixed
 
 
-def _half_bits(size: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _half_bits(size: Bits) -> Bits:
     """Half of the smallest even number of bits, at least 2, that holds ``0 .. size - 1``."""
     # frexp's exponent of m is the bit length of m, exact below 2^53.
     bits = np.frexp((size - np.uint64(1)).astype(np.float64))[1]

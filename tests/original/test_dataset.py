@@ -18,8 +18,6 @@ from blendtitan.config import SPLITS
 from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.fixed import fixed_samples
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.order_index import COLUMNS, IndexFile, OrderIndex, checked_index
-from blendtitan.dataset.original_index import original_indices
 from blendtitan.dataset.progress import progress
 from blendtitan.errors import (
     ConfigError,
@@ -29,7 +27,9 @@ from blendtitan.errors import (
     ResumeError,
     VocabularyError,
 )
-from blendtitan.order.original import (
+from blendtitan.original.build import original_indices
+from blendtitan.original.index import COLUMNS, IndexFile, OrderIndex, checked_index
+from blendtitan.original.order import (
     blend_of_corpora,
     corpus_samples,
     corpus_shuffle,
@@ -423,7 +423,7 @@ def test_an_index_is_built_once(
 ) -> None:
     config = small(write_blend, tmp_path)
     first = train(config)
-    monkeypatch.setattr("blendtitan.dataset.original_index.build_order", pytest.fail)
+    monkeypatch.setattr("blendtitan.original.build.build_order", pytest.fail)
 
     assert train(config)[3].labels.tolist() == first[3].labels.tolist()
 
@@ -525,7 +525,7 @@ build_datasets(case_config("with_validation", Path(sys.argv[1])))
 DIE_WHILE_WRITING = """
 import os, signal
 from contextlib import contextmanager
-from blendtitan.dataset import order_index
+from blendtitan.original import index as order_index
 replaced_file = order_index.replaced_file
 
 class Dying:

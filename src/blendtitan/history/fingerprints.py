@@ -1,4 +1,4 @@
-"""What each corpus holds on disk, as far as the order and a resumed run need to know it."""
+"""Fingerprints of the shards of each corpus, by which a resumed run recognises its data."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from blendtitan.config import SPLITS
-from blendtitan.order.chapters import CorpusShards
+from blendtitan.history.phases import CorpusShards, occurrences
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.records import CHECKSUM_BYTES, differ
 
@@ -20,19 +20,17 @@ _DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
-    """What the order knows each shard of a catalog by, whatever the split."""
+class Fingerprints:
+    """What identifies each shard of a catalog, whatever the split."""
 
     names: list[str]
     """File names without suffix."""
     ids: list[str]
-    """A digest of all that is known of each but its weight and its folder."""
-    places: list[int]
-    """Place of each among the shards of its corpus, also those that a split leaves out."""
+    """A digest of everything known of each shard but its weight and its folder."""
 
     @classmethod
     def of_catalog(cls, catalog: Catalog) -> Self:
-        """Those of a catalog, in its order."""
+        """The fingerprints of a catalog's shards, in its order."""
         names = [prefix[prefix.rfind("/") + 1 :] for prefix in catalog.prefixes]
         columns = [column.reshape(len(column), -1).astype("<i8") for column in _contents(catalog)]
         facts = np.concatenate(columns, axis=1)
@@ -40,28 +38,24 @@ class Shards:
             hashlib.blake2b(name.encode() + row.tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
             for name, row in zip(names, facts, strict=True)
         ]
-        return cls(names, ids, _places(catalog.corpora))
+        return cls(names, ids)
 
 
 def corpus_shards(
-    catalog: Catalog,
-    known: Shards,
-    shards_of_corpus: Mapping[str, Sequence[int]],
-    *,
-    split: str,
-    blended: bool,
+    catalog: Catalog, shards_of: Mapping[str, Sequence[int]], *, split: str, blended: bool
 ) -> dict[str, CorpusShards]:
     """The shards of each corpus, as a run begins with them.
 
     Args:
         catalog: All shards.
-        known: Of the catalog.
-        shards_of_corpus: Numbers of the shards that have documents in the split, by corpus.
+        shards_of: Numbers of the shards that have documents in the split, by corpus.
         split: Name of the split.
         blended: Whether each shard is a row of its own.
     """
+    known = Fingerprints.of_catalog(catalog)
     tokens = catalog.split_tokens(SPLITS.index(split)).tolist()
     weights = catalog.weights.tolist()
+    places = occurrences(catalog.corpora)
 
     def of(column: Sequence[T], shards: Sequence[int]) -> tuple[T, ...]:
         return tuple([column[shard] for shard in shards])
@@ -72,15 +66,15 @@ def corpus_shards(
             ids=of(known.ids, shards),
             tokens=of(tokens, shards),
             weights=of(weights, shards),
-            places=of(known.places, shards),
+            places=of(places, shards),
             pasts=((),) * (len(shards) if blended else 1),
         )
-        for name, shards in shards_of_corpus.items()
+        for name, shards in shards_of.items()
     }
 
 
 def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
-    """What each corpus holds: its shards, their weights, and tokens by split."""
+    """What a state records of each corpus: its shards, their weights, and tokens by split."""
     shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
         shards_of[name].append(shard)
@@ -124,7 +118,7 @@ def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
 
 
 def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
-    """Digest of what is known of some shards. Their folders are left out: data may move."""
+    """Digest of everything known of some shards but their folders, since data may move."""
     names = [os.path.basename(catalog.prefixes[shard]) for shard in shards]
     digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=_DIGEST_BYTES)
     for column in (catalog.weights, *_contents(catalog)):
@@ -137,13 +131,3 @@ def _contents(catalog: Catalog) -> list[np.ndarray[Any, Any]]:
         *(catalog.dtype_codes, catalog.num_sequences),
         *(catalog.document_cuts, catalog.token_cuts, catalog.lacks_eod),
     ]
-
-
-def _places(corpora: tuple[str, ...]) -> list[int]:
-    """Place of each shard among the shards of its corpus."""
-    counts: dict[str, int] = {}
-    places: list[int] = []
-    for name in corpora:
-        places.append(counts.get(name, 0))
-        counts[name] = places[-1] + 1
-    return places

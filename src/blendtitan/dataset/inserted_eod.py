@@ -1,63 +1,18 @@
-"""Where documents start and end in the tokens that are read.
-
-In most shards EOD ends each document. Where BOS and EOD are one token, it also begins each, and
-belongs to the document that it begins: positions restart at it, and it is no label that a mask
-leaves in at the end of the document before.
-
-Documents that lack EOD are read as if each were followed by it.
+"""Documents that lack EOD, read as if each were followed by it.
 
 In a shard without EODs, document ``d`` of a split that begins at document ``f`` starts
-``document_start(d) - document_start(f) + (d - f)`` tokens into the split: one inserted EOD for
-each document before it. Nothing is kept in memory: document starts are read from the ``.idx``.
+``document_start(d) - document_start(f) + (d - f)`` tokens into the split: one inserted EOD for each
+document before it. Nothing is kept in memory: document starts are read from the ``.idx``.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import MixedEodError
-from blendtitan.storage.catalog import EOD_BEGINS, EOD_ENDS, EOD_ENDS_AND_BEGINS, Catalog
 from blendtitan.storage.reader import ShardIndex
-
-
-def corpus_eod_roles(catalog: Catalog, corpora: Sequence[str]) -> NDArray[np.uint8] | None:
-    """Where EOD stands in the documents of each corpus, as ``Catalog.eod_roles`` says it.
-
-    Returns:
-        Shape ``(num_corpora,)``. A corpus whose shards differ has ``EOD_ENDS``. None: all have.
-    """
-    if not catalog.eod_roles.any():
-        return None
-    of_corpus: dict[str, set[int]] = {name: set() for name in corpora}
-    for name, role in zip(catalog.corpora, catalog.eod_roles.tolist(), strict=True):
-        of_corpus.setdefault(name, set()).add(role)
-    roles = [of_corpus[name].pop() if len(of_corpus[name]) == 1 else EOD_ENDS for name in corpora]
-    return np.array(roles, np.uint8) if any(roles) else None
-
-
-def starts_document(
-    before: NDArray[np.integer],
-    tokens: NDArray[np.integer],
-    eod_id: int,
-    roles: NDArray[np.uint8] | None,
-) -> NDArray[np.bool_]:
-    """Whether each token starts a document, by itself and the token before it.
-
-    Args:
-        before: The token before each of ``tokens``. Shape ``(B, n)``.
-        tokens: Shape ``(B, n)``.
-        eod_id: Token that stands at the ends of documents.
-        roles: Where it stands in each row, as ``Catalog.eod_roles`` says it. Shape ``(B,)``. None:
-            at the end of documents in all rows.
-    """
-    is_start = before == eod_id
-    if roles is None or not roles.any():
-        return is_start
-    is_eod = tokens == eod_id
-    by_role = {EOD_ENDS: is_start, EOD_ENDS_AND_BEGINS: is_start & is_eod, EOD_BEGINS: is_eod}
-    return np.choose(roles[:, None], [by_role[role] for role in sorted(by_role)])
 
 
 def document_at_with_eod(index: ShardIndex, first_document: int, offset: int) -> int:

@@ -1,6 +1,6 @@
-"""Chapters as trees of texts, numbers and lists, and back: for the state of a run.
+"""Phases as JSON for the state of a run, and back. Saved states call them chapters.
 
-Where they come from cannot be trusted: everything is checked before it is used.
+A state comes from a file, so everything is checked before it is used.
 """
 
 import math
@@ -8,29 +8,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blendtitan.errors import ConfigError
-from blendtitan.order.chapters import Chapter, CorpusShards
-from blendtitan.order.segments import Segment
-from blendtitan.order.streams import Past
+from blendtitan.history.phases import CorpusShards, Phase
+from blendtitan.history.remainder import Past
+from blendtitan.order.blend import Segment
 
 # Beyond it a double no longer tells neighbouring whole numbers apart.
 _LARGEST = 1 << 53
 
 
 def saved_segments(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Segments as ``chapters_from`` reads them."""
+    """Segments as ``phases_from`` reads them."""
     return [{"first_slot": s.first_slot, "weights": dict(s.weights)} for s in segments]
 
 
-def saved_chapters(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """Chapters as ``chapters_from`` reads them."""
+def saved_phases(phases: Sequence[Phase]) -> list[dict[str, Any]]:
+    """Phases as ``phases_from`` reads them."""
     return [
         {
-            "first_slot": chapter.first_slot,
-            "seq_length": chapter.seq_len,
-            "segments": saved_segments(chapter.segments),
-            "corpora": {name: _saved_shards(shards) for name, shards in chapter.corpora.items()},
+            "first_slot": phase.first_slot,
+            "seq_length": phase.seq_len,
+            "segments": saved_segments(phase.segments),
+            "corpora": {name: _saved_shards(shards) for name, shards in phase.corpora.items()},
         }
-        for chapter in chapters
+        for phase in phases
     ]
 
 
@@ -46,8 +46,8 @@ def _saved_shards(shards: CorpusShards) -> dict[str, Any]:
     }
 
 
-def chapters_from(saved: Any, *, blended: bool) -> tuple[Chapter, ...]:
-    """Chapters that ``saved_chapters`` gave, after JSON or not.
+def phases_from(saved: Any, *, blended: bool) -> tuple[Phase, ...]:
+    """The phases that ``saved_phases`` returned, read back from JSON.
 
     Args:
         saved: From a state.
@@ -57,15 +57,15 @@ def chapters_from(saved: Any, *, blended: bool) -> tuple[Chapter, ...]:
         ConfigError: They are damaged.
     """
     try:
-        chapters = tuple(_chapter(each, blended=blended) for each in _list(saved))
-        firsts = [chapter.first_slot for chapter in chapters]
-        _check(bool(chapters) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
+        phases = tuple(_phase(each, blended=blended) for each in _list(saved))
+        firsts = [phase.first_slot for phase in phases]
+        _check(bool(phases) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"damaged chapters ({type(error).__name__}: {error})") from error
-    return chapters
+    return phases
 
 
-def _chapter(saved: Mapping[str, Any], *, blended: bool) -> Chapter:
+def _phase(saved: Mapping[str, Any], *, blended: bool) -> Phase:
     segments = tuple(
         Segment(
             _count(each["first_slot"]),
@@ -83,7 +83,7 @@ def _chapter(saved: Mapping[str, Any], *, blended: bool) -> Chapter:
     _check(all(segment.weights for segment in segments) and named <= corpora.keys(), named)
     for segment in segments:
         _check(math.isfinite(sum(segment.weights.values())), segment.weights)
-    return Chapter(
+    return Phase(
         first_slot=_count(saved["first_slot"]),
         seq_len=_count(saved["seq_length"], least=1),
         segments=segments,

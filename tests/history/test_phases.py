@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blendtitan.order.chapters import Chapter, ChapterOrder, CorpusShards, OrderSettings
-from blendtitan.order.next_chapter import account, with_next_chapter
-from blendtitan.order.saved_chapters import chapters_from, saved_chapters
-from blendtitan.order.segments import Segment, segments_of
+from blendtitan.history.next_phase import account, with_next_phase
+from blendtitan.history.phases import CorpusShards, OrderSettings, Phase
+from blendtitan.history.saved import phases_from, saved_phases
+from blendtitan.order.blend import Segment, segments_of
 
 TOKENS = {"a0": 90, "a1": 41, "a2": 130, "b0": 64, "b1": 25, "c0": 77}
 """Shards, their corpora being their first letters. Some epochs are short, some long."""
@@ -47,9 +47,9 @@ def settings_of(*, shuffled: bool, blended: bool) -> OrderSettings:
     return OrderSettings(seed=3, split="train", shuffled=shuffled, blended=blended)
 
 
-def chapters_of(history: list[Plan], order: OrderSettings) -> tuple[Chapter, ...]:
+def chapters_of(history: list[Plan], order: OrderSettings) -> tuple[Phase, ...]:
     """The chapters of a run that is told each plan in turn, as resuming makes them."""
-    chapters: tuple[Chapter, ...] = ()
+    chapters: tuple[Phase, ...] = ()
     slot = 0
     for plan in history:
         corpora = corpora_of(plan, blended=order.blended)
@@ -57,13 +57,13 @@ def chapters_of(history: list[Plan], order: OrderSettings) -> tuple[Chapter, ...
         shares = {name: share for name, share in plan.shares if name in weights}
         segments = segments_of(weights, [Segment(slot, shares)] if shares else [])
         if chapters:
-            chapters = with_next_chapter(
+            chapters = with_next_phase(
                 chapters, order, slot=slot, seq_len=plan.seq_len, segments=segments,
                 corpora=corpora,
             )  # fmt: skip
         else:
             chapters = (
-                Chapter(first_slot=0, seq_len=plan.seq_len, segments=segments, corpora=corpora),
+                Phase(first_slot=0, seq_len=plan.seq_len, segments=segments, corpora=corpora),
             )
         slot += plan.samples
     return chapters
@@ -79,24 +79,21 @@ class Read:
     tokens: tuple[int, ...]
 
 
-def samples_of(chapters: tuple[Chapter, ...], end: int, order: OrderSettings) -> list[Read]:
+def samples_of(chapters: tuple[Phase, ...], end: int, order: OrderSettings) -> list[Read]:
     """All samples of a run, each chapter up to the next."""
     stops = [*(chapter.first_slot for chapter in chapters[1:]), end]
     found: list[Read] = []
     for chapter, stop in zip(chapters, stops, strict=True):
-        built = ChapterOrder.build(chapter, order)
+        built = chapter.order(order)
         rows = [
             "+".join(shards.names[row])
             for shards in chapter.corpora.values()
-            for row in shards.rows(blended=order.blended)
+            for row in shards.row_slices(blended=order.blended)
         ]
-        at = built.slot_places(np.arange(chapter.first_slot, stop))
-        for row, epoch, start, of_unread in zip(
-            at.rows, at.places.epochs, at.places.starts, at.places.of_unread, strict=True
-        ):
-            stretches = [(int(start), chapter.seq_len)]
-            if of_unread:
-                stretches = built.streams.unread[int(row)].stretches(int(start), chapter.seq_len)
+        at = built.places(np.arange(chapter.first_slot, stop))
+        for i, (row, epoch) in enumerate(zip(at.rows, at.epochs, strict=True)):
+            *others, (last, count) = built.stretches(at, i)
+            stretches = [*others, (last, count - 1)]  # without the last label
             tokens = tuple(t for s, n in stretches for t in range(s, s + n))
             found.append(Read(rows[row], int(epoch), chapter.seq_len, tokens))
     return found
@@ -166,7 +163,7 @@ def test_a_history_resumed_at_any_slot_equals_the_uninterrupted_one(
     end = sum(plan.samples for plan in history)
     at = data.draw(st.integers(0, len(history) - 1))
     begun = chapters_of(history[: at + 1], order)
-    loaded = chapters_from(saved_chapters(begun), blended=order.blended)
+    loaded = phases_from(saved_phases(begun), blended=order.blended)
     slot = sum(plan.samples for plan in history[: at + 1])
 
     assert loaded == begun
@@ -184,7 +181,7 @@ def test_a_corpus_that_stays_the_same_goes_on_in_its_blend_of_shards() -> None:
     by_hand = samples_of(chapters_of([before, after], order), 140, order)
     corpora = corpora_of(before, blended=True)
     changes = [Segment(0, {"a": 1.0, "b": 1.0}), Segment(40, {"a": 1.0, "b": 3.0})]
-    planned = Chapter(
+    planned = Phase(
         first_slot=0, seq_len=8, segments=segments_of({"a": 3.0, "b": 1.0}, changes),
         corpora=corpora,
     )  # fmt: skip
@@ -211,8 +208,8 @@ def test_the_account_tells_what_each_corpus_does() -> None:
     lines = list(account(chapters_of(history, order), order))
 
     assert lines[0] == (
-        "a: 1 of 2 rows go on in their epoch, 1 begin with their first window; what 1 begun epochs "
-        "have left is read first, as 5 windows of 12 tokens, 4 tokens being skipped"
+        "a: 1 of 2 rows continue in their epoch, 1 begin with their first window; the remainders "
+        "of 1 unfinished epochs are read first, as 5 windows of 12 tokens; 4 tokens are skipped"
     )
     assert lines[1:] == ["c: new, 1 rows begin with their first window", "b: no longer read"]
 
@@ -229,7 +226,7 @@ def test_the_account_tells_what_each_corpus_does() -> None:
 )  # fmt: skip
 def test_damaged_chapters_are_refused(damage: dict[str, object]) -> None:
     order = settings_of(shuffled=True, blended=True)
-    saved = saved_chapters(chapters_of([Plan(5)], order))
+    saved = saved_phases(chapters_of([Plan(5)], order))
 
     with pytest.raises(ValueError, match="damaged chapters"):
-        chapters_from([saved[0] | damage], blended=True)
+        phases_from([saved[0] | damage], blended=True)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.order.compiled import greedy_blend, sample_cuts
+from blendtitan.original.compiled import greedy_blend, sample_cuts
 
 IntArray = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.integer[Any])

@@ -1,0 +1,190 @@
+"""Phases: stretches of a run over which data and sequence length stay the same.
+
+A run begins with a phase. When it is resumed with other data, weights or another sequence length,
+and is allowed to, the next phase begins there. A phase holds everything that its order depends on,
+so any of its slots can be explained later from the state alone. Saved states call them chapters.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from blendtitan.history.remainder import BegunRows, Past, read_further
+from blendtitan.order.blend import BlendOrder, Segment
+from blendtitan.order.slots import CorpusRows, SlotOrder
+
+# A weight such as 0.3 / 3 differs in its last bits from what it is after another scaling.
+_ROUNDING = 1e-9
+
+
+def same_proportions(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether weights are multiples of others, up to rounding."""
+    if len(one) != len(other):
+        return False
+    scale = sum(other) / sum(one)
+    return all(abs(a * scale - b) <= _ROUNDING * b for a, b in zip(one, other, strict=True))
+
+
+def as_recorded(planned: Sequence[Segment], recorded: Sequence[Segment]) -> tuple[Segment, ...]:
+    """The planned segments, with the recorded weights where the shares are the same.
+
+    Multiplied weights give the same shares, but not the same rounding: a few slots far into a run
+    might go to another corpus. A resumed run therefore keeps the weights it began with.
+    """
+    known = {segment.first_slot: segment for segment in recorded}
+    return tuple(
+        known[segment.first_slot]
+        if segment.first_slot in known and _same_shares(known[segment.first_slot], segment)
+        else segment
+        for segment in planned
+    )
+
+
+def _same_shares(one: Segment, other: Segment) -> bool:
+    names = sorted(one.weights)
+    return names == sorted(other.weights) and same_proportions(
+        [one.weights[name] for name in names], [other.weights[name] for name in names]
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderSettings:
+    """What never changes during a run."""
+
+    seed: int
+    split: str
+    shuffled: bool
+    """Whether the windows of an epoch are permuted."""
+    blended: bool
+    """Whether each shard of a corpus is a row of its own. Otherwise its shards form one row."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusShards:
+    """The shards of one corpus that have documents in the split, in reading order."""
+
+    names: tuple[str, ...]
+    """File names without suffix."""
+    ids: tuple[str, ...]
+    """Fingerprints: a digest of everything that is known of each shard."""
+    tokens: tuple[int, ...]
+    """Tokens in the split."""
+    weights: tuple[float, ...]
+    places: tuple[int, ...]
+    """Numbers that choose the order within each shard; none has two meanings in a run."""
+    draws: int = 0
+    """Draws of the corpus before the phase, since its shards are blended as they are."""
+    pasts: tuple[Past, ...]
+    """How far each row had been read when its shards began to be blended as they are."""
+
+    def row_slices(self, *, blended: bool) -> list["slice[int, int, None]"]:
+        """The shards of each row."""
+        number = len(self.names)
+        return [slice(i, i + 1) for i in range(number)] if blended else [slice(0, number)]
+
+    def rows(self, *, blended: bool) -> CorpusRows:
+        """The rows as an order takes them."""
+        if blended:
+            return CorpusRows(self.tokens, self.weights, self.places)
+        return CorpusRows([sum(self.tokens)], [1.0], [None])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """A stretch of the global order, up to the first slot of the next phase."""
+
+    first_slot: int
+    seq_len: int
+    segments: tuple[Segment, ...]
+    """Segments of the whole run, as planned then; their slots count from the run's first."""
+    corpora: Mapping[str, CorpusShards]
+    """By name, sorted."""
+
+    def blend(self) -> BlendOrder:
+        """The corpus of each slot, counted from the phase's first."""
+        return BlendOrder.build(segments_from(self.segments, self.first_slot), self.corpora)
+
+    def order(self, settings: OrderSettings) -> SlotOrder:
+        """The order of the phase."""
+        corpora = {name: each.rows(blended=settings.blended) for name, each in self.corpora.items()}
+        order = SlotOrder.build(
+            segments_from(self.segments, self.first_slot),
+            corpora,
+            seed=settings.seed,
+            split=settings.split,
+            seq_len=self.seq_len,
+            shuffled=settings.shuffled,
+        )
+        pasts = [past for shards in self.corpora.values() for past in shards.pasts]
+        draws = [shards.draws for shards in self.corpora.values()]
+        begun = None
+        if any(pasts) or any(draws):
+            tokens = [count for rows in corpora.values() for count in rows.tokens]
+            begun = BegunRows.build(order, tokens, pasts, draws)
+        return replace(order, first_slot=self.first_slot, begun=begun)
+
+
+def pasts_at(
+    phase: Phase, settings: OrderSettings, slot: int
+) -> dict[str, tuple[int, tuple[Past, ...]]]:
+    """For each corpus its draws since its tree began, and how far its rows were read.
+
+    Args:
+        phase: A phase of the run.
+        settings: Those of the run.
+        slot: Where the next phase begins.
+    """
+    order = phase.order(settings)
+    draws = order.blend.draws_before(slot - phase.first_slot)
+    found: dict[str, tuple[int, tuple[Past, ...]]] = {}
+    for number, (name, shards) in enumerate(phase.corpora.items()):
+        total = shards.draws + int(draws[number])
+        row_draws = order.trees.draws_before(number, total)[order.row_corpora == number].tolist()
+        pasts = zip(shards.pasts, row_draws, strict=True)
+        found[name] = total, tuple(read_further(past, phase.seq_len, n) for past, n in pasts)
+    return found
+
+
+def segments_from(segments: Sequence[Segment], slot: int) -> tuple[Segment, ...]:
+    """The segments in force from ``slot`` on, with their slots counted from there."""
+    begun = [segment for segment in segments if segment.first_slot <= slot][-1]
+    later = [s for s in segments if s.first_slot > slot]
+    return (
+        Segment(0, begun.weights),
+        *(Segment(s.first_slot - slot, s.weights) for s in later),
+    )
+
+
+def occurrences(keys: Iterable[Hashable]) -> list[int]:
+    """For each key, the number of equal keys before it.
+
+    Shards of one name and size, in different folders, are told apart by nothing else.
+    """
+    seen: Counter[Hashable] = Counter()
+    numbers: list[int] = []
+    for key in keys:
+        numbers.append(seen[key])
+        seen[key] += 1
+    return numbers
+
+
+def draws_before(phases: Sequence[Phase], slot: int) -> list[dict[str, int]]:
+    """How many of the first ``slot`` slots each corpus has, phase by phase."""
+    stops = [*(phase.first_slot for phase in phases[1:]), slot]
+    found: list[dict[str, int]] = []
+    for phase, stop in zip(phases, stops, strict=True):
+        blend = phase.blend()
+        draws = blend.draws_before(max(0, min(stop, slot) - phase.first_slot))
+        found.append(dict(zip(blend.corpora, draws.tolist(), strict=True)))
+    return found
+
+
+def segments_read(phases: Sequence[Phase]) -> list[Segment]:
+    """The segments of a whole run as read and as planned, slots counted from the run's first."""
+    stops = [*(phase.first_slot for phase in phases[1:]), None]
+    return [
+        Segment(segment.first_slot + phase.first_slot, segment.weights)
+        for phase, stop in zip(phases, stops, strict=True)
+        for segment in segments_from(phase.segments, phase.first_slot)
+        if stop is None or segment.first_slot + phase.first_slot < stop
+    ]

@@ -1,0 +1,1 @@
+"""The order of the original BlendCorpus. Imported only when used."""

@@ -1,0 +1,276 @@
+"""The one TOML reader: a file, or words of a command line, as checked values by ``section.key``.
+
+The trainer and the tools read through it, so both refuse the same settings in the same words.
+"""
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from blendtitan.config import MAX_INT
+from blendtitan.errors import ConfigError
+from blendtitan.files import MOST_TOML_BYTES, read_text
+from blendtitan.run.known_keys import KEYS
+
+Hints = Mapping[str, Any]
+"""``section.key`` to its type."""
+
+Values = dict[str, Any]
+"""``section.key`` to its value."""
+
+HINTS: Hints = {key: hint for key, (hint, _) in KEYS.items()}
+"""The keys of a run with TorchTitan 0.3."""
+
+NONE = "none"
+"""Stands for None, for which TOML has no value."""
+
+OLD_VALUES: Mapping[str, Mapping[Any, Any]] = {
+    "model.name": {"blendcorpus": "llama3"},
+    "model.flavor": {"debugmodel_flex_attn": "debugmodel", "8B_flex": "8B"},
+    "model.converters": {"float8": "quantize.linear.float8", "mx": "quantize.linear.mx"},
+    "quantize.linear.float8.filter_fqns": {"output": "lm_head"},
+    "quantize.grouped_mm.mx.recipe_name": {"mxfp8": "mxfp8_rceil"},
+}
+"""Key to its old values, or old entries of its list, with their present names."""
+
+
+def read_keys(path: Path) -> Values:
+    """The value of every known key: from a file, or its default.
+
+    Raises:
+        ConfigError: As ``read_values``.
+    """
+    return {key: default for key, (_, default) in KEYS.items()} | read_values(path)
+
+
+def read_values(path: str | Path, hints: Hints = HINTS) -> Values:
+    """The values that a file sets, by the present names of their keys.
+
+    Raises:
+        ConfigError: The file cannot be read, a section or key is unknown or no longer exists, or a
+            value has the wrong type or is out of range.
+    """
+    document = _document(path)
+    for section in document:
+        check_section(section, hints, str(path))
+    return checked_values(_flat(document), hints, str(path))
+
+
+def read_toml(path: str | Path) -> Values:
+    """All values of a file as they are written, by ``section.key``.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not a TOML file of sections.
+    """
+    return dict(_flat(_document(path)))
+
+
+def _document(path: str | Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+    for section, content in document.items():
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: {section} is outside of a section, such as [training]")
+    return document
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# Checks
+
+
+def checked_values(pairs: Iterable[tuple[str, Any]], hints: Hints, source: str) -> Values:
+    """Values by the present names of their keys. Old keys without effect are left out.
+
+    Args:
+        pairs: ``section.key`` as it is spelled, and its value.
+        hints: The known keys.
+        source: Where the values come from; it starts the errors.
+
+    Raises:
+        ConfigError: As ``read_values``, or synonyms of one key differ.
+    """
+    values: Values = {}
+    spelled: dict[str, str] = {}
+    for key, given in pairs:
+        name = known_key(key, hints)
+        if name is None:
+            _check_unknown(key, given, hints, source)
+            continue
+        value = _present(_none(given, hints[name]), OLD_VALUES.get(name, {}))
+        if not fits(value, hints[name]):
+            raise ConfigError(f"{source}: {key} is {given!r}, expected {described(hints[name])}")
+        if name in values and values[name] != value:
+            raise ConfigError(
+                f"{source}: {spelled[name]} and its synonym {key} differ. Delete one of them."
+            )
+        _check_range(f"{source}: {name}", value)
+        values[name] = value
+        spelled.setdefault(name, key)
+    return values
+
+
+def known_key(key: str, hints: Hints) -> str | None:
+    """The present name of a key; None if there is no such key."""
+    if key in hints:
+        return key
+    from blendtitan.run.old_keys import RENAMED
+
+    name = RENAMED.get(key)
+    return name if name in hints else None
+
+
+def check_section(section: str, hints: Hints, source: str) -> None:
+    """Check that a section exists, or did in an older release."""
+    if any(key.startswith(f"{section}.") for key in hints):
+        return
+    from blendtitan.run.old_keys import REMOVED, RENAMED
+
+    if section not in {key.partition(".")[0] for key in [*RENAMED, *REMOVED]}:
+        sections = [*dict.fromkeys(key.rpartition(".")[0] for key in hints)]
+        raise ConfigError(
+            f"{source}: unknown section [{section}]. Did you mean [{_nearest(section, sections)}]?"
+        )
+
+
+def _check_unknown(key: str, value: Any, hints: Hints, source: str) -> None:
+    """Check that a key that does not exist did in an older release, and has no effect."""
+    from blendtitan.run.old_keys import REMOVED, RENAMED
+
+    section, _, _ = key.partition(".")
+    removed = REMOVED.get(key) or REMOVED.get(section)
+    if removed is None:
+        elsewhere = [each for each in hints if each.rpartition(".")[2] == key.rpartition(".")[2]]
+        inside = [each for each in [*hints, *RENAMED] if each.startswith(f"{section}.")]
+        nearest = elsewhere[0] if elsewhere else _nearest(key, inside or hints)
+        raise ConfigError(f"{source}: unknown key {key}. Did you mean {nearest}?")
+    if value not in removed.without_effect:
+        raise ConfigError(
+            f"{source}: {key} is {value!r}, but TorchTitan 0.3 has no such setting: "
+            f"{removed.instead}. Delete it."
+        )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+
+
+def _present(value: Any, names: Mapping[Any, Any]) -> Any:
+    """A value, or each entry of a list, by its present name."""
+    if isinstance(value, list):
+        return [_present(entry, names) for entry in value]
+    return names.get(value, value) if isinstance(value, Hashable) else value
+
+
+def _check_range(name: str, value: Any) -> None:
+    """Check that every number within a value is finite and has at most 64 bits."""
+    match value:
+        case dict():
+            for key, entry in value.items():
+                _check_range(f"{name}: {key}", entry)
+        case list():
+            for entry in value:
+                _check_range(name, entry)
+        case int() if abs(value) > MAX_INT:
+            raise ConfigError(f"{name} is {value:,}, expected a whole number up to {MAX_INT:,}")
+        case float() if not math.isfinite(value):
+            raise ConfigError(f"{name} is {value}, expected a finite number")
+        case _:
+            pass
+
+
+# Types
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value has a type. An int is a float too; a bool is not an int."""
+    kinds = _alternatives(hint)
+    if len(kinds) > 1:
+        return any(fits(value, kind) for kind in kinds)
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is list:
+        (item,) = get_args(hint)
+        return isinstance(value, list) and all(fits(entry, item) for entry in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def described(hint: Any) -> str:
+    """The values that have a type, for an error."""
+    kinds = _alternatives(hint)
+    if len(kinds) > 1:
+        return " or ".join(described(kind) for kind in kinds if kind not in (NoneType, Path))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    if get_origin(hint) is list:
+        (item,) = get_args(hint)
+        if get_origin(item) is dict:
+            return "a list of tables"
+        return f"a list of {described(item)}" if get_origin(item) is Literal else "a list"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+    return names[hint]
+
+
+def value_of(text: str, hint: Any) -> Any:
+    """The value that a word of the command line stands for, where a type is expected."""
+    kinds = _alternatives(hint)
+    if any(kind is str or get_origin(kind) is Literal for kind in kinds):
+        return text
+    if any(get_origin(kind) is list for kind in kinds) and not text.startswith("["):
+        return text.split(",")
+    try:
+        return tomllib.loads(f"value = {text.lower() if bool in kinds else text}")["value"]
+    except (ValueError, RecursionError):
+        return text  # refused when its type is checked
+
+
+def _none(value: Any, hint: Any) -> Any:
+    """None if the value is the word for it and may be None, else the value."""
+    is_none = isinstance(value, str) and value.lower() == NONE
+    return None if is_none and NoneType in _alternatives(hint) else value
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def toml_of(value: Any) -> str:
+    """A value as TOML spells it, on one line."""
+    match value:
+        case None:
+            return f'"{NONE}"'
+        case bool():
+            return str(value).lower()
+        case str() | Path():  # TOML's escapes are JSON's, and one more
+            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+        case list():
+            return f"[{', '.join(map(toml_of, value))}]"
+        case dict():
+            pairs = (f"{_toml_key(key)} = {toml_of(entry)}" for key, entry in value.items())
+            return f"{{ {', '.join(pairs)} }}"
+        case _:
+            return repr(value)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_of(key)
