@@ -174,7 +174,7 @@ def test_checkpoints_without_a_state_are_listed(tmp_path: Path, plans: list[Blen
     notes = {one.stored.step: one.stored.note for one in audit_run(tmp_path) if one.stored.note}
 
     assert notes == {
-        9: "no .metadata: its writing was interrupted, or not all of it was copied",
+        9: "no .metadata: its writing was interrupted, or it was not copied completely",
         15: "holds no loader state",
     }
 

@@ -122,7 +122,7 @@ def test_the_command_lists_the_readings_up_to_a_step(
     ]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"is in {len(expected)} of the first 320 samples." in lines[2]
+    assert f"is read by {len(expected)} of the first 320 samples." in lines[2]
     assert [line.split()[5] for line in lines[5:]] == [f"{one.window.slot}" for one in expected]
     assert main(["explain", str(path), "--step", "1", "--until", "2"]) == 1
     with pytest.raises(SystemExit):

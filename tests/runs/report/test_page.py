@@ -41,7 +41,7 @@ def test_a_configuration_alone_says_that_there_are_no_losses(
     assert main(["report", str(write_run(CORPORA)), "--output", str(output)]) == 0
     html = without_scripts(output.read_text())
     assert "run: no losses, because no TensorBoard file" in html
-    assert "run: no waiting, because no TensorBoard file" in html
+    assert "run: no waiting times, because no TensorBoard file" in html
     assert "0 of 10" in html
 
 
