@@ -1,8 +1,31 @@
 #!/usr/bin/env bash
 # Sets up .venv with the test dependencies if need be and runs every test. Arguments go to pytest.
+# --titan 0.2 (or 0.2.0, 0.2.1) runs the tests of that TorchTitan line instead. It is installed
+# beside .venv, whose other packages they use.
 set -euo pipefail
 cd "$(dirname "$0")"
+titan=
+if [ "${1:-}" = --titan ]; then
+    titan=$2
+    shift 2
+fi
 scripts/set_up test
+if [ -n "$titan" ]; then
+    case $titan in
+    0.2) titan=0.2.2 ;;
+    0.2.[012]) ;;
+    *) echo "--titan is $titan, expected 0.2, 0.2.0, 0.2.1 or 0.2.2" >&2 && exit 2 ;;
+    esac
+    site=.venv-titan02/$titan
+    if [ ! -e "$site/torchtitan" ]; then
+        # tyro reads its command line, which 0.3 does not need.
+        .venv/bin/pip install --quiet --no-deps --target "$site" \
+            "torchtitan==$titan" tyro docstring_parser typeguard
+    fi
+    # `python -m pytest` from here; what PYTHONPATH names comes before what .venv holds.
+    export PYTHONPATH="$PWD/$site${PYTHONPATH:+:$PYTHONPATH}"
+    exec .venv/bin/python -m pytest tests/titan02 "$@"
+fi
 # The tests of one file share what they trained, so a file stays in one process.
 exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
     --no-loadscope-reorder "$@"

@@ -18,6 +18,11 @@ DATASET = STORAGE | ORDER | {"dataset"}
 HISTORY = DATASET | {"history"}
 LOADER = HISTORY | {"state", "loader"}
 
+TITAN = LOADER | {
+    *("corpus_losses", "corpus_progress", "metric_names", "original", "pace", "placed_loader"),
+    *("run", "tables", "tokenizers", "tokenizer_check", "titan"),
+}
+
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
@@ -62,22 +67,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
-    "titan": (
-        LOADER
-        | {
-            "original",
-            "corpus_losses",
-            "pace",
-            "run",
-            "checkpoints",
-            "tokenizers",
-            "tokenizer_check",
-            "tables",
-            "metric_names",
-            "titan",
-        },
-        NUMPY | {"torch", "torchtitan", "tensorboard"},
-    ),
+    "corpus_progress": (DATASET | {"tables", "metric_names"}, set()),
+    "placed_loader": (LOADER | {"pace", "run"}, {"torch"}),
+    "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible", "tables"}, set()),
     "commands": (

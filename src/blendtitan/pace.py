@@ -21,6 +21,10 @@ class Pace:
         """Consumed samples after so many steps; below 0 before the first of this pace."""
         return self.consumed_samples + (step - self.step) * self.global_batch_size
 
+    def step_at(self, consumed_samples: int) -> int:
+        """Steps behind the run once it has consumed so many samples, the last one perhaps begun."""
+        return self.step + (consumed_samples - self.consumed_samples) // self.global_batch_size
+
     def check(self, step: int, *, consumed_samples: int) -> None:
         """Check that a loader stands where this pace brings it by ``step``.
 
@@ -93,4 +97,4 @@ def consumed_at(paces: Sequence[Pace], step: int) -> int:
 def step_of(paces: Sequence[Pace], slot: int) -> int:
     """The step that trains on a slot; a run's first step is 1."""
     pace = [pace for pace in paces if pace.consumed_samples <= slot][-1]
-    return pace.step + (slot - pace.consumed_samples) // pace.global_batch_size + 1
+    return pace.step_at(slot) + 1

@@ -8,9 +8,9 @@ import pytest
 
 from blendtitan import build_datasets
 from blendtitan.cli import main
+from blendtitan.corpus_progress import corpus_table
 from blendtitan.runs.open import read_run
 from blendtitan.tables import number_table, show
-from blendtitan.titan.corpus_metrics import corpus_table
 from tests.conftest import WriteShard
 from tests.runs.conftest import WriteRun
 from tests.test_visible import HOSTILE, is_safe

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.titan.corpus_metrics import corpus_table
+from blendtitan.corpus_progress import corpus_table
 from tests.titan.conftest import GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, Job, small_job
 from tests.titan.test_hf_assets import write_tokenizer
 

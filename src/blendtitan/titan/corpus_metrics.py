@@ -1,7 +1,7 @@
-"""What a training run logs of each corpus: losses, tokens, epochs, shares."""
+"""The losses of each corpus and the time that data took, gathered while TorchTitan trains."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -10,17 +10,8 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed import utils as dist_utils
 
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
-from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.progress import progress
 from blendtitan.files import RETRIES
-from blendtitan.metric_names import (
-    CORPUS_LABELS,
-    CORPUS_LOSS,
-    READ_RETRIES,
-    SAMPLES_PER_SECOND,
-    WAIT_SECONDS,
-)
-from blendtitan.tables import as_text, number_table
+from blendtitan.metric_names import READ_RETRIES, SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
 T = TypeVar("T")
@@ -101,47 +92,3 @@ class DataClock:
         self._retries = RETRIES.total
         self._wait_seconds = self._step_seconds = 0.0
         return metrics
-
-
-def loss_metrics(
-    corpora: Sequence[str], losses: Sequence[float], labels: Sequence[int]
-) -> dict[str, float]:
-    """Metrics of the losses of corpora; those that had no labels are left out."""
-    found = [row for row in zip(corpora, losses, labels, strict=True) if row[2]]
-    metrics: dict[str, float] = {f"{CORPUS_LOSS}/{name}": loss for name, loss, _ in found}
-    return metrics | {f"{CORPUS_LABELS}/{name}": count for name, _, count in found}
-
-
-def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:
-    """Metrics of how far each corpus has been read."""
-    reached = progress(dataset, consumed_samples)
-    columns = {
-        "data/tokens": reached.tokens,
-        "data/epochs": reached.epochs,
-        "data/share": reached.shares,
-        "data/configured_share": reached.configured_shares,
-    }
-    return {
-        f"{metric}/{name}": value
-        for metric, values in columns.items()
-        for name, value in zip(dataset.corpora, values.tolist(), strict=True)
-    }
-
-
-def corpus_table(dataset: Dataset, num_samples: int) -> str:
-    """Tokens, share and epochs of each corpus, at the end of a run of ``num_samples`` samples."""
-    end = progress(dataset, num_samples)
-    table = number_table("corpus", "tokens", "share", "tokens read", "epochs")
-    columns = (dataset.corpus_tokens, end.configured_shares, end.tokens, end.epochs)
-    for name, tokens, share, read, epochs in zip(dataset.corpora, *columns, strict=True):
-        table.add_row(name, f"{tokens:,}", f"{share:.2%}", f"{read:,}", f"{epochs:.3g}")
-    return as_text(table)
-
-
-def segments_table(dataset: Dataset) -> str:
-    """The first slot and the shares of each segment, those behind the run among them."""
-    table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
-    for name in dataset.corpora:
-        shares = [s.weights.get(name, 0.0) / sum(s.weights.values()) for s in dataset.segments_read]
-        table.add_row(name, *(f"{share:.2%}" for share in shares))
-    return as_text(table)

@@ -97,9 +97,9 @@ class SumReduction:
 
     parallelize: Callable[..., nn.Module]
 
-    def __call__(self, model: nn.Module, **arguments: Any) -> nn.Module:
+    def __call__(self, model: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
         """Parallelise the model as it would be on an accelerator, but for the reduction."""
-        model = self.parallelize(model, **arguments)
+        model = self.parallelize(model, *arguments, **keywords)
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)

@@ -16,6 +16,12 @@ from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
 from blendtitan.config import ORIGINAL_ORDER
+from blendtitan.corpus_progress import (
+    corpus_table,
+    loss_metrics,
+    progress_metrics,
+    segments_table,
+)
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
 from blendtitan.run.batches import (
@@ -29,14 +35,7 @@ from blendtitan.run.batches import (
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.configured import configured_dataset
-from blendtitan.titan.corpus_metrics import (
-    DataClock,
-    RowsByCorpus,
-    corpus_table,
-    loss_metrics,
-    progress_metrics,
-    segments_table,
-)
+from blendtitan.titan.corpus_metrics import DataClock, RowsByCorpus
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import LossMetrics, knows_loss, listed

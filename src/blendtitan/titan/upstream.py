@@ -1,8 +1,9 @@
 """What this project relies on in torch and torchtitan beyond their public interfaces.
 
 Written for torchtitan 0.3.0 with torch 2.13 to 2.15; ``tests/titan/test_contract.py`` checks it
-against what is installed. Every private name that is called is called here. Private methods that
-our subclasses override stay in these:
+against what is installed. ``blendtitan.titan02`` uses ``prepare`` and ``CpuDevice`` as well. Every
+private name that is called is called here. Private methods that our subclasses override stay in
+these:
 
 | class                      | overrides                                                        |
 |----------------------------|------------------------------------------------------------------|
@@ -21,6 +22,7 @@ import resource
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from torch._utils import _get_available_device_type
@@ -40,12 +42,17 @@ def prepare() -> None:
 
     An older PyTorch is given the names that torchtitan calls. Without an accelerator, torchtitan is
     made to use the CPU: its modules copy ``device_type`` and ``device_module`` from
-    ``torchtitan.tools.utils`` when they are imported, and it has no setting for either.
+    ``torchtitan.tools.utils`` when they are imported, and it has no setting for either. In
+    torchtitan 0.2 importing that one imports most others, so torch names the CPU meanwhile.
     """
     if not hasattr(torch.distributed, "set_timeout"):  # before torch 2.15
         torch.distributed.set_timeout = distributed_c10d._set_pg_timeout  # pyright: ignore
     if not has_accelerator():
-        from torchtitan.tools import utils
+        with (
+            mock.patch("torch._utils._get_available_device_type", return_value="cpu"),
+            mock.patch("torch._utils._get_device_module", return_value=CpuDevice),
+        ):
+            from torchtitan.tools import utils
 
         utils.device_type = "cpu"
         utils.device_module = CpuDevice  # pyright: ignore[reportAttributeAccessIssue]

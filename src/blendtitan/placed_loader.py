@@ -1,0 +1,141 @@
+"""A loader with a place in a run: its steps, its segments and its saved state.
+
+What every TorchTitan version's data loader needs beyond batches; imports no torchtitan.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+
+from blendtitan.dataset.interface import Dataset
+from blendtitan.history.run import phases_of
+from blendtitan.loader import DataLoader
+from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
+from blendtitan.run.segments import SegmentSettings, changes_of, lengths_of
+from blendtitan.state import SavedState, parse_state
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
+
+
+class PlacedLoader:
+    """Base of data loaders that resume exactly. ``place`` must be called when one is built."""
+
+    def place(
+        self, loader: DataLoader, *, segments: Sequence[SegmentSettings], global_batch_size: int
+    ) -> None:
+        """Begin at slot 0.
+
+        Args:
+            loader: Reads the batches.
+            segments: Other shares from some place of the run on.
+            global_batch_size: Samples of a step, until ``align`` says.
+        """
+        self._loader = loader
+        self._is_placed = False
+        self._paces: Paces = ()
+        self._segments = segments
+        self._begun_pace = Pace(global_batch_size=global_batch_size)
+        self._set_segments()
+
+    @property
+    def dataset(self) -> Dataset:
+        """What it reads."""
+        return self._loader.dataset
+
+    @property
+    def consumed_samples(self) -> int:
+        """Samples that all ranks together were given: where the run stands."""
+        return self._loader.consumed_samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """The loader's state: one key, with the same value on every rank."""
+        return self._loader.state_dict(more=saved_paces(self._paces))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to where the state was saved.
+
+        Raises:
+            ResumeError: The state belongs to other data, or to another configuration.
+        """
+        saved = parse_state(state_dict)
+        self._paces = paces_of_state(state_dict)
+        self._set_segments(saved)
+        self._loader.resume(saved)
+        self._is_placed = True
+
+    def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
+        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end.
+
+        A checkpoint that is loaded afterwards and holds the loader's state moves it again.
+
+        Raises:
+            ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
+        """
+        self._loader.set_consumed_by_global_step(step, global_batch_size)
+        self._paces = (Pace(global_batch_size=global_batch_size),)
+        self._set_segments()
+        self._is_placed = True
+
+    def step_here(self, global_batch_size: int) -> int:
+        """The step that a place reached by a state, or by hand, belongs to.
+
+        Args:
+            global_batch_size: Samples of a step, where the state does not say.
+        """
+        pace = self._paces[-1] if self._paces else Pace(global_batch_size=global_batch_size)
+        return pace.step_at(self.consumed_samples)
+
+    def check_step(self, step: int) -> None:
+        """Check that the loader has delivered the batches of exactly so many steps of the run.
+
+        Raises:
+            ResumeError: It has not: its place is that of another step.
+        """
+        self._paces[-1].check(step, consumed_samples=self.consumed_samples)
+
+    def align(self, step: int, *, global_batch_size: int) -> None:
+        """Agree with the trainer on where the run stands, before its first batch.
+
+        The place of a loader that was moved, by a state or by hand, must be that of this step;
+        with another global batch size than before, it goes on from there. A loader that was not
+        moved goes to ``step * global_batch_size``.
+
+        Raises:
+            ResumeError: The loader's place is that of another step.
+        """
+        if not self._is_placed:
+            self.set_consumed_by_global_step(step, global_batch_size)
+            if step > 0 and _is_first_rank():
+                logger.warning(
+                    "The checkpoint holds no state of the data loader. It continues after step "
+                    "%d x %d samples = %d samples.",
+                    *(step, global_batch_size, self.consumed_samples),
+                )
+            return
+        paces = self._paces or (Pace(global_batch_size=global_batch_size),)
+        paces[-1].check(step, consumed_samples=self.consumed_samples)
+        self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
+        self._set_segments()
+        if self._paces != paces and _is_first_rank():
+            logger.warning(
+                "The global batch size was %d samples until step %d, now it is %d: the data goes "
+                "on after the %d samples consumed so far.",
+                *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
+            )
+
+    def _set_segments(self, saved: SavedState | None = None) -> None:
+        """Find where the segments begin, in the present run or in one that resumes from a state."""
+        if not self._segments:
+            return
+        phases, slot = phases_of(self.dataset), 0
+        if saved is not None:
+            phases, slot = saved.phases, saved.consumed_samples
+        lengths = lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
+        paces = self._paces or (self._begun_pace,)
+        self._loader.set_segments(changes_of(self._segments, paces, lengths))
+
+
+def _is_first_rank() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0

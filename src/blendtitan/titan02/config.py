@@ -1,0 +1,56 @@
+"""What TorchTitan 0.2's TOML file may hold beyond its own keys: ``job.custom_config_module``.
+
+TorchTitan merges ``JobConfig`` into its own and adds ``--section.key`` for every field.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from blendtitan.config import BlendSection
+
+BLENDCORPUS = "blendcorpus"
+"""Value of ``training.dataset`` and ``validation.dataset`` for our loader."""
+
+
+@dataclass
+class Model:
+    """Further keys of ``[model]``."""
+
+    tokenizer_backend: str = ""
+    """``sptoken`` (the default), ``hf`` or ``tekken``. The files are in ``hf_assets_path``."""
+
+    vocab_size: int | None = None
+    """Vocabulary of the model. None: the flavor's, or the tokenizer's where that is larger."""
+
+    attn_backend: Literal["", "flex", "varlen", "sdpa"] = ""
+    """Kind of attention. Empty: the flavor's."""
+
+
+@dataclass
+class Training:
+    """Changes of ``[training]``."""
+
+    dataset: str = BLENDCORPUS
+    """``blendcorpus``, or a data set that TorchTitan reads with its own loader."""
+
+
+@dataclass
+class Validation:
+    """Changes of ``[validation]``."""
+
+    dataset: str = BLENDCORPUS
+    """``blendcorpus``, or a data set that TorchTitan reads with its own loader."""
+
+    samples: int | None = None
+    """Samples of the blend, and of each corpus. None: ``steps`` steps of one micro batch of every
+    rank; with ``steps = -1``, every window once."""
+
+
+@dataclass
+class JobConfig:
+    """What is added to TorchTitan's ``JobConfig``."""
+
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    validation: Validation = field(default_factory=Validation)
+    blendcorpus: BlendSection = field(default_factory=BlendSection)

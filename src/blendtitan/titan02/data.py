@@ -1,0 +1,228 @@
+"""What a run of TorchTitan 0.2 reads: tokenizer, datasets, and the loader with its place."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.tokenizer import BaseTokenizer
+
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, BlendKeys
+from blendtitan.corpus_progress import corpus_table, segments_table
+from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.progress import check_repetition
+from blendtitan.errors import ConfigError, EmptySplitError
+from blendtitan.loader import DataLoader
+from blendtitan.placed_loader import PlacedLoader
+from blendtitan.run.batches import (
+    check_batches,
+    check_follows,
+    check_length,
+    check_validation,
+    horizon,
+    samples_of_run,
+)
+from blendtitan.run.segments import segment_settings
+from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog, shared_indices
+from blendtitan.titan02.config import BLENDCORPUS
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
+
+
+class Titan02Tokenizer(BaseTokenizer):
+    """One of our tokenizers as TorchTitan's."""
+
+    def __init__(self, job_config: Any) -> None:
+        super().__init__()
+        self.engine: Tokenizer = build_tokenizer(job_config)
+        self.bos_id = _present(self.engine.bos_id)
+        self.eos_id = _present(self.engine.eos_id)
+        """Masks of documents are made from it, so the loader sets it to the blend's EOD."""
+
+    def encode(self, text: str, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        """Ids of a text."""
+        return self.engine.encode(text, add_bos=add_bos, add_eos=add_eos)
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Text of ids."""
+        return self.engine.decode(token_ids)
+
+    def get_vocab_size(self) -> int:
+        """Smallest number that is larger than every id."""
+        return self.engine.get_vocab_size()
+
+
+def _present(token_id: int) -> int | None:
+    return None if token_id == ABSENT else token_id
+
+
+class Titan02DataLoader(PlacedLoader, BaseDataLoader):
+    """Batches of the training split. TorchTitan iterates once, after it loaded a checkpoint."""
+
+    def __init__(
+        self,
+        job_config: Any,
+        dataset: Dataset,
+        *,
+        dp_world_size: int,
+        dp_rank: int,
+        step_of_run: Callable[[], int],
+    ) -> None:
+        self._job = job_config
+        self._step_of_run = step_of_run
+        self.corpus_ids: deque[torch.Tensor] | None = None
+        """Corpora of the rows of each batch delivered, for whoever sets it and takes them out."""
+        training = job_config.training
+        self.global_batch_size: int = training.global_batch_size
+        """Samples of a step of all ranks together."""
+        if self.global_batch_size < 1:
+            self.global_batch_size = training.local_batch_size * dp_world_size
+        self.place(
+            _loader(job_config, dataset, dp_rank=dp_rank, dp_world_size=dp_world_size),
+            segments=segment_settings(job_config.blendcorpus.segment),
+            global_batch_size=self.global_batch_size,
+        )
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """Yield ``({"input": ids}, labels)``: TorchTitan gives every other key to the model."""
+        size = self.global_batch_size
+        # A state says where it was saved; without one, the rest of the checkpoint does.
+        step = self.step_here(size) if self._is_placed else self._step_of_run()
+        self.align(step, global_batch_size=size)
+        self._check_data(self._job.training.steps - step)
+        for batch in self._loader:
+            if self.corpus_ids is not None:
+                self.corpus_ids.append(batch.corpus_ids)
+            yield {"input": batch.input_ids}, batch.labels
+
+    def _check_data(self, steps_left: int) -> None:
+        """Check and log how much of each corpus the whole run reads."""
+        num_samples = self.consumed_samples + max(0, steps_left) * self.global_batch_size
+        if is_first_rank():
+            logger.info("The whole run:\n%s", corpus_table(self.dataset, num_samples))
+            if len(self.dataset.segments_read) > 1:
+                logger.info("Shares of each segment:\n%s", segments_table(self.dataset))
+        check_repetition(self.dataset, num_samples, self._job.blendcorpus.max_epochs)
+
+
+class FixedDataLoader(BaseDataLoader):
+    """Batches of the same samples, each time it is iterated."""
+
+    def __init__(
+        self,
+        job_config: Any,
+        dataset: Dataset,
+        *,
+        num_samples: int,
+        dp_rank: int,
+        dp_world_size: int,
+    ) -> None:
+        size = job_config.validation.local_batch_size
+        ranks = {"dp_rank": dp_rank, "dp_world_size": dp_world_size}
+        self._loader = _loader(job_config, dataset, size=size, num_samples=num_samples, **ranks)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        """Yield what the training loader yields."""
+        for batch in self._loader:
+            yield {"input": batch.input_ids}, batch.labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: it begins anew each time."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is kept."""
+
+
+def _loader(job_config: Any, dataset: Dataset, *, size: int = 0, **options: Any) -> DataLoader:
+    """The engine's loader. TorchTitan 0.2 finds documents by their EOD, not by positions."""
+    size = size or job_config.training.local_batch_size
+    return DataLoader(dataset, size, positions=False, attention_mask=False, **options)
+
+
+def open_datasets(
+    job_config: Any, tokenizer: Titan02Tokenizer, *, vocab_size: int, dp_world_size: int
+) -> Datasets:
+    """The splits of a run, from the catalog that rank 0 reads for all. A collective operation.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        TokenizerMismatchError: Shards were made with another tokenizer.
+    """
+    training, validation, section = (
+        job_config.training,
+        job_config.validation,
+        job_config.blendcorpus,
+    )
+    blend = blend_config(job_config, eos_id=tokenizer.eos_id, vocab_size=vocab_size)
+    size, local = training.global_batch_size, training.local_batch_size
+    check_batches(size, local_batch_size=local, ranks=dp_world_size)
+    global_batch_size = size if size > 0 else local * dp_world_size
+    check_length(training.steps, global_batch_size=global_batch_size, seq_len=training.seq_len)
+    if validation.enable and validation.dataset == BLENDCORPUS:
+        check_validation(steps=validation.steps, samples=validation.samples)
+    check = TokenizerCheck(blend, tokenizer.engine, action=section.tokenizer_check)
+    catalog = shared_catalog(blend, build_check=lambda: check)
+    indices = shared_indices(blend, catalog) if blend.has_horizon else None
+    return build_datasets(blend, catalog, indices)
+
+
+def blend_config(job_config: Any, *, eos_id: int | None, vocab_size: int) -> BlendConfig:
+    """The engine's configuration of a run.
+
+    Raises:
+        ConfigError: No data is named, or two keys contradict each other.
+    """
+    training, validation, section = (
+        job_config.training,
+        job_config.validation,
+        job_config.blendcorpus,
+    )
+    data_file_list = section.data_file_list or training.dataset_path
+    if data_file_list is None:
+        raise ConfigError(
+            "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
+            "file list or a folder of shards."
+        )
+    for key, other in (("seq_length", "seq_len"), ("micro_batch_size", "local_batch_size")):
+        own, expected = getattr(section, key), getattr(training, other)
+        check_follows(f"blendcorpus.{key}", own, other=f"training.{other}", expected=expected)
+    keys = {key.name: getattr(section, key.name) for key in fields(BlendKeys)}
+    if section.order == ORIGINAL_ORDER:
+        run = samples_of_run(
+            steps=training.steps,
+            global_batch_size=training.global_batch_size,
+            validates=validation.enable and validation.dataset == BLENDCORPUS,
+            validation=(validation.samples, validation.steps),
+        )
+        keys |= horizon(keys, run)
+    return BlendConfig(
+        **keys
+        | {
+            "data_file_list": data_file_list,
+            "seq_length": training.seq_len,
+            "eod_token_id": eos_id if section.eod_token_id is None else section.eod_token_id,
+            "vocab_size": vocab_size,
+        }
+    )
+
+
+def split_of(datasets: Datasets, name: str) -> Dataset:
+    """A split of a run.
+
+    Raises:
+        EmptySplitError: It holds no documents.
+    """
+    dataset = getattr(datasets, name)
+    if dataset is None:
+        raise EmptySplitError(
+            f"no corpus has documents in the {name} split. Give it a larger part of "
+            f"blendcorpus.split, or, for valid, set validation.enable = false."
+        )
+    return dataset

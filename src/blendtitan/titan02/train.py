@@ -1,0 +1,31 @@
+"""The entry point of training with TorchTitan 0.2.
+
+    torchrun --nproc_per_node 2 -m blendtitan.titan02.train --job.config_file run.toml
+
+It is TorchTitan's, with our configuration and models; without an accelerator it uses the CPU.
+"""
+
+import runpy
+import sys
+
+from blendtitan.titan import prepare
+
+_OURS = {
+    "--job.custom_config_module": "blendtitan.titan02.config",
+    "--experimental.custom_import": "blendtitan.titan02.models",
+}
+
+
+def main() -> None:
+    """Train as the command line says."""
+    given = {argument.partition("=")[0].replace("-", "_") for argument in sys.argv[1:]}
+    for key, module in _OURS.items():
+        if key.replace("-", "_") not in given:
+            sys.argv += [key, module]
+    # Afterwards, because torchtitan reads the command line when it is imported.
+    prepare()
+    runpy.run_module("torchtitan.train", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

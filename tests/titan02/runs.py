@@ -1,0 +1,174 @@
+"""Runs of TorchTitan 0.2 small enough for a laptop, started by torchrun as users do."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sentencepiece
+
+from blendtitan import BlendConfig, build_datasets
+from blendtitan.storage.writer import ShardWriter
+
+EOD = 2
+VOCAB_SIZE = 96
+SEQ_LEN = 32
+SPLIT = "80,20,0"
+GLOBAL_BATCH_SIZE = 4
+STEPS = 6
+TIMEOUT_S = 300
+
+RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
+
+
+def make_tokenizer(folder: Path) -> None:
+    """A SentencePiece model of 96 ids; EOS is 2."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    words = ("".join(map(chr, 97 + rng.integers(0, 26, 6))) for _ in range(500))
+    (folder / "text").write_text("\n".join(words))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text"),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=VOCAB_SIZE,
+        minloglevel=2,
+    )
+
+
+def write_corpora(folder: Path) -> None:
+    """Two corpora of two shards each, that a model can learn a little of, and their file list."""
+    lines = []
+    for c, corpus in enumerate(("code", "web")):
+        for place in range(2):
+            rng = np.random.default_rng([c, place])
+            with ShardWriter.create(folder / f"{corpus}_{place}", dtype=np.dtype("<u2")) as writer:
+                for _ in range(60):
+                    start, size = rng.integers(3, VOCAB_SIZE), rng.integers(20, 60)
+                    tokens = 3 + (start + (c + 1) * np.arange(size)) % (VOCAB_SIZE - 3)
+                    writer.add_document(np.append(tokens, EOD))
+            lines.append(f"{2 - c} {corpus}_{place} {corpus}")
+    (folder / "file_list.txt").write_text("\n".join(lines))
+
+
+@dataclass
+class SmallRun:
+    """The debug model on two small corpora: 6 steps of 4 samples, a checkpoint every 2."""
+
+    folder: Path
+    data: Path
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What its TOML file holds."""
+        return {
+            "job": {"dump_folder": str(self.folder / "out")},
+            "model": {
+                "name": "llama3",
+                "flavor": "debugmodel",
+                "vocab_size": 128,
+                "hf_assets_path": str(self.data / "tokenizer"),
+            },
+            "optimizer": {"lr": 1e-3},
+            "lr_scheduler": {"warmup_steps": 2, "total_steps": 20},
+            "training": {
+                "seq_len": SEQ_LEN,
+                "local_batch_size": 2,
+                "global_batch_size": GLOBAL_BATCH_SIZE,
+                "steps": STEPS,
+                "mixed_precision_param": "float32",
+            },
+            # The tokens are numbers in order, which no tokenizer makes.
+            "blendcorpus": {
+                "data_file_list": str(self.data / "file_list.txt"),
+                "split": SPLIT,
+                "tokenizer_check": "warn",
+            },
+            "checkpoint": {
+                "enable": True,
+                "interval": 2,
+                "last_save_model_only": False,
+                "keep_latest_k": 0,
+            },
+            "metrics": {"log_freq": 1, "disable_color_printing": True},
+            "activation_checkpoint": {"mode": "none"},
+        }
+
+    def toml(self) -> Path:
+        """Its settings as a file."""
+        path = self.folder / "run.toml"
+        path.write_text(
+            "\n".join(
+                f"[{section}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items())
+                for section, values in self.settings().items()
+            )
+        )
+        return path
+
+    def start(self, *arguments: str, processes: int = 1, record: str = "record") -> "Ended":
+        """Train to the end, or to the death that is asked for."""
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN)]
+        command += ["--job.config_file", str(self.toml()), *seeded(), *arguments]
+        path = self.folder / record
+        done = subprocess.run(
+            command,
+            env=os.environ | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, path)
+
+    def expected_samples(self, step: int) -> list[str]:
+        """Digests of the samples that the global order has for a step, sorted."""
+        config = BlendConfig(
+            data_file_list=self.data / "file_list.txt",
+            seq_length=SEQ_LEN,
+            eod_token_id=EOD,
+            split=SPLIT,
+        )
+        dataset = build_datasets(config).train
+        assert dataset is not None
+        slots = range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE)
+        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
+        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+
+
+def seeded() -> list[str]:
+    """The arguments that make a run repeatable. TorchTitan 0.2.0 has them in [training]."""
+    from torchtitan.config import JobConfig
+
+    section = "debug" if hasattr(JobConfig(), "debug") else "training"
+    return [f"--{section}.seed", "1", f"--{section}.deterministic"]
+
+
+@dataclass
+class Ended:
+    """A run that has ended."""
+
+    code: int
+    output: str
+    record: Path
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What all ranks recorded."""
+        files = sorted(self.record.parent.glob(f"{self.record.name}.*"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def samples(self) -> dict[int, list[str]]:
+        """Digests of the samples of each step, of all ranks, sorted."""
+        steps: dict[int, list[str]] = {}
+        for entry in self.entries():
+            if "samples" in entry:
+                steps.setdefault(entry["step"], []).extend(entry["samples"])
+        return {step: sorted(samples) for step, samples in steps.items()}
+
+    def losses(self, kind: str = "training") -> dict[int, float]:
+        """Loss of each step that was logged."""
+        return {entry["step"]: entry[kind] for entry in self.entries() if kind in entry}

@@ -1,0 +1,92 @@
+"""Whole runs: what each step reads, a kill and a resume, other numbers of processes, losses."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.titan02.runs import STEPS, Ended, SmallRun
+
+VALIDATES = ("--validation.enable", "--validation.freq", "3", "--validation.samples", "8")
+VALIDATES += ("--validation.local_batch_size", "2")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[SmallRun, Ended]:
+    """A run that was killed by SIGKILL in step 5; its last checkpoint is of step 4."""
+    run = SmallRun(tmp_path_factory.mktemp("killed"), data)
+    os.environ["DIE_AT"] = "5"
+    try:
+        ended = run.start(record="killed")
+    finally:
+        del os.environ["DIE_AT"]
+    assert ended.code != 0
+    assert (run.folder / "out/checkpoint/step-4/.metadata").exists(), ended.output[-3000:]
+    return run, ended
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ended:
+    """A run from its first step to its last, with validations."""
+    run = SmallRun(tmp_path_factory.mktemp("whole"), data)
+    ended = run.start(*VALIDATES)
+    assert ended.code == 0, ended.output[-5000:]
+    return ended
+
+
+def test_a_run_reads_the_global_order_and_learns(run: SmallRun, whole: Ended) -> None:
+    assert whole.samples() == {step: run.expected_samples(step) for step in range(1, STEPS + 1)}
+    losses = whole.losses()
+    assert losses[STEPS] < losses[1]
+
+
+def test_a_run_logs_each_corpus(whole: Ended) -> None:
+    assert "The whole run:" in whole.output
+    shown = re.findall(r"step: +\d+  loss of each corpus: code [\d.]+, web [\d.]+", whole.output)
+    assert len(shown) >= STEPS - 1  # a step may have no sample of a corpus
+    assert sorted(whole.losses("validation")) == [1, 3, 6]
+    assert "perplexity" in whole.output
+    assert "8 samples of the blend, 8 samples of code, 8 samples of web" in whole.output
+
+
+def test_a_killed_run_goes_on_with_the_same_samples_and_losses(
+    killed: tuple[SmallRun, Ended], whole: Ended
+) -> None:
+    run, before = killed
+    folder = run.folder / "copy"
+    shutil.copytree(run.folder / "out", folder)
+    after = run.start("--job.dump_folder", str(folder), record="resumed")
+
+    assert after.code == 0, after.output[-5000:]
+    assert "Training starts at step 5" in after.output
+    assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}
+    expected = whole.losses()
+    assert before.losses() | after.losses() == expected
+
+
+def test_two_processes_go_on_with_what_one_began(killed: tuple[SmallRun, Ended]) -> None:
+    run, _ = killed
+    folder = run.folder / "two"
+    shutil.copytree(run.folder / "out", folder)
+    after = run.start("--job.dump_folder", str(folder), processes=2, record="two")
+
+    assert after.code == 0, after.output[-5000:]
+    assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}
+    assert "loss of each corpus" in after.output
+
+
+def test_without_the_state_of_the_loader_a_run_goes_on_after_its_steps(
+    killed: tuple[SmallRun, Ended],
+) -> None:
+    """As for a run that was begun with TorchTitan's own loader."""
+    run, _ = killed
+    folder = run.folder / "without"
+    shutil.copytree(run.folder / "out", folder)
+    arguments = ("--checkpoint.exclude_from_loading", "dataloader")
+    after = run.start("--job.dump_folder", str(folder), *arguments, record="without")
+
+    assert after.code == 0, after.output[-5000:]
+    assert "It continues after step 4 x 4 samples = 16 samples." in after.output
+    assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}
