@@ -15,7 +15,7 @@ import numpy as np
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.config import SPLITS, split_fractions
-from blendtitan.order.splits import document_cuts
+from blendtitan.dataset.build import document_cuts
 from blendtitan.storage.writer import ShardWriter
 
 PICTURES = Path(__file__).parents[1] / "docs/pictures"

@@ -19,8 +19,16 @@ HISTORY = DATASET | {"history"}
 LOADER = HISTORY | {"state", "loader"}
 
 TITAN = LOADER | {
-    *("corpus_losses", "corpus_progress", "metric_names", "original", "pace", "placed_loader"),
-    *("run", "tables", "tokenizers", "tokenizer_check", "titan"),
+    *(
+        "corpus_losses",
+        "corpus_progress",
+        "metric_names",
+        "original",
+        "pace",
+        "placed_loader",
+        "run",
+    ),
+    *("tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -40,6 +48,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (HISTORY, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
+    "metric_names": (set(), set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -59,15 +68,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "runs": (
         HISTORY
         | {"original", "state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
-        | {"tables", "metric_names", "shards", "runs"},
+        | {"metric_names", "tables", "shards", "runs"},
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
-        STORAGE | {"order", "dataset", "run", "runs", "tables", "metric_names", "mixture"},
+        STORAGE | {"dataset", "order", "metric_names", "run", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
-    "corpus_progress": (DATASET | {"tables", "metric_names"}, set()),
+    "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"pace", "run"}, {"torch"}),
     "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
     "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),

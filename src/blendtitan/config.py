@@ -177,6 +177,34 @@ class BlendSection(BlendKeys):
     """What to do at the start when shards were made with another tokenizer than the run's,
     according to their records, or to a sample of their tokens where they have none."""
 
+    def blend_config(
+        self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
+    ) -> "BlendConfig":
+        """The engine's configuration, completed with what the rest of the run decides.
+
+        Args:
+            dataset_path: ``training.dataset_path``.
+            seq_len: ``training.seq_len``.
+            eos_id: The tokenizer's EOS, if it has one.
+            decided: Further fields of ``BlendConfig``.
+
+        Raises:
+            ConfigError: No data is named, or ``seq_length`` differs from ``seq_len``.
+        """
+        data_file_list = self.data_file_list or dataset_path
+        if data_file_list is None:
+            raise ConfigError(
+                "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
+                "file list or a folder of shards."
+            )
+        check_follows(
+            "blendcorpus.seq_length", self.seq_length, other="training.seq_len", expected=seq_len
+        )
+        keys = {each.name: getattr(self, each.name) for each in fields(BlendKeys)}
+        keys |= {"data_file_list": data_file_list, "seq_length": seq_len}
+        keys["eod_token_id"] = eos_id if self.eod_token_id is None else self.eod_token_id
+        return BlendConfig(**keys | decided)
+
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class BlendConfig(BlendKeys):
@@ -352,3 +380,12 @@ def check_at_least(name: str, value: int | None, least: int) -> None:
         raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")
     if value > MAX_INT:
         raise ConfigError(f"{name} is {value:,}, expected an int of at most {MAX_INT:,}")
+
+
+def check_follows(key: str, value: int | None, *, other: str, expected: int) -> None:
+    """Check that a key that may be left out equals the one that it follows."""
+    if value not in (None, expected):
+        raise ConfigError(
+            f"{key} is {value}, expected {expected}, the value of {other}. Leave {key} out to "
+            f"follow it."
+        )

@@ -1,30 +1,33 @@
-"""What a run logs of each corpus: losses, tokens, epochs and shares, as metrics and tables."""
+"""Losses, tokens, epochs and shares of each corpus, as metrics and as tables for the log."""
 
 from collections.abc import Sequence
 
+from blendtitan import metric_names
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
-from blendtitan.metric_names import CORPUS_LABELS, CORPUS_LOSS
 from blendtitan.tables import as_text, number_table
 
 
 def loss_metrics(
     corpora: Sequence[str], losses: Sequence[float], labels: Sequence[int]
 ) -> dict[str, float]:
-    """Metrics of the losses of corpora; those that had no labels are left out."""
-    found = [row for row in zip(corpora, losses, labels, strict=True) if row[2]]
-    metrics: dict[str, float] = {f"{CORPUS_LOSS}/{name}": loss for name, loss, _ in found}
-    return metrics | {f"{CORPUS_LABELS}/{name}": count for name, _, count in found}
+    """Metrics of the losses of corpora; corpora without labels are left out."""
+    metrics: dict[str, float] = {}
+    for name, loss, count in zip(corpora, losses, labels, strict=True):
+        if count:
+            metrics[f"{metric_names.CORPUS_LOSS}/{name}"] = loss
+            metrics[f"{metric_names.CORPUS_LABELS}/{name}"] = count
+    return metrics
 
 
 def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:
     """Metrics of how far each corpus has been read."""
     reached = progress(dataset, consumed_samples)
     columns = {
-        "data/tokens": reached.tokens,
-        "data/epochs": reached.epochs,
-        "data/share": reached.shares,
-        "data/configured_share": reached.configured_shares,
+        metric_names.TOKENS: reached.tokens,
+        metric_names.EPOCHS: reached.epochs,
+        metric_names.SHARE: reached.shares,
+        metric_names.CONFIGURED_SHARE: reached.configured_shares,
     }
     return {
         f"{metric}/{name}": value
@@ -44,7 +47,7 @@ def corpus_table(dataset: Dataset, num_samples: int) -> str:
 
 
 def segments_table(dataset: Dataset) -> str:
-    """The first slot and the shares of each segment, those behind the run among them."""
+    """The first slot and the shares of each segment, including segments after the run's end."""
     table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
     for name in dataset.corpora:
         shares = [s.weights.get(name, 0.0) / sum(s.weights.values()) for s in dataset.segments_read]

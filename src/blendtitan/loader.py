@@ -51,8 +51,8 @@ class Batch:
     """Number of each row's corpus in ``dataset.corpora``. int64, shape ``(B,)``."""
 
     positions: torch.Tensor | None
-    """Place of each token in its document, or in the window where documents are not told
-    apart. int64, shape ``(B, L)``."""
+    """Place of each token in its document with intra-document masking, otherwise in the window.
+    int64, shape ``(B, L)``."""
 
     attention_mask: torch.Tensor | None
     """True where a token may attend to another: not later, same document. bool, shape
@@ -60,11 +60,11 @@ class Batch:
 
 
 class DataLoader:
-    """Batches of one data-parallel rank, read ahead by threads, delivered in order.
+    """Batches of one data-parallel rank, prefetched by threads and delivered in order.
 
-    Iterating goes on from ``consumed_samples`` and never ends; with ``num_samples`` it begins at
+    Iterating continues from ``consumed_samples`` and never ends. With ``num_samples`` it begins at
     slot 0 each time and ends after that many samples of all ranks together, on all ranks after the
-    same number of batches. Rows that fill up the last of them have no labels but -100.
+    same number of batches; rows that fill up the last batch have only labels -100.
 
     Args:
         dataset: A split of ``build_datasets``.
@@ -73,11 +73,11 @@ class DataLoader:
         dp_world_size: Number of data-parallel ranks.
         num_workers: Reading threads; 0 reads in the calling thread, which is faster for a loop that
             does nothing else. None: the configuration's.
-        prefetch: Batches read ahead. More threads than that have nothing to do.
+        prefetch: Batches read ahead. More threads than this have nothing to do.
         num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
         batches_per_step: A fixed stream ends after a multiple of so many batches.
-        positions: Whether batches have positions. None: if documents are told apart.
-        attention_mask: Whether batches have a mask. None: if documents are told apart.
+        positions: Whether batches have positions. None: with intra-document masking.
+        attention_mask: Whether batches have a mask. None: with intra-document masking.
 
     Raises:
         EmptySplitError: ``dataset`` is None.
@@ -115,7 +115,7 @@ class DataLoader:
         if num_samples is not None:
             check_at_least("num_samples", num_samples, 1)
         self.dataset = dataset
-        """What is read. Loading a state may replace it by one that knows what was read before."""
+        """What is read. Loading a state replaces it by one that knows what was read before."""
         self._as_begun = dataset
         self.consumed_samples = 0
         """Samples that all ranks together were given since slot 0: the whole state."""
@@ -154,7 +154,7 @@ class DataLoader:
         return encode_state(self.dataset, self.consumed_samples, more=more)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the state was taken; an iterator in use goes on from there as well.
+        """Continue where the state was saved; an iterator in use continues from there as well.
 
         Raises:
             ResumeError: Data or settings differ from those of the state.
@@ -162,7 +162,7 @@ class DataLoader:
         self.resume(parse_state(state_dict))
 
     def resume(self, state: SavedState) -> None:
-        """Go on from a state that was parsed; errors as ``load_state_dict``."""
+        """Continue from a parsed state; errors as ``load_state_dict``."""
         resumed = resume(state, self._as_begun)
         if resumed.account and self._dp_rank == 0:
             logger.warning(
@@ -194,7 +194,7 @@ class DataLoader:
             self._replace_dataset(dataset)
 
     def _replace_dataset(self, dataset: Dataset) -> None:
-        """Go on with another dataset from the next batch on; what was read ahead is dropped."""
+        """Read another dataset from the next batch on; prefetched batches are dropped."""
         with self._planning:
             self.dataset = dataset
             self.version += 1
@@ -227,8 +227,11 @@ class DataLoader:
         inputs = tokens[:, :-1]
         labels = tokens[:, 1:].astype(np.int64, order="C")
         corpora = plan.corpora[start:stop]
-        roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
         config = dataset.config
+        finds_documents = config.provide_attention_mask or config.eod_mask_loss
+        roles = None
+        if finds_documents and dataset.eod_roles is not None:
+            roles = dataset.eod_roles[corpora]
         if config.eod_mask_loss:
             assert config.eod_token_id is not None
             mask_labels(labels, inputs, config.eod_token_id, roles)
@@ -279,9 +282,9 @@ class DataLoader:
 
 
 class _Stream(Iterator[Batch]):
-    """Goes on from where its loader stands, reading ahead of it.
+    """The batches from where the loader stands, with prefetch.
 
-    After an error it can be asked again: nothing is passed over.
+    After an error, the same batch can be asked for again: none is skipped.
     """
 
     def __init__(self, loader: DataLoader) -> None:

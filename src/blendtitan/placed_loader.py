@@ -4,17 +4,18 @@ What every TorchTitan version's data loader needs beyond batches; imports no tor
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from blendtitan.dataset.interface import Dataset
-from blendtitan.history.run import phases_of
 from blendtitan.loader import DataLoader
 from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
-from blendtitan.run.segments import SegmentSettings, changes_of, lengths_of
 from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.run.segments import SegmentSettings
 
 logger = visible_logger(__name__)
 
@@ -23,7 +24,7 @@ class PlacedLoader:
     """Base of data loaders that resume exactly. ``place`` must be called when one is built."""
 
     def place(
-        self, loader: DataLoader, *, segments: Sequence[SegmentSettings], global_batch_size: int
+        self, loader: DataLoader, *, segments: "Sequence[SegmentSettings]", global_batch_size: int
     ) -> None:
         """Begin at slot 0.
 
@@ -126,9 +127,12 @@ class PlacedLoader:
             )
 
     def _set_segments(self, saved: SavedState | None = None) -> None:
-        """Find where the segments begin, in the present run or in one that resumes from a state."""
+        """Place the segments in the present run, or in one that resumes from a state."""
         if not self._segments:
             return
+        from blendtitan.history.run import phases_of
+        from blendtitan.run.segments import changes_of, lengths_of
+
         phases, slot = phases_of(self.dataset), 0
         if saved is not None:
             phases, slot = saved.phases, saved.consumed_samples

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from blendtitan.history.next_phase import account, with_next_phase
 from blendtitan.history.phases import CorpusShards, OrderSettings, Phase
 from blendtitan.history.saved import phases_from, saved_phases
-from blendtitan.order.blend import Segment, segments_of
+from blendtitan.order.blend import Segment
+from blendtitan.order.segments import segments_of
 
 TOKENS = {"a0": 90, "a1": 41, "a2": 130, "b0": 64, "b1": 25, "c0": 77}
 """Shards, their corpora being their first letters. Some epochs are short, some long."""

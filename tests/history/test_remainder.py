@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.history.remainder import Remainder
-from blendtitan.order.epoch import permute, unpermute
+from blendtitan.order.epoch import permute
+from blendtitan.order.inverse import unpermute
 
 
 def windows_left(num_windows: int, num_read: int, key: int, *, shuffled: bool) -> list[int]:

@@ -5,12 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.epoch import epoch_keys, epoch_shifts, mix64, permute, stream_key
+from blendtitan.order.epoch import epoch_keys, epoch_shifts, mix64, permute, stream_keys
 
 GOLDEN_10 = [5, 8, 6, 2, 3, 9, 0, 7, 4, 1]
 GOLDEN_17 = [13, 5, 15, 6, 4, 16, 7, 10, 2, 8, 1, 11, 0, 9, 14, 12, 3]
 GOLDEN_KEY = 0xB2DBAE0BB2B0516A
 GOLDEN_EPOCH_KEYS = [527414364520597371, 3994923134711240821, 6437111056781557479]
+
+
+def stream_key(seed: int, split: str, corpus: str, place: int | None = None) -> int:
+    return stream_keys(seed, split, corpus, [place])[0]
 
 
 def permutation(size: int, key: int) -> np.ndarray:

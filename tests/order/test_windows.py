@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.epoch import num_windows, row_pieces, tokens_left_over, window_starts
+from blendtitan.dataset.stretches import row_pieces
+from blendtitan.order.epoch import num_windows, tokens_left_over, window_starts
 
 
 @given(num_tokens=st.integers(1, 500), seq_len=st.integers(1, 40))

@@ -20,7 +20,7 @@ from blendtitan.titan import prepare
 
 prepare()  # before torchtitan is imported
 
-from blendtitan.titan import train, training  # noqa: E402
+from blendtitan.titan import assemble, train  # noqa: E402
 from blendtitan.titan.metrics import LossMetrics  # noqa: E402
 from blendtitan.titan.trainer import Batches, BlendTrainer  # noqa: E402
 
@@ -73,8 +73,8 @@ def recording(config: BlendTrainer.Config) -> RecordingTrainer.Config:
 
 def main(*arguments: str) -> None:
     record(pid=os.getpid())
-    build_config = training.build_config
-    training.build_config = lambda settings: recording(build_config(settings))
+    build_config = assemble.build_config
+    assemble.build_config = lambda settings: recording(build_config(settings))
     train.main(arguments)
 
 

@@ -7,7 +7,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import Checkpoi
 from torchtitan.distributed.activation_checkpoint import FullAC, MemoryBudgetAC, SelectiveAC
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.activation import EveryNthLayerAC, activation_checkpointing
+from blendtitan.titan.converters import EveryNthLayerAC, activation_checkpointing
 from blendtitan.titan.toml import read_settings
 
 

@@ -11,7 +11,6 @@ from torchtitan.components.checkpointer import CheckpointManager
 from torchtitan.models.llama3.config_registry import llama3_debugmodel
 from torchtitan.models.qwen3.config_registry import qwen3_debugmodel
 
-from blendtitan.titan.adopt import with_blend
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.losses import with_rows
@@ -20,6 +19,7 @@ from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import settled
 from blendtitan.titan.validator import BlendCorpusValidator
+from blendtitan.titan.with_blend import with_blend
 from tests.test_docs import ROOT, code_blocks
 from tests.titan.conftest import write_corpora
 from tests.titan.test_hf_assets import write_tokenizer

@@ -11,13 +11,9 @@ import torch
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
-from blendtitan.corpus_progress import (
-    corpus_table,
-    loss_metrics,
-    progress_metrics,
-)
+from blendtitan.corpus_progress import corpus_table, loss_metrics, progress_metrics
 from blendtitan.storage.reader import OpenFile
-from blendtitan.titan.corpus_metrics import DataClock, RowsByCorpus
+from blendtitan.titan.metrics import DataClock, RowsByCorpus
 from tests.conftest import WriteBlend
 from tests.failing_reads import Disk
 

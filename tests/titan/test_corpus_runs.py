@@ -236,7 +236,7 @@ def test_where_losses_cannot_be_told_apart_it_says_so_once_and_trains(
         *["--training.steps", "2", "--parallelism.spmd_backend", "full_dtensor"], processes=2
     )
 
-    warning = "The training loss of each corpus is not known with parallelism.spmd_backend"
+    warning = "The training loss of each corpus is not logged with parallelism.spmd_backend"
     assert output.count(warning) == 1
     assert len(job.losses("training")) == 2
     assert "data/tokens/code" in metrics_of(job)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchtitan.components.validate import Validator
 
-from blendtitan import BlendedDataset, DataLoader, build_datasets
+from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
@@ -21,8 +21,7 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
-from blendtitan.titan import configured, shared_catalog
-from blendtitan.titan.configured import blend_config
+from blendtitan.titan import dataloader, shared_catalog
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.tokenizer import BlendTokenizer
 from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, write_corpora
@@ -48,8 +47,12 @@ def build(config: Config, **arguments: Any) -> BlendCorpusDataLoader:
     return config.build(**defaults | arguments)
 
 
+def blend_config(config: Config) -> BlendConfig:
+    return config.blend_config(dataset_path=config.dataset_path, seq_len=SEQ_LEN, eos_id=EOD)
+
+
 def dataset_of(config: Config) -> BlendedDataset:
-    dataset = build_datasets(blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)).train
+    dataset = build_datasets(blend_config(config)).train
     assert isinstance(dataset, BlendedDataset)
     return dataset
 
@@ -59,7 +62,7 @@ def first(loader: BlendCorpusDataLoader) -> tuple[dict[str, torch.Tensor], torch
 
 
 def test_batches_are_those_of_the_engine(config: Config) -> None:
-    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    blend = blend_config(config)
     expected = next(iter(DataLoader(build_datasets(blend).train, GLOBAL_BATCH_SIZE)))
     inputs, labels = first(build(config))
 
@@ -92,7 +95,7 @@ def test_without_need_for_positions_there_is_only_the_input(config: Config) -> N
 
 def test_corpora_are_named_for_a_trainer_that_asks_for_them(config: Config) -> None:
     inputs, _ = first(build(dataclasses.replace(config, positions=False, corpus_ids=True)))
-    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    blend = blend_config(config)
     expected = next(iter(DataLoader(build_datasets(blend).train, GLOBAL_BATCH_SIZE)))
 
     assert inputs.keys() == {"input", CORPUS_IDS}
@@ -115,20 +118,20 @@ def test_ranks_share_the_slots_of_a_step(config: Config) -> None:
 def test_eod_is_the_tokenizers_eos_unless_configured(config: Config) -> None:
     other = dataclasses.replace(config, eod_token_id=7)
 
-    assert blend_config(config, seq_len=SEQ_LEN, eos_id=EOD).eod_token_id == EOD
-    assert blend_config(other, seq_len=SEQ_LEN, eos_id=EOD).eod_token_id == 7
+    assert blend_config(config).eod_token_id == EOD
+    assert blend_config(other).eod_token_id == 7
 
 
 def test_the_data_may_be_named_by_the_dataset_path(config: Config) -> None:
     path = config.data_file_list
     renamed = dataclasses.replace(config, data_file_list=None, dataset_path=path)
 
-    assert blend_config(renamed, seq_len=SEQ_LEN, eos_id=EOD).data_file_list == path
+    assert blend_config(renamed).data_file_list == path
 
 
 def test_no_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Set blendcorpus\.data_file_list, or training\.dataset"):
-        blend_config(Config(), seq_len=SEQ_LEN, eos_id=EOD)
+        blend_config(Config())
 
 
 def test_another_sequence_length_than_the_trainers_is_refused(config: Config) -> None:
@@ -150,7 +153,7 @@ def test_one_pass_over_the_valid_split_ends_on_all_ranks_together(config: Config
         len(list(build(config, dp_world_size=2, dp_rank=rank, local_batch_size=4)))
         for rank in (0, 1)
     }
-    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    blend = blend_config(config)
     valid = build_datasets(blend).valid
 
     assert valid is not None
@@ -176,7 +179,7 @@ def test_one_corpus_alone_has_so_many_samples_on_all_ranks_together(
     ]
     rows = [tuple(row) for of_rank in batches for _, labels in of_rank for row in labels.tolist()]
     counted = {row for row in rows if row != (-100,) * SEQ_LEN}
-    valid = build_datasets(blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)).valid
+    valid = build_datasets(blend_config(config)).valid
     assert valid is not None
 
     assert len(rows) == 4
@@ -195,7 +198,7 @@ def test_rebuilding_the_loader_reads_nothing_again(
 ) -> None:
     """The validator rebuilds it for every validation."""
     build(config)
-    monkeypatch.setattr(configured, "shared_catalog", pytest.fail)
+    monkeypatch.setattr(dataloader, "shared_catalog", pytest.fail)
 
     build(validation(config, infinite=False))
 
@@ -289,7 +292,7 @@ def test_other_ranks_raise_the_error_of_rank_0(
     """They read nothing themselves; the error travels in place of the catalog."""
     prefix = Path(config.data_file_list or "").parent / "web_0"
     Path(f"{prefix}.idx").write_bytes(b"")
-    blend = blend_config(config, seq_len=SEQ_LEN, eos_id=EOD)
+    blend = blend_config(config)
     with pytest.raises(BlendTitanError) as of_rank_0:
         shared_catalog.shared_catalog(blend)
     message = shared_catalog._message_of(of_rank_0.value)

@@ -10,9 +10,9 @@ import pytest
 from blendtitan import BlendConfig
 from blendtitan.dataset.build import build_datasets, read_catalog
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
+from blendtitan.original import build as original_build
 from blendtitan.titan import shared_catalog
 from blendtitan.titan.assemble import build_config
-from blendtitan.titan.configured import blend_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer, settled
@@ -57,7 +57,7 @@ def config_of(job: Job, *arguments: str) -> BlendTrainer.Config:
 def blend_of(job: Job, *arguments: str) -> BlendConfig:
     loader = config_of(job, *arguments).dataloader
     assert isinstance(loader, BlendCorpusDataLoader.Config)
-    return blend_config(loader, seq_len=80, eos_id=EOD)
+    return loader.blend_config(dataset_path=loader.dataset_path, seq_len=80, eos_id=EOD)
 
 
 def horizon_of(job: Job, *arguments: str) -> tuple[int | None, int | None]:
@@ -129,7 +129,7 @@ def test_other_ranks_read_the_index_that_rank_0_built(
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
     indices = shared_catalog.shared_indices(config, catalog)
     as_another_rank(monkeypatch, messages[0])
-    monkeypatch.setattr(shared_catalog, "original_indices", pytest.fail)
+    monkeypatch.setattr(original_build, "original_indices", pytest.fail)
 
     assert shared_catalog.shared_indices(config, catalog) == indices
     dataset = build_datasets(config, catalog, indices).train
@@ -147,7 +147,7 @@ def test_whatever_rank_0_meets_while_building_is_raised_by_every_rank(
         raise kind("of rank 0")
 
     config = case_config(CASE, tmp_path)
-    monkeypatch.setattr(shared_catalog, "original_indices", fail)
+    monkeypatch.setattr(original_build, "original_indices", fail)
     messages: list[bytes] = []
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
     raised: list[str] = []

@@ -9,8 +9,8 @@ from torchtitan.components.quantization import QuantizationConverter
 from torchtitan.models.common.linear import Linear
 
 from blendtitan.errors import ConfigError
+from blendtitan.titan.converters import convert, converters_of
 from blendtitan.titan.model import build_model_spec
-from blendtitan.titan.quantize import convert, converters_of
 from blendtitan.titan.toml import read_settings
 
 

@@ -11,7 +11,7 @@ import torch
 from blendtitan import DataLoader
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.state import PACE_KEY, STATE_KEY
-from blendtitan.titan import configured
+from blendtitan.titan import dataloader
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from tests.titan.conftest import write_corpora
 from tests.titan.test_dataloader import Config, build, dataset_of, first
@@ -235,4 +235,4 @@ def test_a_fresh_run_says_nothing(config: Config, caplog: pytest.LogCaptureFixtu
     build(config).align(0, global_batch_size=4)
 
     # Of the stand-in for a tokenizer, it is said that it cannot be read.
-    assert not [record for record in caplog.records if record.name != configured.__name__]
+    assert not [record for record in caplog.records if record.name != dataloader.__name__]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.train import read_run
 from blendtitan.titan.trainer import BlendTrainer, settled
-from blendtitan.titan.training import read_run
 from tests.titan.test_assemble import DEMO
 
 

@@ -3,19 +3,26 @@
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import MAX_SLOT, BlendConfig, split_fractions
 from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
+from blendtitan.dataset.faults import slots_error, vocabulary_error, whereabouts
 from blendtitan.dataset.rows import Rows
-from blendtitan.errors import BlendTitanError, ConfigError, VocabularyError
-from blendtitan.order.blend import BlendOrder, Segment, check_changes, segments_of
+from blendtitan.dataset.stretches import read_stretch
+from blendtitan.errors import BlendTitanError
+from blendtitan.order.blend import BlendOrder, Segment
 from blendtitan.order.once import EachWindowOnce
+from blendtitan.order.segments import segments_of
 from blendtitan.order.slots import NO_CORPUS, Places, SlotOrder
 from blendtitan.storage.catalog import Catalog
+
+if TYPE_CHECKING:
+    from blendtitan.dataset.interface import History
 
 IntArray = NDArray[np.int64]
 
@@ -65,29 +72,6 @@ class Plan:
         return self.places.corpora
 
 
-class History(Protocol):
-    """What a resumed run has read; see ``history/run.py``."""
-
-    @property
-    def segments_read(self) -> Sequence[Segment]:
-        """Stretches with constant shares, of the whole run as read and as planned."""
-        ...
-
-    def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
-        ...
-
-    def tokens_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
-        """Tokens of each corpus in the first ``slot`` samples. Shape ``(num_corpora,)``."""
-        ...
-
-    def with_segments(
-        self, dataset: "BlendedDataset", segments: tuple[Segment, ...]
-    ) -> "BlendedDataset":
-        """The dataset with other segments in its last phase."""
-        ...
-
-
 class BlendedDataset:
     """One split of a blend: an endless sequence of samples, in the global order.
 
@@ -111,7 +95,7 @@ class BlendedDataset:
         weights: Mapping[str, float],
         segments: Sequence[Segment],
         order: SlotOrder,
-        history: History | None = None,
+        history: "History | None" = None,
     ) -> None:
         self.config = config
         self.split = split
@@ -120,8 +104,15 @@ class BlendedDataset:
         self.segments = tuple(segments)
         self.order = order
         self.history = history
-        self.eod_roles = corpus_eod_roles(rows.catalog, self.corpora)
-        """The place of EOD in the documents of each corpus."""
+
+    @property
+    def eod_roles(self) -> NDArray[np.uint8] | None:
+        """The place of EOD in the documents of each corpus; see ``corpus_eod_roles``."""
+        return self._eod_roles
+
+    @cached_property
+    def _eod_roles(self) -> NDArray[np.uint8] | None:
+        return corpus_eod_roles(self.catalog, self.corpora)
 
     @property
     def catalog(self) -> Catalog:
@@ -194,7 +185,6 @@ class BlendedDataset:
             ConfigError: A change names an unknown corpus, leaves none, or its slot is not above
                 that of the one before.
         """
-        check_changes(changes, self.corpora)
         segments = segments_of(self.weights, changes)
         if self.history is not None:
             return self.history.with_segments(self, segments)
@@ -275,57 +265,22 @@ class BlendedDataset:
                 else:
                     self._read_stretches(plan, start + i, tokens[i])
         except (BlendTitanError, OSError) as error:
-            error.add_note(self._whereabouts(plan, start + i))
+            error.add_note(whereabouts(self, plan, start + i))
             raise
         limit = self.config.vocab_size
         if limit is not None and not all_below(tokens, limit):
-            raise self._outside_vocabulary(plan, start, tokens, limit)
+            raise vocabulary_error(self, plan, start, tokens)
         return tokens
 
     def _read_stretches(self, plan: Plan, at: int, out: NDArray[np.integer]) -> None:
         filled = 0
-        for offset, count in self._stretches(plan, at):
-            self.rows.read(int(plan.places.rows[at]), offset, out[filled : filled + count])
+        for offset, count in self.order.stretches(plan.places, at):
+            read_stretch(self.rows, int(plan.places.rows[at]), offset, out[filled : filled + count])
             filled += count
 
-    def _stretches(self, plan: Plan, at: int) -> list[tuple[int, int]]:
-        """Where the tokens of a sample lie in its row: ``(offset, tokens)`` each."""
-        return self.order.stretches(plan.places, at)
-
     def _check_slots(self, first: int, last: int) -> None:
-        if 0 <= first < self.first_slot:
-            raise ConfigError(
-                f"slot {first:,} was read with other data, weights or another sequence length, "
-                f"before the run was changed at slot {self.first_slot:,}; expected a slot from "
-                f"there on"
-            )
-        if not 0 <= first <= last < MAX_SLOT:
-            raise ConfigError(f"slots {first} to {last}, expected 0 to 10^15 - 1")
-
-    def _outside_vocabulary(
-        self, plan: Plan, start: int, tokens: NDArray[np.integer], limit: int
-    ) -> VocabularyError:
-        sample, offset = np.argwhere((tokens < 0) | (tokens >= limit))[0]
-        at = start + int(sample)
-        in_row = [o + i for o, count in self._stretches(plan, at) for i in range(count)]
-        shard, document_id = self.rows.document_of(int(plan.places.rows[at]), in_row[offset])
-        error = VocabularyError(
-            f"{self.catalog.prefixes[shard]}: document {document_id} holds the token id "
-            f"{tokens[sample, offset]}, expected ids from 0 to {limit - 1}. The shard was made "
-            f"with another tokenizer, or the model's vocabulary is too small."
-        )
-        error.add_note(self._whereabouts(plan, at))
-        return error
-
-    def _whereabouts(self, plan: Plan, at: int) -> str:
-        places, first = plan.places, self._stretches(plan, at)[0][0]
-        shard, offset = self.rows.offset_in_shard(int(places.rows[at]), first)
-        return (
-            f"while reading slot {plan.slots[at]} of {self.split}: "
-            f"corpus {self.corpora[int(places.corpora[at])]!r}, "
-            f"shard {self.catalog.prefixes[shard]}, from token {offset:,} of its "
-            f"{self.split} part on (window {places.windows[at]} of epoch {places.epochs[at]})"
-        )
+        if not max(0, self.first_slot) <= first <= last < MAX_SLOT:
+            raise slots_error(first, last, self.first_slot)
 
 
 def all_below(tokens: NDArray[np.integer], limit: int) -> bool:

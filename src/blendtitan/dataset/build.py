@@ -11,9 +11,9 @@ from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError, EmptySplitError
-from blendtitan.order.blend import Segment, check_changes, segments_of, total_weight
+from blendtitan.order.blend import Segment, total_weight
+from blendtitan.order.segments import segments_of
 from blendtitan.order.slots import CorpusRows, SlotOrder
-from blendtitan.order.splits import document_cuts
 from blendtitan.storage.catalog import Catalog, build_catalog
 from blendtitan.storage.file_list import ShardList, read_file_list
 from blendtitan.storage.reader import OpenFiles
@@ -136,23 +136,13 @@ def _build_split(
     s = SPLITS.index(split)
     if split_fractions(config.split)[s] == 0:
         return None
+    tokens = catalog.split_tokens(s).tolist()
     shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
         shards_of[name].append(shard)
-    weights = {name: total_weight(catalog.weights[of].tolist()) for name, of in shards_of.items()}
-    tokens = catalog.split_tokens(s).tolist()
-    usable = {name: [i for i in shards if tokens[i]] for name, shards in shards_of.items()}
-    _check_not_empty(usable, split)
-    usable = {name: shards for name, shards in usable.items() if shards}
+    usable = _with_documents(shards_of, tokens, split)
     if not usable:
         return None
-    num_unusable = tokens.count(0)
-    if split == "train" and num_unusable:
-        logger.warning(
-            "train: %d of %d shards are too small to have a document for it; the other shards of "
-            "their corpora are read in their place",
-            *(num_unusable, len(tokens)),
-        )
     blended = config.blend_sample_in_corpus
     shards_of_row = [
         row
@@ -161,22 +151,13 @@ def _build_split(
     ]
     rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=config.eod_token_id)
     _warn_of_short_rows(rows, split, config.seq_length)
-    weights = {name: weights[name] for name in usable}
-    changes = [Segment(c.first_slot, c.shares) for c in config.segments if split == "train"]
-    check_changes(changes, list(weights))
-    segments = segments_of(weights, changes)
+    weights = {name: total_weight(catalog.weights[shards_of[name]].tolist()) for name in usable}
+    segments: tuple[Segment, ...] = (Segment(0, weights),)
+    if config.segments and split == "train":
+        segments = segments_of(weights, [Segment(c.first_slot, c.shares) for c in config.segments])
     order = SlotOrder.build(
         segments,
-        {
-            name: CorpusRows(
-                [tokens[shard] for shard in shards],
-                catalog.weights[shards].tolist(),
-                [place for place, shard in enumerate(shards_of[name]) if tokens[shard] > 0],
-            )
-            if blended
-            else CorpusRows([sum(tokens[shard] for shard in shards)], [1.0], [None])
-            for name, shards in usable.items()
-        },
+        {name: _corpus_rows(catalog, shards_of[name], tokens, blended=blended) for name in usable},
         seed=config.seed,
         split=split,
         seq_len=config.seq_length,
@@ -185,7 +166,11 @@ def _build_split(
     return BlendedDataset(config, split, rows, weights, segments, order)
 
 
-def _check_not_empty(usable: Mapping[str, Sequence[int]], split: str) -> None:
+def _with_documents(
+    shards_of: Mapping[str, Sequence[int]], tokens: Sequence[int], split: str
+) -> dict[str, list[int]]:
+    """The shards of each corpus that have documents in the split, without empty corpora."""
+    usable = {name: [i for i in shards if tokens[i]] for name, shards in shards_of.items()}
     empty = [name for name, shards in usable.items() if not shards]
     if empty and split == "train":
         raise EmptySplitError(
@@ -194,6 +179,28 @@ def _check_not_empty(usable: Mapping[str, Sequence[int]], split: str) -> None:
         )
     if empty:
         logger.warning("no documents for %s, left out of it: %s", split, ", ".join(empty))
+    if split == "train" and 0 in tokens:
+        logger.warning(
+            "train: %d of %d shards are too small to have a document for it; the other shards of "
+            "their corpora are read in their place",
+            *(tokens.count(0), len(tokens)),
+        )
+    return {name: shards for name, shards in usable.items() if shards}
+
+
+def _corpus_rows(
+    catalog: Catalog, shards: Sequence[int], tokens: Sequence[int], *, blended: bool
+) -> CorpusRows:
+    """The rows of a corpus with these shards; ``tokens`` are those of all shards in the split."""
+    if not blended:
+        return CorpusRows([sum(tokens[shard] for shard in shards)], [1.0], [None])
+    # A shard keeps its place where a split leaves others out.
+    used = [(place, shard) for place, shard in enumerate(shards) if tokens[shard]]
+    return CorpusRows(
+        [tokens[shard] for _, shard in used],
+        catalog.weights[[shard for _, shard in used]].tolist(),
+        [place for place, _ in used],
+    )
 
 
 def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
@@ -204,3 +211,29 @@ def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
             "only window wraps around and repeats tokens",
             *(split, num_short, len(rows.num_tokens), seq_len + 1),
         )
+
+
+def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> list[int]:
+    """Cut the documents of one shard into train, valid and test.
+
+    Args:
+        num_documents: Documents of the shard.
+        fractions: Share of each split; they sum to 1.
+
+    Returns:
+        Four growing numbers from 0 to ``num_documents``: split ``s`` has the documents
+        ``cuts[s]`` to ``cuts[s + 1]``, the latter not included. Every document is in one split.
+
+    Source: Megatron-LM, ``get_train_valid_test_split_``: each size is rounded to nearest (halves
+    to even), and the excess or lack of the sum is moved to the first split that is not empty.
+    """
+    cuts = [0]
+    for fraction in fractions:
+        cuts.append(cuts[-1] + round(fraction * num_documents))
+    excess = cuts[-1] - num_documents
+    if excess == 0:
+        return cuts
+    # Megatron moves it to train even where that is to have nothing: it would lose or repeat
+    # documents there, as it would where the first split is smaller than the excess.
+    first = next(s for s, fraction in enumerate(fractions) if fraction > 0)
+    return [*cuts[: first + 1], *(max(0, cut - excess) for cut in cuts[first + 1 :])]

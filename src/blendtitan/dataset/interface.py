@@ -7,11 +7,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import BlendConfig
-from blendtitan.dataset.blended import Sample
+from blendtitan.dataset.blended import BlendedDataset, Sample
 from blendtitan.order.blend import Segment
 from blendtitan.storage.catalog import Catalog
 
 IntArray = NDArray[np.int64]
+
+
+class History(Protocol):
+    """What a resumed run has read; see ``history/run.py``."""
+
+    @property
+    def segments_read(self) -> Sequence[Segment]:
+        """Stretches with constant shares, of the whole run as read and as planned."""
+        ...
+
+    def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
+        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        ...
+
+    def tokens_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
+        """Tokens of each corpus in the first ``slot`` samples. Shape ``(num_corpora,)``."""
+        ...
+
+    def with_segments(
+        self, dataset: BlendedDataset, segments: tuple[Segment, ...]
+    ) -> BlendedDataset:
+        """The dataset with other segments in its last phase."""
+        ...
 
 
 class PlannedSlots(Protocol):

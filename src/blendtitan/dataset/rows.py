@@ -5,17 +5,15 @@ per shard. The rows of a split are kept as columns, so that many slots are resol
 calls. A *position* counts the tokens of all rows, piece after piece.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.inserted_eod import document_at_with_eod, read_with_eod
-from blendtitan.order.epoch import row_pieces
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.reader import OpenFiles, ShardIndex
+from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
 
@@ -118,54 +116,6 @@ class Rows:
         file.read_into(tokens, at=at_bytes)
         out[:] = tokens
 
-    def read(self, row: int, start: int, out: NDArray[np.integer]) -> None:
-        """Fill ``out`` with the tokens of a row from ``start`` on, wrapping around at its end."""
-        filled = 0
-        for piece, offset, count in self._stretches(row, start, len(out)):
-            part = out[filled : filled + count]
-            shard = int(self.piece_shards[piece])
-            if self.catalog.lacks_eod[shard]:
-                self._read_with_eod(shard, offset, part)
-            else:
-                at = int(self.piece_bytes[piece] + offset * self.piece_token_bytes[piece])
-                self.read_contiguous(shard, at, part)
-            filled += count
-
-    def offset_in_shard(self, row: int, start: int) -> tuple[int, int]:
-        """``(shard, offset)`` of the token at ``start`` of a row.
-
-        Offsets are tokens from the start of the split's part, inserted EODs included.
-        """
-        piece, offset, _ = next(self._stretches(row, start, 1))
-        return int(self.piece_shards[piece]), offset
-
-    def document_of(self, row: int, start: int) -> tuple[int, int]:
-        """``(shard, document_id)`` of the token at ``start`` of a row."""
-        shard, offset = self.offset_in_shard(row, start)
-        index = self.index(shard)
-        first = int(self.catalog.document_cuts[shard, self.split])
-        if self.catalog.lacks_eod[shard]:
-            return shard, document_at_with_eod(index, first, offset)
-        return shard, index.document_at(int(self.catalog.token_cuts[shard, self.split]) + offset)
-
-    def _stretches(self, row: int, start: int, count: int) -> Iterator[tuple[int, int, int]]:
-        """``(piece, offset in it, tokens)`` of the parts of a window, in order."""
-        span = int(self.row_starts[row]), int(self.num_tokens[row])
-        return row_pieces(self.piece_starts, span, start, count)
-
-    def _read_with_eod(self, shard: int, offset: int, out: NDArray[np.integer]) -> None:
-        assert self.eod_id is not None
-        dtype = self.catalog.dtype(shard)
-
-        def read_tokens(first: int, count: int) -> NDArray[np.integer]:
-            tokens = np.empty(count, dtype)
-            self.read_contiguous(shard, first * dtype.itemsize, tokens)
-            return tokens
-
-        cuts = self.catalog.document_cuts[shard]
-        documents = range(int(cuts[self.split]), int(cuts[self.split + 1]))
-        read_with_eod(self.index(shard), read_tokens, documents, offset, out, eod_id=self.eod_id)
-
     def shards_of_corpus(
         self, row_corpora: IntArray, corpora: Sequence[str]
     ) -> dict[str, list[int]]:
@@ -176,9 +126,3 @@ class Rows:
             name: self.piece_shards[of_piece == number].tolist()
             for number, name in enumerate(corpora)
         }
-
-    def index(self, shard: int) -> ShardIndex:
-        """The opened ``.idx`` of a shard."""
-        prefix, header = self.catalog.prefixes[shard], self.catalog.header(shard)
-        file = self.files.open(prefix + ".idx", lambda: header.file_bytes)
-        return ShardIndex(prefix, header, int(self.catalog.token_cuts[shard, 3]), file)

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.history.remainder import BegunRows
-from blendtitan.order.epoch import epoch_keys, epoch_shifts, unpermute
+from blendtitan.order.epoch import epoch_keys, epoch_shifts
+from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import SlotOrder
 
 IntArray = NDArray[np.int64]

@@ -23,8 +23,8 @@ from blendtitan.order.epoch import (
     num_windows,
     permute,
     tokens_left_over,
-    unpermute,
 )
+from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import Places, SlotOrder
 
 IntArray = NDArray[np.int64]

@@ -11,8 +11,7 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import CORPUS_LABELS, CORPUS_LOSS, LOSS, VALIDATION_LOSS
 from blendtitan.mixture.sweep import csv_text, read_shares, segment_of
-from blendtitan.run.toml import read_toml
-from blendtitan.runs.open import RESOLVED
+from blendtitan.run.toml import RESOLVED, read_toml
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.storage.atomic_files import (
     check_replaceable,

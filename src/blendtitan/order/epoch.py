@@ -15,7 +15,7 @@ finaliser of splitmix64 (Steele, Lea, Flood 2014).
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ IntArray = NDArray[np.int64]
 # equally likely as well.
 _ROUNDS = 10
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: the increment of splitmix64
-_ROUND_SALTS = np.array([_GOLDEN * (r + 1) & (1 << 64) - 1 for r in range(_ROUNDS)], np.uint64)
+ROUND_SALTS = np.array([_GOLDEN * (r + 1) & (1 << 64) - 1 for r in range(_ROUNDS)], np.uint64)
 _EPOCH_STEP = np.uint64(0xD1B54A32D192ED03)
 _SHIFT_SALT = np.uint64(0x8CB92BA72F3D8DD7)
 
@@ -53,43 +53,15 @@ def window_starts(windows: IntArray, shifts: IntArray, *, seq_len: int) -> IntAr
     return windows * seq_len + shifts
 
 
-def row_pieces(
-    piece_starts: IntArray, row: tuple[int, int], start: int, count: int
-) -> Iterator[tuple[int, int, int]]:
-    """``(piece, offset in it, tokens)`` of a stretch of a row, in order.
-
-    Args:
-        piece_starts: Position of the first token of each piece of all rows, growing; then the end
-            of the last. Pieces without tokens hold none.
-        row: Position of the row's first token, and its tokens.
-        start: Offset of the stretch in the row. Offsets wrap around at its end.
-        count: Tokens of the stretch.
-    """
-    row_start, size = row
-    while count:
-        position = row_start + start % size
-        piece = int(np.searchsorted(piece_starts, position, side="right")) - 1
-        offset = position - int(piece_starts[piece])
-        take = min(count, int(piece_starts[piece + 1]) - position)
-        yield piece, offset, take
-        start += take
-        count -= take
-
-
-def stream_key(seed: int, split: str, corpus: str, place: int | None = None) -> int:
-    """Key of one row of documents: a 64-bit hash of what the order may depend on.
+def stream_keys(seed: int, split: str, corpus: str, places: Sequence[int | None]) -> list[int]:
+    """Keys of rows of documents: 64-bit hashes of everything the order may depend on.
 
     Args:
         seed: Seed of the run.
         split: Name of the split.
         corpus: Name of the corpus.
-        place: Place of the shard within its corpus, for a shard with windows of its own.
+        places: For each row, the place of its shard within the corpus; None: all shards together.
     """
-    return stream_keys(seed, split, corpus, [place])[0]
-
-
-def stream_keys(seed: int, split: str, corpus: str, places: Sequence[int | None]) -> list[int]:
-    """The ``stream_key`` of each of many places of a corpus."""
     # Lengths keep two different lists of parts from making the same text.
     parts = "".join([f"{len(part.encode())}:{part}," for part in (f"{seed}", split, corpus)])
     of_corpus = hashlib.blake2b(parts.encode(), digest_size=8, person=b"blendtitan-1")
@@ -118,15 +90,10 @@ def permute(index: IntArray, size: IntArray, keys: Bits) -> IntArray:
     Returns:
         Shape ``(n,)``. For one key and size, different indices have different images.
     """
-    return _walked(index, size, keys, _feistel)
+    return walked(index, size, keys, _feistel)
 
 
-def unpermute(image: IntArray, size: IntArray, keys: Bits) -> IntArray:
-    """The inverse of ``permute``: which index has each image. Shapes ``(n,)``."""
-    return _walked(image, size, keys, _feistel_backwards)
-
-
-def _walked(
+def walked(
     index: IntArray,
     size: IntArray,
     keys: Bits,
@@ -175,15 +142,6 @@ def _feistel(values: Bits, half_bits: Bits, keys: Bits) -> Bits:
     # The high bits of the mix are its best: they are the ones that are fed down.
     down = np.uint64(64) - half_bits
     left, right = values >> half_bits, values & mask
-    for salt in _ROUND_SALTS:
+    for salt in ROUND_SALTS:
         left, right = right, left ^ (mix64(right + (keys ^ salt)) >> down)
-    return (left << half_bits) | right
-
-
-def _feistel_backwards(values: Bits, half_bits: Bits, keys: Bits) -> Bits:
-    mask = (np.uint64(1) << half_bits) - np.uint64(1)
-    down = np.uint64(64) - half_bits
-    left, right = values >> half_bits, values & mask
-    for salt in _ROUND_SALTS[::-1]:
-        left, right = right ^ (mix64(left + (keys ^ salt)) >> down), left
     return (left << half_bits) | right

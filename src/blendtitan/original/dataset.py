@@ -12,10 +12,11 @@ from blendtitan.config import SPLITS, BlendConfig, split_fractions
 from blendtitan.dataset.blended import Sample, all_below
 from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
 from blendtitan.dataset.rows import Rows
+from blendtitan.dataset.stretches import shard_index
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError, VocabularyError
 from blendtitan.history.fingerprints import corpora_held
 from blendtitan.order.blend import Segment
-from blendtitan.order.epoch import mix64, stream_key
+from blendtitan.order.epoch import mix64, stream_keys
 from blendtitan.original.build import original_indices, samples_of_splits
 from blendtitan.original.index import CorpusEntry, IndexFile, OrderIndex
 from blendtitan.storage.catalog import Catalog
@@ -69,7 +70,7 @@ class OriginalDataset:
         """Where EOD stands in the documents of each corpus."""
         self._keys = np.array(
             [
-                stream_key(config.seed, split, name, shard)
+                stream_keys(config.seed, split, name, [shard])[0]
                 for shard, name in enumerate(rows.catalog.corpora)
             ],
             np.uint64,
@@ -250,7 +251,7 @@ class OriginalDataset:
 
     def _stretches(self, record: np.void) -> Iterator[tuple[int, int]]:
         """``(first token in the shard, tokens)`` of each piece of a sample."""
-        index = self._rows.index(int(record["shard"]))
+        index = shard_index(self._rows, int(record["shard"]))
         first, offset = int(record["first_read"]), int(record["offset"])
         left = self.config.seq_length + 1
         for sequence in self._index.stretch(
@@ -272,7 +273,7 @@ class OriginalDataset:
             first_token + i for first_token, count in self._stretches(record) for i in range(count)
         ]
         shard = int(record["shard"])
-        document_id = self._rows.index(shard).document_at(offsets[place])
+        document_id = shard_index(self._rows, shard).document_at(offsets[place])
         return VocabularyError(
             f"{self._rows.catalog.prefixes[shard]}: document {document_id} holds the token id "
             f"{tokens[place]}, expected ids from 0 to {limit - 1}. The shard was made with another "

@@ -4,9 +4,8 @@ The trainer and the tools share it, so both refuse the same runs in the same wor
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-from blendtitan.config import MAX_INT, MAX_SLOT, check_at_least
+from blendtitan.config import MAX_INT, MAX_SLOT, BlendSection, check_at_least
 from blendtitan.errors import ConfigError
 
 
@@ -88,15 +87,6 @@ def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
         )
 
 
-def check_follows(key: str, value: int | None, *, other: str, expected: int) -> None:
-    """Check that a key that may be left out equals the one that it follows."""
-    if value not in (None, expected):
-        raise ConfigError(
-            f"{key} is {value}, expected {expected}, the value of {other}. Leave {key} out to "
-            f"follow it."
-        )
-
-
 def samples_of_run(
     *, steps: int, global_batch_size: int, validates: bool, validation: tuple[int | None, int]
 ) -> dict[str, int | None]:
@@ -129,11 +119,11 @@ _SET_BY = {
 }
 
 
-def horizon(keys: Mapping[str, Any], run: Mapping[str, int | None]) -> dict[str, int]:
+def horizon(section: BlendSection, run: Mapping[str, int | None]) -> dict[str, int]:
     """``train_samples`` and ``eval_samples`` for the original's order.
 
     Args:
-        keys: Values of ``[blendcorpus]`` by key; they win.
+        section: Its values win.
         run: From ``samples_of_run``.
 
     Raises:
@@ -141,7 +131,8 @@ def horizon(keys: Mapping[str, Any], run: Mapping[str, int | None]) -> dict[str,
     """
     found: dict[str, int] = {}
     for name, set_by in _SET_BY.items():
-        samples = run[name] if keys[name] is None else keys[name]
+        samples = getattr(section, name)
+        samples = run[name] if samples is None else samples
         if samples is None:
             raise ConfigError(
                 f'blendcorpus.order = "blendcorpus" depends on the number of samples, which this '

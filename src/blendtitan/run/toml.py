@@ -27,6 +27,9 @@ Values = dict[str, Any]
 HINTS: Hints = {key: hint for key, (hint, _) in KEYS.items()}
 """The keys of a run with TorchTitan 0.3."""
 
+RESOLVED = "config.toml"
+"""File in a run's ``job.dump_folder`` with all of its settings."""
+
 NONE = "none"
 """Stands for None, for which TOML has no value."""
 

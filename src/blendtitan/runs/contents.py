@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS
-from blendtitan.dataset.inserted_eod import document_at_with_eod
 from blendtitan.dataset.rows import Rows
+from blendtitan.dataset.stretches import (
+    document_at_with_eod,
+    document_of,
+    read_stretch,
+    shard_index,
+)
 from blendtitan.errors import ConfigError
 from blendtitan.history.fingerprints import Fingerprints
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
@@ -73,7 +78,7 @@ class Contents:
         filled = 0
         for stretch in stretches:
             out = tokens[filled : filled + stretch.count]
-            self.rows.read(self.row_of[stretch.key], stretch.offset, out)
+            read_stretch(self.rows, self.row_of[stretch.key], stretch.offset, out)
             filled += stretch.count
         return tokens
 
@@ -85,8 +90,8 @@ class Contents:
         """
         row = self.row_of[stretch.key]
         stop = stretch.offset + stretch.count
-        _, first = self.rows.document_of(row, stretch.offset)
-        _, last = self.rows.document_of(row, stop - 1)
+        _, first = document_of(self.rows, row, stretch.offset)
+        _, last = document_of(self.rows, row, stop - 1)
         starts = self._starts(self._shard(stretch), first, last + 1)
         low = np.maximum(starts[:-1], stretch.offset)
         counts = np.minimum(starts[1:], stop) - low
@@ -179,7 +184,9 @@ class Contents:
 
     def _starts(self, shard: int, first: int, last: int) -> IntArray:
         """Offsets in the split of documents ``first`` to ``last``, both included."""
-        starts = self.rows.index(shard).document_starts(first, last) - self._split_start(shard)
+        starts = shard_index(self.rows, shard).document_starts(first, last) - self._split_start(
+            shard
+        )
         if self.catalog.lacks_eod[shard]:
             starts = starts + np.arange(first, last + 1) - self.document_range(shard)[0]
         return starts
@@ -189,5 +196,5 @@ class Contents:
         first, stop = self.document_range(shard)
         document_id = stop
         if offset < int(self.rows.num_tokens[self._row(shard)]):
-            document_id = document_at_with_eod(self.rows.index(shard), first, offset)
+            document_id = document_at_with_eod(shard_index(self.rows, shard), first, offset)
         return self._split_start(shard) + offset - (document_id - first)

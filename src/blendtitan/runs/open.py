@@ -7,7 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
+from blendtitan.config import (
+    ORIGINAL_ORDER,
+    BlendConfig,
+    BlendSection,
+    SegmentConfig,
+    check_at_least,
+    check_follows,
+)
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
@@ -17,14 +24,13 @@ from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Pace, paces_of_state
 from blendtitan.run.batches import (
     check_batches,
-    check_follows,
     check_length,
     check_validation,
     horizon,
     samples_of_run,
 )
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
-from blendtitan.run.toml import read_keys
+from blendtitan.run.toml import RESOLVED, read_keys
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
@@ -33,9 +39,6 @@ from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 from blendtitan.visible import quietly
-
-RESOLVED = "config.toml"
-"""Name of the file with all settings that a run writes into its folder."""
 
 _FOLLOWING = {
     "blendcorpus.seq_length": "training.seq_len",
@@ -307,34 +310,31 @@ def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
 
 
 def _blend(path: Path, values: Values) -> BlendConfig:
-    data = values["blendcorpus.data_file_list"] or values["training.dataset_path"]
-    if data is None:
-        raise ConfigError(
-            f"{path}: no data is named. Set blendcorpus.data_file_list, or training.dataset_path, "
-            f"to a file list or a folder of shards."
-        )
-    decided: dict[str, Any] = {
-        field.name: values[key]
-        for field in fields(BlendConfig)
-        if (key := f"blendcorpus.{field.name}") in values
-    }
-    decided |= {"data_file_list": data, "seq_length": values["training.seq_len"]}
-    decided |= {"eod_token_id": _eod_id(values)}
-    if decided["order"] == ORIGINAL_ORDER:
+    keys = {each.name: f"blendcorpus.{each.name}" for each in fields(BlendSection)}
+    section = BlendSection(**{name: values[key] for name, key in keys.items() if key in values})
+    decided: dict[str, Any] = {}
+    if section.order == ORIGINAL_ORDER:
         run = samples_of_run(
             steps=values["training.steps"],
             global_batch_size=values["training.global_batch_size"],
             validates=values["validation.enable"],
             validation=(values["validation.samples"], values["validation.steps"]),
         )
-        decided |= horizon(decided, run)
-    return BlendConfig(**decided)
+        decided = horizon(section, run)
+    eos_id = _eos_id(values) if section.eod_token_id is None else None
+    try:
+        return section.blend_config(
+            dataset_path=values["training.dataset_path"],
+            seq_len=values["training.seq_len"],
+            eos_id=eos_id,
+            **decided,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _eod_id(values: Values) -> int | None:
-    """The token that ends a document: as configured, else the tokenizer's EOS."""
-    if values["blendcorpus.eod_token_id"] is not None:
-        return values["blendcorpus.eod_token_id"]
+def _eos_id(values: Values) -> int | None:
+    """The tokenizer's EOS, which ends a document unless something else is configured."""
     try:
         eos_id = _tokenizer(tuple(_model(values).items())).eos_id
     except ConfigError as error:

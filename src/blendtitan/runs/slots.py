@@ -13,12 +13,12 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
 from blendtitan.history.fingerprints import Fingerprints
 from blendtitan.history.phases import OrderSettings, Phase, occurrences
 from blendtitan.history.run import RunHistory
 from blendtitan.order.blend import Segment
-from blendtitan.order.epoch import row_pieces
 from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Paces, consumed_at

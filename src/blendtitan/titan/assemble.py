@@ -1,4 +1,4 @@
-"""From settings to the trainer's configuration, section by section."""
+"""Turns the sections of a TOML file into the trainer's configuration."""
 
 import dataclasses
 import importlib
@@ -16,11 +16,10 @@ from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.activation import activation_checkpointing
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import build_model_spec, model_vocab_size
-from blendtitan.titan.quantize import convert, converters_of
 from blendtitan.titan.settings import (
+    ActivationCheckpointSettings,
     OptimizerSettings,
     Settings,
     TrainingSettings,
@@ -41,12 +40,13 @@ _CHUNKS = 8
 
 
 def build_config(settings: Settings) -> BlendTrainer.Config:
-    """The trainer's configuration. Reads the tokenizer, whose vocabulary the model follows.
+    """The trainer's configuration. Reads the tokenizer, which determines the model's vocabulary.
 
     Raises:
         ConfigError: The settings contradict each other, or the tokenizer cannot be used.
     """
-    _import_first(settings.experimental.custom_import)
+    if settings.experimental.custom_import:
+        _import_first(settings.experimental.custom_import)
     _check_agreement(settings)
     model = settings.model
     tokenizer = _tokenizer(settings)
@@ -67,7 +67,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         checkpoint=settings.checkpoint,
         metrics=settings.metrics,
         profiler=settings.profiling,
-        activation_checkpoint=activation_checkpointing(settings.activation_checkpoint),
+        activation_checkpoint=_activation_checkpoint(settings.activation_checkpoint),
         compile=settings.compile,
         comm=settings.comm,
         debug=settings.debug,
@@ -76,8 +76,6 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
 
 
 def _import_first(name: str) -> None:
-    if not name:
-        return
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -96,6 +94,14 @@ def _override(imports: list[str]) -> OverrideConfig:
         ) from error
 
 
+def _activation_checkpoint(section: ActivationCheckpointSettings) -> Any:
+    if (section.mode, section.selective_ac_option) == ("none", "op"):
+        return None
+    from blendtitan.titan.converters import activation_checkpointing
+
+    return activation_checkpointing(section)
+
+
 def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
     model = settings.model
     spec = build_model_spec(
@@ -105,7 +111,10 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
         attn_backend=model.attn_backend,
         expert_backend=settings.parallelism.expert_parallel_comm_backend,
     )
-    convert(spec, converters_of(settings))
+    if model.converters:
+        from blendtitan.titan.converters import convert, converters_of
+
+        convert(spec, converters_of(settings))
     return spec
 
 

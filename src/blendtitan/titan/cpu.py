@@ -1,6 +1,6 @@
-"""What TorchTitan needs on a machine without an accelerator. Does nothing on any other machine.
+"""Training on a machine without an accelerator. Changes nothing on any other machine.
 
-TorchTitan assumes an accelerator in five places. Each has its answer here:
+TorchTitan assumes an accelerator in five places:
 
 | TorchTitan                                     | on a CPU                                     |
 |------------------------------------------------|----------------------------------------------|
@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -28,15 +28,17 @@ from blendtitan.titan import upstream
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
-    from blendtitan.titan.trainer import BlendTrainer
+    from torchtitan.trainer import Trainer
 
 logger = visible_logger(__name__)
+
+C = TypeVar("C", bound="Trainer.Config")
 
 SpmdBackend = Literal["partial_dtensor", "full_dtensor", "spmd_types"]
 
 
 def is_used() -> bool:
-    """Whether this process trains on the CPU, because it finds no accelerator."""
+    """Whether this process trains on the CPU, because there is no accelerator."""
     return not upstream.has_accelerator()
 
 
@@ -49,10 +51,8 @@ def default_spmd_backend() -> SpmdBackend:
     return "partial_dtensor" if is_used() else "spmd_types"
 
 
-def adapted(config: BlendTrainer.Config) -> BlendTrainer.Config:
-    """A configuration that trains on a CPU as the given one does; what differs is logged.
-
-    On a machine with an accelerator, it is the given one.
+def adapted(config: C) -> C:
+    """The configuration, with the changes that training on a CPU needs. They are logged.
 
     Raises:
         ConfigError: It cannot train on a CPU.

@@ -1,29 +1,37 @@
 """The engine's loader as a TorchTitan data loader.
 
-TorchTitan builds it on every rank, with the rank's place among the data-parallel ranks. Tensor,
-context and pipeline peers share one place, and so get the same batches.
+TorchTitan builds it on every rank, with the rank's index among the data-parallel ranks. Tensor,
+context and pipeline peers share one index, and so get the same batches.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import BlendSection
+from blendtitan.config import BlendConfig, BlendSection
+from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.dataset.interface import Dataset
+from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
-from blendtitan.run.segments import segment_settings
-from blendtitan.titan.configured import configured_dataset
+from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
+from blendtitan.titan.tokenizer import engine_tokenizer
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 CORPUS_IDS = "corpus_ids"
 """Key of the numbers of the rows' corpora. int64, shape ``(B,)``."""
 
 
 class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
-    """Batches of a blend of corpora, as TorchTitan's trainer and validator read them."""
+    """Batches of a blend of corpora, for TorchTitan's trainer and validator."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(BlendSection, BaseDataLoader.Config):
@@ -54,6 +62,8 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
 
         def __post_init__(self) -> None:
             if self.segment:
+                from blendtitan.run.segments import segment_settings
+
                 segment_settings(self.segment)
 
     def __init__(
@@ -74,6 +84,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         if num_samples is None and not config.infinite:
             dataset = dataset.once()
             num_samples = dataset.num_windows
+        micro_batch = config.micro_batch_size or local_batch_size
         loader = DataLoader(
             dataset,
             local_batch_size,
@@ -81,26 +92,26 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
             dp_world_size=dp_world_size,
             num_samples=num_samples,
             # The parts of a pipeline's micro batch must not end one by one.
-            batches_per_step=(config.micro_batch_size or local_batch_size) // local_batch_size,
+            batches_per_step=micro_batch // local_batch_size,
             positions=config.positions,
             attention_mask=False,  # TorchTitan makes masks from positions
         )
         self._with_corpus_ids = config.corpus_ids
         self.dp_world_size = dp_world_size
-        # Validation reads the blend as the file list has it, the same samples each time.
-        is_trained_on = config.split_name == "train" and config.corpus is None
-        micro_batch = config.micro_batch_size or local_batch_size
-        self.place(
-            loader,
-            segments=segment_settings(config.segment) if is_trained_on else (),
-            global_batch_size=config.global_batch_size or micro_batch * dp_world_size,
-        )
+        segments = ()
+        # Validation reads the blend of the file list, the same samples each time.
+        if config.segment and config.split_name == "train" and config.corpus is None:
+            from blendtitan.run.segments import segment_settings
+
+            segments = segment_settings(config.segment)
+        global_batch_size = config.global_batch_size or micro_batch * dp_world_size
+        self.place(loader, segments=segments, global_batch_size=global_batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yield ``({"input": ids, "positions": positions}, labels)``.
 
-        Every key but ``input`` goes to the model's forward, so there is no other, unless
-        ``corpus_ids`` is set for a trainer that takes it out.
+        TorchTitan passes every key but ``input`` to the model's forward, so there is no other,
+        unless ``corpus_ids`` is set for a trainer that removes it.
         """
         for batch in self._loader:
             inputs = {"input": batch.input_ids}
@@ -109,3 +120,56 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
             if self._with_corpus_ids:
                 inputs[CORPUS_IDS] = batch.corpus_ids
             yield inputs, batch.labels
+
+
+def configured_dataset(
+    config: BlendCorpusDataLoader.Config, *, seq_len: int, tokenizer: BaseTokenizer
+) -> Dataset:
+    """The split that a configuration reads, of all corpora. Opened once for all loaders.
+
+    Raises:
+        EmptySplitError: It holds no documents.
+        TokenizerMismatchError: Shards were made with another tokenizer.
+    """
+    blend = config.blend_config(
+        dataset_path=config.dataset_path, seq_len=seq_len, eos_id=tokenizer.eos_id
+    )
+    run_tokenizer = _RunTokenizer(tokenizer, id(tokenizer), config.tokenizer_check)
+    dataset = getattr(_datasets(blend, run_tokenizer), config.split_name)
+    if dataset is None:
+        others = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
+        raise EmptySplitError(
+            f"{blend.data_file_list}: no corpus has documents in the {config.split_name} split, "
+            f"with blendcorpus.split = {blend.split!r}{others}. Give it a larger part, or, for "
+            f"valid, set validation.enable = false."
+        )
+    return dataset
+
+
+@dataclass(frozen=True, slots=True)
+class _RunTokenizer:
+    """The tokenizer of a run, equal only to itself: not every kind of tokenizer has a hash."""
+
+    tokenizer: BaseTokenizer = field(compare=False)
+    number: int
+    action: str
+
+    def check(self, blend: BlendConfig) -> TokenizerCheck | None:
+        """Compares the shards with it. None: blendtitan cannot read a tokenizer of its kind."""
+        engine = engine_tokenizer(self.tokenizer)
+        if engine is not None:
+            return TokenizerCheck(blend, engine, action=self.action)
+        logger.warning(
+            "The shards are not compared with the tokenizer: blendtitan cannot read a %s.",
+            type(self.tokenizer).__qualname__,
+        )
+        return None
+
+
+# The validator builds its loader anew for every validation: that must cost neither reads nor
+# another broadcast. Every rank builds the same loaders in the same order.
+@lru_cache(maxsize=4)
+def _datasets(blend: BlendConfig, tokenizer: _RunTokenizer) -> Datasets:
+    catalog = shared_catalog(blend, build_check=lambda: tokenizer.check(blend))
+    indices = shared_indices(blend, catalog) if blend.has_horizon else None
+    return build_datasets(blend, catalog, indices)

@@ -1,27 +1,35 @@
-"""TorchTitan's metrics, with a summary of the losses at the end."""
+"""TorchTitan's metrics, with the losses of each corpus, the time data takes, and a summary."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torchtitan.components.metrics import BaseLogger, MetricsProcessor
 from torchtitan.distributed import ParallelDims
+from torchtitan.distributed import utils as dist_utils
 
+from blendtitan import metric_names
+from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
+from blendtitan.files import RETRIES
+from blendtitan.placed_loader import PlacedLoader
 from blendtitan.titan.upstream import logging_rank
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
+T = TypeVar("T")
 
 _LISTED = 16
-"""Most corpora that one line of the log tells of."""
+"""Most corpora on one line of the log."""
 
 
 class LateLogger(BaseLogger):
-    """TorchTitan's logger, which opens files when it is built, built when it is first needed.
+    """A logger of TorchTitan's, which opens files when built; this one builds it at the first use.
 
-    A start that is refused leaves no empty TensorBoard file and no empty W&B run.
+    A start that is refused then leaves no empty TensorBoard file and no empty W&B run.
     """
 
     def __init__(self, build: Callable[[], BaseLogger]) -> None:
@@ -29,12 +37,12 @@ class LateLogger(BaseLogger):
         self._logger: BaseLogger | None = None
 
     def open(self) -> BaseLogger:
-        """Build it now, unless it is built already."""
+        """Build the logger now, unless it exists."""
         self._logger = self._logger or self._build()
         return self._logger
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
-        """Log values of a step."""
+        """Log the metrics of a step."""
         self.open().log(metrics, step)
 
     def close(self) -> None:
@@ -44,7 +52,7 @@ class LateLogger(BaseLogger):
 
 
 class LossMetrics(MetricsProcessor):
-    """Logs, when it is closed, where the losses began and where they ended."""
+    """TorchTitan's metrics; logs the first and the last loss of a run when it is closed."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(MetricsProcessor.Config):
@@ -52,7 +60,7 @@ class LossMetrics(MetricsProcessor):
 
     def __init__(self, config: Config, *, pp_schedule: str = "1F1B", **arguments: Any) -> None:
         super().__init__(config, pp_schedule=pp_schedule, **arguments)
-        self._knows_loss = knows_loss(self.parallel_dims, pp_schedule=pp_schedule)
+        self._logs_loss = logs_loss(self.parallel_dims, pp_schedule=pp_schedule)
         self._first: dict[str, tuple[int, float]] = {}
         self._last: dict[str, tuple[int, float]] = {}
 
@@ -60,7 +68,7 @@ class LossMetrics(MetricsProcessor):
         return LateLogger(partial(super()._build_metric_logger, **arguments))
 
     def open(self) -> None:
-        """Open the files of TensorBoard and Weights & Biases. The first value would, too."""
+        """Open the files of TensorBoard and Weights & Biases before the first value."""
         if isinstance(self.logger, LateLogger):
             self.logger.open()
 
@@ -79,7 +87,7 @@ class LossMetrics(MetricsProcessor):
         super().close()
         for name, (step, loss) in self._last.items():
             first_step, first_loss = self._first[name]
-            if self._knows_loss:
+            if self._logs_loss:
                 logger.info(
                     "%s loss: %.4f at step %d, %.4f at step %d",
                     *(name, first_loss, first_step, loss, step),
@@ -90,8 +98,8 @@ class LossMetrics(MetricsProcessor):
         self._last[name] = (step, loss)
 
 
-def knows_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
-    """Whether this is the rank that tells of losses, of those of the pipeline's last stage."""
+def logs_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
+    """Whether this rank logs losses: one rank of the pipeline's last stage does."""
     rank = logging_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
     return torch.distributed.get_rank() == rank
 
@@ -101,3 +109,80 @@ def listed(values: Mapping[str, str]) -> str:
     shown = [f"{name} {value}" for name, value in list(values.items())[:_LISTED]]
     more = len(values) - len(shown)
     return ", ".join([*shown, *([f"and {more:,} more, see the metrics"] if more else [])])
+
+
+class RowsByCorpus:
+    """Matches the rows of micro batches with their losses and their corpora."""
+
+    def __init__(self, rows: RowSums, num_corpora: int, device: torch.device) -> None:
+        self._rows = rows
+        self._losses = CorpusLosses(num_corpora, device)
+        self._micro_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def expect(self, corpus_ids: torch.Tensor, labels: torch.Tensor) -> None:
+        """Note a micro batch before it goes through the model.
+
+        Args:
+            corpus_ids: Number of each row's corpus. Shape ``(B,)``.
+            labels: This rank's part of the labels. Shape ``(B, L)``, or fewer columns.
+        """
+        if not self._micro_batches:
+            self._rows.restart()
+        self._micro_batches.append((corpus_ids, counted_labels(labels)))
+
+    def collect(self, *, has_loss: bool) -> None:
+        """Add the losses of the noted micro batches, if this rank computed them."""
+        if has_loss:
+            row_losses = self._rows.of_last_calls(len(self._micro_batches))
+            for (ids, labels), losses in zip(self._micro_batches, row_losses, strict=True):
+                self._losses.add(ids, losses, labels)
+        self._micro_batches.clear()
+
+    def take(self, parallel_dims: ParallelDims) -> tuple[list[float], list[int]]:
+        """Mean losses and labels of each corpus on all ranks, since the last call."""
+        mesh = parallel_dims.get_optional_mesh("loss") if parallel_dims.dp_cp_enabled else None
+        return self._losses.take(lambda sums: dist_utils.dist_sum_tensor(sums, mesh))
+
+
+class DataClock:
+    """Measures the time of training steps and of waiting for data, samples and retried reads."""
+
+    def __init__(self, loader: PlacedLoader) -> None:
+        self._loader = loader
+        self._samples_read = 0
+        self._retries = RETRIES.total
+        self._wait_seconds = 0.0
+        self._step_seconds = 0.0
+
+    def waiting(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches of the loader. Measures the wait for each."""
+        self._samples_read = self._loader.consumed_samples
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:  # a finite stream: TorchTitan has an error of its own for it
+                return
+            self._wait_seconds += time.perf_counter() - start
+            yield batch
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Measure a training step."""
+        start = time.perf_counter()
+        yield
+        self._step_seconds += time.perf_counter() - start
+
+    def read(self) -> dict[str, float]:
+        """Metrics of the steps since the last call."""
+        samples = self._loader.consumed_samples - self._samples_read
+        metrics = {
+            metric_names.WAIT_SECONDS: self._wait_seconds,
+            metric_names.SAMPLES_PER_SECOND: samples / self._step_seconds,
+            metric_names.READ_RETRIES: float(RETRIES.total - self._retries),
+        }
+        self._samples_read = self._loader.consumed_samples
+        self._retries = RETRIES.total
+        self._wait_seconds = self._step_seconds = 0.0
+        return metrics

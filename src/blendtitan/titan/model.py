@@ -18,7 +18,6 @@ from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.tools.utils import round_up
 
 from blendtitan.errors import ConfigError
-from blendtitan.titan.flavors import FLAVORS
 from blendtitan.titan.upstream import owner_of, supported_models
 
 AttentionBackend = Literal["flex", "flex_flash", "varlen", "sdpa"]
@@ -51,9 +50,14 @@ def build_model_spec(
         for key, value in vars(package).items()
         if key.endswith("_configs") and isinstance(value, dict)
     )
-    ours = FLAVORS.get(name, {})
-    _check_known("model.flavor", flavor, [*theirs, *ours])
-    registered = next(iter(theirs)) if flavor in ours else flavor
+    ours = None
+    if flavor not in theirs:
+        from blendtitan.titan.flavors import FLAVORS
+
+        flavors = FLAVORS.get(name, {})
+        _check_known("model.flavor", flavor, [*theirs, *flavors])
+        ours = flavors[flavor]
+    registered = flavor if ours is None else next(iter(theirs))
     backend = "flex" if attn_backend == "sdpa" else attn_backend
     try:
         spec = package.model_registry(registered, attn_backend=backend)
@@ -66,8 +70,8 @@ def build_model_spec(
             f"model {name} {flavor} with model.attn_backend = {attn_backend!r} and "
             f"parallelism.expert_parallel_comm_backend = {expert_backend!r}: {error}"
         ) from error
-    if flavor in ours:
-        spec.flavor, spec.model = flavor, ours[flavor](backend)
+    if ours is not None:
+        spec.flavor, spec.model = flavor, ours(backend)
     if attn_backend == "sdpa":
         use_sdpa(spec)
     _set_vocab_size(decoder_config(spec), vocab_size)
@@ -102,17 +106,17 @@ def decoder_config(spec: ModelSpec) -> Decoder.Config:
 
 
 def reads_positions(spec: ModelSpec) -> bool:
-    """Whether the attention builds its masks from positions, and so can tell documents apart."""
+    """Whether the attention builds its masks from positions, and so can mask documents."""
     return bool(_masked_attention(spec))
 
 
 def is_varlen(spec: ModelSpec) -> bool:
-    """Whether the attention is told where documents begin, in place of a mask."""
+    """Whether the attention takes the starts of documents instead of a mask."""
     return any(spec.traverse(VarlenAttention.Config))
 
 
 def use_sdpa(spec: ModelSpec) -> bool:
-    """Replace attention that reads masks by causal SDPA, in place. Tell whether there was any.
+    """Replace attention that reads masks by causal SDPA, in place. Returns whether it had any.
 
     Raises:
         ConfigError: The model's masks are more than causal, so SDPA would train another model.
@@ -130,7 +134,7 @@ def use_sdpa(spec: ModelSpec) -> bool:
 
 
 def _masked_attention(spec: ModelSpec) -> list[tuple[object, str]]:
-    """Where the model's configuration holds attention that reads masks: object and field."""
+    """Object and field of every attention that reads masks."""
     return [
         (parent, str(name))
         for kind in (FlexAttention.Config, VarlenAttention.Config)

@@ -1,16 +1,16 @@
-"""The catalog, and the index of the original's order, found or made by one rank for all.
+"""The catalog, and the index of the original's order, found or made by rank 0 for all ranks.
 
-Thousands of ranks that each open every ``.idx`` bring a file system down, and ranks that read
-at different times may see different files. So rank 0 reads, and everyone else is told: what it
-found, or the error that every rank then raises. How often that happens depends on the
-configuration alone, never on the data.
+Thousands of ranks that each open every ``.idx`` bring a file system down, and ranks that read at
+different times may see different files. So rank 0 reads, and broadcasts what it found, or the error
+that every rank then raises. How often that happens depends on the configuration alone, never on the
+data.
 """
 
 import dataclasses
 import json
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -20,10 +20,11 @@ from blendtitan import errors
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import BlendTitanError
-from blendtitan.original.build import original_indices
-from blendtitan.original.index import IndexFile
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
+
+if TYPE_CHECKING:
+    from blendtitan.original.index import IndexFile
 
 _FOUND, _ERROR, _FAILURE = b"F", b"E", b"X"
 
@@ -35,23 +36,25 @@ def shared_catalog(
 
     Args:
         config: What to read.
-        build_check: Called by rank 0 alone. What it returns compares the shards with the run's
-            tokenizer, before any rank is given the catalog.
+        build_check: Called on rank 0 only. What it returns compares the shards with the run's
+            tokenizer before the catalog is broadcast.
 
     Raises:
-        BlendTitanError: What rank 0 met, on every rank.
+        BlendTitanError: An error of rank 0, on every rank.
     """
     return Catalog.from_bytes(
         from_first_rank(lambda: read_catalog(config, check=build_check()).to_bytes())
     )
 
 
-def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | None]:
+def shared_indices(config: BlendConfig, catalog: Catalog) -> "list[IndexFile | None]":
     """The index of each split in the original's order, built by rank 0. A collective operation.
 
     Raises:
-        BlendTitanError: What rank 0 met, on every rank.
+        BlendTitanError: An error of rank 0, on every rank.
     """
+    from blendtitan.original.build import original_indices
+    from blendtitan.original.index import IndexFile
 
     def find() -> bytes:
         found = original_indices(config, catalog)
@@ -61,10 +64,10 @@ def shared_indices(config: BlendConfig, catalog: Catalog) -> list[IndexFile | No
 
 
 def from_first_rank(find: Callable[[], bytes]) -> bytes:
-    """What rank 0 found, on every rank. A collective operation.
+    """The result of ``find`` on rank 0, on every rank. A collective operation.
 
     Raises:
-        BlendTitanError: What rank 0 met, on every rank.
+        BlendTitanError: An error of rank 0, on every rank.
         Exception: Any other error of rank 0, as it was raised there; on the others a RuntimeError
             with its traceback.
     """
@@ -73,15 +76,19 @@ def from_first_rank(find: Callable[[], bytes]) -> bytes:
     if is_first_rank():
         try:
             message = _FOUND + find()
-        except Exception as caught:
-            # Whatever it is, the other ranks wait for a message: it is raised on all of them.
+        except Exception as caught:  # the other ranks wait for a message, whatever it is
             error = caught
             message = _message_of(caught)
     message = _broadcast(message)
     if error is not None:
         raise error
     kind, payload = message[:1], message[1:]
-    return payload if kind == _FOUND else _raise(kind, payload.decode())
+    if kind == _FAILURE:
+        raise RuntimeError(payload.decode())
+    if kind == _ERROR:
+        name, *lines = json.loads(payload)
+        raise getattr(errors, name)(*lines)
+    return payload
 
 
 def _message_of(error: Exception) -> bytes:
@@ -89,13 +96,6 @@ def _message_of(error: Exception) -> bytes:
         return _ERROR + json.dumps([type(error).__name__, *map(str, error.args)]).encode()
     lines = ["rank 0 failed:\n", *traceback.format_exception(error)]
     return _FAILURE + "".join(lines).encode(errors="backslashreplace")
-
-
-def _raise(kind: bytes, text: str) -> NoReturn:
-    if kind == _FAILURE:
-        raise RuntimeError(text)
-    name, *lines = json.loads(text)
-    raise getattr(errors, name)(*lines)
 
 
 def is_first_rank() -> bool:

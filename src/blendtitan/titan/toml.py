@@ -14,6 +14,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.run.known_keys import KEYS
 from blendtitan.run.toml import (
     HINTS,
+    RESOLVED,
     Values,
     check_section,
     checked_values,
@@ -32,9 +33,6 @@ CONFIG_FILE = "job.config_file"
 """The key that names the file. It is given on the command line only."""
 
 COMMAND_LINE = "command line"
-
-RESOLVED = "config.toml"
-"""File in the run's ``job.dump_folder`` with all of its settings."""
 
 _HEAD = "# Every setting of this run, defaults included. It can be given to --job.config_file."
 

@@ -1,28 +1,134 @@
-"""The entry point of training.
+"""The entry point of training, from the command line to the end of a process.
 
     torchrun --nproc_per_node 2 -m blendtitan.titan.train --job.config_file configs/debug.toml
     torchrun --nproc_per_node 2 -m blendtitan.titan.train --module MODULE --config NAME
 
 The second form takes a Python function that returns a configuration, as TorchTitan's own entry
-point does. Further arguments, ``--section.key value``, win over the file or the function.
+point does. Further arguments, ``--section.key value``, override the file or the function.
 """
 
+import logging
+import os
+import signal
 import sys
+import threading
+import time
+import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
+import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from blendtitan.titan import prepare
+from blendtitan.visible import joined, spell_out_logs, visible_logger
+
+# Modules that import torchtitan are imported in functions, after ``prepare``.
+if TYPE_CHECKING:
+    from torchtitan.trainer import Trainer
+
+    from blendtitan.titan.settings import Settings
+
+logger = visible_logger(__name__)
 
 
 @record  # torchrun shows the error of the rank that failed first
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the command line says."""
+    """Train as the command line says. Ctrl-C ends the process with status 130."""
     prepare()
-    # Imported here because it imports torchtitan.
-    from blendtitan.titan.training import train
+    from torchtitan.tools.logging import init_logger
 
-    train(sys.argv[1:] if arguments is None else arguments)
+    init_logger()
+    spell_out_logs()
+    _end_with_agent()
+    # On a full disk, each line of TorchTitan's log files would print a traceback of its own, and
+    # bury the error that ends the run.
+    logging.raiseExceptions = False
+    try:
+        _train(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        # A traceback per rank is noise.
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            logger.warning(
+                "Interrupted. The same command resumes from the last complete checkpoint."
+            )
+        sys.exit(130)
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from torchtitan.observability import structured_logger
+
+    config, settings = read_run(arguments)
+    structured_logger.init_structured_logger(
+        source="training",
+        output_dir=config.dump_folder,
+        enable=config.debug.enable_structured_logging,
+    )
+    run(config, settings)
+
+
+def read_run(arguments: Sequence[str]) -> "tuple[Trainer.Config, Settings | None]":
+    """The configuration that the command line asks for, in either form.
+
+    The second value holds the settings of the first form; the second form has none.
+    """
+    if any(argument.partition("=")[0] == "--module" for argument in arguments):
+        from torchtitan.config import ConfigManager
+
+        return cast("Trainer.Config", ConfigManager().parse_args(list(arguments))), None
+    from blendtitan.titan import assemble, toml
+
+    settings = toml.read_settings(arguments)
+    if settings.job.description:
+        logger.info("Job: %s", settings.job.description)
+    return assemble.build_config(settings), settings
+
+
+def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
+    """Build the trainer, train, and close everything.
+
+    Settings are written into the run's folder once its checkpoint and its data are accepted.
+    """
+    from blendtitan.titan.trainer import BlendTrainer
+
+    trainer: Trainer = config.build()
+    try:
+        if settings is not None and isinstance(trainer, BlendTrainer):
+            trainer.when_accepted(lambda: _write_settings(settings))
+        if config.checkpoint.create_seed_checkpoint:
+            if isinstance(trainer, BlendTrainer):
+                trainer.accept()
+            trainer.checkpointer.save(curr_step=0, last_step=True)
+        else:
+            trainer.train()
+    except Exception as error:
+        # At once: as soon as the other ranks notice, torchrun ends this one.
+        logger.error("This rank fails: %s", joined(traceback.format_exception_only(error)))
+        raise
+    finally:
+        trainer.close()
+    dist.destroy_process_group()
+
+
+def _write_settings(settings: "Settings") -> None:
+    from blendtitan.titan.toml import write_resolved
+
+    logger.info("The complete configuration is in %s", write_resolved(settings))
+
+
+def _end_with_agent() -> None:
+    """End this rank when torchrun is killed, which would leave its ranks running.
+
+    Started again, the run would have two processes that write the same checkpoints.
+    """
+    if dist.is_torchelastic_launched():
+        threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_agent(agent: int) -> None:
+    while os.getppid() == agent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

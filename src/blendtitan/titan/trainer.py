@@ -1,4 +1,8 @@
-"""TorchTitan's trainer, with what our loader needs of it: a settled configuration and a place."""
+"""TorchTitan's trainer for our loader: it completes the configuration and checks the data's place.
+
+TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. That is where the
+loader is aligned with the trainer's step, and where the run's folder is first written to.
+"""
 
 import copy
 import json
@@ -15,7 +19,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
-from blendtitan.config import ORIGINAL_ORDER
+from blendtitan.config import ORIGINAL_ORDER, check_follows
 from blendtitan.corpus_progress import (
     corpus_table,
     loss_metrics,
@@ -26,7 +30,6 @@ from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
 from blendtitan.run.batches import (
     check_batches,
-    check_follows,
     check_length,
     data_ranks,
     horizon,
@@ -34,11 +37,9 @@ from blendtitan.run.batches import (
 )
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
-from blendtitan.titan.configured import configured_dataset
-from blendtitan.titan.corpus_metrics import DataClock, RowsByCorpus
-from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
+from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
-from blendtitan.titan.metrics import LossMetrics, knows_loss, listed
+from blendtitan.titan.metrics import DataClock, LossMetrics, RowsByCorpus, listed, logs_loss
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
 from blendtitan.titan.toml import write_text
 from blendtitan.titan.validator import BlendCorpusValidator
@@ -50,7 +51,7 @@ Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 
 
 class BlendTrainer(Trainer):
-    """Trains on any of TorchTitan's loaders, and on ours with a checked place in the data."""
+    """TorchTitan's trainer. With our loader, it resumes exactly and logs each corpus."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):
@@ -62,7 +63,7 @@ class BlendTrainer(Trainer):
         )
 
         def maybe_log(self) -> None:
-            """Log the configuration if it is asked for. Its file waits for ``BlendTrainer``."""
+            """Log the configuration if asked to. ``BlendTrainer`` writes its file later."""
             shown = copy.copy(self)
             shown.debug = replace(self.debug, save_config_file=None)
             Trainer.Config.maybe_log(shown)
@@ -76,16 +77,26 @@ class BlendTrainer(Trainer):
         super().__init__(config)
         loader = config.validator.dataloader
         if config.validator.enable and isinstance(loader, BlendCorpusDataLoader.Config):
-            # Now, not at the first validation.
+            # Open it now rather than at the first validation.
             configured_dataset(loader, seq_len=config.training.seq_len, tokenizer=self.tokenizer)
         self._when_accepted: list[Callable[[], object]] = []
         schedule = config.parallelism.pipeline_parallel_schedule
-        self._tells_losses = knows_loss(self.parallel_dims, pp_schedule=schedule)
+        self._logs_loss = logs_loss(self.parallel_dims, pp_schedule=schedule)
         self._clock: DataClock | None = None
         self._rows: RowsByCorpus | None = None
         if isinstance(self.dataloader, BlendCorpusDataLoader):
             self._clock = DataClock(self.dataloader)
             self._rows = self._rows_by_corpus(self.dataloader)
+
+    def _rows_by_corpus(self, loader: BlendCorpusDataLoader) -> RowsByCorpus | None:
+        if isinstance(self.loss_fn, RowLoss):
+            return RowsByCorpus(self.loss_fn.rows, len(loader.dataset.corpora), self.device)
+        if self._logs_loss:
+            logger.warning(
+                "The training loss of each corpus is not logged with %s; all else is.",
+                why_without_rows(self.config),
+            )
+        return None
 
     def init_distributed(self) -> ParallelDims:
         """Connect the ranks. TorchTitan changes its configuration afterwards."""
@@ -98,10 +109,9 @@ class BlendTrainer(Trainer):
         return parallel_dims
 
     def when_accepted(self, write: Callable[[], object]) -> None:
-        """Call ``write`` on rank 0 once nothing can refuse the run any more.
+        """Call ``write`` on rank 0 as soon as nothing can refuse the run any more.
 
-        Until then a start must not change the run's folder: what is written there describes the
-        run that trains, and a refused start is none.
+        Until then a start must not change the run's folder, which describes the run that trains.
         """
         self._when_accepted.append(write)
 
@@ -119,19 +129,32 @@ class BlendTrainer(Trainer):
     def batch_generator(
         self, data_iterable: Batches
     ) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Batches for training. TorchTitan asks for them once, after it loaded the checkpoint."""
+        """Batches for training. TorchTitan calls it once, after it has loaded the checkpoint."""
         if isinstance(data_iterable, BlendCorpusDataLoader) and self._clock is not None:
-            global_batch_size = self._global_batch_size(data_iterable)
-            data_iterable.align(self.step, global_batch_size=global_batch_size)
-            self._check_data(data_iterable, global_batch_size)
+            self._align(data_iterable)
             data_iterable = self._clock.waiting(data_iterable)
         self.accept()
         return super().batch_generator(data_iterable)
 
+    def _align(self, loader: BlendCorpusDataLoader) -> None:
+        """Move the loader to the trainer's step. Log and check what the whole run reads."""
+        assert isinstance(self.config.dataloader, BlendCorpusDataLoader.Config)
+        training = self.config.training
+        samples = training.local_batch_size * self.gradient_accumulation_steps
+        global_batch_size = samples * loader.dp_world_size
+        loader.align(self.step, global_batch_size=global_batch_size)
+        steps_left = max(0, training.steps - self.step)
+        num_samples = loader.consumed_samples + steps_left * global_batch_size
+        if torch.distributed.get_rank() == 0:
+            logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
+            if len(loader.dataset.segments_read) > 1:
+                logger.info("Shares of each segment:\n%s", segments_table(loader.dataset))
+        check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
+
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-        """What the model is given of a micro batch. The corpora of its rows stay behind."""
+        """Inputs and labels of a micro batch for the model, without the corpora of its rows."""
         corpus_ids = input_dict.pop(CORPUS_IDS, None)
         inputs, labels, extra = super().post_dataloading_process(input_dict, labels)
         if self._rows is not None and corpus_ids is not None:
@@ -139,7 +162,7 @@ class BlendTrainer(Trainer):
         return inputs, labels, extra
 
     def forward_backward_step(self, **arguments: Any) -> torch.Tensor:
-        """One pass through the model, forward and back; returns its part of the loss."""
+        """Run one pass through the model, forward and back, and return its part of the loss."""
         loss = super().forward_backward_step(**arguments)
         if self._rows is not None:
             self._rows.collect(has_loss=not self.parallel_dims.pp_enabled or self.pp_has_last_stage)
@@ -148,7 +171,7 @@ class BlendTrainer(Trainer):
     def train_step(
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
-        """One optimizer step. TorchTitan logs it; what is known of corpora is added."""
+        """Make one optimizer step, and log the metrics of corpora beside TorchTitan's."""
         if self._clock is None:
             super().train_step(data_iterator)
             return
@@ -164,37 +187,11 @@ class BlendTrainer(Trainer):
         if self._rows is not None:
             losses, labels = self._rows.take(self.parallel_dims)
             metrics |= loss_metrics(dataset.corpora, losses, labels)
-            if self._tells_losses:
-                shown = zip(dataset.corpora, losses, labels, strict=True)
-                text = listed({name: f"{loss:.4f}" for name, loss, count in shown if count})
+            if self._logs_loss:
+                rows = zip(dataset.corpora, losses, labels, strict=True)
+                text = listed({name: f"{loss:.4f}" for name, loss, count in rows if count})
                 logger.info("step: %2d  loss of each corpus: %s", self.step, text)
         self.metrics_processor.logger.log(metrics, self.step)
-
-    def _rows_by_corpus(self, loader: BlendCorpusDataLoader) -> RowsByCorpus | None:
-        if isinstance(self.loss_fn, RowLoss):
-            return RowsByCorpus(self.loss_fn.rows, len(loader.dataset.corpora), self.device)
-        if self._tells_losses:
-            logger.warning(
-                "The training loss of each corpus is not known with %s; everything else is.",
-                why_without_rows(self.config),
-            )
-        return None
-
-    def _check_data(self, loader: BlendCorpusDataLoader, global_batch_size: int) -> None:
-        """Check and tell how much of each corpus the whole run reads."""
-        assert isinstance(self.config.dataloader, BlendCorpusDataLoader.Config)
-        steps_left = max(0, self.config.training.steps - self.step)
-        num_samples = loader.consumed_samples + steps_left * global_batch_size
-        if torch.distributed.get_rank() == 0:
-            logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
-            if len(loader.dataset.segments_read) > 1:
-                logger.info("Shares of each segment:\n%s", segments_table(loader.dataset))
-        check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
-
-    def _global_batch_size(self, loader: BlendCorpusDataLoader) -> int:
-        """Samples of one optimizer step of all ranks together."""
-        local_batch_size = self.config.training.local_batch_size
-        return local_batch_size * self.gradient_accumulation_steps * loader.dp_world_size
 
 
 def _check_batches(config: Trainer.Config) -> None:
@@ -205,7 +202,7 @@ def _check_batches(config: Trainer.Config) -> None:
     """
     training, parallelism = config.training, config.parallelism
     if "WORLD_SIZE" not in os.environ or config.comm.mode not in ("default", "torchcomms"):
-        return  # as many processes as TorchTitan makes up for a trial
+        return  # a trial, for which TorchTitan makes up the number of processes
     ranks = data_ranks(
         int(os.environ["WORLD_SIZE"]),
         replicate=parallelism.data_parallel_replicate_degree,
@@ -224,37 +221,32 @@ def _check_batches(config: Trainer.Config) -> None:
 
 
 def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
-    """What is trained with: a configuration completed with what its parts decide for each other.
-
-    The one given stays as it is, so it may be changed and used again.
+    """A copy completed with values that follow from other parts of the configuration.
 
     Raises:
-        ConfigError: Its parts contradict each other, or this machine cannot train with it.
+        ConfigError: Parts contradict each other, or this machine cannot train with it.
     """
     upstream.check_torch(config)
     config = cpu.adapted(config)
     parts: dict[str, Any] = {}
-    corpus_ids = why_without_rows(config) is None
     if isinstance(config.dataloader, BlendCorpusDataLoader.Config):
-        parts["dataloader"] = replace(_settled(config.dataloader, config), corpus_ids=corpus_ids)
+        corpus_ids = why_without_rows(config) is None
+        loader = _settled_loader(config.dataloader, config)
+        parts["dataloader"] = replace(loader, corpus_ids=corpus_ids)
         if corpus_ids:
             parts["loss"] = with_rows(config.loss)
     validator: dict[str, Any] = {}
     if isinstance(config.validator.dataloader, BlendCorpusDataLoader.Config):
-        validator["dataloader"] = _settled(config.validator.dataloader, config)
+        validator["dataloader"] = _settled_loader(config.validator.dataloader, config)
     if isinstance(config.validator, BlendCorpusValidator.Config):
         validator["global_batch_size"] = config.training.global_batch_size
     return replace(config, **parts, validator=replace(config.validator, **validator))
 
 
-def _settled(
+def _settled_loader(
     loader: BlendCorpusDataLoader.Config, config: Trainer.Config
 ) -> BlendCorpusDataLoader.Config:
-    """A loader's configuration completed with what the model and the trainer decide.
-
-    Raises:
-        ConfigError: It contradicts them.
-    """
+    """A loader's configuration, completed with what the model and the trainer decide."""
     local_batch_size = config.training.local_batch_size
     check_follows(
         "blendcorpus.micro_batch_size",
@@ -264,8 +256,7 @@ def _settled(
     )
     decided: dict[str, Any] = {"micro_batch_size": local_batch_size}
     if loader.order == ORIGINAL_ORDER:
-        keys = {"train_samples": loader.train_samples, "eval_samples": loader.eval_samples}
-        decided |= horizon(keys, _samples_of_run(config))
+        decided |= horizon(loader, _samples_of_run(config))
     if config.training.global_batch_size > 0:
         decided["global_batch_size"] = config.training.global_batch_size
     if config.model_spec is not None:
@@ -290,7 +281,7 @@ def _samples_of_run(config: Trainer.Config) -> dict[str, int | None]:
 
 
 def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
-    """Check that the attention can tell documents apart.
+    """Check that the attention can mask documents.
 
     Raises:
         ConfigError: It cannot, with the rest of the configuration.
@@ -299,7 +290,7 @@ def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
         backends = "no other backend trains on a CPU" if cpu.is_used() else "flex and varlen can"
         raise ConfigError(
             f"blendcorpus.provide_attention_mask = true, but SDPA attention has no masks and "
-            f"cannot tell documents apart ({backends}). Set blendcorpus.provide_attention_mask = "
+            f"cannot separate documents ({backends}). Set blendcorpus.provide_attention_mask = "
             f"false, or another model.attn_backend."
         )
     if not is_varlen(spec):
@@ -312,6 +303,7 @@ def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
     if not config.training.disable_cuda_graphs:
         raise ConfigError(
             "training.disable_cuda_graphs is false, expected true with model.attn_backend = "
-            "'varlen' and blendcorpus.provide_attention_mask: each batch has another number of "
-            "documents, which a CUDA graph cannot follow. Set it, or model.attn_backend = 'flex'."
+            "'varlen' and blendcorpus.provide_attention_mask: the number of documents differs "
+            "between batches, which a CUDA graph cannot follow. Set it, or model.attn_backend = "
+            "'flex'."
         )

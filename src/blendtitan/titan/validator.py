@@ -1,4 +1,4 @@
-"""Validation that tells corpora apart: the loss of the blend, and of each corpus alone."""
+"""Validation of the blend and of each corpus alone, on fixed samples."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -11,11 +11,10 @@ from torchtitan.components.validate import Validator
 
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
-from blendtitan.metric_names import VALIDATION_LOSS, VALIDATION_PERPLEXITY
+from blendtitan.metric_names import PERPLEXITY, VALIDATION_LOSS
 from blendtitan.run.batches import check_validation
-from blendtitan.titan.configured import configured_dataset
-from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.metrics import knows_loss, listed
+from blendtitan.titan.dataloader import BlendCorpusDataLoader, configured_dataset
+from blendtitan.titan.metrics import listed, logs_loss
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -52,38 +51,38 @@ class BlendCorpusValidator(Validator):
     def __init__(self, config: Config, **arguments: Any) -> None:
         assert isinstance(config.dataloader, BlendCorpusDataLoader.Config)
         self._loader = config.dataloader
-        dataset = configured_dataset(
+        self._dataset = configured_dataset(
             self._loader, seq_len=arguments["seq_len"], tokenizer=arguments["tokenizer"]
         )
         samples_per_step = arguments["local_batch_size"] * arguments["dp_world_size"]
         limit = config.samples
         if limit is None and config.steps > 0:
-            global_batch_size = config.global_batch_size
-            limit = config.steps * (
-                global_batch_size if global_batch_size > 0 else samples_per_step
-            )
-        self._dataset = dataset
+            size = config.global_batch_size
+            limit = config.steps * (size if size > 0 else samples_per_step)
         self._blend, *self._corpora = fixed_samples(
-            dataset, limit=limit, samples_per_step=samples_per_step
+            self._dataset, limit=limit, samples_per_step=samples_per_step
         )
         # With steps = -1 TorchTitan warns that ranks may wait for each other: here they cannot.
         super().__init__(replace(config, steps=self._blend.steps), **arguments)
         self._metrics: MetricsProcessor = arguments["metrics_processor"]
         schedule = self.parallelism.pipeline_parallel_schedule
-        self._knows_loss = knows_loss(self.parallel_dims, pp_schedule=schedule)
-        if self._knows_loss:
-            each = listed({f"{fixed.corpus}": f"{fixed.num_samples:,}" for fixed in self._corpora})
-            if self._blend.is_whole:
-                logger.info(
-                    "Each validation reads every window of the split once: %s. The blend's loss is "
-                    "the mean of the corpora's losses, weighted by their shares.",
-                    each,
-                )
-            else:
-                logger.info(
-                    "Each validation reads %s samples of the blend; of each corpus alone: %s",
-                    *(f"{self._blend.num_samples:,}", each),
-                )
+        self._logs_loss = logs_loss(self.parallel_dims, pp_schedule=schedule)
+        if self._logs_loss:
+            self._log_samples()
+
+    def _log_samples(self) -> None:
+        each = listed({f"{fixed.corpus}": f"{fixed.num_samples:,}" for fixed in self._corpora})
+        if self._blend.is_whole:
+            logger.info(
+                "Each validation reads every window of the split once: %s. The blend's loss is "
+                "the mean of the corpora's losses, weighted by their shares.",
+                each,
+            )
+        else:
+            logger.info(
+                "Each validation reads %s samples of the blend; of each corpus alone: %s",
+                *(f"{self._blend.num_samples:,}", each),
+            )
 
     def validate(self, model_parts: list[nn.Module], step: int) -> None:
         """Log loss and perplexity of the blend and of each corpus. A collective operation."""
@@ -92,13 +91,11 @@ class BlendCorpusValidator(Validator):
             f"{fixed.corpus}": self._loss(fixed, model_parts, step) for fixed in self._corpora
         }
         blend = blend_loss(self._dataset, losses) if drawn is None else drawn
-        metrics = {VALIDATION_PERPLEXITY: perplexity(blend)}
+        metrics = {PERPLEXITY: perplexity(blend)}
         metrics |= {f"{VALIDATION_LOSS}/{corpus}": loss for corpus, loss in losses.items()}
-        metrics |= {
-            f"{VALIDATION_PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()
-        }
+        metrics |= {f"{PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()}
         self._metrics.log_validation(loss=blend, step=step, extra_metrics=metrics)
-        if self._knows_loss:
+        if self._logs_loss:
             shown = {
                 name: f"{loss:.4f} (perplexity {perplexity(loss):.5g})"
                 for name, loss in losses.items()
@@ -109,7 +106,7 @@ class BlendCorpusValidator(Validator):
             )
 
     def _loss(self, fixed: FixedSamples, model_parts: list[nn.Module], step: int) -> float:
-        """Mean loss of the labels of fixed samples, as TorchTitan's validator finds it."""
+        """Mean loss of the labels of fixed samples, computed by TorchTitan's validator."""
         self.config = replace(self.config, steps=fixed.steps)
         self.dl_config = replace(
             self._loader,
@@ -126,7 +123,7 @@ class BlendCorpusValidator(Validator):
 
 @dataclass
 class _CaughtLoss:
-    """Stands where TorchTitan's validator logs: it keeps the loss instead."""
+    """Takes the place of a metrics processor, to keep the loss instead of logging it."""
 
     loss: float = math.nan
     ntokens_since_last_log: int = 0
@@ -136,7 +133,7 @@ class _CaughtLoss:
 
 
 def perplexity(loss: float) -> float:
-    """``exp(loss)``, infinite where that is beyond a float."""
+    """``exp(loss)``, or infinity if that exceeds a float."""
     try:
         return math.exp(loss)
     except OverflowError:

@@ -2,24 +2,22 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import ORIGINAL_ORDER, BlendConfig, BlendKeys
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, BlendSection, check_follows
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.errors import ConfigError, EmptySplitError
+from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
 from blendtitan.run.batches import (
     check_batches,
-    check_follows,
     check_length,
     check_validation,
     horizon,
@@ -179,21 +177,15 @@ def blend_config(job_config: Any, *, eos_id: int | None, vocab_size: int) -> Ble
     Raises:
         ConfigError: No data is named, or two keys contradict each other.
     """
-    training, validation, section = (
-        job_config.training,
-        job_config.validation,
-        job_config.blendcorpus,
+    training, validation = job_config.training, job_config.validation
+    section: BlendSection = job_config.blendcorpus
+    check_follows(
+        "blendcorpus.micro_batch_size",
+        section.micro_batch_size,
+        other="training.local_batch_size",
+        expected=training.local_batch_size,
     )
-    data_file_list = section.data_file_list or training.dataset_path
-    if data_file_list is None:
-        raise ConfigError(
-            "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
-            "file list or a folder of shards."
-        )
-    for key, other in (("seq_length", "seq_len"), ("micro_batch_size", "local_batch_size")):
-        own, expected = getattr(section, key), getattr(training, other)
-        check_follows(f"blendcorpus.{key}", own, other=f"training.{other}", expected=expected)
-    keys = {key.name: getattr(section, key.name) for key in fields(BlendKeys)}
+    decided: dict[str, int] = {"vocab_size": vocab_size}
     if section.order == ORIGINAL_ORDER:
         run = samples_of_run(
             steps=training.steps,
@@ -201,15 +193,9 @@ def blend_config(job_config: Any, *, eos_id: int | None, vocab_size: int) -> Ble
             validates=validation.enable and validation.dataset == BLENDCORPUS,
             validation=(validation.samples, validation.steps),
         )
-        keys |= horizon(keys, run)
-    return BlendConfig(
-        **keys
-        | {
-            "data_file_list": data_file_list,
-            "seq_length": training.seq_len,
-            "eod_token_id": eos_id if section.eod_token_id is None else section.eod_token_id,
-            "vocab_size": vocab_size,
-        }
+        decided |= horizon(section, run)
+    return section.blend_config(
+        dataset_path=training.dataset_path, seq_len=training.seq_len, eos_id=eos_id, **decided
     )
 
 

@@ -10,7 +10,7 @@ from torchtitan.components.validate import Validator
 
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.dataset.interface import Dataset
-from blendtitan.metric_names import VALIDATION_LOSS, VALIDATION_PERPLEXITY
+from blendtitan.metric_names import PERPLEXITY, VALIDATION_LOSS
 from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.titan02.data import FixedDataLoader
 from blendtitan.visible import visible_logger
@@ -60,10 +60,10 @@ class Titan02Validator(Validator):
         corpora = {str(corpus): loss for corpus, loss in losses.items()}
         blend = blend_loss(self._dataset, corpora) if drawn is None else drawn
         self._metrics.log_validation(loss=blend, step=step)
-        metrics = {VALIDATION_PERPLEXITY: perplexity(blend)}
+        metrics = {PERPLEXITY: perplexity(blend)}
         for corpus, loss in corpora.items():
             metrics[f"{VALIDATION_LOSS}/{corpus}"] = loss
-            metrics[f"{VALIDATION_PERPLEXITY}/{corpus}"] = perplexity(loss)
+            metrics[f"{PERPLEXITY}/{corpus}"] = perplexity(loss)
         self._metrics.logger.log(metrics, step)
         if is_first_rank():
             shown = ", ".join(f"{corpus} {loss:.4f}" for corpus, loss in corpora.items())

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.config import split_fractions
+from blendtitan.dataset.build import document_cuts
 from blendtitan.errors import ConfigError
-from blendtitan.order.splits import document_cuts
 
 NUMBERS = st.lists(st.floats(0, 1000), min_size=3, max_size=3).filter(lambda n: sum(n) > 0.001)
 

@@ -1,0 +1,44 @@
+"""A configuration of TorchTitan's own, changed to train on a blend."""
+
+import dataclasses
+from typing import Any
+
+from torchtitan.components.checkpointer import CheckpointManager
+from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.components.validate import Validator
+from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
+from torchtitan.trainer import Trainer
+
+from blendtitan.titan.checkpoint import BlendCheckpointManager
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.metrics import LossMetrics
+from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan.validator import BlendCorpusValidator
+
+
+def with_blend(config: Trainer.Config, loader: BlendCorpusDataLoader.Config) -> BlendTrainer.Config:
+    """A copy of a configuration that trains on a blend.
+
+    Validation reads the valid split and reports each corpus, unless it reads something else than
+    TorchTitan's own text. Components that this project extends are replaced only if they are
+    TorchTitan's.
+
+    Args:
+        config: Of any model of tokens; it is not changed.
+        loader: The blend. Token ids must be those of the configuration's tokenizer.
+    """
+    parts: dict[str, Any] = {**_fields(config), "dataloader": loader}
+    if isinstance(config.validator.dataloader, HuggingFaceTextDataLoader.Config):
+        valid = dataclasses.replace(loader, split_name="valid")
+        kind = type(config.validator)
+        kind = BlendCorpusValidator.Config if kind is Validator.Config else kind
+        parts["validator"] = kind(**{**_fields(config.validator), "dataloader": valid})
+    if type(config.metrics) is MetricsProcessor.Config:
+        parts["metrics"] = LossMetrics.Config(**_fields(config.metrics))
+    if type(config.checkpoint) is CheckpointManager.Config:
+        parts["checkpoint"] = BlendCheckpointManager.Config(**_fields(config.checkpoint))
+    return BlendTrainer.Config(**parts)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
