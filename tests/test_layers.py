@@ -48,7 +48,6 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (HISTORY, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
-    "metric_names": (set(), set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
