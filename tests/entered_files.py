@@ -72,13 +72,15 @@ def is_importing(frame: FrameType | None) -> bool:
 
 
 def run_engine(file_list: str) -> None:
-    """Read a batch in a loop of one's own."""
+    """Read a batch in a training loop of one's own."""
+    from blendtitan import BlendConfig, DataLoader, build_datasets
+
     entered = EnteredFiles()
     entered.start()
-    config = blendtitan.BlendConfig(data_file_list=file_list, seq_length=64, eod_token_id=2)
-    dataset = blendtitan.build_datasets(config).train
+    config = BlendConfig(data_file_list=file_list, seq_length=64, eod_token_id=2)
+    dataset = build_datasets(config).train
     assert dataset is not None
-    next(iter(blendtitan.DataLoader(dataset, 2, dp_rank=0, dp_world_size=1)))
+    next(iter(DataLoader(dataset, 2, dp_rank=0, dp_world_size=1)))
     entered.finish()
 
 

@@ -48,6 +48,14 @@ def test_the_model_vocabulary_follows_the_tokenizer(tokenizer_path: Path) -> Non
     assert config.loss.to_dict()["loss_fn"]["global_vocab_size"] == 128
 
 
+def test_a_pipeline_can_be_configured_on_a_cpu(tokenizer_path: Path) -> None:
+    """TorchTitan refuses CUDA graphs with pipelines, which no CPU has."""
+    run = ["--training.dataset_path", "data", "--model.tokenizer_path", str(tokenizer_path)]
+    config = build_config(read_settings([*run, "--parallelism.pipeline_parallel_degree", "2"]))
+
+    assert config.training.disable_cuda_graphs
+
+
 def test_a_requested_vocabulary_is_used_as_it_is(tokenizer_path: Path) -> None:
     assert decoder(build(tokenizer_path, "--model.vocab_size", "97")).vocab_size == 97
 

@@ -16,6 +16,7 @@ from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.errors import ConfigError
+from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import build_model_spec, model_vocab_size
 from blendtitan.titan.settings import (
@@ -62,7 +63,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         validator=_validator(settings),
         optimizer=_optimizer(settings.optimizer),
         lr_scheduler=settings.lr_scheduler,
-        training=TrainingConfig(**_shared(settings.training, TrainingConfig)),
+        training=_training(settings),
         parallelism=ParallelismConfig(**_shared(settings.parallelism, ParallelismConfig)),
         checkpoint=settings.checkpoint,
         metrics=settings.metrics,
@@ -73,6 +74,14 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         debug=settings.debug,
         override=_override(settings.override.imports),
     )
+
+
+def _training(settings: Settings) -> TrainingConfig:
+    training = TrainingConfig(**_shared(settings.training, TrainingConfig))
+    # Pipelines exclude CUDA graphs, which TorchTitan checks before a trainer adapts to a CPU.
+    if settings.parallelism.pipeline_parallel_degree > 1 and cpu.is_used():
+        training.disable_cuda_graphs = True
+    return training
 
 
 def _import_first(name: str) -> None:

@@ -1,0 +1,135 @@
+"""A ratchet: the files that a batch passes through, from a configuration to the first batch.
+
+A newcomer should be able to read them in one sitting. A change that adds a file to a list must say
+why; lower the number of lines when it falls. ``tests/entered_files.py`` finds the files.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.prepare.mix import mix
+from blendtitan.prepare.shares import MixConfig
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/blendtitan"
+
+ENGINE = {
+    "config.py",
+    "dataset/blended.py",
+    "dataset/build.py",
+    "dataset/rows.py",
+    "files.py",
+    "loader.py",
+    "order/blend.py",
+    "order/epoch.py",
+    "order/slots.py",
+    "storage/catalog.py",
+    "storage/ends.py",
+    "storage/file_list.py",
+    "storage/index_format.py",
+    "storage/reader.py",
+    "storage/records.py",
+}
+"""From ``BlendConfig`` to a batch."""
+
+ENGINE_LINES = 4300
+
+TRAINER = ENGINE | {
+    "corpus_losses.py",
+    "corpus_progress.py",
+    "dataset/fixed.py",
+    "dataset/progress.py",
+    "identity.py",
+    "placed_loader.py",
+    "run/batches.py",
+    "run/toml.py",
+    "storage/atomic_files.py",
+    "tables.py",
+    "titan/assemble.py",
+    "titan/checkpoint.py",
+    "titan/cpu.py",
+    "titan/dataloader.py",
+    "titan/losses.py",
+    "titan/metrics.py",
+    "titan/model.py",
+    "titan/shared_catalog.py",
+    "titan/tokenizer.py",
+    "titan/toml.py",
+    "titan/train.py",
+    "titan/trainer.py",
+    "titan/upstream.py",
+    "titan/validator.py",
+    "tokenizer_check/check.py",
+    "tokenizer_check/probe.py",
+    "tokenizer_check/run.py",
+    "tokenizers/base.py",
+    "tokenizers/hub.py",
+    "tokenizers/identity.py",
+    "tokenizers/router.py",
+    "tokenizers/sp.py",
+    "visible.py",
+}
+"""From ``configs/debug.toml`` to the first batch of the trainer."""
+
+TRAINER_LINES = 8950
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small corpora of text with a tokenizer, prepared as users do."""
+    folder = tmp_path_factory.mktemp("data")
+    texts = [
+        f"Document {n}. " + " ".join(f"word{n * k % 97}" for k in range(60)) for n in range(99)
+    ]
+    for corpus in ("code", "web"):
+        write_jsonl(folder / "text" / corpus, texts)
+    (folder / "tokenizer.model").write_bytes(train_tokenizer(texts, vocab_size=300))
+    config = TokenizeConfig(tokenizer=folder / "tokenizer.model")
+    tokenize([folder / "text"], folder / "tokens", config)
+    mix([folder / "tokens"], folder / "file_list.txt", MixConfig())
+    return folder
+
+
+def entered_files(*arguments: str) -> set[str]:
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.entered_files", *arguments]
+    run = subprocess.run(
+        command, cwd=ROOT, env=os.environ | alone, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-5000:]
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def num_lines(files: Iterable[str]) -> int:
+    return sum(len((SOURCE / file).read_text().splitlines()) for file in files)
+
+
+def test_the_engine_is_read_in_one_sitting(data: Path) -> None:
+    files = entered_files("engine", str(data / "file_list.txt"))
+
+    assert files == ENGINE, files ^ ENGINE
+    assert num_lines(files) <= ENGINE_LINES
+
+
+@pytest.mark.slow
+def test_a_run_is_read_in_one_sitting(data: Path) -> None:
+    """The whole way of the demo, with validation and checkpoints, in one process on a CPU."""
+    files = entered_files(
+        "trainer",
+        *("--job.config_file", "configs/debug.toml", "--job.dump_folder", str(data / "run")),
+        *("--model.tokenizer_path", str(data / "tokenizer.model"), "--training.steps", "2"),
+        *("--blendcorpus.data_file_list", str(data / "file_list.txt")),
+        *("--blendcorpus.max_epochs", "0"),
+    )
+
+    assert files == TRAINER, files ^ TRAINER
+    assert num_lines(files) <= TRAINER_LINES
