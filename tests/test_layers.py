@@ -34,12 +34,12 @@ TITAN = LOADER | {
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
-    "files": ({"visible"}, set()),
+    "files": ({"visible"}, {"msgspec"}),
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
     "metric_names": (set(), set()),
-    "storage": (STORAGE, NUMPY),
+    "storage": (STORAGE, NUMPY | {"msgspec"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "dataset": (DATASET, NUMPY),

@@ -435,15 +435,15 @@ CATALOG_OF = b'{"format": 1, "checksum": "xxh3_128", "shards": %s}'
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "it is not JSON (Expecting value"),
-        (b"[]", "it holds an array of 0, expected an object"),
-        (b"null", "it holds null, expected an object"),
-        (b"{}", "it holds an object of 0, expected a value for 'format'"),
-        (CATALOG_OF % b"[1]", "it holds an array of 1, expected an object"),
-        (CATALOG_OF % b'{"a": null}', "it holds null, expected an object"),
-        (CATALOG_OF % b'{"a": {"tokens": 1}}', "expected a value for 'documents'"),
-        (b'{"format": 9, "checksum": "md5", "shards": {}}', "it is of format 9 with md5"),
-        (INFINITE, "it holds inf, expected a whole number"),
+        (b"", "Input data was truncated"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"null", "Expected `object`, got `null`"),
+        (b"{}", "missing required field `format`"),
+        (CATALOG_OF % b"[1]", "Expected `object`, got `array` - at `$.shards`"),
+        (CATALOG_OF % b'{"a": null}', "Expected `object`, got `null` - at `$.shards[...]`"),
+        (CATALOG_OF % b'{"a": {"tokens": 1}}', "missing required field `documents`"),
+        (b'{"format": 9, "checksum": "md5", "shards": {}}', "Invalid enum value 9"),
+        (INFINITE, "JSON is malformed: invalid character"),
     ],
 )
 def test_what_is_wrong_with_a_catalog_is_said_in_words(

@@ -68,7 +68,7 @@ def test_after_all_pauses_the_error_tells_file_byte_and_tries(path: Path, disk: 
 
     with pytest.raises(
         MissingShardError,
-        match=r"wiki\.bin: cannot be read at byte 4 \(Input/output error, also after 9 more tries "
+        match=r"wiki\.bin: cannot be read at byte 4 \(Input/output error, also after 9 retries "
         r"in 51 s\)",
     ):
         file.read(2, at=4)
@@ -216,8 +216,8 @@ def test_the_log_tells_of_each_file_the_first_tenth_and_hundredth_time(
         for _ in range(150):
             retries.again(lambda: None, error, path="a.bin")
         retries.again(lambda: None, error, path="b.bin")
-    told = [(record.args[0], record.args[3]) for record in caplog.records]  # pyright: ignore
+    told = [(record.args[0], record.args[2]) for record in caplog.records]  # pyright: ignore
 
     assert told == [("a.bin", 1), ("a.bin", 10), ("a.bin", 100), ("b.bin", 1)]
     assert retries.total == 151
-    assert "a.bin: a read failed (Input/output error); trying again" in caplog.text
+    assert "a.bin: a read failed (Input/output error); retry 1 for" in caplog.text

@@ -135,12 +135,12 @@ def test_what_is_no_record_is_an_error_that_names_it(tmp_path: Path, content: by
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"[]", "it holds an array of 0, expected an object"),
-        (b"null", "it holds null, expected an object"),
-        (b"{}", "it has no format"),
-        (b"{", "it is not JSON (Expecting"),
-        (changed(format=2), "it is of format 2"),
-        (changed(hash=7), "it has a hash that is no text"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"null", "Expected `object`, got `null`"),
+        (b"{}", "missing required field `format`"),
+        (b"{", "Input data was truncated"),
+        (changed(format=2), "Invalid enum value 2 - at `$.format`"),
+        (changed(hash=7), "Expected `str`, got `int` - at `$.hash`"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_said_in_words(
@@ -163,7 +163,7 @@ def test_only_a_regular_file_is_a_record(tmp_path: Path, kind: str) -> None:
     else:
         path.symlink_to("/dev/zero")
 
-    with pytest.raises(CorruptShardError, match="not a regular file"):
+    with pytest.raises(CorruptShardError, match="expected a regular file"):
         read_record(tmp_path / "a")
 
 

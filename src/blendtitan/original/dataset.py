@@ -20,6 +20,7 @@ from blendtitan.order.epoch import mix64, stream_keys
 from blendtitan.original.build import original_indices, samples_of_splits
 from blendtitan.original.index import CorpusEntry, IndexFile, OrderIndex
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.index_arrays import sequence_span
 from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
@@ -257,7 +258,7 @@ class OriginalDataset:
         for sequence in self._index.stretch(
             "reads", first, first + int(record["num_reads"])
         ).tolist():
-            begin, end = index.sequence_span(sequence)
+            begin, end = sequence_span(index, sequence)
             begin += offset
             count = min(left, end - begin)
             if count > 0:

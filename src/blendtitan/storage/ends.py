@@ -1,73 +1,69 @@
 """How the documents of a shard begin and end: with EOD, or with another token.
 
-All documents are looked at where that is cheap, else a sample spread over the shard. The answer
-says how many were looked at, and a record beside the shard keeps a complete one.
+All documents are checked where that is cheap, else a sample spread over the shard. A complete
+result is kept in ``PREFIX.ends.json``, which holds sizes and times of change of both files of the
+shard and is used only while they are the same. It can be deleted at any time.
 """
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import OutputError, ShardError
 from blendtitan.files import DamagedFileError, parse_json, read_file
-from blendtitan.storage.atomic_files import replaced_file
-from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
-from blendtitan.storage.records import ENDS_SUFFIX
+from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature, grows
+from blendtitan.storage.records import ENDS_SUFFIX, Count
 
 IntArray = NDArray[np.int64]
-_BLOCK_BYTES = 1 << 20
-_BLOCK_DOCUMENTS = 1 << 16
-_STRETCH_DOCUMENTS = 32
-_RECORD_FORMAT = 1
+
+# A record has about 200 bytes. Whatever is much larger is something else.
+_MOST_RECORD_BYTES = 4096
 
 # Tokens that lie closer together than this are read with what is between them: on a disk or a
 # network, a read takes as long as reading this much more.
 _FAR_BYTES = 1 << 14
-
-
 # A document costs no more than this, however long it is, because what lies between its ends is
 # not read.
 _MOST_BYTES = 1 << 16
-
-
-# So much is read at once, before it is looked for what could be left out.
+# Up to this size, everything between the first and the last token is read at once.
 _WHOLE_BYTES = 1 << 16
-
+_BLOCK_BYTES = 1 << 20
+_BLOCK_DOCUMENTS = 1 << 16
 
 # The least and the most stretches of neighbouring documents in a sample, and documents in each.
 _STRETCHES = 4, 256
+_STRETCH_DOCUMENTS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentEnds:
-    """What was found of the documents of one shard."""
+class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the documents of one shard begin and end."""
 
-    eod_id: int
-    num_documents: int
+    eod_id: Count
+    num_documents: Count
     """Documents of the shard."""
 
-    num_checked: int
-    """Documents that were looked at."""
+    num_checked: Count
+    """Documents that were checked."""
 
-    num_filled: int
-    """Those of them that have tokens. Others neither begin nor end."""
+    num_filled: Count
+    """Checked documents that have tokens. The others neither begin nor end."""
 
-    num_eod: int
-    """Those of them whose last token is EOD."""
+    num_eod: Count
+    """Checked documents whose last token is EOD."""
 
-    num_begin: int
-    """Those of them whose first token is EOD."""
+    num_begin: Count
+    """Checked documents whose first token is EOD."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether all documents were looked at."""
+        """Whether all documents were checked."""
         return self.num_checked == self.num_documents
 
     @property
@@ -86,29 +82,94 @@ class DocumentEnds:
         return self.num_begin == self.num_filled > 0
 
     def described(self) -> str:
-        """How many end in EOD, of how many that were looked at."""
+        """How many of the checked documents end in EOD, in words."""
         found = f"{self.num_eod:,} of {self.num_filled:,} documents"
         if not self.is_complete:
             found += f" looked at ({self.num_documents:,} in all)"
         return f"{found} end in EOD ({self.eod_id})"
 
 
+class _StoredEnds(DocumentEnds, frozen=True, kw_only=True):
+    format: Literal[1]
+    contents: tuple[int, int, int, int]
+    """Sizes and times of change of the shard's files."""
+
+
 def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
-    """The sum for shards that become one. None: they were looked at for different tokens."""
+    """The sum for shards that become one. None: they were checked for different tokens."""
     if len({ends.eod_id for ends in found}) != 1:
         return None
-    return DocumentEnds(
-        eod_id=found[0].eod_id,
-        num_documents=sum(ends.num_documents for ends in found),
-        num_checked=sum(ends.num_checked for ends in found),
-        num_filled=sum(ends.num_filled for ends in found),
-        num_eod=sum(ends.num_eod for ends in found),
-        num_begin=sum(ends.num_begin for ends in found),
-    )
+    rows = [msgspec.structs.astuple(ends) for ends in found]
+    return DocumentEnds(found[0].eod_id, *map(sum, list(zip(*rows, strict=True))[1:]))
+
+
+def read_ends(
+    prefix: str, signature: FileSignature, eod_id: int | None = None
+) -> DocumentEnds | None:
+    """The recorded ends of a shard's documents, for this EOD or for any.
+
+    None: there is no record, or it belongs to other files or another EOD.
+    """
+    try:
+        data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_RECORD_BYTES)
+        stored = parse_json(data, _StoredEnds)
+    except (OSError, DamagedFileError):
+        return None
+    is_sound = max(stored.num_eod, stored.num_begin) <= stored.num_filled <= stored.num_documents
+    is_current = stored.contents == signature.contents and eod_id in (None, stored.eod_id)
+    if not (is_sound and is_current and stored.is_complete):
+        return None
+    return DocumentEnds(*msgspec.structs.astuple(stored)[: len(DocumentEnds.__struct_fields__)])
+
+
+def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature | None) -> bool:
+    """Record how the documents of a shard end.
+
+    Args:
+        prefix: The shard.
+        ends: Counts of all its documents.
+        signature: The shard's, from before its documents were read.
+
+    Returns:
+        Whether the record is there. False where a file changed since, or the folder is read-only.
+        A record with the same content is not written again.
+    """
+    from blendtitan.storage.atomic_files import replaced_file
+
+    if not ends.is_complete or signature is None or file_signature(str(prefix)) != signature:
+        return False
+    if read_ends(str(prefix), signature, ends.eod_id) == ends:
+        return True
+    counts = msgspec.structs.asdict(ends)
+    content = {"format": 1, "contents": signature.contents, **counts}
+    try:
+        with replaced_file(Path(f"{prefix}{ENDS_SUFFIX}"), durable=False) as file:
+            file.write(json.dumps(content).encode() + b"\n")
+    except (OSError, OutputError):
+        return False
+    return True
+
+
+def record_ends(prefix: Path, eod_id: int) -> bool:
+    """Read how the documents of a shard end, and record it, unless it is recorded already.
+
+    Returns:
+        Whether the record is there. False also where another process is replacing the shard.
+    """
+    signature = file_signature(str(prefix))
+    if signature is None:
+        return False
+    if read_ends(str(prefix), signature, eod_id) is not None:
+        return True
+    try:
+        ends = find_document_ends(ShardIndex.open(prefix), eod_id, allowance=sys.maxsize)
+    except ShardError:
+        return False
+    return write_ends(prefix, ends, signature)
 
 
 def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> DocumentEnds:
-    """Look at all documents of a shard, or at a sample of them.
+    """Check all documents of a shard, or a sample of them.
 
     Args:
         index: The shard's ``.idx``.
@@ -120,7 +181,7 @@ def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> Doc
     """
     file = OpenFile.open(f"{index.prefix}.bin")
     checked = filled = num_eod = num_begin = 0
-    for starts in _document_starts(index, allowance):
+    for starts in _checked_starts(index, allowance):
         places = np.empty((starts.size - len(starts), 2), np.int64)
         places[:, 0] = starts[:, :-1].ravel()
         places[:, 1] = starts[:, 1:].ravel()
@@ -136,8 +197,8 @@ def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> Doc
     return DocumentEnds(eod_id, index.num_documents, checked, filled, num_eod, num_begin)
 
 
-def _document_starts(index: ShardIndex, allowance: int) -> Iterator[IntArray]:
-    """Where documents start that are looked at, in stretches of neighbours.
+def _checked_starts(index: ShardIndex, allowance: int) -> Iterator[IntArray]:
+    """Starts of the documents to check, in stretches of neighbours.
 
     Each array has one row for each stretch: the starts of its documents, and the end of the last.
     """
@@ -149,12 +210,41 @@ def _document_starts(index: ShardIndex, allowance: int) -> Iterator[IntArray]:
     length = min(max(int(stretch_bytes / mean_bytes), 1), _STRETCH_DOCUMENTS)
     if total * min(mean_bytes, _MOST_BYTES) <= allowance or total <= count * length:
         for first in range(0, total, _BLOCK_DOCUMENTS):
-            last = min(first + _BLOCK_DOCUMENTS, total)
-            yield index.document_starts(first, last)[None]
+            yield _starts(index, [first], min(_BLOCK_DOCUMENTS, total - first))
         return
     # Both ends of the shard are part of the sample.
     firsts = [(total - length) * i // (count - 1) for i in range(count)]
-    yield index.starts_of_stretches(firsts, length)
+    yield _starts(index, firsts, length)
+
+
+def _starts(index: ShardIndex, firsts: Sequence[int], length: int) -> IntArray:
+    """``index.document_starts(first, first + length)`` for each of ``firsts``, in few steps."""
+    header, token_bytes = index.header, index.dtype.itemsize
+    at = header.documents_at
+    documents = b"".join(index.read(8 * (length + 1), at=at + 8 * first) for first in firsts)
+    sequences = np.frombuffer(documents, "<i8").reshape(-1, length + 1)
+    lows = cast("list[int]", sequences[:, 0].tolist())
+    end = header.num_sequences - length
+    # The fast way is for shards of one sequence per document.
+    if not (sequences - sequences[:, :1] == np.arange(length + 1)).all() or not all(
+        0 <= low <= end for low in lows
+    ):
+        return np.stack([index.document_starts(first, first + length) for first in firsts])
+    at, end_pointer = header.pointers_at, (index.num_tokens * token_bytes).to_bytes(8, "little")
+    pointers = b"".join(
+        index.read(8 * (length + (low < end)), at=at + 8 * low)
+        + (b"" if low < end else end_pointer)
+        for low in lows
+    )
+    found = np.frombuffer(pointers, "<i8").reshape(-1, length + 1)
+    starts = found // token_bytes
+    if (starts * token_bytes != found).any() or not grows(starts.ravel(), index.num_tokens):
+        raise index.corrupt(
+            f"documents {firsts[0]} to {firsts[-1] + length} start at odd bytes, or at offsets "
+            f"that go backwards",
+            f"growing multiples of {token_bytes} bytes",
+        )
+    return starts
 
 
 def _tokens_at(file: OpenFile, dtype: np.dtype[Any], places: IntArray) -> NDArray[np.integer]:
@@ -180,80 +270,3 @@ def _read(file: OpenFile, dtype: np.dtype[Any], start: int, stop: int) -> NDArra
     tokens = np.empty(stop - start, dtype)
     file.read_into(tokens, at=start * dtype.itemsize)
     return tokens
-
-
-# A record has about 200 bytes. Whatever is much larger is something else.
-_MOST_RECORD_BYTES = 4096
-
-
-def read_ends(prefix: str, stamp: FileSignature, eod_id: int | None = None) -> DocumentEnds | None:
-    """The recorded ends of a shard's documents, for this EOD or for any.
-
-    None: there is no record, or it is of other files or of another EOD.
-    """
-    try:
-        data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_RECORD_BYTES)
-        ends = _decoded_ends(cast("dict[str, Any]", parse_json(data, dict)), stamp)
-    # Of fields that are missing or unknown, DocumentEnds makes a TypeError.
-    except (OSError, DamagedFileError, TypeError):
-        return None
-    return ends if eod_id in (None, ends.eod_id) else None
-
-
-def write_ends(prefix: Path | str, ends: DocumentEnds, stamp: FileSignature | None) -> bool:
-    """Record how the documents of a shard end.
-
-    Args:
-        prefix: The shard.
-        ends: Counts of all its documents.
-        stamp: The shard's, from before its documents were read.
-
-    Returns:
-        Whether the record is there. False where a file changed since, or the folder is read-only.
-        A record that says the same stays as it is.
-    """
-    if not ends.is_complete or stamp is None or file_signature(str(prefix)) != stamp:
-        return False
-    if read_ends(str(prefix), stamp, ends.eod_id) == ends:
-        return True
-    content = {"format": _RECORD_FORMAT, "contents": stamp.contents, **asdict(ends)}
-    try:
-        with replaced_file(Path(f"{prefix}{ENDS_SUFFIX}"), durable=False) as file:
-            file.write(json.dumps(content).encode() + b"\n")
-    except (OSError, OutputError):
-        return False
-    return True
-
-
-def record_ends(prefix: Path, eod_id: int) -> bool:
-    """Read how the documents of a shard end, and record it, unless that is recorded already.
-
-    Returns:
-        Whether the record is there. False also where another process is replacing the shard.
-    """
-    stamp = file_signature(str(prefix))
-    if stamp is None:
-        return False
-    if read_ends(str(prefix), stamp, eod_id) is not None:
-        return True
-    try:
-        ends = find_document_ends(ShardIndex.open(prefix), eod_id, allowance=sys.maxsize)
-    except ShardError:
-        return False
-    return write_ends(prefix, ends, stamp)
-
-
-def _decoded_ends(content: dict[str, Any], stamp: FileSignature) -> DocumentEnds:
-    # By hand: a run does it for thousands of shards before its first step.
-    if content.pop("format", None) != _RECORD_FORMAT:
-        raise DamagedFileError("is of another format")
-    if content.pop("contents", None) != list(stamp.contents):
-        raise DamagedFileError("is of other files")
-    if not all(type(value) is int and value >= 0 for value in content.values()):
-        raise DamagedFileError("holds a field that is no count")
-    ends = DocumentEnds(**content)
-    if not max(ends.num_eod, ends.num_begin) <= ends.num_filled <= ends.num_documents:
-        raise DamagedFileError("holds counts that contradict each other")
-    if not ends.is_complete:
-        raise DamagedFileError("does not count all documents")
-    return ends

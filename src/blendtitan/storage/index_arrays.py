@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.index_format import HEADER, IndexHeader
-from blendtitan.storage.reader import OpenFile, read_head
+from blendtitan.storage.reader import OpenFile, ShardIndex, read_head
 from blendtitan.storage.writer import sequence_pointers
 
 # Entries read at a time: a few megabytes, whatever the size of the file.
@@ -169,3 +169,23 @@ def last_sequences(
         has_sequence = documents > np.append(before, documents[:-1])
         yield documents[has_sequence] - 1
         before = int(documents[-1])
+
+
+def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:
+    """Offsets in the shard, in tokens, at which a sequence starts and ends.
+
+    Raises:
+        CorruptShardError: They lie outside the shard, or in the wrong order.
+    """
+    # In one read. The last sequence ends with the shard.
+    header, token_bytes = index.header, index.dtype.itemsize
+    stop = min(sequence_id + 2, header.num_sequences)
+    pointers = index.entries(header.pointers_at, sequence_id, stop).tolist()
+    end_bytes = index.num_tokens * token_bytes
+    start, end = pointers if len(pointers) == 2 else (pointers[0], end_bytes)
+    if (start | end) % token_bytes or not 0 <= start <= end <= end_bytes:
+        raise index.corrupt(
+            f"sequence {sequence_id} lies at bytes {start} to {end}",
+            f"growing multiples of {token_bytes} up to {end_bytes}",
+        )
+    return start // token_bytes, end // token_bytes

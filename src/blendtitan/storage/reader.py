@@ -1,11 +1,13 @@
-"""The ``.idx`` of a shard: checked when it is opened, read entry by entry."""
+"""Shards read at given positions: no memory maps, a bounded number of open files.
 
-import errno
+The ``.idx`` is checked when it is opened, and its entries are read when they are needed.
+"""
+
 import os
 import struct
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,14 +15,24 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import CorruptShardError, MissingShardError, UncountedEodError
+from blendtitan.errors import CorruptShardError, MissingShardError
 from blendtitan.files import RETRIES, open_regular
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
-from blendtitan.visible import counted
+
+# Small files are read whole with their header.
+_HEAD_BYTES = 4096
+
+_ENTRY = struct.Struct("<q")
+_LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
+_LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 
 
 class FileSignature(NamedTuple):
-    """What the file system knows of the two files of a shard."""
+    """What the file system knows about the two files of a shard.
+
+    Equal signatures mean unchanged files. Getting one asks the file system once for each file; on a
+    network every question is a round trip.
+    """
 
     idx_bytes: int
     idx_changed_ns: int
@@ -32,14 +44,14 @@ class FileSignature(NamedTuple):
 
     @classmethod
     def of_files(cls, idx: os.stat_result, tokens: os.stat_result) -> Self:
-        """The stamp of an ``.idx`` and a ``.bin``."""
+        """The signature of an ``.idx`` and a ``.bin``."""
         return cls(
             *(idx.st_size, idx.st_mtime_ns, tokens.st_size, tokens.st_mtime_ns),
             *(tokens.st_dev, tokens.st_ino),
         )
 
     def with_idx(self, idx: os.stat_result) -> Self:
-        """The stamp with another ``.idx``."""
+        """The signature with another ``.idx``."""
         return self._replace(idx_bytes=idx.st_size, idx_changed_ns=idx.st_mtime_ns)
 
     @property
@@ -54,7 +66,7 @@ class FileSignature(NamedTuple):
 
 
 def file_signature(prefix: str) -> FileSignature | None:
-    """The stamp of a shard. None: one of its files is missing, or cannot be asked for."""
+    """The signature of a shard. None: a file is missing, or the file system does not answer."""
     try:
         return FileSignature.of_files(os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin"))
     except OSError:
@@ -64,8 +76,8 @@ def file_signature(prefix: str) -> FileSignature | None:
 class OpenFile:
     """A file opened for reading. It is closed when the last reference to it goes.
 
-    Reads that fail with an error that may pass are tried again, on the file opened anew: a file
-    server that was away does not know what was open before.
+    Reads that fail with a passing error are repeated on the file opened anew: a file server that
+    was away does not know what was open before.
     """
 
     __slots__ = ("fd", "num_bytes", "path")
@@ -86,9 +98,7 @@ class OpenFile:
         try:
             return cls(path, *RETRIES.tried(lambda: open_regular(path), path=path))
         except OSError as error:
-            raise MissingShardError(
-                f"{path}: cannot be opened ({RETRIES.described(error)}). {_advice(path, error)}"
-            ) from error
+            raise _missing(path, "opened", error) from error
 
     def __del__(self) -> None:
         os.close(self.fd)
@@ -97,7 +107,7 @@ class OpenFile:
         """Fill ``buffer``, which is contiguous, with the bytes from byte offset ``at`` on.
 
         Raises:
-            CorruptShardError: The file ends before that, or has another size by now.
+            CorruptShardError: The file ends before that, or its size has changed.
             MissingShardError: It cannot be read.
         """
         try:
@@ -152,8 +162,7 @@ class OpenFile:
     def _open_again(self) -> None:
         fd, num_bytes = open_regular(self.path)
         try:
-            if num_bytes != self.num_bytes:
-                raise _another_size(self.path, num_bytes, self.num_bytes)
+            _check_size(self.path, num_bytes, self.num_bytes)
             # In one step: other threads read through the same descriptor.
             os.dup2(fd, self.fd, inheritable=False)
         finally:
@@ -161,7 +170,7 @@ class OpenFile:
 
 
 class OpenFiles:
-    """The most recently used files, at most ``max_open`` of them. Safe to share by threads.
+    """The most recently used files, at most ``max_open`` of them. Threads may share it.
 
     A file that is pushed out while a thread still reads it stays open until that read ends.
     """
@@ -188,9 +197,7 @@ class OpenFiles:
                 return file
         # Without the lock: on a network this takes long, and other threads have work to do.
         file = OpenFile.open(path)
-        expected = expected_bytes()
-        if file.num_bytes != expected:
-            raise _another_size(path, file.num_bytes, expected)
+        _check_size(path, file.num_bytes, expected_bytes())
         with self._lock:
             self._files.pop(path, None)
             if len(self._files) >= self._max_open:
@@ -199,70 +206,16 @@ class OpenFiles:
         return file
 
 
-def size_of(path: str) -> int:
-    """Size of a file in bytes.
-
-    Raises:
-        MissingShardError: It is absent, or the size cannot be read.
-    """
-    try:
-        return RETRIES.tried(lambda: os.stat(path).st_size, path=path)
-    except OSError as error:
-        raise MissingShardError(
-            f"{path}: cannot be read ({RETRIES.described(error)}). {_advice(path, error)}"
-        ) from error
-
-
-def _another_size(path: str, found: int, expected: int) -> CorruptShardError:
-    return CorruptShardError(
-        f"{path}: found {found:,} bytes, expected {expected:,}. The file was truncated or "
-        f"replaced: copy both files again, or tokenise the shard again."
-    )
-
-
-def _advice(path: str, error: OSError) -> str:
-    """What to do about a file that cannot be opened."""
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return "Lower max_open_shards, or raise the limit of open files (ulimit -n)."
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "Check the permissions of the file and of its folders."
-    stem, suffix = path[:-4], path[-4:]
-    if stem.endswith((".bin", ".idx")):
-        return f"Name the shard without {stem[-4:]}."
-    other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
-    if os.path.exists(other):
-        name = os.path.basename(other)
-        return f"{name} is there, so the copy is incomplete: copy both files again."
-    return "Check the path in the file list; relative paths start at the list's folder."
-
-
-# Small files are read whole with their header.
-_HEAD_BYTES = 4096
-
-
-# Where all entries are needed, they are read this many at a time.
-_BLOCK_ENTRIES = 1 << 18
-
-
-_ENTRY = struct.Struct("<q")
-
-
-_LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
-
-
-_LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
-
-
 @dataclass(slots=True)
 class ShardIndex:
-    """An opened ``.idx`` file, checked against its ``.bin``; entries are read when asked for."""
+    """An opened ``.idx`` file, checked against its ``.bin``."""
 
     prefix: Path | str
     header: IndexHeader
     num_tokens: int
     file: OpenFile
     head: bytes = b""
-    """What the file begins with, as far as it was read when it was opened."""
+    """The first bytes of the file, as far as they were read when it was opened."""
 
     @classmethod
     def open(cls, prefix: Path | str, *, bin_bytes: int | None = None) -> Self:
@@ -270,7 +223,7 @@ class ShardIndex:
 
         Args:
             prefix: Path of the shard without its suffix.
-            bin_bytes: Size of the ``.bin``; None: the file system is asked.
+            bin_bytes: Size of the ``.bin``. None: the file system is asked.
 
         Raises:
             MissingShardError: One of the two files is absent or cannot be read.
@@ -280,7 +233,7 @@ class ShardIndex:
         file = OpenFile.open(f"{prefix}.idx")
         header, head = read_head(file)
         index = cls(prefix, header, 0, file, head)
-        index.num_tokens = index._checked_num_tokens(bin_bytes)
+        index._count_tokens(size_of(f"{prefix}.bin") if bin_bytes is None else bin_bytes)
         return index
 
     @property
@@ -305,128 +258,51 @@ class ShardIndex:
         if document_id == self.num_documents:
             return self.num_tokens
         header = self.header
-        sequence_id = self._entry(header.documents_at, document_id)
+        sequence_id = self.entry(header.documents_at, document_id)
         if not 0 <= sequence_id <= header.num_sequences:
-            raise self._corrupt(
+            raise self.corrupt(
                 f"document {document_id} starts at sequence {sequence_id}",
                 f"0 to {header.num_sequences}",
             )
         if sequence_id == header.num_sequences:
             return self.num_tokens
-        pointer = self._entry(header.pointers_at, sequence_id)
+        pointer = self.entry(header.pointers_at, sequence_id)
         token_bytes = header.dtype.itemsize
         start, remainder = divmod(pointer, token_bytes)
         if remainder or not 0 <= start <= self.num_tokens:
-            raise self._corrupt(
+            raise self.corrupt(
                 f"sequence {sequence_id} starts at byte {pointer}",
                 f"a multiple of {token_bytes} up to {self.num_tokens * token_bytes}",
             )
         return start
 
-    def sequence_span(self, sequence_id: int) -> tuple[int, int]:
-        """Offsets in the shard, in tokens, at which a sequence starts and ends.
-
-        Raises:
-            CorruptShardError: They lie outside the shard, or in the wrong order.
-        """
-        # In one read. The last sequence ends with the shard.
-        stop = min(sequence_id + 2, self.header.num_sequences)
-        pointers = self._entries(self.header.pointers_at, sequence_id, stop).tolist()
-        end_bytes = self.num_tokens * self.dtype.itemsize
-        start, end = pointers if len(pointers) == 2 else (pointers[0], end_bytes)
-        if (start | end) % self.dtype.itemsize or not 0 <= start <= end <= end_bytes:
-            raise self._corrupt(
-                f"sequence {sequence_id} lies at bytes {start} to {end}",
-                f"growing multiples of {self.dtype.itemsize} up to {end_bytes}",
-            )
-        return start // self.dtype.itemsize, end // self.dtype.itemsize
-
     def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
         """Offsets in the shard of documents ``first`` to ``last``, in tokens.
 
         Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
-        """
-        sequences = self._entries(self.header.documents_at, first, last + 1)
-        if _counts_up(sequences) and 0 <= sequences[0] <= self.header.num_sequences - last + first:
-            where = f"documents {first} to {last}"
-            return self._sequence_starts(int(sequences[0]), last - first + 1, where)
-        if not _grows(sequences, 0, self.header.num_sequences):
-            raise self._corrupt(
-                f"documents {first} to {last} start at sequences that go backwards",
-                f"growing numbers up to {self.header.num_sequences}",
-            )
-        low = int(sequences[0])
-        stop = min(int(sequences[-1]) + 1, self.header.num_sequences)
-        pointers = self._entries(self.header.pointers_at, low, stop)
-        if np.any(pointers % self.dtype.itemsize):
-            raise self._corrupt(
-                f"a sequence of documents {first} to {last} starts at an odd byte",
-                f"multiples of {self.dtype.itemsize}",
-            )
-        ends = np.append(pointers // self.dtype.itemsize, self.num_tokens)
-        starts = ends[np.minimum(sequences - low, len(ends) - 1)]
-        if not _grows(starts, 0, self.num_tokens):
-            raise self._corrupt(
-                f"documents {first} to {last} start at offsets that go backwards",
-                f"growing offsets up to {self.num_tokens}",
-            )
-        return starts
 
-    def _sequence_starts(self, first: int, count: int, where: str) -> NDArray[np.int64]:
-        """Offsets of neighbouring sequences, in tokens; the last may be the end of the shard."""
-        token_bytes = self.dtype.itemsize
-        stop = min(first + count, self.header.num_sequences)
-        pointers = self._entries(self.header.pointers_at, first, stop)
-        starts = np.empty(count, np.int64)
-        starts[-1] = self.num_tokens
-        np.floor_divide(pointers, token_bytes, out=starts[: len(pointers)])
-        # All sizes of tokens are powers of two.
-        if int(np.bitwise_or.reduce(pointers)) % token_bytes:
-            raise self._corrupt(
-                f"a sequence of {where} starts at an odd byte",
+        Raises:
+            CorruptShardError: They lie outside the shard, or in the wrong order.
+        """
+        header, token_bytes = self.header, self.dtype.itemsize
+        sequences = self.entries(header.documents_at, first, last + 1)
+        if not grows(sequences, header.num_sequences):
+            raise self.corrupt(
+                f"documents {first} to {last} start at sequences that go backwards",
+                f"growing numbers up to {header.num_sequences}",
+            )
+        low, high = int(sequences[0]), int(sequences[-1])
+        pointers = self.entries(header.pointers_at, low, min(high + 1, header.num_sequences))
+        if (pointers % token_bytes).any():
+            raise self.corrupt(
+                f"a sequence of documents {first} to {last} starts at an odd byte",
                 f"multiples of {token_bytes}",
             )
-        if not _grows(starts, 0, self.num_tokens):
-            raise self._corrupt(
-                f"{where} start at offsets that go backwards",
+        starts = np.append(pointers // token_bytes, self.num_tokens)[sequences - low]
+        if not grows(starts, self.num_tokens):
+            raise self.corrupt(
+                f"documents {first} to {last} start at offsets that go backwards",
                 f"growing offsets up to {self.num_tokens}",
-            )
-        return starts
-
-    def starts_of_stretches(self, firsts: Sequence[int], length: int) -> NDArray[np.int64]:
-        """``document_starts(first, first + length)`` for each of ``firsts``, in few steps.
-
-        Shape ``(len(firsts), length + 1)``.
-        """
-        header = self.header
-        documents = b"".join(
-            self._read(8 * (length + 1), at=header.documents_at + 8 * first) for first in firsts
-        )
-        sequences = np.frombuffer(documents, "<i8").reshape(-1, length + 1)
-        low, high = sequences[:, 0].tolist(), sequences[:, -1].tolist()
-        in_file = all(
-            start >= 0 and stop == start + length and stop <= header.num_sequences
-            for start, stop in zip(low, high, strict=True)
-        )
-        if not in_file or (sequences[:, 1:] <= sequences[:, :-1]).any():
-            # Not one sequence each, or an entry that cannot be right.
-            return np.stack([self.document_starts(first, first + length) for first in firsts])
-        end = _ENTRY.pack(self.num_tokens * self.dtype.itemsize)
-        pointers = b"".join(
-            self._read(
-                8 * (length + (stop < header.num_sequences)), at=header.pointers_at + 8 * start
-            )
-            + (b"" if stop < header.num_sequences else end)
-            for start, stop in zip(low, high, strict=True)
-        )
-        found = np.frombuffer(pointers, "<i8").reshape(-1, length + 1)
-        starts = found // self.dtype.itemsize
-        is_odd = (starts * self.dtype.itemsize != found).any()
-        if is_odd or not _grows(starts.ravel(), 0, self.num_tokens):
-            raise self._corrupt(
-                f"documents {firsts[0]} to {firsts[-1] + length} start at odd bytes, or at offsets "
-                f"that go backwards",
-                f"growing multiples of {self.dtype.itemsize} bytes",
             )
         return starts
 
@@ -434,115 +310,45 @@ class ShardIndex:
         """The document that holds the token at ``offset``, found by bisection in the file."""
         return bisect_right(range(self.num_documents), offset, key=self.document_start) - 1
 
-    def _checked_num_tokens(self, bin_bytes: int | None) -> int:
-        """Tokens by the size of the ``.bin``, checked against the ends of the ``.idx`` arrays."""
-        header, path, bin_path = self.header, self.file.path, f"{self.prefix}.bin"
-        if bin_bytes is None:
-            bin_bytes = size_of(bin_path)
-        self._check_not_empty(bin_bytes)
-        # The arrays lie end to end, so the end of one is read with the beginning of the next.
-        ends = self._read(12, at=header.pointers_at - 4)
-        last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
-        ends = self._read(16, at=header.documents_at - 8)
-        last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
-        token_bytes = header.dtype.itemsize
-        expected = last_pointer + last_len * token_bytes
-        if bin_bytes != expected and self._lacks_one_token_each(bin_bytes - expected):
-            raise UncountedEodError(
-                f"{path}: its lengths sum to {expected:,} bytes, but "
-                f"{os.path.basename(bin_path)} has {bin_bytes:,}: one token more for each of "
-                f"{(bin_bytes - expected) // token_bytes:,} documents. The EODs were appended "
-                f"without being counted, so every document boundary is off. To count them: "
-                f"blendtitan repair {self.prefix} --eod-id ID"
-            )
-        if bin_bytes != expected or last_len < 0 or bin_bytes % token_bytes:
-            raise CorruptShardError(
-                f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence "
-                f"of {os.path.basename(path)} has {last_len:,} tokens of {token_bytes} bytes from "
-                f"byte {last_pointer:,} on). The copy is incomplete, or the files are not a pair: "
-                f"copy both again, or tokenise the shard again."
-            )
-        last_sequence = self._entry(header.documents_at, header.num_documents)
-        if (first_pointer, first_sequence, last_sequence) != (0, 0, header.num_sequences):
-            raise CorruptShardError(
-                f"{path}: the first pointer and the ends of the document index are "
-                f"{(first_pointer, first_sequence, last_sequence)}, expected "
-                f"{(0, 0, header.num_sequences)}. Copy both files again, or tokenise the shard "
-                f"again."
-            )
-        return bin_bytes // token_bytes
+    def entry(self, array_at: int, number: int) -> int:
+        """One entry of the array of 64-bit integers that begins at byte ``array_at``."""
+        return _ENTRY.unpack(self.read(8, at=array_at + 8 * number))[0]
 
-    def _check_not_empty(self, bin_bytes: int) -> None:
-        header, path = self.header, self.file.path
-        bin_name = os.path.basename(f"{self.prefix}.bin")
-        held = f"{header.num_sequences:,} sequences, and {bin_name} has {bin_bytes:,} bytes"
-        if header.num_documents == 0 and header.num_sequences > 0 and bin_bytes > 0:
-            raise CorruptShardError(
-                f"{path}: the document index has no document, but there are {held}. A program "
-                f"that merged shards lost the document index; the tokens are still there. If each "
-                f"sequence is one document that ends in EOD, its index can be restored: "
-                f"blendtitan repair {self.prefix} --eod-id ID. Otherwise merge the original "
-                f"shards again, with blendtitan merge."
-            )
-        if bin_bytes == 0 and not self._has_length():
-            raise CorruptShardError(
-                f"{path}: the shard is empty ({header.num_documents} documents, "
-                f"{header.num_sequences} sequences, 0 bytes in {bin_name}). Delete it, or its "
-                f"line in the file list."
-            )
-        if header.num_sequences == 0 or bin_bytes == 0:
-            raise CorruptShardError(
-                f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two "
-                f"files are not a pair, or the copy is incomplete: copy both again, or tokenise "
-                f"the shard again."
-            )
-
-    def _has_length(self) -> bool:
-        """Whether the last sequence has a token: enough to tell an empty shard from a lost file."""
-        header = self.header
-        if header.num_sequences == 0:
-            return False
-        end = struct.unpack("<i", self._read(4, at=header.pointers_at - 4))[0]
-        last_pointer = self._entry(header.pointers_at, header.num_sequences - 1)
-        return bool(end or last_pointer)
-
-    def _lacks_one_token_each(self, missing_bytes: int) -> bool:
-        """Whether so many bytes are one token for each document that has a sequence."""
-        missing, remainder = divmod(missing_bytes, self.dtype.itemsize)
-        if remainder or not 0 < missing <= self.num_documents:
-            return False
-        # Megatron-LM appends no EOD to an empty text, which is a document of no sequence.
-        return missing == self.num_documents or missing == self._num_with_sequences()
-
-    def _num_with_sequences(self) -> int:
-        """Documents of at least one sequence, by the whole document index."""
-        count, before = 0, 0
-        for first in range(1, self.num_documents + 1, _BLOCK_ENTRIES):
-            stop = min(first + _BLOCK_ENTRIES, self.num_documents + 1)
-            entries = self._entries(self.header.documents_at, first, stop)
-            count += int(np.count_nonzero(np.append(before, entries[:-1]) != entries))
-            before = int(entries[-1])
-        return count
-
-    def _entry(self, array_at: int, number: int) -> int:
-        at = array_at + 8 * number
-        if at + 8 <= len(self.head):
-            return _ENTRY.unpack_from(self.head, at)[0]
-        return _ENTRY.unpack(self.file.read(8, at=at))[0]
-
-    def _entries(self, array_at: int, start: int, stop: int) -> NDArray[np.int64]:
-        data = self._read(8 * (stop - start), at=array_at + 8 * start)
+    def entries(self, array_at: int, start: int, stop: int) -> NDArray[np.int64]:
+        """Entries ``start`` to ``stop - 1`` of such an array."""
+        data = self.read(8 * (stop - start), at=array_at + 8 * start)
         return np.frombuffer(data, dtype="<i8").astype(np.int64, copy=False)
 
-    def _read(self, num_bytes: int, *, at: int) -> bytes:
+    def read(self, num_bytes: int, *, at: int) -> bytes:
+        """Bytes of the ``.idx`` from offset ``at`` on."""
         end = at + num_bytes
         return self.head[at:end] if end <= len(self.head) else self.file.read(num_bytes, at=at)
 
-    def _corrupt(self, found: str, expected: str) -> CorruptShardError:
+    def corrupt(self, found: str, expected: str) -> CorruptShardError:
+        """The error for an entry that cannot be right."""
         return CorruptShardError(
             f"{self.file.path}: {found}, expected {expected}. "
             f"Copy both files again, or tokenise the shard again."
         )
+
+    def _count_tokens(self, bin_bytes: int) -> None:
+        """Check the size of the ``.bin`` against the ends of the arrays, and set ``num_tokens``."""
+        header, token_bytes = self.header, self.dtype.itemsize
+        if header.num_documents and header.num_sequences and bin_bytes:
+            # The arrays lie end to end: the end of one is read with the beginning of the next.
+            ends = self.read(12, at=header.pointers_at - 4)
+            last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
+            ends = self.read(16, at=header.documents_at - 8)
+            last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
+            last_sequence = self.entry(header.documents_at, header.num_documents)
+            is_whole = last_len >= 0 and bin_bytes == last_pointer + last_len * token_bytes
+            found = (first_pointer, first_sequence, last_sequence, bin_bytes % token_bytes)
+            if is_whole and found == (0, 0, header.num_sequences, 0):
+                self.num_tokens = bin_bytes // token_bytes
+                return
+        from blendtitan.storage.shard_faults import size_fault
+
+        raise size_fault(self, bin_bytes)
 
 
 def read_head(file: OpenFile) -> tuple[IndexHeader, bytes]:
@@ -556,12 +362,36 @@ def read_head(file: OpenFile) -> tuple[IndexHeader, bytes]:
     return decode_header(head[: HEADER.size], file_bytes=file.num_bytes, path=file.path), head
 
 
-def _counts_up(numbers: NDArray[np.int64]) -> bool:
-    """Whether each number is the one before it plus 1: every document is one sequence."""
-    return bool(numbers[-1] - numbers[0] == len(numbers) - 1 and (numbers[1:] > numbers[:-1]).all())
+def size_of(path: str) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        MissingShardError: It is absent, or the size cannot be read.
+    """
+    try:
+        return RETRIES.tried(lambda: os.stat(path).st_size, path=path)
+    except OSError as error:
+        raise _missing(path, "read", error) from error
 
 
-def _grows(numbers: NDArray[np.int64], least: int, most: int) -> bool:
-    """Whether numbers never fall, from ``least`` to ``most``. Differences could overflow."""
-    is_within = numbers[0] >= least and numbers[-1] <= most
+def _missing(path: str, verb: str, error: OSError) -> MissingShardError:
+    from blendtitan.storage.shard_faults import missing_file_advice
+
+    return MissingShardError(
+        f"{path}: cannot be {verb} ({RETRIES.described(error)}). {missing_file_advice(path, error)}"
+    )
+
+
+def _check_size(path: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise CorruptShardError(
+            f"{path}: found {found:,} bytes, expected {expected:,}. The file was truncated or "
+            f"replaced: copy both files again, or tokenise the shard again."
+        )
+
+
+def grows(numbers: NDArray[np.int64], most: int) -> bool:
+    """Whether numbers never fall, from 0 or more to ``most``."""
+    # Compared, not subtracted: differences could overflow.
+    is_within = numbers[0] >= 0 and numbers[-1] <= most
     return bool(is_within and (numbers[1:] >= numbers[:-1]).all())

@@ -1,51 +1,63 @@
-"""What is recorded beside shards: their tokenizer, and what they held when they were written."""
+"""Records beside shards: which tokenizer made a shard, and what it held when it was written.
 
+``PREFIX.tokenizer.json`` names the tokenizer. It also names the number of documents and tokens of
+its shard, so that it is not believed once another program has replaced the shard.
+``shards.catalog``, in a folder of shards, lists digests of their files, to prove that a copy is
+whole.
+"""
+
+import errno
 import functools
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
 from blendtitan.files import RETRIES, DamagedFileError, parse_json, read_file
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.visible import visible_logger
 
-_RECORD_FORMAT = 1
-_LONGEST_NAME = 200
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not be waited for
-_CATALOG_FORMAT = 1
 logger = visible_logger(__name__)
-_PARTS_BYTES, _CONTENT_BYTES = 4, 8
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 RECORD_SUFFIX = ".tokenizer.json"
-"""What the name of a record has after the prefix of the shard."""
-
+"""Suffix of the record of a shard's tokenizer."""
 
 ENDS_SUFFIX = ".ends.json"
-"""What the name of the record of document ends has after the prefix of the shard."""
-
+"""Suffix of the record of how a shard's documents end."""
 
 SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, ".bin")
-"""Of all files of a shard, in the order in which they are deleted."""
+"""Suffixes of all files of a shard, in the order in which they are deleted."""
 
+CATALOG_FILE = "shards.catalog"
+"""Name of the catalog of a folder. The content is JSON."""
+
+CHECKSUM = "xxh3_128"
+"""The hash of all digests: fast enough to check shards at the speed of the disk."""
 
 # A record has about 250 bytes. Whatever is much larger is something else.
-_MOST_BYTES = 16_384
+_MOST_RECORD_BYTES = 16_384
+_LONGEST_NAME = 200
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_NAME)]
+
+_PARTS_BYTES, _CONTENT_BYTES = 4, 8
+
+CHECKSUM_BYTES = _PARTS_BYTES + _CONTENT_BYTES
+"""Bytes of one checksum: a digest of the sizes of the parts, then one of the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerRecord:
-    """Which tokenizer made a shard, and which shard that is."""
+    """The tokenizer that made a shard, and the size of that shard."""
 
     tokenizer: TokenizerIdentity
     documents: int
@@ -56,25 +68,36 @@ class TokenizerRecord:
         return (self.documents, self.tokens) == (documents, tokens)
 
 
+class _StoredRecord(msgspec.Struct):
+    format: Literal[1]
+    kind: _Text
+    name: _Text
+    hash: _Text
+    vocab_size: Count
+    eod_id: Count | None
+    documents: Count
+    tokens: Count
+
+
 def record_path(prefix: Path | str) -> Path:
-    """Where the record of a shard lies."""
+    """Path of the record of a shard's tokenizer."""
     return Path(f"{prefix}{RECORD_SUFFIX}")
 
 
 def encode_record(record: TokenizerRecord) -> bytes:
     """The content of a record's file."""
     tokenizer = record.tokenizer
-    content = {
-        "format": _RECORD_FORMAT,
-        "kind": tokenizer.kind,
-        "name": tokenizer.name[-_LONGEST_NAME:],
-        "hash": tokenizer.hash,
-        "vocab_size": tokenizer.vocab_size,
-        "eod_id": tokenizer.eod_id,
-        "documents": record.documents,
-        "tokens": record.tokens,
-    }
-    return json.dumps(content).encode() + b"\n"
+    stored = _StoredRecord(
+        format=1,
+        kind=tokenizer.kind,
+        name=tokenizer.name[-_LONGEST_NAME:],
+        hash=tokenizer.hash,
+        vocab_size=tokenizer.vocab_size,
+        eod_id=tokenizer.eod_id,
+        documents=record.documents,
+        tokens=record.tokens,
+    )
+    return json.dumps(msgspec.structs.asdict(stored)).encode() + b"\n"
 
 
 def read_record(prefix: Path | str) -> TokenizerRecord | None:
@@ -86,99 +109,55 @@ def read_record(prefix: Path | str) -> TokenizerRecord | None:
     """
     path = f"{prefix}{RECORD_SUFFIX}"
     try:
-        data = RETRIES.tried(lambda: _content(path), path=path)
+        data = RETRIES.tried(lambda: read_file(path, most_bytes=_MOST_RECORD_BYTES), path=path)
+        found = parse_json(data, _StoredRecord)
     except FileNotFoundError:
         return None
+    except DamagedFileError as error:
+        raise _not_a_record(path, error) from error
     except OSError as error:
+        if error.errno in (errno.EISDIR, errno.EINVAL, errno.EFBIG):
+            raise _not_a_record(path, error.strerror) from error
         raise MissingShardError(
             f"{path}: cannot be read ({RETRIES.described(error)}). Make it readable, or delete it: "
             f"the shard's tokens are then compared with the tokenizer instead."
         ) from error
-    try:
-        return _decoded(cast("dict[str, Any]", parse_json(data, dict)))
-    except DamagedFileError as error:
-        raise CorruptShardError(_not_a_record(path, f"it {error}")) from error
+    identity = TokenizerIdentity(
+        hash=found.hash,
+        name=found.name,
+        kind=found.kind,
+        vocab_size=found.vocab_size,
+        eod_id=found.eod_id,
+    )
+    return TokenizerRecord(identity, found.documents, found.tokens)
 
 
-def _content(path: str) -> bytes:
-    fd = os.open(path, _OPEN_FLAGS)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise CorruptShardError(_not_a_record(path, "not a regular file"))
-        data = os.read(fd, _MOST_BYTES + 1)
-    finally:
-        os.close(fd)
-    if len(data) > _MOST_BYTES:
-        raise CorruptShardError(_not_a_record(path, f"more than {_MOST_BYTES:,} bytes"))
-    return data
-
-
-def _not_a_record(path: str, reason: str) -> str:
-    return (
-        f"{path}: expected the record of the tokenizer that made the shard, in format "
-        f"{_RECORD_FORMAT} ({reason}). Copy it again with the shard, or delete it: the shard's "
-        f"tokens are then compared with the tokenizer instead."
+def _not_a_record(path: str, reason: object) -> CorruptShardError:
+    return CorruptShardError(
+        f"{path}: expected the record of the tokenizer that made the shard, in format 1 "
+        f"({reason}). Copy it again with the shard, or delete it: the shard's tokens are then "
+        f"compared with the tokenizer instead."
     )
 
 
-def _decoded(content: Mapping[str, Any]) -> TokenizerRecord:
-    if _count(content, "format") != _RECORD_FORMAT:
-        raise DamagedFileError(f"is of format {content['format']}")
-    eod_id = _value(content, "eod_id")
-    return TokenizerRecord(
-        TokenizerIdentity(
-            hash=_text(content, "hash"),
-            name=_text(content, "name"),
-            kind=_text(content, "kind"),
-            vocab_size=_count(content, "vocab_size"),
-            eod_id=None if eod_id is None else _count(content, "eod_id"),
-        ),
-        documents=_count(content, "documents"),
-        tokens=_count(content, "tokens"),
-    )
-
-
-def _value(content: Mapping[str, Any], key: str) -> Any:
-    if key not in content:
-        raise DamagedFileError(f"has no {key}")
-    return content[key]
-
-
-def _text(content: Mapping[str, Any], key: str) -> str:
-    value = _value(content, key)
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise DamagedFileError(f"has a {key} that is no text of up to {_LONGEST_NAME} characters")
-    return value
-
-
-def _count(content: Mapping[str, Any], key: str) -> int:
-    value = _value(content, key)
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise DamagedFileError(f"has a {key} that is no whole number from 0 on")
-    return value
-
-
-CATALOG_FILE = "shards.catalog"
-"""Its name in the folder. The content is JSON."""
-
-
-CHECKSUM = "xxh3_128"
-"""The hash of all digests: fast enough to check shards at the speed of the disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
+class CatalogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One shard, by what it held when it was written."""
 
-    documents: int
-    tokens: int
+    documents: Count
+    tokens: Count
     dtype: str
 
     idx_digest: str
     """Of the whole ``.idx``."""
 
-    bin_digests: tuple[tuple[int, str], ...]
+    bin_digests: tuple[tuple[Count, str], ...]
     """Size in bytes and digest of neighbouring parts, which together are the ``.bin``."""
+
+
+class _FolderCatalog(msgspec.Struct):
+    format: Literal[1]
+    checksum: Literal["xxh3_128"]
+    shards: dict[str, CatalogEntry]
 
 
 def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> None:
@@ -188,12 +167,14 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
         folder: Folder of the shards.
         entries: Shards by their prefix, relative to the folder.
     """
-    shards = {name: asdict(entry) for name, entry in sorted(entries.items())}
-    content = {"format": _CATALOG_FORMAT, "checksum": CHECKSUM, "shards": shards}
+    from blendtitan.storage.atomic_files import write_atomically
+
+    shards = {name: msgspec.structs.asdict(entry) for name, entry in sorted(entries.items())}
+    content = {"format": 1, "checksum": CHECKSUM, "shards": shards}
     data = json.dumps(content, indent=1).encode()
     path = folder / CATALOG_FILE
     found = None
-    # What cannot be read cannot be replaced either, which is an error that names the file.
+    # A file that cannot be read cannot be replaced either, which is an error that names it.
     with suppress(OSError):
         found = read_file(path)
     if found != data:
@@ -210,41 +191,16 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     path = folder / CATALOG_FILE
     try:
         data = RETRIES.tried(lambda: read_file(path), path=str(path))
+        return parse_json(data, _FolderCatalog).shards
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except DamagedFileError as error:
+        raise CorruptShardError(
+            f"{path}: not a catalog of format 1 with {CHECKSUM} (it {error}). Copy it again with "
+            f"the shards, or delete it to go without checksums."
+        ) from error
     except OSError as error:
         raise MissingShardError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        content = json.loads(data)
-        if (content["format"], content["checksum"]) != (_CATALOG_FORMAT, CHECKSUM):
-            raise ValueError(f"format {content['format']} with {content['checksum']}")
-        return {name: _entry(**fields) for name, fields in content["shards"].items()}
-    # Infinity is a number to Python's JSON, and no int.
-    except (
-        *(ValueError, KeyError, TypeError, AttributeError),
-        *(RecursionError, OverflowError),
-    ) as error:
-        raise CorruptShardError(
-            f"{path}: not a catalog of format {_CATALOG_FORMAT} with {CHECKSUM} "
-            f"({_damage(data)}). Copy it again with the shards, or delete it to go without "
-            f"checksums."
-        ) from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    format: int
-    checksum: str
-    shards: dict[str, CatalogEntry]
-
-
-def _damage(data: bytes) -> str:
-    """What a file holds in place of a catalog. A sound one is read faster without these checks."""
-    try:
-        content = parse_json(data, _Content)
-    except DamagedFileError as error:
-        return f"it {error}"
-    return f"it is of format {content.format} with {content.checksum:.40}"
 
 
 class FolderCatalogs:
@@ -255,7 +211,7 @@ class FolderCatalogs:
         self._nearest = functools.cache(self._find_nearest)
 
     def entry(self, prefix: str) -> CatalogEntry | None:
-        """What the nearest catalog at or above a shard's folder lists it with, if it does.
+        """The entry of a shard in the nearest catalog at or above its folder, if it is listed.
 
         Args:
             prefix: Absolute path of the shard. There may be 100,000 in few folders.
@@ -276,28 +232,18 @@ class FolderCatalogs:
         return folder, None
 
 
-def _entry(
-    *,
-    documents: int,
-    tokens: int,
-    dtype: str,
-    idx_digest: str,
-    bin_digests: list[tuple[int, str]],
-) -> CatalogEntry:
-    parts = tuple((int(num_bytes), str(digest)) for num_bytes, digest in bin_digests)
-    return CatalogEntry(int(documents), int(tokens), str(dtype), str(idx_digest), parts)
-
-
-CHECKSUM_BYTES = _PARTS_BYTES + _CONTENT_BYTES
-"""Bytes of one checksum: a digest of the sizes of the parts, then one of the content."""
-
-
 def listed_checksums(prefixes: Sequence[str], num_tokens: Sequence[int]) -> NDArray[np.uint8]:
-    """The checksum of each shard, of shape ``(S, CHECKSUM_BYTES)``; zeros where none is listed.
+    """A short digest of what ``shards.catalog`` lists for each shard; zeros if it is not listed.
+
+    The same file may have been written in other parts, and only checksums over the same parts can
+    be compared: see ``differ``.
 
     Args:
         prefixes: Absolute paths of the shards.
         num_tokens: Tokens of each. A catalog that lists other numbers is about other files.
+
+    Returns:
+        Shape ``(S, CHECKSUM_BYTES)``.
     """
     catalogs = FolderCatalogs()
     checksums = np.zeros((len(prefixes), CHECKSUM_BYTES), np.uint8)
@@ -313,7 +259,7 @@ def listed_checksums(prefixes: Sequence[str], num_tokens: Sequence[int]) -> NDAr
 
 
 def differ(one: bytes, other: bytes) -> bool:
-    """Whether two checksums show different content; not where they cannot be compared."""
+    """Whether two checksums show different content; False where they cannot be compared."""
     is_comparable = one[:_PARTS_BYTES] == other[:_PARTS_BYTES] and any(one) and any(other)
     return is_comparable and one != other
 

@@ -1,0 +1,119 @@
+"""Why a shard cannot be used, and what to do about it."""
+
+import errno
+import os
+import struct
+
+import numpy as np
+
+from blendtitan.errors import CorruptShardError, UncountedEodError
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.visible import counted
+
+# Where all entries are needed, they are read this many at a time.
+_BLOCK_ENTRIES = 1 << 18
+
+
+def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
+    """The error for an ``.idx`` whose ends do not fit the size of its ``.bin``."""
+    header, path, bin_path = index.header, index.file.path, f"{index.prefix}.bin"
+    token_bytes, num_sequences = header.dtype.itemsize, header.num_sequences
+    if header.num_documents == 0 or num_sequences == 0 or bin_bytes == 0:
+        return _nothing_fault(index, bin_bytes)
+    last_len = struct.unpack("<i", index.read(4, at=header.pointers_at - 4))[0]
+    last_pointer = index.entry(header.pointers_at, num_sequences - 1)
+    expected = last_pointer + last_len * token_bytes
+    if bin_bytes != expected and _lacks_one_token_each(index, bin_bytes - expected):
+        return UncountedEodError(
+            f"{path}: its lengths sum to {expected:,} bytes, but {os.path.basename(bin_path)} has "
+            f"{bin_bytes:,}: one token more for each of "
+            f"{(bin_bytes - expected) // token_bytes:,} documents. The EODs were appended without "
+            f"being counted, so every document boundary is off. To count them: "
+            f"blendtitan repair {index.prefix} --eod-id ID"
+        )
+    if bin_bytes != expected or last_len < 0 or bin_bytes % token_bytes:
+        return CorruptShardError(
+            f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence of "
+            f"{os.path.basename(path)} has {last_len:,} tokens of {token_bytes} bytes from byte "
+            f"{last_pointer:,} on). The copy is incomplete, or the files are not a pair: copy both "
+            f"again, or tokenise the shard again."
+        )
+    documents_at = header.documents_at
+    found = (
+        index.entry(header.pointers_at, 0),
+        index.entry(documents_at, 0),
+        index.entry(documents_at, header.num_documents),
+    )
+    return CorruptShardError(
+        f"{path}: the first pointer and the ends of the document index are {found}, expected "
+        f"{(0, 0, num_sequences)}. Copy both files again, or tokenise the shard again."
+    )
+
+
+def missing_file_advice(path: str, error: OSError) -> str:
+    """What to do about a file of a shard that cannot be opened."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Lower max_open_shards, or raise the limit of open files (ulimit -n)."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "Check the permissions of the file and of its folders."
+    stem, suffix = path[:-4], path[-4:]
+    if stem.endswith((".bin", ".idx")):
+        return f"Name the shard without {stem[-4:]}."
+    other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
+    if os.path.exists(other):
+        name = os.path.basename(other)
+        return f"{name} is there, so the copy is incomplete: copy both files again."
+    return "Check the path in the file list; relative paths start at the list's folder."
+
+
+def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
+    header, path = index.header, index.file.path
+    bin_name = os.path.basename(f"{index.prefix}.bin")
+    held = f"{header.num_sequences:,} sequences, and {bin_name} has {bin_bytes:,} bytes"
+    if header.num_documents == 0 and header.num_sequences > 0 and bin_bytes > 0:
+        return CorruptShardError(
+            f"{path}: the document index has no document, but there are {held}. A program that "
+            f"merged shards lost the document index; the tokens are still there. If each sequence "
+            f"is one document that ends in EOD, its index can be restored: "
+            f"blendtitan repair {index.prefix} --eod-id ID. Otherwise merge the original shards "
+            f"again, with blendtitan merge."
+        )
+    if bin_bytes == 0 and not _has_length(index):
+        return CorruptShardError(
+            f"{path}: the shard is empty ({header.num_documents} documents, "
+            f"{header.num_sequences} sequences, 0 bytes in {bin_name}). Delete it, or its line in "
+            f"the file list."
+        )
+    return CorruptShardError(
+        f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two files "
+        f"are not a pair, or the copy is incomplete: copy both again, or tokenise the shard again."
+    )
+
+
+def _has_length(index: ShardIndex) -> bool:
+    """Whether the last sequence has a token: enough to tell an empty shard from a lost file."""
+    header = index.header
+    if header.num_sequences == 0:
+        return False
+    last_len = struct.unpack("<i", index.read(4, at=header.pointers_at - 4))[0]
+    return bool(last_len or index.entry(header.pointers_at, header.num_sequences - 1))
+
+
+def _lacks_one_token_each(index: ShardIndex, missing_bytes: int) -> bool:
+    """Whether so many bytes are one token for each document that has a sequence."""
+    missing, remainder = divmod(missing_bytes, index.dtype.itemsize)
+    if remainder or not 0 < missing <= index.num_documents:
+        return False
+    # Megatron-LM appends no EOD to an empty text, which is a document of no sequence.
+    return missing == index.num_documents or missing == _num_with_sequences(index)
+
+
+def _num_with_sequences(index: ShardIndex) -> int:
+    """Documents of at least one sequence, by the whole document index."""
+    count, before = 0, 0
+    for first in range(1, index.num_documents + 1, _BLOCK_ENTRIES):
+        stop = min(first + _BLOCK_ENTRIES, index.num_documents + 1)
+        entries = index.entries(index.header.documents_at, first, stop)
+        count += int(np.count_nonzero(np.append(before, entries[:-1]) != entries))
+        before = int(entries[-1])
+    return count
