@@ -220,8 +220,10 @@ def _add_eod_only(
     is_short = (block.lens == 1) | (block.lens == 2)
     ends, lens = block.ends[is_short], block.lens[is_short]
     is_eod = block.tokens[ends - 1] == eod_id
-    # The first token of a document that the block cuts is the last one of the block before.
-    leading = np.where(ends >= 2, block.tokens[np.maximum(ends - 2, 0)], previous_token)
+    # The first token of a document that the block cuts is the last one of the block before. An
+    # unsigned type has no place for the -1 that stands for no token.
+    before_last = block.tokens[np.maximum(ends - 2, 0)].astype(np.int64)
+    leading = np.where(ends >= 2, before_last, previous_token)
     is_bos = leading == (-1 if bos_id is None else bos_id)
     summary.num_eod_only += int(np.count_nonzero(is_eod & ((lens == 1) | is_bos)))
 
