@@ -63,7 +63,7 @@ def _verify_arguments(add: Arguments) -> None:
 
 
 def _verify(options: Namespace) -> None:
-    from blendtitan.prepare.join import unproven_problem
+    from blendtitan.prepare.records import unproven_problem
     from blendtitan.shards.made_with import verify_tokenizers
     from blendtitan.shards.verify import (
         Expected,
@@ -212,8 +212,7 @@ def _merge_arguments(add: Arguments) -> None:
 
 
 def _merge(options: Namespace) -> None:
-    from blendtitan.prepare.merge import merge
-    from blendtitan.prepare.merge_report import merge_table
+    from blendtitan.prepare.merge import merge, merge_table
     from blendtitan.tables import show
 
     merged = merge(

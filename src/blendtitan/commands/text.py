@@ -57,11 +57,11 @@ def _tokenize_arguments(add: Arguments) -> None:
 
 def _tokenize(options: Namespace) -> None:
     from blendtitan.prepare.engines import started_engine
-    from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES, ReadOptions
-    from blendtitan.prepare.ranks import Rank, rank_of_process
-    from blendtitan.prepare.removed import removed_inputs
+    from blendtitan.prepare.existing import removed_inputs
+    from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, ReadOptions
     from blendtitan.prepare.report import tokenize_table
     from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize
+    from blendtitan.prepare.workers import Rank, rank_of_process
     from blendtitan.tables import show
 
     rank = rank_of_process(options.rank, options.world_size, os.environ)
@@ -177,9 +177,7 @@ def _mix_arguments(add: Arguments) -> None:
 
 
 def _mix(options: Namespace) -> None:
-    from blendtitan.prepare.mix import mix
-    from blendtitan.prepare.mix_report import mix_table
-    from blendtitan.prepare.shares import MixConfig, horizon_from_steps, parse_numbers
+    from blendtitan.prepare.mix import MixConfig, horizon_from_steps, mix, mix_table, parse_numbers
     from blendtitan.tables import show
 
     horizon_tokens = horizon_from_steps(
@@ -244,7 +242,7 @@ def _demo_arguments(add: Arguments) -> None:
 
 def _demo(options: Namespace) -> None:
     from blendtitan.prepare.demo import prepare_demo
-    from blendtitan.prepare.mix_report import mix_table
+    from blendtitan.prepare.mix import mix_table
     from blendtitan.tables import show
 
     corpora = prepare_demo(options.output, vocab_size=options.vocab_size)

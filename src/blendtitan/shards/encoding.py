@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tokenizers import Tokenizer
-from blendtitan.tokenizers.comparison import first_difference
+from blendtitan.tokenizers.fast import first_difference
 
 IntArray = NDArray[np.int64]
 
