@@ -133,15 +133,15 @@ def ranks_agree(folder: Path, shards: int, corpora: int, ranks: int = 4096) -> d
     consumed = 10**9
     start = time.perf_counter()
     ids = [
-        train.plan(
+        train.sample_ids(
             np.array(
                 rank_slots(consumed, micro_batch=MICRO_BATCH, dp_rank=rank, dp_world_size=ranks)
             )
-        ).sample_ids
+        )
         for rank in range(ranks)
     ]
     seconds = time.perf_counter() - start
-    whole = train.plan(np.arange(consumed, consumed + ranks * MICRO_BATCH)).sample_ids
+    whole = train.sample_ids(np.arange(consumed, consumed + ranks * MICRO_BATCH))
     assert np.concatenate(ids).tolist() == whole.tolist()
     assert len(set(whole.tolist())) == ranks * MICRO_BATCH
     return {

@@ -155,8 +155,8 @@ def samples(train: BlendedDataset, slots: range, right: int) -> Shapes:
     plan = train.plan(np.array(slots))
     y = 128
     for slot in slots:
-        epoch, window = int(plan.epochs[slot]), int(plan.windows[slot])
-        start = int(plan.starts[slot])
+        epoch, window = int(plan.places.epochs[slot]), int(plan.places.windows[slot])
+        start = int(plan.places.starts[slot])
         if slot % train.num_windows == 0:
             y += LINE
             yield text(LEFT, y, epoch_title(epoch, train.num_windows, start, window), "head")
