@@ -1,4 +1,4 @@
-"""Tables of numbers and the progress bar, as the commands and the log show them."""
+"""Tables and the progress bar of commands and logs."""
 
 import io
 
@@ -20,7 +20,7 @@ _ANY_WIDTH = 10_000
 
 
 class Table:
-    """Rows of names and numbers. Headings and cells are shown as they are: nothing is markup."""
+    """Rows of names and numbers. Markup in headings and cells is shown, not applied."""
 
     def __init__(self) -> None:
         self.rich = RichTable(box=None, pad_edge=False)
@@ -51,7 +51,7 @@ def number_table(first: str, *numbers: str) -> Table:
 
 
 def show(table: Table) -> None:
-    """Print a table to stdout; where that is no terminal, as wide as it is."""
+    """Print a table to stdout, unfolded if that is not a terminal."""
     console = Console()
     if not console.is_terminal:
         console.width = _ANY_WIDTH
@@ -59,7 +59,7 @@ def show(table: Table) -> None:
 
 
 def as_text(table: Table) -> Lines:
-    """The lines of a table, as wide as it is."""
+    """The lines of a table, unfolded."""
     console = Console(file=io.StringIO(), width=_ANY_WIDTH)
     with console.capture() as capture:
         console.print(table.rich)
