@@ -27,7 +27,7 @@ from blendtitan.prepare.merge import merge
 from blendtitan.prepare.merge_plan import SourceShard, plan_merge
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import WriteShard
 
@@ -253,7 +253,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.records import (
+from blendtitan.storage.record_files import (
     TokenizerRecord,
     encode_record,
     read_record,

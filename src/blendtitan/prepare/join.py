@@ -31,10 +31,9 @@ from blendtitan.storage.atomic_files import (
     write_atomically,
     writing,
 )
-from blendtitan.storage.ends import record_ends
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
-from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
-from blendtitan.storage.records import read_record as read_tokenizer_record
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_ends, record_path
+from blendtitan.storage.record_files import read_record as read_tokenizer_record
 from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier
 from blendtitan.visible import visible_logger

@@ -17,11 +17,12 @@ from blendtitan.prepare.merge_plan import (
     read_sources,
 )
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
-from blendtitan.storage.ends import DocumentEnds, joined_ends, read_ends, write_ends
+from blendtitan.storage.ends import DocumentEnds, read_ends
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
-from blendtitan.storage.records import RECORD_SUFFIX, encode_record
+from blendtitan.storage.record_files import encode_record, joined_ends, write_ends
+from blendtitan.storage.records import RECORD_SUFFIX
 from blendtitan.storage.writer import append_file, encode_index_blocks, publish, remove_partials
 
 _COMPARED_BYTES = 1 << 20

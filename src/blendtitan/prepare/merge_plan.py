@@ -12,7 +12,7 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.records import TokenizerRecord, read_record
+from blendtitan.storage.record_files import TokenizerRecord, read_record
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

@@ -15,12 +15,8 @@ from blendtitan.files import DamagedFileError
 from blendtitan.prepare.join import Record, load_manifests, read_record, record_paths
 from blendtitan.prepare.parts import Manifest
 from blendtitan.storage.atomic_files import remove_file_partials, writing
-from blendtitan.storage.records import (
-    CATALOG_FILE,
-    CatalogEntry,
-    read_folder_catalog,
-    write_folder_catalog,
-)
+from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

@@ -5,7 +5,7 @@ from pathlib import Path
 from blendtitan.errors import ShardError
 from blendtitan.storage.ends import read_ends
 from blendtitan.storage.reader import FileSignature, ShardIndex
-from blendtitan.storage.records import read_record
+from blendtitan.storage.record_files import read_record
 
 
 def recorded_eod(prefix: Path, index: ShardIndex, stamp: FileSignature | None) -> int | None:

@@ -15,9 +15,10 @@ from blendtitan.shards.checksums import Catalogs
 from blendtitan.shards.layouts import Layout, right_layout
 from blendtitan.shards.verify import Expected, verify_shard
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
-from blendtitan.storage.ends import DocumentEnds, write_ends
+from blendtitan.storage.ends import DocumentEnds
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+from blendtitan.storage.record_files import write_ends
 from blendtitan.storage.records import ENDS_SUFFIX
 from blendtitan.storage.writer import remove_partials
 from blendtitan.visible import counted

@@ -25,13 +25,8 @@ from blendtitan.storage.atomic_files import (
 )
 from blendtitan.storage.index_format import CODE_OF_DTYPE, HEADER, MAGIC, VERSION, IndexHeader
 from blendtitan.storage.reader import FileSignature
-from blendtitan.storage.records import (
-    ENDS_SUFFIX,
-    SHARD_SUFFIXES,
-    TokenizerRecord,
-    encode_record,
-    record_path,
-)
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30

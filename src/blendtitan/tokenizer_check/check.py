@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from blendtitan.files import io_map
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.records import TokenizerRecord, read_record
+from blendtitan.storage.record_files import TokenizerRecord, read_record
 from blendtitan.tokenizer_check.fit import Fit, Verdict
 from blendtitan.tokenizer_check.probe import probe
 from blendtitan.tokenizers import Tokenizer, identity_of
