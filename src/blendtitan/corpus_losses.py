@@ -1,4 +1,4 @@
-"""Losses told apart by corpus, summed up on the device they are computed on.
+"""Training losses by corpus, summed on the device that computes them.
 
 Shapes: B = rows of a micro batch, L = sequence length, C = corpora.
 """
@@ -33,13 +33,13 @@ class CorpusLosses:
     def take(
         self, all_reduce: Callable[[torch.Tensor], torch.Tensor]
     ) -> tuple[list[float], list[int]]:
-        """Mean losses and numbers of labels since they were last taken; begin anew.
+        """Mean losses and numbers of labels since the last call.
 
         Args:
             all_reduce: Sums a tensor over all ranks that hold parts of the batch.
 
         Returns:
-            Two lists of C entries. The loss of a corpus without labels is not a number.
+            Two lists of C entries. The loss of a corpus without labels is NaN.
         """
         sums, counts = all_reduce(self._sums).tolist()
         self._sums.zero_()
@@ -48,17 +48,16 @@ class CorpusLosses:
 
 
 def counted_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Labels of each row that count in the loss. Shapes ``(B, L)`` to ``(B,)``."""
+    """Number of labels of each row that count in the loss. Shapes ``(B, L)`` to ``(B,)``."""
     return (labels != IGNORE_INDEX).sum(dim=1)
 
 
 class RowSums:
-    """Sums of the losses of each row, for each call of a loss in one training step's pass.
+    """Sums of the losses of each row, for each call of a loss within a training step.
 
-    The buffers of a call are made when it first happens and are written to ever after, so that
-    a CUDA graph that has captured the call writes to them when it is replayed. PyTorch's
-    pipeline schedules call a loss for one micro batch after the other, in order, and once
-    before all of them when they find out the shapes of gradients.
+    The buffer of a call is created at the first such call and reused, so that a CUDA graph that
+    captured the call writes to it when replayed. PyTorch's pipeline schedules call a loss once per
+    micro batch, in order, and once before all of them to find the shapes of gradients.
     """
 
     def __init__(self) -> None:
@@ -67,16 +66,16 @@ class RowSums:
         self._is_new = False
 
     def restart(self) -> None:
-        """Let the next call be the first again."""
+        """Start over: the next call is the first one."""
         self._call = 0
 
     def begin_call(self) -> None:
-        """The sums that are added from now on belong to the next call."""
+        """Start the next call."""
         self._call += 1
         self._is_new = True
 
     def add(self, row_losses: torch.Tensor) -> None:
-        """Add to the sums of the present call. Shape ``(B,)``."""
+        """Add to the sums of the current call. Shape ``(B,)``."""
         if self._call > len(self._buffers):
             self._buffers.append(row_losses.clone())
         elif self._is_new:
@@ -86,8 +85,8 @@ class RowSums:
         self._is_new = False
 
     def of_last_calls(self, num_calls: int) -> list[torch.Tensor]:
-        """Sums of the last calls. Each of shape ``(B,)``; the next pass overwrites them."""
-        # A CUDA graph is replayed without a call of ours.
+        """Sums of the last calls, each of shape ``(B,)``. The next pass overwrites them."""
+        # A CUDA graph is replayed without calling us.
         stop = max(self._call, num_calls)
         assert stop <= len(self._buffers)
         return self._buffers[stop - num_calls : stop]

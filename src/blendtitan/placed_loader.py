@@ -1,6 +1,6 @@
-"""A loader with a place in a run: its steps, its segments and its saved state.
+"""The base of TorchTitan's data loaders of every version: steps, segments and saved state.
 
-What every TorchTitan version's data loader needs beyond batches; imports no torchtitan.
+It imports no torchtitan.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class PlacedLoader:
 
         Args:
             loader: Reads the batches.
-            segments: Other shares from some place of the run on.
-            global_batch_size: Samples of a step, until ``align`` says.
+            segments: Changes of the shares during the run.
+            global_batch_size: Samples of a step, until ``align`` is called.
         """
         self._loader = loader
         self._is_placed = False
@@ -42,12 +42,12 @@ class PlacedLoader:
 
     @property
     def dataset(self) -> Dataset:
-        """What it reads."""
+        """The dataset that is read."""
         return self._loader.dataset
 
     @property
     def consumed_samples(self) -> int:
-        """Samples that all ranks together were given: where the run stands."""
+        """Samples that all ranks together have received."""
         return self._loader.consumed_samples
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class PlacedLoader:
         return self._loader.state_dict(more=saved_paces(self._paces))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to where the state was saved.
+        """Move to the place of a saved state.
 
         Raises:
             ResumeError: The state belongs to other data, or to another configuration.
@@ -97,14 +97,14 @@ class PlacedLoader:
         self._paces[-1].check(step, consumed_samples=self.consumed_samples)
 
     def align(self, step: int, *, global_batch_size: int) -> None:
-        """Agree with the trainer on where the run stands, before its first batch.
+        """Align the loader with the trainer's step, before its first batch.
 
-        The place of a loader that was moved, by a state or by hand, must be that of this step;
-        with another global batch size than before, it goes on from there. A loader that was not
-        moved goes to ``step * global_batch_size``.
+        A loader that was moved, by a state or by hand, must be at the place of this step; with a
+        new global batch size, it continues from there. A loader that was not moved goes to ``step *
+        global_batch_size``.
 
         Raises:
-            ResumeError: The loader's place is that of another step.
+            ResumeError: The loader is at the place of another step.
         """
         if not self._is_placed:
             self.set_consumed_by_global_step(step, global_batch_size)
@@ -121,8 +121,8 @@ class PlacedLoader:
         self._set_segments()
         if self._paces != paces and _is_first_rank():
             logger.warning(
-                "The global batch size was %d samples until step %d, now it is %d: the data goes "
-                "on after the %d samples consumed so far.",
+                "The global batch size was %d samples until step %d and is %d from now on. The "
+                "data continues after the %d samples consumed so far.",
                 *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 

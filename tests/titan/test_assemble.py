@@ -175,7 +175,7 @@ def test_a_blend_is_validated_on_its_valid_split(
 
     assert isinstance(loader, BlendCorpusDataLoader.Config)
     assert loader.split_name == "valid"
-    assert "validation.dataset = 'c4_validation' is not read" in caplog.text
+    assert "validation.dataset = 'c4_validation' is ignored" in caplog.text
 
 
 def test_every_other_section_reaches_the_trainer_as_it_is(tokenizer_path: Path) -> None:

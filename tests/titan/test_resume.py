@@ -112,8 +112,8 @@ def test_the_slots_go_on_with_another_global_batch_size(
 
     assert torch.equal(first(loader)[1], first(saved)[1])
     assert warning == (
-        f"The global batch size was 4 samples until step 3, now it is {global_batch_size}: the "
-        f"data goes on after the 12 samples consumed so far."
+        f"The global batch size was 4 samples until step 3 and is {global_batch_size} from now on. "
+        f"The data continues after the 12 samples consumed so far."
     )
 
 

@@ -1,1 +1,1 @@
-"""What the configuration of a run says of its data, without anything of torch."""
+"""The configuration of a run, read without torch."""

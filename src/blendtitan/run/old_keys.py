@@ -1,7 +1,7 @@
-"""What TorchTitan's TOML releases spelled differently, or had and TorchTitan 0.3 has not.
+"""Keys of older TOML files that TorchTitan 0.3 spells differently or no longer has.
 
-The releases are 0.1 and 0.2, and the BlendCorpus integration with them. To accept another old
-spelling, add a line to ``RENAMED``; to explain a key that is gone, add one to ``REMOVED``.
+They come from TorchTitan 0.1 and 0.2, and from the BlendCorpus integration with them. To accept
+another old spelling, add a line to ``RENAMED``; to explain a removed key, add one to ``REMOVED``.
 """
 
 from collections.abc import Mapping
@@ -32,18 +32,18 @@ RENAMED: Mapping[str, str] = {
     "validation.enabled": "validation.enable",
     "blendcorpus.shuffle": "blendcorpus.shuffle_sample_in_corpus",
 }
-"""Old spelling to the key that means the same now."""
+"""Old spelling to the present key."""
 
 
 @dataclass(frozen=True)
 class Removed:
-    """A key, or a whole section, that is gone."""
+    """A key, or a whole section, that no longer exists."""
 
     instead: str
     """What replaced it."""
 
     without_effect: tuple[Any, ...] = ()
-    """Values that ask for what happens anyway, and so are accepted."""
+    """Values that match the present behaviour, and so are accepted."""
 
 
 _SCALED_BY_ROW = Removed(
@@ -63,7 +63,7 @@ REMOVED: Mapping[str, Removed] = {
     "job.custom_config_module": _ADD_KEYS_IN_PYTHON,
     "job.use_for_integration_test": Removed("no run reads it", (True, False)),
     "model.print_after_conversion": Removed(
-        "debug.print_config = true logs the model as it is after conversion", (False,)
+        "debug.print_config = true logs the model after conversion", (False,)
     ),
     "optimizer.early_step_in_backward": Removed(
         "the optimizer steps after the backward pass", (False,)
@@ -110,4 +110,4 @@ REMOVED: Mapping[str, Removed] = {
     "experimental.custom_args_module": _ADD_KEYS_IN_PYTHON,
     "debug.batch_invariant": Removed("it is for inference", (False,)),
 }
-"""Keys and sections that TorchTitan 0.3 has no place for."""
+"""Keys and sections that TorchTitan 0.3 does not have."""

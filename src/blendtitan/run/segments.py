@@ -1,4 +1,4 @@
-"""``[[blendcorpus.segment]]``: other shares from a step, or a number of tokens, on."""
+"""``[[blendcorpus.segment]]``: new shares from a step, or a number of tokens, on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,21 +19,17 @@ class SegmentSettings:
     """One table: exactly one of ``from_step`` and ``from_tokens``."""
 
     shares: Mapping[str, float]
-    """Share by corpus. Those not named keep theirs; 0 drops one. Need not sum to 1."""
+    """Share by corpus. A corpus not named keeps its share; 0 drops it. Need not sum to 1."""
 
     from_step: int | None = None
-    """Steps before it."""
+    """Steps before the segment."""
 
     from_tokens: int | None = None
-    """Tokens of all corpora together before it, rounded up to a sample."""
+    """Tokens of all corpora together before the segment, rounded up to a sample."""
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], *, number: int) -> "SegmentSettings":
-        """The ``number``-th table of a configuration.
-
-        Raises:
-            ConfigError: A key or a value of it cannot be used.
-        """
+        """The ``number``-th table of a configuration, checked."""
         where = f"segment {number}"
         known = [field.name for field in fields(cls)]
         for key in table.keys() - set(known):
@@ -49,7 +45,7 @@ class SegmentSettings:
         return cls(**table)
 
     def first_slot(self, paces: Paces, lengths: Lengths) -> int:
-        """Samples of all ranks together before it."""
+        """First slot of the segment."""
         if self.from_step is not None:
             return consumed_at(paces, self.from_step)
         assert self.from_tokens is not None
@@ -57,10 +53,10 @@ class SegmentSettings:
 
 
 def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettings, ...]:
-    """The segments of a configuration, in its order.
+    """The segments of a configuration, in order.
 
     Raises:
-        ConfigError: A key or a value of one cannot be used.
+        ConfigError: A key or a value cannot be used.
     """
     return tuple(
         SegmentSettings.from_table(table, number=number)
@@ -71,29 +67,29 @@ def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettin
 def changes_of(
     segments: Sequence[SegmentSettings], paces: Paces, lengths: Lengths
 ) -> list[Segment]:
-    """Where in the global order segments begin, and what they change.
+    """First slot and shares of each segment.
 
     Raises:
-        ConfigError: One begins beyond the last slot of the order.
+        ConfigError: A segment begins beyond the last slot of the order.
     """
     changes = [Segment(each.first_slot(paces, lengths), each.shares) for each in segments]
     for number, change in enumerate(changes, start=1):
         if change.first_slot >= MAX_SLOT:
             raise ConfigError(
                 f"segment {number} begins at sample {change.first_slot:,}, expected one below "
-                f"{MAX_SLOT:,}, where the order ends. Delete it, or let it begin earlier."
+                f"{MAX_SLOT:,}, where the order ends. Delete it, or start it earlier."
             )
     return changes
 
 
 def lengths_of(chapters: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
-    """The lengths of a run that goes on at ``slot`` with windows of ``seq_len``."""
+    """The lengths of a run that continues at ``slot`` with windows of ``seq_len``."""
     lengths = [(chapter.first_slot, chapter.seq_len) for chapter in chapters]
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
 
 
 def slot_at_tokens(tokens: int, lengths: Lengths) -> int:
-    """The first slot with at least so many tokens before it."""
+    """The first slot with at least ``tokens`` tokens before it."""
     before = 0
     for (first, seq_len), (stop, _) in zip(lengths, [*lengths[1:], (0, 0)], strict=True):
         read = (stop - first) * seq_len

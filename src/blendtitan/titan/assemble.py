@@ -37,7 +37,7 @@ BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""
 
 _CHUNKS = 8
-"""Parts that the loss is computed in, to hold fewer logits at once. TorchTitan's default."""
+"""Chunks that the loss is computed in, to hold fewer logits at once. TorchTitan's default."""
 
 
 def build_config(settings: Settings) -> BlendTrainer.Config:
@@ -128,7 +128,7 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
 
 
 def _check_agreement(settings: Settings) -> None:
-    """Check keys that say what another key decides, and keys of loaders that are not used."""
+    """Check keys that repeat others, and keys of loaders that are not used."""
     training, validation = settings.training, settings.validation
     for key in ("local_batch_size", "seq_len"):
         asked, used = getattr(validation, key), getattr(training, key)
@@ -140,25 +140,25 @@ def _check_agreement(settings: Settings) -> None:
     if training.dataset != BLENDCORPUS:
         if validation.dataset == BLENDCORPUS:
             raise ConfigError(
-                f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's sets where "
-                f"training.dataset is {training.dataset!r}"
+                f"validation.dataset is {BLENDCORPUS!r}, expected one of TorchTitan's datasets, "
+                f"because training.dataset is {training.dataset!r}"
             )
         return
     for name, section in (("training", training), ("validation", validation)):
         if section.dataloader != ParallelAwareDataloader.Config():
             raise ConfigError(
-                f"[{name}.dataloader] is for TorchTitan's own sets, but the run reads a blend. Set "
-                f"blendcorpus.num_workers for the threads that read it."
+                f"[{name}.dataloader] is for TorchTitan's own datasets, but the run reads a blend. "
+                f"Set blendcorpus.num_workers for the threads that read it."
             )
     if validation.enable and validation.dataset not in (None, BLENDCORPUS):
         logger.warning(
-            "validation.dataset = %r is not read: a blend is validated on its valid split.",
+            "validation.dataset = %r is ignored: a blend is validated on its valid split.",
             validation.dataset,
         )
 
 
 def _shared(settings: Any, kind: type) -> dict[str, Any]:
-    """What a section holds of the fields of one of TorchTitan's dataclasses."""
+    """Values of a section for the fields of one of TorchTitan's dataclasses."""
     return {field.name: getattr(settings, field.name) for field in dataclasses.fields(kind)}
 
 

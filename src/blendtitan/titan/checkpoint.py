@@ -1,8 +1,9 @@
-"""TorchTitan's checkpoints, of this project's runs and of runs with another data loader.
+"""TorchTitan's checkpoints, from runs with our data loader or another one.
 
-A checkpoint is complete when PyTorch has given its ``.metadata`` that name, after everything else
-was written. What a killed run left without one is no checkpoint. Before one is loaded, rank 0 looks
-for damage, so that all ranks end with one error that names the file.
+A checkpoint is complete once it has a ``.metadata`` file, which PyTorch renames into place after
+everything else is written. A folder that a killed run left without one is not a checkpoint. Before
+a checkpoint is loaded, rank 0 checks it for damage, so that all ranks end with one error that names
+the file.
 """
 
 import re
@@ -29,10 +30,10 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 _MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
-"""How PyTorch refuses, on every rank and before it reads anything, a checkpoint without it."""
+"""PyTorch's error, on every rank and before it reads anything, for a checkpoint without it."""
 
 _SIZE_MISMATCH = "Size mismatch between saved"
-"""How it refuses a tensor of another shape."""
+"""PyTorch's error for a tensor of another shape."""
 
 _VOCABULARY_HINT = (
     "The checkpoint's model has other sizes. If only the first dimension of the embedding differs, "
@@ -40,45 +41,45 @@ _VOCABULARY_HINT = (
 )
 
 _MARKS = (METADATA, "model.safetensors.index.json")
-"""Files of which one is in every complete checkpoint, PyTorch's or Hugging Face's."""
+"""Files that mark a complete checkpoint of PyTorch or of Hugging Face."""
 
 _SAVING = ".saving"
-"""Empty file in the folder of a checkpoint that is being saved. It tells a checkpoint that a killed
-run left from one that lost its ``.metadata``."""
+"""Empty file in the folder of a checkpoint while it is saved. It distinguishes a checkpoint that a
+killed run left from one that lost its ``.metadata``."""
 
 
 class BlendCheckpointManager(CheckpointManager):
-    """Also loads checkpoints without a state of our loader; survives runs killed while saving."""
+    """Also loads checkpoints without our loader's state, and survives runs killed while saving."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(CheckpointManager.Config):
-        """``[checkpoint]``: TorchTitan's, and what to do about damaged ones."""
+        """``[checkpoint]``: TorchTitan's, and how damaged checkpoints are treated."""
 
         fallback: bool = False
-        """Resume from the newest whole checkpoint where the one to load is damaged. False: a
-        damaged checkpoint is an error that names the newest whole one."""
+        """Resume from the newest intact checkpoint if the one to load is damaged. False: a damaged
+        checkpoint is an error that names the newest intact one."""
 
     _step = 0
-    """Of the checkpoint that is being saved, or was last."""
+    """Step of the checkpoint that is being saved or was saved last."""
 
     def __init__(self, config: Config, **parts: Any) -> None:
         super().__init__(config, **parts)
         self._fallback = config.fallback
         self._damaged: set[int] = set()
-        """Steps of checkpoints that were passed over because they are damaged."""
+        """Steps of checkpoints that were skipped because they are damaged."""
 
     def _load(self, step: int = -1) -> bool:
-        """Load the checkpoint of a step, or (-1) the latest, once rank 0 found it whole."""
+        """Load the checkpoint of a step, or (-1) the latest, after rank 0 has checked it."""
         return super()._load(int(from_first_rank(lambda: b"%d" % self._chosen(step))))
 
     def _chosen(self, step: int) -> int:
-        """The step of the checkpoint to load; -1: there is none to resume from.
+        """The step of the checkpoint to load; -1 if there is none.
 
         Raises:
             BlendTitanError: The checkpoint cannot be used.
         """
         complete = self._complete_steps()
-        self._tell_incomplete(self._steps() - complete)
+        self._log_incomplete(self._steps() - complete)
         if not complete and step == -1:
             self._check_initial()
             return -1
@@ -97,11 +98,11 @@ class BlendCheckpointManager(CheckpointManager):
             )
         return choice.step
 
-    def _tell_incomplete(self, steps: set[int]) -> None:
+    def _log_incomplete(self, steps: set[int]) -> None:
         for step in sorted(steps):
             logger.warning(
-                "%s: is incomplete, as a run that was ended while it saved leaves it. It is not "
-                "used, and is written again when training reaches its step.",
+                "%s: is incomplete, because a run was ended while saving it. It is not used, and "
+                "is written again when training reaches its step.",
                 self._create_checkpoint_id(step),
             )
 
@@ -110,7 +111,7 @@ class BlendCheckpointManager(CheckpointManager):
         if filesystem.is_remote(folder):
             return None
         if not Path(folder, METADATA).exists():
-            return f"{folder}: holds a model in Hugging Face's format alone, no training state."
+            return f"{folder}: holds only a model in Hugging Face's format, no training state."
         is_trained = step > 0 and TRAIN_STATE not in self.exclude_from_loading
         return damage_to(
             Path(folder),
@@ -119,14 +120,14 @@ class BlendCheckpointManager(CheckpointManager):
         )
 
     def _check_initial(self) -> None:
-        """Check what a run begins with that has no checkpoint of its own to resume from.
+        """Check the start of a run that has no complete checkpoint of its own.
 
         Raises:
-            ResumeError: Its checkpoints lost the file that completes them, or the one at
+            ResumeError: Its checkpoints have lost their ``.metadata``, or the one at
                 ``initial_load_path`` is damaged.
         """
         steps = self._steps()
-        # A run that is ended while it saves for the first time leaves one folder, marked.
+        # A run that is ended during its first save leaves one folder, marked.
         if any(not self._is_marked(step) for step in steps):
             raise none_complete(self.folder, steps)
         path = self.initial_load_path
@@ -136,14 +137,14 @@ class BlendCheckpointManager(CheckpointManager):
             raise ResumeError(f"checkpoint.initial_load_path: {damage} Copy the checkpoint again.")
 
     def _find_load_step(self, folder: str = "") -> int:
-        """The latest complete step, -1 if there is none. TorchTitan also counts ``step-30.old``."""
+        """The latest complete step, or -1. TorchTitan would also count ``step-30.old``."""
         assert folder in ("", self.folder)
         return max(self._complete_steps(), default=-1)
 
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
         if not self._should_save(curr_step, last_step):
             return False
-        # One that is still being written is waited for first, under its own step.
+        # Wait for a checkpoint that is still being written while ``_step`` is its step.
         self.maybe_wait_for_saving()
         self._step = curr_step
         self._damaged.discard(curr_step)
@@ -157,8 +158,8 @@ class BlendCheckpointManager(CheckpointManager):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """Save a checkpoint. One of the same step, which a run went back behind, is no more."""
-        # Ended now, the run would leave the old .metadata with new tensors. The other ranks write
+        """Save a checkpoint in place of an older one of the same step."""
+        # A run that ended now would leave the old .metadata with new tensors. The other ranks write
         # nothing before rank 0 has planned with them.
         if is_first_rank():
             for mark in _MARKS:
@@ -171,7 +172,7 @@ class BlendCheckpointManager(CheckpointManager):
         return result
 
     def _wait_for_saving(self) -> None:
-        """Wait for the checkpoint that is written while training goes on."""
+        """Wait for the checkpoint that is written in the background."""
         folder = self._create_checkpoint_id(self._step)
         with _saved(folder):
             super()._wait_for_saving()
@@ -180,7 +181,7 @@ class BlendCheckpointManager(CheckpointManager):
     def dcp_load(
         self, state_dict: dict[str, Any], checkpoint_id: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Load the checkpoint into ``state_dict``, without the loader's state if it has none."""
+        """Load the checkpoint into ``state_dict``; without the loader's state if it has none."""
         try:
             super().dcp_load(state_dict, checkpoint_id, *args, **kwargs)
         except CheckpointException as error:
@@ -193,10 +194,10 @@ class BlendCheckpointManager(CheckpointManager):
             raise
 
     def _purge_stale_checkpoints(self) -> None:
-        """Delete old checkpoints, but for the latest ``keep_latest_k`` up to the one being saved.
+        """Delete old checkpoints except the latest ``keep_latest_k``, the one being saved included.
 
-        TorchTitan counts folders: incomplete and damaged ones, and those of later steps that the
-        run went back behind, would take the places of the only checkpoints it can resume from.
+        TorchTitan counts folders. Incomplete and damaged ones, and those of steps after the one the
+        run resumed from, would take the places of the only checkpoints it can resume from.
         """
         if not self._should_purge():
             return
@@ -231,27 +232,27 @@ def _saved(folder: str) -> Generator[None]:
     """A block that saves a checkpoint, or waits until it is saved.
 
     Raises:
-        OutputError: It could not be saved, on whichever rank; all ranks raise.
+        OutputError: Any rank could not save it; all ranks raise.
     """
     try:
         yield
     except CheckpointException as error:
         where = "" if filesystem.is_remote(folder) else f" {space_on_disk(Path(folder).parent)}"
         raise OutputError(
-            f"{folder}: cannot be written.{where} The reasons are above. Run again when they are "
-            f"gone: training goes on from the last complete checkpoint."
+            f"{folder}: cannot be written.{where} The reasons are above. Fix them and run again: "
+            f"training resumes from the last complete checkpoint."
         ) from error
 
 
 def _remove_file(path: str) -> None:
     if filesystem.is_remote(path):
-        filesystem.rmtree(path)  # which takes files as well there, and does not here
+        filesystem.rmtree(path)  # removes remote files too, but not local ones
     else:
         Path(path).unlink(missing_ok=True)
 
 
 def _mark(folder: str) -> None:
-    """Note in a folder that a checkpoint is being saved into it, where the disk lets us."""
+    """Mark a folder as being saved into, if the disk allows it."""
     if not filesystem.is_remote(folder):
         with suppress(OSError):  # saving itself fails in a moment, on all ranks
             Path(folder).mkdir(parents=True, exist_ok=True)

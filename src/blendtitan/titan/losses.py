@@ -1,7 +1,7 @@
 """TorchTitan's cross entropy, which also keeps the loss of each row.
 
-The loss and its gradients are TorchTitan's; what differs is that the losses of labels are
-summed by row first. No corpus is known here: rows are told apart where they are counted.
+The loss and its gradients are TorchTitan's, except that the losses of labels are summed by row
+first. ``metrics.RowsByCorpus`` assigns rows to corpora.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class RowCrossEntropyLoss(CrossEntropyLoss):
     def __init__(self, config: Config, *, compile_config: CompileConfig | None = None) -> None:
         self.rows = RowSums()
         self.is_chunk = False
-        """Whether it is called for one part of the sequence after the other."""
+        """Whether it is called once per chunk of the sequence."""
         self.global_vocab_size = config.global_vocab_size
         self.fn = cast(LossFunction, row_cross_entropy)
         self._maybe_compile(compile_config)  # what ``fn`` is
@@ -76,7 +76,7 @@ class RowChunkedLoss(ChunkedLossWrapper):
 
 
 RowLoss = RowCrossEntropyLoss | RowChunkedLoss
-"""Losses that have ``rows``."""
+"""A loss that has ``rows``."""
 
 
 def row_cross_entropy(
@@ -116,7 +116,7 @@ def _label_losses(
 
 
 def with_rows(loss: BaseLoss.Config) -> BaseLoss.Config:
-    """The configuration of the same loss, with ``rows`` where there is such a loss."""
+    """The configuration of the same loss with ``rows``; unchanged if there is no such loss."""
     if type(loss) is CrossEntropyLoss.Config:
         return RowCrossEntropyLoss.Config(global_vocab_size=loss.global_vocab_size)
     if type(loss) is ChunkedLossWrapper.Config:
@@ -127,7 +127,7 @@ def with_rows(loss: BaseLoss.Config) -> BaseLoss.Config:
 
 
 def why_without_rows(config: Trainer.Config) -> str | None:
-    """The setting because of which a run cannot tell the losses of rows apart, if there is one."""
+    """The setting that prevents losses by row, if there is one."""
     if config.parallelism.spmd_backend == "full_dtensor":
         return 'parallelism.spmd_backend = "full_dtensor"'
     if config.parallelism.spmd_backend == "spmd_types" and config.debug.spmd_typechecking:

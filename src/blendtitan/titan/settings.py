@@ -1,9 +1,9 @@
 """The sections and keys of a TOML file: one dataclass per section, one field per key.
 
-Where TorchTitan has a dataclass for a section it is used as it is, so that its keys, defaults
-and checks are TorchTitan's. A dataclass within a dataclass is a table of its own, such as
-``[quantize.linear.float8]``. To add a key, add a field here and use it in ``assemble.py``; to add
-a section, add a field to ``Settings``.
+Where TorchTitan has a dataclass for a section, it is used unchanged, with its keys, defaults and
+checks. A nested dataclass is a table of its own, such as ``[quantize.linear.float8]``. To add a
+key, add a field here, use it in ``assemble.py`` and run scripts/write_known_keys.py; to add a
+section, add a field to ``Settings``.
 """
 
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ Converter = Literal[
     "quantize.grouped_mm.float8",
     "quantize.grouped_mm.mx",
 ]
-"""A change to the model's modules, named after the section that configures it."""
+"""A conversion of the model's modules, named after the section that configures it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,24 +48,24 @@ class JobSettings:
     """``[job]``: the run as a whole."""
 
     description: str = ""
-    """Free text for people. It is logged at the start."""
+    """Free text, logged at the start."""
 
     dump_folder: str = "./outputs"
-    """Folder for everything that the run writes, its ``config.toml`` among them."""
+    """Folder for everything that the run writes, including its ``config.toml``."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ModelSettings:
-    """``[model]``: TorchTitan's model, and the tokenizer it is trained with."""
+    """``[model]``: a model of TorchTitan, and its tokenizer."""
 
     name: str = "llama3"
-    """Which of TorchTitan's models."""
+    """Name of a model of TorchTitan."""
 
     flavor: str = "debugmodel"
-    """Which size of it."""
+    """Size of the model."""
 
     attn_backend: AttentionBackend = "flex"
-    """How attention is computed. A CPU always uses ``sdpa``."""
+    """Attention implementation. A CPU always uses ``sdpa``."""
 
     vocab_size: int | None = None
     """Vocabulary of the model. None: the tokenizer's, rounded up to a multiple of 64."""
@@ -80,7 +80,7 @@ class ModelSettings:
     """Folder of Hugging Face files: tokenizer, weights and their index."""
 
     converters: list[Converter] = field(default_factory=list)
-    """Changes to the model's modules, in order. Each is configured by the section it names."""
+    """Conversions of the model's modules, in order. Each is configured by the section it names."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -91,22 +91,22 @@ class OptimizerSettings:
     """Kind of optimizer."""
 
     lr: float = 8e-4
-    """Learning rate at its highest."""
+    """Peak learning rate."""
 
     beta1: float = 0.9
-    """Decay of the mean of gradients."""
+    """Decay of the running mean of gradients."""
 
     beta2: float = 0.95
-    """Decay of the mean of squared gradients."""
+    """Decay of the running mean of squared gradients."""
 
     eps: float = 1e-8
     """Added to the denominator."""
 
     weight_decay: float = 0.1
-    """Decay of the weights, decoupled in AdamW."""
+    """Weight decay, decoupled in AdamW."""
 
     implementation: Literal["for-loop", "foreach", "fused", "fused_opt_states_bf16"] = "fused"
-    """How the update is computed."""
+    """Implementation of the update."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -114,15 +114,15 @@ class TrainingSettings(TrainingConfig):
     """``[training]``: TorchTitan's, with the data set, as in TorchTitan 0.2."""
 
     dataset: str = "blendcorpus"
-    """``blendcorpus`` for this project's loader; another name for one of TorchTitan's sets."""
+    """``blendcorpus`` for this project's loader, or the name of a dataset of TorchTitan."""
 
     dataset_path: str | None = None
-    """Where the data lies, unless ``blendcorpus.data_file_list`` says so."""
+    """Path of the data, unless ``blendcorpus.data_file_list`` is set."""
 
     dataloader: ParallelAwareDataloader.Config = field(
         default_factory=ParallelAwareDataloader.Config
     )
-    """How TorchTitan's own sets are loaded. ``[blendcorpus]`` has its own keys."""
+    """Options for TorchTitan's own datasets. ``[blendcorpus]`` has its own keys."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,15 +130,15 @@ class ParallelismSettings(ParallelismConfig):
     """``[parallelism]``: TorchTitan's."""
 
     spmd_backend: cpu.SpmdBackend = field(default_factory=cpu.default_spmd_backend)
-    """How parallel dimensions are expressed. On a CPU the default is ``partial_dtensor``."""
+    """Representation of parallel dimensions. On a CPU the default is ``partial_dtensor``."""
 
     expert_parallel_comm_backend: ExpertBackend = "standard"
-    """How tokens are sent to their experts. No effect on a model without experts."""
+    """Communication between tokens and experts. No effect on a model without experts."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ValidationSettings:
-    """``[validation]``: the loss on data that is not trained on."""
+    """``[validation]``: the loss on held-out data."""
 
     enable: bool = False
     """Validate at step 1 and every ``freq`` steps."""
@@ -147,31 +147,30 @@ class ValidationSettings:
     """Steps between validations."""
 
     steps: int = -1
-    """Steps per validation, always the same ones, of ``training.global_batch_size`` samples. -1:
-    every window of the split once; the blend's loss is then the mean of the corpora's, weighted by
-    their shares."""
+    """Steps of ``training.global_batch_size`` samples per validation, always on the same samples.
+    -1: every window of the split once; the blend's loss is then the mean of the corpora's losses,
+    weighted by their shares."""
 
     samples: int | None = None
-    """Samples of the blend, and of each corpus, that a validation reads. None: those of
-    ``steps``."""
+    """Samples of the blend, and of each corpus, that a validation reads. None: see ``steps``."""
 
     dataset: str | None = None
-    """One of TorchTitan's sets, if ``training.dataset`` is one. None: the same set. A blend is
-    always validated on its valid split, as with the BlendCorpus integration."""
+    """A dataset of TorchTitan, if ``training.dataset`` is one. None: the same dataset. A blend is
+    always validated on its valid split, as in the BlendCorpus integration."""
 
     dataset_path: str | None = None
-    """Where one of TorchTitan's sets lies."""
+    """Path of a dataset of TorchTitan."""
 
     local_batch_size: int | None = None
-    """Kept for compatibility. It must equal ``training.local_batch_size``."""
+    """Accepted for compatibility. It must equal ``training.local_batch_size``."""
 
     seq_len: int | None = None
-    """Kept for compatibility. It must equal ``training.seq_len``."""
+    """Accepted for compatibility. It must equal ``training.seq_len``."""
 
     dataloader: ParallelAwareDataloader.Config = field(
         default_factory=ParallelAwareDataloader.Config
     )
-    """How one of TorchTitan's sets is loaded."""
+    """Options for a dataset of TorchTitan."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -179,31 +178,30 @@ class ActivationCheckpointSettings:
     """``[activation_checkpoint]``: recompute activations instead of storing them."""
 
     mode: Literal["none", "selective", "full", "memory_budget"] = "selective"
-    """Recompute nothing, what is cheap, everything but the inputs of the layers, or what
-    ``torch.compile`` finds best within ``memory_budget``."""
+    """Recompute nothing, cheap operations, everything except the inputs of layers, or the best
+    choice that ``torch.compile`` finds within ``memory_budget``."""
 
     selective_ac_option: str = "op"
-    """With ``mode = "selective"``: ``op`` chooses among operations, a number ``n`` as text
-    recomputes every ``n``-th layer."""
+    """With ``mode = "selective"``: ``op`` selects operations; a number ``n``, as text, recomputes
+    every ``n``-th layer."""
 
     force_recompute_mm_shapes_by_fqns: list[str] = field(default_factory=["moe.router.gate"].copy)
     """With ``op``: modules whose matrix products are always recomputed."""
 
     memory_budget: float = 0.5
-    """With ``mode = "memory_budget"``: from 0, as little memory as possible, to 1, as
-    fast as possible."""
+    """With ``mode = "memory_budget"``: from 0 (least memory) to 1 (fastest)."""
 
     visualize_memory_budget_pareto: bool = False
-    """With ``mode = "memory_budget"``: draw time against memory into ``dump_folder``."""
+    """With ``mode = "memory_budget"``: plot time against memory, in ``dump_folder``."""
 
     preserve_rng_state: bool = True
-    """Recompute with the random numbers of the forward pass."""
+    """Reuse the random numbers of the forward pass."""
 
     determinism_check: str = "default"
-    """How ``torch.utils.checkpoint`` compares what it recomputed."""
+    """Comparison of recomputed values, see ``torch.utils.checkpoint``."""
 
     debug: bool = False
-    """Record more of what is recomputed, slowly."""
+    """Record details of recomputation; slow."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -237,13 +235,13 @@ class QuantizeGroupedSettings:
 
 @dataclass(kw_only=True, slots=True)
 class QuantizeSettings:
-    """``[quantize]``: lower precision, where ``model.converters`` asks for it."""
+    """``[quantize]``: lower precision, if ``model.converters`` asks for it."""
 
     linear: QuantizeLinearSettings = field(default_factory=QuantizeLinearSettings)
-    """Of linear modules."""
+    """Linear modules."""
 
     grouped_mm: QuantizeGroupedSettings = field(default_factory=QuantizeGroupedSettings)
-    """Of experts."""
+    """Experts."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -251,7 +249,7 @@ class ExperimentalSettings:
     """``[experimental]``: extensions."""
 
     custom_import: str = ""
-    """Module that is imported before the run is built."""
+    """Module to import before the run is built."""
 
 
 @dataclass(kw_only=True, slots=True)

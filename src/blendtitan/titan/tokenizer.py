@@ -17,7 +17,7 @@ class BlendTokenizer(BaseTokenizer):
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseTokenizer.Config):
-        """Which tokenizer to read. The folder is given when it is built."""
+        """Which tokenizer to read. ``build`` takes the folder."""
 
         backend: str = ""
         """``sptoken`` and its synonyms for SentencePiece (the default), ``hf``, ``tekken``."""
@@ -52,7 +52,7 @@ def _read_tokenizer(backend: str, path: str | Path | None, folder: str) -> Token
 
 
 def engine_tokenizer(tokenizer: BaseTokenizer) -> Tokenizer | None:
-    """The tokenizer behind one of TorchTitan's form. None: it is of a kind that is not known."""
+    """Our tokenizer for one of TorchTitan's. None: blendtitan does not know its kind."""
     if isinstance(tokenizer, BlendTokenizer):
         return tokenizer.engine
     if isinstance(tokenizer, HuggingFaceTokenizer):

@@ -1,9 +1,8 @@
-"""What this project relies on in torch and torchtitan beyond their public interfaces.
+"""The private interfaces of torch and torchtitan that this project relies on.
 
 Written for torchtitan 0.3.0 with torch 2.13 to 2.15; ``tests/titan/test_contract.py`` checks it
-against what is installed. ``blendtitan.titan02`` uses ``prepare`` and ``CpuDevice`` as well. Every
-private name that is called is called here. Private methods that our subclasses override stay in
-these:
+against the installed versions. ``blendtitan.titan02`` uses ``prepare`` and ``CpuDevice`` as well.
+Private names are called only here. Private methods that our subclasses override stay in these:
 
 | class                      | overrides                                                        |
 |----------------------------|------------------------------------------------------------------|
@@ -38,12 +37,12 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Complete torch and torchtitan for this machine. Call it before torchtitan is imported.
+    """Adapt torch and torchtitan to this machine. Call it before torchtitan is imported.
 
-    An older PyTorch is given the names that torchtitan calls. Without an accelerator, torchtitan is
-    made to use the CPU: its modules copy ``device_type`` and ``device_module`` from
+    It adds names that torchtitan calls to an older PyTorch. Without an accelerator, it makes
+    torchtitan use the CPU: its modules copy ``device_type`` and ``device_module`` from
     ``torchtitan.tools.utils`` when they are imported, and it has no setting for either. In
-    torchtitan 0.2 importing that one imports most others, so torch names the CPU meanwhile.
+    torchtitan 0.2 importing that module imports most others, so torch names the CPU meanwhile.
     """
     if not hasattr(torch.distributed, "set_timeout"):  # before torch 2.15
         torch.distributed.set_timeout = distributed_c10d._set_pg_timeout  # pyright: ignore
