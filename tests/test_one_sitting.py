@@ -40,7 +40,7 @@ ENGINE = {
 }
 """From ``BlendConfig`` to a batch."""
 
-ENGINE_LINES = 4300
+ENGINE_LINES = 3800
 
 TRAINER = ENGINE | {
     "corpus_losses.py",
