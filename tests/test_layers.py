@@ -57,8 +57,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "prepare": (
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
-        | {"orjson", "zstandard", "isal", "pyarrow", "sentencepiece", "xxhash", "fsspec"}
-        | {"ray", "mpi4py", "datatrove"},
+        | {"orjson", "backports", "compression", "isal", "pyarrow", "sentencepiece", "xxhash"}
+        | {"fsspec", "ray", "mpi4py", "datatrove"},
     ),
     "shards": (
         STORAGE | {"tokenizers", "tokenizer_check", "tables", "shards"},
@@ -154,7 +154,7 @@ READERS = {
     "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
     "prepare/claims.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
-    "tokenizers/memory.py": "/proc, of this process",
+    "tokenizers/fast.py": "/proc, of this process",
     "runs/report/page.py": "a file of this package",
     "cli.py": "/dev/null",
 }

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
-from blendtitan.prepare.mix import mix
-from blendtitan.prepare.shares import MixConfig
+from blendtitan.prepare.mix import MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,7 @@ import pytest
 from blendtitan.prepare.demo import train_tokenizer
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.plan import plan_jobs, plan_shards
-from blendtitan.prepare.ranks import Rank
-from blendtitan.prepare.workers import Work
+from blendtitan.prepare.workers import Rank, Work
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 

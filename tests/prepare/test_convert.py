@@ -8,9 +8,9 @@ import pytest
 
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, CorruptShardError
-from blendtitan.prepare import convert as convert_module
+from blendtitan.prepare import merge as merge_module
+from blendtitan.prepare import tntidx
 from blendtitan.prepare.convert import convert
-from blendtitan.prepare.formats import tntidx
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard
@@ -182,7 +182,7 @@ def test_an_interrupted_conversion_leaves_no_shard(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(convert_module, "publish", interrupt)
+    monkeypatch.setattr(merge_module, "publish", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
         list(convert([prefix], tmp_path / "new"))

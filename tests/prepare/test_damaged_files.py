@@ -10,10 +10,9 @@ import pytest
 from blendtitan.errors import BlendTitanError, OutputError
 from blendtitan.prepare import claims
 from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.engines.local import LocalEngine
-from blendtitan.prepare.parts import RejectLimit, write_part
+from blendtitan.prepare.engines import LocalEngine
+from blendtitan.prepare.parts import RejectLimit, Signals, write_part
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.prepare.workers import _Unheard  # pyright: ignore[reportPrivateUsage]
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, planned_work, shard_files
 
@@ -68,7 +67,7 @@ def interrupt(tmp_path: Path, tokenizer_path: Path) -> None:
         for job in jobs:
             settings = Settings.of(load_tokenizer(tokenizer_path))
             limit = RejectLimit(1, tmp_path / "stop")
-            write_part(job, encoder, settings, _Unheard(), limit)
+            write_part(job, encoder, settings, Signals(), limit)
         for name in ("join.claim", "failed", "placing"):
             (jobs[0].shard.parts_folder / name).write_text("{}")
 

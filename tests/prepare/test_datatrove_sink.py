@@ -97,7 +97,7 @@ def test_texts_that_cannot_be_used_are_listed_and_counted(
 ) -> None:
     mixed = given("good", "", "\ud800", "fine")
     with pytest.raises(
-        InputError, match=r"'id-1': the text is an empty(?s:.*)2 documents left out"
+        InputError, match=r"'id-1': the text is an empty(?s:.*)2 documents rejected"
     ):
         ShardSink(tmp_path, tokenizer_path, max_rejects=1).run(mixed)
     assert find_shards(tmp_path) == []
@@ -137,7 +137,7 @@ def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
     with ShardWriter.create(tmp_path / "00000", dtype=np.dtype("<u2")) as writer:
         writer.add_document(np.array([7, 8, 9]))
 
-    with pytest.raises(ConfigError, match=r"00000\.idx: is there already.*overwrite=True"):
+    with pytest.raises(ConfigError, match=r"00000\.idx: exists already.*overwrite=True"):
         ShardSink(tmp_path, tokenizer_path).run(given("one"))
     assert documents(tmp_path / "00000") == [[7, 8, 9]]
     ShardSink(tmp_path, tokenizer_path, overwrite=True).run(given("one"))

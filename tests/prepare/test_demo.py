@@ -6,7 +6,7 @@ import pytest
 
 from blendtitan.errors import ConfigError
 from blendtitan.prepare import demo
-from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
+from blendtitan.prepare.demo import code_texts, readme_texts, reference_texts
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.tokenizers import load_tokenizer
 

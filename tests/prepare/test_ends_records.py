@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.prepare import join, merge
+from blendtitan.prepare import engines, merge, records
 from blendtitan.prepare.convert import convert_shard
-from blendtitan.prepare.engines import local
 from blendtitan.prepare.merge import merge as merge_shards
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
@@ -70,9 +69,9 @@ def test_a_command_that_ends_before_the_record_leaves_none(
     """Neither one of the shard that was there before, nor half of one."""
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
-    monkeypatch.setattr(join, "record_ends", lambda *_: None)
+    monkeypatch.setattr(records, "record_ends", lambda *_: None)
     # Only a copied process has the patch; where other tests left threads, a new one is started.
-    monkeypatch.setattr(local, "_process_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(engines, "_process_context", lambda: multiprocessing.get_context("fork"))
     write_jsonl("a.jsonl", ["hello", "again"])
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
 

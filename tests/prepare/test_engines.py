@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.engines import started_engine
-from blendtitan.prepare.engines.local import LocalEngine, interrupt_postponed
-from blendtitan.prepare.engines.on_ray import RayEngine
+from blendtitan.prepare.engines import LocalEngine, RayEngine, interrupt_postponed, started_engine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tokenizers import load_tokenizer

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import orjson
 import pytest
-import zstandard
 
-from blendtitan.prepare.demo_text import code_texts, reference_texts
+from blendtitan.prepare.demo import code_texts, reference_texts
+from blendtitan.prepare.streams import zstd
 
 MEASURE = """
 import resource, subprocess, sys
@@ -49,7 +49,7 @@ def test_memory_does_not_grow_with_the_input(
     for name, repeats in (("small", 1), ("large", 20)):
         content = b"".join(once) * repeats
         path = tmp_path / f"{name}.{kind}"
-        path.write_bytes(zstandard.compress(content) if kind.endswith("zst") else content)
+        path.write_bytes(zstd.compress(content) if kind.endswith("zst") else content)
         peaks.append(peak_kib(path, tokenizer_path, tmp_path / name))
     small, large = peaks
 

@@ -23,8 +23,7 @@ from blendtitan.errors import (
     TokenizerMismatchError,
 )
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.prepare.merge import merge
-from blendtitan.prepare.merge_plan import SourceShard, plan_merge
+from blendtitan.prepare.merge import SourceShard, merge, plan_merge
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
@@ -162,7 +161,7 @@ def test_inputs_are_never_written_over(write_shard: WriteShard, tmp_path: Path) 
     write_shard("out/web/00000", [[1]])
     (tmp_path / "link").symlink_to(tmp_path / "out")
 
-    with pytest.raises(ConfigError, match="is an input and would be written over"):
+    with pytest.raises(ConfigError, match="is an input and would be overwritten"):
         merge([tmp_path / "out"], tmp_path / "link", target_tokens=5)
     assert numbered(tmp_path / "out") == {"web/00000": [[1]]}
 
@@ -253,12 +252,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.record_files import (
-    TokenizerRecord,
-    encode_record,
-    read_record,
-    record_path,
-)
+from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter
 
 source, output, overwrite = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "over"

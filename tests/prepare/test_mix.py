@@ -5,8 +5,7 @@ import pytest
 
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, MissingShardError
-from blendtitan.prepare.mix import mix
-from blendtitan.prepare.shares import MixConfig
+from blendtitan.prepare.mix import MixConfig, mix
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.writer import ShardWriter
 

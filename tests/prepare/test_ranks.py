@@ -1,7 +1,7 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.ranks import Rank, rank_of_process
+from blendtitan.prepare.workers import Rank, rank_of_process
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,7 @@ import math
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.shares import (
-    MixConfig,
-    corpus_epochs,
-    horizon_from_steps,
-    parse_numbers,
-)
+from blendtitan.prepare.mix import MixConfig, corpus_epochs, horizon_from_steps, parse_numbers
 
 TOKENS = {"code": 100, "web": 900, "books": 400}
 

@@ -13,12 +13,11 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions
-from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.jsonl import BadText
+from blendtitan.prepare.input_file import DEFAULT_OPTIONS, InputFile, ReadOptions
+from blendtitan.prepare.json_text import BadText
+from blendtitan.prepare.streams import zstd
 from blendtitan.prepare.texts import is_cut, read_range
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
@@ -26,8 +25,8 @@ TABLE = pa.table({"id": [1, 2], "text": ["one", "two"]})
 
 COMPRESSED = {
     "a.jsonl.gz": gzip.compress(LINES, mtime=0),
-    "a.jsonl.zst": zstandard.compress(LINES),
-    "a.jsonl.zstd": zstandard.compress(LINES[:9]) + zstandard.compress(LINES[9:]),
+    "a.jsonl.zst": zstd.compress(LINES),
+    "a.jsonl.zstd": zstd.compress(LINES[:9]) + zstd.compress(LINES[9:]),
     "a.jsonl.xz": lzma.compress(LINES[:9]) + b"\0\0\0\0" + lzma.compress(LINES[9:]),
     "a.jsonl.bz2": bz2.compress(LINES[:9]) + bz2.compress(LINES[9:]),
 }
@@ -79,16 +78,16 @@ def test_a_compressed_file_that_ends_too_early_is_an_error(
 @pytest.mark.parametrize("num_bytes", [1, 3, 5, 8, 11])
 def test_of_zstd_that_is_cut_no_error_speaks_of_buffers(tmp_path: Path, num_bytes: int) -> None:
     for level in (1, 19):
-        whole = zstandard.compress(LINES * 1000 + bytes(range(256)) * 9, level)
+        whole = zstd.compress(LINES * 1000 + bytes(range(256)) * 9, level)
         path = written(tmp_path / "a.jsonl.zst", whole[:-num_bytes])
 
-        with pytest.raises(InputError, match="ends inside a frame"):
+        with pytest.raises(InputError, match="ends inside a member"):
             read(path)
 
 
 def test_a_few_bytes_of_zstd_never_become_one_large_block(tmp_path: Path) -> None:
     """Sixteen kilobytes can hold gigabytes of newlines."""
-    path = written(tmp_path / "a.jsonl.zst", zstandard.compress(b"\n" * (1 << 26) + LINES))
+    path = written(tmp_path / "a.jsonl.zst", zstd.compress(b"\n" * (1 << 26) + LINES))
 
     assert read(path, options=ReadOptions(max_document_bytes=1000)) == ["one", "two"]
 
@@ -97,7 +96,7 @@ def test_a_few_bytes_of_zstd_never_become_one_large_block(tmp_path: Path) -> Non
 def test_memory_is_bounded_however_long_a_document_is(tmp_path: Path, name: str) -> None:
     """A line of 250 MB took 13 GB and ended the command."""
     content = b'{"text": "%s"}\n' % (b"x" * (1 << 25))
-    path = written(tmp_path / name, zstandard.compress(content) if "zst" in name else content)
+    path = written(tmp_path / name, zstd.compress(content) if "zst" in name else content)
     tracemalloc.start()
     try:
         [rejected] = read(path, options=ReadOptions(max_document_bytes=1 << 16))
@@ -164,7 +163,7 @@ def test_a_text_that_cannot_be_used_is_reported_with_place_and_reason(
         ("a.csv", 'text\n"%s\n' % ("x\n" * 900), "or its quotes are not closed"),
         ("a.csv", "text\n%s\n" % ("x" * 900), "the line has 900 bytes, allowed are 640"),
         ("a.arrow", b"no arrow", r"a\.arrow: cannot be read as Arrow data"),
-        ("a.feather", b"FEA1....", r"is of Feather's version 1"),
+        ("a.feather", b"FEA1....", r"is a Feather file of version 1"),
     ],
 )
 def test_a_file_that_cannot_be_read_to_its_end_is_an_error(
@@ -247,7 +246,7 @@ def test_a_nested_column_is_read_in_a_process_that_imported_nothing_else(
     write(table, path)
     script = """
 import sys
-from blendtitan.prepare.file_formats import DEFAULT_OPTIONS
+from blendtitan.prepare.input_file import DEFAULT_OPTIONS
 from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.texts import read_range
 

@@ -1,7 +1,11 @@
 import gzip
 import json
 import os
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
-import zstandard
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import tokenize as tokenize_module
 from blendtitan.prepare.documents import Counts
-from blendtitan.prepare.engines.local import LocalEngine
-from blendtitan.prepare.file_formats import ReadOptions
-from blendtitan.prepare.removed import removed_inputs
+from blendtitan.prepare.engines import Engine, LocalEngine, Submit, Totals
+from blendtitan.prepare.existing import removed_inputs
+from blendtitan.prepare.input_file import ReadOptions
+from blendtitan.prepare.parts import Signals
 from blendtitan.prepare.report import tokenize_table
+from blendtitan.prepare.streams import zstd
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Work, do_work
 from blendtitan.storage.list_forms import find_shards
@@ -41,7 +46,7 @@ def text_folder(write_jsonl: WriteJsonl) -> Path:
     folder = write_jsonl("text/code/a.jsonl", (f"a {n} " * n for n in range(1, 31))).parents[1]
     lines = b"".join(b'{"text": "line %d"}\n' % n for n in range(9))
     (folder / "code/b.gz").write_bytes(gzip.compress(lines[:50]) + gzip.compress(lines[50:]))
-    (folder / "code/c.jsonl.zst").write_bytes(zstandard.compress(lines))
+    (folder / "code/c.jsonl.zst").write_bytes(zstd.compress(lines))
     (folder / "web").mkdir()
     table = pa.table({"id": range(7), "text": [f"row {n}" for n in range(7)]})
     pq.write_table(table, folder / "web/a.parquet", row_group_size=2)
@@ -195,7 +200,7 @@ def test_another_tokenizer_is_an_error_unless_shards_may_be_replaced(
     tokenizer.save(str(other / "tokenizer.json"))
     (other / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
 
-    with pytest.raises(ConfigError, match=r"a: was made of key 'text' with .*--overwrite"):
+    with pytest.raises(ConfigError, match=r"a: was made from key 'text' with .*--overwrite"):
         tokenize([path], output, TokenizeConfig(tokenizer=other))
     tokenize([path], output, TokenizeConfig(tokenizer=other, overwrite=True))
 
@@ -298,14 +303,14 @@ def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
     )
 
     with pytest.raises(
-        InputError, match=r"empty string.*; stopped, because more than 1 texts are left out"
+        InputError, match=r"empty string.*; stopped, because more than 1 texts are rejected"
     ):
         tokenize([path], output, few)
     assert find_shards(output) == []
     tokenize([path], output, enough)
 
     assert documents(output / "a") == expected(tokenizer_path, ["good", "fine"])
-    assert f"left out: {path}, byte 17: 'text' is an empty string (and 1 more" in caplog.text
+    assert f"rejected: {path}, byte 17: 'text' is an empty string (and 1 more" in caplog.text
 
 
 def test_bad_texts_of_all_files_count_together(
@@ -340,30 +345,25 @@ def test_the_command_stops_at_the_first_text_that_is_not_allowed(
     assert 0 < sum(read) < (tmp_path / "a.jsonl").stat().st_size
 
 
-class RecordingEngine:
-    """Does the work in this process, and tells how many bytes were read."""
+class RecordingEngine(Engine):
+    """Does the work in this process, and records how many bytes were read."""
 
     def __init__(self, read: list[int]) -> None:
+        super().__init__(1)
         self._read = read
 
-    def run(self, work: Work) -> list[str]:
-        """Do a plan."""
-        return do_work(work, 0, 1, signals=self)
+    @contextmanager
+    def started(self, work: Work, count: int) -> Generator[tuple[Submit, Iterator[Totals]]]:
+        """One worker, which is this process."""
+        signals = Signals()
+        signals.add_bytes = self._read.append  # type: ignore[method-assign]
 
-    def num_workers(self, num_jobs: int) -> int:
-        """This process."""
-        return 1
+        def submit(worker: int) -> Future[list[str]]:
+            future: Future[list[str]] = Future()
+            future.set_result(do_work(work, worker, count, signals=signals))
+            return future
 
-    def add_bytes(self, num_bytes: int) -> None:
-        """Remember them."""
-        self._read.append(num_bytes)
-
-    def add_documents(self, num_documents: int, num_tokens: int) -> None:
-        """Do nothing."""
-
-    def is_stopped(self) -> bool:
-        """Never."""
-        return False
+        yield submit, repeat((0, 0, 0))
 
 
 def test_a_wrong_key_is_one_message_with_the_keys_found(
@@ -410,7 +410,7 @@ def test_a_failure_ends_with_the_error_on_a_line_of_its_own(
         tokenize([tmp_path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path))
 
     summary, first, second = str(caught.value).splitlines()
-    assert "0 texts of finished jobs left out, 0 allowed (--max-rejects)" in summary
+    assert "0 texts of finished jobs rejected, 0 allowed (--max-rejects)" in summary
     assert first == f"{tmp_path}/a.jsonl, byte 0: 'text' is an empty string"
     assert second.startswith(f"{tmp_path}/a.jsonl, byte 13: 'text' is of type int, expected")
 
@@ -419,7 +419,7 @@ def test_one_is_not_spoken_of_as_many(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=1)
-    with pytest.raises(InputError, match=r"1 file holds no document at all \(1 text left out\)"):
+    with pytest.raises(InputError, match=r"1 file holds no document at all \(1 text rejected\)"):
         tokenize([write_jsonl("a.jsonl", [""])], tmp_path / "out", config)
     (tmp_path / "b.csv").write_text("id\n1\n")
     with pytest.raises(InputError, match=r"; 1 error\. "):
@@ -433,7 +433,7 @@ def test_it_is_an_error_if_there_is_no_document_at_all(
     path = write_jsonl("a.jsonl", ["", ""])
     config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=100)
 
-    with pytest.raises(InputError, match=r"no document at all \(2 texts left out\)"):
+    with pytest.raises(InputError, match=r"no document at all \(2 texts rejected\)"):
         tokenize([path], tmp_path / "out", config)
 
 

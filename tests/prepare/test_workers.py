@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,7 @@ from blendtitan.prepare import workers
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.parts import write_part
 from blendtitan.prepare.plan import Plan, plan_jobs, plan_shards
-from blendtitan.prepare.ranks import Rank
-from blendtitan.prepare.workers import do_work, jobs_from
+from blendtitan.prepare.workers import Rank, do_work, jobs_from
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, planned_work
@@ -69,6 +69,18 @@ def test_what_one_rank_finds_wrong_with_the_fast_tier_stops_the_others(
     with pytest.raises(FastTierError, match="gigatoken gives other ids"):
         do_work(work, 0, 1)
     assert find_shards(tmp_path / "out") == []
+
+
+def test_a_rank_with_the_reference_tier_does_not_keep_parts_that_were_found_wrong(
+    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """Its own ids are right, but it would join parts of the others."""
+    work = planned_work([write_jsonl("a.jsonl", ["a"])], tmp_path / "out", tokenizer_path)
+    work = replace(work, tier="auto")
+    work.doubt_path.write_text("gigatoken gives other ids.")
+
+    with pytest.raises(FastTierError, match="gigatoken gives other ids"):
+        do_work(work, 0, 1)
 
 
 def test_an_input_that_cannot_be_read_is_tried_once_by_all_together(

@@ -73,7 +73,7 @@ class SmallRun:
                 "hf_assets_path": str(self.data / "tokenizer"),
             },
             "optimizer": {"lr": 1e-3},
-            "lr_scheduler": {"warmup_steps": 2, "total_steps": 20},
+            "lr_scheduler": {"warmup_steps": 2},
             "training": {
                 "seq_len": SEQ_LEN,
                 "local_batch_size": 2,

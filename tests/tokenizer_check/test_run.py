@@ -11,8 +11,8 @@ from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import CorruptShardError, TokenizerMismatchError
 from blendtitan.storage.record_files import record_path
-from blendtitan.tokenizer_check import check as check_module
-from blendtitan.tokenizer_check.probe import knows_its_own
+from blendtitan.tokenizer_check import run as check_module
+from blendtitan.tokenizer_check.fit import knows_its_own
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import Tokenizer, load_tokenizer
 from tests.tokenizer_check.conftest import WriteText

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, FastTierError
-from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
+from blendtitan.prepare.demo import code_texts, readme_texts, reference_texts
 from blendtitan.tokenizers import Encoder, build_encoder, encoder, load_tokenizer
 from blendtitan.tokenizers.encoder import is_compared
 from blendtitan.tokenizers.fast import FastEncoder
-from blendtitan.tokenizers.hard_texts import hard_texts
+from blendtitan.tokenizers.proof_texts import hard_texts
 from tests.tokenizers.conftest import TEXT
 
 DOCUMENTS = [f"document {number}" for number in range(100_000)]

@@ -17,11 +17,15 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
 from blendtitan.errors import ConfigError
-from blendtitan.tokenizers import Encoder, build_encoder, load_tokenizer, proof, proof_cache
-from blendtitan.tokenizers.comparison import differing_texts
-from blendtitan.tokenizers.disputed import DisputedTexts, ranges_of
-from blendtitan.tokenizers.encoder import tokenizer_identity
-from blendtitan.tokenizers.fast import FastEncoder, read_definition
+from blendtitan.tokenizers import Encoder, build_encoder, load_tokenizer, proof
+from blendtitan.tokenizers.fast import (
+    DisputedTexts,
+    FastEncoder,
+    differing_texts,
+    ranges_of,
+    read_definition,
+)
+from blendtitan.tokenizers.identity import tokenizer_identity
 from blendtitan.tokenizers.scan import scan_structure
 from blendtitan.tokenizers.structure import structure_of
 from tests.tokenizers.conftest import TEXT
@@ -277,10 +281,10 @@ def test_a_cache_that_cannot_be_written_does_not_fail_the_command(
 
 def _write_often(number: int) -> None:
     for _ in range(50):
-        proof_cache.write("key", {"from": number})
-        found = proof_cache.read("key")
+        proof.write_proof("key", proof.Proof(refusal=f"{number}"))
+        found = proof.read_proof("key")
         assert found is not None
-        assert found["from"] in range(4)
+        assert found.refusal in "0123"
 
 
 @pytest.mark.usefixtures("cache")

@@ -138,5 +138,5 @@ def test_another_file_of_that_name_is_an_error(tmp_path: Path, content: str) -> 
     path = tmp_path / "tekken.json"
     path.write_text(content)
 
-    with pytest.raises(ConfigError, match=r"tekken\.json: is no Tekken file, as its name says"):
+    with pytest.raises(ConfigError, match=r"tekken\.json: is not a Tekken file although"):
         load_tokenizer(path)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     from blendtitan.prepare.demo import prepare_demo
-    from blendtitan.prepare.mix_report import mix_table
+    from blendtitan.prepare.mix import mix_table
     from blendtitan.tables import show
 
     corpora = prepare_demo(options.output, vocab_size=options.vocab_size)

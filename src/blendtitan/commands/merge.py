@@ -54,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.prepare.merge import merge
-    from blendtitan.prepare.merge_report import merge_table
+    from blendtitan.prepare.merge import merge, merge_table
     from blendtitan.tables import show
 
     merged = merge(

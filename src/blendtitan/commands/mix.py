@@ -81,9 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.prepare.mix import mix
-    from blendtitan.prepare.mix_report import mix_table
-    from blendtitan.prepare.shares import MixConfig, horizon_from_steps, parse_numbers
+    from blendtitan.prepare.mix import MixConfig, horizon_from_steps, mix, mix_table, parse_numbers
     from blendtitan.tables import show
 
     horizon_tokens = horizon_from_steps(

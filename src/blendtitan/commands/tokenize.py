@@ -149,11 +149,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     from blendtitan.prepare.engines import started_engine
-    from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES, ReadOptions
-    from blendtitan.prepare.ranks import Rank, rank_of_process
-    from blendtitan.prepare.removed import removed_inputs
+    from blendtitan.prepare.existing import removed_inputs
+    from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, ReadOptions
     from blendtitan.prepare.report import tokenize_table
     from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize
+    from blendtitan.prepare.workers import Rank, rank_of_process
     from blendtitan.tables import show
 
     rank = rank_of_process(options.rank, options.world_size, os.environ)

@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    from blendtitan.prepare.join import unproven_problem
+    from blendtitan.prepare.records import unproven_problem
     from blendtitan.shards.verify import (
         Expected,
         check_sound,

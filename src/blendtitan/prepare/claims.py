@@ -1,7 +1,7 @@
-"""Who does what: a claim is a file that only one process can make.
+"""Claims: files that only one process can create, to say who does which job.
 
-Claims avoid double work and nothing else: a job that two processes do gives the same result. So
-they need no lock, no server and no clock that machines share.
+Claims only avoid double work: a job that two processes do gives the same result. So they need no
+lock, no server and no synchronised clocks.
 """
 
 import os
@@ -21,15 +21,15 @@ from blendtitan.files import DamagedFileError, read_json
 from blendtitan.storage.atomic_files import Process, partial_path, writing
 
 LEASE_SECONDS = 60.0
-"""How long the holder of a claim may give no sign of life before others take it over."""
+"""How long the holder of a claim may show no sign of life before others take it over."""
 
 _UNREADABLE_SECONDS = 2.0
-"""The same for a claim that does not say whose it is: its holder was killed while writing it."""
+"""The same for a claim without a readable holder, who was killed while writing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What a claim holds: whose it is."""
+    """The content of a claim: whose it is."""
 
     host: str
     process: str
@@ -40,13 +40,13 @@ class Holder:
         return cls(socket.gethostname(), Process.current().name)
 
     def has_ended(self) -> bool:
-        """Whether it is known to have ended, which is known of processes of this machine."""
+        """Whether it is known to have ended, which is possible for local processes only."""
         process = Process.of_name(self.process)
         return process is not None and process.has_ended()
 
 
 class Heartbeat:
-    """A thread that sets the times of some files again and again, as a sign of life."""
+    """A thread that updates the times of some files regularly, as a sign of life."""
 
     def __init__(self, paths: Iterable[Path] = (), *, lease_seconds: float = LEASE_SECONDS) -> None:
         self.paths = set(paths)
@@ -56,33 +56,29 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, and wait for its end: a process with threads must not be copied."""
+        """End the thread and wait for it: a process with threads must not be forked."""
         self._stopped.set()
         self._thread.join()
 
     def _beat(self) -> None:
         while not self._stopped.wait(self._seconds):
             for path in tuple(self.paths):
-                # The claim may just be given back, or its folder removed.
+                # The claim may have been returned, or its folder removed.
                 with suppress(OSError):
                     os.utime(path)
 
 
 class Silence:
-    """For how long files of others have had the same time of change, by this process's clock.
+    """How long files of others have been unchanged, by this process's own clock.
 
-    The clocks of file servers and other machines need not agree with it.
+    The clocks of file servers and other machines may differ from it.
     """
 
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[int, float]] = {}
 
     def seconds(self, path: Path) -> float:
-        """Seconds since this process saw the file change, or saw it first.
-
-        Raises:
-            FileNotFoundError: It is gone.
-        """
+        """Seconds since this process first saw the file, or saw it change."""
         heartbeat, now = path.stat().st_mtime_ns, time.monotonic()
         known, since = self._seen.get(path, (None, now))
         if heartbeat != known:
@@ -92,11 +88,11 @@ class Silence:
 
 
 class Claims:
-    """The claims of one process on work that others may do as well.
+    """The claims of one process on work that others could do as well.
 
     Args:
         lease_seconds: How long holders may be silent.
-        renewed: Other files that show, for as long as this process lives, that it does.
+        renewed: Other files to keep fresh while this process lives.
     """
 
     def __init__(
@@ -112,15 +108,15 @@ class Claims:
 
     @contextmanager
     def claimed(self, path: Path) -> Generator[bool]:
-        """Whether the claim is this process's; it is given back when the block ends.
+        """Whether this process got the claim, which it returns when the block ends.
 
-        A claim is taken over from a process that has ended, on this machine, and from one that
-        gave no sign of life for a lease, on any. In a folder that is gone, there is no claim.
+        A claim is taken over from a local process that has ended, and from any process that
+        showed no sign of life for a lease. In a folder that is gone, there is no claim.
 
         Raises:
             OutputError: The claim cannot be written.
         """
-        if not (_made(path) or (self._is_abandoned(path) and _taken_over(path))):
+        if not (_create(path) or (self._is_abandoned(path) and _take_over(path))):
             yield False
             return
         self._heartbeat.paths.add(path)
@@ -136,23 +132,19 @@ class Claims:
             try:
                 if read_json(path, Holder).has_ended():
                     return True
-            except DamagedFileError:
-                _check_no_folder(path)
+            except DamagedFileError as error:
+                if path.is_dir():
+                    raise OutputError(
+                        f"{path}: is a folder, expected a file that only `blendtitan tokenize` "
+                        f"makes. Delete the folder, and run again."
+                    ) from error
                 lease = min(lease, _UNREADABLE_SECONDS)
             return self._silence.seconds(path) > lease
         except FileNotFoundError:
             return False
 
 
-def _check_no_folder(path: Path) -> None:
-    if path.is_dir():
-        raise OutputError(
-            f"{path}: is a folder, expected a file that only `blendtitan tokenize` makes. Delete "
-            f"the folder, and run again."
-        )
-
-
-def _made(path: Path) -> bool:
+def _create(path: Path) -> bool:
     try:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except (FileExistsError, FileNotFoundError):
@@ -161,20 +153,20 @@ def _made(path: Path) -> bool:
         with writing(path), open(fd, "wb") as file:
             file.write(orjson.dumps(asdict(Holder.current())))
     except OutputError:
-        # A full disk may have room for a name, but not for whose it is: nobody could take it over
-        # before a lease has passed.
+        # A full disk may have room for the file's name but not for its holder. Nobody could take
+        # over such a claim before a lease has passed.
         path.unlink(missing_ok=True)
         raise
     return True
 
 
-def _taken_over(path: Path) -> bool:
-    """Remove an abandoned claim and make one anew; False where another process was faster."""
+def _take_over(path: Path) -> bool:
+    """Replace an abandoned claim; False if another process was faster."""
     abandoned = partial_path(path)
     try:
-        # Of several processes one can rename the file; the others find none, or a new one.
+        # Only one of several processes can rename the file; the others find none, or a new one.
         path.rename(abandoned)
         abandoned.unlink(missing_ok=True)
     except FileNotFoundError:
         return False
-    return _made(path)
+    return _create(path)

@@ -1,16 +1,23 @@
-"""Texts of a column of Arrow data, whichever of its types holds them."""
+"""Texts of a column of Parquet files, and of Arrow IPC files and streams (Feather, datasets)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.jsonl import BadText, check_unambiguous, too_long
+from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, InputFile, readable
+from blendtitan.prepare.json_text import BadText, check_unambiguous
 
-# Documents are large: few rows are many bytes.
-BATCH_ROWS = 256
+# Documents are large, so a few rows are many bytes.
+_BATCH_ROWS = 256
+_BATCH_BYTES = 1 << 24
 _SLICE_BYTES = 1 << 22
+
+_FILE_MAGIC = b"ARROW1"
+_OLD_FEATHER_MAGIC = b"FEA1"
 
 _TEXT_TYPES = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
@@ -19,62 +26,147 @@ _TEXT_TYPES = (
 )
 
 
-def column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
-    """Where a column of texts is: its name, or the names of a field in nested columns.
+def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]]:
+    """Runs of neighbouring row groups of up to ``run_bytes``, as stored; at least one group each.
+
+    Returns:
+        The first row group of each run, the one after its last, and its bytes.
+    """
+    with _opened(file, "a Parquet file") as opened:
+        metadata = pq.ParquetFile(opened).metadata
+    runs: list[tuple[int, int, int]] = []
+    for group_id in range(metadata.num_row_groups):
+        group = metadata.row_group(group_id)
+        num_bytes = sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+        if runs and runs[-1][2] + num_bytes <= run_bytes:
+            start, _, before = runs.pop()
+            runs.append((start, group_id + 1, before + num_bytes))
+        else:
+            runs.append((group_id, group_id + 1, num_bytes))
+    return runs
+
+
+def read_parquet(
+    file: InputFile,
+    start: int,
+    stop: int,
+    *,
+    key: str,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+    advance: Callable[[int], None],
+) -> Iterator[str | BadText]:
+    """Texts of one column in row groups ``start`` to ``stop - 1``, in order.
+
+    Args:
+        file: A Parquet file.
+        start: First row group.
+        stop: The row group after the last.
+        key: Name of the column, or path of a nested field, that holds strings.
+        max_bytes: Limit for a text.
+        advance: Called with 0 from time to time.
 
     Raises:
-        InputError: There is none, or more than one, or its type holds no texts.
+        InputError: The file cannot be read, or has no such column of strings.
     """
+    with _opened(file, "a Parquet file") as opened:
+        table = pq.ParquetFile(opened)
+        path = _column_path(table.schema_arrow, key, file.location)
+        row = sum(table.metadata.row_group(i).num_rows for i in range(start))
+        for number in range(start, stop):
+            group = table.metadata.row_group(number)
+            row_bytes = group.total_byte_size // max(1, group.num_rows)
+            rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
+            for batch in table.iter_batches(rows, row_groups=[number], columns=[key]):
+                advance(0)
+                yield from _column_texts(batch, path, row=row, max_bytes=max_bytes)
+                row += len(batch)
+
+
+def read_arrow(
+    file: InputFile, *, key: str, max_bytes: int, advance: Callable[[int], None]
+) -> Iterator[str | BadText]:
+    """Texts of one column of an Arrow IPC file or stream, in order."""
+    with _opened(file, "Arrow data") as opened:
+        schema, batches = _arrow_batches(opened, file.location)
+        path = _column_path(schema, key, file.location)
+        row = position = 0
+        for batch in batches:
+            advance(opened.tell() - position)
+            position = opened.tell()
+            yield from _column_texts(batch, path, row=row, max_bytes=max_bytes)
+            row += len(batch)
+        advance(file.num_bytes - position)
+
+
+def _arrow_batches(opened: Any, location: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    magic = opened.read(len(_FILE_MAGIC))
+    opened.seek(0)
+    if magic.startswith(_OLD_FEATHER_MAGIC):
+        raise InputError(
+            f"{location}: is a Feather file of version 1, expected Arrow's format (version 2). "
+            f"Write it again with pyarrow.feather.write_feather."
+        )
+    if magic == _FILE_MAGIC:
+        reader = pa.ipc.open_file(opened)
+        return reader.schema, (reader.get_batch(n) for n in range(reader.num_record_batches))
+    stream = pa.ipc.open_stream(opened)
+    return stream.schema, iter(stream)
+
+
+@contextmanager
+def _opened(file: InputFile, what: str) -> Generator[Any]:
+    """The open file; errors inside the block name it."""
+    with readable(file.location):
+        try:
+            with file.open() as opened:
+                yield opened
+        except pa.ArrowException as error:
+            raise InputError(f"{file.location}: cannot be read as {what}: {error}") from error
+
+
+def _column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
+    """The name of a column of texts, or the names of a field in nested columns."""
     path = [key] if key in schema.names else key.split(".")
     found: Any = schema
     for name in path:
-        names = getattr(found, "names", []) if isinstance(found, pa.Schema) else _field_names(found)
+        names: list[str] = []
+        if isinstance(found, pa.Schema):
+            names = found.names
+        elif pa.types.is_struct(found):
+            names = [field.name for field in found]
         if name not in names:
             raise InputError(
                 f"{location}: there is no column {key!r}, found {', '.join(schema.names)}"
             )
         check_unambiguous(name, names, location)
         found = found.field(name).type
-    if not _holds_texts(found):
+    value_type = found.value_type if pa.types.is_dictionary(found) else found
+    if not any(is_type(value_type) for is_type in _TEXT_TYPES):
         raise InputError(f"{location}: column {key!r} is of type {found}, expected strings")
     return path
 
 
-def column_texts(
+def _column_texts(
     batch: pa.RecordBatch, path: Sequence[str], *, row: int, max_bytes: int
 ) -> Iterator[str | BadText]:
-    """Texts of a column, with a ``BadText`` in the place of each that cannot be used.
-
-    Args:
-        batch: Some rows.
-        path: Where the column is: see ``column_path``.
-        row: Number of the first row in the file.
-        max_bytes: Longest text.
-    """
+    """Texts of the column at a path; an unusable text is replaced by a ``BadText``."""
     column: Any = batch.column(batch.schema.names.index(path[0]))
     for name in path[1:]:
-        column = _struct_field(column, name)
+        # `pyarrow` alone does not import it, and few keys are nested.
+        import pyarrow.compute as pc
+
+        # Unlike `field`, this keeps the nulls of the row.
+        column = pc.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
     key = ".".join(path)
-    step = max(1, min(BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
+    step = max(1, min(_BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
     for start in range(0, len(column), step):
-        for value in _as_bytes(column.slice(start, step)):
+        values = column.slice(start, step)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        # As bytes, so that a text that is not UTF-8 does not affect its neighbours.
+        for value in values.cast(pa.large_binary()).to_pylist():
             yield _text(value, key=key, row=row, max_bytes=max_bytes)
             row += 1
-
-
-def _struct_field(column: Any, name: str) -> Any:
-    # `pyarrow` alone does not import it, and few keys are nested.
-    import pyarrow.compute
-
-    # Unlike `field`, this keeps the nulls of the row.
-    return pyarrow.compute.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _as_bytes(column: Any) -> list[bytes | None]:
-    # As bytes, so that a text that is not UTF-8 costs no neighbour.
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    return column.cast(pa.large_binary()).to_pylist()
 
 
 def _text(value: bytes | None, *, key: str, row: int, max_bytes: int) -> str | BadText:
@@ -83,18 +175,8 @@ def _text(value: bytes | None, *, key: str, row: int, max_bytes: int) -> str | B
     if not value:
         return BadText("row", row, f"{key!r} is an empty string")
     if len(value) > max_bytes:
-        return too_long(row, len(value), max_bytes, what="text", unit="row")
+        return BadText.too_long(row, len(value), max_bytes, what="text", unit="row")
     try:
         return value.decode()
     except UnicodeDecodeError as error:
         return BadText("row", row, f"{key!r} is not valid UTF-8: {error}")
-
-
-def _field_names(found: Any) -> list[str]:
-    return [field.name for field in found] if pa.types.is_struct(found) else []
-
-
-def _holds_texts(found: Any) -> bool:
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    return any(is_type(found) for is_type in _TEXT_TYPES)

@@ -1,26 +1,99 @@
-"""Shards of other formats into Megatron's, without tokenising again.
+"""``blendtitan convert``: shards of other formats into Megatron's, without tokenising again.
 
-A new format is a module in ``formats`` with a class that is a ``Source``, and an entry in
-``_FORMATS``. Memory does not grow with the shards.
+A format is a class like ``MultimodalShard``, with an entry in ``_FORMATS``. Memory does not grow
+with the shards.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Self
 
-from blendtitan.errors import ConfigError
-from blendtitan.prepare.formats.multimodal import MultimodalShard
-from blendtitan.prepare.formats.source import Source
-from blendtitan.prepare.formats.tntidx import OldShard
-from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.errors import ConfigError, CorruptShardError
+from blendtitan.files import open_file
+from blendtitan.prepare.merge import write_shard
+from blendtitan.prepare.tntidx import OldShard
+from blendtitan.storage.index_arrays import IndexArrays
+from blendtitan.storage.index_format import HEADER, MAGIC, IndexHeader, decode_header
 from blendtitan.storage.list_forms import named_shards
-from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.reader import OpenFile, ShardIndex, size_of
 from blendtitan.storage.records import SHARD_SUFFIXES
-from blendtitan.storage.writer import encode_index_blocks, publish, remove_partials
+from blendtitan.storage.writer import encode_index_blocks
 
-_FORMATS: Sequence[Callable[[Path], Source | None]] = (OldShard.open, MultimodalShard.open)
-"""Each opens the shard of a prefix, or says None where it is in another format."""
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class MultimodalShard:
+    """A shard in Megatron's format whose ``.idx`` ends with one mode byte per sequence.
+
+    The sequences must all be text. The modes are dropped.
+    """
+
+    prefix: Path
+    arrays: IndexArrays
+    description: str = "Megatron's multimodal format, modes left out"
+
+    @classmethod
+    def open(cls, prefix: Path) -> Self | None:
+        """The shard at a prefix, checked. None: it has another format."""
+        file = OpenFile.open(f"{prefix}.idx")
+        head = file.read(min(HEADER.size, file.num_bytes), at=0)
+        if not head.startswith(MAGIC):
+            return None
+        header = decode_header(head, file_bytes=file.num_bytes, path=file.path, may_have_modes=True)
+        if file.num_bytes == header.file_bytes:
+            return None
+        shard = cls(prefix, IndexArrays(header, file))
+        shard._check()
+        return shard
+
+    @property
+    def header(self) -> IndexHeader:
+        """The header, which is the same without modes."""
+        return self.arrays.header
+
+    def lens_blocks(self) -> Iterator[NDArray[np.int32]]:
+        """Tokens of each sequence."""
+        return self.arrays.lens_blocks()
+
+    def document_blocks(self) -> Iterator[NDArray[np.int64]]:
+        """The document index."""
+        return self.arrays.document_blocks()
+
+    def write_tokens(self, out: BinaryIO) -> None:
+        """Append the tokens, which stay as they are, to a ``.bin``."""
+        with open_file(f"{self.prefix}.bin") as tokens:
+            shutil.copyfileobj(tokens, out, _BLOCK)
+
+    def _check(self) -> None:
+        self.arrays.check_documents()
+        found = size_of(f"{self.prefix}.bin")
+        expected = self.arrays.check_lens() * self.header.dtype.itemsize
+        if found != expected:
+            raise CorruptShardError(
+                f"{self.prefix}.bin: found {found:,} bytes, expected {expected:,}, by the lengths "
+                f"of the .idx. Copy both files again."
+            )
+        file, at = self.arrays.file, self.header.file_bytes
+        for start in range(at, file.num_bytes, _BLOCK):
+            modes = np.frombuffer(file.read(min(_BLOCK, file.num_bytes - start), at=start), np.int8)
+            if modes.any():
+                place = int(np.flatnonzero(modes)[0])
+                raise CorruptShardError(
+                    f"{file.path}: sequence {start - at + place:,} has mode {modes[place]}, "
+                    f"expected 0 (text) for all. The shard holds more than text, which cannot be "
+                    f"trained on here."
+                )
+
+
+_FORMATS = (OldShard.open, MultimodalShard.open)
+"""Each opens the shard of a prefix, or returns None if it has another format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,18 +110,18 @@ class ConvertedShard:
 def convert(
     inputs: Sequence[Path], output: Path, *, overwrite: bool = False
 ) -> Iterator[ConvertedShard]:
-    """Write each shard in Megatron's format below ``output``; yields as they are done.
+    """Write each shard in Megatron's format below ``output``; yields each when it is finished.
 
-    Every shard appears when it is complete. Its ``.idx`` is checked entry by entry before.
+    Every shard appears when it is complete. Every entry of its ``.idx`` is checked before.
 
     Args:
         inputs: Prefixes, folders of shards and file lists.
         output: Shards of a folder keep their place in it, others only their name.
-        overwrite: Whether shards that are there already are replaced.
+        overwrite: Whether existing shards are replaced.
 
     Raises:
-        ConfigError: An input cannot be used, or would be written over.
-        ShardError: A shard is damaged. Those written before stay.
+        ConfigError: An input cannot be used, or would be overwritten.
+        ShardError: A shard is damaged. Shards written before stay.
     """
     planned = _planned(inputs, output)
     for source, prefix in planned.items():
@@ -58,32 +131,16 @@ def convert(
 
 
 def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
-    """Convert one shard: both files are written beside their names, then renamed.
-
-    Raises:
-        ConfigError: The shard is in Megatron's format already.
-        ShardError: It is damaged.
-        OutputError: The disk is full, or does not let the shard be written.
-    """
-    shard = _opened(source)
-    bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
-    with writing(bin_path.parent):
-        bin_path.parent.mkdir(parents=True, exist_ok=True)
-    remove_partials(prefix)
-    partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
-    try:
-        with writing(idx_path), partial_idx.open("wb") as idx:
-            idx.writelines(
-                encode_index_blocks(shard.header, shard.lens_blocks, shard.document_blocks())
-            )
-            flush_and_close(idx)
-        with writing(bin_path), partial_bin.open("wb") as tokens:
-            shard.write_tokens(tokens)
-            flush_and_close(tokens)
-        publish(prefix, partial_bin, partial_idx)
-    finally:
-        partial_bin.unlink(missing_ok=True)
-        partial_idx.unlink(missing_ok=True)
+    """Convert one shard: both files are written beside their names, then renamed."""
+    shard = next(filter(None, (open_shard(source) for open_shard in _FORMATS)), None)
+    if shard is None:
+        ShardIndex.open(source)
+        raise ConfigError(
+            f"{source}: is in Megatron's format already, expected TNTIDX or a multimodal shard. "
+            f"Leave it out, and use it as it is."
+        )
+    blocks = encode_index_blocks(shard.header, shard.lens_blocks, shard.document_blocks())
+    write_shard(prefix, blocks, shard.write_tokens)
     index = ShardIndex.open(prefix)
     return ConvertedShard(
         source=source,
@@ -91,18 +148,6 @@ def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
         description=shard.description,
         num_documents=index.num_documents,
         num_tokens=index.num_tokens,
-    )
-
-
-def _opened(source: Path) -> Source:
-    for open_shard in _FORMATS:
-        shard = open_shard(source)
-        if shard is not None:
-            return shard
-    ShardIndex.open(source)
-    raise ConfigError(
-        f"{source}: is in Megatron's format already, expected TNTIDX or a multimodal shard. Leave "
-        f"it out, and use it as it is."
     )
 
 

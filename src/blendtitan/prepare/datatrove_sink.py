@@ -1,10 +1,10 @@
-"""The end of a datatrove pipeline: what its readers, filters and deduplication let through.
+"""The end of a datatrove pipeline: writes the documents that its other steps let through.
 
 ``LocalPipelineExecutor(pipeline=[JsonlReader("text"), ..., ShardSink("tokens/web", "tokenizer")])``
 """
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,9 @@ from datatrove.pipeline.base import PipelineStep
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, FastTierError, InputError
-from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.input_file import REJECTS_SUFFIX
-from blendtitan.prepare.jsonl import BadText
+from blendtitan.prepare.json_text import BadText
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.record_files import record_ends, record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
@@ -32,10 +31,10 @@ class ShardSink(PipelineStep):
     Args:
         output: Folder of the shards, the same for all tasks. Its name is their corpus.
         tokenizer: A SentencePiece model, a ``tokenizer.json``, or a folder that holds one.
-        max_rejects: Documents of one task that may be left out, as texts that cannot be used;
-            ``RANK.rejects.jsonl`` lists them.
+        max_rejects: Documents of one task that may be rejected, because their texts cannot be
+            used; ``RANK.rejects.jsonl`` lists them.
         tier: Which libraries may encode; the ids are the same.
-        overwrite: Replace shards that have no record of a tokenizer, which others made.
+        overwrite: Replace shards without a record of their tokenizer, which others made.
     """
 
     name = "blendtitan shards"
@@ -64,51 +63,34 @@ class ShardSink(PipelineStep):
         Raises:
             ConfigError: The tokenizer cannot be used, or another program's shard is in the way.
             FastTierError: The fast tier failed. Nothing was written.
-            InputError: More documents are left out than allowed. No shard was written.
+            InputError: More documents are rejected than allowed. No shard was written.
         """
+        prefix, where = self.output / f"{rank:05d}", f"datatrove task {rank}"
         if not self.overwrite:
-            _check_replaceable(self.output / f"{rank:05d}")
+            _check_replaceable(prefix)
         tokenizer = load_tokenizer(self.tokenizer)
         settings = Settings.of(tokenizer)
         encoder = build_encoder(tokenizer, self.tier)
-        texts = map(_text, range(1 << 62), data or ())
-        where = f"datatrove task {rank}"
+        texts = map(_text, count(), data or ())
+        rejects: list[BadText] = []
+        batches = self._checked(encoded_texts(texts, encoder, settings, where=where), rejects)
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        remove_partials(prefix)
         try:
-            self._write(
-                self.output / f"{rank:05d}",
-                encoded_texts(texts, encoder, settings, where=where),
-                dtype=np.dtype(settings.dtype),
-                tokenizer=identity_of(tokenizer, settings.eod_id),
-                eod_id=settings.eod_id,
-                where=where,
-            )
+            first = next((batch for batch in batches if len(batch.lens)), None)
+            if first is None:
+                remove_shard(prefix)
+            else:
+                dtype, identity = np.dtype(settings.dtype), identity_of(tokenizer, settings.eod_id)
+                with ShardWriter.create(prefix, dtype=dtype, tokenizer=identity) as writer:
+                    for batch in chain([first], batches):
+                        writer.add_documents(batch.tokens, batch.lens)
+                        self.stat_update("documents", value=len(batch.lens), unit="batch")
+                        self.stat_update("tokens", value=len(batch.tokens), unit="batch")
+                record_ends(prefix, settings.eod_id)
         except FastTierError as error:
             error.add_note("Run the tasks again with ShardSink(..., tier='reference').")
             raise
-
-    def _write(
-        self,
-        prefix: Path,
-        batches: Iterator[DocumentBatch],
-        *,
-        dtype: np.dtype,
-        tokenizer: TokenizerIdentity,
-        eod_id: int,
-        where: str,
-    ) -> None:
-        prefix.parent.mkdir(parents=True, exist_ok=True)
-        remove_partials(prefix)
-        rejects: list[BadText] = []
-        first = next((batch for batch in self._checked(batches, rejects) if len(batch.lens)), None)
-        if first is None:
-            remove_shard(prefix)
-        else:
-            with ShardWriter.create(prefix, dtype=dtype, tokenizer=tokenizer) as writer:
-                for batch in chain([first], self._checked(batches, rejects)):
-                    writer.add_documents(batch.tokens, batch.lens)
-                    self.stat_update("documents", value=len(batch.lens), unit="batch")
-                    self.stat_update("tokens", value=len(batch.tokens), unit="batch")
-            record_ends(prefix, eod_id)
         path = Path(f"{prefix}{REJECTS_SUFFIX}")
         path.unlink(missing_ok=True)
         if rejects:
@@ -117,32 +99,31 @@ class ShardSink(PipelineStep):
     def _checked(
         self, batches: Iterator[DocumentBatch], rejects: list[BadText]
     ) -> Iterator[DocumentBatch]:
-        """The batches; what they left out is added to ``rejects``, up to what is allowed."""
+        """The batches. Their rejected texts are added to ``rejects``, up to the limit."""
         for batch in batches:
             rejects += batch.bad_texts
             self.stat_update("rejects", value=len(batch.bad_texts), unit="batch")
             if len(rejects) > self.max_rejects:
                 raise InputError(
                     *(text.reason for text in rejects[:20]),
-                    f"{len(rejects):,} documents left out, {self.max_rejects:,} allowed. "
+                    f"{len(rejects):,} documents rejected, {self.max_rejects:,} allowed. "
                     f"Filter them out before ShardSink, or allow more with max_rejects.",
                 )
             yield batch
 
 
 def _check_replaceable(prefix: Path) -> None:
-    # The record of the tokenizer is in its place before the shard is: without it, it is not ours.
+    # The tokenizer record is in place before the shard: without it, the shard is not ours.
     for suffix in (".idx", ".bin"):
         path = Path(f"{prefix}{suffix}")
         if path.exists() and not record_path(prefix).exists():
             raise ConfigError(
-                f"{path}: is there already, and was not made by ShardSink. Choose another output, "
+                f"{path}: exists already, and was not made by ShardSink. Choose another output, "
                 f"move the shard away, or replace it with ShardSink(..., overwrite=True)."
             )
 
 
 def _text(place: int, document: Document) -> str | BadText:
-    """The text of a document, or why it has none to train on."""
     text = document.text
     if not isinstance(text, str):
         reason = f"the text is of type {type(text).__name__}, expected a string"

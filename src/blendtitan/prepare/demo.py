@@ -1,24 +1,28 @@
-"""The demo: three corpora of real text, a tokenizer, shards and a file list, with no download.
+"""``blendtitan demo``: three corpora of real text, a tokenizer, shards and a file list, offline.
 
 DIR/text/CORPUS/*.jsonl          documents
 DIR/tokenizer/tokenizer.model    trained on a sample of them
 DIR/tokens/CORPUS/*.bin, *.idx   shards
-DIR/demo.txt                     written first: where it is, all of these are the demo's
-DIR/file_list.txt                written last: where it is, the demo is complete
+DIR/demo.txt                     written first: where it exists, all of these are the demo's
+DIR/file_list.txt                written last: where it exists, the demo is complete
 """
 
+import ast
+import importlib.metadata
+import inspect
 import io
 import os
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
+from tokenize import open as open_source
 
 import orjson
 import sentencepiece
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.demo_text import code_texts, readme_texts, reference_texts
-from blendtitan.prepare.mix import CorpusMix, mix
-from blendtitan.prepare.shares import MixConfig
+from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.atomic_files import read_note, write_atomically
 from blendtitan.tokenizers import load_tokenizer
@@ -26,14 +30,8 @@ from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-CORPORA: dict[str, Callable[[], Iterator[str]]] = {
-    "code": code_texts,
-    "reference": reference_texts,
-    "readmes": readme_texts,
-}
-
 EPOCHS = {"code": 0.5, "reference": 2.0, "readmes": 4.0}
-"""So that the shares are far from the sizes: code has most of the tokens."""
+"""Chosen so that the shares differ from the sizes: code has most of the tokens."""
 
 NUM_FILES = 4
 """Files of text, and so shards, of each corpus."""
@@ -46,20 +44,67 @@ Made by `blendtitan demo`, with all files in text, tokenizer and tokens, and fil
 While this file is here, an interrupted demo may be made anew, and replaces them.
 """
 
-# The sample that the tokenizer is trained on: enough for a small vocabulary, read in seconds.
+# The tokenizer is trained on a sample: enough for a small vocabulary, read in seconds.
 _SAMPLE_DOCUMENTS = 400
 _SAMPLE_CHARS = 4_000
 
+# Tests are long lists of odd inputs, and some are not valid Python. Installed packages differ
+# between machines, and the topics of pydoc are part of another corpus.
+_SKIPPED_FOLDERS = {
+    *("test", "tests", "idle_test", "lib2to3"),
+    *("site-packages", "dist-packages", "__pycache__", "pydoc_data"),
+}
+
+
+def code_texts() -> Iterator[str]:
+    """The sources of the standard library, one document per file."""
+    for path in _sources():
+        text = _source(path)
+        if text.strip():
+            yield text
+
+
+def reference_texts() -> Iterator[str]:
+    """The language reference by topic, then the docstrings of the standard library.
+
+    Docstrings are found by parsing, because importing a module may have side effects.
+    """
+    yield from (topics[name] for name in sorted(topics))
+    for path in _sources():
+        for node in ast.walk(ast.parse(_source(path))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node, clean=False)
+                if docstring and docstring.strip():
+                    yield _encodable(inspect.cleandoc(docstring))
+
+
+def readme_texts() -> Iterator[str]:
+    """The long descriptions of the installed distributions, by name."""
+    readmes = {
+        distribution.name: distribution.metadata.json.get("description", "")
+        for distribution in importlib.metadata.distributions()
+    }
+    for _, readme in sorted(readmes.items()):
+        if isinstance(readme, str) and readme.strip():
+            yield _encodable(readme)
+
+
+CORPORA: dict[str, Callable[[], Iterator[str]]] = {
+    "code": code_texts,
+    "reference": reference_texts,
+    "readmes": readme_texts,
+}
+
 
 def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | None:
-    """Make the demo in ``output``. An interrupted one is made anew, a complete one is kept.
+    """Make the demo in ``output``. An interrupted demo is made anew, a complete one is kept.
 
     Returns:
-        The corpora of the file list, or None where the demo was complete.
+        The corpora of the file list, or None if the demo was complete.
 
     Raises:
-        ConfigError: ``vocab_size`` is out of range, or is not that of the complete demo; or the
-            folder holds files of the demo's names that it did not make.
+        ConfigError: ``vocab_size`` is out of range, or differs from that of the complete demo; or
+            the folder holds files of the demo's names that it did not make.
     """
     if vocab_size not in VOCAB_SIZES:
         raise ConfigError(
@@ -68,7 +113,12 @@ def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | N
         )
     file_list, tokenizer = output / "file_list.txt", output / "tokenizer"
     if file_list.exists():
-        _check_vocabulary(tokenizer, vocab_size)
+        found = load_tokenizer(tokenizer).vocab_size
+        if found != vocab_size:
+            raise ConfigError(
+                f"{output}: holds a demo with a vocabulary of {found}, expected {vocab_size}. "
+                f"Delete the folder, or choose another one."
+            )
         return None
     _check_folder(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -77,35 +127,18 @@ def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | N
     for corpus, texts in CORPORA.items():
         documents = list(texts())
         write_jsonl(output / "text" / corpus, documents)
-        samples += sample_lines(documents)
+        samples += _sample_lines(documents)
     model = train_tokenizer(samples, vocab_size=vocab_size)
     tokenizer.mkdir(exist_ok=True)
     write_atomically(tokenizer / "tokenizer.model", model)
-    # What an interrupted demo left may be of another vocabulary.
+    # An interrupted demo may have had another vocabulary.
     config = TokenizeConfig(tokenizer=tokenizer, overwrite=True)
     tokenize([output / "text"], output / "tokens", config)
     return mix([output / "tokens"], file_list, MixConfig(epochs=EPOCHS))
 
 
-def write_jsonl(folder: Path, documents: list[str]) -> None:
-    """Deal documents out to ``NUM_FILES`` files of JSON lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file_id in range(NUM_FILES):
-        lines = [orjson.dumps({"text": text}) for text in documents[file_id::NUM_FILES]]
-        write_atomically(folder / f"{file_id}.jsonl", b"\n".join([*lines, b""]))
-    num_chars = sum(map(len, documents))
-    logger.info("%s: %s documents, %s characters", folder, f"{len(documents):,}", f"{num_chars:,}")
-
-
-def sample_lines(documents: list[str]) -> list[str]:
-    """Lines of documents taken at even distances, of each no more than its beginning."""
-    step = max(1, len(documents) // _SAMPLE_DOCUMENTS)
-    beginnings = (text[:_SAMPLE_CHARS] for text in documents[::step])
-    return [line for text in beginnings for line in text.splitlines() if line]
-
-
 def train_tokenizer(lines: Iterable[str], *, vocab_size: int) -> bytes:
-    """A SentencePiece model that gives every text back as it was: white space, any character."""
+    """A lossless SentencePiece model: it preserves white space and every character."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -123,6 +156,23 @@ def train_tokenizer(lines: Iterable[str], *, vocab_size: int) -> bytes:
     return model.getvalue()
 
 
+def write_jsonl(folder: Path, documents: list[str]) -> None:
+    """Distribute documents over ``NUM_FILES`` files of JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file_id in range(NUM_FILES):
+        lines = [orjson.dumps({"text": text}) for text in documents[file_id::NUM_FILES]]
+        write_atomically(folder / f"{file_id}.jsonl", b"\n".join([*lines, b""]))
+    num_chars = sum(map(len, documents))
+    logger.info("%s: %s documents, %s characters", folder, f"{len(documents):,}", f"{num_chars:,}")
+
+
+def _sample_lines(documents: list[str]) -> list[str]:
+    """The lines at the beginning of documents at even distances."""
+    step = max(1, len(documents) // _SAMPLE_DOCUMENTS)
+    beginnings = (text[:_SAMPLE_CHARS] for text in documents[::step])
+    return [line for text in beginnings for line in text.splitlines() if line]
+
+
 def _check_folder(output: Path) -> None:
     note = output / _NOTE
     if note.is_file() and "`blendtitan demo`" in read_note(note):
@@ -135,10 +185,20 @@ def _check_folder(output: Path) -> None:
             )
 
 
-def _check_vocabulary(tokenizer: Path, vocab_size: int) -> None:
-    found = load_tokenizer(tokenizer).vocab_size
-    if found != vocab_size:
-        raise ConfigError(
-            f"{tokenizer.parent}: holds a demo with a vocabulary of {found}, asked for is "
-            f"{vocab_size}. Delete the folder, or choose another one."
-        )
+def _sources() -> list[Path]:
+    library = Path(sysconfig.get_path("stdlib"))
+    return [
+        path
+        for path in sorted(library.rglob("*.py"))
+        if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts)
+    ]
+
+
+def _source(path: Path) -> str:
+    with open_source(path) as file:
+        return file.read()
+
+
+def _encodable(text: str) -> str:
+    # An escape in a docstring may stand for half a character, which UTF-8 cannot encode.
+    return text.encode(errors="replace").decode()

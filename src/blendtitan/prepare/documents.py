@@ -1,5 +1,6 @@
-"""Texts to documents: their ids, each followed by EOD, in batches, as a shard stores them."""
+"""From texts to documents: the ids of each text followed by EOD, in batches."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, astuple, dataclass
 
@@ -8,21 +9,20 @@ import orjson
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.jsonl import BadText
+from blendtitan.prepare.json_text import BadText
 from blendtitan.storage.writer import stored_tokens, token_dtype
-from blendtitan.tokenizers import ABSENT, Encoder, Tokenizer
-from blendtitan.tokenizers.encoder import tokenizer_identity
+from blendtitan.tokenizers import ABSENT, Encoder, Tokenizer, tokenizer_identity
 
-# Enough for the libraries to be busy with, and little beside what they hold themselves.
+# Enough to keep the libraries busy, and little compared with the memory that they use.
 _BATCH_CHARS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What ids depend on, besides the input: another value of one of them is another shard."""
+    """What the ids of a shard depend on besides its input. Other settings make another shard."""
 
     tokenizer: str
-    """Hash of all that the tokenizer's ids depend on."""
+    """Hash of everything that the tokenizer's ids depend on."""
 
     eod_id: int
     dtype: str
@@ -32,11 +32,7 @@ class Settings:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, *, bos: bool = False) -> "Settings":
-        """Settings that this tokenizer makes.
-
-        Raises:
-            ConfigError: It has no EOS.
-        """
+        """The settings for a tokenizer."""
         if tokenizer.eos_id == ABSENT:
             raise ConfigError(
                 f"{tokenizer.path}: the tokenizer has no EOS to put after each document. "
@@ -52,17 +48,16 @@ class Settings:
         return cls(tokenizer_identity(tokenizer), tokenizer.eos_id, dtype.name, bos_id)
 
     def described(self) -> dict[str, str | int]:
-        """The settings, as manifests have them. BOS is left out where there is none."""
+        """The settings as manifests store them: without BOS, as releases before BOS did."""
         found = asdict(self)
         if self.bos_id == ABSENT:
-            # As releases wrote them that knew no BOS: what they began is finished.
             del found["bos_id"]
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was found in a range of an input, or in all of it."""
+    """Counts for a range of an input, or for all of it."""
 
     documents: int = 0
     tokens: int = 0
@@ -72,52 +67,32 @@ class Counts:
     """Documents that contain the token for unknown text. Earlier releases did not count them."""
 
     without_text: int = 0
-    """Documents of no tokens but EOD and BOS, as the tokenizer drops all of their text."""
+    """Documents of EOD and BOS only, because the tokenizer drops all of their text."""
 
     def __add__(self, other: "Counts") -> "Counts":
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Counts(*(one + another for one, another in pairs))
+        return Counts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentBatch:
-    """Some neighbouring texts of an input, as a shard stores them."""
+    """Consecutive texts of an input, as a shard stores them."""
 
     tokens: NDArray[np.integer]
-    """Ids of each text, followed by EOD and, if asked for, led by BOS. Shape ``(num_tokens,)``."""
+    """Ids of each text, followed by EOD and preceded by BOS if asked for: ``(num_tokens,)``."""
 
     lens: NDArray[np.int32]
     """Tokens of each document, EOD included. Shape ``(num_documents,)``."""
 
     bad_texts: list[BadText]
-    """What lay between the texts and could not be used."""
+    """Unusable texts among them."""
 
-    with_unknown: int
-    without_text: int
-
-    @property
-    def counts(self) -> Counts:
-        """How many there are of each."""
-        return Counts(
-            *(len(self.lens), len(self.tokens), len(self.bad_texts)),
-            *(self.with_unknown, self.without_text),
-        )
+    counts: Counts
 
 
 def encoded_texts(
     texts: Iterable[str | BadText], encoder: Encoder, settings: Settings, *, where: str
 ) -> Iterator[DocumentBatch]:
-    """Texts as documents, in batches of a size that suits tokenizers.
-
-    Args:
-        texts: Texts, and what stands in the place of those that cannot be used.
-        encoder: Gives the ids.
-        settings: Say which token follows each document, and how tokens are stored.
-        where: Names the input in errors.
-
-    Raises:
-        FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
-    """
+    """Texts as documents, in batches of a size that suits tokenizers; ``where`` is for errors."""
     dtype = np.dtype(settings.dtype)
     for batch, bad_texts in _batches(texts):
         ids, id_lens = encoder.encode(batch)
@@ -125,27 +100,42 @@ def encoded_texts(
         if settings.bos_id != ABSENT:
             tokens, lens = np.insert(tokens, np.cumsum(lens) - lens, settings.bos_id), lens + 1
         stored = stored_tokens(tokens, dtype, where=f"{where}: a document")
-        with_unknown = _documents_with(encoder.unk_id, ids, id_lens)
-        without_text = int(np.count_nonzero(id_lens == 0))
-        yield DocumentBatch(stored, lens, bad_texts, with_unknown, without_text)
-
-
-def _documents_with(token: int, ids: NDArray[np.int32], lens: NDArray[np.int32]) -> int:
-    """How many documents contain a token."""
-    places = np.flatnonzero(ids == token)
-    return len(np.unique(np.searchsorted(np.cumsum(lens), places, side="right")))
+        unknown = np.searchsorted(
+            np.cumsum(id_lens), np.flatnonzero(ids == encoder.unk_id), side="right"
+        )
+        counts = Counts(
+            *(len(lens), len(tokens), len(bad_texts)),
+            with_unknown=len(np.unique(unknown)),
+            without_text=int(np.count_nonzero(id_lens == 0)),
+        )
+        yield DocumentBatch(stored, lens, bad_texts, counts)
 
 
 def reject_lines(location: str, bad_texts: Iterable[BadText]) -> bytes:
-    """Texts that were left out, as JSON lines."""
+    """Rejected texts as JSON lines."""
     lines = (
         {"input": location, text.unit: text.place, "reason": text.reason} for text in bad_texts
     )
     return b"".join(orjson.dumps(line) + b"\n" for line in lines)
 
 
+def grouped(
+    described: Iterable[tuple[str, str]], *, most: int, more: str = "more like it"
+) -> list[str]:
+    """The first description for each of up to ``most`` reasons, with the number of others."""
+    first: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+    for reason, text in described:
+        if reason in first or len(first) < most:
+            first.setdefault(reason, text)
+            seen[reason] += 1
+    return [
+        text + (f" (and {seen[reason] - 1:,} {more})" if seen[reason] > 1 else "")
+        for reason, text in first.items()
+    ]
+
+
 def _batches(texts: Iterable[str | BadText]) -> Iterator[tuple[list[str], list[BadText]]]:
-    """Texts in batches of a size that suits tokenizers, and the bad ones among them."""
     batch: list[str] = []
     bad_texts: list[BadText] = []
     num_chars = 0

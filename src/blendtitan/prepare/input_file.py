@@ -1,42 +1,146 @@
-"""Input files, on this machine or behind a URL: their identity, and how to open them."""
+"""Input files: what their names say about their format, and how to open them, locally or by URL."""
 
 import os
+import re
 import stat
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
 
 from blendtitan.errors import BlendTitanError, InputError
-from blendtitan.prepare.file_formats import Format, expected_names, format_of
+
+Kind = Literal["lines", "json", "text", "csv", "tsv", "parquet", "arrow"]
+Compression = Literal["", "gz", "zst", "xz", "bz2"]
+TxtMode = Literal["file", "line"]
 
 WORK_FOLDER = ".blendtitan"
-"""Below the output: the plan, the parts of unfinished shards, the records of finished ones."""
+"""Below the output: the plan, parts of unfinished shards, and records of finished ones."""
 
 REJECTS_SUFFIX = ".rejects.jsonl"
 
-_WEB = ("http", "https")
+MAX_DOCUMENT_BYTES = 16 << 20
+"""Default limit for one document, as stored: 16 MiB. Longer documents are rejected.
 
-_KERNEL_FOLDERS = ("/proc/", "/sys/")
+SentencePiece needs about 45 times as much memory to encode a document."""
 
-_KINDS = (
-    (stat.S_ISDIR, "folder"),
-    (stat.S_ISFIFO, "FIFO"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISCHR, "device"),
-    (stat.S_ISBLK, "device"),
+_KINDS: dict[str, Kind] = {
+    ".jsonl": "lines",
+    ".ndjson": "lines",
+    ".json": "json",
+    ".txt": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+_COMPRESSIONS: dict[str, Compression] = {
+    ".gz": "gz",
+    ".zst": "zst",
+    ".zstd": "zst",
+    ".xz": "xz",
+    ".bz2": "bz2",
+}
+EXPECTED_NAMES = " or ".join(f"*{suffix}" for suffix in (*_KINDS, *_COMPRESSIONS))
+"""The names of input files, for error messages. Upper and lower case are equal."""
+
+# Containers of several columns or files. They are never compressed as a whole.
+_CONTAINERS = (".parquet", ".arrow", ".feather", ".tar", ".zip", ".7z", ".rar")
+
+# Documentation, checksums and bookkeeping files that usually accompany text.
+_COMPANIONS = re.compile(
+    r"(readme|licen[sc]e|copying|notice|changelog|changes|citation|authors|contributing)"
+    r"([._-][\w.-]*)?"
+    r"|dataset_infos?\.json|dataset_dict\.json|state\.json|_success|_(common_)?metadata"
+    r"|(checksums|md5sums|sha1sums|sha256sums|sha512sums)(\.txt)?"
+    r"|.*\.(md|rst|md5|sha1|sha256|sha512|sfv|crc)",
+    re.DOTALL,
 )
 
-# What stores tell of a file that differs when its content does, from the surest on.
+_TEXT_PER_COMPRESSED_BYTE = 3
+_TEXT_PER_PARQUET_BYTE = 2
+
+_WEB = ("http", "https")
+_KERNEL_FOLDERS = ("/proc/", "/sys/")
+_FILE_KINDS = {
+    stat.S_IFDIR: "folder",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+}
+
+# Attributes that change with the content of a remote file, the most reliable first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "crc32c", "generation")
 _TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "created")
 
 
 @dataclass(frozen=True, slots=True)
+class Format:
+    """How a file is read, according to its name."""
+
+    kind: Kind
+    compression: Compression = ""
+
+    @property
+    def text_per_byte(self) -> int:
+        """A rough estimate of the bytes of text per byte of the file.
+
+        gzip and zstd shrink prose and code to about a third. Parquet files are compressed more
+        lightly and also hold other columns.
+        """
+        if self.compression:
+            return _TEXT_PER_COMPRESSED_BYTE
+        return _TEXT_PER_PARQUET_BYTE if self.kind == "parquet" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How texts are read from files where the file name leaves it open."""
+
+    txt: TxtMode = "file"
+    """Whether a ``.txt`` file is one document, or each of its lines is."""
+
+    max_document_bytes: int = MAX_DOCUMENT_BYTES
+    """Limit for one document, or one line of JSON, in bytes without compression."""
+
+
+DEFAULT_OPTIONS = ReadOptions()
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file name implies. None: not an input file."""
+    path = PurePosixPath(name.lower())
+    kind = _KINDS.get(path.suffix)
+    if kind is not None:
+        return Format(kind)
+    compression = _COMPRESSIONS.get(path.suffix)
+    inner = PurePosixPath(path.stem).suffix
+    if compression is None or inner in _CONTAINERS or inner in _COMPRESSIONS:
+        return None
+    # A name such as part-000.gz does not say what is compressed; JSON is recognised by content.
+    return Format(_KINDS.get(inner, "json"), compression)
+
+
+def without_suffixes(name: str) -> str:
+    """An input file's name without the endings that determine its format."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() in _COMPRESSIONS:
+        path = PurePosixPath(path.stem)
+    return path.stem if path.suffix.lower() in _KINDS else path.name
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file is documentation or bookkeeping rather than text to train on."""
+    return _COMPANIONS.fullmatch(name.lower()) is not None
+
+
+@dataclass(frozen=True, slots=True)
 class InputFile:
-    """One input file as it was found: another size or version is another input."""
+    """One input file as it was found. A different size or version is a different input."""
 
     location: str
     """Absolute path, or URL."""
@@ -44,15 +148,11 @@ class InputFile:
     num_bytes: int
 
     version: int | str
-    """Time of change in nanoseconds; of a URL, what its store tells versions apart by."""
+    """Modification time in nanoseconds; for a URL, the store's version attribute."""
 
     @classmethod
     def of(cls, location: str | Path) -> "InputFile":
-        """The file at a path or URL, as it is now.
-
-        Raises:
-            InputError: It cannot be read.
-        """
+        """The file at a path or URL, as it is now."""
         if is_url(location):
             return _remote_file(str(location))
         with readable(location):
@@ -63,17 +163,13 @@ class InputFile:
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """What tells this input from others and from what it was before."""
+        """What distinguishes this input from others and from its own earlier versions."""
         return {"input": self.location, "num_bytes": self.num_bytes, "version": self.version}
 
     def check_unchanged(self) -> None:
-        """Check that the file is what it was.
-
-        Raises:
-            InputError: It changed, or is gone.
-        """
+        """Raise an ``InputError`` if the file changed or is gone."""
         if is_url(self.location):
-            # Stores remember what they once told.
+            # File systems of stores cache what they once listed.
             with readable(self.location):
                 file_system(self.location)[0].invalidate_cache()
         found = InputFile.of(self.location)
@@ -85,18 +181,14 @@ class InputFile:
 
     @property
     def format(self) -> Format:
-        """How it is read, as its name says.
-
-        Raises:
-            InputError: The name says nothing of the kind.
-        """
+        """The format that its name implies."""
         found = format_of(PurePosixPath(path_of(self.location)).name)
         if found is None:
-            raise InputError(f"{self.location}: expected a file named {expected_names()}")
+            raise InputError(f"{self.location}: expected a file named {EXPECTED_NAMES}")
         return found
 
     def open(self) -> BinaryIO:
-        """The file, to be read from any place; ``readable`` knows the errors."""
+        """Open the file for reading with seeks. Use ``readable`` around it to convert errors."""
         if not is_url(self.location):
             return open(self.location, "rb")
         files, path = file_system(self.location)
@@ -104,17 +196,13 @@ class InputFile:
 
 
 def is_url(location: str | Path) -> bool:
-    """Whether a location is a URL, which fsspec reads."""
+    """Whether a location is a URL, to be read with fsspec."""
     return "://" in str(location)
 
 
 @contextmanager
 def readable(location: str | Path) -> Generator[None]:
-    """Make an error of reading inside the block one of ours that names the file.
-
-    Raises:
-        InputError: Reading failed.
-    """
+    """Convert errors of reading inside the block into an ``InputError`` that names the file."""
     try:
         yield
     except BlendTitanError:
@@ -122,34 +210,30 @@ def readable(location: str | Path) -> Generator[None]:
     except OSError as error:
         raise InputError(f"{location}: cannot be read ({error.strerror or error})") from error
     except Exception as error:
-        # Every store's library has errors of its own. A local file has none but those above.
+        # Every store's library has its own exceptions. Local files only raise those above.
         if not is_url(location):
             raise
         raise InputError(f"{location}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 def file_kind(path: str | Path, status: os.stat_result) -> str:
-    """What a path leads to, for people. Only a ``regular file`` is safe to read to its end."""
+    """The kind of a path, for messages. Only a ``regular file`` is safe to read to its end."""
     if stat.S_ISREG(status.st_mode):
-        # Files of the kernel have no size, and some of them never end.
+        # Kernel files report no size, and some never end.
         is_kernels = status.st_size == 0 and os.path.realpath(path).startswith(_KERNEL_FOLDERS)
         return "file of the kernel" if is_kernels else "regular file"
-    return next((kind for is_kind, kind in _KINDS if is_kind(status.st_mode)), "special file")
+    return _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "special file")
 
 
 def path_of(location: str) -> str:
-    """The path of a location: of a web address, without server, query and fragment."""
+    """The path of a location; for a web address, without server, query and fragment."""
     parts = urlsplit(location) if is_url(location) else None
     return parts.path if parts and parts.scheme in _WEB else location
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """Fsspec's file system for a URL, and the path in it.
-
-    Raises:
-        InputError: There is none, or its library is not installed.
-    """
-    # Imported where it is needed: it takes as long as all else together.
+    """The fsspec file system of a URL, and the path within it."""
+    # Imported on demand: it takes as long as all other imports together.
     import fsspec
 
     try:
@@ -166,8 +250,8 @@ def _remote_file(url: str) -> InputFile:
         raise InputError(f"{url}: is of type {info['type']!r}, expected a regular file")
     if info.get("size") is None:
         raise InputError(
-            f"{url}: its size is not told, expected a store that tells it and sends parts of "
-            f"files. Copy the file to this machine first."
+            f"{url}: the store does not report its size, expected a store that does and that "
+            f"serves parts of files. Copy the file to this machine first."
         )
-    told = [name for name in (*_VERSIONS, *_TIMES) if info.get(name)]
-    return InputFile(url, int(info["size"]), f"{told[0]} {info[told[0]]}" if told else "")
+    name = next((name for name in (*_VERSIONS, *_TIMES) if info.get(name)), None)
+    return InputFile(url, int(info["size"]), f"{name} {info[name]}" if name else "")

@@ -1,4 +1,4 @@
-"""Search files, folders and patterns for inputs, and account for everything that is not one."""
+"""Find input files in folders, patterns and stores, and account for every other file."""
 
 import glob
 import json
@@ -10,18 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.file_formats import expected_names, format_of, is_companion
 from blendtitan.prepare.input_file import (
+    EXPECTED_NAMES,
     REJECTS_SUFFIX,
     WORK_FOLDER,
     InputFile,
     file_kind,
     file_system,
+    format_of,
+    is_companion,
     is_url,
     path_of,
     readable,
 )
-from blendtitan.prepare.jsonl import is_unicode
+from blendtitan.prepare.json_text import is_unicode
 from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, RECORD_SUFFIX
 from blendtitan.visible import counted, visible_logger
 
@@ -31,7 +33,8 @@ WILDCARDS = frozenset("*?[")
 
 _SHOWN_NAMES = 20
 
-# Of a folder that datasets.save_to_disk wrote: lists its data files, beside which caches may lie.
+# In a folder that datasets.save_to_disk wrote, this file lists the data files. Other Arrow files
+# beside it are caches.
 _DATASET_STATE = "state.json"
 _DATA_FILES = "_data_files"
 
@@ -40,55 +43,49 @@ _OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ENDS_SUFFIX, ".idx.before-rep
 _SHARD_SUFFIXES = {".bin": ".idx", ".idx": ".bin"}
 _PARTIAL = ".partial-"
 
+Inode = tuple[int, int]
+
 
 def find_inputs(
     location: str | Path, *, skip_unknown: bool = False
 ) -> Iterator[tuple[InputFile, PurePosixPath]]:
-    """Each input file at a file, folder or pattern, sorted, and its path below what was named.
+    """Every input file at a file, folder or pattern, sorted, with its path below that location.
 
     Links are followed. Hidden files and folders are skipped, and so are documentation and
-    checksums; the log says how many.
+    checksums; the log gives their number.
 
     Args:
         location: Path, or URL that fsspec reads.
-        skip_unknown: Warn of files that cannot be read or are of another format.
+        skip_unknown: Warn about files that cannot be read or have an unknown format.
 
     Raises:
-        InputError: There is no input, or, without ``skip_unknown``, a file or folder cannot be
-            read or is of another format. The message names all of them.
+        InputError: There is no input or, without ``skip_unknown``, a file or folder cannot be
+            read or has an unknown format. The message names all of them.
     """
     text = str(location)
     if not text:
         raise InputError("an input is an empty name, expected the name of a file or folder")
     found = _find_remote(text) if is_url(text) else _find_local(text)
-    found.check_names()
     found.report(text, skip_unknown=skip_unknown)
     if not found.files:
         kind = "holds" if WILDCARDS.isdisjoint(text) else "matches"
-        raise InputError(f"{text}: {kind} no file named {expected_names()}")
+        raise InputError(f"{text}: {kind} no file named {EXPECTED_NAMES}")
     for file, relative in sorted(found.files.items(), key=lambda entry: entry[1].parts):
         yield InputFile.of(file), relative
 
 
-def fixed_part(pattern: str) -> str:
-    """The folders of a pattern before its first wildcard."""
-    before = pattern[: min(pattern.find(mark) for mark in WILDCARDS if mark in pattern)]
-    return before.rpartition("/")[0] or ("/" if before.startswith("/") else "")
-
-
 @dataclass(slots=True)
 class _Found:
-    """The files at a location, by what becomes of them."""
+    """The files at a location, by category."""
 
     top: str
-    """Folder that relative paths begin at."""
+    """Folder that relative paths start from."""
 
     files: dict[str, PurePosixPath] = field(default_factory=dict)
     companions: set[str] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
-    places: dict[tuple[int, int], str] = field(default_factory=dict)
-    """First path of each local file, by device and inode."""
+    first_paths: dict[Inode, str] = field(default_factory=dict)
 
     def add(self, location: str, siblings: set[str]) -> None:
         """Classify a file by its name and the names in its folder."""
@@ -102,25 +99,74 @@ class _Found:
         else:
             self.files[location] = _relative(path_of(location), path_of(self.top))
 
-    def check_names(self) -> None:
-        """Make a problem of each file whose path is not UTF-8: no record could name it."""
+    def add_local(self, path: str, siblings: set[str], above: tuple[Inode, ...]) -> None:
+        """Add a local file, or everything below a local folder.
+
+        Args:
+            path: The file or folder.
+            siblings: Names in its folder.
+            above: The folders that contain it, to detect links that form a loop.
+        """
+        name = os.path.basename(path)
+        if name.startswith("."):
+            if name != WORK_FOLDER:
+                self.hidden.add(path)
+            return
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            target = f"; it is a link to {os.readlink(path)}" if os.path.islink(path) else ""
+            self.problems[path] = f"cannot be read ({error.strerror}{target})"
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self.walk(path, above)
+            return
+        self.add(path, siblings)
+        if path in self.files and (problem := self._problem(path, status)):
+            del self.files[path]
+            self.problems[path] = problem
+
+    def walk(self, folder: str, above: tuple[Inode, ...]) -> None:
+        """Add everything below a local folder."""
+        try:
+            status = os.stat(folder)
+            names = os.listdir(folder)
+        except OSError as error:
+            self.problems[folder] = f"cannot be searched ({error.strerror})"
+            return
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            # A link back: its content is found without the link.
+            self.companions.add(folder)
+            return
+        for name in sorted(names):
+            self.add_local(os.path.join(folder, name), set(names), (*above, here))
+        if _DATASET_STATE in names:
+            self.check_dataset(folder)
+
+    def _problem(self, path: str, status: os.stat_result) -> str | None:
+        if (kind := file_kind(path, status)) != "regular file":
+            return f"is a {kind}, expected a regular file"
+        if not os.access(path, os.R_OK):
+            return "cannot be read (Permission denied)"
+        first = self.first_paths.setdefault((status.st_dev, status.st_ino), path)
+        if first != path:
+            logger.warning("%s and %s are the same file: it is read twice", first, path)
+        return None
+
+    def report(self, text: str, *, skip_unknown: bool) -> None:
+        """Log the files that are not read, or raise if one has a problem and may not be skipped."""
         for location in [*self.files]:
+            # Records could not name it.
             if not is_unicode(location if is_url(location) else os.path.abspath(location)):
                 del self.files[location]
                 self.problems[location] = "has a path that is not UTF-8: rename the file or folder"
-
-    def report(self, text: str, *, skip_unknown: bool) -> None:
-        """Log what is not read.
-
-        Raises:
-            InputError: A file has a problem, and may not be skipped.
-        """
         if self.problems and not skip_unknown:
             lines = [f"{path}: {reason}" for path, reason in sorted(self.problems.items())]
             number = counted(len(lines), "file or folder", "files or folders")
             raise InputError(
                 *lines[:_SHOWN_NAMES],
-                f"{text}: {number} cannot be read as text, expected {expected_names()}. Move or "
+                f"{text}: {number} cannot be read as text, expected {EXPECTED_NAMES}. Move or "
                 f"hide them (.name), or leave them out with --skip-unknown.",
             )
         for path, reason in sorted(self.problems.items()):
@@ -131,127 +177,85 @@ class _Found:
             number = counted(len(self.hidden), "hidden file or folder", "hidden files or folders")
             logger.info("%s: %s skipped", text, number)
 
-    def arrow_files(self, folder: str) -> list[str]:
-        """The Arrow files in a folder, not in those below it."""
-        paths = [path for path in self.files if path.rpartition("/")[0] == folder]
-        kinds = {path: format_of(PurePosixPath(path).name) for path in paths}
-        return [path for path, kind in kinds.items() if kind and kind.kind == "arrow"]
+    def check_datasets(self) -> None:
+        """Check all folders that hold the state of a saved dataset."""
+        suffix = f"/{_DATASET_STATE}"
+        for location in [name for name in self.companions if name.endswith(suffix)]:
+            self.check_dataset(location.removesuffix(suffix))
 
-    def leave_out_dataset(self, folder: str, reason: str) -> None:
-        """Make a problem of the state of a saved dataset, and read none of its files."""
-        for location in self.arrow_files(folder):
-            del self.files[location]
-        self.companions.discard(f"{folder}/{_DATASET_STATE}")
-        self.problems[f"{folder}/{_DATASET_STATE}"] = reason
-
-    def keep_listed(self, folder: str, listed: set[str]) -> None:
-        """Of the Arrow files in a folder, keep those that a saved dataset lists."""
-        for location in self.arrow_files(folder):
+    def check_dataset(self, folder: str) -> None:
+        """Of the Arrow files of a saved dataset, keep those that its state lists."""
+        state_file = f"{folder}/{_DATASET_STATE}"
+        arrow_files = [
+            path
+            for path in self.files
+            if path.rpartition("/")[0] == folder and path.lower().endswith((".arrow", ".feather"))
+        ]
+        # Other programs have a state.json, too, but rarely beside Arrow files.
+        try:
+            with InputFile.of(state_file).open() as file:
+                state = json.load(file)
+            if isinstance(state, dict) and _DATA_FILES not in state:
+                return
+            listed = {f"{part['filename']}" for part in state[_DATA_FILES]}
+        except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
+            if arrow_files:
+                for location in arrow_files:
+                    del self.files[location]
+                self.companions.discard(state_file)
+                self.problems[state_file] = (
+                    "is damaged, expected the state of a dataset, which lists the Arrow files that "
+                    "hold its rows: save the dataset again, or move this file away"
+                )
+            return
+        for location in arrow_files:
             if location.rpartition("/")[2] not in listed:
                 del self.files[location]
                 self.companions.add(location)
         for name in listed:
             if "/" in name or name in ("", ".."):
-                self.problems[f"{folder}/{_DATASET_STATE}"] = (
-                    f"lists {name!r}, which is outside of its folder and so is not read"
-                )
+                self.problems[state_file] = f"lists {name!r}, which is outside of its folder"
             elif f"{folder}/{name}" not in self.files:
                 self.problems[f"{folder}/{name}"] = f"is missing, but {_DATASET_STATE} lists it"
 
 
 def _find_local(text: str) -> _Found:
-    """The files at a path or pattern of this machine."""
     path = Path(text)
     if path.is_dir():
         found = _Found(text)
-        _walk(found, str(path), ())
+        found.walk(str(path), ())
         return found
     if os.path.lexists(path):
         return _single_file(text)
     if WILDCARDS.isdisjoint(text):
         raise InputError(f"{text}: there is no such file or folder")
-    found = _Found(fixed_part(text))
+    found = _Found(_fixed_part(text))
     top = os.stat(found.top or ".") if os.path.isdir(found.top or ".") else None
     above = ((top.st_dev, top.st_ino),) if top else ()
     for match in sorted(glob.glob(text, recursive=True)):
-        folder = os.path.dirname(match)
-        _add_local(found, match.rstrip("/"), set(os.listdir(folder or ".")), above)
-    _check_datasets(found)
+        siblings = set(os.listdir(os.path.dirname(match) or "."))
+        found.add_local(match.rstrip("/"), siblings, above)
+    found.check_datasets()
     return found
 
 
 def _single_file(location: str) -> _Found:
     name = PurePosixPath(path_of(location)).name
     if _is_output(name, {name}) or format_of(name) is None:
-        raise InputError(f"{location}: expected a folder, or a file named {expected_names()}")
+        raise InputError(f"{location}: expected a folder, or a file named {EXPECTED_NAMES}")
     return _Found("", files={location: PurePosixPath(name)})
-
-
-def _walk(found: _Found, folder: str, above: tuple[tuple[int, int], ...]) -> None:
-    """Add what lies below a folder."""
-    try:
-        status = os.stat(folder)
-        names = os.listdir(folder)
-    except OSError as error:
-        found.problems[folder] = f"cannot be searched ({error.strerror})"
-        return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        # Everything in it is found without the link.
-        found.companions.add(folder)
-        return
-    for name in sorted(names):
-        _add_local(found, os.path.join(folder, name), set(names), (*above, here))
-    if _DATASET_STATE in names:
-        _check_dataset(found, folder)
-
-
-def _add_local(
-    found: _Found, path: str, siblings: set[str], above: tuple[tuple[int, int], ...]
-) -> None:
-    """Add a file or folder of this machine."""
-    name = os.path.basename(path)
-    if name.startswith("."):
-        if name != WORK_FOLDER:
-            found.hidden.add(path)
-        return
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        target = f"; it is a link to {os.readlink(path)}" if os.path.islink(path) else ""
-        found.problems[path] = f"cannot be read ({error.strerror}{target})"
-        return
-    if stat.S_ISDIR(status.st_mode):
-        _walk(found, path, above)
-        return
-    found.add(path, siblings)
-    if path in found.files:
-        _check_local(found, path, status)
-
-
-def _check_local(found: _Found, path: str, status: os.stat_result) -> None:
-    if (kind := file_kind(path, status)) != "regular file":
-        found.problems[path] = f"is a {kind}, expected a regular file"
-    elif not os.access(path, os.R_OK):
-        found.problems[path] = "cannot be read (Permission denied)"
-    else:
-        first = found.places.setdefault((status.st_dev, status.st_ino), path)
-        if first != path:
-            logger.warning("%s and %s are the same file: it is read twice", first, path)
-        return
-    del found.files[path]
 
 
 def _find_remote(url: str) -> _Found:
     with readable(url):
         files, root = file_system(url)
         if not WILDCARDS.isdisjoint(path_of(url)):
-            found = _Found(fixed_part(root))
+            found = _Found(_fixed_part(root))
             matches = files.glob(root, detail=True)
             folders = [name for name, info in matches.items() if info["type"] == "directory"]
             names = {*matches} - {*folders}
             names.update(name for folder in folders for name in files.find(folder))
-        # A web server is not asked whether a file is a folder: it would send all of the file.
+        # Do not ask a web server whether a file is a folder: it would send the whole file.
         elif format_of(path_of(url)) or not files.isdir(root):
             return _single_file(url)
         else:
@@ -262,16 +266,16 @@ def _find_remote(url: str) -> _Found:
         found.files = {full(name): below for name, below in found.files.items()}
         found.companions = set(map(full, found.companions))
         found.problems = {full(name): reason for name, reason in found.problems.items()}
-        _check_datasets(found)
+        found.check_datasets()
         return found
 
 
 def _add_remote(found: _Found, names: Iterable[str]) -> None:
-    """Add files of a store, by their names in it."""
+    """Add files of a store by their names in it."""
     folders: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for location in sorted(names):
         path = PurePosixPath(path_of(location))
-        # Listings of web servers link to themselves, sorted otherwise.
+        # Listings of web servers link to themselves in other sort orders.
         if not path_of(location).endswith("/"):
             folders[str(path.parent)][path.name] = location
     for siblings in folders.values():
@@ -285,38 +289,14 @@ def _add_remote(found: _Found, names: Iterable[str]) -> None:
                 found.add(location, set(siblings))
 
 
-def _check_datasets(found: _Found) -> None:
-    """Check the folders of saved datasets among what was found."""
-    folders = {
-        location.rpartition("/")[0]
-        for location in found.companions
-        if location.endswith(f"/{_DATASET_STATE}")
-    }
-    for folder in folders:
-        _check_dataset(found, folder)
-
-
-def _check_dataset(found: _Found, folder: str) -> None:
-    # Other programs have a state.json, too, but rarely beside Arrow files.
-    try:
-        with InputFile.of(f"{folder}/{_DATASET_STATE}").open() as file:
-            state = json.load(file)
-        if isinstance(state, dict) and _DATA_FILES not in state:
-            return
-        listed = {f"{part['filename']}" for part in state[_DATA_FILES]}
-    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
-        if found.arrow_files(folder):
-            found.leave_out_dataset(
-                folder,
-                "is damaged, expected the state of a dataset, which says which of the Arrow files "
-                "beside it hold its rows: save the dataset again, or move this file away",
-            )
-        return
-    found.keep_listed(folder, listed)
+def _fixed_part(pattern: str) -> str:
+    """The folders of a pattern before its first wildcard."""
+    before = pattern[: min(pattern.find(mark) for mark in WILDCARDS if mark in pattern)]
+    return before.rpartition("/")[0] or ("/" if before.startswith("/") else "")
 
 
 def _is_output(name: str, siblings: set[str]) -> bool:
-    """Whether blendtitan wrote a file: shards have two halves."""
+    """Whether blendtitan wrote a file. A shard has two files."""
     stem, suffix = name[:-4], name[-4:]
     if suffix in _SHARD_SUFFIXES and f"{stem}{_SHARD_SUFFIXES[suffix]}" in siblings:
         return True

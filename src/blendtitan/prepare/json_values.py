@@ -1,7 +1,7 @@
-"""JSON values that are not one a line: arrays, values over several lines, several on a line.
+"""JSON values that are not one per line: arrays, values over several lines, several on a line.
 
-Values are cut apart by their brackets and quotes before they are decoded, so that memory is
-bounded by the longest value, and a bad byte costs one value and no neighbour.
+Values are separated by their brackets and quotes before they are decoded. So memory is bounded by
+the longest value, and a bad byte costs one value and none of its neighbours.
 """
 
 import re
@@ -9,30 +9,29 @@ from collections.abc import Iterable, Iterator
 
 from blendtitan.errors import InputError
 
+Piece = tuple[int, bytes | int]
+"""The first byte of a line or value, and its content or, if it is too long, its size in bytes."""
+
 _STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _IN_VALUE = re.compile(rb'["{}\[\]]')
 _NOT_SPACE = re.compile(rb"[^ \t\r\n]")
 _SCALAR_END = re.compile(rb'[,{}\[\]"\n]')
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 
 def split_values(
     blocks: Iterable[bytes], *, at: int = 0, max_bytes: int, in_arrays: bool
-) -> Iterator[tuple[int, bytes | int]]:
-    """JSON values one after the other, and the byte at which each starts.
-
-    A number of bytes is in the place of a value that is longer than ``max_bytes``. Values are not
-    checked: what stands where one should be is given as one.
+) -> Iterator[Piece]:
+    """Consecutive JSON values, separated by their brackets and quotes but not checked.
 
     Args:
         blocks: Contents, in order.
-        at: The first byte's place.
-        max_bytes: Longest value. No more than that, and a block, is held.
-        in_arrays: Take the items of outer arrays for values.
+        at: Position of the first byte.
+        max_bytes: Limit for a value. No more than that, and a block, is held in memory.
+        in_arrays: Treat the items of outer arrays as values.
 
     Raises:
-        InputError: The last value or an outer array has no end. The message is the reason. Not
-            raised without ``in_arrays``, where an unfinished value is given as it is.
+        InputError: With ``in_arrays``, the last value or an outer array is incomplete. The
+            message is the reason. Without it, an incomplete value is returned as it is.
     """
     splitter = _Splitter(at, max_bytes, in_arrays)
     for block in blocks:
@@ -41,73 +40,71 @@ def split_values(
 
 
 class _Splitter:
-    """Cuts values apart, across blocks."""
+    """Separates values across blocks."""
 
-    def __init__(self, at: int, max_bytes: int, in_arrays: bool) -> None:
-        self._at = at  # place of the block's first byte
+    def __init__(self, position: int, max_bytes: int, in_arrays: bool) -> None:
+        self._position = position  # of the block's first byte
         self._max_bytes = max_bytes
         self._in_arrays = in_arrays
         self._held: list[bytes] = []  # the value's bytes in earlier blocks
         self._value_bytes = 0
-        self._value_at: int | None = None
+        self._value_start: int | None = None
+        self._array_start: int | None = None
         self._depth = 0
         self._in_string = False
-        self._array_at: int | None = None
         self._carried = b""  # a backslash, whose next byte is in the next block
 
-    def feed(self, block: bytes) -> Iterator[tuple[int, bytes | int]]:
+    def feed(self, block: bytes) -> Iterator[Piece]:
         """Values that end in a block."""
         block = self._carried + block
         self._carried = b""
         pos = start = 0
         while pos < len(block):
             if self._in_string:
-                pos = self._pass_string(block, pos)
+                pos = self._skip_string(block, pos)
                 if self._carried:
                     block = block[:pos]
                     break
-                continue
-            if self._value_at is None:
+            elif self._value_start is None:
                 pos = start = self._begin(block, pos)
-                continue
-            pos, is_end = self._pass_value(block, pos)
-            if is_end:
-                yield self._ended(block[start:pos])
-        if self._value_at is not None:
+            else:
+                pos, is_end = self._scan_value(block, pos, self._value_start)
+                if is_end:
+                    yield self._ended(block[start:pos], self._value_start)
+        if self._value_start is not None:
             self._hold(block[start:])
-        self._at += len(block)
+        self._position += len(block)
 
-    def finish(self) -> Iterator[tuple[int, bytes | int]]:
+    def finish(self) -> Iterator[Piece]:
         """The value that the end of the content ends."""
-        if self._in_arrays and (self._depth or self._in_string or self._array_at is not None):
-            begin = self._array_at if self._value_at is None else self._value_at
+        if self._in_arrays and (self._depth or self._in_string or self._array_start is not None):
+            begin = self._array_start if self._value_start is None else self._value_start
             raise InputError(
                 f"the content ends inside the JSON value that starts at byte {begin:,}"
             )
-        if self._value_at is not None:
-            yield self._ended(self._carried)
+        if self._value_start is not None:
+            yield self._ended(self._carried, self._value_start)
 
     def _begin(self, block: bytes, pos: int) -> int:
-        """Pass over what lies before a value; returns where it, or what follows, begins."""
+        """Skip what precedes a value; returns the start of the value or of the rest."""
         found = _NOT_SPACE.search(block, pos)
         if found is None:
             return len(block)
         pos, mark = found.start(), found[0]
-        if self._in_arrays and mark == b"[" and self._array_at is None:
-            self._array_at = self._at + pos
-        elif self._array_at is not None and mark == b"]":
-            self._array_at = None
+        if self._in_arrays and mark == b"[" and self._array_start is None:
+            self._array_start = self._position + pos
+        elif self._array_start is not None and mark == b"]":
+            self._array_start = None
         elif mark != b",":
-            self._value_at = self._at + pos
+            self._value_start = self._position + pos
             return pos
         return pos + 1
 
-    def _pass_value(self, block: bytes, pos: int) -> tuple[int, bool]:
-        """Go to the next byte of a value that matters; returns its place, and if it ends it."""
-        is_scalar = self._depth == 0 and (self._value_bytes or pos > self._value_at - self._at)  # pyright: ignore
-        found = (_SCALAR_END if is_scalar else _IN_VALUE if self._depth else _NOT_SPACE).search(
-            block, pos
-        )
+    def _scan_value(self, block: bytes, pos: int, start: int) -> tuple[int, bool]:
+        """Advance to the next significant byte; returns the position after it, and if it ends."""
+        is_scalar = self._depth == 0 and (self._value_bytes or pos > start - self._position)
+        pattern = _SCALAR_END if is_scalar else _IN_VALUE if self._depth else _NOT_SPACE
+        found = pattern.search(block, pos)
         if found is None:
             return len(block), False
         if is_scalar:
@@ -122,8 +119,8 @@ class _Splitter:
             return found.end(), self._depth == 0
         return found.end(), False
 
-    def _pass_string(self, block: bytes, pos: int) -> int:
-        """Go behind the end of a string, or to the end of the block."""
+    def _skip_string(self, block: bytes, pos: int) -> int:
+        """Go to the end of a string, or to the end of the block."""
         found = _STRING_REST.match(block, pos)
         assert found is not None
         pos = found.end()
@@ -136,17 +133,15 @@ class _Splitter:
 
     def _hold(self, part: bytes) -> None:
         self._value_bytes += len(part)
-        # What is too long is counted, not kept.
         if self._value_bytes <= self._max_bytes:
             self._held.append(part)
         else:
             self._held.clear()
 
-    def _ended(self, part: bytes) -> tuple[int, bytes | int]:
+    def _ended(self, part: bytes, start: int) -> Piece:
         self._hold(part)
-        assert self._value_at is not None
         fits = self._value_bytes <= self._max_bytes
-        value = self._value_at, b"".join(self._held) if fits else self._value_bytes
-        self._held, self._value_bytes, self._value_at = [], 0, None
+        value = start, b"".join(self._held) if fits else self._value_bytes
+        self._held, self._value_bytes, self._value_start = [], 0, None
         self._in_string, self._depth = False, 0
         return value

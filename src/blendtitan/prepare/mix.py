@@ -1,17 +1,75 @@
-"""A file list whose weights are the tokens that one pass over the blend reads of each shard."""
+"""``blendtitan mix``: a file list from epochs, tokens, shares or a temperature.
 
+There are two kinds of settings, of which a mix uses one:
+
+    --epochs, --tokens         how much one pass over the blend reads of a corpus; any other
+                               corpus is read once
+    --shares, --temperature    fractions of the blend; corpora without one divide the rest by
+                               tokens ** (1 / temperature)
+"""
+
+import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.shares import MixConfig, corpus_epochs
 from blendtitan.storage.atomic_files import check_replaceable, remove_file_partials
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.list_forms import named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.tables import Table, number_table
+
+_WRITTEN_BY = "Written by `blendtitan mix`."
+
+# Shares are typed as decimals, which binary fractions only approximate.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixConfig:
+    """How a blend is made from its corpora. Numbers are by corpus name."""
+
+    epochs: Mapping[str, float] = field(default_factory=dict)
+    """How often one pass over the blend reads a corpus."""
+
+    tokens: Mapping[str, float] = field(default_factory=dict)
+    """How many tokens of a corpus one pass over the blend reads."""
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """A corpus's fraction of the blend."""
+
+    temperature: float | None = None
+    """Corpora without a share divide the rest by ``tokens ** (1 / temperature)``. None: 1."""
+
+    max_epochs: float = 4.0
+    """Reading a corpus more often is an error. 0: no limit."""
+
+    horizon_tokens: float | None = None
+    """Tokens that the run will read. None: one pass over the blend."""
+
+    def __post_init__(self) -> None:
+        for option in ("epochs", "tokens", "shares"):
+            for corpus, value in getattr(self, option).items():
+                _check_positive(f"--{option}: corpus {corpus!r} gets", value)
+        if self.temperature is not None:
+            _check_positive("--temperature is", self.temperature)
+        if self.horizon_tokens is not None:
+            _check_positive("--horizon-tokens is", self.horizon_tokens)
+        if not self.max_epochs >= 0:
+            raise ConfigError(f"--max-epochs is {self.max_epochs}, expected 0 or more")
+        if (self.epochs or self.tokens) and (self.shares or self.temperature is not None):
+            raise ConfigError(
+                "--epochs and --tokens say how much is read of a corpus, --shares and "
+                "--temperature how much of the blend it is. Use either the first two or the last."
+            )
+        twice = sorted(self.epochs.keys() & self.tokens.keys())
+        if twice:
+            raise ConfigError(
+                f"corpus {twice[0]!r} has both --epochs and --tokens, expected one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,17 +89,14 @@ class CorpusMix:
         return self.num_tokens * self.epochs
 
 
-_WRITTEN_BY = "Written by `blendtitan mix`."
-
-
 def mix(
     inputs: Sequence[Path], output: Path, config: MixConfig, *, overwrite: bool = False
 ) -> list[CorpusMix]:
     """Write a file list in which a shard weighs its tokens times the epochs of its corpus.
 
     Args:
-        inputs: Shard prefixes, folders of shards, and file lists. Weights they give are not
-            used; the corpus of a shard is the one that a file list with this input would give.
+        inputs: Shard prefixes, folders of shards, and file lists. Their weights are ignored; the
+            corpus of a shard is the one that a file list with this input would give.
         output: The file list to write.
         config: How often each corpus is read.
         overwrite: Replace a file that this function did not write.
@@ -50,8 +105,8 @@ def mix(
         The corpora, in the order of their first shards.
 
     Raises:
-        ConfigError: A shard is named twice, a corpus is unknown, or is read too often; or the
-            output is a file of somebody else.
+        ConfigError: A shard is named twice, a corpus is unknown or read too often, or the output
+            belongs to another program.
         ShardError: A shard cannot be opened.
     """
     if not overwrite:
@@ -73,29 +128,48 @@ def mix(
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(output)
-    write_file_list(output, weighted, header=_header(corpora))
+    listed = ", ".join(f"{row.corpus} {row.epochs:g}" for row in corpora)
+    header = f"{_WRITTEN_BY} A weight is the tokens of the shard times the epochs of\n"
+    write_file_list(output, weighted, header=f"{header}its corpus: {listed}.")
     return corpora
 
 
-def epochs_at(corpora: Sequence[CorpusMix], horizon_tokens: float) -> list[float]:
-    """How often each corpus has been read when the run has read so many tokens of the blend."""
-    pass_tokens = sum(row.weight for row in corpora)
-    return [row.epochs * (horizon_tokens / pass_tokens) for row in corpora]
+def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str, float]:
+    """How often one pass over the blend reads each corpus.
+
+    With shares, a pass reads as many tokens as there are, so that weights are tokens, too.
+
+    Args:
+        num_tokens: Tokens of each corpus.
+        config: The mix.
+
+    Raises:
+        ConfigError: A corpus is unknown, or the shares do not sum to one blend.
+    """
+    known = sorted(num_tokens)
+    for option in ("epochs", "tokens", "shares"):
+        for name in getattr(config, option):
+            if name not in num_tokens:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
+                raise ConfigError(f"--{option}: there is no corpus {name!r}. {hint}")
+    if not config.shares and config.temperature is None:
+        from_tokens = {name: value / num_tokens[name] for name, value in config.tokens.items()}
+        return {name: 1.0 for name in num_tokens} | from_tokens | dict(config.epochs)
+    total = sum(num_tokens.values())
+    shares = _all_shares(num_tokens, config.shares, config.temperature or 1.0)
+    return {name: shares[name] * total / count for name, count in num_tokens.items()}
 
 
 def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
-    """Check how often the run, or one pass where its length is not known, reads each corpus.
-
-    Raises:
-        ConfigError: A corpus is read more than ``config.max_epochs`` times.
-    """
+    """Raise if the run, or one pass if its length is not known, reads a corpus too often."""
     horizon = config.horizon_tokens or sum(row.weight for row in corpora)
-    # A share that stands for the cap exactly may be computed as a little more.
-    cap = config.max_epochs * (1 + 1e-12) or math.inf
+    # A share that meets the limit exactly may be computed as a little more.
+    limit = config.max_epochs * (1 + 1e-12) or math.inf
     often = [
         f"{row.corpus} {epochs:.3g}"
         for row, epochs in zip(corpora, epochs_at(corpora, horizon), strict=True)
-        if epochs > cap
+        if epochs > limit
     ]
     if often:
         where = f"{horizon:,.0f} tokens" if config.horizon_tokens else "one pass over the blend"
@@ -106,9 +180,88 @@ def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
         )
 
 
-def _header(corpora: Iterable[CorpusMix]) -> str:
-    epochs = ", ".join(f"{row.corpus} {row.epochs:g}" for row in corpora)
-    return (
-        f"{_WRITTEN_BY} A weight is the tokens of the shard times the epochs of\n"
-        f"its corpus: {epochs}."
-    )
+def epochs_at(corpora: Sequence[CorpusMix], horizon_tokens: float) -> list[float]:
+    """How often each corpus has been read once the run has read so many tokens of the blend."""
+    pass_tokens = sum(row.weight for row in corpora)
+    return [row.epochs * (horizon_tokens / pass_tokens) for row in corpora]
+
+
+def mix_table(corpora: Iterable[CorpusMix], *, horizon_tokens: float | None = None) -> Table:
+    """Tokens, epochs and share of each corpus, for one pass over the blend or up to a horizon."""
+    rows = list(corpora)
+    pass_tokens = sum(row.weight for row in rows)
+    read = horizon_tokens or pass_tokens
+    table = number_table("corpus", "shards", "tokens", "epochs", "tokens read", "share")
+    for row, epochs in zip(rows, epochs_at(rows, read), strict=True):
+        share = row.weight / pass_tokens
+        table.add_row(
+            *(row.corpus, f"{row.num_shards:,}", f"{row.num_tokens:,}", f"{epochs:g}"),
+            *(f"{share * read:,.0f}", f"{share:.2%}"),
+        )
+    table.add_section()
+    num_shards = sum(row.num_shards for row in rows)
+    num_tokens = sum(row.num_tokens for row in rows)
+    table.add_row("total", f"{num_shards:,}", f"{num_tokens:,}", "", f"{read:,.0f}", "100.00%")
+    return table
+
+
+def horizon_from_steps(
+    tokens: float | None, steps: int | None, global_batch: int | None, seq_len: int | None
+) -> float | None:
+    """Tokens that a run reads, from their number or from its optimizer steps."""
+    parts = {"--horizon-steps": steps, "--global-batch-size": global_batch, "--seq-length": seq_len}
+    missing = [name for name, value in parts.items() if value is None]
+    if len(missing) == len(parts):
+        return tokens
+    if tokens is not None:
+        raise ConfigError("the horizon is given in tokens and in steps, expected one of them")
+    if steps is None or global_batch is None or seq_len is None:
+        raise ConfigError(f"a horizon in steps needs {', '.join(missing)} too")
+    return float(steps * global_batch * seq_len)
+
+
+def parse_numbers(option: str, words: Iterable[str]) -> dict[str, float]:
+    """Numbers by corpus, from words such as ``code=2``; ``option`` starts the error."""
+    numbers: dict[str, float] = {}
+    for word in words:
+        corpus, equals, number = word.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not (equals and corpus) or math.isnan(value):
+            raise ConfigError(f"{option}: found {word!r}, expected CORPUS=NUMBER, such as code=2")
+        if corpus in numbers:
+            raise ConfigError(f"{option}: corpus {corpus!r} is named twice")
+        numbers[corpus] = value
+    return numbers
+
+
+def _all_shares(
+    num_tokens: Mapping[str, int], shares: Mapping[str, float], temperature: float
+) -> dict[str, float]:
+    others = {name: count for name, count in num_tokens.items() if name not in shares}
+    rest = 1.0 - math.fsum(shares.values())
+    if not others and abs(rest) > _ROUNDING:
+        raise ConfigError(
+            f"--shares: they sum to {1.0 - rest:g}, and every corpus has one, expected 1. Leave "
+            f"out a corpus, which then gets the rest."
+        )
+    if others and rest <= _ROUNDING:
+        raise ConfigError(
+            f"--shares: they sum to {1.0 - rest:g}, which leaves nothing for "
+            f"{', '.join(sorted(others))}. To leave a corpus out, do not name its shards."
+        )
+    # Scaled by the largest, so that no power is too large for a float.
+    largest = max(others.values(), default=1)
+    powers = {name: (count / largest) ** (1.0 / temperature) for name, count in others.items()}
+    total = math.fsum(powers.values())
+    return {name: rest * power / total for name, power in powers.items()} | dict(shares)
+
+
+def _check_positive(what: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(
+            f"{what} {value}, expected a finite number above 0. "
+            f"To leave a corpus out, do not name its shards."
+        )

@@ -1,26 +1,26 @@
-"""A job's part of a shard: tokens, lengths, rejects, and the manifest that says it is complete.
+"""The part of a shard that one job makes.
 
 START-STOP.tokens    tokens of the documents, as in a .bin
 START-STOP.lens      tokens of each document, int32
-START-STOP.rejects   JSON lines: texts that were left out
-START-STOP.json      manifest: what the part was made of, and what it holds; written last
+START-STOP.rejects   JSON lines: rejected texts
+START-STOP.json      manifest: what the part was made from, and its counts; written last
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import orjson
 from xxhash import xxh3_128
 
 from blendtitan.errors import InputError
 from blendtitan.files import DamagedFileError, checked, open_file, read_json
-from blendtitan.prepare.documents import Counts, Settings, encoded_texts, reject_lines
-from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.jsonl import BadText
+from blendtitan.prepare.documents import Counts, Settings, encoded_texts, grouped, reject_lines
+from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES
+from blendtitan.prepare.json_text import BadText
 from blendtitan.prepare.plan import Job
 from blendtitan.prepare.texts import read_range
 from blendtitan.storage.atomic_files import replaced_file, writing
@@ -31,88 +31,78 @@ _SUFFIXES = ("tokens", "lens", "rejects")
 _SHOWN_REASONS = 20
 
 _FORMAT = 2
-"""Of manifests: parts that another release left unfinished are made again."""
+"""Format of manifests. Unfinished parts of another format are made again."""
 
 
-class Progress(Protocol):
-    """Where a job tells how far it is. Each may raise, to end the job."""
+class Signals:
+    """Progress that a worker reports, and the request to stop. This one ignores both."""
+
+    def is_stopped(self) -> bool:
+        """Whether the command was interrupted."""
+        return False
 
     def add_bytes(self, num_bytes: int) -> None:
-        """So many bytes more were read."""
-        ...
+        """Count bytes read. May raise to end the job."""
 
     def add_documents(self, num_documents: int, num_tokens: int) -> None:
-        """So many documents and tokens more were made."""
-        ...
+        """Count documents and tokens written."""
+
+
+class TooManyRejectsError(InputError):
+    """More texts were rejected than allowed. Empty if another process reports it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectLimit:
-    """How many more texts may be left out."""
+    """How many more texts may be rejected."""
 
     left: int
     stop_path: Path
-    """File that is there once a process of the command has left out too many."""
+    """File that exists once a process of the command has exceeded the limit."""
 
     def check(self, num_rejects: int, location: str, bad_texts: Sequence[BadText]) -> None:
-        """Stop where the limit is exceeded, by this job or in another process.
-
-        Raises:
-            TooManyRejectsError: It is.
-        """
+        """Raise a ``TooManyRejectsError`` if this job or another process exceeds the limit."""
         if num_rejects > self.left:
-            raise TooManyRejectsError(*grouped_rejects(location, bad_texts))
+            described = (
+                (text.reason, f"{location}, {text.unit} {text.place}: {text.reason}")
+                for text in bad_texts
+            )
+            lines = grouped(described, most=_SHOWN_REASONS)
+            more = len({text.reason for text in bad_texts}) - len(lines)
+            others = [f"{location}: {more:,} other reasons"] if more else []
+            raise TooManyRejectsError(*lines, *others)
         if self.stop_path.exists():
             raise TooManyRejectsError
 
 
-class TooManyRejectsError(InputError):
-    """More texts were left out than allowed. The message is empty where another process told."""
-
-
-def grouped_rejects(location: str, bad_texts: Sequence[BadText]) -> list[str]:
-    """A line for each reason, with the first place and how many more there are."""
-    by_reason: dict[str, list[BadText]] = {}
-    for text in bad_texts:
-        by_reason.setdefault(text.reason, []).append(text)
-    groups = list(by_reason.values())
-    lines = [
-        f"{location}, {group[0].unit} {group[0].place}: {group[0].reason}"
-        + (f" (and {len(group) - 1:,} more like it)" if len(group) > 1 else "")
-        for group in groups[:_SHOWN_REASONS]
-    ]
-    more = len(groups) - len(lines)
-    return lines + ([f"{location}: {more:,} other reasons"] if more else [])
-
-
 def write_part(
-    job: Job, encoder: Encoder, settings: Settings, progress: Progress, limit: RejectLimit
+    job: Job, encoder: Encoder, settings: Settings, signals: Signals, limit: RejectLimit
 ) -> Counts:
-    """Do one job: each text becomes a document, followed by EOD. Done again, it gives the same.
+    """Do one job: each text becomes a document, followed by EOD. Repeated, it gives the same.
 
-    Nothing is flushed to disk: after a power cut, the digests tell whether the part is whole.
+    Nothing is flushed to disk: after a power cut, the digests show whether the part is complete.
 
     Raises:
-        TooManyRejectsError: More texts would be left out than allowed.
-        FastTierError: The fast tokenizer tier failed; what it gave before can be wrong as well.
-        InputError: The file cannot be read to its end, or is no longer what was planned.
-        OutputError: The disk is full, or does not let the part be written.
+        TooManyRejectsError: More texts would be rejected than allowed.
+        FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong as well.
+        InputError: The file cannot be read to its end, or has changed since the plan was made.
+        OutputError: The disk is full, or the part cannot be written.
     """
     file = job.shard.input
     with ExitStack() as files:
         tokens, lens, rejects = (
-            _Summed(path, files.enter_context(replaced_file(path, durable=False)))
+            _HashedFile(path, files.enter_context(replaced_file(path, durable=False)))
             for path in map(job.path, _SUFFIXES)
         )
         counts = Counts()
-        texts = read_texts(job, progress.add_bytes)
-        for encoded in encoded_texts(texts, encoder, settings, where=file.location):
-            tokens.write(encoded.tokens.data)
-            lens.write(encoded.lens.astype("<i4", copy=False).data)
-            rejects.write(reject_lines(file.location, encoded.bad_texts))
-            counts += encoded.counts
-            limit.check(counts.rejects, file.location, encoded.bad_texts)
-            progress.add_documents(len(encoded.lens), len(encoded.tokens))
+        texts = read_texts(job, signals.add_bytes)
+        for batch in encoded_texts(texts, encoder, settings, where=file.location):
+            tokens.write(batch.tokens.data)
+            lens.write(batch.lens.astype("<i4", copy=False).data)
+            rejects.write(reject_lines(file.location, batch.bad_texts))
+            counts += batch.counts
+            limit.check(counts.rejects, file.location, batch.bad_texts)
+            signals.add_documents(len(batch.lens), len(batch.tokens))
         file.check_unchanged()
     digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}
     manifest = _identity(job, settings) | {"tier": encoder.recorded_tier} | asdict(counts)
@@ -123,7 +113,7 @@ def write_part(
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a job's part was made of, and what it holds."""
+    """What a job's part was made from, and its counts."""
 
     identity: dict[str, Any]
     counts: Counts
@@ -132,11 +122,7 @@ class Manifest:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> "Manifest":
-        """The manifest that a JSON object stands for.
-
-        Raises:
-            DamagedFileError: It stands for none.
-        """
+        """The manifest in a JSON object."""
         rest = dict(found)
         counts = {
             field.name: rest.pop(field.name) for field in fields(Counts) if field.name in rest
@@ -146,33 +132,36 @@ class Manifest:
 
 
 def read_part(job: Job, settings: Settings, tier: Tier) -> Counts | None:
-    """What a finished job's part holds. None: the job is not finished, or was another one."""
-    manifest = read_manifest(job)
+    """The counts of a finished job. None: it is not finished, or was a different job."""
+    manifest = _read_manifest(job)
     if manifest is None or not is_accepted(manifest.tier, tier):
         return None
     return manifest.counts if manifest.identity == _identity(job, settings) else None
 
 
-def is_accepted(found: str, tier: Tier) -> bool:
-    """Whether a run that was asked for one tier keeps what another made.
+def finished_counts(jobs: Iterable[Job], settings: Settings, tier: Tier) -> Counts | None:
+    """The counts of several jobs together. None: not all of them are finished."""
+    total = Counts()
+    for job in jobs:
+        counts = read_part(job, settings, tier)
+        if counts is None:
+            return None
+        total += counts
+    return total
 
-    Ids of the reference are always right; those of the fast tier, if a proof was made before.
+
+def is_accepted(found: str, tier: Tier) -> bool:
+    """Whether a run of one tier keeps what another tier made.
+
+    Ids of the reference are always right; ids of the fast tier are if they were proven before.
     """
     return found == "reference" or (found == FAST_PROVEN and tier != "reference")
-
-
-def read_manifest(job: Job) -> Manifest | None:
-    """The manifest of a job. None: its part is not complete, or the manifest is damaged."""
-    try:
-        return Manifest.of(read_json(job.path("json"), dict[str, Any]))
-    except (FileNotFoundError, DamagedFileError):
-        return None
 
 
 def remove_damaged_part(job: Job) -> None:
     """Delete the manifest of a part that a power cut or a full disk left incomplete."""
     path = job.path("json")
-    manifest = read_manifest(job)
+    manifest = _read_manifest(job)
     found = None
     with suppress(FileNotFoundError, IsADirectoryError):
         if manifest is not None:
@@ -183,33 +172,27 @@ def remove_damaged_part(job: Job) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a whole file, as manifests and catalogs have it."""
+    """Digest of a file, as manifests and catalogs store it."""
     with open_file(path) as file:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 
 def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | BadText]:
-    """Texts of a job's range, in order, with a ``BadText`` in the place of each unusable one.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Texts of a job's range, in order; an unusable text is replaced by a ``BadText``."""
     shard = job.shard
     yield from read_range(
-        shard.input,
-        job.start,
-        job.stop,
+        *(shard.input, job.start, job.stop),
         key=shard.key,
         options=shard.options,
         advance=add_bytes,
     )
     if shard.input.format.kind == "parquet":
-        # Its readers do not say where they are.
+        # Parquet readers do not report their position.
         add_bytes(job.num_bytes)
 
 
-class _Summed:
-    """A file that is written and summed up at once."""
+class _HashedFile:
+    """A file whose digest is computed while it is written."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -224,6 +207,13 @@ class _Summed:
     @property
     def digest(self) -> str:
         return self._digest.hexdigest()
+
+
+def _read_manifest(job: Job) -> Manifest | None:
+    try:
+        return Manifest.of(read_json(job.path("json"), dict[str, Any]))
+    except (FileNotFoundError, DamagedFileError):
+        return None
 
 
 def _identity(job: Job, settings: Settings) -> dict[str, str | int]:

@@ -1,6 +1,6 @@
-"""What becomes of which input: shards, and the jobs that make them, before any work starts.
+"""The plan of a command: which shards it makes from which inputs, and in which jobs.
 
-Inputs are files; a file and a key become a shard; a job is a range of the file, done in one go.
+Inputs are files. A file and a key make a shard. A job is a range of the file, done in one go.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,43 +11,50 @@ from pathlib import Path
 import orjson
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.file_formats import DEFAULT_OPTIONS, ReadOptions, without_suffixes
-from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, InputFile
+from blendtitan.prepare.input_file import (
+    DEFAULT_OPTIONS,
+    REJECTS_SUFFIX,
+    WORK_FOLDER,
+    InputFile,
+    ReadOptions,
+    without_suffixes,
+)
 from blendtitan.prepare.inputs import find_inputs
-from blendtitan.prepare.jsonl import is_unicode
+from blendtitan.prepare.json_text import is_unicode
 from blendtitan.prepare.texts import is_cut
 from blendtitan.storage.atomic_files import remove_file_partials, write_atomically, writing
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.visible import visible
 
 PARTS_SUFFIX = ".parts"
-"""What the name of a folder of parts ends in."""
+"""Ending of the name of a folder of parts."""
+
+PLAN_FILE = "plan.ndjson"
+"""In the work folder, for people to read. No record has a name that ends so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard to make, of the texts under one key of one input file."""
+    """One shard to make, from the texts under one key of one input file."""
 
     input: InputFile
     key: str
     prefix: Path
 
     work_prefix: Path
-    """What the names of its files in the work folder begin with."""
+    """Start of the names of its files in the work folder."""
 
     options: ReadOptions = DEFAULT_OPTIONS
-    """How texts are taken from the input."""
 
     @property
     def source(self) -> dict[str, str | int]:
-        """What tells the texts of this input from others and from what they were before."""
-        identity = self.input.identity
+        """What distinguishes the texts of this input from others and from earlier versions."""
         is_split = self.options.txt == "line" and self.input.format.kind == "text"
-        return identity | ({"txt": "line"} if is_split else {})
+        return self.input.identity | ({"txt": "line"} if is_split else {})
 
     @property
     def parts_folder(self) -> Path:
-        """Folder of the parts that finished jobs leave, until they are joined."""
+        """Folder of the parts that finished jobs leave until they are joined."""
         return Path(f"{self.work_prefix}{PARTS_SUFFIX}")
 
     @property
@@ -57,23 +64,23 @@ class Shard:
 
     @property
     def placing_path(self) -> Path:
-        """File that is there from the moment at which the shard is put in place."""
+        """File that exists from the moment at which the shard is put in place."""
         return self.parts_folder / "placing"
 
     @property
     def record_path(self) -> Path:
-        """File that says what the finished shard was made of."""
+        """Record of what the finished shard was made from."""
         return Path(f"{self.work_prefix}.jsonl")
 
     @property
     def rejects_path(self) -> Path:
-        """File that lists the texts that were left out."""
+        """List of the rejected texts."""
         return Path(f"{self.prefix}{REJECTS_SUFFIX}")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A range of an input file, done by one process in one go."""
+    """A range of an input file that one process handles in one go."""
 
     shard: Shard
 
@@ -81,7 +88,7 @@ class Job:
     """First byte; in a Parquet file, first row group."""
 
     stop: int
-    """Byte, or row group, after the last. Lines that start before it are the job's."""
+    """The byte or row group after the last. Lines that start before it belong to the job."""
 
     num_bytes: int
     """Bytes of the file to read."""
@@ -90,9 +97,6 @@ class Job:
         """A file of this job in the work folder."""
         return self.shard.parts_folder / f"{self.start:015d}-{self.stop:015d}.{suffix}"
 
-
-PLAN_FILE = "plan.ndjson"
-"""In the work folder, for people to read. No record has a name that ends so."""
 
 Plan = Mapping[Shard, tuple[Job, ...]]
 """The jobs of each shard, both in the order of the inputs."""
@@ -107,25 +111,25 @@ def plan_shards(
     options: ReadOptions = DEFAULT_OPTIONS,
     skip_unknown: bool = False,
 ) -> tuple[Shard, ...]:
-    """Shards for files, folders of files and patterns, in the order given, sorted by path.
+    """The shards for files, folders of files and patterns, in the order given, sorted by path.
 
-    A file below a folder, or below the fixed part of a pattern, keeps its path relative to it,
-    so that the first-level subfolders of ``output`` are corpora; a file named by itself goes
-    directly to ``output``.
+    A file below a folder, or below the fixed part of a pattern, keeps its path relative to it.
+    So the first-level subfolders of ``output`` are corpora. A file named by itself goes directly
+    to ``output``.
 
     Args:
-        inputs: Files named as ``SUFFIXES`` says, folders that are searched for them, or patterns
-            with ``*``, ``**``, ``?`` and ``[]``; paths, or URLs that fsspec reads.
+        inputs: Files, folders, or patterns with ``*``, ``**``, ``?`` and ``[]``; paths, or URLs
+            that fsspec reads.
         output: Folder of the shards. Several keys have a subfolder each.
         keys: Fields or columns that hold the texts; ``CORPUS=KEY`` is for one corpus.
-        corpus: Subfolder of ``output`` to put everything in.
-        options: How texts are taken from files.
-        skip_unknown: Warn of files that cannot be read or are of another format.
+        corpus: Subfolder of ``output`` for everything.
+        options: How texts are read from files.
+        skip_unknown: Warn about files that cannot be read or have another format.
 
     Raises:
-        ConfigError: Two files would become the same shard, or ``corpus``, or one of several
-            keys, is no folder name.
-        InputError: An input is missing, cannot be read or is of another format, or a folder holds
+        ConfigError: Two files would become the same shard, or ``corpus`` or one of several keys
+            is not a folder name.
+        InputError: An input is missing, cannot be read or has another format, or a folder holds
             no input.
     """
     for name in keys if corpus is None else [*keys, corpus]:
@@ -148,16 +152,20 @@ def plan_shards(
         for below in (Path(key if len(keys) > 1 else "", corpus or ""),)
         for file, stem in files
     )
-    _check_prefixes_differ(shards)
+    planned: dict[Path, str] = {}
+    for shard in shards:
+        location = shard.input.location
+        first = planned.setdefault(shard.prefix, location)
+        if first is not location:
+            raise ConfigError(
+                f"{first} and {location} would both become the shard {shard.prefix}. "
+                f"Rename one, or tokenise them into folders of their own."
+            )
     return _with_own_keys(shards, key_of, output) if key_of else shards
 
 
 def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
-    """The keys of all corpora, and those of single ones, which are given as ``CORPUS=KEY``.
-
-    Raises:
-        ConfigError: Both several keys and keys of single corpora are given, or two of one corpus.
-    """
+    """The keys of all corpora, and those of single corpora, which are given as ``CORPUS=KEY``."""
     key_of: dict[str, str] = {}
     for corpus, _, key in (key.partition("=") for key in keys if "=" in key):
         if (first := key_of.setdefault(corpus, key)) != key:
@@ -168,8 +176,8 @@ def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]
     others = [key for key in keys if "=" not in key]
     if key_of and len(others) > 1:
         raise ConfigError(
-            f"the keys are {', '.join(keys)}, expected at most one without a corpus, which is "
-            f"that of all others. Give the others in commands of their own."
+            f"the keys are {', '.join(keys)}, expected at most one without a corpus, for all "
+            f"other corpora. Give the others in commands of their own."
         )
     return others or (["text"] if key_of else []), key_of
 
@@ -177,11 +185,6 @@ def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]
 def _with_own_keys(
     shards: Sequence[Shard], key_of: Mapping[str, str], output: Path
 ) -> tuple[Shard, ...]:
-    """Shards of the corpora that have keys of their own, with these.
-
-    Raises:
-        ConfigError: There is no such corpus.
-    """
     corpora = [corpus_in_folder(shard.prefix, output) for shard in shards]
     missing = key_of.keys() - set(corpora)
     if missing:
@@ -196,30 +199,24 @@ def _with_own_keys(
 
 
 def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
-    """The jobs of a shard: together they read its input once. The shard depends on no range.
-
-    Raises:
-        InputError: The file is no Parquet file, as its name says it is.
-    """
+    """The jobs of a shard. Together they read its input once; the shard depends on no range."""
     file = shard.input
     if file.format.kind == "parquet":
-        # Imported where it is needed: it takes longer than all else together.
-        from blendtitan.prepare.parquet import row_group_runs
+        # Imported on demand: pyarrow takes longer than everything else together.
+        from blendtitan.prepare.columns import row_group_runs
 
         runs = row_group_runs(file, job_bytes)
         return tuple(Job(shard, *run) for run in runs) or (Job(shard, 0, 0, 0),)
-    num_jobs = (
-        1
-        if file.num_bytes == 0 or not is_cut(file, shard.options)
-        else -(-file.num_bytes // job_bytes)
-    )
-    # Of equal size, so that no process ends with much less than the others.
+    num_jobs = 1
+    if file.num_bytes and is_cut(file, shard.options):
+        num_jobs = -(-file.num_bytes // job_bytes)
+    # Equal sizes, so that no process ends with a much smaller job than the others.
     cuts = [file.num_bytes * n // num_jobs for n in range(num_jobs + 1)]
     return tuple(Job(shard, a, b, b - a) for a, b in pairwise(cuts))
 
 
 def text_per_worker(plan: Plan, num_workers: int) -> int:
-    """About how many bytes of text each of some workers is to encode."""
+    """The approximate bytes of text that each of some workers encodes."""
     total = sum(
         job.num_bytes * shard.input.format.text_per_byte
         for shard, jobs in plan.items()
@@ -229,7 +226,7 @@ def text_per_worker(plan: Plan, num_workers: int) -> int:
 
 
 def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> None:
-    """Write down, as JSON lines, the settings and every job, and what they depend on."""
+    """Write the settings and every job with its inputs, as JSON lines."""
     lines = [orjson.dumps(settings)]
     for shard, jobs in plan.items():
         identity = shard.source | {"key": shard.key, "prefix": visible(str(shard.prefix))}
@@ -239,15 +236,3 @@ def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(path)
     write_atomically(path, b"\n".join([*lines, b""]))
-
-
-def _check_prefixes_differ(shards: Sequence[Shard]) -> None:
-    planned: dict[Path, str] = {}
-    for shard in shards:
-        location = shard.input.location
-        first = planned.setdefault(shard.prefix, location)
-        if first is not location:
-            raise ConfigError(
-                f"{first} and {location} would both become the shard {shard.prefix}. "
-                f"Rename one, or tokenise them into folders of their own."
-            )

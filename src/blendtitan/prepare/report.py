@@ -1,65 +1,94 @@
-"""What the preparing commands show: a progress bar, where there is a terminal, and tables."""
+"""What ``blendtitan tokenize`` reports at the end: rejected texts, errors, warnings and a table."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 
-from blendtitan.prepare.documents import Counts
-from blendtitan.prepare.join import finished_record
-from blendtitan.prepare.parts import read_part
+from blendtitan.errors import InputError
+from blendtitan.files import LIMIT_BYTES, DamagedFileError, open_file, parse_json
+from blendtitan.prepare.documents import Counts, grouped
+from blendtitan.prepare.existing import RemovedInput
+from blendtitan.prepare.parts import is_accepted
 from blendtitan.prepare.plan import Shard
-from blendtitan.prepare.removed import RemovedInput
-from blendtitan.prepare.workers import Work
+from blendtitan.prepare.records import read_record
 from blendtitan.storage.list_forms import corpus_in_folder
-from blendtitan.tables import Table, number_table, tokenizing_progress
+from blendtitan.storage.records import CATALOG_FILE
+from blendtitan.tables import Table, number_table
+from blendtitan.visible import counted, visible_logger
+
+logger = visible_logger(__name__)
+
+SHOWN_REJECTS = 20
+"""Rejected texts of a file that are shown; a file beside the shard lists them all."""
 
 
-@contextmanager
-def progress_bar(work: Work) -> Generator[Callable[[int, int, int], None] | None]:
-    """A bar of what was read and made, on a terminal.
-
-    Yields a function to be called with the bytes read, documents and tokens made so far; None
-    where stderr is not a terminal.
-    """
-    progress = tokenizing_progress()
-    if progress is None:
-        yield None
-        return
-    with progress:
-        planned_bytes = sum(job.num_bytes for jobs in work.plan.values() for job in jobs)
-        total = planned_bytes - _finished(work)[0]
-        task = progress.add_task("", total=total, documents=0, tokens=0)
-        yield lambda num_bytes, documents, tokens: progress.update(
-            task, completed=num_bytes, documents=documents, tokens=tokens
+def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
+    """Warn about odd documents; raise if there are errors, too many rejects, or no documents."""
+    num_rejects = sum(found.rejects for found in counts.values())
+    rejects = list(_reject_lines(counts))
+    if errors or num_rejects > max_rejects:
+        by_file = ((error.partition(": ")[2] or error, error) for error in errors)
+        failures = grouped(by_file, most=len(errors), more="more files like it")
+        # Failures stand last, where people look first.
+        raise InputError(
+            f"{counted(num_rejects, 'text')} of finished jobs rejected, {max_rejects:,} allowed "
+            f"(--max-rejects); {counted(len(errors), 'error')}. A file with more than allowed "
+            f"has no new shard. Run again, nothing that is finished will be repeated.",
+            *rejects,
+            *(line for text in failures for line in text.splitlines()),
+        )
+    total = sum(counts.values(), Counts())
+    if not total.documents:
+        raise InputError(
+            *rejects,
+            f"{counted(len(counts), 'file holds', 'files hold')} no document at all "
+            f"({counted(num_rejects, 'text')} rejected)",
+        )
+    for line in rejects:
+        logger.warning("rejected: %s", line)
+    for shard, found in counts.items():
+        if found.documents == 0:
+            logger.warning("%s: holds no documents, so it has no shard", shard.input.location)
+    documents = counted(total.documents, "document")
+    if total.with_unknown:
+        logger.warning(
+            "%d of %s contain the token for unknown text: the tokenizer lacks some of their "
+            "characters",
+            *(total.with_unknown, documents),
+        )
+    if total.without_text:
+        logger.warning(
+            "%d of %s consist of EOD only: the tokenizer drops all of their text",
+            *(total.without_text, documents),
         )
 
 
-def finished_totals(work: Work) -> Iterator[tuple[int, int, int]]:
-    """Bytes, documents and tokens of the jobs that were finished since the first call.
+def report_unproven(shards: Iterable[Shard]) -> None:
+    """Warn about shards that the fast tier made before its ids were proven."""
+    records = (read_record(shard.prefix, shard.record_path) for shard in shards)
+    unproven = [record for record in records if record and not is_accepted(record.tier, "auto")]
+    if unproven:
+        logger.warning(
+            "shards made again: %d. The fast tokenizer tier (%s) encoded them before its ids "
+            "were proven equal to those of the reference, so some of them may be wrong.",
+            *(len(unproven), unproven[0].tier),
+        )
 
-    Read from the work folder, which all machines share, anew for each call.
-    """
-    before = _finished(work)
-    while True:
-        now = _finished(work)
-        yield now[0] - before[0], now[1] - before[1], now[2] - before[2]
 
-
-def _finished(work: Work) -> tuple[int, int, int]:
-    num_bytes, total = 0, Counts()
-    for shard, jobs in work.plan.items():
-        record = finished_record(shard, work.settings, work.tier)
-        if record is not None:
-            num_bytes += sum(job.num_bytes for job in jobs)
-            total += record.counts
-            continue
-        for job in jobs:
-            counts = read_part(job, work.settings, work.tier)
-            if counts is not None:
-                num_bytes += job.num_bytes
-                total += counts
-    return num_bytes, total.documents, total.tokens
+def report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
+    """Report shards whose input is gone."""
+    for left in removed:
+        if is_pruned:
+            logger.info("%s: is gone, so its shard %s was deleted", left.location, left.prefix)
+        else:
+            logger.warning(
+                "%s: is gone, but its shard %s with %s is still there, and in %s. Delete "
+                "it with --prune.",
+                *(left.location, left.prefix),
+                *(counted(left.counts.documents, "document"), CATALOG_FILE),
+            )
 
 
 def tokenize_table(
@@ -67,26 +96,63 @@ def tokenize_table(
 ) -> Table:
     """Shards, documents, tokens and rejects of each corpus below ``output``, and their sums.
 
-    Shards that are left of removed inputs are rows of their own: they are in the catalog, too.
+    Shards of removed inputs have rows of their own, because they are still in the catalog.
     """
     num_shards: Counter[str] = Counter()
     sums: defaultdict[str, Counts] = defaultdict(Counts)
-    for shard, found in counts.items():
-        corpus = corpus_in_folder(shard.prefix, output.absolute())
+    rows = [(shard.prefix, "", found) for shard, found in counts.items()]
+    rows += [(left.prefix, " (input removed)", left.counts) for left in removed]
+    for prefix, note, found in rows:
+        corpus = corpus_in_folder(prefix, output.absolute()) + note
         num_shards[corpus] += found.documents > 0
         sums[corpus] += found
-    for left in removed:
-        corpus = f"{corpus_in_folder(left.prefix, output.absolute())} (input removed)"
-        num_shards[corpus] += left.counts.documents > 0
-        sums[corpus] += left.counts
     table = number_table("corpus", "shards", "documents", "tokens", "rejects")
     for corpus, found in sorted(sums.items()):
         table.add_row(corpus, f"{num_shards[corpus]:,}", *_shown(found))
-    total = sum(sums.values(), Counts())
     table.add_section()
-    table.add_row("total", f"{num_shards.total():,}", *_shown(total))
+    table.add_row("total", f"{num_shards.total():,}", *_shown(sum(sums.values(), Counts())))
     return table
 
 
 def _shown(found: Counts) -> tuple[str, str, str]:
     return f"{found.documents:,}", f"{found.tokens:,}", f"{found.rejects:,}"
+
+
+def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
+    """For each reason the first rejected text, and how many each file has."""
+    readable: list[Path] = []
+    first: list[tuple[str, str]] = []
+    for shard, found in counts.items():
+        if not found.rejects:
+            continue
+        location, path = shard.input.location, shard.rejects_path
+        try:
+            first += islice(_rejects(path), SHOWN_REJECTS)
+            readable.append(path)
+        except (OSError, DamagedFileError) as error:
+            yield (
+                f"{location}: {found.rejects:,} texts, but their list cannot be read ({error}). "
+                f"To have it made again, delete {shard.record_path} and run with --overwrite."
+            )
+        if found.rejects > SHOWN_REJECTS:
+            yield f"{location}: {found.rejects:,} texts in all, listed in {path}"
+    # There may be millions of others, of other reasons.
+    reasons = {reason for reason, _ in first}
+    more = chain.from_iterable(map(_readable_rejects, readable))
+    yield from grouped((reject for reject in more if reject[0] in reasons), most=len(reasons))
+
+
+def _readable_rejects(path: Path) -> Iterator[tuple[str, str]]:
+    # Whatever follows a damaged place is unknown.
+    with suppress(OSError, DamagedFileError):
+        yield from _rejects(path)
+
+
+def _rejects(path: Path) -> Iterator[tuple[str, str]]:
+    """Reason and description of each rejected text."""
+    with open_file(path) as file:
+        while line := file.readline(LIMIT_BYTES):
+            reject = parse_json(line, dict)
+            reason = str(reject.get("reason"))
+            place = f"byte {reject['byte']}" if "byte" in reject else f"row {reject.get('row')}"
+            yield reason, f"{reject.get('input')}, {place}: {reason}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blendtitan.shards.tokens import TextSymbols
 from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tokenizers import ABSENT, Tokenizer
-from blendtitan.tokenizers.comparison import first_difference
+from blendtitan.tokenizers.fast import first_difference
 
 MAX_TOKENS = 1 << 20
 """Tokens of one shard that are compared at most."""

@@ -170,8 +170,9 @@ def _add_eod_only(
     short = found[(lens == 1) | (lens == 2)] - at
     short_lens = lens[(lens == 1) | (lens == 2)]
     is_eod = tokens[short - 1] == eod_id
-    # Of a document that the block cuts, the first token is in the block before.
-    leading = np.where(short >= 2, tokens[np.maximum(short - 2, 0)], before.token)
+    # A document that the block cuts has its first token in the block before. An unsigned type has
+    # no place for the -1 that stands for no token.
+    leading = np.where(short >= 2, tokens[np.maximum(short - 2, 0)].astype(np.int64), before.token)
     is_bos = leading == (-1 if before.bos_id is None else before.bos_id)
     summary.num_eod_only += int(np.count_nonzero(is_eod & ((short_lens == 1) | is_bos)))
 

@@ -7,7 +7,7 @@ from blendtitan.errors import ShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards.verify import VerifiedShard
 from blendtitan.storage.list_forms import named_shards
-from blendtitan.tokenizer_check.check import MadeShard, check_shards
+from blendtitan.tokenizer_check.run import MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 
 Check = Callable[[Sequence[VerifiedShard], Tokenizer, int | None], None]

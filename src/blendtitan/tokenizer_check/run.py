@@ -1,21 +1,23 @@
-"""The check at the start of a run: an error or a warning, and an answer that is kept."""
+"""Compare the tokenizer of a run with those that made its shards, at the start of the run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError, OutputError, TokenizerMismatchError
-from blendtitan.files import read_file
+from blendtitan.files import io_map, read_file
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.kept_catalog import shards_identity
-from blendtitan.tokenizer_check.check import Findings, MadeShard, check_shards
-from blendtitan.tokenizers import Tokenizer
-from blendtitan.tokenizers.encoder import tokenizer_identity
-from blendtitan.visible import Lines, visible_logger
+from blendtitan.storage.record_files import TokenizerRecord, read_record
+from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
+from blendtitan.tokenizers import Tokenizer, identity_of, tokenizer_identity
+from blendtitan.visible import Lines, visible, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -23,17 +25,129 @@ TOKENIZER_CHECKS = ("error", "warn")
 """Values of ``blendcorpus.tokenizer_check``."""
 
 _VERSION = 1
-"""Of kept answers: those of another version are not believed."""
+"""Version of stored results. Results of another version are ignored."""
 
 _MOST_BYTES = 1 << 20
 
+_SHOWN = 3
+"""Shards and corpora that a message names; it counts the others."""
 
-class TokenizerCheck:
-    """Compares the shards of a run with its tokenizer, as ``read_catalog`` calls it.
+_REMEDY = (
+    "Train with the tokenizer that made the data, or tokenise the data again. To train all the "
+    'same, set blendcorpus.tokenizer_check = "warn".'
+)
+
+
+class MadeShard(NamedTuple):
+    """What is needed of a shard to trust its record."""
+
+    prefix: str
+    corpus: str
+    documents: int
+    tokens: int
+
+
+@dataclass(slots=True)
+class Findings:
+    """How shards and a tokenizer match."""
+
+    tokenizer: str = ""
+    """The tokenizer that they were compared with, for people, if there are mismatches."""
+
+    mismatches: dict[str, str] = field(default_factory=dict)
+    """Why a shard was made with another tokenizer, by prefix."""
+
+    unclear: dict[str, str] = field(default_factory=dict)
+    """Why it is unknown whether a shard was, by prefix."""
+
+    def mismatch_lines(self, corpus_of: Mapping[str, str]) -> Iterator[str]:
+        """The mismatches in words, shards with the same reason in one line."""
+        return _lines(self.mismatches, corpus_of)
+
+    def unclear_lines(self, corpus_of: Mapping[str, str]) -> Iterator[str]:
+        """The unclear shards in words, shards with the same reason in one line."""
+        return _lines(self.unclear, corpus_of)
+
+
+def check_shards(
+    shards: Sequence[MadeShard], tokenizer: Tokenizer, *, eod_id: int | None
+) -> Findings:
+    """Compare the records of shards with a tokenizer, and tokens of those without a record.
 
     Args:
-        config: Of the run. With a ``data_cache_path``, a good answer is kept there, and holds as
-            long as the shards, the tokenizer and EOD stay what they are.
+        shards: Any number. Every record is read, and a bounded sample of the tokens.
+        tokenizer: The tokenizer that should have made them.
+        eod_id: Token that should end their documents. None: not compared.
+
+    Raises:
+        ShardError: A record, or a shard whose tokens are compared, cannot be read.
+    """
+    records = io_map(read_record, [shard.prefix for shard in shards])
+    believed = [
+        record if record and record.describes(documents=s.documents, tokens=s.tokens) else None
+        for s, record in zip(shards, records, strict=True)
+    ]
+    # Hashing a large tokenizer.json takes most of a second, so only if it is needed.
+    own = identity_of(tokenizer, eod_id) if any(believed) else None
+    findings = Findings()
+    unknown: dict[str, TokenizerRecord | None] = {}
+    for shard, record in zip(shards, believed, strict=True):
+        if record is None or own is None or not record.tokenizer.can_be_compared(own):
+            unknown[shard.prefix] = record
+        elif reason := _difference(record.tokenizer, own):
+            findings.mismatches[shard.prefix] = reason
+    probed = probe(
+        {s.prefix: s.corpus for s in shards if s.prefix in unknown}, tokenizer, eod_id=eod_id
+    )
+    for verdict, reasons in (
+        (Verdict.MISMATCH, findings.mismatches),
+        (Verdict.UNCLEAR, findings.unclear),
+    ):
+        totals: dict[str, Fit] = {}
+        alike = [(s, _made_with(unknown[s.prefix])) for s in probed if s.verdict is verdict]
+        for shard, made_with in alike:
+            totals[made_with] = totals.get(made_with, Fit()) + shard.fit
+        for shard, made_with in alike:
+            reasons[shard.prefix] = f"{made_with}: {totals[made_with]}"
+    if findings.mismatches:
+        own = own or identity_of(tokenizer, eod_id)
+        findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
+    return findings
+
+
+def _difference(found: TokenizerIdentity, own: TokenizerIdentity) -> str | None:
+    if not found.gives_ids_of(own):
+        return f"made with {found}"
+    if own.eod_id is not None and found.eod_id not in (None, own.eod_id):
+        return f"made with the same tokenizer, but documents end in EOD {found.eod_id}"
+    return None
+
+
+def _made_with(record: TokenizerRecord | None) -> str:
+    return "without a record, probed" if record is None else f"made with {record.tokenizer}, probed"
+
+
+def _lines(reasons: Mapping[str, str], corpus_of: Mapping[str, str]) -> Iterator[str]:
+    by_reason: dict[str, list[str]] = {}
+    for prefix, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(prefix)
+    for reason, prefixes in by_reason.items():
+        corpora = dict.fromkeys(repr(corpus_of[prefix]) for prefix in prefixes)
+        kind = "corpus" if len(corpora) == 1 else "corpora"
+        yield f"{visible(_some(prefixes))} ({kind} {_some(list(corpora))}): {reason}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+class TokenizerCheck:
+    """Compares the shards of a run with its tokenizer; ``read_catalog`` calls it.
+
+    Args:
+        config: Of the run. With a ``data_cache_path``, a good result is stored there, and remains
+            valid while the shards, the tokenizer and EOD stay the same.
         tokenizer: Of the run.
         action: ``error`` or ``warn``, for shards of another tokenizer.
     """
@@ -47,23 +161,31 @@ class TokenizerCheck:
         self._tokenizer = tokenizer
         self._action = action
         self.warnings: list[str] = []
-        """What was found that is no error."""
+        """Findings that are not errors."""
+        reads_eod = config.append_eod or config.provide_attention_mask or config.eod_mask_loss
+        self._eod_id = config.eod_token_id if reads_eod else None
 
     def __call__(self, shards: ShardList, catalog: Catalog) -> None:
         """Compare, and log the warnings.
 
         Raises:
             TokenizerMismatchError: Shards were made with another tokenizer.
-            ShardError: A record, or a shard that is probed, cannot be read.
+            ShardError: A record, or a shard whose tokens are compared, cannot be read.
         """
-        path = self._kept_path(shards)
-        kept = None if path is None else _read_kept(path)
-        if kept is None:
-            findings, kept = self._compared(catalog)
+        path = self._stored_path(shards)
+        warnings = None if path is None else _read_stored(path)
+        if warnings is None:
+            findings, warnings = self._compared(catalog)
             if path is not None and not findings.mismatches:
-                _keep(path, kept)
-        self.warnings += kept
-        for warning in kept:
+                try:
+                    write_atomically(path, json.dumps({"warnings": warnings}).encode())
+                except (OSError, OutputError) as error:
+                    # The run works without it: the folder may be read-only.
+                    logger.warning(
+                        "The tokenizer check will be repeated at the next start: %s", error
+                    )
+        self.warnings += warnings
+        for warning in warnings:
             logger.warning("%s", Lines(warning))
 
     def _compared(self, catalog: Catalog) -> tuple[Findings, list[str]]:
@@ -75,8 +197,7 @@ class TokenizerCheck:
             strict=True,
         )
         made = [MadeShard(*values) for values in columns]
-        eod_id = self._config.eod_token_id if self._reads_eod else None
-        findings = check_shards(made, self._tokenizer, eod_id=eod_id)
+        findings = check_shards(made, self._tokenizer, eod_id=self._eod_id)
         corpus_of = dict(zip(catalog.prefixes, catalog.corpora, strict=True))
         where = self._config.data_file_list
         warnings = [
@@ -84,58 +205,32 @@ class TokenizerCheck:
             for line in findings.unclear_lines(corpus_of)
         ]
         if findings.mismatches:
-            lines = list(findings.mismatch_lines(corpus_of))
-            text = _mismatch_lines(f"{where}", findings, lines, len(made))
+            text = [
+                f"{where}: {len(findings.mismatches):,} of {len(made):,} shards do not belong to "
+                f"the tokenizer of this run.",
+                f"  the run: {findings.tokenizer}",
+                *(f"  shards: {line}" for line in findings.mismatch_lines(corpus_of)),
+            ]
             if self._action == "error":
                 raise TokenizerMismatchError(*text, _REMEDY)
             warnings.append("\n".join(text))
         return findings, warnings
 
-    @property
-    def _reads_eod(self) -> bool:
-        config = self._config
-        return config.append_eod or config.provide_attention_mask or config.eod_mask_loss
-
-    def _kept_path(self, shards: ShardList) -> Path | None:
+    def _stored_path(self, shards: ShardList) -> Path | None:
         if self._config.data_cache_path is None:
             return None
-        eod_id = self._config.eod_token_id if self._reads_eod else None
         tokenizer = tokenizer_identity(self._tokenizer)
-        identity = shards_identity(shards, f"tokenizer check {_VERSION}, {tokenizer}, EOD {eod_id}")
+        settings = f"tokenizer check {_VERSION}, {tokenizer}, EOD {self._eod_id}"
+        identity = shards_identity(shards, settings)
         folder = Path(self._config.data_cache_path)
         return None if identity is None else folder / f"tokenizer-check-{identity}"
 
 
-_REMEDY = (
-    "Train with the tokenizer that made the data, or tokenise the data again. To train all the "
-    'same, set blendcorpus.tokenizer_check = "warn".'
-)
-
-
-def _mismatch_lines(
-    where: str, findings: Findings, lines: Sequence[str], num_shards: int
-) -> list[str]:
-    return [
-        f"{where}: {len(findings.mismatches):,} of {num_shards:,} shards do not belong to the "
-        f"tokenizer of this run.",
-        f"  the run: {findings.tokenizer}",
-        *(f"  shards: {line}" for line in lines),
-    ]
-
-
-def _keep(path: Path, warnings: list[str]) -> None:
+def _read_stored(path: Path) -> list[str] | None:
+    """The warnings of a stored result. None: there is no usable one."""
     try:
-        write_atomically(path, json.dumps({"warnings": warnings}).encode())
-    except (OSError, OutputError) as error:
-        # The run reads well without it: the folder may hold a catalog, and be read-only.
-        logger.warning("The check of the tokenizer is made again at the next start: %s", error)
-
-
-def _read_kept(path: Path) -> list[str] | None:
-    """The warnings of a kept answer. None: there is none that can be believed."""
-    try:
-        kept: Any = json.loads(read_file(path, most_bytes=_MOST_BYTES))
-        warnings: Any = kept["warnings"]
+        stored: Any = json.loads(read_file(path, most_bytes=_MOST_BYTES))
+        warnings: Any = stored["warnings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     is_sound = isinstance(warnings, list) and all(isinstance(w, str) for w in warnings)

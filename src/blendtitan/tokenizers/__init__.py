@@ -1,19 +1,17 @@
-"""One router, three adapters: SentencePiece models, ``tokenizer.json`` and Tekken files.
+"""Tokenizers: SentencePiece models, ``tokenizer.json`` and Tekken files behind one interface.
 
-All adapters keep one promise: the ids that delimit documents (BOS, EOS, padding and other
-control symbols) are never produced from text. A text that spells out ``</s>`` stays text, so
-it cannot end a document.
+The ids that delimit documents (BOS, EOS, padding and other control symbols) are never produced
+from text. A text that spells out ``</s>`` stays text, so it cannot end a document.
 
-``build_encoder`` puts a faster library in front of them, where it is proven to give the same ids.
+``build_encoder`` uses a faster library where it is proven to give the same ids.
 
 Imports neither torch nor torchtitan, so that worker processes start fast.
 """
 
-from blendtitan.tokenizers.base import ABSENT, Tokenizer
+from blendtitan.tokenizers.base import ABSENT, Tokenizer, located
 from blendtitan.tokenizers.encoder import FAST_PROVEN, TIERS, Encoder, Tier, build_encoder
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
-from blendtitan.tokenizers.hub import located
-from blendtitan.tokenizers.identity import identity_of
+from blendtitan.tokenizers.identity import identity_of, tokenizer_identity
 from blendtitan.tokenizers.router import (
     HF_BACKENDS,
     SP_BACKENDS,
@@ -45,4 +43,5 @@ __all__ = [
     "identity_of",
     "load_tokenizer",
     "located",
+    "tokenizer_identity",
 ]

@@ -1,7 +1,10 @@
-"""What every tokenizer can do, and how its files are read."""
+"""The interface of every tokenizer, and how their files are found and read."""
 
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -9,12 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, VocabularyError
-from blendtitan.files import read_file
+from blendtitan.files import read_file, read_text
 
 ABSENT = -1
 """Id of a special token that the tokenizer does not have, as SentencePiece spells it."""
 
+EncodedTexts = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""The ids of all texts, one after the other, and the number of ids of each text."""
+
 _NO_IDS = np.empty(0, np.int32)
+_HUB_NAME = re.compile(r"([\w.-]+)/([\w.-]+?)(?:@([\w./-]+))?")
 
 
 class Tokenizer(ABC):
@@ -24,7 +31,7 @@ class Tokenizer(ABC):
     """The file it was read from."""
 
     asked_eos: str | int | None
-    """Token or id that was asked for as EOS. None: the one that the files name."""
+    """Token or id that was requested as EOS. None: the one that the files name."""
 
     vocab_size: int
     """Smallest number that is larger than every id."""
@@ -60,7 +67,7 @@ class Tokenizer(ABC):
         """Ids of one text. ``add_bos`` and ``add_eos`` are TorchTitan's names for ``bos``, ``eos``.
 
         Raises:
-            ConfigError: BOS or EOS is asked for and the tokenizer has none.
+            ConfigError: BOS or EOS is requested and the tokenizer has none.
         """
         ids = self.encode_batch([text])[0].tolist()
         before = [self._present(self.bos_id, "BOS")] if bos or add_bos else []
@@ -68,7 +75,7 @@ class Tokenizer(ABC):
         return before + ids + after
 
     @abstractmethod
-    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_batch(self, texts: list[str]) -> EncodedTexts:
         """Ids of many texts, without BOS and EOS, none of them a control symbol.
 
         Returns:
@@ -78,18 +85,18 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def symbols(self) -> list[str]:
-        """Spellings that the tokenizer gives a meaning beyond their characters."""
+        """Spellings that mean more to the tokenizer than their characters."""
 
     @property
     def eos_advice(self) -> str:
-        """What to do where the files name no EOS, in a sentence."""
+        """A sentence about what to do if the files name no EOS."""
         return (
             "Name one with --eos-token or --eod-id (or, for a tokenizer.json, as eos_token in a "
             "tokenizer_config.json beside it)."
         )
 
     def control_ids(self) -> frozenset[int]:
-        """Ids that no text is encoded to, or that do not say which text they came from."""
+        """Ids that no text is encoded to, or that do not show which text they came from."""
         return frozenset({self.bos_id, self.eos_id, self.pad_id, self.unk_id} - {ABSENT})
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
@@ -120,17 +127,15 @@ class Tokenizer(ABC):
         return token
 
 
-def concatenated(
-    encoded: Sequence[NDArray[np.integer]],
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def concatenated(encoded: Sequence[NDArray[np.integer]]) -> EncodedTexts:
     """Arrays of ids, one per text, in the form that ``encode_batch`` returns."""
     lens = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
-    # NumPy cannot concatenate nothing, which the empty array in front prevents.
+    # NumPy cannot concatenate nothing, hence the empty array in front.
     return np.concatenate([_NO_IDS, *encoded], dtype=np.int32, casting="unsafe"), lens
 
 
 def file_in(path: Path, name: str) -> Path:
-    """``path``, or the file ``name`` in it where it is a folder."""
+    """``path``, or the file ``name`` in it if it is a folder."""
     file = path / name if path.is_dir() else path
     if not file.is_file():
         raise ConfigError(f"{file}: no such file. Name a tokenizer file, or a folder with {name}.")
@@ -143,3 +148,36 @@ def read_bytes(path: Path) -> bytes:
         return read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def located(path: str | Path) -> Path:
+    """The path itself if it exists, or the repository of that name in the Hugging Face cache.
+
+    The network is never used.
+
+    Raises:
+        ConfigError: It has the form of a repository's name, and is neither.
+    """
+    name = _HUB_NAME.fullmatch(str(path))
+    if name is None or os.path.lexists(path) or name[1] in (".", ".."):
+        return Path(path)
+    owner, repository, revision = name.groups()
+    # The folder of the cache, as huggingface_hub finds it.
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home, "hub")
+    folder = Path(hub).expanduser() / f"models--{owner}--{repository}"
+    commit = revision or "main"
+    with suppress(OSError):  # It is a commit already, or missing.
+        commit = read_text(folder / "refs" / commit).strip()
+    found = folder / "snapshots" / commit
+    if found.is_dir():
+        return found
+    # A wrong path, such as data/tokenizer.json, also has the form of a name.
+    if Path(path).suffix in (".json", ".model"):
+        return Path(path)
+    raise ConfigError(
+        f"{path}: there is no such file or folder, nor a repository of that name in the local "
+        f"Hugging Face cache ({folder}). Download it with `hf download {owner}/{repository} "
+        f"--include 'tokenizer*' 'tekken.json' 'special_tokens_map.json'`, or name a local "
+        f"path."
+    )

@@ -6,7 +6,6 @@ covers: a text that contains anything disputed goes to the reference. As a last 
 document in a thousand is encoded by both.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable
 from itertools import compress
 from operator import not_
@@ -18,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, FastTierError
-from blendtitan.tokenizers.base import Tokenizer, concatenated, read_bytes
-from blendtitan.tokenizers.comparison import difference, split
-from blendtitan.tokenizers.fast import FastEncoder
+from blendtitan.tokenizers.base import EncodedTexts, Tokenizer, concatenated
+from blendtitan.tokenizers.fast import FastEncoder, difference, split
+from blendtitan.tokenizers.identity import tokenizer_identity
 from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
 from blendtitan.tokenizers.router import load_tokenizer
 from blendtitan.visible import visible_logger
@@ -31,15 +30,13 @@ Tier = Literal["auto", "fast", "reference"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 
 FAST_PROVEN = f"fast, proof {PROOF_VERSION}"
-"""What records of shards name the fast tier. Without the proof, as in older records, its ids may
-be wrong."""
+"""The fast tier in records of shards. Without the proof, as in older records, its ids may be
+wrong."""
 
 COMPARED_EVERY = 1024
 """One document in this many is also encoded by the reference tier."""
 
 _EDGE_CHARS = 64
-
-EncodedTexts = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 class Encoder:
@@ -61,7 +58,7 @@ class Encoder:
         self.vocab_size = tokenizer.vocab_size
         self.tier: Tier = "fast" if fast else "reference"
         self.identity = tokenizer_identity(tokenizer)
-        """Differs when the tokenizer's ids or special tokens could. Equal for both tiers."""
+        """Differs if the tokenizer's ids or special tokens could. Equal for both tiers."""
 
     @property
     def recorded_tier(self) -> str:
@@ -69,26 +66,18 @@ class Encoder:
         return FAST_PROVEN if self.tier == "fast" else "reference"
 
     def encode(self, texts: list[str]) -> EncodedTexts:
-        """Ids of many texts, without BOS and EOS, none of them a control symbol.
-
-        Returns:
-            The ids of all texts, one after the other, and the number of ids of each text.
-            Shapes ``(sum(lens),)`` and ``(len(texts),)``.
+        """Ids of many texts: see ``Tokenizer.encode_batch``.
 
         Raises:
             FastTierError: The fast tier failed, or gave other ids than the reference for one of
-                the documents that are compared. Ids that it gave before can be wrong as well.
+                the compared documents. Its earlier ids may be wrong as well.
         """
         if self._fast is None:
             return self._tokenizer.encode_batch(texts)
         return concatenated(self._compared(self._fast, texts, is_compared))
 
     def check(self, texts: Iterable[str]) -> None:
-        """Raise where the two tiers give different ids for any of these texts.
-
-        Raises:
-            FastTierError: They do, or the fast tier failed.
-        """
+        """Raise a ``FastTierError`` if the two tiers differ for any of these texts."""
         if self._fast is not None:
             self._compared(self._fast, list(texts), lambda _: True)
 
@@ -109,8 +98,8 @@ class Encoder:
         return results
 
     def __reduce__(self) -> tuple[object, tuple[Tokenizer, Proof | None, str]]:
-        # Without what the fast tier has read, which is megabytes: processes start one after the
-        # other when they have to wait for that.
+        # Without the megabytes that the fast tier has read: waiting for them would start
+        # processes one after the other.
         proof = self._proof if self._fast else None
         return _copied_encoder, (self._tokenizer, proof, self.identity)
 
@@ -125,16 +114,16 @@ def build_encoder(
     """The fastest encoder that gives the ids which a tokenizer defines.
 
     Args:
-        tokenizer: One that is loaded, or the path that ``load_tokenizer`` takes.
-        tier: ``auto`` is ``fast`` where that is proven to give the same ids, else ``reference``.
-        first_texts: Some documents of the user, on which the two tiers are compared as well.
-        text_bytes: How much text each process is to encode. ``auto`` makes no proof for less
-            than what a proof costs. None: a lot.
+        tokenizer: A loaded tokenizer, or the path that ``load_tokenizer`` takes.
+        tier: ``auto`` is ``fast`` if that is proven to give the same ids, else ``reference``.
+        first_texts: Some documents of the user, on which the two tiers are also compared.
+        text_bytes: How much text each process encodes. ``auto`` makes no proof for less than a
+            proof costs. None: a lot.
 
     Raises:
-        ConfigError: No usable tokenizer is there, or ``fast`` is asked for and not possible.
-        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof. What the
-            fast tier made before for this tokenizer can be wrong as well.
+        ConfigError: There is no usable tokenizer, or ``fast`` is requested and not possible.
+        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof. Earlier
+            ids of the fast tier for this tokenizer may be wrong as well.
     """
     if tier not in TIERS:
         raise ConfigError(f"the tokenizer tier is {tier!r}, expected one of {', '.join(TIERS)}")
@@ -163,17 +152,10 @@ def build_encoder(
 
 
 def is_compared(text: str) -> bool:
-    """Whether a document is one of those that both tiers encode, in every run and process."""
+    """Whether both tiers encode a document; the same in every run and process."""
     # Hashing all of every text would cost as much as encoding it.
     key = f"{text[:_EDGE_CHARS]}{len(text)}{text[-_EDGE_CHARS:]}"
     return crc32(key.encode(errors="surrogatepass")) % COMPARED_EVERY == 0
-
-
-def tokenizer_identity(tokenizer: Tokenizer) -> str:
-    """A hash of all that decides ids: the file's content, and what was read as special tokens."""
-    special = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id)
-    described = f"{type(tokenizer).__name__} {tokenizer.vocab_size} {special}".encode()
-    return hashlib.sha256(described + b"\n" + read_bytes(tokenizer.path)).hexdigest()
 
 
 def _copied_encoder(tokenizer: Tokenizer, proof: Proof | None, identity: str) -> Encoder:

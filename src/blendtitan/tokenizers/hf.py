@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
-from blendtitan.tokenizers.base import ABSENT, Tokenizer, file_in, read_bytes
+from blendtitan.tokenizers.base import ABSENT, EncodedTexts, Tokenizer, file_in, read_bytes
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -25,10 +24,10 @@ class HFTokenizer(Tokenizer):
     """A Hugging Face tokenizer: ``tokenizer.json``, or a folder that holds one.
 
     BOS, EOS, padding and unknown are named in ``tokenizer_config.json`` or
-    ``special_tokens_map.json`` beside it; where both name one, the first counts.
+    ``special_tokens_map.json`` beside it; if both name one, the first counts.
 
-    Some files make the library read control symbols from text: Unigram models that hold them as
-    pieces, and added tokens that are not marked as special. They are then spelled out.
+    With some files the library reads control symbols from text: Unigram models that hold them as
+    pieces, and added tokens that are not marked as special. Such symbols are spelled out.
     """
 
     def __init__(self, path: str | Path, eos: str | int | None = None) -> None:
@@ -51,12 +50,13 @@ class HFTokenizer(Tokenizer):
         for role in ("bos_token", "eos_token", "pad_token"):
             if role in named:
                 control[self._id_of(named, role)] = named[role]
-        self._spellings = self._symbol_spellings(control)
+        self.spelled_out = self._symbol_spellings(control)
+        """For each control symbol that the library reads from text: the ids of its characters."""
         logger.info("%s: Hugging Face, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
 
     @property
     def unknown_id(self) -> int:
-        """The id that the model names, where nothing beside its file does."""
+        """The id that the configuration names, or else the model."""
         if self.unk_id != ABSENT:
             return self.unk_id
         # Only WordPiece, WordLevel, BPE and Unigram have one, each under one of these names.
@@ -67,7 +67,7 @@ class HFTokenizer(Tokenizer):
         return ABSENT if token_id is None else token_id
 
     def _token_of(self, eos: str | int) -> str:
-        """The token that is asked for as EOS, by its spelling or id."""
+        """The token that is requested as EOS by its spelling or id."""
         is_id = isinstance(eos, int)
         token = self._tokenizer.id_to_token(eos) if is_id else eos
         if token is None or self._tokenizer.token_to_id(token) is None:
@@ -91,7 +91,6 @@ class HFTokenizer(Tokenizer):
         return token_id
 
     def _symbol_spellings(self, symbols: Mapping[int, str]) -> dict[int, list[int]]:
-        """For each symbol that the library reads from text: the ids of its characters."""
         spellings: dict[int, list[int]] = {}
         for symbol_id, symbol in symbols.items():
             if symbol_id not in self._library_ids([symbol])[0]:
@@ -106,19 +105,18 @@ class HFTokenizer(Tokenizer):
             spellings[symbol_id] = spelling
         return spellings
 
-    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Ids of many texts: see ``Tokenizer.encode_batch``."""
+    def encode_batch(self, texts: list[str]) -> EncodedTexts:
+        """See ``Tokenizer.encode_batch``."""
         encoded = self._library_ids(texts)
-        if self._spellings:
-            encoded = [self._spelled_out(ids) for ids in encoded]
+        if self.spelled_out:
+            spelled = self.spelled_out
+            encoded = [
+                list(chain.from_iterable(spelled.get(token, (token,)) for token in ids))
+                for ids in encoded
+            ]
         lens = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
         ids = np.fromiter(chain.from_iterable(encoded), dtype=np.int32, count=int(lens.sum()))
         return ids, lens
-
-    @property
-    def spelled_out(self) -> Mapping[int, list[int]]:
-        """For each control symbol that the library reads from text: the ids of its characters."""
-        return self._spellings
 
     def control_ids(self) -> frozenset[int]:
         """Ids of all special tokens."""
@@ -129,9 +127,6 @@ class HFTokenizer(Tokenizer):
     def symbols(self) -> list[str]:
         """Spellings of all added tokens, special or not."""
         return [added.content for added in self._tokenizer.get_added_tokens_decoder().values()]
-
-    def _spelled_out(self, ids: list[int]) -> list[int]:
-        return list(chain.from_iterable(self._spellings.get(token, (token,)) for token in ids))
 
     def _library_ids(self, texts: list[str]) -> list[list[int]]:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -144,7 +139,7 @@ class HFTokenizer(Tokenizer):
 def _vocab_size(tokenizer: tokenizers.Tokenizer) -> int:
     """Smallest number that is larger than every id."""
     num_tokens = tokenizer.get_vocab_size(with_added_tokens=True)
-    # Where so many ids have a token, there are no others. A dictionary of all takes far longer.
+    # If that many ids have a token, there are no others. A dictionary of all takes far longer.
     if all(map(tokenizer.id_to_token, range(num_tokens))):
         return num_tokens
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

@@ -1,7 +1,7 @@
 """Which tokenizer this is: a hash of everything that decides the ids of a text.
 
-Two files that give every text the same ids have one hash, although they differ in formatting, in
-what is done with the ids afterwards, or in the release of the library that wrote them.
+Two files that give every text the same ids have one hash, although they may differ in formatting,
+in what is done with the ids afterwards, or in the library release that wrote them.
 """
 
 import hashlib
@@ -17,29 +17,33 @@ from blendtitan.tokenizers.sp import SPTokenizer
 from blendtitan.tokenizers.tekken import TekkenTokenizer, tekken_definition
 
 _SCHEME = "1"
-"""Another value for another way to hash: the hashes of both are then not compared."""
+"""Another way to hash needs another value. Hashes of different schemes are not compared."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def tokenizer_identity(tokenizer: Tokenizer) -> str:
+    """A hash of the file's content and of the special tokens that were read from it."""
+    special = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.unk_id)
+    described = f"{type(tokenizer).__name__} {tokenizer.vocab_size} {special}".encode()
+    return hashlib.sha256(described + b"\n" + read_bytes(tokenizer.path)).hexdigest()
 
 
 def identity_of(tokenizer: Tokenizer, eod_id: int | None) -> TokenizerIdentity:
     """The identity of a tokenizer whose documents end in ``eod_id``, or in none."""
     digest = hashlib.sha256(_definition(tokenizer)).hexdigest()
+    kind = type(tokenizer).__name__.removesuffix("Tokenizer").lower()
+    if isinstance(tokenizer, SPTokenizer):
+        kind = "sentencepiece"
+    elif isinstance(tokenizer, HFTokenizer):
+        kind = "huggingface"
     return TokenizerIdentity(
         hash=f"{_SCHEME}:{digest}",
         name=f"{tokenizer.path.absolute().parent.name}/{tokenizer.path.name}",
-        kind=_kind(tokenizer),
+        kind=kind,
         vocab_size=tokenizer.vocab_size,
         eod_id=eod_id,
     )
-
-
-def _kind(tokenizer: Tokenizer) -> str:
-    if isinstance(tokenizer, SPTokenizer):
-        return "sentencepiece"
-    if isinstance(tokenizer, HFTokenizer):
-        return "huggingface"
-    return type(tokenizer).__name__.removesuffix("Tokenizer").lower()
 
 
 def _definition(tokenizer: Tokenizer) -> bytes:
@@ -53,10 +57,11 @@ def _definition(tokenizer: Tokenizer) -> bytes:
     if not isinstance(tokenizer, HFTokenizer):
         return content
     parsed = orjson.loads(content)
-    # What is missing here changes no ids: the library is asked for ids without special tokens,
-    # without truncation and without padding.
+    # Other fields change no ids: the library is asked for ids without special tokens, truncation
+    # and padding.
+    added = map(_added_token, parsed.get("added_tokens") or ())
     decisive = {
-        "added_tokens": sorted(map(_added_token, parsed.get("added_tokens") or ()), key=_id_of),
+        "added_tokens": sorted(added, key=lambda token: token["id"]),
         "normalizer": _component(parsed.get("normalizer")),
         "pre_tokenizer": _component(parsed.get("pre_tokenizer")),
         "model": _model(parsed["model"]),
@@ -70,12 +75,8 @@ def _added_token(token: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": token["id"], "content": token["content"]} | flags
 
 
-def _id_of(token: Mapping[str, Any]) -> int:
-    return token["id"]
-
-
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model without what releases of the library write differently."""
+    """A model without what library releases write differently."""
     known = {key: value for key, value in model.items() if value not in (None, False)}
     if "merges" in known:
         merges = [m.split(" ", 1) if isinstance(m, str) else m for m in known["merges"]]
@@ -86,7 +87,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _component(component: Any) -> Any:
-    """A normalizer or pre-tokenizer without what releases of the library write differently."""
+    """A normalizer or pre-tokenizer without what library releases write differently."""
     if isinstance(component, list):
         return [_component(part) for part in component]
     if not isinstance(component, Mapping):

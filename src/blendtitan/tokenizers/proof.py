@@ -1,34 +1,38 @@
 """The proof that both tiers give the same ids for a tokenizer, or for which texts they do not.
 
-It has two parts. ``scan`` compares how the tiers cut and normalise text, which depends on the
-structure of the tokenizer only. ``prove_vocabulary`` compares what depends on its pieces and
-symbols. Structures for which the first part was done with the installed libraries are listed in
-``proven.json``; other proofs are made once, and kept in the user's cache.
+It has two parts. ``scan`` compares how the tiers cut and normalise text, which depends only on
+the structure of the tokenizer. ``prove_vocabulary`` compares what depends on its pieces and
+symbols. Structures that passed the first part with the installed libraries are listed in
+``proven.json``. Other proofs are made once, and kept in the user's cache. Wherever the fast tier
+cannot be used, a ``FastTierError`` gives the reason.
 """
 
+import fcntl
+import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import orjson
 
 from blendtitan.errors import FastTierError
-from blendtitan.tokenizers import proof_cache
+from blendtitan.files import read_file
 from blendtitan.tokenizers.base import Tokenizer, read_bytes
-from blendtitan.tokenizers.disputed import DisputedTexts, Ranges
-from blendtitan.tokenizers.fast import FastEncoder, read_definition
-from blendtitan.tokenizers.hard_texts import hard_texts
-from blendtitan.tokenizers.proof_texts import (
-    piece_texts,
-    random_texts,
-    run_texts,
-    symbol_texts,
-    vocabulary_pieces,
+from blendtitan.tokenizers.fast import (
+    DisputedTexts,
+    FastEncoder,
+    Ranges,
+    check_texts,
+    read_definition,
 )
-from blendtitan.tokenizers.scan import check_texts, scan_structure
+from blendtitan.tokenizers.proof_texts import symbol_texts, vocabulary_texts
+from blendtitan.tokenizers.scan import scan_structure
 from blendtitan.tokenizers.sp import SPTokenizer
 from blendtitan.tokenizers.structure import (
     Structure,
@@ -42,7 +46,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 PROOF_VERSION = 2
-"""Of what a proof covers. Ids of the fast tier are only trusted with a proof of this version."""
+"""Version of what a proof covers. Ids of the fast tier are trusted with this version only."""
 
 SAMPLE_TEXTS = 50_000
 """Random texts that a proof compares."""
@@ -52,6 +56,9 @@ LISTED_BYTES = 50_000_000
 
 UNLISTED_BYTES = 300_000_000
 """The same for a proof that has to compare all code points first."""
+
+_WAIT_SECONDS = 180
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,7 @@ class Proof:
     """Why the fast tier cannot be used for any text. Empty: it can."""
 
     is_refuted: bool = False
-    """Whether an earlier proof said otherwise, and a run showed that it was wrong."""
+    """Whether a run showed that an earlier, positive proof was wrong."""
 
     @property
     def disputed(self) -> DisputedTexts:
@@ -80,12 +87,12 @@ class Proof:
 
 
 def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = None) -> Proof | None:
-    """The proof for a tokenizer: the one in the cache, or else one that is made now.
+    """The proof for a tokenizer, from the cache or made now.
 
     Args:
         tokenizer: The tokenizer.
-        identity: A hash of all that its ids depend on.
-        text_bytes: How much text each process is to encode. None: a lot.
+        identity: A hash of everything that its ids depend on.
+        text_bytes: How much text each process encodes. None: a lot.
 
     Returns:
         None if there is no proof yet, and making one takes longer than it saves.
@@ -94,37 +101,33 @@ def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = No
         FastTierError: The tiers differ, or the fast one does not support the tokenizer.
     """
     definition = read_definition(tokenizer)
-    key = _cache_key(identity)
-    proof = _read(key)
+    key = _key("tokenizer", identity)
+    proof = read_proof(key)
     if proof is None:
         structure = structure_of(tokenizer, definition)
         is_listed = structure.key in listed_structures()
         worthwhile = LISTED_BYTES if is_listed else UNLISTED_BYTES
         if text_bytes is not None and text_bytes < worthwhile:
             return None
-        with proof_cache.locked(key):
-            proof = _read(key) or _made(tokenizer, key, structure, definition)
+        with _locked(key):
+            proof = read_proof(key) or _made(tokenizer, key, structure, definition)
     if proof.refusal:
         raise FastTierError(proof.refusal)
     return proof
 
 
 def refute(identity: str, reason: str) -> None:
-    """Keep the fast tier from being used for a tokenizer, after a difference in a run."""
-    key = _cache_key(identity)
-    known = _read(key)
+    """Stop using the fast tier for a tokenizer, after a difference in a run."""
+    key = _key("tokenizer", identity)
+    known = read_proof(key)
     if known is None or not known.is_refuted:
-        refusal = f"{reason} (To try it again, delete {proof_cache.cache_path(key)}.)"
-        _write(key, Proof(refusal=refusal, is_refuted=True))
+        refusal = f"{reason} (To try it again, delete {cache_path(key)}.)"
+        write_proof(key, Proof(refusal=refusal, is_refuted=True))
 
 
 def check_not_refuted(identity: str) -> None:
-    """Check that no run has shown the proof for a tokenizer to be wrong.
-
-    Raises:
-        FastTierError: One has, so that what the fast tier made before is not to be trusted.
-    """
-    known = _read(_cache_key(identity))
+    """Raise a ``FastTierError`` if a run has shown the proof for a tokenizer to be wrong."""
+    known = read_proof(_key("tokenizer", identity))
     if known is not None and known.is_refuted:
         raise FastTierError(known.refusal)
 
@@ -136,11 +139,7 @@ def prove(
     *,
     sample_texts: int | None = None,
 ) -> Proof:
-    """Compare the tiers on everything that a proof covers.
-
-    Raises:
-        FastTierError: The fast tier cannot be used.
-    """
+    """Compare the tiers on everything that a proof covers."""
     ranges = listed_structures().get(structure.key)
     if ranges is None:
         ranges = _scanned(structure)
@@ -151,11 +150,7 @@ def prove(
 def prove_vocabulary(
     tokenizer: Tokenizer, ranges: Ranges, definition: dict[str, Any], *, sample_texts: int
 ) -> Proof:
-    """Compare the tiers on what depends on the pieces and symbols of one tokenizer.
-
-    Raises:
-        FastTierError: They differ for a text that has no disputed characters.
-    """
+    """Compare the tiers on what depends on the pieces and symbols of one tokenizer."""
     symbols = [symbol["content"] for symbol in read_symbols(definition)]
     reads_symbols = bool(symbols) and not isinstance(tokenizer, SPTokenizer)
     proof = Proof(ranges, reads_symbols=reads_symbols)
@@ -174,26 +169,6 @@ def prove_vocabulary(
     return proof
 
 
-def vocabulary_texts(
-    tokenizer: Tokenizer, symbols: list[str], sample_texts: int, seed: int = 0
-) -> Iterator[str]:
-    """All texts on which the tiers are compared for one tokenizer."""
-    pieces = vocabulary_pieces(tokenizer)
-    yield from hard_texts(symbols)
-    yield from symbol_texts(symbols)
-    yield from piece_texts(pieces)
-    yield from run_texts()
-    yield from real_texts()
-    yield from random_texts(sample_texts, pieces=pieces, symbols=symbols, seed=seed)
-
-
-def real_texts() -> Iterable[str]:
-    """Prose and code that every installation of Python has."""
-    from pydoc_data.topics import topics
-
-    return topics.values()
-
-
 @cache
 def listed_structures() -> dict[str, Ranges]:
     """Disputed code points of the structures that were proven with the installed libraries."""
@@ -209,17 +184,19 @@ def _made(
     started = time.monotonic()
     try:
         proof = prove(tokenizer, structure, definition)
-        result = f"{sum(b - a + 1 for a, b in proof.ranges):,} disputed characters, "
-        result += f"{len(proof.markers):,} disputed strings"
+        result = (
+            f"equal ids, except for {sum(b - a + 1 for a, b in proof.ranges):,} disputed "
+            f"characters, {len(proof.markers):,} disputed strings"
+        )
     except FastTierError as error:
         proof = Proof(refusal=str(error))
-        result = "they are not"
-    kept = "kept for later runs" if _write(key, proof) else "not kept: the cache is not writable"
+        result = "their ids differ"
+    kept = "kept for later runs"
+    if not write_proof(key, proof):
+        kept = "not kept: the cache is not writable"
     seconds = time.monotonic() - started
     logger.info(
-        "%s: compared the tokenizer tiers in %.0f s: equal ids, except for %s (%s)"
-        if not proof.refusal
-        else "%s: compared the tokenizer tiers in %.0f s, to see if their ids are equal: %s (%s)",
+        "%s: compared the tokenizer tiers in %.0f s: %s (%s)",
         *(tokenizer.path, seconds, result, kept),
     )
     return proof
@@ -227,55 +204,98 @@ def _made(
 
 def _scanned(structure: Structure) -> Ranges:
     """The disputed code points of a structure, from the cache or from a scan."""
-    key = proof_cache.hashed("structure", structure.key, PROOF_VERSION, library_versions())
-    found = _read(key)
+    key = _key("structure", structure.key)
+    found = read_proof(key)
     if found is None:
         logger.info("comparing the tokenizer tiers for all of Unicode, which takes about a minute")
         try:
             found = Proof(scan_structure(structure))
         except FastTierError as error:
             found = Proof(refusal=str(error))
-        _write(key, found)
+        write_proof(key, found)
     if found.refusal:
         raise FastTierError(found.refusal)
     return found.ranges
 
 
-def _cache_key(identity: str) -> str:
-    return proof_cache.hashed("tokenizer", identity, PROOF_VERSION, library_versions())
+def cache_path(key: str) -> Path:
+    """The file of a proof, below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "blendtitan" / "tokenizer-proofs" / f"{key[:40]}.json"
 
 
-def _read(key: str) -> Proof | None:
+def _key(kind: str, identity: str) -> str:
+    return _hashed([kind, identity, PROOF_VERSION, library_versions()])
+
+
+def _hashed(value: object) -> str:
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def read_proof(key: str) -> Proof | None:
     """A proof in the cache. None: there is none, or it is damaged."""
-    found = proof_cache.read(key)
     try:
-        return (
-            None
-            if found is None
-            else Proof(
-                ranges=_ranges(found["ranges"]),
-                markers=tuple(map(str, found["markers"])),
-                reads_symbols=bool(found["reads_symbols"]),
-                refusal=str(found["refusal"]),
-                is_refuted=bool(found.get("is_refuted")),
+        found = orjson.loads(read_file(cache_path(key)))
+        value = found["value"]
+        if found["key"] == key and found["digest"] == _hashed([value]):
+            return Proof(
+                ranges=_ranges(value["ranges"]),
+                markers=tuple(map(str, value["markers"])),
+                reads_symbols=bool(value["reads_symbols"]),
+                refusal=str(value["refusal"]),
+                is_refuted=bool(value.get("is_refuted")),
             )
-        )
-    except (KeyError, TypeError, ValueError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    logger.warning("%s: is damaged, and is made again", cache_path(key))
+    return None
 
 
-def _write(key: str, proof: Proof) -> bool:
-    return proof_cache.write(
-        key,
-        {
-            "ranges": [list(pair) for pair in proof.ranges],
-            "markers": list(proof.markers),
-            "reads_symbols": proof.reads_symbols,
-            "refusal": proof.refusal,
-            "is_refuted": proof.is_refuted,
-            "libraries": library_versions(),
-        },
-    )
+def write_proof(key: str, proof: Proof) -> bool:
+    """Keep a proof, which can be made again; returns whether that was possible."""
+    path = cache_path(key)
+    value = asdict(proof) | {"libraries": library_versions()}
+    content = orjson.dumps({"key": key, "digest": _hashed([value]), "value": value})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+            file.write(content)
+        os.replace(file.name, path)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(key: str) -> Iterator[None]:
+    """Wait while another process makes a proof: for minutes at most, where files have locks."""
+    path = cache_path(key).with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError:
+        yield
+        return
+    with file:
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while not _is_locked(file.fileno()) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        yield
+    with suppress(OSError):
+        path.unlink()
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems have no locks. Then each process makes the proof.
+        return True
+    return True
 
 
 def _ranges(pairs: Iterable[Iterable[int]]) -> Ranges:

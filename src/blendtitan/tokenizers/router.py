@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ConfigError
-from blendtitan.tokenizers.base import Tokenizer
+from blendtitan.tokenizers.base import Tokenizer, located
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
-from blendtitan.tokenizers.hub import located
 from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
 from blendtitan.tokenizers.tekken import TEKKEN_FILE, TekkenTokenizer, is_tekken
 
@@ -17,13 +16,12 @@ TEKKEN_BACKENDS = ("tekken",)
 
 
 def build_tokenizer(job_config: Any) -> Tokenizer:
-    """The tokenizer that a job's ``model`` section asks for.
+    """The tokenizer that a job's ``model`` section names.
 
     Args:
         job_config: An object or mapping with a ``model`` section, in the form of TorchTitan
-            0.2's ``JobConfig``. Read are ``tokenizer_backend`` (``None`` and ``""`` mean
-            SentencePiece), and ``tokenizer_path``, or else ``hf_assets_path``. What is absent
-            counts as ``None``.
+            0.2's ``JobConfig``. It may set ``tokenizer_backend`` (``None`` and ``""`` mean
+            SentencePiece), and ``tokenizer_path`` or else ``hf_assets_path``.
 
     Raises:
         ConfigError: The backend is unknown, or no path is set, or the file cannot be used.
@@ -48,7 +46,7 @@ def build_tokenizer(job_config: Any) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokenizer:
-    """The tokenizer found at a path, of the kind that its file names tell.
+    """The tokenizer at a path, of the kind that its file name implies.
 
     A ``.json`` file with ``tekken`` in its name is a Tekken tokenizer, any other ``.json`` file
     a Hugging Face tokenizer, and any other file a SentencePiece model. In a folder,
@@ -62,7 +60,7 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
         eos: Token or id to use as EOS. None: the one that the files name.
 
     Raises:
-        ConfigError: Nothing usable is there.
+        ConfigError: There is no usable tokenizer.
     """
     path = located(path)
     if path.is_dir():
@@ -77,7 +75,6 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
 
 
 def _field(section: Any, name: str) -> Any:
-    """A field of somebody else's configuration, ``None`` when absent."""
     return section.get(name) if isinstance(section, Mapping) else getattr(section, name, None)
 
 

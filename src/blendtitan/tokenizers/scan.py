@@ -1,42 +1,65 @@
 """The part of a proof that holds for every tokenizer of one structure.
 
-Patterns cut text by the kinds of characters. So the tiers cut all texts alike when they agree on
+Patterns cut text by the kinds of characters. So the tiers cut all texts alike if they agree on
 the kind of every code point, and on every short sequence of kinds. The first is checked with each
 code point beside the characters that reveal its kind, the second with one character of each kind.
 Normalisers also reorder and compose marks, which has texts of its own. They come from Python's
-tables of Unicode; characters that are not in these are disputed where text is normalised.
+Unicode tables; characters that these do not contain are disputed where text is normalised.
+
+With the vocabulary of a real tokenizer, most differences in how two libraries cut text are
+invisible, because the pieces on both sides would not have been merged anyway. The comparison uses
+*probes* instead: tokenizers of the same structure in whose vocabulary every pair of neighbouring
+bytes is a piece, so that a cut between them always changes the ids.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, filterfalse, product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
 
 from blendtitan.errors import FastTierError
 from blendtitan.tokenizers.base import Tokenizer
-from blendtitan.tokenizers.comparison import difference_in, differing_texts
-from blendtitan.tokenizers.disputed import DisputedTexts, Ranges, ranges_of
-from blendtitan.tokenizers.fast import FastEncoder
-from blendtitan.tokenizers.probe import REPRESENTATIVES, probe_tiers
-from blendtitan.tokenizers.structure import Structure
+from blendtitan.tokenizers.fast import (
+    DisputedTexts,
+    FastEncoder,
+    Ranges,
+    check_texts,
+    differing_texts,
+    ranges_of,
+)
+from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
+from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
+from blendtitan.tokenizers.structure import META_SPACE, Structure, fast_definition, probe_model
 
 MAX_DISPUTED = 50_000
-"""Code points beyond which the tiers are taken to differ in more than their Unicode version."""
+"""With more disputed code points, the tiers must differ in more than their Unicode version."""
 
 CONTEXTS = "a@a A@A @Aa x'@y 1@1 @ ^@^n !@@'s\n@\n"
-"""Neighbours of a code point, ``@``, that tell all kinds apart which patterns know."""
+"""Neighbours of a code point, ``@``, that reveal all kinds which patterns distinguish."""
 
 _MARKS = "a\u0323@\u0301 a@\u0301 a@\u0323 \u1100@\u11a8 @\u0301\u0323 "
-"""Also tell marks of each class, which decides their order, from those of none."""
+"""These also distinguish marks of each class, which decides their order, from other characters."""
 
 _SHORT = "a@n@^n "
 _SHORTEST = "a@^n "
+
+REPRESENTATIVES = "abABls1 9\u2581^!'./\n\t\u00e9\u0301\u6f22\u00a0"
+"""A character of each kind that patterns distinguish."""
 
 _UNIFORM = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xAC00, 0xD7A4))
 """Ideographs and Hangul syllables of the basic plane."""
 
 _SEQUENCE_LEN = 4
 _MARKS_LEN = 3
+
+_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
+"""Types of SentencePiece pieces."""
 
 
 def scan_structure(structure: Structure) -> Ranges:
@@ -46,53 +69,27 @@ def scan_structure(structure: Structure) -> Ranges:
         FastTierError: The tiers differ in more than that, so the fast one cannot be used.
     """
     has_marks = structure.composes_marks
-    with probe_tiers(structure) as probes:
+    with _probe_tiers(structure) as probes:
         # The probes differ in which cuts between two ASCII characters they show.
-        disputed = set(disputed_code_points(*probes[0], marks=has_marks))
+        disputed = set(_disputed_code_points(*probes[0], marks=has_marks))
         if has_marks:
-            disputed |= _disputed_marks(*probes[0])
+            for text in differing_texts(*probes[0], _composed_texts()):
+                disputed |= {ord(char) for char in text[1:]} - {0x301, 0x323}
         if min(disputed, default=128) < 128 or len(disputed) > MAX_DISPUTED:
             raise FastTierError(
                 f"the two tiers treat {len(disputed):,} characters differently, among them "
                 f"{chr(min(disputed))!r}."
             )
         if has_marks:
-            disputed |= _unknown()
+            # The decomposition of unassigned code points is unknown.
+            disputed |= {code for code in _varied() if unicodedata.category(chr(code)) == "Cn"}
         is_disputed = DisputedTexts(ranges_of(disputed))
         for probe in probes:
-            check_texts(*probe, sequence_texts(is_disputed, marks=has_marks), is_disputed)
+            check_texts(*probe, _sequence_texts(is_disputed, marks=has_marks), is_disputed)
     return is_disputed.ranges
 
 
-def check_texts(
-    reference: Tokenizer,
-    fast: FastEncoder,
-    texts: Iterable[str],
-    is_disputed: Callable[[str], bool],
-) -> int:
-    """Check that both tiers give the same ids for all texts that are not disputed.
-
-    Returns:
-        The number of texts that were compared.
-
-    Raises:
-        FastTierError: They do not.
-    """
-    compared = 0
-
-    def undisputed() -> Iterator[str]:
-        nonlocal compared
-        for text in texts:
-            if not is_disputed(text):
-                compared += 1
-                yield text
-
-    for text in differing_texts(reference, fast, undisputed()):
-        raise FastTierError(difference_in(reference, fast, text))
-    return compared
-
-
-def disputed_code_points(reference: Tokenizer, fast: FastEncoder, *, marks: bool) -> Iterator[int]:
+def _disputed_code_points(reference: Tokenizer, fast: FastEncoder, *, marks: bool) -> Iterator[int]:
     """Every code point for which the tiers' ids differ in one of its contexts."""
     contexts = CONTEXTS + _MARKS if marks else CONTEXTS
     suspects = chain(
@@ -140,19 +137,6 @@ def _sparse() -> Iterator[int]:
     return chain(range(0x40000, 0xE0000), range(0xF0000, 0x110000))
 
 
-def _disputed_marks(reference: Tokenizer, fast: FastEncoder) -> set[int]:
-    """Marks that only one of the tiers composes with what stands before them."""
-    marks: set[int] = set()
-    for text in differing_texts(reference, fast, _composed_texts()):
-        marks |= {ord(char) for char in text[1:]} - {0x301, 0x323}
-    return marks
-
-
-def _unknown() -> set[int]:
-    """Code points of which it is not known what they are composed of, or compose to."""
-    return {code for code in _varied() if unicodedata.category(chr(code)) == "Cn"}
-
-
 def _composed_texts() -> Iterator[str]:
     """All characters that have marks, decomposed, also with their marks in another order."""
     for char in map(chr, range(0xC0, 0x30000)):
@@ -162,10 +146,10 @@ def _composed_texts() -> Iterator[str]:
             yield from (f"{parts}\u0301", f"{parts[0]}\u0323{parts[1:]}")
 
 
-def sequence_texts(is_disputed: Callable[[str], bool], *, marks: bool) -> Iterator[str]:
+def _sequence_texts(is_disputed: Callable[[str], bool], *, marks: bool) -> Iterator[str]:
     """Every short sequence of kinds of characters, and every kind of sequence of marks.
 
-    An undisputed mark stands for its kind, so that no sequence is left out as disputed.
+    An undisputed mark represents its kind, so that no sequence is skipped as disputed.
     """
     yield from (_in(CONTEXTS, code) for code in range(128))
     yield from map("".join, product(REPRESENTATIVES, repeat=_SEQUENCE_LEN))
@@ -177,3 +161,70 @@ def sequence_texts(is_disputed: Callable[[str], bool], *, marks: bool) -> Iterat
         by_class.setdefault(unicodedata.combining(char), char)
     for sequence in product(by_class.values(), repeat=_MARKS_LEN):
         yield f"a{''.join(sequence)}b"
+
+
+@contextmanager
+def _probe_tiers(structure: Structure) -> Iterator[list[tuple[Tokenizer, FastEncoder]]]:
+    """Both tiers of the probes of a structure."""
+    with TemporaryDirectory() as folder:
+        if structure.sp_model:
+            probes = [_sp_probe(structure, Path(folder))]
+        elif structure.definition["model"].get("byte_fallback"):
+            vocabulary = _character_vocabulary(f"{structure.definition['model']['unk_token']}")
+            probes = [_hf_probe(structure, Path(folder), *vocabulary)]
+        else:
+            probes = [
+                _hf_probe(structure, Path(folder) / str(is_reversed), *_byte_pairs(is_reversed))
+                for is_reversed in (False, True)
+            ]
+        yield [(probe, FastEncoder.of(fast_definition(probe))) for probe in probes]
+
+
+def _sp_probe(structure: Structure, folder: Path) -> Tokenizer:
+    """A probe that encodes text as bytes, which reveal every character that is normalised away."""
+    pieces = {"<unk>": _UNKNOWN, "<s>": _CONTROL, "</s>": _CONTROL}
+    pieces |= dict.fromkeys(map("<0x{:02X}>".format, range(256)), _BYTE)
+    path = folder / SP_FILE
+    path.write_bytes(probe_model(structure, pieces | {META_SPACE: _NORMAL}))
+    return SPTokenizer(path)
+
+
+def _hf_probe(
+    structure: Structure, folder: Path, vocab: dict[str, int], merges: list[list[str]]
+) -> Tokenizer:
+    model: dict[str, Any] = structure.definition["model"] | {"vocab": vocab, "merges": merges}
+    folder.mkdir(exist_ok=True)
+    path = folder / HF_FILE
+    path.write_bytes(orjson.dumps(structure.definition | {"model": model, "added_tokens": []}))
+    return HFTokenizer(path)
+
+
+def _byte_pairs(is_reversed: bool) -> tuple[dict[str, int], list[list[str]]]:
+    """All bytes and all pairs of them; pairs that span two characters are merged first.
+
+    Among pairs of ASCII characters, the order decides which cuts are seen, so there are two.
+    """
+
+    def rank(pair: tuple[int, int]) -> tuple[int, int]:
+        left, right = pair
+        at = left << 8 | right
+        if left < 0x80 and right < 0x80:
+            return 1, -at if is_reversed else at
+        is_end, is_start = left < 0xC0, not 0x80 <= right < 0xC0
+        return (0 if is_end and is_start else 2), at
+
+    # The character that represents each byte in a byte-level vocabulary, as GPT-2 defined it.
+    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = iter(range(256, 512))
+    letters = [chr(byte if byte in shown else next(hidden)) for byte in range(256)]
+    pairs = sorted(product(range(256), range(256)), key=rank)
+    merges = [[letters[left], letters[right]] for left, right in pairs]
+    return {piece: at for at, piece in enumerate([*letters, *map("".join, merges)])}, merges
+
+
+def _character_vocabulary(unknown: str) -> tuple[dict[str, int], list[list[str]]]:
+    """Single bytes, and characters of each kind with all pairs of them."""
+    merges = [[left, right] for left, right in product(REPRESENTATIVES, repeat=2)]
+    pieces = [unknown, *map("<0x{:02X}>".format, range(256)), *REPRESENTATIVES]
+    pieces += map("".join, merges)
+    return {piece: at for at, piece in enumerate(dict.fromkeys(pieces))}, merges

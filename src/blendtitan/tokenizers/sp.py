@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import sentencepiece
-from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
-from blendtitan.tokenizers.base import Tokenizer, concatenated, file_in, read_bytes
+from blendtitan.tokenizers.base import EncodedTexts, Tokenizer, concatenated, file_in, read_bytes
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -18,8 +16,8 @@ SP_FILE = "tokenizer.model"
 class SPTokenizer(Tokenizer):
     """A SentencePiece model: a ``.model`` file, or a folder that holds ``tokenizer.model``.
 
-    SentencePiece itself reads no control symbol from text. Symbols that a model defines as the
-    user's are read, which is their purpose; it does not accept one of those as BOS or EOS.
+    SentencePiece itself reads no control symbol from text. It does read the user-defined symbols
+    of a model, which is their purpose, and does not accept one of those as BOS or EOS.
     """
 
     def __init__(self, model_path: str | Path, eos: str | int | None = None) -> None:
@@ -34,13 +32,13 @@ class SPTokenizer(Tokenizer):
         logger.info("%s: SentencePiece, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
 
     def _control_id(self, eos: str | int) -> int:
-        """Id of the symbol that is asked for as EOS."""
         found = eos if isinstance(eos, int) else self._model.piece_to_id(eos)
         is_known = 0 <= found < self.vocab_size
         if is_known and isinstance(eos, str):
             is_known = self._model.id_to_piece(found) == eos
         if not is_known or not self._is_in_no_text(found):
-            symbols = self._control_symbols()
+            control = filter(self._model.is_control, range(self.vocab_size))
+            symbols = [self._model.id_to_piece(token) for token in control]
             such_as = f", such as {', '.join(symbols[:8])}" if symbols else f". {self.eos_advice}"
             raise ConfigError(
                 f"{self.path}: {eos!r} is asked for as EOS, expected a control symbol, which no "
@@ -50,7 +48,7 @@ class SPTokenizer(Tokenizer):
 
     @property
     def eos_advice(self) -> str:
-        """What to do without an EOS: see ``Tokenizer.eos_advice``."""
+        """See ``Tokenizer.eos_advice``."""
         if any(map(self._is_in_no_text, range(self.vocab_size))):
             return super().eos_advice
         return (
@@ -62,12 +60,8 @@ class SPTokenizer(Tokenizer):
     def _is_in_no_text(self, token: int) -> bool:
         return self._model.is_control(token) or self._model.is_unused(token)
 
-    def _control_symbols(self) -> list[str]:
-        ids = filter(self._model.is_control, range(self.vocab_size))
-        return [self._model.id_to_piece(token) for token in ids]
-
-    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Ids of many texts: see ``Tokenizer.encode_batch``."""
+    def encode_batch(self, texts: list[str]) -> EncodedTexts:
+        """See ``Tokenizer.encode_batch``."""
         return concatenated(self._model.encode(texts, return_type="numpy", num_threads=1))
 
     def control_ids(self) -> frozenset[int]:
@@ -92,7 +86,7 @@ class SPTokenizer(Tokenizer):
 def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
     content = read_bytes(path)
     try:
-        # An empty model is accepted by the library, which then fails at its first use.
+        # The library accepts an empty model, and fails at its first use.
         return sentencepiece.SentencePieceProcessor(model_proto=content or b"empty")
     except RuntimeError as error:
         raise ConfigError(

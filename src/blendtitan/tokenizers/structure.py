@@ -1,7 +1,8 @@
 """The structure of a tokenizer: everything that decides its ids, except its vocabulary.
 
 A proof that both tiers cut and normalise text in the same way holds for every tokenizer of one
-structure. What depends on the vocabulary is checked for each tokenizer.
+structure. What depends on the vocabulary is checked for each tokenizer. A ``FastTierError`` says
+why the proof cannot cover a tokenizer.
 """
 
 import hashlib
@@ -22,8 +23,10 @@ LIBRARIES = ("gigatoken", "tokenizers", "sentencepiece")
 META_SPACE = "\u2581"
 """The character that stands for a space in SentencePiece vocabularies."""
 
-_NORMALIZERS = {"NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace"}
-_PRE_TOKENIZERS = {"ByteLevel", "Split", "Digits", "Metaspace"}
+_COVERED = {
+    "normalizer": {"NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace"},
+    "pre_tokenizer": {"ByteLevel", "Split", "Digits", "Metaspace"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,12 @@ class Structure:
 
     @property
     def composes_marks(self) -> bool:
-        """Whether text is brought into one of Unicode's normal forms."""
+        """Whether text is converted to one of Unicode's normal forms."""
         return any(kind.startswith("NF") for kind in _types(self.definition.get("normalizer")))
 
     @property
     def key(self) -> str:
-        """A hash that two tokenizers share when their structures are equal."""
+        """A hash that two tokenizers share if their structures are equal."""
         parts = [_canonical(self.definition.get(n)) for n in ("normalizer", "pre_tokenizer")]
         model = {name: value for name, value in self.definition["model"].items() if value}
         described = [*parts, model, self.sp_model.hex()]
@@ -62,11 +65,7 @@ def library_versions() -> dict[str, str]:
 
 
 def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The ``tokenizer.json`` of a tokenizer, converted from a SentencePiece model if it is one.
-
-    Raises:
-        FastTierError: There is none.
-    """
+    """The ``tokenizer.json`` of a tokenizer, converted if it is a SentencePiece model."""
     if isinstance(tokenizer, TekkenTokenizer):
         raise FastTierError("gigatoken reads no Tekken files.")
     content = read_bytes(tokenizer.path)
@@ -78,17 +77,13 @@ def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def structure_of(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> Structure:
-    """The structure of a tokenizer.
-
-    Raises:
-        FastTierError: It has a part that the proof does not cover.
-    """
-    # ignore_merges is about words that are pieces, all of which are checked for each tokenizer.
+    """The structure of a tokenizer."""
+    # ignore_merges concerns words that are pieces, all of which are checked for each tokenizer.
     dropped = {"vocab", "merges", "ignore_merges"}
     if not definition["model"].get("byte_fallback"):
         dropped |= {"unk_token", "fuse_unk"}
     model = {k: v for k, v in definition["model"].items() if k not in dropped}
-    kept = {name: definition.get(name) for name in ("normalizer", "pre_tokenizer")}
+    kept = {name: definition.get(name) for name in _COVERED}
     structure = Structure(kept | {"model": model}, _bare_model(tokenizer))
     problem = next(_uncovered(structure), None)
     if problem is not None:
@@ -102,24 +97,21 @@ def read_symbols(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def symbol_markers(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> tuple[str, ...]:
-    """Strings of which every text that contains a symbol has at least one.
-
-    Raises:
-        FastTierError: There are symbols that such strings cannot find.
-    """
-    return tuple(
-        dict.fromkeys(
-            marker
-            for symbol in read_symbols(definition)
-            for marker in _markers(tokenizer, definition, symbol)
-        )
-    )
+    """Strings of which every text that contains a symbol contains at least one."""
+    markers = [
+        marker
+        for symbol in read_symbols(definition)
+        for marker in _markers(tokenizer, definition, symbol)
+    ]
+    return tuple(dict.fromkeys(markers))
 
 
 def _markers(
     tokenizer: Tokenizer, definition: Mapping[str, Any], symbol: Mapping[str, Any]
 ) -> Iterator[str]:
     content = symbol["content"]
+    # No normaliser that the proof covers changes such a string, or makes another equal to it.
+    is_plain = content.isascii() and " " not in content
     if isinstance(tokenizer, SPTokenizer):
         words = [word for word in content.split(META_SPACE) if word]
         if words:
@@ -128,40 +120,30 @@ def _markers(
             yield from ("  ", META_SPACE)
         else:
             raise FastTierError(f"its symbol {content!r} can be in every text.")
-    elif symbol.get("normalized") and definition.get("normalizer") and not _is_plain(content):
+    elif symbol.get("normalized") and definition.get("normalizer") and not is_plain:
         raise FastTierError(f"its symbol {content!r} is looked for after normalising.")
     else:
         yield content
 
 
-def _is_plain(content: str) -> bool:
-    """Whether no normaliser that the proof covers changes a string, or makes another equal it."""
-    return content.isascii() and " " not in content
-
-
 def _uncovered(structure: Structure) -> Iterator[str]:
-    definition = structure.definition
-    model = definition["model"]
+    """Parts of a structure that the proof does not cover."""
+    model = structure.definition["model"]
     if model.get("type") != "BPE":
         yield f"its model is {model.get('type')}, expected BPE"
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(name):
             yield f"its model sets {name}"
     if structure.sp_model:
-        yield from _uncovered_model(structure.sp_model)
+        if _parsed(structure.sp_model).normalizer_spec.precompiled_charsmap:
+            yield (
+                "its normaliser replaces sequences of characters, expected the SentencePiece rule "
+                "'identity'"
+            )
         return
-    for part, covered in (("normalizer", _NORMALIZERS), ("pre_tokenizer", _PRE_TOKENIZERS)):
-        for kind in _types(definition.get(part)) - covered:
+    for part, covered in _COVERED.items():
+        for kind in _types(structure.definition.get(part)) - covered:
             yield f"its {part} {kind} is not covered"
-
-
-def _uncovered_model(sp_model: bytes) -> Iterator[str]:
-    model = _parsed(sp_model)
-    if model.normalizer_spec.precompiled_charsmap:
-        yield (
-            "its normaliser replaces sequences of characters, expected the SentencePiece rule "
-            "'identity'"
-        )
 
 
 def _canonical(part: Any) -> Any:
@@ -213,13 +195,13 @@ def _check_pieces(model: Any) -> None:
 
 
 def _parsed(content: bytes) -> Any:
-    # Imported here: only proofs need it, and it takes longer than the rest. sentencepiece fixes
-    # the versions of protobuf that it works with, and protobuf has an exception of its own.
+    # Imported on demand: only proofs need it, and it takes longer than the rest. sentencepiece
+    # pins the versions of protobuf that it works with, and protobuf has an exception of its own.
     try:
         from sentencepiece import sentencepiece_model_pb2
     except Exception as error:
         raise FastTierError(
-            f"the library protobuf is missing, or does not fit the installed sentencepiece "
+            f"the library protobuf is missing, or does not match the installed sentencepiece "
             f"({type(error).__name__}: {error}). Update it with `pip install -U protobuf`."
         ) from error
     model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]

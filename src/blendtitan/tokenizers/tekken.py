@@ -1,4 +1,4 @@
-"""Tekken files, which Mistral's models since Mistral Nemo come with."""
+"""Tekken files, the tokenizers of Mistral's models since Mistral Nemo."""
 
 import base64
 from collections.abc import Mapping
@@ -10,7 +10,14 @@ import orjson
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
-from blendtitan.tokenizers.base import ABSENT, Tokenizer, concatenated, file_in, read_bytes
+from blendtitan.tokenizers.base import (
+    ABSENT,
+    EncodedTexts,
+    Tokenizer,
+    concatenated,
+    file_in,
+    read_bytes,
+)
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -49,7 +56,6 @@ class TekkenTokenizer(Tokenizer):
         logger.info("%s: Tekken, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
 
     def _control_id(self, eos: str | int) -> int:
-        """Id of the symbol that is asked for as EOS."""
         found = eos if isinstance(eos, int) else self._symbols.get(eos, ABSENT)
         if not 0 <= found < self._num_symbols:
             raise ConfigError(
@@ -59,8 +65,8 @@ class TekkenTokenizer(Tokenizer):
             )
         return found
 
-    def encode_batch(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Ids of many texts: see ``Tokenizer.encode_batch``."""
+    def encode_batch(self, texts: list[str]) -> EncodedTexts:
+        """See ``Tokenizer.encode_batch``."""
         return concatenated([self._ids(text) for text in texts])
 
     def _ids(self, text: str) -> NDArray[np.integer]:
@@ -90,19 +96,19 @@ class TekkenTokenizer(Tokenizer):
 
 
 def is_tekken(path: Path) -> bool:
-    """Whether a file is a Tekken tokenizer by its name, as mistral-common tells it."""
+    """Whether a file is a Tekken tokenizer by its name, as mistral-common decides."""
     return path.suffix == ".json" and "tekken" in path.name
 
 
 def tekken_definition(path: Path) -> dict[str, Any]:
-    """All that decides the ids of a Tekken file.
+    """Everything that decides the ids of a Tekken file.
 
     Returns:
         ``pattern``, which cuts text into words; ``pieces`` in the order of their ids, in base 64;
         ``num_symbols``, how many ids precede them; ``symbols``, the names of some of those.
 
     Raises:
-        ConfigError: It is no such file.
+        ConfigError: It is not such a file.
     """
     try:
         parsed = orjson.loads(read_bytes(path))
@@ -121,7 +127,7 @@ def tekken_definition(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
-            f"{path}: is no Tekken file, as its name says: {what}. Copy the file again."
+            f"{path}: is not a Tekken file although its name says so: {what}. Copy the file again."
         ) from error
 
 
@@ -133,7 +139,7 @@ def _symbols(listed: list[Mapping[str, Any]] | None) -> dict[str, int]:
 
 def _build_model(path: Path, definition: Mapping[str, Any]) -> Any:
     try:
-        # Imported where it is needed: few tokenizers are Tekken files.
+        # Imported on demand: few tokenizers are Tekken files.
         import tiktoken
     except ImportError as error:
         raise ConfigError(
@@ -146,4 +152,4 @@ def _build_model(path: Path, definition: Mapping[str, Any]) -> Any:
             "tekken", pat_str=definition["pattern"], mergeable_ranks=ranks, special_tokens={}
         )
     except ValueError as error:
-        raise ConfigError(f"{path}: is no Tekken file: {error}. Copy the file again.") from error
+        raise ConfigError(f"{path}: is not a Tekken file: {error}. Copy the file again.") from error

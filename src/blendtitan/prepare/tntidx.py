@@ -9,7 +9,7 @@ The ``.bin`` holds tokens without gaps, as Megatron's. The ``.idx`` is, little e
     8, 8     number of items N, number of sizes S
     8        entries of the document index D; not in fairseq's files
     8 (N+1)  first size of each item, then S
-    8 (N+1)  where each item starts in the ``.bin``, in tokens, then the number of tokens
+    8 (N+1)  start of each item in the ``.bin``, in tokens, then the number of tokens
     8 S      sizes: the length of each item, because items have one dimension
     8 D      document index: first item of each document, then N; not in fairseq's files
 
@@ -41,24 +41,20 @@ _INT32_MAX = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, slots=True)
 class OldShard:
-    """A shard in the TNTIDX format."""
+    """A shard in the TNTIDX format. Arrays are read in blocks."""
 
     prefix: Path
     file: OpenFile
     header: IndexHeader
     arrays_at: int
-    """Where the first array starts in the ``.idx``, in bytes."""
+    """Start of the first array in the ``.idx``, in bytes."""
 
     is_fairseq: bool
     """Whether ids are stored plus 1, without a document index."""
 
     @classmethod
     def open(cls, prefix: Path) -> Self | None:
-        """The shard at a prefix; None: it is in another format.
-
-        Raises:
-            ShardError: It cannot be read, or contradicts itself.
-        """
+        """The shard at a prefix, checked. None: it has another format."""
         file = OpenFile.open(f"{prefix}.idx")
         head = file.read(min(_HEADER.size + _NUM_DOCUMENTS.size, file.num_bytes), at=0)
         if not head.startswith(OLD_MAGIC):
@@ -87,11 +83,7 @@ class OldShard:
             yield np.arange(first, min(first + _BLOCK, num_entries))
 
     def write_tokens(self, out: BinaryIO) -> None:
-        """Append the tokens, as ids that start at 0.
-
-        Raises:
-            CorruptShardError: A file of fairseq holds an id that cannot be stored plus 1.
-        """
+        """Append the tokens to a ``.bin``, as ids that start at 0."""
         file, dtype = OpenFile.open(f"{self.prefix}.bin"), self.header.dtype
         for at in range(0, file.num_bytes, _BLOCK * dtype.itemsize):
             tokens = np.frombuffer(
@@ -114,12 +106,9 @@ class OldShard:
         _, version, code, token_bytes, num_items, num_sizes = _HEADER.unpack_from(head)
         dtype = DTYPE_CODES.get(code)
         if version != 1 or dtype is None or dtype.kind not in "iu" or token_bytes != dtype.itemsize:
-            raise _corrupt(
-                file,
-                f"version {version}, dtype code {code} of {token_bytes} bytes",
-                "version 1 and an integer type, code 1 to 5 or 8",
-            )
-        # Every count is compared with the size of the file before anything of it is read.
+            found = f"version {version}, dtype code {code} of {token_bytes} bytes"
+            raise _corrupt(file, found, "version 1 and an integer type, code 1 to 5 or 8")
+        # Every count is compared with the size of the file before anything else is read.
         least = _HEADER.size + 8 * (2 * (num_items + 1) + num_sizes)
         if file.num_bytes == least:
             header = IndexHeader(dtype, num_items, num_items)
@@ -138,16 +127,31 @@ class OldShard:
     def _check(self) -> None:
         """Check every entry of every array, and the size of the ``.bin``."""
         num_items = self.header.num_sequences
+        num_tokens = self._check_sizes()
+        found = OpenFile.open(f"{self.prefix}.bin").num_bytes
+        expected = num_tokens * self.header.dtype.itemsize
+        if found != expected or not num_items:
+            raise CorruptShardError(
+                f"{self.prefix}.bin: found {found:,} bytes, expected {expected:,}, by the sizes of "
+                f"{num_items:,} items in the .idx. Copy both files again."
+            )
+        first = 0
+        for dimensions in self._blocks(0, num_items + 1):
+            if not np.array_equal(dimensions, np.arange(first, first + len(dimensions))):
+                raise _corrupt(self.file, "items of several dimensions", "texts, which have one")
+            first += len(dimensions)
+        self._check_documents()
+
+    def _check_sizes(self) -> int:
+        """Check that every item starts where the sizes before it end; returns the last end."""
+        num_items = self.header.num_sequences
         offsets = self._blocks(num_items + 1, num_items + 1)
         first = end = 0
         carried = np.zeros(0, np.int64)
         for sizes in self._blocks(2 * (num_items + 1), num_items):
             if sizes.min() < 0 or sizes.max() > _INT32_MAX:
-                raise _corrupt(
-                    self.file,
-                    f"an item of {sizes.min()} to {sizes.max()} tokens",
-                    f"0 to {_INT32_MAX:,}",
-                )
+                found = f"an item of {sizes.min()} to {sizes.max()} tokens"
+                raise _corrupt(self.file, found, f"0 to {_INT32_MAX:,}")
             starts = end + np.cumsum(sizes) - sizes
             while len(carried) < len(starts):
                 carried = np.append(carried, next(offsets))
@@ -164,22 +168,7 @@ class OldShard:
         last = int(np.append(carried, [*offsets])[0])
         if last != end:
             raise _corrupt(self.file, f"the last item ends at token {last:,}", f"{end:,}")
-        found = OpenFile.open(f"{self.prefix}.bin").num_bytes
-        expected = end * self.header.dtype.itemsize
-        if found != expected or not num_items:
-            raise CorruptShardError(
-                f"{self.prefix}.bin: found {found:,} bytes, expected {expected:,}, by the sizes of "
-                f"{num_items:,} items in the .idx. Copy both files again."
-            )
-        self._check_dimensions()
-        self._check_documents()
-
-    def _check_dimensions(self) -> None:
-        first = 0
-        for dimensions in self._blocks(0, self.header.num_sequences + 1):
-            if not np.array_equal(dimensions, np.arange(first, first + len(dimensions))):
-                raise _corrupt(self.file, "items of several dimensions", "texts, which have one")
-            first += len(dimensions)
+        return end
 
     def _check_documents(self) -> None:
         before, is_first = 0, True
@@ -196,7 +185,7 @@ class OldShard:
             )
 
     def _blocks(self, first: int, count: int) -> Iterator[NDArray[np.int64]]:
-        """``count`` integers from number ``first`` of the arrays on, in blocks."""
+        """``count`` integers of the arrays, from number ``first`` on, in blocks."""
         dtype: np.dtype[Any] = np.dtype("<i8")
         for start in range(first, first + count, _BLOCK):
             block = np.empty(min(_BLOCK, first + count - start), dtype)

@@ -8,12 +8,11 @@ import pytest
 
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.file_formats import ReadOptions
-from blendtitan.prepare.mix import mix
-from blendtitan.prepare.parts import RejectLimit, write_part
-from blendtitan.prepare.shares import MixConfig
+from blendtitan.prepare.input_file import ReadOptions
+from blendtitan.prepare.mix import MixConfig, mix
+from blendtitan.prepare.parts import RejectLimit, Signals, write_part
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.prepare.workers import _Unheard, do_work  # pyright: ignore[reportPrivateUsage]
+from blendtitan.prepare.workers import do_work
 from blendtitan.storage.records import read_folder_catalog
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.faults.shards import write_shards
@@ -35,7 +34,7 @@ def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
     foreign = put_foreign_shard(output / "a")
 
-    with pytest.raises(ConfigError, match=r"a\.idx: is there already.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"a\.idx: exists already.*--overwrite"):
         tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     assert shard_files(output) == foreign
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, overwrite=True))
@@ -79,7 +78,7 @@ def test_a_shard_that_another_program_wrote_meanwhile_is_kept(
 
     errors = do_work(work, 0, 1)
 
-    assert "is there already" in errors[0]
+    assert "exists already" in errors[0]
     assert shard_files(tmp_path / "out") == foreign
 
 
@@ -89,7 +88,7 @@ def test_a_list_of_rejects_of_another_program_is_kept(
     (tmp_path / "out").mkdir()
     (tmp_path / "out/a.rejects.jsonl").write_text("mine")
 
-    with pytest.raises(ConfigError, match=r"a\.rejects\.jsonl: is there already"):
+    with pytest.raises(ConfigError, match=r"a\.rejects\.jsonl: exists already"):
         tokenize(
             [write_jsonl("a.jsonl", ["hello"])],
             tmp_path / "out",
@@ -103,7 +102,7 @@ def test_too_many_rejects_leave_a_list_that_the_next_run_may_replace(
 ) -> None:
     path, config = write_jsonl("a.jsonl", ["hello", ""]), TokenizeConfig(tokenizer=tokenizer_path)
     for _ in range(2):
-        with pytest.raises(InputError, match="more than 0 texts are left out"):
+        with pytest.raises(InputError, match="more than 0 texts are rejected"):
             tokenize([path], tmp_path / "out", config)
 
 
@@ -166,7 +165,7 @@ def test_unfinished_work_of_other_settings_is_not_thrown_away(
     work = planned_work([path], tmp_path / "out", tokenizer_path)
     for job in next(iter(work.plan.values())):
         settings = Settings(tokenizer="another", eod_id=2, dtype="uint16")
-        write_part(job, Encoder(tokenizer), settings, _Unheard(), RejectLimit(0, tmp_path / "stop"))
+        write_part(job, Encoder(tokenizer), settings, Signals(), RejectLimit(0, tmp_path / "stop"))
 
     with pytest.raises(ConfigError, match=r"unfinished work with .*another.*--overwrite"):
         tokenize([path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path))

@@ -1,36 +1,47 @@
-"""Whether what a command would replace is its own: nothing else is replaced without being asked.
+"""Shards that an output already holds: which may be replaced, and which have lost their input.
 
-A shard is this project's where its record is there, or where its parts say that it is just being
-put in place. Everything else of the same name was made by another program.
+A shard belongs to this project if it has a record, or if its parts say that it is being put in
+place. Anything else of the same name was made by another program, and is never replaced without
+``--overwrite``.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.files import DamagedFileError, read_json
-from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.file_formats import format_of
-from blendtitan.prepare.input_file import is_url, path_of
-from blendtitan.prepare.join import Record, has_shard, load_record, record_paths
+from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.input_file import (
+    REJECTS_SUFFIX,
+    file_system,
+    format_of,
+    is_url,
+    path_of,
+    readable,
+)
+from blendtitan.prepare.inputs import WILDCARDS
 from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard
+from blendtitan.prepare.records import Record, load_record, read_record, record_paths
 from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
+from blendtitan.storage.writer import remove_shard
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
-    """Check that a shard can be written without replacing anything but what it was before.
+    """Check that writing a shard replaces nothing but its own earlier version.
 
     Raises:
-        ConfigError: A shard, or files of its names, are there that were made by another program,
-            with other settings, or from another input.
+        ConfigError: The shard, or files of its names, were made by another program, with other
+            settings, or from another input.
     """
     try:
         record = load_record(shard.record_path)
@@ -50,7 +61,7 @@ def check_other_shards(
     """Check that the shards of ``output`` that this command does not make have its settings.
 
     Raises:
-        ConfigError: One has others, and nothing is to be overwritten.
+        ConfigError: One has others, and ``overwrite`` is not set.
     """
     planned = {shard.record_path for shard in shards}
     others = [
@@ -58,7 +69,7 @@ def check_other_shards(
         for prefix, path in record_paths(output)
         if path not in planned
         if (record := _readable_record(path)) is not None and record.settings != settings
-        if has_shard(prefix, record) and record.counts.documents
+        if record.has_shard(prefix) and record.counts.documents
     ]
     if not others:
         return
@@ -76,29 +87,29 @@ def check_other_shards(
 
 
 def _check_unrecorded(shard: Shard) -> None:
-    # Of another release, or just being put in place.
+    # Made by another release, or being put in place.
     if os.path.lexists(shard.record_path) or shard.placing_path.exists():
         return
     for suffix in SHARD_SUFFIXES:
         path = Path(f"{shard.prefix}{suffix}")
         # `verify` writes the record of document ends beside any shard, so it says nothing about
-        # whose the shard is, and it may be left from one that is gone.
+        # whose the shard is, and it may remain from a shard that is gone.
         if suffix != ENDS_SUFFIX and os.path.lexists(path):
             raise ConfigError(
-                f"{path}: is there already, and was not made by `blendtitan tokenize` in this "
+                f"{path}: exists already, and was not made by `blendtitan tokenize` in this "
                 f"folder. Choose another --output, move the shard away, or replace it with "
                 f"--overwrite."
             )
     if os.path.lexists(shard.rejects_path) and not shard.parts_folder.exists():
         raise ConfigError(
-            f"{shard.rejects_path}: is there already, and was not made by `blendtitan tokenize` in "
+            f"{shard.rejects_path}: exists already, and was not made by `blendtitan tokenize` in "
             f"this folder. Move it away, or replace it with --overwrite."
         )
 
 
 def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer: Path) -> None:
-    if not has_shard(shard.prefix, record):
-        if not shard.placing_path.exists() and _is_whole(shard.prefix):
+    if not record.has_shard(shard.prefix):
+        if not shard.placing_path.exists() and _is_shard(shard.prefix):
             raise ConfigError(
                 f"{shard.prefix}: is not the shard that {shard.record_path} describes; another "
                 f"program replaced it. Choose another --output, or replace it with --overwrite."
@@ -106,12 +117,12 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
         return
     if (record.key, record.settings) != (shard.key, settings):
         raise ConfigError(
-            f"{shard.prefix}: was made of key {record.key!r} with "
+            f"{shard.prefix}: was made from key {record.key!r} with "
             f"{described_settings('', record.settings)}, and this command has key {shard.key!r} "
             f"and {described_settings(str(tokenizer), settings)}. Choose another --output, or "
             f"replace the shards with --overwrite."
         )
-    made, asked = _split(record.source), _split(shard.source)
+    made, asked = _txt_mode(record.source), _txt_mode(shard.source)
     if made and asked and made != asked:
         raise ConfigError(
             f"{shard.prefix}: was made with --txt {made}, and this command has --txt {asked}. "
@@ -137,20 +148,19 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
                 raise ConfigError(
                     f"{shard.parts_folder}: holds unfinished work with {of_parts}, and this "
                     f"command has {described_settings(str(tokenizer), settings)}. Finish it with "
-                    f"the settings it was begun with, choose another --output, or discard it with "
-                    f"--overwrite."
+                    f"the same settings, choose another --output, or discard it with --overwrite."
                 )
         return
 
 
-def _split(source: Mapping[str, object]) -> str:
-    """How a .txt file becomes documents, as --txt names it; empty for every other file."""
+def _txt_mode(source: Mapping[str, object]) -> str:
+    """The --txt mode of a .txt file; empty for any other file."""
     found = format_of(PurePosixPath(path_of(str(source.get("input", "")))).name)
     return str(source.get("txt", "file")) if found and found.kind == "text" else ""
 
 
 def _is_another_input(recorded: str, location: str) -> bool:
-    """Whether a shard's input is another one, which is still there; it was not just moved."""
+    """Whether a shard's input is a different file that still exists, not one that was moved."""
     if recorded == location or is_url(recorded) != is_url(location):
         return recorded != location and (is_url(recorded) or os.path.exists(recorded))
     if is_url(recorded):
@@ -161,7 +171,7 @@ def _is_another_input(recorded: str, location: str) -> bool:
         return False
 
 
-def _is_whole(prefix: Path) -> bool:
+def _is_shard(prefix: Path) -> bool:
     try:
         ShardIndex.open(prefix)
     except (ShardError, OSError):
@@ -177,3 +187,65 @@ def _readable_record(path: Path) -> Record | None:
             "%s. Its shard is not listed in the catalog: tokenise its input again.", error
         )
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedInput:
+    """An input that is gone, and the shard that it left behind."""
+
+    location: str
+    prefix: Path
+    record_path: Path
+    counts: Counts
+
+    def delete_shard(self) -> None:
+        """Delete the shard and everything that belongs to it; the record last."""
+        remove_shard(self.prefix)
+        Path(f"{self.prefix}{REJECTS_SUFFIX}").unlink(missing_ok=True)
+        self.record_path.unlink(missing_ok=True)
+
+
+def removed_inputs(
+    output: Path, inputs: Sequence[str | Path], planned: Iterable[Path]
+) -> Iterator[RemovedInput]:
+    """Inputs below ``inputs`` that are gone although their shard is still there.
+
+    Several commands may fill one output. So a shard counts only if its input was below one of
+    the inputs of this command.
+    """
+    kept = set(planned)
+    for prefix, path in record_paths(output):
+        record = None if prefix in kept else read_record(prefix, path)
+        if record is None:
+            continue
+        location = str(record.source["input"])
+        if any(_covers(str(given), location) for given in inputs) and not _exists(location):
+            yield RemovedInput(location, prefix, path, record.counts)
+
+
+def _covers(given: str, location: str) -> bool:
+    """Whether a file would have been found at ``given``."""
+    if is_url(given) != is_url(location):
+        return False
+    path = given if is_url(given) else os.path.abspath(given)
+    if WILDCARDS.isdisjoint(path) or os.path.isdir(path):
+        return location.startswith(f"{path.rstrip('/')}/")
+    return _matches(location.split("/"), path.split("/"))
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path, or a folder above it, matches a pattern."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    is_first = bool(parts) and fnmatchcase(parts[0], pattern[0])
+    return is_first and _matches(parts[1:], pattern[1:])
+
+
+def _exists(location: str) -> bool:
+    if not is_url(location):
+        return os.path.lexists(location)
+    with readable(location):
+        files, path = file_system(location)
+        return files.exists(path)

@@ -1,7 +1,10 @@
-"""The parts of a shard's jobs to the shard, and the record of what it was made of."""
+"""Finished shards: joining the parts of their jobs, their records, and ``shards.catalog``.
+
+A record says what a shard was made from. Once it exists, the shard is complete.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +24,7 @@ from blendtitan.files import (
 )
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import Counts, Settings
-from blendtitan.prepare.file_formats import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.input_file import WORK_FOLDER
+from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.storage.atomic_files import (
@@ -32,8 +34,15 @@ from blendtitan.storage.atomic_files import (
     writing,
 )
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_ends, record_path
+from blendtitan.storage.record_files import (
+    TokenizerRecord,
+    encode_record,
+    record_ends,
+    record_path,
+    write_folder_catalog,
+)
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
 from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier
 from blendtitan.visible import visible_logger
@@ -41,17 +50,17 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 _FORMAT = 2
-"""Of records: shards that another release made are made again."""
+"""Format of records. Shards with records of another format are made again."""
 
 _RECORD_SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a shard was made of, and by what. The manifests of its jobs follow in the file."""
+    """What a shard was made from, and how. The manifests of its jobs follow in the file."""
 
     source: dict[str, str | int]
-    """The input, as ``InputFile.identity`` has it."""
+    """The input, as ``Shard.source`` gives it."""
 
     key: str
     settings: Settings
@@ -61,22 +70,31 @@ class Record:
     counts: Counts
 
     idx_digest: str
-    """Of the ``.idx``; empty where there are no documents, and so no files."""
+    """Digest of the ``.idx``. Empty if there are no documents, and so no files."""
 
     max_document_bytes: int = MAX_DOCUMENT_BYTES
-    """Longest document that was allowed."""
+
+    def has_shard(self, prefix: Path) -> bool:
+        """Whether the shard exists and has the size that the record implies."""
+        if not self.counts.documents:
+            return True
+        dtype, num_documents = np.dtype(self.settings.dtype), self.counts.documents
+        expected = {
+            ".bin": self.counts.tokens * dtype.itemsize,
+            ".idx": IndexHeader(dtype, num_documents, num_documents).file_bytes,
+        }
+        try:
+            return all(Path(f"{prefix}{s}").stat().st_size == n for s, n in expected.items())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def join_parts(
     jobs: Sequence[Job], counts: Counts, settings: Settings, tokenizer: TokenizerIdentity
 ) -> None:
-    """Make a shard of its finished jobs. Done again, or by two at once, it gives the same.
+    """Make a shard from its finished jobs. Repeated, or done by two at once, it gives the same.
 
     A shard without documents has no files, but a record in the work folder.
-
-    Raises:
-        FileNotFoundError: A part, or what was written so far, is gone: another process removed
-            it, having done the same.
     """
     shard = jobs[0].shard
     manifests = [read_file(job.path("json")) for job in jobs]
@@ -86,7 +104,7 @@ def join_parts(
     remove_file_partials(shard.record_path)
     idx_digest = ""
     if not counts.documents:
-        # Of what the input was before. Shards of others were refused, or may be replaced.
+        # Remove the shard of an earlier version of the input.
         remove_shard(shard.prefix)
     else:
         dtype = np.dtype(settings.dtype)
@@ -108,13 +126,13 @@ def join_parts(
         max_document_bytes=shard.options.max_document_bytes,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
-    # Written last: where it is, the shard is complete, and its parts are not needed any more.
+    # Written last: once it exists, the shard is complete, and its parts are no longer needed.
     write_atomically(shard.record_path, b"\n".join([header, *manifests, b""]))
     remove_parts(shard)
 
 
 def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
-    """Write the list of the texts that were left out, beside the shard, if there are any."""
+    """Write the list of rejected texts beside the shard, if there are any."""
     path = jobs[0].shard.rejects_path
     remove_file_partials(path)
     if not counts.rejects:
@@ -127,14 +145,14 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
             append_file(job.path("rejects"), file)
 
 
-def load_record(record_path: Path) -> Record | None:
+def load_record(path: Path) -> Record | None:
     """The record in a file. None: there is none, or another release wrote it.
 
     Raises:
         DamagedFileError: The file holds something else. Its shard can be made again.
     """
     try:
-        with open_file(record_path) as file:
+        with open_file(path) as file:
             header = parse_json(file.readline(LIMIT_BYTES), dict[str, Any])
         if header.pop("format", _FORMAT) != _FORMAT:
             return None
@@ -144,54 +162,45 @@ def load_record(record_path: Path) -> Record | None:
         return record
     except FileNotFoundError:
         return None
-    # NumPy's error for a type that it does not know is a TypeError.
+    # NumPy raises a TypeError for a type that it does not know.
     except (DamagedFileError, IsADirectoryError, NotADirectoryError, TypeError) as error:
-        raise DamagedFileError(
-            f"{record_path}: the record of a shard is damaged: {error}"
-        ) from error
+        raise DamagedFileError(f"{path}: the record of a shard is damaged: {error}") from error
 
 
-def load_manifests(record_path: Path) -> list[Manifest]:
-    """The manifests of a shard's jobs, which follow in the file of its record.
-
-    Raises:
-        DamagedFileError: The file holds something else.
-        FileNotFoundError: It is gone.
-    """
+def load_manifests(path: Path) -> list[Manifest]:
+    """The manifests of a shard's jobs, which follow in the file of its record."""
     try:
-        with open_file(record_path) as file:
+        with open_file(path) as file:
             file.readline(LIMIT_BYTES)
             return [_manifest(line) for line in iter(lambda: file.readline(LIMIT_BYTES), b"")]
     except DamagedFileError as error:
-        raise DamagedFileError(
-            f"{record_path}: the record of a shard is damaged: {error}"
-        ) from error
+        raise DamagedFileError(f"{path}: the record of a shard is damaged: {error}") from error
 
 
-def read_record(prefix: Path, record_path: Path) -> Record | None:
-    """The record of a finished shard. None: there is none, or the shard is not there."""
+def read_record(prefix: Path, path: Path) -> Record | None:
+    """The record of a finished shard. None: there is none, or the shard is missing."""
     try:
-        record = load_record(record_path)
+        record = load_record(path)
     except DamagedFileError:
         return None
-    return record if record is not None and has_shard(prefix, record) else None
+    return record if record is not None and record.has_shard(prefix) else None
 
 
 def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | None:
-    """The record of a shard that is there, made of this input as asked for. None: it is not."""
+    """The record of a finished shard with this input and these settings, or None."""
     record = read_record(shard.prefix, shard.record_path)
     if record is None or record.source != shard.source:
         return None
     if (record.key, record.settings) != (shard.key, settings):
         return None
     if record.counts.rejects and record.max_document_bytes != shard.options.max_document_bytes:
-        # Some of the texts left out may be allowed now.
+        # Some of the rejected texts may be allowed now.
         return None
     return record if is_accepted(record.tier, tier) else None
 
 
 def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdentity) -> None:
-    """Record the tokenizer of a finished shard of an earlier release, which recorded none."""
+    """Add the tokenizer record of a shard that an earlier release made without one."""
     if not counts.documents:
         return
     record = TokenizerRecord(tokenizer, counts.documents, counts.tokens)
@@ -206,11 +215,11 @@ def unproven_problem(prefix: Path) -> str | None:
     """A sentence about a shard that the fast tier encoded before its ids were proven, or None."""
     for folder in prefix.absolute().parents:
         name = prefix.absolute().relative_to(folder)
-        record = read_record(prefix, folder / WORK_FOLDER / f"{name}.jsonl")
+        record = read_record(prefix, folder / WORK_FOLDER / f"{name}{_RECORD_SUFFIX}")
         if record is not None and not is_accepted(record.tier, "auto"):
             return (
                 f"{prefix}: the fast tokenizer tier encoded it before its ids were proven equal to "
-                f"those of the reference. Texts with user-defined symbols or new characters can "
+                f"those of the reference. Texts with user-defined symbols or new characters may "
                 f"have wrong ids, which the ids alone do not show: run `blendtitan tokenize` "
                 f"again, which replaces the shard."
             )
@@ -220,7 +229,7 @@ def unproven_problem(prefix: Path) -> str | None:
 def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:
     """Prefix and record of each shard that was made below ``output``, sorted."""
     work = output / WORK_FOLDER
-    # os.walk does without folders that another process removes meanwhile.
+    # os.walk tolerates folders that another process removes meanwhile.
     for folder, below, files in os.walk(work):
         below[:] = sorted(name for name in below if not name.endswith(PARTS_SUFFIX))
         for name in sorted(files):
@@ -230,12 +239,12 @@ def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def remove_parts(shard: Shard) -> None:
-    """Delete what the jobs of a finished shard left."""
+    """Delete the files of the jobs of a finished shard."""
     folder = shard.parts_folder
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
             path.unlink(missing_ok=True)
-    # Another process may just be at the same, or write the same part once more.
+    # Another process may be doing the same, or writing the same part once more.
     with suppress(OSError):
         folder.rmdir()
 
@@ -247,16 +256,87 @@ def _manifest(line: bytes) -> Manifest:
     return manifest
 
 
-def has_shard(prefix: Path, record: Record) -> bool:
-    """Whether a shard is there and of the size that its record says."""
-    if not record.counts.documents:
-        return True
-    dtype, num_documents = np.dtype(record.settings.dtype), record.counts.documents
-    expected = {
-        ".bin": record.counts.tokens * dtype.itemsize,
-        ".idx": IndexHeader(dtype, num_documents, num_documents).file_bytes,
-    }
+def write_catalog(output: Path) -> None:
+    """List the shards below ``output`` in its catalog, with their digests.
+
+    The entries of shards with records come from these. The entry of any other shard, which
+    somebody copied into the folder with its catalog, is kept while the shard exists. Several
+    commands may finish at once: each looks again after writing, so that the last one to write
+    has seen all records.
+    """
+    remove_file_partials(output / CATALOG_FILE)
+    found = None
+    while found != (found := _record_times(output)):
+        entries = _other_entries(output) | dict(_own_entries(output))
+        if entries:
+            write_folder_catalog(output, entries)
+        else:
+            (output / CATALOG_FILE).unlink(missing_ok=True)
+
+
+def withdraw_entries(output: Path, prefixes: Collection[Path]) -> None:
+    """Remove shards that are about to change, and all that have records, from the catalog.
+
+    ``write_catalog`` adds them again. Until then, their entries could be wrong.
+    """
+    kept = _other_entries(output, but=prefixes)
+    path = output / CATALOG_FILE
+    if kept:
+        write_folder_catalog(output, kept)
+        return
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
+def _record_times(output: Path) -> dict[Path, int]:
+    times: dict[Path, int] = {}
+    for _, path in record_paths(output):
+        with suppress(FileNotFoundError):
+            times[path] = path.stat().st_mtime_ns
+    return times
+
+
+def _own_entries(output: Path) -> Iterator[tuple[str, CatalogEntry]]:
+    for prefix, path in record_paths(output):
+        record = read_record(prefix, path)
+        if record is None or not record.counts.documents:
+            continue
+        try:
+            manifests = load_manifests(path)
+        except FileNotFoundError:
+            continue
+        except DamagedFileError as error:
+            logger.warning(
+                "%s. Its shard is not listed in %s: delete the record, and tokenise its input "
+                "again with --overwrite.",
+                *(error, CATALOG_FILE),
+            )
+            continue
+        token_bytes = np.dtype(record.settings.dtype).itemsize
+        parts = ((part.counts.tokens * token_bytes, part.digests["tokens"]) for part in manifests)
+        yield (
+            str(prefix.relative_to(output)),
+            CatalogEntry(
+                documents=record.counts.documents,
+                tokens=record.counts.tokens,
+                dtype=record.settings.dtype,
+                idx_digest=record.idx_digest,
+                bin_digests=tuple(part for part in parts if part[0]),
+            ),
+        )
+
+
+def _other_entries(output: Path, but: Collection[Path] = ()) -> dict[str, CatalogEntry]:
+    """Catalog entries of existing shards that have no record of this command."""
     try:
-        return all(Path(f"{prefix}{s}").stat().st_size == n for s, n in expected.items())
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+        listed = read_folder_catalog(output) or {}
+    except CorruptShardError as error:
+        logger.warning("%s Its entries of shards that tokenize did not make are lost.", error)
+        return {}
+    excluded = {*but, *(prefix for prefix, _ in record_paths(output))}
+    return {
+        name: entry
+        for name, entry in listed.items()
+        if (prefix := output / name) not in excluded
+        if all(Path(f"{prefix}{suffix}").is_file() for suffix in (".bin", ".idx"))
+    }

@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan.errors import InputError
+from blendtitan.prepare.columns import read_parquet, row_group_runs
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.jsonl import BadText
-from blendtitan.prepare.parquet import read_column, row_group_runs
+from blendtitan.prepare.json_text import BadText
 
 
 def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int = 2) -> Path:
@@ -17,7 +17,7 @@ def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int 
 
 
 def read(path: Path, start: int, stop: int, key: str = "text") -> list[str | BadText]:
-    return list(read_column(InputFile.of(path), start, stop, key=key, advance=lambda _: None))
+    return list(read_parquet(InputFile.of(path), start, stop, key=key, advance=lambda _: None))
 
 
 @pytest.mark.parametrize("run_bytes", [1, 150, 10**9])

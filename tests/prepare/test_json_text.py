@@ -4,12 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.jsonl import BadText, read_lines, split_lines
-from blendtitan.prepare.streams import read_blocks
+from blendtitan.prepare.json_text import BadText, read_lines, split_lines
+from blendtitan.prepare.streams import read_blocks, zstd
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
@@ -17,7 +16,7 @@ SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
 COMPRESSED = {
     "a.jsonl": LINES,
     "a.gz": gzip.compress(LINES[:20], mtime=0) + gzip.compress(LINES[20:], mtime=0),
-    "a.zst": zstandard.compress(LINES[:20]) + SKIPPABLE_FRAME + zstandard.compress(LINES[20:]),
+    "a.zst": zstd.compress(LINES[:20]) + SKIPPABLE_FRAME + zstd.compress(LINES[20:]),
 }
 
 

@@ -1,1 +1,0 @@
-"""Formats that ``blendtitan convert`` reads, one module each."""
