@@ -682,7 +682,9 @@ def training_section(title: str, one: Found, options: argparse.Namespace) -> lis
         f"rows, with one model. Medians of the rounds, with the least and the largest. Waiting is "
         f"the share of a round in which the training thread had no batch. A batch is asked for "
         f"while the device still computes, so that waiting costs a step only what outlasts that: "
-        f"the last row shows what a step takes without any. MFU is as TorchTitan counts it.",
+        f"the last row shows what a step takes without any. Rows of the two loaders hold other "
+        f"documents, and the last row is one batch: where documents are masked, the work of "
+        f"attention differs between them. MFU is as TorchTitan counts it.",
         "",
         "| batches from | ms per step | waiting for data | tokens per second | TFLOP/s | MFU |",
         "|---|---|---|---|---|---|",
