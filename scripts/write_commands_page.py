@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from blendtitan.cli import COMMANDS
+from blendtitan.commands.arguments import Arguments
 
 PAGE = Path(__file__).parents[1] / "docs/commands.md"
 
@@ -26,7 +27,7 @@ Results go to the standard output, errors and progress to the standard error out
 
 def commands_page() -> str:
     """The whole page."""
-    rows = [f"| [{name}](#{name}) | {command.SUMMARY} |" for name, command in COMMANDS.items()]
+    rows = [f"| [{name}](#{name}) | {command.summary} |" for name, command in COMMANDS.items()]
     contents = "\n".join(["| command | what it does |", "|---|---|", *rows, ""])
     return "\n".join([HEAD, contents, *(_section(name) for name in COMMANDS)])
 
@@ -34,14 +35,14 @@ def commands_page() -> str:
 def _section(name: str) -> str:
     command = COMMANDS[name]
     parser = argparse.ArgumentParser(add_help=False)
-    command.add_arguments(parser)
+    command.add_arguments(Arguments(parser))
     rows = [_row(action) for action in parser._actions]
-    example = command.EXAMPLE.partition("\n")[2]
+    example = command.example.partition("\n")[2]
     return "\n".join(
         [
             f"## {name}\n",
             f"    blendtitan {name} {_usage(parser)}\n",
-            f"```text\n{command.MANUAL.strip()}\n```\n",
+            f"```text\n{command.manual.strip()}\n```\n",
             "| argument | | meaning |\n|---|---|---|",
             *rows,
             "",

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),
+    "metric_names": (set(), set()),
     "storage": (STORAGE, NUMPY | {"msgspec"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
@@ -47,7 +48,6 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "state": (HISTORY, NUMPY),
     "pace": ({"errors", "state"}, set()),
     "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
-    "metric_names": (set(), set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
-        STORAGE | {"dataset", "metric_names", "run", "runs", "tables", "mixture"},
+        STORAGE | {"dataset", "order", "metric_names", "run", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
@@ -80,7 +80,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
     "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
-    "terminal": ({"visible"}, set()),
+    "terminal": ({"visible", "tables"}, set()),
     "commands": (
         STORAGE
         | {"tokenizers", "prepare", "shards", "runs", "mixture", "tables", "terminal", "commands"},

@@ -7,57 +7,46 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from blendtitan.commands import (
-    audit,
-    convert,
-    demo,
-    explain,
-    merge,
-    mix,
-    plan,
-    repair,
-    report,
-    stats,
-    sweep,
-    tokenize,
-    verify,
-)
+from blendtitan.commands import runs, shards, sweep, text
+from blendtitan.commands.arguments import Arguments
 from blendtitan.errors import BlendTitanError
 from blendtitan.terminal import complain
 from blendtitan.visible import spell_out_logs, visible_lines
 
 COMMANDS = {
-    "tokenize": tokenize,
-    "stats": stats,
-    "verify": verify,
-    "repair": repair,
-    "merge": merge,
-    "convert": convert,
-    "mix": mix,
-    "plan": plan,
-    "explain": explain,
-    "report": report,
-    "audit": audit,
-    "sweep": sweep,
-    "demo": demo,
+    "tokenize": text.TOKENIZE,
+    "stats": shards.STATS,
+    "verify": shards.VERIFY,
+    "repair": shards.REPAIR,
+    "merge": shards.MERGE,
+    "convert": shards.CONVERT,
+    "mix": text.MIX,
+    "plan": runs.PLAN,
+    "explain": runs.EXPLAIN,
+    "report": runs.REPORT,
+    "audit": runs.AUDIT,
+    "sweep": sweep.SWEEP,
+    "demo": text.DEMO,
 }
 
 PRINTING = {"stats", "plan", "explain", "audit"}
-"""Commands that do nothing but print, and may end when nobody reads on, as with ``| head``."""
+"""Commands that only print, and may end when nobody reads on, as with ``| head``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 after an error, 2 for wrong arguments."""
-    options = parser().parse_args(arguments)
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     spell_out_logs()
     try:
-        options.run(options)
+        COMMANDS[options.command].run(options)
         sys.stdout.flush()
     except BrokenPipeError as error:
         if options.command not in PRINTING:
             return _failed(options.command, error)
-        # Nobody reads on. What is still to be written at the end would fail like that again.
+        # Nobody reads on. Writing what is left would fail in the same way.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1  # as rich does for tables
     except (BlendTitanError, OSError) as error:
@@ -74,14 +63,14 @@ def _failed(command: str, error: Exception) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows arguments that it does not know in a form that is safe to print."""
+    """Shows unknown arguments in a form that is safe to print."""
 
     def error(self, message: str) -> NoReturn:
         super().error(visible_lines(message))
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line. Parsed options know which function runs the command."""
+    """The parser of the command line. Parsed options have ``command`` and its own ``parser``."""
     whole = _Parser(
         prog="blendtitan",
         description="Prepare data for training on a blend of corpora, and look into runs.",
@@ -91,13 +80,13 @@ def parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         added = commands.add_parser(
             name,
-            help=command.SUMMARY,
-            description=command.MANUAL,
-            epilog=command.EXAMPLE,
+            help=command.summary,
+            description=command.manual,
+            epilog=command.example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(added)
-        added.set_defaults(run=command.run)
+        command.add_arguments(Arguments(added))
+        added.set_defaults(parser=added)
     return whole
 
 

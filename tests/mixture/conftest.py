@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.mixture.shares_file import read_shares
-from blendtitan.mixture.toml_text import with_keys
+from blendtitan.mixture.sweep import read_shares, with_keys
 from tests.conftest import WriteBlend
 from tests.runs.test_scalars import write_start
 

@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import ConfigError
-from blendtitan.mixture.blends import Shares, grid, grid_size, normalised, one_at_a_time
-from blendtitan.mixture.method import SweepConfig, blends_of
+from blendtitan.mixture.blends import (
+    Shares,
+    SweepConfig,
+    blends_of,
+    grid,
+    grid_size,
+    normalised,
+    one_at_a_time,
+)
 
 weights = st.lists(st.floats(0.01, 100), min_size=2, max_size=6)
 ROUNDING = 1e-11
@@ -131,13 +138,13 @@ def test_some_points_of_a_grid_that_has_too_many() -> None:
         ({"method": "dirichlet", "runs": 2, "concentration": 0.0}, "--concentration is 0.0"),
         (
             {"method": "dirichlet", "runs": 2, "concentration": 9.0, "min_share": 0.25},
-            "--min-share is 0.25, which a corpus of the base has not",
+            "--min-share is 0.25, more than a corpus of the base has",
         ),
         ({"method": "dirichlet", "runs": 2, "min_share": 0.4}, "less than 0.333333"),
         ({"method": "one-at-a-time", "factors": (1.0,)}, "--factors: found 1.0"),
         ({"method": "one-at-a-time", "factors": (2.5,)}, "2.5 times the share of 'corpus0', 0.5"),
         ({"method": "grid", "levels": 2, "corpora": ("corpus7",)}, "Did you mean 'corpus2'?"),
-        ({"method": "grid", "levels": 2, "corpora": ("corpus0",)}, "expected two corpora at least"),
+        ({"method": "grid", "levels": 2, "corpora": ("corpus0",)}, "expected at least two corpora"),
     ],
 )
 def test_what_makes_no_blends(settings: dict[str, object], message: str) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.mixture.losses import last_of, mean_losses
-from blendtitan.mixture.shares_file import read_shares
+from blendtitan.mixture.losses import last_logged, mean_losses
+from blendtitan.mixture.sweep import read_shares
 from blendtitan.runs.scalars import Scalars
 from tests.mixture.conftest import WriteConfig, collect, log_run, sweep
 
@@ -55,7 +55,7 @@ def test_losses_of_a_run_weigh_the_labels_of_the_last_steps() -> None:
     ("steps", "freq", "last"), [(10, 5, 10), (10, 4, 8), (3, 10, 1), (1, 1, 1)]
 )
 def test_the_last_step_that_is_logged(steps: int, freq: int, last: int) -> None:
-    assert last_of(steps, freq) == last
+    assert last_logged(steps, freq) == last
 
 
 def test_a_line_for_each_run(folder: Path) -> None:

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from blendtitan import build_datasets
-from blendtitan.mixture.shares_file import read_shares
-from blendtitan.mixture.toml_text import with_keys
+from blendtitan.mixture.sweep import read_shares, with_keys
 from blendtitan.run.toml import read_toml
-from blendtitan.runs.run import read_run
+from blendtitan.runs.open import read_run
 from tests.mixture.conftest import WriteConfig, sweep
 
 GRID = ("--method", "grid", "--levels", "2")
@@ -90,7 +89,7 @@ def test_another_sweep_in_the_same_folder_is_refused(
     before = {path: path.read_text() for path in folder.iterdir()}
 
     assert sweep(config, folder, *arguments) == 1
-    assert "shares.csv: found what another configuration or other" in capsys.readouterr().err
+    assert "shares.csv: found the file of another sweep" in capsys.readouterr().err
     assert {path: path.read_text() for path in folder.iterdir()} == before
 
 
@@ -101,7 +100,7 @@ def test_a_changed_configuration_is_another_sweep(
     sweep(write_config(), folder, *GRID)
 
     assert sweep(write_config({"training.steps": 11}), folder, *GRID) == 1
-    assert "blend-000.toml: found what another" in capsys.readouterr().err
+    assert "blend-000.toml: found the file of another sweep" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

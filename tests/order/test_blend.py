@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.order.blend import BlendTrees
+from blendtitan.order.blend import BlendTrees, shares_of, total_weight
 
 WEIGHTS = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=60)
 
@@ -121,3 +121,9 @@ def test_golden_blend() -> None:
 
     assert leaf.tolist() == GOLDEN_LEAVES
     assert draw.tolist() == GOLDEN_DRAWS
+
+
+def test_weights_are_added_from_left_to_right() -> None:
+    """As Python 3.11 does. ``sum`` has compensated its rounding since 3.12."""
+    assert total_weight([0.1] * 10) == 0.9999999999999999
+    assert shares_of({"a": 0.1, "b": 0.2, "c": 0.3})["a"] == 0.1 / ((0.1 + 0.2) + 0.3)

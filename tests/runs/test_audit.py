@@ -15,8 +15,7 @@ from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.pace import Pace, saved_paces
-from blendtitan.runs.audit import Audited, audit_run, compare_runs
-from blendtitan.runs.audit_report import check_proved
+from blendtitan.runs.audit import Audited, audit_run, check_proved, compare_runs
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.state import STATE_KEY
 from tests.conftest import WriteBlend
@@ -149,7 +148,7 @@ def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendC
         save(tmp_path, step, {STATE_KEY: text})
 
     assert problems(audit_run(tmp_path)) == {
-        step: "the corpus 'code' does not go on at slot 40 where its rows stood"
+        step: "the corpus 'code' does not continue at slot 40 where its rows stood"
         for step in (12, 14)
     }
 
@@ -175,8 +174,8 @@ def test_checkpoints_without_a_state_are_listed(tmp_path: Path, plans: list[Blen
     notes = {one.stored.step: one.stored.note for one in audit_run(tmp_path) if one.stored.note}
 
     assert notes == {
-        9: "no .metadata: its writing was interrupted, or not all of it was copied",
-        15: "holds no state of the data loader",
+        9: "no .metadata: its writing was interrupted, or it was not copied completely",
+        15: "holds no loader state",
     }
 
 
@@ -236,7 +235,7 @@ def test_the_latest_state_is_that_of_the_latest_checkpoint_that_can_be_read(
 
     assert (whole.step, whole.note) == (4, "")
     assert (latest.step, latest.state_dict) == (4, whole.state_dict)
-    assert latest.note == "passed over, because damaged: step-6, step-8"
+    assert latest.note == "skipped, because damaged: step-6, step-8"
     with pytest.raises(ResumeError, match="step-8: cannot be read"):
         latest_state(tmp_path / "step-8")
     for step in (2, 4):
@@ -246,7 +245,7 @@ def test_the_latest_state_is_that_of_the_latest_checkpoint_that_can_be_read(
 
 
 def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="found folders of checkpoints: none, expected one that"):
+    with pytest.raises(ConfigError, match="found no checkpoint, expected one folder that"):
         audit_run(tmp_path)
 
 
@@ -292,7 +291,7 @@ def test_the_command_prints_a_line_for_each_checkpoint(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines[1:3]] == [["2", "8", "1"], ["4", "16", "1"]]
     assert all(line.endswith("proved") for line in lines[1:3])
-    assert lines[3] == "Both runs read the same samples, as far as both went."
+    assert lines[3] == "Both runs read the same samples, as far as both have trained."
 
 
 def test_the_command_fails_where_something_is_not_proved(

@@ -11,7 +11,7 @@ from blendtitan.cli import main
 from blendtitan.errors import ConfigError
 from blendtitan.runs.compare_step import compare_step
 from blendtitan.runs.explain import Explained, explain_slots, select_step
-from blendtitan.runs.source import Source, open_source
+from blendtitan.runs.open import OpenRun, open_run
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
 from tests.runs.test_explain import CORPORA, changed, tokens_of
@@ -22,13 +22,13 @@ __all__ = ["changed"]
 IN_ORDER = {"shuffle_sample_in_corpus": False, "split": "1"}
 
 
-def steps(source: Source, numbers: range) -> list[Explained]:
+def steps(source: OpenRun, numbers: range) -> list[Explained]:
     slots = [slot for step in numbers for slot in select_step(source, step)]
     return explain_slots(source, slots, with_texts=False)
 
 
 def test_corpora_and_documents_are_counted(write_run: WriteRun) -> None:
-    source = open_source(write_run(CORPORA))
+    source = open_run(write_run(CORPORA))
     found = compare_step(source, 9, window=5)
     now, before = steps(source, range(9, 10)), steps(source, range(4, 9))
 
@@ -50,7 +50,7 @@ def test_corpora_and_documents_are_counted(write_run: WriteRun) -> None:
 
 
 def test_tokens_that_are_rare_before_are_told(write_run: WriteRun) -> None:
-    source = open_source(write_run(CORPORA))
+    source = open_run(write_run(CORPORA))
     found = compare_step(source, 9, window=8)
     now, before = (
         Counter(token for sample in samples for token in tokens_of(source, sample))
@@ -76,7 +76,7 @@ def test_what_made_a_loss_spike_is_found(write_run: WriteRun, write_shard: Write
     documents[33] = [777] * 7 + [EOD]
     documents[37] = documents[35]
     write_shard("web/web_0", documents)
-    found = compare_step(open_source(path), 5, window=3)
+    found = compare_step(open_run(path), 5, window=3)
 
     assert found.samples[0].slot == 33
     assert (found.samples[0].token, found.samples[0].text) == (777, "w777")
@@ -86,14 +86,14 @@ def test_what_made_a_loss_spike_is_found(write_run: WriteRun, write_shard: Write
     # A window has a token more than its document: with the same next token it is the same.
     documents[38][0] = documents[36][0]
     write_shard("web/web_0", documents)
-    assert compare_step(open_source(path), 5, window=3).twins == ((35, 37),)
+    assert compare_step(open_run(path), 5, window=3).twins == ((35, 37),)
 
 
 def test_steps_of_a_changed_run_are_compared_over_its_chapters(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     """From windows of 8 tokens to windows of 12."""
-    source = open_source(changed[0])
+    source = open_run(changed[0])
     found = compare_step(source, 61, window=4)
 
     assert sum(corpus.samples for corpus in found.corpora) == 4
@@ -120,7 +120,7 @@ def test_what_cannot_be_compared_is_refused(
 
 def test_without_the_data_nothing_is_compared(changed: tuple[Path, list[list[int]]]) -> None:
     with pytest.raises(ConfigError, match="tokens are in the data, which is not known"):
-        compare_step(open_source(None, changed[0]), 5)
+        compare_step(open_run(None, changed[0]), 5)
 
 
 def test_a_shard_that_is_gone_is_named(
@@ -129,7 +129,7 @@ def test_a_shard_that_is_gone_is_named(
     write_shard("web/web_0", [[5, 6, EOD]] * 100)
 
     with pytest.raises(ConfigError, match="was read from the shard 'web_0' of 'web', which is not"):
-        compare_step(open_source(changed[0]), 5)
+        compare_step(open_run(changed[0]), 5)
 
 
 def test_the_command_prints_its_findings(

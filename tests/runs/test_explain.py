@@ -16,8 +16,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.pace import Pace, saved_paces
 from blendtitan.runs.explain import Explained, explain_slots
-from blendtitan.runs.run import read_run
-from blendtitan.runs.source import Source, open_source
+from blendtitan.runs.open import OpenRun, open_run, read_run
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
@@ -42,12 +41,12 @@ def on_disk(prefix: str) -> tuple[np.ndarray[Any, Any], ShardIndex]:
     return np.fromfile(f"{prefix}.bin", index.dtype), index
 
 
-def tokens_of(source: Source, sample: Explained) -> list[int]:
+def tokens_of(source: OpenRun, sample: Explained) -> list[int]:
     assert source.contents is not None
     return source.contents.tokens([part.stretch for part in sample.parts]).tolist()
 
 
-def check_places(source: Source, sample: Explained) -> None:
+def check_places(source: OpenRun, sample: Explained) -> None:
     """Check bytes, documents and texts of a sample against the files."""
     for part in sample.parts:
         assert source.contents is not None
@@ -82,7 +81,7 @@ def test_a_thousand_slots_are_what_the_loader_gives(write_run: WriteRun, blend: 
         CORPORA,
         blendcorpus={"segment": SEGMENTS, "blend_sample_in_corpus": blend, "split": "1"},
     )
-    source, dataset = open_source(path), dataset_of(path)
+    source, dataset = open_run(path), dataset_of(path)
     for sample in explain_slots(source, range(1000)):
         window = sample.window
         expected = dataset[window.slot]
@@ -102,7 +101,7 @@ def test_inserted_eods_are_of_their_documents_and_not_of_the_bytes(
     lens = rng.integers(0, 9, 90)
     documents = [rng.integers(3, 20_000, length).tolist() for length in [3, *lens, 2]]
     write_shard("web/web_1", documents)
-    source, dataset = open_source(path), dataset_of(path)
+    source, dataset = open_run(path), dataset_of(path)
     for sample in explain_slots(source, range(300)):
         expected = dataset[sample.window.slot]
 
@@ -112,7 +111,7 @@ def test_inserted_eods_are_of_their_documents_and_not_of_the_bytes(
 
 def test_any_slot_is_told(write_run: WriteRun) -> None:
     path = write_run(CORPORA)
-    source, dataset = open_source(path), dataset_of(path)
+    source, dataset = open_run(path), dataset_of(path)
     for sample in explain_slots(source, [10**12, 10**15 - 1]):
         assert tokens_of(source, sample)[:-1] == dataset[sample.window.slot].input_ids.tolist()
     with pytest.raises(ConfigError, match=r"slots -1 to 3, expected 0 to 10\^15 - 1"):
@@ -230,14 +229,14 @@ def test_the_past_of_a_changed_run_is_told_from_its_checkpoint(
 ) -> None:
     """Other weights, longer windows, and back: epochs that were begun have several byte ranges."""
     folder, rows = changed
-    source = open_source(folder)
+    source = open_run(folder)
     samples = explain_slots(source, range(len(rows)))
     for sample, row in zip(samples, rows, strict=True):
         assert tokens_of(source, sample)[:-1] == row
         check_places(source, sample)
 
-    assert {sample.window.chapter for sample in samples} == {0, 1, 2, 3}
-    assert any(sample.window.of_unread and len(sample.parts) > 1 for sample in samples)
+    assert {sample.window.phase for sample in samples} == {0, 1, 2, 3}
+    assert any(sample.window.of_remainder and len(sample.parts) > 1 for sample in samples)
     assert "step 120 after 480 samples" in source.about
 
 
@@ -245,8 +244,8 @@ def test_without_the_data_a_checkpoint_tells_shards_and_tokens(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     folder, _ = changed
-    known = explain_slots(open_source(folder), range(480), with_texts=False)
-    alone = explain_slots(open_source(None, folder), range(480))
+    known = explain_slots(open_run(folder), range(480), with_texts=False)
+    alone = explain_slots(open_run(None, folder), range(480))
     for one, other in zip(alone, known, strict=True):
         assert one.window == other.window
         assert one.place == other.place
@@ -258,7 +257,7 @@ def test_data_that_is_gone_is_told_and_the_rest_explained(
 ) -> None:
     folder, _ = changed
     (tmp_path / "web/web_0.bin").unlink()
-    source = open_source(folder)
+    source = open_run(folder)
 
     assert "the data cannot be read: " in source.about
     assert explain_slots(source, [5])[0].parts[0].prefix is None
@@ -269,9 +268,9 @@ def test_a_shard_that_was_replaced_is_not_taken_for_the_old_one(
 ) -> None:
     folder, _ = changed
     write_shard("web/web_0", [[5, 6, EOD]] * 100)
-    samples = explain_slots(open_source(folder), range(100))
+    samples = explain_slots(open_run(folder), range(100))
 
-    known = {part.stretch.shard: part.prefix is not None for s in samples for part in s.parts}
+    known = {part.stretch.key.name: part.prefix is not None for s in samples for part in s.parts}
     assert known == {"web_0": False, "web_1": True, "code_0": True, "books_0": True,
                      "books_2": True, "books_1": True}  # fmt: skip
 
@@ -284,7 +283,7 @@ def test_shards_of_one_name_and_size_are_told_apart(
     for place in range(2):
         write_shard(f"{place}/part", [[3 + 5000 * place + 9 * i, EOD] for i in range(60)])
     (tmp_path / "web.txt").write_text("1 0/part web\n1 1/part web")
-    source, dataset = open_source(path), dataset_of(path)
+    source, dataset = open_run(path), dataset_of(path)
     samples = explain_slots(source, range(60))
     for sample in samples:
         assert sample.parts[0].prefix == dataset[sample.window.slot].shard
@@ -306,7 +305,7 @@ def test_another_checkpoint_may_be_named(
     ]  # fmt: skip
     assert main(["explain", *state, "--step", "31"]) == 0
     out = capsys.readouterr().out
-    assert "shards are known by name alone" in out
+    assert "shards are known by name only" in out
     assert "slot 120: step 31, sample 0\n" in out
 
 
@@ -317,8 +316,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_one_that_is_whole(
     for step, file in ((60, "__0_0.distcp"), (120, ".metadata")):
         (folder / f"checkpoint/step-{step}" / file).write_bytes(b"cut")
 
-    about = open_source(folder).about
-    assert "at step 90 after 360 samples (passed over, because damaged: step-120)" in about
+    about = open_run(folder).about
+    assert "at step 90 after 360 samples (skipped, because damaged: step-120)" in about
 
 
 def test_that_no_checkpoint_tells_of_changes_is_warned_of(
@@ -329,9 +328,9 @@ def test_that_no_checkpoint_tells_of_changes_is_warned_of(
     for metadata in folder.glob("checkpoint/*/.metadata"):
         metadata.unlink()
 
-    assert "as if it was never changed" in open_source(folder).about
-    assert "none of its checkpoints holds a state, so changes of the run are not kn" in caplog.text
-    assert "step-30: no .metadata: its writing was interrupted, or not all of it" in caplog.text
+    assert "as if it was never changed" in open_run(folder).about
+    assert "none of its checkpoints holds a loader state, so changes of the run" in caplog.text
+    assert "step-30: no .metadata: its writing was interrupted, or it was not" in caplog.text
 
 
 def test_the_segments_of_a_run_are_listed(
@@ -340,7 +339,7 @@ def test_the_segments_of_a_run_are_listed(
     assert main(["explain", str(changed[0])]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]
 
-    assert lines[0].split() == ["from", "slot", "from", "step", "chapter", "seq_length",
+    assert lines[0].split() == ["from", "slot", "from", "step", "phase", "seq_length",
                                 "books", "code", "web"]  # fmt: skip
     assert [line.split()[:4] for line in lines[1:]] == [
         ["0", "1", "0", "8"], ["120", "31", "1", "8"], ["240", "61", "2", "12"],
@@ -351,10 +350,10 @@ def test_the_segments_of_a_run_are_listed(
 def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path, write_run: WriteRun) -> None:
     save(tmp_path / "c", 5, {"weight": 1}, part="model")
 
-    with pytest.raises(ConfigError, match="no checkpoint holds a state of the data loader"):
-        open_source(write_run(CORPORA), tmp_path / "c/step-5")
+    with pytest.raises(ConfigError, match="no checkpoint holds a loader state"):
+        open_run(write_run(CORPORA), tmp_path / "c/step-5")
     with pytest.raises(ConfigError, match="nothing to explain"):
-        open_source(None)
+        open_run(None)
 
 
 # The original's order
@@ -363,7 +362,7 @@ def test_a_checkpoint_without_a_state_is_refused(tmp_path: Path, write_run: Writ
 def test_the_originals_order_is_explained(write_run: WriteRun, tmp_path: Path) -> None:
     order = {"order": "blendcorpus", "data_cache_path": str(tmp_path / "cache")}
     path = write_run({"web": (2, [900, 700]), "code": (1, [450])}, blendcorpus=order)
-    source, dataset = open_source(path), dataset_of(path)
+    source, dataset = open_run(path), dataset_of(path)
     for sample in explain_slots(source, range(80)):
         expected = dataset[sample.window.slot]
 
@@ -381,7 +380,7 @@ def test_a_few_samples_are_shown_document_by_document(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(CORPORA)
-    sample = explain_slots(open_source(path), [17])[0]
+    sample = explain_slots(open_run(path), [17])[0]
     assert main(["explain", str(path), "--slot", "17"]) == 0
     lines = capsys.readouterr().out.splitlines()
     part = sample.parts[0]

@@ -8,8 +8,8 @@ import pytest
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError
 from blendtitan.runs.explain import explain_slots
-from blendtitan.runs.find_document import when_read
-from blendtitan.runs.source import Source, open_source
+from blendtitan.runs.find_document import find_document
+from blendtitan.runs.open import OpenRun, open_run
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
 from tests.runs.test_explain import CORPORA, FLAGS, SEGMENTS, changed
@@ -19,7 +19,7 @@ __all__ = ["changed"]
 Readings = dict[tuple[str, int], list[tuple[int, tuple[tuple[int, int], ...]]]]
 
 
-def all_readings(source: Source, num_slots: int) -> Readings:
+def all_readings(source: OpenRun, num_slots: int) -> Readings:
     """For each document: the slots that hold some of it, and which of its tokens."""
     found: Readings = {}
     for sample in explain_slots(source, range(num_slots), with_texts=False):
@@ -34,12 +34,12 @@ def all_readings(source: Source, num_slots: int) -> Readings:
     return found
 
 
-def check_all(source: Source, num_slots: int) -> None:
+def check_all(source: OpenRun, num_slots: int) -> None:
     expected = all_readings(source, num_slots)
 
     assert len(expected) > 100
     for (shard, document_id), readings in expected.items():
-        found = when_read(source, shard, document_id, stop_slot=num_slots).readings
+        found = find_document(source, shard, document_id, stop_slot=num_slots).readings
         assert [(one.window.slot, one.tokens) for one in found] == readings
 
 
@@ -51,7 +51,7 @@ def test_every_document_is_found_in_every_slot_that_reads_it(
         CORPORA,
         blendcorpus={"segment": SEGMENTS, "blend_sample_in_corpus": blend, "split": "1"},
     )
-    check_all(open_source(path), 700)
+    check_all(open_run(path), 700)
 
 
 def test_documents_with_inserted_eods_are_found(
@@ -60,7 +60,7 @@ def test_documents_with_inserted_eods_are_found(
     path = write_run({"web": (1, [400, 300])})
     write_shard("web/web_1", [[3 + i] * (i % 7) for i in range(120)])
 
-    check_all(open_source(path), 300)
+    check_all(open_run(path), 300)
 
 
 def test_documents_of_shards_of_one_name_and_size_are_told_apart(
@@ -71,7 +71,7 @@ def test_documents_of_shards_of_one_name_and_size_are_told_apart(
         write_shard(f"{place}/part", [[3 + 5000 * place + 9 * i, EOD] for i in range(60)])
     (tmp_path / "web.txt").write_text("1 0/part web\n1 1/part web")
 
-    check_all(open_source(path), 60)
+    check_all(open_run(path), 60)
 
 
 def test_documents_are_found_in_all_chapters_of_a_changed_run(
@@ -80,38 +80,38 @@ def test_documents_are_found_in_all_chapters_of_a_changed_run(
     """Also in what was left of unfinished epochs of other lengths."""
     folder, rows = changed
 
-    check_all(open_source(folder), len(rows))
+    check_all(open_run(folder), len(rows))
 
 
 def test_a_document_that_is_not_there_is_refused(write_run: WriteRun) -> None:
-    source = open_source(write_run(CORPORA))
+    source = open_run(write_run(CORPORA))
 
     with pytest.raises(ConfigError, match=r"web_0: document 900 is not in the train split, which"):
-        when_read(source, "web_0", 900)
+        find_document(source, "web_0", 900)
     with pytest.raises(ConfigError, match="found none of the 6 shards of the run, expected one"):
-        when_read(source, "eb_0", 0)
+        find_document(source, "eb_0", 0)
 
 
 def test_documents_are_not_known_from_a_checkpoint_alone(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     with pytest.raises(ConfigError, match="documents are in the data, which is not known"):
-        when_read(open_source(None, changed[0]), "web_0", 0)
+        find_document(open_run(None, changed[0]), "web_0", 0)
 
 
 def test_the_originals_order_has_no_inverse(write_run: WriteRun, tmp_path: Path) -> None:
     order = {"order": "blendcorpus", "data_cache_path": str(tmp_path / "cache")}
-    source = open_source(write_run({"web": (2, [900])}, blendcorpus=order))
+    source = open_run(write_run({"web": (2, [900])}, blendcorpus=order))
 
     with pytest.raises(ConfigError, match="the original's order has no inverse"):
-        when_read(source, "web_0", 0)
+        find_document(source, "web_0", 0)
 
 
 def test_the_command_lists_the_readings_up_to_a_step(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(CORPORA)
-    expected = when_read(open_source(path), "web/web_0", 5, stop_slot=320).readings
+    expected = find_document(open_run(path), "web/web_0", 5, stop_slot=320).readings
     command = ["explain", str(path), "--document", "web/web_0:5", "--until", "40", "--ranks", "2"]
 
     assert main([*command, "--json"]) == 0
@@ -122,7 +122,7 @@ def test_the_command_lists_the_readings_up_to_a_step(
     ]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert f"is in {len(expected)} of the first 320 samples." in lines[2]
+    assert f"is read by {len(expected)} of the first 320 samples." in lines[2]
     assert [line.split()[5] for line in lines[5:]] == [f"{one.window.slot}" for one in expected]
     assert main(["explain", str(path), "--step", "1", "--until", "2"]) == 1
     with pytest.raises(SystemExit):

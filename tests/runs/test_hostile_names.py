@@ -9,7 +9,7 @@ import pytest
 from blendtitan import build_datasets
 from blendtitan.cli import main
 from blendtitan.corpus_progress import corpus_table
-from blendtitan.runs.run import read_run
+from blendtitan.runs.open import read_run
 from blendtitan.tables import number_table, show
 from tests.conftest import WriteShard
 from tests.runs.conftest import WriteRun

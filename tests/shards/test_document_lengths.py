@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.shards import document_lengths as lens_module
-from blendtitan.shards.document_lengths import DocumentLens
+from blendtitan.shards.document_lengths import DocumentLengths
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import WriteShard
 
@@ -14,9 +14,9 @@ LENS = st.lists(st.one_of(st.integers(0, 20), st.integers(131_070, 131_075)), mi
 @given(parts=st.lists(LENS, min_size=1, max_size=3), percent=st.integers(0, 100))
 def test_quantiles_are_those_of_the_sorted_lengths(parts: list[list[int]], percent: int) -> None:
     """Exact for short and long documents, whatever the number of shards they are in."""
-    counted = DocumentLens()
+    counted = DocumentLengths()
     for part in parts:
-        shard = DocumentLens()
+        shard = DocumentLengths()
         shard.add(np.array(part, np.int64))
         counted.update(shard)
 
@@ -32,6 +32,6 @@ def test_all_documents_are_counted_whatever_the_blocks(
     index = ShardIndex.open(write_shard("web", [[1] * length for length in (3, 1, 4, 1, 5)]))
     for block in (1, 2, 3, 5, 6):
         monkeypatch.setattr(lens_module, "_BLOCK_DOCUMENTS", block)
-        counted = DocumentLens.of_shard(index)
+        counted = DocumentLengths.of_shard(index)
 
         assert [counted.quantile(k / 5) for k in range(1, 6)] == [1, 1, 3, 4, 5]

@@ -13,8 +13,7 @@ from blendtitan.cli import main
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError, UncountedEodError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards import repair
-from blendtitan.shards.layouts import Layout
-from blendtitan.shards.repair import repair_shard
+from blendtitan.shards.repair import Layout, repair_shard
 from blendtitan.storage import index_arrays
 from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
 from blendtitan.storage.reader import ShardIndex, file_signature
@@ -83,14 +82,14 @@ def test_a_repair_records_nothing_of_tokens_that_changed_meanwhile(
     write_uncounted: WriteUncounted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = write_uncounted("web", DOCUMENTS)
-    really = repair.right_layout
+    really = repair._proved_ends
 
-    def right_layout(prefix: Path, *, eod_id: int) -> Layout:
-        layout = really(prefix, eod_id=eod_id)
+    def proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | None:
+        ends = really(prefix, layout, eod_id)
         os.utime(f"{prefix}.bin", (7, 7))
-        return layout
+        return ends
 
-    monkeypatch.setattr(repair, "right_layout", right_layout)
+    monkeypatch.setattr(repair, "_proved_ends", proved_ends)
     Path(f"{prefix}.ends.json").write_bytes(b"of the old .idx")
     repair_shard(prefix, eod_id=EOD)
 
@@ -263,7 +262,7 @@ def test_an_older_kept_file_is_not_written_over(write_uncounted: WriteUncounted)
     Path(f"{prefix}.idx.before-repair").write_bytes(b"of another time")
     before = files(prefix)
 
-    with pytest.raises(ShardError, match=r"before-repair: exists, and is not the present web\.idx"):
+    with pytest.raises(ShardError, match=r"before-repair: exists, and differs from"):
         repair_shard(prefix, eod_id=EOD)
     assert files(prefix) == before
 

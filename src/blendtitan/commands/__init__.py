@@ -1,5 +1,4 @@
-"""The commands: one module each, with its manual, its arguments and the one call that it is.
+"""The commands: for each one its manual, its arguments, and the calls that it makes.
 
-A module has ``SUMMARY``, ``MANUAL`` and ``EXAMPLE``, ``add_arguments`` and ``run``. It imports
-what it calls when it runs, so that ``--help`` answers at once.
+A command imports what it calls when it runs, so that ``--help`` answers at once.
 """

@@ -1,1 +1,1 @@
-"""The search for a blend: many blends of the same corpora, and what runs of them lost."""
+"""Sweeps: many blends of the same corpora, trained one by one, and their losses."""

@@ -1,18 +1,16 @@
-"""What the runs of a sweep lost, of each corpus: a table for those who search for a blend."""
+"""Per-corpus losses of the runs of a sweep: a table for a search for the best blend."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import CORPUS_LABELS, CORPUS_LOSS, LOSS, VALIDATION_LOSS
-from blendtitan.mixture.shares_file import csv_text, read_shares
-from blendtitan.mixture.sweep import segment_of
+from blendtitan.mixture.sweep import csv_text, read_shares, segment_of
 from blendtitan.run.toml import RESOLVED, read_toml
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.storage.atomic_files import (
@@ -20,10 +18,11 @@ from blendtitan.storage.atomic_files import (
     remove_file_partials,
     write_atomically,
 )
+from blendtitan.tables import Table, filled_table
 
 LOSSES, RATIOS, METRICS = "losses.csv", "ratios.csv", "metrics.csv"
-"""Files that are written into the folder of a sweep: everything; and, of the runs that are
-finished, shares and losses apart, with the run as ``run_id`` in front of both."""
+"""Files in the folder of a sweep: everything; and, of the finished runs, shares and losses apart,
+with the run as ``run_id`` in front of both."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,22 +32,26 @@ class RunLosses:
     run: str
     shares: Mapping[str, float]
     logged: int = 0
-    """The last step of which there are losses; 0 where there is none."""
+    """The last step with losses; 0: there is none."""
 
     steps: int | None = None
-    """Steps of the whole run; None where it was not begun."""
+    """Steps of the whole run; None: it was not begun."""
 
     finished: bool = False
     losses: Mapping[str, float] = field(default_factory=dict)
-    """By column; empty where the run is not finished. What a run did not log is missing."""
+    """By column, without those that the run did not log; empty: the run is not finished."""
+
+    def cells(self, columns: Iterable[str]) -> list[str]:
+        """Losses to the digits that a run's logs have; empty where there is none."""
+        return [f"{self.losses[name]:.7g}" if name in self.losses else "" for name in columns]
 
 
 def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
     """The losses of all runs of a sweep, in the order of its table.
 
     Args:
-        folder: Of the sweep; each run's ``job.dump_folder`` is in it.
-        last: Training losses are means over so many of the last steps logged.
+        folder: Folder of the sweep, with each run's ``job.dump_folder``.
+        last: Training losses are means over so many of the last logged steps.
 
     Raises:
         ConfigError: The folder holds no sweep, or a run was made with another blend.
@@ -63,7 +66,7 @@ def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = F
     The last two are what `olmix fit --from-csv` reads, and, with the run as index, RegMix.
 
     Args:
-        folder: Of the sweep.
+        folder: Folder of the sweep.
         runs: In the order of its table.
         overwrite: Replace files of these names that this function did not write.
 
@@ -79,10 +82,11 @@ def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = F
         check_replaceable(folder / LOSSES, _header_pattern("run", "steps", *shares) + "(,loss|$)")
         check_replaceable(folder / RATIOS, _header_pattern("run_id", *corpora) + "$")
         check_replaceable(folder / METRICS, _header_pattern("run_id") + "(,loss|$)")
+    every = ([run.run, run.logged, *run.shares.values(), *run.cells(columns)] for run in runs)
     for name, rows in {
-        LOSSES: [["run", "steps", *shares, *columns], *_rows(runs, columns)],
+        LOSSES: [["run", "steps", *shares, *columns], *every],
         RATIOS: [["run_id", *corpora], *([run.run, *run.shares.values()] for run in finished)],
-        METRICS: [["run_id", *columns], *([run.run, *_cells(run, columns)] for run in finished)],
+        METRICS: [["run_id", *columns], *([run.run, *run.cells(columns)] for run in finished)],
     }.items():
         remove_file_partials(folder / name)
         write_atomically(folder / name, csv_text(rows).encode())
@@ -91,10 +95,10 @@ def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = F
 def mean_losses(
     scalars: Mapping[str, Scalars], corpora: Iterable[str], *, last: int
 ) -> dict[str, float]:
-    """Losses of a run by column: training over the last steps logged, validation the last one.
+    """Losses of a run by column: training over the last logged steps, validation the last one.
 
-    A corpus's training loss is the mean of its labels in these steps. One that had none, and a
-    validation that was not made, is missing.
+    A corpus's training loss is the mean over its labels in these steps. A corpus without labels,
+    and a validation that was not made, are missing.
     """
     training = scalars[LOSS]
     first = int(training.steps[-last:][0])
@@ -106,14 +110,26 @@ def mean_losses(
         )
         if len(labels):
             losses[f"loss/{corpus}"] = float(np.average(means, weights=labels))
-    tags = {"": VALIDATION_LOSS} | {
-        f"/{corpus}": f"{VALIDATION_LOSS}/{corpus}" for corpus in corpora
-    }
     return losses | {
-        f"valid_loss{suffix}": float(scalars[tag].values[-1])
-        for suffix, tag in tags.items()
-        if tag in scalars
+        f"valid_loss{suffix}": float(scalars[f"{VALIDATION_LOSS}{suffix}"].values[-1])
+        for suffix in ("", *(f"/{corpus}" for corpus in corpora))
+        if f"{VALIDATION_LOSS}{suffix}" in scalars
     }
+
+
+def losses_table(runs: Iterable[RunLosses]) -> Table:
+    """How far each run is, and the blend's losses of those that are finished."""
+    table = filled_table(("run", "steps", "loss", "validation loss"), [])
+    for run in runs:
+        steps = "not begun" if run.steps is None else f"{run.logged:,} of {run.steps:,}"
+        losses = [run.losses.get(column) for column in ("loss", "valid_loss")]
+        table.add_row(run.run, steps, *(None if x is None else f"{x:.4f}" for x in losses))
+    return table
+
+
+def last_logged(steps: int, freq: int) -> int:
+    """The last step with a log, where the first and every ``freq``-th step have one."""
+    return steps - steps % freq or 1
 
 
 def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) -> RunLosses:
@@ -121,16 +137,20 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     if not path.is_file():
         return RunLosses(run=run, shares=shares)
     settings = read_toml(path)
-    _check_blend(path, settings, shares)
+    found = settings["blendcorpus.segment"]
+    if found != segment_of(shares):
+        raise ConfigError(
+            f"{path}: the run was made with blendcorpus.segment = {found}, expected "
+            f"{segment_of(shares)}, as the table of the sweep has it. Delete the run's folder and "
+            f"train it again with the configuration beside it."
+        )
     steps = settings["training.steps"]
-    if not has_scalars(folder / run):
-        return RunLosses(run=run, shares=shares, steps=steps)
-    scalars = read_scalars(folder / run)
+    scalars = read_scalars(folder / run) if has_scalars(folder / run) else {}
     logged = _last_step(scalars, LOSS)
-    finished = logged >= last_of(steps, settings["metrics.log_freq"])
+    finished = logged >= last_logged(steps, settings["metrics.log_freq"])
     if settings["validation.enable"]:
         validated = _last_step(scalars, VALIDATION_LOSS)
-        finished &= validated >= last_of(steps, settings["validation.freq"])
+        finished &= validated >= last_logged(steps, settings["validation.freq"])
     return RunLosses(
         run=run,
         shares=shares,
@@ -139,21 +159,6 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
         finished=finished,
         losses=mean_losses(scalars, shares, last=last) if finished else {},
     )
-
-
-def last_of(steps: int, freq: int) -> int:
-    """The last step of which there is a log, where the first and every ``freq``-th has one."""
-    return steps - steps % freq or 1
-
-
-def _check_blend(path: Path, settings: Mapping[str, Any], shares: Mapping[str, float]) -> None:
-    found = settings["blendcorpus.segment"]
-    if found != segment_of(shares):
-        raise ConfigError(
-            f"{path}: the run was made with blendcorpus.segment = {found}, expected "
-            f"{segment_of(shares)}, as the table of the sweep has it. Delete the run's folder and "
-            f"train it again with the configuration beside it."
-        )
 
 
 def _since(scalars: Scalars | None, first: int) -> np.ndarray:
@@ -177,13 +182,3 @@ def _columns(runs: Iterable[RunLosses], corpora: Iterable[str]) -> list[str]:
 
 def _header_pattern(*columns: str) -> str:
     return rf"\A{re.escape(csv_text([columns]).rstrip())}"
-
-
-def _rows(runs: Iterable[RunLosses], columns: Sequence[str]) -> Iterator[list[object]]:
-    for run in runs:
-        yield [run.run, run.logged, *run.shares.values(), *_cells(run, columns)]
-
-
-def _cells(run: RunLosses, columns: Iterable[str]) -> list[str]:
-    """Losses to the digits that a run's logs have; nothing where there is none."""
-    return [f"{run.losses[name]:.7g}" if name in run.losses else "" for name in columns]

@@ -1,29 +1,31 @@
-"""Proof, from the states in a run's checkpoints, that each goes on where the one before stopped.
+"""Proof, from the states in a run's checkpoints, that each continues the one before.
 
-The order is arithmetic and the states hold all that it depends on, so nothing but the states is
-read: no data, no weights. What is proved of two neighbours:
+The order is arithmetic and the states hold everything that it depends on, so only the states are
+read: no data, no weights. Proved for two neighbouring checkpoints:
 
 - seed, split and flags are the same;
-- the later one knows the history of the earlier one: its chapters, its segments up to there, and
-  its paces;
+- the later one contains the history of the earlier one: its phases, its segments up to there, and
+  its batch schedule;
 - the last 4,096 samples before the earlier one, in the order of the later one, have the earlier
   one's digest;
-- chapters that began in between begin where every row stood then;
-- both stand where steps and global batch sizes bring them.
+- phases that began in between begin where every row stood then;
+- both have consumed as many samples as their steps and global batch sizes say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from blendtitan.errors import ResumeError
 from blendtitan.history.next_phase import with_next_phase
 from blendtitan.history.phases import CorpusShards, Phase, segments_read
-from blendtitan.order.blend import shares_of
+from blendtitan.order.blend import Segment, shares_of
 from blendtitan.pace import Paces, consumed_at, paces_of_state
 from blendtitan.runs.checkpoints import StoredState, stored_states
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
+from blendtitan.tables import Table, filled_table
 
 
 @dataclass(slots=True)
@@ -35,24 +37,47 @@ class Audited:
     paces: Paces = ()
     problems: list[str] = field(default_factory=list)
 
+    def verdict(self) -> str:
+        """Whether it is proved, in words."""
+        proved = "proved"
+        if self.state is not None and not self.state.phases:
+            proved = "proved, except for the samples: the original's order is in the data"
+        return "; ".join(self.problems) or self.stored.note or proved
+
+    def json(self) -> dict[str, Any]:
+        """The checkpoint for programs."""
+        state = self.state
+        return {
+            "step": self.stored.step,
+            "path": str(self.stored.path),
+            "consumed_samples": state.consumed_samples if state else None,
+            "chapters": [phase.first_slot for phase in state.phases] if state else [],
+            "digest": state.digest if state else None,
+            "note": self.stored.note,
+            "problems": self.problems,
+        }
+
 
 def audit_run(run_folder: Path) -> list[Audited]:
-    """Every checkpoint of a run, each proved against the one before that can be read.
+    """Every checkpoint of a run, each proved against the readable one before it.
 
     Raises:
         ConfigError: There is no checkpoint.
     """
     found = [_audited(stored) for stored in stored_states(run_folder)]
-    known = [one for one in found if one.state is not None]
-    for one in known:
-        one.problems += _place_problems(one)
-    for before, after in pairwise(known):
-        assert before.state is not None
-        assert after.state is not None
-        after.problems += continuation_problems(before.state, after.state)
+    known = [(one, one.state) for one in found if one.state is not None]
+    for one, state in known:
+        expected = consumed_at(one.paces, one.stored.step) if one.paces else None
+        if expected not in (None, state.consumed_samples):
+            one.problems.append(
+                f"consumed {state.consumed_samples:,} samples, expected {expected:,} at step "
+                f"{one.stored.step:,}"
+            )
+    for (before, earlier), (after, later) in pairwise(known):
+        after.problems += continuation_problems(earlier, later)
         if after.paces[: len(before.paces)] != before.paces:
             after.problems.append(
-                f"its steps had other numbers of samples than step {before.stored.step:,} tells"
+                f"its steps had other numbers of samples than step {before.stored.step:,} says"
             )
     return found
 
@@ -67,94 +92,78 @@ def _audited(stored: StoredState) -> Audited:
     return Audited(stored, state, paces)
 
 
-def _place_problems(one: Audited) -> list[str]:
-    assert one.state is not None
-    if not one.paces:
-        return []
-    expected = consumed_at(one.paces, one.stored.step)
-    if one.state.consumed_samples == expected:
-        return []
-    return [
-        f"consumed {one.state.consumed_samples:,} samples, expected {expected:,} at step "
-        f"{one.stored.step:,}"
-    ]
-
-
 def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
-    """Why ``after`` does not go on where ``before`` stopped; nothing if it does."""
+    """Why ``after`` does not continue where ``before`` stopped; empty if it does."""
+    names = [
+        name for name, fact in before.fixed_facts.items() if after.fixed_facts.get(name) != fact
+    ]
     if before.fixed_facts != after.fixed_facts:
-        names = [
-            name
-            for name in before.fixed_facts
-            if before.fixed_facts[name] != after.fixed_facts.get(name)
-        ]
         return [f"has another {', '.join(names)} than the checkpoint before"]
     consumed = before.consumed_samples
     if after.consumed_samples < consumed:
         return [f"consumed {after.consumed_samples:,} samples, the one before it {consumed:,}"]
     problems: list[str] = []
-    if not _knows(after.phases, before.phases, consumed):
+    if not _contains(after.phases, before.phases, consumed):
         problems.append("has another history than the checkpoint before")
     elif _digest_at(after, before) != before.digest:
         problems.append(
             f"has other samples before slot {consumed:,} than the checkpoint before trained on"
         )
-    return problems + _chapter_problems(after)
+    return problems + list(_phase_problems(after))
 
 
-def _knows(later: Sequence[Phase], earlier: Sequence[Phase], slot: int) -> bool:
-    """Whether a history begins with another one, of which ``slot`` samples were consumed."""
-    begun = [chapter for chapter in later if chapter.first_slot < slot]
-    earlier = [chapter for chapter in earlier if chapter.first_slot < slot]
-    return len(begun) == len(earlier) and all(
-        replace(one, segments=()) == replace(other, segments=())
-        and _segments_until(one, slot) == _segments_until(other, slot)
-        for one, other in zip(begun, earlier, strict=True)
+def _contains(later: Sequence[Phase], earlier: Sequence[Phase], slot: int) -> bool:
+    """Whether two histories agree on the first ``slot`` slots."""
+    one, other = (
+        [
+            (replace(phase, segments=()), _segments_until([phase], slot))
+            for phase in history
+            if phase.first_slot < slot
+        ]
+        for history in (later, earlier)
     )
+    return one == other
 
 
-def _segments_until(chapter: Phase, slot: int) -> list[object]:
-    return [segment for segment in segments_read([chapter]) if segment.first_slot < slot]
+def _segments_until(history: Sequence[Phase], slot: int) -> list[Segment]:
+    return [segment for segment in segments_read(history) if segment.first_slot < slot]
 
 
 def _digest_at(later: SavedState, earlier: SavedState) -> str:
     """The digest of the earlier state, in the order of the later one."""
-    if not earlier.phases:  # the original's order, which only the data tell
+    if not earlier.phases:  # the original's order is in the data only
         return earlier.digest
     first_slot = earlier.phases[-1].first_slot
     slots = digest_slots(first_slot, earlier.consumed_samples)
     if len(slots) == 0:
         return earlier.digest
-    chapter = next(chapter for chapter in later.phases if chapter.first_slot == first_slot)
-    order = chapter.order(order_settings(later.fixed_facts))
+    phase = next(phase for phase in later.phases if phase.first_slot == first_slot)
+    order = phase.order(order_settings(later.fixed_facts))
     return digest_of(order.places(slots).sample_ids)
 
 
-def _chapter_problems(state: SavedState) -> list[str]:
-    """Chapters that do not begin where the rows of those before stood."""
+def _phase_problems(state: SavedState) -> Iterator[str]:
+    """Phases that do not begin where the rows of those before stood."""
     settings = order_settings(state.fixed_facts)
-    problems: list[str] = []
     for number in range(1, len(state.phases)):
-        chapter = state.phases[number]
+        before, phase = state.phases[:number], state.phases[number]
         expected = with_next_phase(
-            state.phases[:number],
+            before,
             settings,
-            slot=chapter.first_slot,
-            seq_len=chapter.seq_len,
-            segments=chapter.segments,
-            corpora={name: _as_new(shards) for name, shards in chapter.corpora.items()},
+            slot=phase.first_slot,
+            seq_len=phase.seq_len,
+            segments=phase.segments,
+            corpora={name: _as_new(shards) for name, shards in phase.corpora.items()},
         )[-1]
-        for name, shards in chapter.corpora.items():
-            is_new = all(name not in each.corpora for each in state.phases[:number])
+        for name, shards in phase.corpora.items():
             found = expected.corpora[name]
-            if is_new:
+            if all(name not in each.corpora for each in before):
                 found = replace(found, places=shards.places)
             if found != replace(shards, weights=found.weights):
-                problems.append(
-                    f"the corpus {name!r} does not go on at slot {chapter.first_slot:,} where its "
-                    f"rows stood"
+                yield (
+                    f"the corpus {name!r} does not continue at slot {phase.first_slot:,} where "
+                    f"its rows stood"
                 )
-    return problems
 
 
 def _as_new(shards: CorpusShards) -> CorpusShards:
@@ -167,8 +176,16 @@ class Parting:
     """Up to where two runs read the same samples."""
 
     slot: int | None
-    """The first slot that may differ; None: neither run tells a difference."""
+    """The first slot that may differ; None: no difference is known."""
     reasons: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """The comparison in words."""
+        if self.slot is None:
+            yield "Both runs read the same samples, as far as both have trained."
+            return
+        yield f"The runs read the same samples up to slot {self.slot:,}; from there on:"
+        yield from (f"  {reason}" for reason in self.reasons)
 
 
 def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
@@ -190,7 +207,7 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
     firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.phases)}
     slots = [*sorted(slot for slot in firsts if slot < end), end]
     for begin, stop in pairwise(slots):
-        if not _knows(a.phases, b.phases, stop):
+        if not _contains(a.phases, b.phases, stop):
             return Parting(begin, _reasons(a.phases, b.phases, stop))
     return Parting(None, ())
 
@@ -198,20 +215,19 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
 def _latest(run: Sequence[Audited]) -> SavedState:
     states = [one.state for one in run if one.state is not None]
     if not states:
-        raise ResumeError("no checkpoint of the run holds a state of the data loader")
+        raise ResumeError("no checkpoint of the run holds a loader state")
     return states[-1]
 
 
 def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ...]:
     one, other = ([c for c in run if c.first_slot < stop][-1] for run in (a, b))
     sides = {
-        "first slot of the chapter": (one.first_slot, other.first_slot),
+        "first slot of the phase": (one.first_slot, other.first_slot),
         "seq_length": (one.seq_len, other.seq_len),
         "corpora": (sorted(one.corpora), sorted(other.corpora)),
-        "shares": tuple(_shares(chapter) if stop else {} for chapter in (one, other)),
+        "shares": tuple(_shares(phase) if stop else {} for phase in (one, other)),
         "shards": tuple(
-            {name: shards.names for name, shards in chapter.corpora.items()}
-            for chapter in (one, other)
+            {name: shards.names for name, shards in phase.corpora.items()} for phase in (one, other)
         ),
     }
     found = tuple(f"{name}: {x!r}, {y!r}" for name, (x, y) in sides.items() if x != y)
@@ -221,7 +237,44 @@ def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ..
     )
 
 
-def _shares(chapter: Phase) -> dict[str, float]:
+def _shares(phase: Phase) -> dict[str, float]:
     """Shares of the last segment, to the digits that a person would compare."""
-    shares = shares_of(segments_read([chapter])[-1].weights)
+    shares = shares_of(segments_read([phase])[-1].weights)
     return {name: float(f"{share:.9g}") for name, share in shares.items()}
+
+
+def audit_table(run: Sequence[Audited]) -> Table:
+    """One row for each checkpoint."""
+    table = filled_table(("step", "consumed samples", "phase", "segments", "digest", ""), [])
+    for one in run:
+        facts: list[int | str | None] = [None] * 4
+        if one.state is not None:
+            phases = one.state.phases
+            counts = len(phases) or 1, len(segments_read(phases)) or 1
+            facts = [one.state.consumed_samples, *counts, one.state.digest[:12]]
+        table.add_row(f"{one.stored.step:,}", *facts, one.verdict())
+    return table
+
+
+def audit_json(run: Sequence[Audited], parting: Parting | None) -> dict[str, Any]:
+    """The audit for programs; with ``parting``, also where two runs part."""
+    found: dict[str, Any] = {"checkpoints": [one.json() for one in run]}
+    if parting is not None:
+        found |= {"parts_at_slot": parting.slot, "reasons": list(parting.reasons)}
+    return found
+
+
+def check_proved(run: Sequence[Audited]) -> None:
+    """Check that nothing is wrong with any checkpoint.
+
+    Raises:
+        ResumeError: Something is, or no checkpoint holds a state.
+    """
+    wrong = [one for one in run if one.problems]
+    if wrong:
+        raise ResumeError(
+            f"{len(wrong)} of {len(run)} checkpoints are not proved: "
+            + "; ".join(f"step {one.stored.step:,} {one.verdict()}" for one in wrong)
+        )
+    if all(one.state is None for one in run):
+        raise ResumeError("no checkpoint holds a loader state: nothing is proved")

@@ -18,7 +18,7 @@ logger = visible_logger(__name__)
 _STEP = re.compile(r"step-(\d+)")
 _NAME = f"dataloader.{STATE_KEY}"
 
-_INCOMPLETE = f"no {METADATA}: its writing was interrupted, or not all of it was copied"
+_INCOMPLETE = f"no {METADATA}: its writing was interrupted, or it was not copied completely"
 
 _LEAST_MEMORY = 1 << 30
 _MEMORY_PER_METADATA_BYTE = 12
@@ -34,16 +34,16 @@ class StoredState:
     state_dict: dict[str, Any] | None
     """The loader's state; None: the checkpoint has none, or is incomplete."""
     note: str
-    """Why there is none; or why a later checkpoint was passed over."""
+    """Why there is none; or why a later checkpoint was skipped."""
     is_damaged: bool = False
     """Whether there is none because the checkpoint cannot be read."""
 
 
 def stored_states(run_folder: Path) -> list[StoredState]:
-    """What the checkpoints of a run hold, by step.
+    """The checkpoints of a run, by step.
 
     Args:
-        run_folder: The run's ``job.dump_folder``, or its folder of checkpoints.
+        run_folder: The run's ``job.dump_folder``, or its checkpoint folder.
 
     Raises:
         ConfigError: There is no checkpoint.
@@ -54,11 +54,12 @@ def stored_states(run_folder: Path) -> list[StoredState]:
         for path in run_folder.glob(pattern)
         if path.is_dir() and _STEP.fullmatch(path.name)
     ]
-    if len({path.parent for path in folders}) != 1:
-        found = sorted({str(path.parent) for path in folders}) or "none"
+    found = sorted({str(path.parent) for path in folders})
+    if len(found) != 1:
+        what = f"several checkpoint folders: {', '.join(found)}" if found else "no checkpoint"
         raise ConfigError(
-            f"{run_folder}: found folders of checkpoints: {found}, expected one that holds "
-            f"step-1, step-2, ... Name a run's dump_folder, or its folder of checkpoints."
+            f"{run_folder}: found {what}, expected one folder that holds step-1, step-2, ... Name "
+            f"a run's dump_folder, or its checkpoint folder."
         )
     return sorted((_stored(path) for path in folders), key=lambda stored: stored.step)
 
@@ -74,8 +75,7 @@ def latest_state(folder: Path) -> StoredState:
     found = [_stored(folder.absolute())] if is_checkpoint else stored_states(folder)
     latest = _latest(found)
     if latest is None:
-        notes = "; ".join(f"{stored.path.name}: {stored.note}" for stored in found)
-        raise ConfigError(f"{folder}: no checkpoint holds a state of the data loader ({notes})")
+        raise ConfigError(f"{folder}: no checkpoint holds a loader state ({_notes(found)})")
     return latest
 
 
@@ -83,7 +83,7 @@ def own_state(run_folder: Path) -> StoredState | None:
     """The latest checkpoint of a run that holds a readable state; None: there is none yet.
 
     Raises:
-        ConfigError: There are several folders of checkpoints.
+        ConfigError: There are several checkpoint folders.
         ResumeError: There is none with a readable state, and some cannot be read.
     """
     if not any(run_folder.glob("*/step-*")):
@@ -92,21 +92,27 @@ def own_state(run_folder: Path) -> StoredState | None:
     latest = _latest(found)
     if latest is None:
         logger.warning(
-            "%s: none of its checkpoints holds a state, so changes of the run are not known (%s)",
+            "%s: none of its checkpoints holds a loader state, so changes of the run are not "
+            "known (%s)",
             run_folder,
-            "; ".join(f"{stored.path.name}: {stored.note}" for stored in found),
+            _notes(found),
         )
     return latest
 
 
+def _notes(found: Sequence[StoredState]) -> str:
+    return "; ".join(f"{stored.path.name}: {stored.note}" for stored in found)
+
+
 def _latest(found: Sequence[StoredState]) -> StoredState | None:
-    """The latest with a readable state, which notes the damaged ones that it stands in for."""
+    """The latest with a readable state; its note names the damaged ones after it."""
     damaged: list[StoredState] = []
     for stored in reversed(found):
         try:
             if stored.state_dict is not None:
                 parse_state(stored.state_dict)
-                return replace(stored, note=_passed_over(damaged))
+                names = ", ".join(each.path.name for each in reversed(damaged))
+                return replace(stored, note=f"skipped, because damaged: {names}" if names else "")
         except ResumeError as error:
             stored = replace(stored, note=f"{stored.path}: {error}", is_damaged=True)
         if stored.is_damaged:
@@ -114,11 +120,6 @@ def _latest(found: Sequence[StoredState]) -> StoredState | None:
     if damaged:
         raise ResumeError(*(stored.note for stored in damaged))
     return None
-
-
-def _passed_over(damaged: Sequence[StoredState]) -> str:
-    names = ", ".join(stored.path.name for stored in reversed(damaged))
-    return f"passed over, because damaged: {names}" if damaged else ""
 
 
 def _stored(path: Path) -> StoredState:
@@ -133,18 +134,18 @@ def _stored(path: Path) -> StoredState:
     except (ResumeError, OSError, MemoryError) as error:
         reason = visible(str(error)) or f"It needs more than {num_bytes:,} bytes of memory."
         note = (
-            f"{path}: cannot be read, expected a checkpoint of PyTorch. {reason} It is damaged, "
-            f"or of a version that is not known."
+            f"{path}: cannot be read, expected a PyTorch checkpoint. {reason} It is damaged, or of "
+            f"an unknown version."
         )
         return StoredState(path, step, None, note, is_damaged=True)
     if text is None:
-        return StoredState(path, step, None, "holds no state of the data loader")
+        return StoredState(path, step, None, "holds no loader state")
     return StoredState(path, step, {STATE_KEY: text}, "")
 
 
 @contextmanager
 def _memory_limited(num_bytes: int) -> Generator[None]:
-    """Let the process grow by so many bytes at most, where the system has ``/proc`` to tell."""
+    """Let the process grow by at most so many bytes, on systems with ``/proc``."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     soft, hard = limits
     with suppress(OSError, ValueError):

@@ -1,10 +1,11 @@
-"""One step against the steps before it: what is unusual in what it reads."""
+"""One step against the steps before it, and what is unusual in it: ``explain --around``."""
 
 import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,20 +13,22 @@ from numpy.typing import NDArray
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.runs.contents import Contents
-from blendtitan.runs.explain import decoded
+from blendtitan.runs.explain import decoded, quoted
+from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import Window, step_slots
-from blendtitan.runs.source import Source
-from blendtitan.shards.document_lengths import DocumentLens
+from blendtitan.shards.document_lengths import DocumentLengths
+from blendtitan.tables import Cell, Table, filled_table
 
 _SLOTS_AT_ONCE = 1024
 _MOST_TOKENS = 15
 _MOST_SAMPLES = 3
-# Times that a token must be more frequent in the step than before to be told.
+_MOST_TWINS = 10
+# How many times more frequent than before a token must be to be listed.
 _RARE = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lens:
+class Lengths:
     """Tokens of the documents that samples touch, each counted once for every sample."""
 
     median: int
@@ -36,17 +39,15 @@ class Lens:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CorpusAround:
-    """One corpus in the step and before it."""
+class ComparedCorpus:
+    """One corpus in the step and before it. Lengths are None where no sample is of it."""
 
     name: str
     samples: int
     share: float
     share_before: float
-    lens: Lens | None
-    """None: no sample is of it."""
-
-    lens_before: Lens | None
+    lens: Lengths | None
+    lens_before: Lengths | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,15 +86,64 @@ class Comparison:
     first_before: int
     """First of the steps before; the last of them is the one before ``step``."""
 
-    corpora: tuple[CorpusAround, ...]
+    corpora: tuple[ComparedCorpus, ...]
     twins: tuple[tuple[int, int], ...]
     """Pairs of slots that hold the same tokens, the second of them in the step."""
 
     tokens: tuple[UnusualToken, ...]
-    """Those that tell the step most from the steps before, the most telling first."""
+    """Those that distinguish the step most from the steps before, most distinctive first."""
 
     samples: tuple[RepetitiveSample, ...]
     """The most repetitive samples of the step."""
+
+    def lines(self) -> Iterator[str | Table]:
+        """The comparison for people."""
+        before = f"{self.first_before:,} to {self.step - 1:,}"
+        yield f"Step {self.step:,} against the steps before it, {before}."
+        yield ""
+        yield filled_table(
+            (
+                *("corpus", "samples", "share", "before"),
+                *("document lengths: median", "p90", "longest", "per sample"),
+                *("before: median", "p90", "longest", "per sample"),
+            ),
+            (
+                [
+                    *(c.name, c.samples, f"{c.share:.1%}", f"{c.share_before:.1%}"),
+                    *(*_length_cells(c.lens), *_length_cells(c.lens_before)),
+                ]
+                for c in self.corpora
+            ),
+        )
+        yield ""
+        yield from _twin_lines(self.twins)
+        yield from ("", "The most repetitive samples of the step:")
+        yield filled_table(
+            ("slot", "corpus", "different tokens", "most frequent", "its share"),
+            (
+                [
+                    *(f"{s.slot:,}", s.corpus, f"{s.distinct:.1%}"),
+                    *(f"{s.token} {_quoted(s.text)}", f"{s.token_share:.1%}"),
+                ]
+                for s in self.samples
+            ),
+        )
+        yield from ("", "Tokens that distinguish the step most from those before:")
+        yield filled_table(
+            ("token", "text", "in the step", "per million", "before"),
+            (
+                [
+                    *(f"{t.token}", _quoted(t.text), t.count),
+                    *(f"{t.per_million:,.1f}", f"{t.per_million_before:,.1f}"),
+                ]
+                for t in self.tokens
+            ),
+        )
+
+    def json(self) -> dict[str, Any]:
+        """The comparison for programs."""
+        twins = [{"slot": slot, "same_as": earlier} for earlier, slot in self.twins]
+        return asdict(self) | {"twins": twins}
 
 
 @dataclass(slots=True)
@@ -102,71 +152,91 @@ class _Read:
 
     samples: Counter[str] = field(default_factory=Counter)
     documents: Counter[str] = field(default_factory=Counter)
-    lens: dict[str, DocumentLens] = field(default_factory=dict)
+    lengths: dict[str, DocumentLengths] = field(default_factory=dict)
     tokens: Counter[int] = field(default_factory=Counter)
     digests: list[tuple[int, bytes]] = field(default_factory=list)
     """Slot, and digest of its tokens."""
 
     repetitive: list[RepetitiveSample] = field(default_factory=list)
 
-    @property
-    def num_samples(self) -> int:
-        return self.samples.total()
+    def share(self, corpus: str) -> float:
+        return self.samples[corpus] / self.samples.total()
+
+    def lengths_of(self, corpus: str) -> Lengths | None:
+        if corpus not in self.lengths:
+            return None
+        lengths = self.lengths[corpus]
+        return Lengths(
+            median=lengths.quantile(0.5),
+            p90=lengths.quantile(0.9),
+            longest=lengths.quantile(1),
+            per_sample=self.documents[corpus] / self.samples[corpus],
+        )
 
 
-def compare_step(source: Source, step: int, *, window: int = 8) -> Comparison:
-    """What a step reads against the ``window`` steps before it, or as many as there are.
+def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
+    """Compare what a step reads with the ``window`` steps before it, or as many as there are.
 
     Raises:
         ConfigError: The step is the first one, or the data is not there.
         ShardError: A shard is damaged.
     """
     check_at_least("window", window, 1)
-    contents = source.contents
+    contents = run.contents
     if contents is None:
-        raise ConfigError(f"tokens are in the data, which is not known: {source.about}")
+        raise ConfigError(f"tokens are in the data, which is not known: {run.about}")
     if step < 2:
         raise ConfigError(f"step is {step}, expected at least 2: no step is before the first")
     first = max(1, step - window)
-    slots = step_slots(source.slots.paces, step)
-    begin = step_slots(source.slots.paces, first).start
-    before = _read(source, contents, range(begin, slots.start))
-    now = _read(source, contents, slots)
+    slots = step_slots(run.slots.paces, step)
+    begin = step_slots(run.slots.paces, first).start
+    before = _read(run, contents, range(begin, slots.start))
+    now = _read(run, contents, slots)
     now.repetitive.sort(key=lambda sample: sample.distinct)
-    corpora = sorted({*before.samples, *now.samples})
     return Comparison(
         step=step,
         first_before=first,
-        corpora=tuple(_corpus(name, now, before) for name in corpora),
+        corpora=tuple(
+            ComparedCorpus(
+                name=name,
+                samples=now.samples[name],
+                share=now.share(name),
+                share_before=before.share(name),
+                lens=now.lengths_of(name),
+                lens_before=before.lengths_of(name),
+            )
+            for name in sorted({*before.samples, *now.samples})
+        ),
         twins=tuple(_twins(now, before)),
-        tokens=tuple(_unusual(source, now.tokens, before.tokens)),
-        samples=tuple(_named(source, now.repetitive[:_MOST_SAMPLES])),
+        tokens=tuple(_unusual(run, now.tokens, before.tokens)),
+        samples=tuple(
+            replace(sample, text=_text(run, sample.token))
+            for sample in now.repetitive[:_MOST_SAMPLES]
+        ),
     )
 
 
-def _read(source: Source, contents: Contents, slots: range) -> _Read:
+def _read(run: OpenRun, contents: Contents, slots: range) -> _Read:
     read = _Read()
     for start in range(slots.start, slots.stop, _SLOTS_AT_ONCE):
         part = np.arange(start, min(start + _SLOTS_AT_ONCE, slots.stop))
-        ids: list[NDArray[np.integer]] = []
-        for window in source.slots.windows(part):
-            ids.append(_note(read, contents, window))
-        tokens, counts = np.unique(np.concatenate(ids), return_counts=True)
+        windows = [_add(read, contents, window) for window in run.slots.windows(part)]
+        tokens, counts = np.unique(np.concatenate(windows), return_counts=True)
         read.tokens.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
     return read
 
 
-def _note(read: _Read, contents: Contents, window: Window) -> NDArray[np.integer]:
+def _add(read: _Read, contents: Contents, window: Window) -> NDArray[np.integer]:
     """Add a window to what was read; its tokens."""
-    missing = [s.shard for s in window.stretches if not contents.holds(s)]
+    missing = [s.key.name for s in window.stretches if not contents.holds(s)]
     if missing:
         raise ConfigError(
             f"slot {window.slot:,} was read from the shard {missing[0]!r} of {window.corpus!r}, "
             f"which is not there, or no longer the same"
         )
     documents = [part for s in window.stretches for part in contents.documents(s)]
-    lens = read.lens.setdefault(window.corpus, DocumentLens())
-    lens.add(np.array([part.document_tokens for part in documents], np.int64))
+    lengths = read.lengths.setdefault(window.corpus, DocumentLengths())
+    lengths.add(np.array([part.document_tokens for part in documents], np.int64))
     read.documents[window.corpus] += len(documents)
     read.samples[window.corpus] += 1
     tokens = contents.tokens(window.stretches)
@@ -187,31 +257,8 @@ def _note(read: _Read, contents: Contents, window: Window) -> NDArray[np.integer
     return tokens
 
 
-def _corpus(name: str, now: _Read, before: _Read) -> CorpusAround:
-    return CorpusAround(
-        name=name,
-        samples=now.samples[name],
-        share=now.samples[name] / now.num_samples,
-        share_before=before.samples[name] / before.num_samples,
-        lens=_lens(now, name),
-        lens_before=_lens(before, name),
-    )
-
-
-def _lens(read: _Read, name: str) -> Lens | None:
-    if name not in read.lens:
-        return None
-    lens = read.lens[name]
-    return Lens(
-        median=lens.quantile(0.5),
-        p90=lens.quantile(0.9),
-        longest=lens.quantile(1),
-        per_sample=read.documents[name] / read.samples[name],
-    )
-
-
 def _twins(now: _Read, before: _Read) -> Iterator[tuple[int, int]]:
-    """Slots of the step that hold what an earlier slot, of it or before it, holds."""
+    """Slots of the step that hold the same tokens as an earlier slot, of it or before it."""
     known: dict[bytes, int] = {}
     for slot, digest in before.digests:
         known.setdefault(digest, slot)
@@ -221,47 +268,53 @@ def _twins(now: _Read, before: _Read) -> Iterator[tuple[int, int]]:
         known.setdefault(digest, slot)
 
 
-def _unusual(source: Source, now: Counter[int], before: Counter[int]) -> Sequence[UnusualToken]:
-    """Tokens that are rare before, by how much they tell the step from the steps before.
+def _unusual(run: OpenRun, now: Counter[int], before: Counter[int]) -> Iterator[UnusualToken]:
+    """Tokens that are rare before, by how much they distinguish the step.
 
-    What a token tells is its count times the logarithm of how much more frequent it is: its part
+    A token's score is its count times the logarithm of how much more frequent it is: its part
     of the divergence of the step's tokens from those before. Half a count is added to each of
-    those before, so that one that never came has a finite ratio.
+    those before, so that a token that never came has a finite ratio.
     """
     num_now, num_before = now.total(), before.total()
 
     def ratio(token: int) -> float:
         return now[token] / num_now / (before[token] + 0.5) * num_before
 
-    def telling(token: int) -> float:
+    def score(token: int) -> float:
         return now[token] * math.log(ratio(token))
 
     rare = [token for token in now if ratio(token) >= _RARE]
-    most = sorted(rare, key=lambda token: (-telling(token), token))[:_MOST_TOKENS]
-    return [
-        UnusualToken(
+    for token in sorted(rare, key=lambda token: (-score(token), token))[:_MOST_TOKENS]:
+        yield UnusualToken(
             token=token,
-            text=_text(source, token),
+            text=_text(run, token),
             count=now[token],
             per_million=now[token] / num_now * 1e6,
             per_million_before=before[token] / num_before * 1e6,
         )
-        for token in most
-    ]
 
 
-def _named(source: Source, samples: Sequence[RepetitiveSample]) -> Iterator[RepetitiveSample]:
-    for sample in samples:
-        yield RepetitiveSample(
-            slot=sample.slot,
-            corpus=sample.corpus,
-            distinct=sample.distinct,
-            token=sample.token,
-            text=_text(source, sample.token),
-            token_share=sample.token_share,
-        )
+def _text(run: OpenRun, token: int) -> str | None:
+    assert run.config is not None
+    return decoded(run.config.tokenizer(), np.array([token]))
 
 
-def _text(source: Source, token: int) -> str | None:
-    assert source.run is not None
-    return decoded(source.run.tokenizer(), np.array([token]))
+def _twin_lines(twins: Sequence[tuple[int, int]]) -> Iterator[str]:
+    if not twins:
+        yield "No sample holds the same tokens as another one of these steps."
+        return
+    yield f"{len(twins):,} samples hold the same tokens as an earlier one of these steps:"
+    for earlier, slot in twins[:_MOST_TWINS]:
+        yield f"  slot {slot:,} is the same as slot {earlier:,}"
+    if len(twins) > _MOST_TWINS:
+        yield f"  and {len(twins) - _MOST_TWINS:,} more"
+
+
+def _length_cells(lengths: Lengths | None) -> list[Cell]:
+    if lengths is None:
+        return [None] * 4
+    return [lengths.median, lengths.p90, lengths.longest, f"{lengths.per_sample:.3g}"]
+
+
+def _quoted(text: str | None) -> str:
+    return "" if text is None else quoted(text)

@@ -1,4 +1,4 @@
-"""What stretches of shards hold: their documents, bytes, tokens and texts."""
+"""What stretches of shards hold: their documents, bytes and tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,7 @@ from blendtitan.dataset.stretches import (
 )
 from blendtitan.errors import ConfigError
 from blendtitan.history.fingerprints import Fingerprints
-from blendtitan.history.phases import occurrences
-from blendtitan.runs.slots import Stretch
+from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
 
@@ -45,26 +44,21 @@ class Contents:
 
     catalog: Catalog
     rows: Rows
-    """One for each shard."""
+    """One row for each shard."""
 
-    keys: list[tuple[str, str, int]]
-    """Of each row's shard, as the ``key`` of a stretch."""
-
-    row_of: dict[tuple[str, str, int], int]
-    """Row by that."""
+    row_of: dict[ShardKey, int]
 
     @classmethod
     def build(cls, catalog: Catalog, split: str, *, eod_id: int | None, max_open: int) -> Self:
-        """Those of a catalog; ``eod_id`` is inserted where documents lack it."""
+        """The shards of a catalog; ``eod_id`` is inserted where documents lack it."""
         s = SPLITS.index(split)
         usable = np.flatnonzero(catalog.split_tokens(s) > 0).tolist()
-        ids = Fingerprints.of_catalog(catalog).ids
-        rows = Rows.build(
-            catalog, OpenFiles(max_open), [[shard] for shard in usable], split=s, eod_id=eod_id
-        )
-        named = [(catalog.corpora[shard], ids[shard]) for shard in usable]
-        keys = [(*name, twin) for name, twin in zip(named, occurrences(named), strict=True)]
-        return cls(catalog, rows, keys, {key: row for row, key in enumerate(keys)})
+        known = Fingerprints.of_catalog(catalog)
+        columns = (catalog.corpora, known.names, known.ids)
+        keys = shard_keys(*([column[shard] for shard in usable] for column in columns))
+        files, rows = OpenFiles(max_open), [[shard] for shard in usable]
+        built = Rows.build(catalog, files, rows, split=s, eod_id=eod_id)
+        return cls(catalog, built, {key: row for row, key in enumerate(keys)})
 
     def holds(self, stretch: Stretch) -> bool:
         """Whether the shard of a stretch is there."""
@@ -84,7 +78,7 @@ class Contents:
         filled = 0
         for stretch in stretches:
             out = tokens[filled : filled + stretch.count]
-            read_stretch(self.rows, self._row_of(stretch), stretch.offset, out)
+            read_stretch(self.rows, self.row_of[stretch.key], stretch.offset, out)
             filled += stretch.count
         return tokens
 
@@ -94,7 +88,7 @@ class Contents:
         Raises:
             ShardError: The ``.idx`` is missing or damaged.
         """
-        row = self._row_of(stretch)
+        row = self.row_of[stretch.key]
         stop = stretch.offset + stretch.count
         _, first = document_of(self.rows, row, stretch.offset)
         _, last = document_of(self.rows, row, stop - 1)
@@ -112,24 +106,33 @@ class Contents:
         ]
 
     def document_lens(self, shard: int, first: int, last: int) -> IntArray:
-        """Tokens of documents ``first`` to before ``last`` of a shard, inserted EODs included.
-
-        Raises:
-            ShardError: The ``.idx`` is missing or damaged.
-        """
+        """Tokens of documents ``first`` to before ``last`` of a shard, inserted EODs included."""
         return np.diff(self._starts(shard, first, last))
 
-    def byte_range(self, stretch: Stretch) -> tuple[int, int]:
-        """Where the tokens of a stretch lie in the ``.bin``: its first byte, and the one after it.
+    def shards_of_corpora(self) -> dict[str, list[int]]:
+        """Numbers of the shards of each corpus, sorted by corpus."""
+        shards: dict[str, list[int]] = {}
+        for shard in self.rows.piece_shards.tolist():
+            shards.setdefault(self.catalog.corpora[shard], []).append(shard)
+        return dict(sorted(shards.items()))
 
-        Inserted EODs are not there and do not count.
+    def document_range(self, shard: int) -> tuple[int, int]:
+        """The first document that a shard has in the split, and the one after the last."""
+        split = self.rows.split
+        first, stop = self.catalog.document_cuts[shard, split : split + 2].tolist()
+        return first, stop
+
+    def byte_range(self, stretch: Stretch) -> tuple[int, int]:
+        """Where a stretch lies in the ``.bin``: its first byte, and the one after the last.
+
+        Inserted EODs are not in the file and do not count.
         """
         shard, stop = self._shard(stretch), stretch.offset + stretch.count
         size = self.catalog.dtype(shard).itemsize
-        split_start = int(self.catalog.token_cuts[shard, self.rows.split])
-        if not self.catalog.lacks_eod[shard]:
-            return (split_start + stretch.offset) * size, (split_start + stop) * size
-        return self._on_disk(shard, stretch.offset) * size, self._on_disk(shard, stop) * size
+        if self.catalog.lacks_eod[shard]:
+            return self._on_disk(shard, stretch.offset) * size, self._on_disk(shard, stop) * size
+        split_start = self._split_start(shard)
+        return (split_start + stretch.offset) * size, (split_start + stop) * size
 
     def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
         """The path of a shard, and where one of its documents lies.
@@ -143,7 +146,7 @@ class Contents:
         """
         number = self._shard_named(shard)
         prefix = self.catalog.prefixes[number]
-        first, stop = self._documents(number)
+        first, stop = self.document_range(number)
         if not first <= document_id < stop:
             split = SPLITS[self.rows.split]
             raise ConfigError(
@@ -151,15 +154,11 @@ class Contents:
                 f"{stop - first:,} documents from {first:,} on"
             )
         begin, end = self._starts(number, document_id, document_id + 1).tolist()
-        corpus, shard_id, twin = self.keys[self._row(number)]
-        return prefix, Stretch(corpus, Path(prefix).name, shard_id, twin, begin, end - begin)
+        key = list(self.row_of)[self._row(number)]
+        return prefix, Stretch(key, begin, end - begin)
 
     def _shard_named(self, name: str) -> int:
-        """The number of the shard of which ``name`` is the path, or the end of it.
-
-        Raises:
-            ConfigError: There is none, or several.
-        """
+        """The number of the shard whose path is ``name``, or ends in it."""
         parts = Path(name).parts
         own = [
             shard
@@ -175,32 +174,27 @@ class Contents:
         return own[0]
 
     def _shard(self, stretch: Stretch) -> int:
-        return int(self.rows.piece_shards[self._row_of(stretch)])
+        return int(self.rows.piece_shards[self.row_of[stretch.key]])
 
-    def _row_of(self, stretch: Stretch) -> int:
-        return self.row_of[stretch.key]
+    def _row(self, shard: int) -> int:
+        return int(np.flatnonzero(self.rows.piece_shards == shard)[0])
 
-    def _documents(self, shard: int) -> tuple[int, int]:
-        split = self.rows.split
-        first, stop = self.catalog.document_cuts[shard, split : split + 2].tolist()
-        return first, stop
+    def _split_start(self, shard: int) -> int:
+        return int(self.catalog.token_cuts[shard, self.rows.split])
 
     def _starts(self, shard: int, first: int, last: int) -> IntArray:
         """Offsets in the split of documents ``first`` to ``last``, both included."""
-        starts = shard_index(self.rows, shard).document_starts(first, last)
-        starts = starts - int(self.catalog.token_cuts[shard, self.rows.split])
+        starts = shard_index(self.rows, shard).document_starts(first, last) - self._split_start(
+            shard
+        )
         if self.catalog.lacks_eod[shard]:
-            starts = starts + np.arange(first, last + 1) - self._documents(shard)[0]
+            starts = starts + np.arange(first, last + 1) - self.document_range(shard)[0]
         return starts
 
     def _on_disk(self, shard: int, offset: int) -> int:
         """Tokens of the ``.bin`` before an offset of a split in which EODs are inserted."""
-        first, stop = self._documents(shard)
-        split_start = int(self.catalog.token_cuts[shard, self.rows.split])
-        if offset == int(self.rows.num_tokens[self._row(shard)]):
-            return split_start + offset - (stop - first)
-        document_id = document_at_with_eod(shard_index(self.rows, shard), first, offset)
-        return split_start + offset - (document_id - first)
-
-    def _row(self, shard: int) -> int:
-        return int(np.flatnonzero(self.rows.piece_shards == shard)[0])
+        first, stop = self.document_range(shard)
+        document_id = stop
+        if offset < int(self.rows.num_tokens[self._row(shard)]):
+            document_id = document_at_with_eod(shard_index(self.rows, shard), first, offset)
+        return self._split_start(shard) + offset - (document_id - first)

@@ -1,24 +1,34 @@
-"""Which documents made a step, a slot, or a token of a run; any of them, at once."""
+"""Which documents make up a step, a slot or a token of a run: ``blendtitan explain``."""
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
+from blendtitan.order.blend import shares_of
 from blendtitan.pace import Paces, step_of
 from blendtitan.run.segments import slot_at_tokens
 from blendtitan.runs.contents import Contents, DocumentPart
+from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import Stretch, Window, step_slots
-from blendtitan.runs.source import Source
+from blendtitan.tables import Table, filled_table
 from blendtitan.tokenizers import Tokenizer
+
+DETAILED = 8
+"""Up to so many samples are shown document by document, unless all of them are asked for."""
+
+_HEAD, _TAIL = 70, 30
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """How a step is dealt to the ranks."""
+    """How a step is divided among the ranks."""
 
     number: int
     micro_batch: int
@@ -27,22 +37,29 @@ class Ranks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a sample is read. Everything is counted from 0, but for the step, from 1."""
+    """Where a sample is read. Everything is counted from 0, except the step, from 1."""
 
-    step: int | None
+    step: int | None = None
     """None: how many samples a step has is not known."""
 
-    sample: int | None
+    sample: int | None = None
     """Place in the global batch."""
 
     rank: int | None = None
-    """None: on how many ranks is not known; likewise what follows."""
+    """None, like the fields below: the number of ranks is not known."""
 
     micro_batch: int | None = None
-    """Running number among those of the step."""
+    """Number of the micro batch within the step."""
 
     row: int | None = None
     """Place in the rank's micro batch."""
+
+    def __str__(self) -> str:
+        named = zip(PLACE_HEADINGS, astuple(self), strict=True)
+        return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
+
+
+PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +67,8 @@ class Part:
     """What a sample has of one shard."""
 
     stretch: Stretch
-    prefix: str | None
-    """Path of the shard, without suffix; None: it is not there, and so nothing below is known."""
+    prefix: str | None = None
+    """Path of the shard, without suffix; None: it is not there, so the rest is not known."""
 
     byte_range: tuple[int, int] | None = None
     """In the ``.bin``: the first byte, and the one after the last."""
@@ -59,6 +76,11 @@ class Part:
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
     """Text of each document's tokens; None: not asked for, or not of this tokenizer."""
+
+    @property
+    def shard(self) -> str:
+        """Path of the shard, or its name where the path is not known."""
+        return self.prefix or self.stretch.key.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,22 +92,22 @@ class Explained:
     parts: tuple[Part, ...]
 
 
-def ranks_of(source: Source, number: int | None) -> Ranks | None:
-    """How a step is dealt to so many ranks; None where their number is not given.
+def ranks_of(run: OpenRun, number: int | None) -> Ranks | None:
+    """How a step is divided among so many ranks; None if their number is not given.
 
     Raises:
-        ConfigError: The run's configuration, which tells the micro batch, is not given.
+        ConfigError: The run's configuration, which has the micro batch, is not given.
     """
     if number is None:
         return None
     check_at_least("ranks", number, 1)
-    if source.run is None:
+    if run.config is None:
         raise ConfigError("ranks read micro batches: name the run's configuration, which has them")
-    return Ranks(number, source.run.micro_batch)
+    return Ranks(number, run.config.micro_batch)
 
 
 def select_step(
-    source: Source,
+    run: OpenRun,
     step: int,
     *,
     ranks: Ranks | None = None,
@@ -97,41 +119,37 @@ def select_step(
     Raises:
         ConfigError: There is no such step, rank or sample.
     """
-    slots = list(step_slots(source.slots.paces, step))
+    slots = list(step_slots(run.slots.paces, step))
     if rank is not None:
         if ranks is None or not 0 <= rank < ranks.number:
             known = "--ranks" if ranks is None else f"a rank from 0 to {ranks.number - 1}"
             raise ConfigError(f"rank is {rank}, expected {known} with it")
-        slots = [slot for slot in slots if place_of(source.slots.paces, slot, ranks).rank == rank]
+        slots = [slot for slot in slots if place_of(run.slots.paces, slot, ranks).rank == rank]
     if sample is None:
         return slots
     if not 0 <= sample < len(slots):
+        whose = "the step" if rank is None else "the rank's part of the step"
         raise ConfigError(
-            f"sample is {sample}, expected 0 to {len(slots) - 1}: "
-            + ("the step" if rank is None else "the rank's part of the step")
-            + f" has {len(slots):,} samples"
+            f"sample is {sample}, expected 0 to {len(slots) - 1}: {whose} has {len(slots):,} "
+            f"samples"
         )
     return [slots[sample]]
 
 
-def select_tokens(source: Source, tokens: int) -> list[int]:
-    """The slot of the token that so many tokens of the run come before.
-
-    Raises:
-        ConfigError: The number is below 0.
-    """
+def select_tokens(run: OpenRun, tokens: int) -> list[int]:
+    """The slot of the token that comes after so many tokens of the run."""
     check_at_least("tokens", tokens, 0)
-    return [slot_at_tokens(tokens + 1, source.slots.lengths) - 1]
+    return [slot_at_tokens(tokens + 1, run.slots.lengths) - 1]
 
 
 def place_of(paces: Paces, slot: int, ranks: Ranks | None) -> Place:
     """Where a slot is read.
 
     Raises:
-        ConfigError: A step cannot be dealt to so many ranks.
+        ConfigError: A step cannot be divided among so many ranks.
     """
     if not paces:
-        return Place(step=None, sample=None)
+        return Place()
     step = step_of(paces, slot)
     slots = step_slots(paces, step)
     sample = slot - slots.start
@@ -149,9 +167,9 @@ def place_of(paces: Paces, slot: int, ranks: Ranks | None) -> Place:
 
 
 def explain_slots(
-    source: Source, slots: Sequence[int], *, ranks: Ranks | None = None, with_texts: bool = True
+    run: OpenRun, slots: Sequence[int], *, ranks: Ranks | None = None, with_texts: bool = True
 ) -> list[Explained]:
-    """What some slots are, and the documents, bytes and texts of those whose data is there.
+    """What some slots are, with the documents, bytes and texts of those whose data is there.
 
     Raises:
         ConfigError: There is no such slot, or the tokenizer cannot be used.
@@ -160,45 +178,34 @@ def explain_slots(
     if any(not 0 <= slot < MAX_SLOT for slot in slots):
         raise ConfigError(f"slots {min(slots)} to {max(slots)}, expected 0 to 10^15 - 1")
     tokenizer = None
-    if with_texts and source.run is not None and source.contents is not None:
-        tokenizer = source.run.tokenizer()
+    if with_texts and run.config is not None and run.contents is not None:
+        tokenizer = run.config.tokenizer()
     return [
         Explained(
             window=window,
-            place=place_of(source.slots.paces, window.slot, ranks),
-            parts=tuple(_part(source.contents, stretch, tokenizer) for stretch in window.stretches),
+            place=place_of(run.slots.paces, window.slot, ranks),
+            parts=tuple(_part(run.contents, stretch, tokenizer) for stretch in window.stretches),
         )
-        for window in source.slots.windows(np.array(slots, np.int64))
+        for window in run.slots.windows(np.array(slots, np.int64))
     ]
 
 
 def _part(contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | None) -> Part:
     if contents is None or not contents.holds(stretch):
-        return Part(stretch=stretch, prefix=None)
+        return Part(stretch=stretch)
     documents = contents.documents(stretch)
+    texts: list[str | None] = [None] * len(documents)
+    if tokenizer is not None:
+        ends = np.cumsum([document.count for document in documents])
+        parts = np.split(contents.tokens([stretch]), ends[:-1])
+        texts = [decoded(tokenizer, tokens) for tokens in parts]
     return Part(
         stretch=stretch,
         prefix=contents.prefix(stretch),
         byte_range=contents.byte_range(stretch),
         documents=tuple(documents),
-        texts=tuple(_texts(contents, stretch, documents, tokenizer)),
+        texts=tuple(texts),
     )
-
-
-def _texts(
-    contents: Contents,
-    stretch: Stretch,
-    documents: Sequence[DocumentPart],
-    tokenizer: Tokenizer | None,
-) -> Iterator[str | None]:
-    if tokenizer is None:
-        yield from [None] * len(documents)
-        return
-    tokens = contents.tokens([stretch])
-    at = 0
-    for document in documents:
-        yield decoded(tokenizer, tokens[at : at + document.count])
-        at += document.count
 
 
 def decoded(tokenizer: Tokenizer, tokens: NDArray[np.integer]) -> str | None:
@@ -207,3 +214,153 @@ def decoded(tokenizer: Tokenizer, tokens: NDArray[np.integer]) -> str | None:
         return tokenizer.decode(tokens)
     except VocabularyError:
         return None
+
+
+def samples_by_step(samples: Sequence[Explained]) -> Table:
+    """One row for each step: how many samples of each corpus it has."""
+    corpora = sorted({sample.window.corpus for sample in samples})
+    steps: dict[int | None, list[Window]] = {}
+    for sample in samples:
+        steps.setdefault(sample.place.step, []).append(sample.window)
+    table = filled_table(["step", "slots", "samples", *corpora], [])
+    for step, own in steps.items():
+        counts = Counter(window.corpus for window in own)
+        slots = f"{own[0].slot:,} to {own[-1].slot:,}"
+        name = None if step is None else f"{step:,}"
+        table.add_row(name, slots, len(own), *(counts[name] for name in corpora))
+    return table
+
+
+def sample_table(samples: Sequence[Explained]) -> Table:
+    """One row for each sample."""
+    table = filled_table(["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents"], [])
+    table.add_column("shard", is_number=False)
+    for sample in samples:
+        window = sample.window
+        documents = sum(len(part.documents) for part in sample.parts)
+        numbers = window.epoch, window.window, documents
+        shards = ", ".join(part.shard for part in sample.parts)
+        table.add_row(window.slot, *astuple(sample.place), window.corpus, *numbers, shards)
+    return table
+
+
+def sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
+    """One sample, document by document."""
+    window = sample.window
+    yield f"slot {window.slot:,}: {sample.place}"
+    left = ", cut from the remainder of the epoch" if window.of_remainder else ""
+    yield (
+        f"  {window.corpus}: epoch {window.epoch:,}, window {window.window:,}{left}, sample "
+        f"{window.draw:,} of the corpus"
+    )
+    for part in sample.parts:
+        if part.byte_range is None:
+            start, stop = _span(part.stretch.offset, part.stretch.count)
+            yield f"  {part.shard}: tokens {start:,} to {stop:,} of the split"
+            continue
+        first_byte, end_byte = part.byte_range
+        yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
+        for document, text in zip(part.documents, part.texts, strict=True):
+            shown = "" if text is None else f": {quoted(shortened(text, full))}"
+            yield (
+                f"    document {document.document_id:,}, tokens {document.first:,} to "
+                f"{document.first + document.count:,} of {document.document_tokens:,}{shown}"
+            )
+
+
+def quoted(text: str) -> str:
+    """A text on one line, in quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def shortened(text: str, full: bool) -> str:
+    """The beginning and the end of a long text; all of it if ``full``."""
+    if full or len(text) <= _HEAD + _TAIL + 5:
+        return text
+    return f"{text[:_HEAD]} ... {text[-_TAIL:]}"
+
+
+def sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
+    """One sample for programs. Ranges of bytes and tokens end before their second number."""
+    window = sample.window
+    return {
+        "slot": window.slot,
+        **asdict(sample.place),
+        "corpus": window.corpus,
+        "draw": window.draw,
+        "epoch": window.epoch,
+        "window": window.window,
+        "of_unread": window.of_remainder,
+        "chapter": window.phase,
+        "parts": [
+            {
+                "shard": part.shard,
+                "tokens_of_split": _span(part.stretch.offset, part.stretch.count),
+                "bytes": part.byte_range and list(part.byte_range),
+                "documents": [
+                    {
+                        "document": document.document_id,
+                        "tokens": _span(document.first, document.count),
+                        "document_tokens": document.document_tokens,
+                        "text": None if text is None else shortened(text, full),
+                    }
+                    for document, text in zip(part.documents, part.texts, strict=True)
+                ],
+            }
+            for part in sample.parts
+        ],
+    }
+
+
+def _span(first: int, count: int) -> list[int]:
+    return [first, first + count]
+
+
+def history_json(run: OpenRun) -> list[dict[str, Any]]:
+    """The segments of a run for programs, with the shards that each phase reads.
+
+    Raises:
+        ConfigError: The run is in the original's order.
+    """
+    slots = run.slots
+    if not slots.phases:
+        raise ConfigError(
+            "the original's order has one blend for the whole run, and no segments. Ask for a step"
+        )
+    found: list[dict[str, Any]] = []
+    for segment in slots.segments:
+        begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
+        first_step = step_of(slots.paces, segment.first_slot) if slots.paces else None
+        shards = {
+            name: dict(zip(shards.names, shards.tokens, strict=True))
+            for name, shards in begun[-1].corpora.items()
+        }
+        found.append(
+            {
+                "first_slot": segment.first_slot,
+                "first_step": first_step,
+                "chapter": len(begun) - 1,
+                "seq_length": begun[-1].seq_len,
+                "shares": shares_of(segment.weights),
+                "shards": shards,
+            }
+        )
+    return found
+
+
+def history_table(run: OpenRun) -> Table:
+    """One row for each segment of the run: where it begins, and the share of each corpus."""
+    segments = history_json(run)
+    corpora = sorted({name for segment in segments for name in segment["shares"]})
+    keys = "first_step", "chapter", "seq_length"
+    return filled_table(
+        ["from slot", "from step", "phase", "seq_length", *corpora],
+        (
+            [
+                f"{segment['first_slot']:,}",
+                *(segment[key] for key in keys),
+                *(f"{segment['shares'].get(name, 0):.2%}" for name in corpora),
+            ]
+            for segment in segments
+        ),
+    )

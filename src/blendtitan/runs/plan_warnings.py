@@ -1,4 +1,4 @@
-"""What a run will read that its author may not want, in sentences."""
+"""What is likely to be a mistake in what a run will read, in sentences."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,61 +9,69 @@ from blendtitan.config import split_fractions
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError, MixedEodError
-from blendtitan.runs.plan_rows import RowReads
-from blendtitan.runs.run import Run
+from blendtitan.runs.open import RunConfig
 from blendtitan.storage.catalog import Catalog
 
 _LEAST_VALIDATION = 100
-"""Fewer samples give a loss that says little."""
+"""The loss of fewer samples says little."""
 
 
 def plan_warnings(
-    run: Run, datasets: Datasets, catalog: Catalog, reads: RowReads | None
+    run: RunConfig, datasets: Datasets, catalog: Catalog, rows: tuple[int, int] | None
 ) -> Iterator[str]:
-    """One sentence for each thing that is likely to be a mistake."""
+    """One sentence for each likely mistake.
+
+    ``rows`` are how many rows of documents are shorter than a window, and how many there are.
+    """
     yield from _repetition(run, datasets)
-    yield from _validation(run, datasets)
+    if run.validates:
+        yield from _validation(run, datasets)
     yield from _eod(run, catalog)
     yield from _vocabulary(run, catalog)
-    yield from _rows(run, catalog, reads)
-    yield from _unused(datasets, reads)
+    if rows and rows[0]:
+        yield (
+            f"{rows[0]:,} of {rows[1]:,} rows of documents have fewer than seq_length + 1 = "
+            f"{run.blend.seq_length + 1:,} tokens: their only window wraps around and repeats "
+            f"tokens"
+        )
+    too_small = int((catalog.split_tokens(0) == 0).sum())
+    if too_small and split_fractions(run.blend.split)[0] > 0:
+        yield (
+            f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to have a document "
+            f"for training: the other shards of their corpora are read in their place"
+        )
 
 
-def _repetition(run: Run, datasets: Datasets) -> Iterator[str]:
+def _repetition(run: RunConfig, datasets: Datasets) -> Iterator[str]:
     assert datasets.train is not None
     try:
         check_repetition(datasets.train, run.num_samples, run.max_epochs)
     except ConfigError as error:
-        yield f"{error} Training stops at its start with this error."
+        yield f"{error} Training would stop at its start with this error."
 
 
-def _validation(run: Run, datasets: Datasets) -> Iterator[str]:
-    if not run.validates:
-        return
+def _validation(run: RunConfig, datasets: Datasets) -> Iterator[str]:
     if datasets.valid is None:
         yield (
             f"validation.enable is true, but no corpus has documents in the valid split, with "
-            f"split = {run.blend.split!r}: training stops at its start"
+            f"split = {run.blend.split!r}: training would stop at its start"
         )
         return
     assert datasets.train is not None
     samples = datasets.valid.num_windows
     if samples < max(run.global_batch_size, _LEAST_VALIDATION):
+        is_less = samples < run.global_batch_size
+        least = f"a global batch of {run.global_batch_size:,}" if is_less else _LEAST_VALIDATION
         yield (
-            f"the valid split has {samples:,} samples, fewer than "
-            + (
-                f"a global batch of {run.global_batch_size:,}"
-                if samples < run.global_batch_size
-                else f"{_LEAST_VALIDATION}"
-            )
-            + ": its loss says little. Give it a larger part of blendcorpus.split"
+            f"the valid split has {samples:,} samples, fewer than {least}: its loss says little. "
+            f"Give it a larger part of blendcorpus.split"
         )
     without = [name for name in datasets.train.corpora if name not in datasets.valid.corpora]
     if without:
         yield f"no documents for validation, left out of it: {', '.join(without)}"
 
 
-def _eod(run: Run, catalog: Catalog) -> Iterator[str]:
+def _eod(run: RunConfig, catalog: Catalog) -> Iterator[str]:
     eod_id = run.blend.eod_token_id
     if run.blend.append_eod:
         lacking = int(catalog.lacks_eod.sum())
@@ -84,11 +92,11 @@ def _eod(run: Run, catalog: Catalog) -> Iterator[str]:
     if lacking:
         yield (
             f"append_eod is false, and the documents of {lacking:,} of {len(catalog.prefixes):,} "
-            f"shards do not end in EOD ({eod_id}): nothing tells where they end"
+            f"shards do not end in EOD ({eod_id}): nothing marks where they end"
         )
 
 
-def _vocabulary(run: Run, catalog: Catalog) -> Iterator[str]:
+def _vocabulary(run: RunConfig, catalog: Catalog) -> Iterator[str]:
     try:
         vocab_size = run.tokenizer().vocab_size
     except ConfigError as error:
@@ -103,29 +111,3 @@ def _vocabulary(run: Run, catalog: Catalog) -> Iterator[str]:
             f"made with another tokenizer, or ids were cut off. The first is "
             f"{catalog.prefixes[small[0]]}"
         )
-
-
-def _rows(run: Run, catalog: Catalog, reads: RowReads | None) -> Iterator[str]:
-    if reads is not None and reads.num_short:
-        yield (
-            f"{reads.num_short:,} of {len(reads.tokens):,} rows of documents have fewer than "
-            f"seq_length + 1 = {reads.seq_len + 1:,} tokens: their only window wraps around and "
-            f"repeats tokens"
-        )
-    too_small = int((catalog.split_tokens(0) == 0).sum())
-    if too_small and split_fractions(run.blend.split)[0] > 0:
-        yield (
-            f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to have a document "
-            f"for training: the other shards of their corpora are read in their place"
-        )
-
-
-def _unused(datasets: Datasets, reads: RowReads | None) -> Iterator[str]:
-    assert datasets.train is not None
-    if reads is None:
-        return
-    tokens = zip(datasets.train.corpora, datasets.train.corpus_tokens.tolist(), strict=True)
-    unused = {name: reads.unused(i) / size for i, (name, size) in enumerate(tokens)}
-    if any(unused.values()):
-        parts = (f"{name} {share:.1%}" for name, share in unused.items() if share)
-        yield f"tokens that the run does not reach: {', '.join(parts)}"

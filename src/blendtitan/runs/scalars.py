@@ -28,8 +28,8 @@ class Scalars:
 def read_scalars(run_folder: Path) -> dict[str, Scalars]:
     """The metrics of a run by name, from all TensorBoard files below its folder.
 
-    A run that was stopped and resumed has a file of each start. The steps that a start did again
-    are those of the later file: the model went on from these.
+    A run that was stopped and resumed has one file for each start. Steps that a start repeated
+    come from the later file: the model continued from these.
 
     Raises:
         ConfigError: There is no TensorBoard file.
@@ -48,7 +48,7 @@ def has_scalars(run_folder: Path) -> bool:
 
 
 def read_starts(run_folder: Path) -> list[Logged]:
-    """What each start of a run logged, in their order."""
+    """What each start of a run logged, oldest first."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     starts: list[Logged] = []
@@ -64,7 +64,7 @@ def read_starts(run_folder: Path) -> list[Logged]:
 
 
 def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:
-    """The metrics of a run, from steps and values of each of its starts, in order."""
+    """The metrics of a run, from those of each of its starts, oldest first."""
     kept: dict[str, list[tuple[int, float]]] = {}
     for start in starts:
         first = min((step for logged in start.values() for step, _ in logged), default=None)
@@ -84,7 +84,7 @@ def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:
 
 
 def _check_regular(path: Path) -> None:
-    # TensorBoard opens it by itself, and would wait for a pipe.
+    # TensorBoard opens the file by itself, and would wait for a pipe.
     try:
         open_file(path).close()
     except OSError as error:

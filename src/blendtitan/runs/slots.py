@@ -1,61 +1,63 @@
-"""What the slots of a run are, in all of its chapters: from a state, or from a configuration.
+"""What the slots of a run are, in all of its phases: from a checkpoint or a configuration.
 
-A slot is a window, and a window lies in one shard or in several. Of a shard the order knows its
-name, a digest of its contents and how many tokens it has in the split, so that all of this is
-told without the data. ``contents.py`` tells the documents, bytes and texts.
+A slot is a window, and a window lies in one shard or in several. The order knows the name of each
+shard, a digest of its contents and its tokens in the split, so all of this is known without the
+data. ``contents.py`` adds documents, bytes and texts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
-from blendtitan.history.phases import (
-    OrderSettings,
-    Phase,
-    draws_before,
-    occurrences,
-    segments_read,
-)
-from blendtitan.history.run import phases_of, settings_of
+from blendtitan.history.fingerprints import Fingerprints
+from blendtitan.history.phases import OrderSettings, Phase, occurrences
+from blendtitan.history.run import RunHistory
 from blendtitan.order.blend import Segment
 from blendtitan.order.slots import Places, SlotOrder
+from blendtitan.original.dataset import OriginalDataset
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths
 from blendtitan.state import SavedState, order_settings
+from blendtitan.storage.catalog import Catalog
 
 IntArray = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Tokens that lie one after the other in a shard."""
+class ShardKey(NamedTuple):
+    """What identifies a shard of a run, wherever its files lie."""
 
     corpus: str
-    shard: str
+    name: str
     """File name without suffix."""
 
-    shard_id: str
-    """What tells the contents of shards apart."""
+    id: str
+    """Digest of its contents."""
 
-    twin: int
-    """Shards of its corpus before it that have the same id: of one name and size."""
+    occurrence: int
+    """How many shards before it, in its corpus, have the same id: those of one name and size."""
 
+
+def shard_keys(corpora: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> list[ShardKey]:
+    """The keys of some shards, given as columns."""
+    numbers = occurrences(zip(corpora, ids, strict=True))
+    return [ShardKey(*each) for each in zip(corpora, names, ids, numbers, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive tokens of a shard."""
+
+    key: ShardKey
     offset: int
     """From the first token that the shard has in the split, inserted EODs included."""
 
     count: int
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What tells its shard from all others."""
-        return self.corpus, self.shard_id, self.twin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,67 +65,21 @@ class Window:
     """What a slot is."""
 
     slot: int
-    chapter: int
-    """Number of the chapter, from 0."""
+    phase: int
+    """Number of the phase, from 0."""
 
     corpus: str
     draw: int
-    """Running number among the samples of the corpus, over all chapters."""
+    """Running number among the samples of the corpus, over all phases."""
 
     epoch: int
     window: int
-    of_unread: bool
-    """Whether it is cut from what its epoch had left when the length changed."""
+    of_remainder: bool
+    """Whether it is cut from the remainder of an epoch that a change interrupted."""
 
     sample_id: int
     stretches: tuple[Stretch, ...]
     """Where its ``seq_len + 1`` tokens lie."""
-
-
-class Slots(Protocol):
-    """The slots of a run, whichever order it is in."""
-
-    @property
-    def split(self) -> str:
-        """Name of the split."""
-        ...
-
-    @property
-    def chapters(self) -> tuple[Phase, ...]:
-        """The chapters of the run; none where the order knows none."""
-        ...
-
-    @property
-    def lengths(self) -> Lengths:
-        """``(first slot, seq_len)`` of each stretch with windows of one length."""
-        ...
-
-    @property
-    def paces(self) -> Paces:
-        """How many samples steps take."""
-        ...
-
-    @property
-    def segments(self) -> Sequence[Segment]:
-        """Stretches with constant shares, as they were and are to be read."""
-        ...
-
-    @property
-    def corpus_tokens(self) -> dict[str, int]:
-        """Tokens of each corpus in the split, as it was when it was last read."""
-        ...
-
-    def draws_before(self, slot: int) -> dict[str, int]:
-        """How many of the first ``slot`` slots each corpus has."""
-        ...
-
-    def tokens_before(self, slot: int) -> dict[str, int]:
-        """Tokens of each corpus in the first ``slot`` slots."""
-        ...
-
-    def windows(self, slots: IntArray) -> list[Window]:
-        """What some slots are. Shape ``(n,)``."""
-        ...
 
 
 def step_slots(paces: Paces, step: int) -> range:
@@ -134,7 +90,7 @@ def step_slots(paces: Paces, step: int) -> range:
     """
     if not paces:
         raise ConfigError(
-            "the checkpoint does not tell how many samples a step has. Name the run's "
+            "the checkpoint does not say how many samples a step has. Name the run's "
             "configuration, or ask for a slot"
         )
     if step < 1:
@@ -146,19 +102,14 @@ def step_slots(paces: Paces, step: int) -> range:
 class History:
     """The slots of a run in this project's order."""
 
-    chapters: tuple[Phase, ...]
+    phases: tuple[Phase, ...]
     settings: OrderSettings
     paces: Paces
 
     @classmethod
-    def of_state(cls, state: SavedState, paces: Paces) -> "History":
-        """Those of a checkpoint, past and as planned then."""
+    def of_state(cls, state: SavedState, paces: Paces) -> Self:
+        """The slots of a checkpoint: the past, and the future as it was planned then."""
         return cls(state.phases, order_settings(state.fixed_facts), paces)
-
-    @classmethod
-    def of_dataset(cls, dataset: BlendedDataset, paces: Paces) -> "History":
-        """Those that a run will have if it is never changed."""
-        return cls(phases_of(dataset), settings_of(dataset), paces)
 
     @property
     def split(self) -> str:
@@ -167,110 +118,90 @@ class History:
 
     @property
     def lengths(self) -> Lengths:
-        """``(first slot, seq_len)`` of each chapter."""
-        return [(chapter.first_slot, chapter.seq_len) for chapter in self.chapters]
+        """``(first slot, seq_len)`` of each phase."""
+        return [(phase.first_slot, phase.seq_len) for phase in self.phases]
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """Stretches with constant shares, of all phases."""
+        return RunHistory(self.phases, None).segments_read
+
+    @property
+    def corpus_tokens(self) -> dict[str, int]:
+        """Tokens of each corpus in the split, in the last phase that has it."""
+        return {
+            name: sum(shards.tokens)
+            for phase in self.phases
+            for name, shards in phase.corpora.items()
+        }
 
     @cached_property
-    def orders(self) -> list["ChapterSlots"]:
-        """One for each chapter."""
-        return [ChapterSlots.build(chapter, self.settings) for chapter in self.chapters]
+    def orders(self) -> list["PhaseSlots"]:
+        """The slots of each phase."""
+        return [PhaseSlots.build(phase, self.settings) for phase in self.phases]
 
-    @cached_property
-    def firsts(self) -> list[int]:
-        """The first slot of each chapter."""
-        return [chapter.first_slot for chapter in self.chapters]
+    def draws_before(self, slot: int) -> dict[str, int]:
+        """How many of the first ``slot`` slots each corpus has."""
+        names = sorted(self.corpus_tokens)
+        found = RunHistory(self.phases, None).draws_before(slot, names)
+        return dict(zip(names, found.tolist(), strict=True))
+
+    def tokens_before(self, slot: int) -> dict[str, int]:
+        """Tokens of each corpus in the first ``slot`` slots."""
+        names = sorted(self.corpus_tokens)
+        found = RunHistory(self.phases, None).tokens_before(slot, names)
+        return dict(zip(names, found.tolist(), strict=True))
 
     def windows(self, slots: IntArray) -> list[Window]:
         """What some slots are. Shape ``(n,)``."""
         found: dict[int, Window] = {}
-        of_slot = np.searchsorted(self.firsts, slots, side="right") - 1
+        firsts = [phase.first_slot for phase in self.phases]
+        of_slot = np.searchsorted(firsts, slots, side="right") - 1
         for number in np.unique(of_slot).tolist():
-            before = self.draws_before_chapter(number)
+            before = self.draws_before(firsts[number])
             for window in self.orders[number].windows(slots[of_slot == number], number, before):
                 found[window.slot] = window
         return [found[slot] for slot in slots.tolist()]
 
-    @property
-    def segments(self) -> Sequence[Segment]:
-        """Stretches with constant shares, of all chapters."""
-        return segments_read(self.chapters)
-
-    @property
-    def corpus_tokens(self) -> dict[str, int]:
-        """Tokens of each corpus in the split, in the last chapter that has it."""
-        return {
-            name: sum(shards.tokens)
-            for chapter in self.chapters
-            for name, shards in chapter.corpora.items()
-        }
-
-    def draws_before(self, slot: int) -> dict[str, int]:
-        """How many of the first ``slot`` slots each corpus has."""
-        return _summed(draws_before(self.chapters, slot), [1] * len(self.chapters))
-
-    def tokens_before(self, slot: int) -> dict[str, int]:
-        """Tokens of each corpus in the first ``slot`` slots."""
-        lens = [chapter.seq_len for chapter in self.chapters]
-        return _summed(draws_before(self.chapters, slot), lens)
-
-    def draws_before_chapter(self, number: int) -> dict[str, int]:
-        """Draws of each corpus in the chapters before."""
-        before = draws_before(self.chapters[: number + 1], self.firsts[number])
-        return _summed(before, [1] * (number + 1))
-
-
-def _summed(draws: Sequence[dict[str, int]], factors: Sequence[int]) -> dict[str, int]:
-    """Draws of all chapters together, each times its factor."""
-    total: dict[str, int] = {}
-    for chapter, factor in zip(draws, factors, strict=True):
-        for name, count in chapter.items():
-            total[name] = total.get(name, 0) + count * factor
-    return total
-
 
 @dataclass(frozen=True, slots=True)
-class ChapterSlots:
-    """The slots of one chapter, and the shards of its rows."""
+class PhaseSlots:
+    """The slots of one phase, and the shards of its rows."""
 
-    chapter: Phase
     order: SlotOrder
-    piece_starts: IntArray
+    keys: Sequence[ShardKey]
+    shard_starts: IntArray
     """Position of the first token of each shard, over all rows; then the end. ``(P + 1,)``"""
-
-    pieces: Sequence[tuple[str, str, str, int]]
-    """Corpus, name, id and twin of each shard, as a ``Stretch`` has them."""
 
     row_starts: IntArray
     """Position of each row's first token; then the end. Shape ``(R + 1,)``."""
 
     @classmethod
-    def build(cls, chapter: Phase, settings: OrderSettings) -> "ChapterSlots":
-        """Those of a chapter."""
+    def build(cls, phase: Phase, settings: OrderSettings) -> Self:
+        """The slots of a phase."""
         tokens: list[int] = []
-        pieces: list[tuple[str, str, str, int]] = []
-        rows: list[int] = [0]
-        for name, shards in chapter.corpora.items():
+        keys: list[ShardKey] = []
+        rows: list[int] = []
+        for name, shards in phase.corpora.items():
             tokens += shards.tokens
-            named = zip(shards.names, shards.ids, occurrences(shards.ids), strict=True)
-            pieces += [(name, *each) for each in named]
+            keys += shard_keys([name] * len(shards.ids), shards.names, shards.ids)
             rows += shards.rows(blended=settings.blended).tokens
-        order = chapter.order(settings)
-        return cls(chapter, order, np.cumsum([0, *tokens]), pieces, np.cumsum(rows))
+        order = phase.order(settings)
+        return cls(order, keys, np.cumsum([0, *tokens]), np.cumsum([0, *rows]))
 
-    def windows(self, slots: IntArray, number: int, before: dict[str, int]) -> Iterator[Window]:
-        """What some slots of this chapter are; ``before`` are draws in earlier chapters."""
+    def windows(self, slots: IntArray, phase: int, before: dict[str, int]) -> Iterator[Window]:
+        """What some slots of this phase are; ``before`` are draws in earlier phases."""
         found = self.order.places(slots)
         for i, slot in enumerate(slots.tolist()):
             corpus = self.order.blend.corpora[int(found.corpora[i])]
-            of_unread = found.is_remainder is not None and bool(found.is_remainder[i])
             yield Window(
                 slot=slot,
-                chapter=number,
+                phase=phase,
                 corpus=corpus,
                 draw=int(found.draws[i]) + before.get(corpus, 0),
                 epoch=int(found.epochs[i]),
                 window=int(found.windows[i]),
-                of_unread=of_unread,
+                of_remainder=found.is_remainder is not None and bool(found.is_remainder[i]),
                 sample_id=int(found.sample_ids[i]),
                 stretches=tuple(self._stretches(found, i)),
             )
@@ -279,7 +210,100 @@ class ChapterSlots:
         row = int(places.rows[i])
         first, stop = self.row_starts[row : row + 2].tolist()
         for at, count in self.order.stretches(places, i):
-            for piece, offset, part in row_pieces(
-                self.piece_starts, (first, stop - first), at, count
+            for shard, offset, part in row_pieces(
+                self.shard_starts, (first, stop - first), at, count
             ):
-                yield Stretch(*self.pieces[piece], offset, part)
+                yield Stretch(self.keys[shard], offset, part)
+
+    def row_of(self, stretch: Stretch) -> tuple[int, int] | None:
+        """The row that reads a stretch, and where it begins there; None: this phase does not."""
+        if stretch.key not in self.keys:
+            return None
+        position = int(self.shard_starts[self.keys.index(stretch.key)]) + stretch.offset
+        row = int(np.searchsorted(self.row_starts, position, side="right")) - 1
+        return row, position - int(self.row_starts[row])
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalSlots:
+    """The slots of a run in the original's order: they need the data and its index."""
+
+    dataset: OriginalDataset
+    keys: list[ShardKey]
+    paces: Paces
+    split: str = "train"
+    phases: tuple[Phase, ...] = ()
+
+    @classmethod
+    def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:
+        """The slots of a dataset; ``catalog`` is from ``as_one_split``."""
+        known = Fingerprints.of_catalog(catalog)
+        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), paces)
+
+    @property
+    def lengths(self) -> Lengths:
+        """One length from the first slot on."""
+        return [(0, self.dataset.config.seq_length)]
+
+    @property
+    def segments(self) -> Sequence[Segment]:
+        """One blend for the whole run."""
+        return self.dataset.segments_read
+
+    @property
+    def corpus_tokens(self) -> dict[str, int]:
+        """Tokens of each corpus in the split."""
+        return self._by_name(self.dataset.corpus_tokens)
+
+    def draws_before(self, slot: int) -> dict[str, int]:
+        """How many of the first ``slot`` slots each corpus has."""
+        return self._by_name(self.dataset.draws_before(slot))
+
+    def tokens_before(self, slot: int) -> dict[str, int]:
+        """Tokens of each corpus in the first ``slot`` slots."""
+        return self._by_name(self.dataset.tokens_before(slot))
+
+    def _by_name(self, numbers: IntArray) -> dict[str, int]:
+        return dict(zip(self.dataset.corpora, numbers.tolist(), strict=True))
+
+    def windows(self, slots: IntArray) -> list[Window]:
+        """What some slots are. Shape ``(n,)``.
+
+        Raises:
+            ConfigError: A slot is beyond the samples that the order is made for.
+            ShardError: An ``.idx`` is missing or damaged.
+        """
+        plan = self.dataset.plan(slots)
+        found: list[Window] = []
+        for i, slot in enumerate(slots.tolist()):
+            stretches = list(self.dataset.stretches(plan, i))
+            number = int(plan.corpora[i])
+            shard, window = (int(plan.records[i][name]) for name in ("shard", "window"))
+            found.append(
+                Window(
+                    slot=slot,
+                    phase=0,
+                    corpus=self.dataset.corpora[number],
+                    draw=int(self.dataset.draws_before(slot)[number]),
+                    epoch=self.dataset.epoch(shard, window),
+                    window=window,
+                    of_remainder=False,
+                    sample_id=int(plan.sample_ids[i]),
+                    stretches=tuple(Stretch(self.keys[shard], *each) for each in stretches),
+                )
+            )
+        return found
+
+
+Slots = History | OriginalSlots
+"""The slots of a run, whichever order it is in."""
+
+
+def as_one_split(catalog: Catalog) -> Catalog:
+    """The catalog as if every document were in train, and none lacked EOD: offsets as they lie."""
+    documents, tokens = (
+        np.concatenate([np.zeros_like(cuts[:, :1]), np.repeat(cuts[:, 3:], 3, axis=1)], axis=1)
+        for cuts in (catalog.document_cuts, catalog.token_cuts)
+    )
+    no_eod = np.zeros_like(catalog.lacks_eod)
+    return replace(catalog, document_cuts=documents, token_cuts=tokens, lacks_eod=no_eod)

@@ -1,4 +1,4 @@
-"""Shards against the catalogs beside them: that a copy is whole, and that no shard is missing."""
+"""Shards against the catalogs beside them: whether a copy is complete."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,14 +13,10 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Catalogs(FolderCatalogs):
-    """The catalogs of the folders that shards lie in, and what is missing of them."""
+    """The catalogs of the folders that shards lie in."""
 
     def missing(self, inputs: Sequence[Path], found: Sequence[NamedShard]) -> list[NamedShard]:
-        """Shards that a catalog in one of the folders lists, and that are not there.
-
-        Args:
-            inputs: What was named; only folders have catalogs.
-            found: The shards that are there.
+        """Shards that a catalog below one of the folders lists but that are not there.
 
         Raises:
             ShardError: A catalog cannot be read.
@@ -41,32 +37,30 @@ class Catalogs(FolderCatalogs):
 
 
 class PartDigests:
-    """Digests of the neighbouring parts of a file, which is read once from its beginning."""
+    """Digests of the consecutive parts of a file that is read once from its beginning."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
-        self._sizes = sizes
         self._digests = [xxh3_128() for _ in sizes]
+        self._left = list(sizes)
+        """Bytes of each part that are still to come."""
         self._part = 0
-        self._left = sizes[0] if sizes else 0
 
     def update(self, data: memoryview) -> None:
-        """Go on with the next bytes of the file. What follows the last part is passed over."""
-        while len(data) and self._part < len(self._sizes):
-            taken = data[: self._left]
+        """Add the next bytes of the file. Bytes after the last part are ignored."""
+        while len(data) and self._part < len(self._left):
+            taken = data[: self._left[self._part]]
             self._digests[self._part].update(taken)
-            self._left -= len(taken)
+            self._left[self._part] -= len(taken)
             data = data[len(taken) :]
-            if self._left == 0:
-                self._part += 1
-                self._left = self._sizes[self._part] if self._part < len(self._sizes) else 0
+            self._part += self._left[self._part] == 0
 
     def hexdigests(self) -> list[str]:
-        """One for each part."""
+        """One digest for each part."""
         return [digest.hexdigest() for digest in self._digests]
 
 
 def idx_problems(prefix: Path, entry: CatalogEntry) -> Iterator[str]:
-    """What the checksum of an ``.idx`` says."""
+    """A sentence if the checksum of an ``.idx`` differs."""
     path = f"{prefix}.idx"
     file, digest = OpenFile.open(path), xxh3_128()
     for at in range(0, file.num_bytes, _BLOCK_BYTES):
@@ -75,18 +69,10 @@ def idx_problems(prefix: Path, entry: CatalogEntry) -> Iterator[str]:
         yield _problem(path, digest.hexdigest(), entry.idx_digest)
 
 
-def bin_problems(
-    prefix: Path, parts: Sequence[tuple[int, str]], found: Sequence[str]
-) -> Iterator[str]:
-    """What the checksums of the parts of a ``.bin`` say: the first that differs.
-
-    Args:
-        prefix: The shard.
-        parts: Bytes and expected digest of each part.
-        found: Digest of each part.
-    """
+def bin_problems(prefix: Path, entry: CatalogEntry, found: Sequence[str]) -> Iterator[str]:
+    """A sentence about the first part of a ``.bin`` whose digest differs from ``found``."""
     start = 0
-    for (num_bytes, expected), digest in zip(parts, found, strict=True):
+    for (num_bytes, expected), digest in zip(entry.bin_digests, found, strict=True):
         if digest != expected:
             where = f"{prefix}.bin, bytes {start:,} to {start + num_bytes - 1:,}"
             yield _problem(where, digest, expected)

@@ -1,8 +1,8 @@
 """Whether documents have the ids that a tokenizer gives their text, found from the ids alone.
 
-The ids are decoded, and the text is encoded again by the reference tier. Ids that a tokenizer gave
-come back, so a document with other ids was encoded by something else, or wrongly. Not every
-document can be judged: where the text cannot be recovered exactly, ids may differ for that reason.
+The ids are decoded, and the text is encoded again by the reference tier. A tokenizer gives its own
+ids back, so a document with other ids was encoded by something else, or wrongly. Documents whose
+text cannot be recovered exactly cannot be judged: their ids may differ for that reason.
 """
 
 from collections.abc import Iterator
@@ -11,26 +11,25 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.shards.tokens import TextSymbols
 from blendtitan.storage.reader import OpenFile, ShardIndex
-from blendtitan.tokenizers import ABSENT, Tokenizer
+from blendtitan.tokenizers import Tokenizer
 from blendtitan.tokenizers.fast import first_difference
 
+IntArray = NDArray[np.int64]
+
 MAX_TOKENS = 1 << 20
-"""Tokens of one shard that are compared at most."""
+"""At most so many tokens of a shard are compared."""
 
 _CONTEXT_IDS = 8
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What comparing documents of a shard found."""
+    """Documents of a shard that were decoded and encoded again."""
 
     documents: int = 0
-    """Documents that were decoded and encoded again."""
-
     unjudged: int = 0
-    """Those whose text could not be recovered exactly."""
+    """Documents whose text cannot be recovered exactly."""
 
     differing: list[int] = field(default_factory=list)
     """Documents that have other ids than their text."""
@@ -41,17 +40,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A tokenizer, and which documents of each shard are compared with it."""
+    """A tokenizer, and how many documents of each shard are compared with it."""
 
     tokenizer: Tokenizer
     eod_id: int | None
     num_documents: int
-
-
-def text_symbols(tokenizer: Tokenizer) -> TextSymbols:
-    """The ids of a tokenizer that say something about the text of a document."""
-    bos_id, unk_id = tokenizer.bos_id, tokenizer.unknown_id
-    return TextSymbols(None if bos_id == ABSENT else bos_id, None if unk_id == ABSENT else unk_id)
 
 
 def compare_encoding(index: ShardIndex, encoding: Encoding) -> Comparison:
@@ -59,7 +52,7 @@ def compare_encoding(index: ShardIndex, encoding: Encoding) -> Comparison:
     tokenizer = encoding.tokenizer
     control = tokenizer.control_ids()
     found = Comparison()
-    judged: list[tuple[int, NDArray[np.int64]]] = []
+    judged: list[tuple[int, IntArray]] = []
     for document_id, tokens in _documents(index, encoding.num_documents):
         body = _body(tokens, encoding)
         found.documents += 1
@@ -80,31 +73,24 @@ def compare_encoding(index: ShardIndex, encoding: Encoding) -> Comparison:
     return found
 
 
-def encoding_problem(index: ShardIndex, encoding: Encoding, found: Comparison) -> str | None:
-    """A sentence about documents with other ids than their text, None if there are none."""
-    if not found.differing:
-        return None
-    return (
-        f"{index.prefix}: {len(found.differing):,} of the {found.documents:,} documents that were "
-        f"compared have other ids than {encoding.tokenizer.path} gives their text. {found.example} "
-        f"The shard was written with another tokenizer, or by a fast tokenizer that was wrong: "
-        f"tokenise it again."
-    )
+def encoding_problems(index: ShardIndex, encoding: Encoding, found: Comparison) -> Iterator[str]:
+    """A sentence about documents with other ids than their text, if there are any."""
+    if found.differing:
+        yield (
+            f"{index.prefix}: {len(found.differing):,} of the {found.documents:,} documents that "
+            f"were compared have other ids than {encoding.tokenizer.path} gives their text. "
+            f"{found.example} The shard was written with another tokenizer, or by a fast tokenizer "
+            f"that was wrong: tokenise it again."
+        )
 
 
-def _spread(num_documents: int, num_chosen: int) -> list[int]:
-    """At most so many documents, at equal distances, the first and the last among them."""
-    if not num_documents or not num_chosen:
-        return []
-    count = min(num_documents, num_chosen)
-    return np.unique(np.linspace(0, num_documents - 1, count).round().astype(np.int64)).tolist()
-
-
-def _documents(index: ShardIndex, num_chosen: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Tokens of documents spread over the shard, up to a limit for all of them together."""
+def _documents(index: ShardIndex, num_chosen: int) -> Iterator[tuple[int, IntArray]]:
+    """Documents at equal distances over the shard, up to ``MAX_TOKENS`` together."""
     file = OpenFile.open(f"{index.prefix}.bin")
+    count = min(index.num_documents, num_chosen)
+    chosen = np.linspace(0, index.num_documents - 1, count).round().astype(np.int64)
     num_tokens = 0
-    for document_id in _spread(index.num_documents, num_chosen):
+    for document_id in np.unique(chosen).tolist():
         start, stop = index.document_starts(document_id, document_id + 1).tolist()
         num_tokens += stop - start
         if num_tokens > MAX_TOKENS:
@@ -114,8 +100,8 @@ def _documents(index: ShardIndex, num_chosen: int) -> Iterator[tuple[int, NDArra
         yield document_id, tokens.astype(np.int64)
 
 
-def _body(tokens: NDArray[np.int64], encoding: Encoding) -> NDArray[np.int64]:
-    """A document without its EOD, and without BOS in front."""
+def _body(tokens: IntArray, encoding: Encoding) -> IntArray:
+    """A document without BOS and EOD."""
     if len(tokens) and tokens[-1] == encoding.eod_id:
         tokens = tokens[:-1]
     if len(tokens) and tokens[0] == encoding.tokenizer.bos_id:
@@ -123,20 +109,20 @@ def _body(tokens: NDArray[np.int64], encoding: Encoding) -> NDArray[np.int64]:
     return tokens
 
 
-def _is_text(body: NDArray[np.int64], tokenizer: Tokenizer, control: frozenset[int]) -> bool:
+def _is_text(body: IntArray, tokenizer: Tokenizer, control: frozenset[int]) -> bool:
     """Whether every id stands for text: none is another tokenizer's, unknown, or a control id."""
     is_inside = (body >= 0) & (body < tokenizer.vocab_size) & (body != tokenizer.unk_id)
     return bool(is_inside.all()) and control.isdisjoint(body.tolist())
 
 
-def _encoded(tokenizer: Tokenizer, texts: list[str]) -> list[NDArray[np.int64]]:
+def _encoded(tokenizer: Tokenizer, texts: list[str]) -> list[IntArray]:
     if not texts:
         return []
     ids, lens = tokenizer.encode_batch(texts)
     return np.split(ids.astype(np.int64), np.cumsum(lens)[:-1])
 
 
-def _example(document_id: int, found: NDArray[np.int64], expected: NDArray[np.int64]) -> str:
+def _example(document_id: int, found: IntArray, expected: IntArray) -> str:
     at = first_difference(found, expected)
     window = slice(at, at + _CONTEXT_IDS)
     return (

@@ -1,34 +1,49 @@
 """Repair of ``.idx`` files that are wrong in a known way; the tokens stay as they are.
 
-What is wrong, and how the tokens prove the correction, is in ``layouts.py``.
+Three kinds of damage are known, alone or together, each made by a program that many people use:
+
+- Megatron-LM's ``--append-eod`` wrote an EOD to the ``.bin`` without counting it in the length of
+  the document's last sequence (Megatron-LM #431). An empty text is a document of no sequence,
+  and has no EOD.
+- A merge lost the document index, so that it holds nothing but a 0.
+- Pointers are wrong, as after an overflow, although the lengths describe the ``.bin`` exactly.
+
+A correction is made only where the tokens prove it.
 """
 
 import filecmp
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blendtitan.config import check_at_least
-from blendtitan.errors import ShardError
+from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.shards.checksums import Catalogs
-from blendtitan.shards.layouts import Layout, right_layout
+from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
 from blendtitan.storage.ends import DocumentEnds
+from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_sequences
+from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import NamedShard, named_shards
-from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import write_ends
 from blendtitan.storage.records import ENDS_SUFFIX
-from blendtitan.storage.writer import remove_partials
+from blendtitan.storage.writer import encode_index_blocks, remove_partials
 from blendtitan.visible import counted
 
-_KEPT_SUFFIX = ".idx.before-repair"
+KEPT_SUFFIX = ".idx.before-repair"
+
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class RepairedShard:
-    """What became of a shard. One without corrections has nothing wrong, or an error."""
+    """The outcome for one shard. Without corrections it has an error, or nothing was wrong."""
 
     prefix: Path
     corrections: list[str] = field(default_factory=list)
@@ -39,74 +54,193 @@ def repair(inputs: Sequence[Path], *, eod_id: int) -> list[RepairedShard]:
     """Repair all shards that need it; one that cannot be repaired does not stop the others.
 
     Raises:
-        ConfigError: An input cannot be used, or ``eod_id`` is no token.
+        ConfigError: An input cannot be used, or ``eod_id`` is negative.
     """
     check_at_least("eod_id", eod_id, 0)
-    return [_repaired(prefix, eod_id) for prefix, _ in named_shards(inputs)]
+
+    def outcome(prefix: Path) -> RepairedShard:
+        try:
+            return RepairedShard(prefix, repair_shard(prefix, eod_id=eod_id))
+        except ShardError as error:
+            return RepairedShard(prefix, error=str(error))
+
+    return [outcome(prefix) for prefix, _ in named_shards(inputs)]
 
 
 def check_repaired(shards: Sequence[RepairedShard]) -> None:
-    """Check that no shard was refused.
-
-    Raises:
-        ShardError: Some were. The message says why.
-    """
+    """Check that every shard was repaired or sound; raises ShardError with all reasons."""
     errors = [shard.error for shard in shards if shard.error is not None]
     if errors:
         kept = "is as it was" if len(shards) == 1 else "are as they were"
-        refused = f"{len(errors):,} of {counted(len(shards), 'shard')} {kept}"
-        raise ShardError(*errors, refused)
+        raise ShardError(*errors, f"{len(errors):,} of {counted(len(shards), 'shard')} {kept}")
 
 
 def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
-    """Correct the ``.idx`` of a shard, and keep the old one beside it.
+    """Correct the ``.idx`` of a shard, and keep the old one as ``.idx.before-repair``.
 
-    The new ``.idx`` takes the place of the old one in one step, so whoever reads the shard has
-    the one or the other, whatever happens. The old one stays as ``.idx.before-repair``.
+    The new ``.idx`` replaces the old one in one step, so a reader sees one or the other.
 
     Returns:
-        What was corrected, in words. Empty where every entry is right, and nothing was done.
+        What was corrected, in words. Empty where every entry is right and nothing was done.
 
     Raises:
         ShardError: Something else is wrong with the shard, or its tokens do not prove the
             correction. Nothing was changed.
     """
-    if Path(f"{prefix}{_KEPT_SUFFIX}").exists():
-        remove_partials(prefix)  # Of an earlier repair that was killed.
+    if Path(f"{prefix}{KEPT_SUFFIX}").exists():
+        remove_partials(prefix)  # of an earlier repair that was killed
     before = file_signature(str(prefix))
-    layout = right_layout(prefix, eod_id=eod_id)
-    if layout.is_right:
+    layout = _explained(prefix)
+    corrections = layout.corrections()
+    if not corrections:
         _check_good(prefix, eod_id)
         return []
+    ends = _proved_ends(prefix, layout, eod_id)
     idx = _replace_index(prefix, layout)
-    _record(prefix, layout.ends, before and before.with_idx(idx))
+    # A record of the old .idx is wrong by now.
+    if ends is None or not write_ends(prefix, ends, before and before.with_idx(idx)):
+        Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
     ShardIndex.open(prefix)
-    return layout.corrections()
+    return corrections
 
 
-def _repaired(prefix: Path, eod_id: int) -> RepairedShard:
-    try:
-        return RepairedShard(prefix, repair_shard(prefix, eod_id=eod_id))
-    except ShardError as error:
-        return RepairedShard(prefix, error=str(error))
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The arrays of an ``.idx``, with up to three corrections."""
+
+    arrays: IndexArrays
+    counts_eod: bool = False
+    """Whether one is added to the last sequence of each document."""
+
+    restores_documents: bool = False
+    """Whether every sequence is a document, in place of a lost document index."""
+
+    restores_pointers: bool = False
+    """Whether pointers differ from those that the lengths give."""
+
+    @property
+    def header(self) -> IndexHeader:
+        """The header of the corrected ``.idx``."""
+        header = self.arrays.header
+        if not self.restores_documents:
+            return header
+        return IndexHeader(header.dtype, header.num_sequences, header.num_sequences)
+
+    def corrections(self) -> list[str]:
+        """What is corrected, in words."""
+        done = {
+            "the EODs are counted": self.counts_eod,
+            "the document index is restored": self.restores_documents,
+            "the pointers are computed from the lengths": self.restores_pointers,
+        }
+        return [what for what, is_done in done.items() if is_done]
+
+    def document_blocks(self) -> Iterator[NDArray[np.int64]]:
+        """The corrected document index, in blocks."""
+        if not self.restores_documents:
+            yield from self.arrays.document_blocks()
+            return
+        num_entries = self.arrays.header.num_sequences + 1
+        for first in range(0, num_entries, _BLOCK):
+            yield np.arange(first, min(first + _BLOCK, num_entries))
+
+    def lens_blocks(self) -> Iterator[NDArray[np.int32]]:
+        """The corrected lengths, in blocks."""
+        blocks = self.arrays.lens_blocks()
+        return self._counted(blocks) if self.counts_eod else blocks
+
+    def encoded(self) -> Iterator[bytes]:
+        """The bytes of the corrected ``.idx``, in blocks."""
+        return encode_index_blocks(self.header, self.lens_blocks, self.document_blocks())
+
+    def _counted(self, blocks: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
+        found, pending = last_sequences(self.document_blocks()), np.zeros(0, np.int64)
+        first = 0
+        for lens in blocks:
+            stop = first + len(lens)
+            while not len(pending) or pending[-1] < stop:
+                more = next(found, None)
+                if more is None:
+                    break
+                pending = np.append(pending, more)
+            here, pending = np.split(pending, [np.searchsorted(pending, stop)])
+            counted = lens.copy()
+            counted[here - first] += 1
+            if np.any(counted < lens):
+                raise ShardError(
+                    f"{self.arrays.file.path}: a sequence has {lens.max():,} tokens, and its "
+                    f"length cannot hold one more. Tokenise the shard again, in shorter documents."
+                )
+            yield counted
+            first = stop
+
+
+def _explained(prefix: Path) -> Layout:
+    """The layout that a shard has, or should have; a ShardError if no known damage explains it."""
+    arrays = IndexArrays.open(prefix)
+    header, bin_bytes = arrays.header, OpenFile.open(f"{prefix}.bin").num_bytes
+    is_lost = header.num_documents == 0 < header.num_sequences
+    if not is_lost:
+        arrays.check_documents()
+    num_tokens, pointers_fit = arrays.sum_lens()
+    token_bytes = header.dtype.itemsize
+    missing, remainder = divmod(bin_bytes - num_tokens * token_bytes, token_bytes)
+    layout = Layout(arrays, restores_documents=is_lost, restores_pointers=not pointers_fit)
+    if missing == remainder == 0 and bin_bytes > 0:
+        return layout
+    num_ends = sum(len(block) for block in last_sequences(layout.document_blocks()))
+    if remainder == 0 and missing == num_ends > 0:
+        return Layout(arrays, True, is_lost, not pointers_fit)
+    # Opening the shard says best what is wrong.
+    ShardIndex.open(prefix)
+    raise CorruptShardError(
+        f"{arrays.file.path}: its lengths sum to {num_tokens:,} tokens, but the .bin has "
+        f"{bin_bytes:,} bytes ({token_bytes} for each token), and no known fault explains the "
+        f"difference. Copy both files again, or tokenise the shard again."
+    )
+
+
+def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | None:
+    """Check by all tokens that every document ends in EOD once the ``.idx`` is corrected.
+
+    Wrong pointers beside lengths that describe the ``.bin`` need less: that all documents end in
+    EOD or none, because a shard may be without EOD.
+    """
+    found = summarize_tokens(
+        OpenFile.open(f"{prefix}.bin"),
+        layout.header.dtype,
+        document_ends(layout.lens_blocks(), layout.document_blocks()),
+        eod_id=eod_id,
+        vocab_size=None,
+    )
+    if found.first_outside is not None:
+        token_id, document_id = found.first_outside
+        raise CorruptShardError(
+            f"not repairable: {prefix}.bin: document {document_id} holds the token id {token_id}, "
+            f"expected ids from 0. The shard is damaged: tokenise it again."
+        )
+    needs_all = layout.counts_eod or layout.restores_documents
+    if found.is_mixed or (needs_all and found.num_eod < found.num_filled):
+        tried = {
+            "one more token each": layout.counts_eod,
+            "every sequence as a document": layout.restores_documents,
+            "pointers computed from the lengths": layout.restores_pointers,
+        }
+        raise MixedEodError(
+            f"{prefix}: with {' and '.join(what for what, is_tried in tried.items() if is_tried)}, "
+            f"{found.num_eod:,} of {counted(found.num_filled, 'document')} end in EOD ({eod_id}), "
+            f"expected all{'' if needs_all else ' or none'}; the first that does not is document "
+            f"{found.first_without_eod}. Give the EOD of its tokenizer, or tokenise it again."
+        )
+    return found.document_ends
 
 
 def _check_good(prefix: Path, eod_id: int) -> None:
-    """Check a shard whose ``.idx`` needs no correction as ``blendtitan verify`` does.
-
-    Raises:
-        ShardError: Something is wrong that no correction of the ``.idx`` makes right.
-    """
+    """Check a shard whose ``.idx`` needs no correction as ``blendtitan verify`` does."""
     shard = NamedShard(prefix, prefix.name)
     found = verify_shard(shard, Expected(eod_id=eod_id), Catalogs())
     if found.problems:
         raise ShardError(*(f"not repairable: {problem}" for problem in found.problems))
-
-
-def _record(prefix: Path, ends: DocumentEnds | None, stamp: FileSignature | None) -> None:
-    """Record what was proven of the tokens; a record of the old ``.idx`` is wrong by now."""
-    if ends is None or not write_ends(prefix, ends, stamp):
-        Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
 
 
 def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
@@ -128,13 +262,13 @@ def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
 
 def _keep(idx_path: Path) -> None:
     """Give the old ``.idx`` a second name, unless it has it from an interrupted repair."""
-    kept = idx_path.with_name(f"{idx_path.stem}{_KEPT_SUFFIX}")
+    kept = idx_path.with_name(f"{idx_path.stem}{KEPT_SUFFIX}")
     try:
         os.link(idx_path, kept)
     except FileExistsError:
         if not filecmp.cmp(idx_path, kept, shallow=False):
             raise ShardError(
-                f"{kept}: exists, and is not the present {idx_path.name}. Move it away first."
+                f"{kept}: exists, and differs from the present {idx_path.name}. Move it away first."
             ) from None
     except OSError as error:
         raise ShardError(

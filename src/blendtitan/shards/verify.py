@@ -1,4 +1,4 @@
-"""Every entry of every shard: what opening and reading take on trust."""
+"""Complete checks of shards, beyond what opening and reading check: ``blendtitan verify``."""
 
 import os
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
@@ -17,9 +17,8 @@ from blendtitan.shards.encoding import (
     Comparison,
     Encoding,
     compare_encoding,
-    encoding_problem,
+    encoding_problems,
 )
-from blendtitan.shards.recorded_eod import recorded_eod
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
 from blendtitan.storage.ends import read_ends
 from blendtitan.storage.index_arrays import IndexArrays
@@ -27,28 +26,43 @@ from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import read_record, record_path, write_ends
 from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, CatalogEntry
-from blendtitan.tables import Table, number_table
+from blendtitan.tables import Table, filled_table
+from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """What the tokens are compared with. What is None is not compared."""
+    """What the tokens are compared with. None: no comparison."""
 
     vocab_size: int | None = None
     eod_id: int | None = None
-
     encoding: Encoding | None = None
     """The tokenizer with which documents are encoded again."""
 
     symbols: TextSymbols | None = None
-    """Ids that say something about the texts."""
 
     def __post_init__(self) -> None:
         if self.vocab_size is not None:
             check_at_least("vocab_size", self.vocab_size, 1)
         if self.eod_id is not None:
             check_at_least("eod_id", self.eod_id, 0)
+
+    def with_tokenizer(self, tokenizer: Tokenizer, *, documents: int) -> Self:
+        """Also compare with a tokenizer: its vocabulary and EOD where they are None, and its ids.
+
+        ``documents`` of each shard are encoded again.
+        """
+        eod_id = self.eod_id
+        if eod_id is None and tokenizer.eos_id != ABSENT:
+            eod_id = tokenizer.eos_id
+        return replace(
+            self,
+            vocab_size=tokenizer.vocab_size if self.vocab_size is None else self.vocab_size,
+            eod_id=eod_id,
+            encoding=Encoding(tokenizer, eod_id, documents),
+            symbols=TextSymbols.of_tokenizer(tokenizer),
+        )
 
 
 @dataclass(slots=True)
@@ -59,47 +73,70 @@ class VerifiedShard:
     corpus: str
     index: ShardIndex | None = None
     tokens: TokenSummary | None = None
-
     comparison: Comparison | None = None
     """Documents that were encoded again."""
 
     entry: CatalogEntry | None = None
-    """What the catalog lists it with. None: it is not listed, so there are no checksums."""
+    """Its entry in the catalog. None: it is not listed, so there are no checksums."""
 
     tokenizer: TokenizerIdentity | None = None
     """What made it, by the record beside it. None: it has no record."""
 
     problems: list[str] = field(default_factory=list)
-
     notes: list[str] = field(default_factory=list)
-    """What is no fault, but should be known."""
+    """What is not a fault, but should be known."""
 
     stamp: FileSignature | None = None
-    """Of its files, from before they were read."""
+    """Signature of its files, taken before they were read."""
 
     has_recorded_eod: bool = False
-    """Whether its EOD is known from a record beside it, because none was named."""
+    """Whether its EOD comes from a record beside it, because none was given."""
 
     is_recorded: bool = False
-    """Whether the record beside the shard says how its documents end."""
+    """Whether a record beside the shard says how its documents end."""
+
+    def json(self) -> dict[str, Any]:
+        """The shard for programs."""
+        index, tokens, compared = self.index, self.tokens, self.comparison
+        with_eod = tokens if tokens and tokens.eod_id is not None else None
+        with_unknown = tokens if tokens and tokens.unk_id is not None else None
+        return {
+            "prefix": str(self.prefix),
+            "corpus": self.corpus,
+            "documents": index and index.num_documents,
+            "tokens": index and index.num_tokens,
+            "smallest_id": tokens and tokens.min_id,
+            "largest_id": tokens and tokens.max_id,
+            "empty_documents": tokens and tokens.num_empty,
+            "first_token": tokens and tokens.first_token,
+            "documents_with_first_token": tokens and tokens.num_begin,
+            "documents_with_eod": with_eod and with_eod.num_eod,
+            "documents_of_eod_only": with_eod and with_eod.num_eod_only,
+            "documents_with_unknown": with_unknown and with_unknown.num_unknown,
+            "documents_compared": compared and compared.documents,
+            "documents_differing": compared and len(compared.differing),
+            "documents_unjudged": compared and compared.unjudged,
+            "has_checksums": self.entry is not None,
+            "document_ends_recorded": self.is_recorded,
+            "tokenizer": None if self.tokenizer is None else asdict(self.tokenizer),
+            "notes": self.notes,
+            "problems": self.problems,
+        }
 
 
 def verify(
-    inputs: Sequence[Path],
-    expected: Expected,
-    *,
-    threads: int | None = None,
+    inputs: Sequence[Path], expected: Expected, *, threads: int | None = None
 ) -> list[VerifiedShard]:
-    """Check every shard; a shard that is damaged does not keep the others from being checked.
+    """Check every shard; a damaged shard does not keep the others from being checked.
 
     Args:
         inputs: Prefixes, folders of shards and file lists.
         expected: The vocabulary and EOD.
-        threads: Shards read at once. None: as many as there are cores. Reading and comparing
-            leave the interpreter free, so threads are as fast as processes.
+        threads: Shards read at once. None: one per core. Reading and comparing release the
+            interpreter, so threads are as fast as processes.
 
     Raises:
-        ConfigError: An input cannot be used, or there is to be no thread.
+        ConfigError: An input or the number of threads cannot be used.
     """
     if threads is not None:
         check_at_least("threads", threads, 1)
@@ -113,12 +150,11 @@ def verify(
 def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens.
 
-    Against each other: the header, the sizes of both files, all pointers, all lengths, the
-    document index. Against what is expected: all tokens, the last of each document. Against the
-    catalog, if one lists the shard: the checksums of both files.
+    Compared with each other: the header, the sizes of both files, all pointers, all lengths, the
+    document index. Compared with what is expected: all tokens, and the last token of each
+    document. Compared with the catalog, if one lists the shard: the checksums of both files.
     """
-    found = VerifiedShard(*shard)
-    found.stamp = file_signature(str(shard.prefix))
+    found = VerifiedShard(*shard, stamp=file_signature(str(shard.prefix)))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = ShardIndex.open(shard.prefix)
@@ -140,7 +176,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
 def record_document_ends(shards: Iterable[VerifiedShard]) -> None:
     """Record beside each shard how its documents end, for training.
 
-    What an earlier record says of another EOD stays, unless the shard is good with this one.
+    An earlier record of another EOD is kept, unless the shard is good with this one.
     """
     for shard in shards:
         ends = shard.tokens and shard.tokens.document_ends
@@ -171,29 +207,48 @@ def index_problems(index: ShardIndex) -> Iterator[str]:
         yield str(error)
 
 
-def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
-    """What is wrong with the record of the tokenizer; a good one is noted."""
+def _with_eod(found: VerifiedShard, index: ShardIndex, expected: Expected) -> Expected:
+    """The expectation, with the EOD of the records beside the shard where none was given."""
+    eod_id = _recorded_eod(index, found.stamp) if expected.eod_id is None else None
+    if eod_id is None:
+        return expected
+    found.has_recorded_eod = True
+    encoding = expected.encoding and replace(expected.encoding, eod_id=eod_id)
+    return replace(expected, eod_id=eod_id, encoding=encoding)
+
+
+def _recorded_eod(index: ShardIndex, stamp: FileSignature | None) -> int | None:
+    """The token that ends documents, by the tokenizer's record, else by that of document ends."""
     try:
-        record = read_record(found.prefix)
-    except ShardError as error:
-        yield str(error)
-        return
-    if record is None:
-        return
-    if record.describes(documents=index.num_documents, tokens=index.num_tokens):
-        found.tokenizer = record.tokenizer
-        return
-    size = f"{counted(record.documents, 'document')} and {counted(record.tokens, 'token')}"
-    yield (
-        f"{record_path(found.prefix)}: describes a shard of {size}, but the shard beside it has "
-        f"{index.num_documents:,} and {index.num_tokens:,}. Another program "
-        f"replaced the shard, or the record is another's. Delete the record, or "
-        f"copy it again with its shard."
+        record = read_record(index.prefix)
+    except ShardError:  # reported with the other problems
+        record = None
+    size = {"documents": index.num_documents, "tokens": index.num_tokens}
+    if record is not None and record.tokenizer.eod_id is not None and record.describes(**size):
+        return record.tokenizer.eod_id
+    ends = stamp and read_ends(str(index.prefix), stamp)
+    return None if ends is None or ends.lacks_eod else ends.eod_id
+
+
+def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:
+    """Read the ``.bin`` once, for everything."""
+    parts = () if found.entry is None else found.entry.bin_digests
+    digests = PartDigests([num_bytes for num_bytes, _ in parts])
+    found.tokens = summarize_tokens(
+        OpenFile.open(f"{index.prefix}.bin"),
+        index.dtype,
+        document_ends(index),
+        eod_id=expected.eod_id,
+        vocab_size=expected.vocab_size,
+        symbols=expected.symbols,
+        on_block=digests.update,
     )
+    found.problems += _token_problems(found.prefix, found.tokens, expected)
+    if found.entry is not None:
+        found.problems += bin_problems(found.prefix, found.entry, digests.hexdigests())
 
 
-def token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> Iterator[str]:
-    """What is wrong with the tokens of a shard."""
+def _token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> Iterator[str]:
     if tokens.first_outside is not None:
         token_id, document_id = tokens.first_outside
         size = expected.vocab_size
@@ -212,37 +267,60 @@ def token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> It
         )
 
 
-def check_sound(shards: Sequence[VerifiedShard]) -> None:
-    """Check that no shard has a problem.
+def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding | None) -> None:
+    """Encode a sample of the documents again, unless the shard has ids of another vocabulary."""
+    if encoding is not None and not found.problems:
+        found.comparison = compare_encoding(index, encoding)
+        found.problems += encoding_problems(index, encoding, found.comparison)
 
-    Raises:
-        ShardError: Some have. The message has all problems.
-    """
+
+def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
+    """What is wrong with the tokenizer record; a good one is noted in ``found``."""
+    try:
+        record = read_record(found.prefix)
+    except ShardError as error:
+        yield str(error)
+        return
+    if record is None:
+        return
+    if record.describes(documents=index.num_documents, tokens=index.num_tokens):
+        found.tokenizer = record.tokenizer
+        return
+    size = f"{counted(record.documents, 'document')} and {counted(record.tokens, 'token')}"
+    yield (
+        f"{record_path(found.prefix)}: describes a shard of {size}, but the shard beside it has "
+        f"{index.num_documents:,} and {index.num_tokens:,}. Another program replaced the shard, or "
+        f"the record belongs to another one. Delete the record, or copy it again with its shard."
+    )
+
+
+def check_sound(shards: Sequence[VerifiedShard]) -> None:
+    """Check that no shard has a problem; raises ShardError with all problems."""
     problems = [problem for shard in shards for problem in shard.problems]
     if problems:
         num_bad = sum(bool(shard.problems) for shard in shards)
         verb = "is" if len(shards) == 1 else "are"
-        summary = f"{num_bad:,} of {counted(len(shards), 'shard')} {verb} bad"
-        raise ShardError(*problems, summary)
+        raise ShardError(*problems, f"{num_bad:,} of {counted(len(shards), 'shard')} {verb} bad")
 
 
 def verify_table(shards: Iterable[VerifiedShard]) -> Table:
     """A row for each shard."""
-    table = number_table(
-        "shard", "documents", "end in EOD", "tokens", "largest id", "checksums", "result"
+    keys = "documents", "documents_with_eod", "tokens", "largest_id"
+    headings = "shard", "documents", "end in EOD", "tokens", "largest id", "checksums", "result"
+    rows = (
+        [
+            str(shard.prefix),
+            *(shard.json()[key] for key in keys),
+            "none" if shard.entry is None else "listed",
+            f"{len(shard.problems)} wrong" if shard.problems else "good",
+        ]
+        for shard in shards
     )
-    for shard in shards:
-        result = f"{len(shard.problems)} wrong" if shard.problems else "good"
-        values = _values(shard)
-        keys = "documents", "documents_with_eod", "tokens", "largest_id"
-        numbers = ("" if values[key] is None else f"{values[key]:,}" for key in keys)
-        checksums = "none" if shard.entry is None else "listed"
-        table.add_row(str(shard.prefix), *numbers, checksums, result)
-    return table
+    return filled_table(headings, rows)
 
 
 def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
-    """What was found that is no fault, but that a reader of the shards should know."""
+    """What is not a fault but worth knowing about the shards."""
     for shard in shards:
         yield from shard.notes
     summaries = [shard.tokens for shard in shards if shard.tokens is not None]
@@ -251,7 +329,7 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
         yield (
             f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
             f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
-            f"document of no tokens, without EOD."
+            f"document without tokens and without EOD."
         )
     yield from text_notes(
         sum(tokens.num_documents for tokens in summaries),
@@ -259,7 +337,31 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
         num_eod_only=sum(tokens.num_eod_only for tokens in summaries),
     )
     yield from _eod_notes(shards)
-    compared = [shard.comparison for shard in shards if shard.comparison is not None]
+    yield from _comparison_notes([s.comparison for s in shards if s.comparison is not None])
+    yield from _begin_notes(summaries)
+    num_recorded = sum(shard.is_recorded for shard in shards)
+    if num_recorded:
+        yield (
+            f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
+            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
+            f"the shard stay unchanged."
+        )
+
+
+def _eod_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
+    """Where EOD was taken from if it was not given, and where it is unknown."""
+    read = [(s.tokens.eod_id, s.has_recorded_eod) for s in shards if s.tokens is not None]
+    for eod_id, count in Counter(eod_id for eod_id, is_recorded in read if is_recorded).items():
+        yield f"EOD is token {eod_id} by the records beside the shards (shards: {count:,})"
+    unknown = sum(eod_id is None for eod_id, _ in read)
+    if unknown:
+        yield (
+            f"no EOD is known (shards: {unknown:,}): how their documents end was not checked. Name "
+            f"the token with --eod-id."
+        )
+
+
+def _comparison_notes(compared: Sequence[Comparison]) -> Iterator[str]:
     if compared:
         yield (
             f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
@@ -272,6 +374,10 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             f"shards of which no document could be compared with the tokenizer: {blank:,}. Whether "
             f"it gives their ids is not known: no text can be recovered exactly from them."
         )
+
+
+def _begin_notes(summaries: Iterable[TokenSummary]) -> Iterator[str]:
+    """The token that most documents begin with, where there is one."""
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
     for tokens in summaries:
         if tokens.first_token is not None and tokens.num_begin > tokens.num_filled // 2 > 0:
@@ -279,32 +385,12 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             begins.setdefault((tokens.first_token, is_eod), []).append(tokens)
     for (token, is_eod), alike in sorted(begins.items()):
         counts = f"{sum(t.num_begin for t in alike):,} of {sum(t.num_filled for t in alike):,}"
-        ends = sum(t.num_eod for t in alike)
+        ends = f", {sum(t.num_eod for t in alike):,} end in EOD"
         yield (
             f"{counts} documents begin with token {token}"
-            + (f", {ends:,} end in EOD" if alike[0].eod_id is not None else "")
+            + (ends if alike[0].eod_id is not None else "")
             + f" (shards: {len(alike):,})"
-            + (". " + _BOS_IS_EOD if is_eod else "")
-        )
-    num_recorded = sum(shard.is_recorded for shard in shards)
-    if num_recorded:
-        yield (
-            f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
-            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
-            f"the shard stay unchanged."
-        )
-
-
-def _eod_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
-    """Where EOD is known from, if it was not named, and where it is not known."""
-    read = [(s.tokens.eod_id, s.has_recorded_eod) for s in shards if s.tokens is not None]
-    for eod_id, count in Counter(eod_id for eod_id, is_recorded in read if is_recorded).items():
-        yield f"EOD is token {eod_id} by the records beside the shards (shards: {count:,})"
-    unknown = sum(eod_id is None for eod_id, _ in read)
-    if unknown:
-        yield (
-            f"no EOD is known (shards: {unknown:,}): how their documents end was not checked. Name "
-            f"the token with --eod-id."
+            + (f". {_BOS_IS_EOD}" if is_eod else "")
         )
 
 
@@ -312,77 +398,3 @@ _BOS_IS_EOD = (
     "BOS and EOD are one token: where a document starts with it, positions and masks take it as "
     "part of that document, not as the end of the one before."
 )
-
-
-def verify_json(shards: Iterable[VerifiedShard]) -> dict[str, Any]:
-    """The report as values that JSON has."""
-    return {"shards": [_values(shard) for shard in shards]}
-
-
-def _values(shard: VerifiedShard) -> dict[str, Any]:
-    index, tokens = shard.index, shard.tokens
-    return {
-        "prefix": str(shard.prefix),
-        "corpus": shard.corpus,
-        "documents": index and index.num_documents,
-        "tokens": index and index.num_tokens,
-        "smallest_id": tokens and tokens.min_id,
-        "largest_id": tokens and tokens.max_id,
-        "empty_documents": tokens and tokens.num_empty,
-        "first_token": tokens and tokens.first_token,
-        "documents_with_first_token": tokens and tokens.num_begin,
-        "documents_with_eod": tokens.num_eod if tokens and tokens.eod_id is not None else None,
-        "documents_of_eod_only": tokens.num_eod_only
-        if tokens and tokens.eod_id is not None
-        else None,
-        "documents_with_unknown": tokens.num_unknown
-        if tokens and tokens.unk_id is not None
-        else None,
-        "documents_compared": shard.comparison and shard.comparison.documents,
-        "documents_differing": shard.comparison and len(shard.comparison.differing),
-        "documents_unjudged": shard.comparison and shard.comparison.unjudged,
-        "has_checksums": shard.entry is not None,
-        "document_ends_recorded": shard.is_recorded,
-        "tokenizer": None if shard.tokenizer is None else asdict(shard.tokenizer),
-        "notes": shard.notes,
-        "problems": shard.problems,
-    }
-
-
-def _with_eod(found: VerifiedShard, index: ShardIndex, expected: Expected) -> Expected:
-    """What is expected, with the EOD of the records beside the shard where none is named."""
-    if expected.eod_id is not None:
-        return expected
-    eod_id = recorded_eod(found.prefix, index, found.stamp)
-    if eod_id is None:
-        return expected
-    found.has_recorded_eod = True
-    encoding = expected.encoding and replace(expected.encoding, eod_id=eod_id)
-    return replace(expected, eod_id=eod_id, encoding=encoding)
-
-
-def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:
-    """Read the ``.bin`` once, for everything."""
-    parts = () if found.entry is None else found.entry.bin_digests
-    digests = PartDigests([num_bytes for num_bytes, _ in parts])
-    found.tokens = summarize_tokens(
-        OpenFile.open(f"{index.prefix}.bin"),
-        index.dtype,
-        document_ends(index),
-        eod_id=expected.eod_id,
-        vocab_size=expected.vocab_size,
-        symbols=expected.symbols,
-        on_block=digests.update,
-    )
-    found.problems += token_problems(found.prefix, found.tokens, expected)
-    found.problems += bin_problems(found.prefix, parts, digests.hexdigests())
-
-
-def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding | None) -> None:
-    """Encode a sample of the documents again, unless the shard has ids of another vocabulary."""
-    if encoding is None or found.problems:
-        return
-    found.comparison = compare_encoding(index, encoding)
-    problem = encoding_problem(index, encoding, found.comparison)
-    if problem is not None:
-        found.problems.append(problem)

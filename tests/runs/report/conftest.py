@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan import SegmentConfig
-from blendtitan.runs.run import read_run
+from blendtitan.runs.open import read_run
 from tests.runs.conftest import WriteRun
 from tests.runs.test_explain import trained
 from tests.runs.test_scalars import write_start

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from blendtitan.pace import Pace
-from blendtitan.runs.report.blend_curve import blend_curve, steps_before
-from blendtitan.runs.source import open_source
+from blendtitan.runs.open import open_run
+from blendtitan.runs.report.facts import blend_curve, steps_before
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
 
@@ -20,7 +20,7 @@ SEGMENTS = [
 
 def test_bins_hold_what_counting_finds(write_run: WriteRun) -> None:
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
-    slots = open_source(path).slots
+    slots = open_run(path).slots
     curve = blend_curve(slots, 1000)
     windows = slots.windows(np.arange(1000))
     stops = np.cumsum(curve.bin_samples).tolist()
@@ -35,7 +35,7 @@ def test_bins_hold_what_counting_finds(write_run: WriteRun) -> None:
 def test_no_bin_crosses_a_segment(write_run: WriteRun) -> None:
     """It would show a share that was never asked for. The second begins within step 51."""
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
-    curve = blend_curve(open_source(path).slots, 1000)
+    curve = blend_curve(open_run(path).slots, 1000)
 
     assert curve.segment_steps.tolist() == [0, 20, 50 + 3 / 8]
     assert set(curve.segment_steps) <= set(curve.bin_steps)
@@ -45,7 +45,7 @@ def test_no_bin_crosses_a_segment(write_run: WriteRun) -> None:
 
 def test_configured_shares_are_those_of_each_segment(write_run: WriteRun) -> None:
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
-    curve = blend_curve(open_source(path).slots, 1000)
+    curve = blend_curve(open_run(path).slots, 1000)
     shares = dict(zip(curve.corpora, curve.configured.tolist(), strict=True))
 
     assert curve.corpora == ("web", "code", "books")  # by their shares of the whole run
@@ -57,17 +57,17 @@ def test_configured_shares_are_those_of_each_segment(write_run: WriteRun) -> Non
 def test_the_past_of_a_changed_run_is_that_of_its_checkpoint(trained_run: TrainedRun) -> None:
     """The file in the folder alone would say that nothing ever changed."""
     folder = trained_run("run")
-    curve = blend_curve(open_source(folder).slots, 160)
+    curve = blend_curve(open_run(folder).slots, 160)
     web = curve.configured[curve.corpora.index("web")]
 
     assert curve.segment_steps.tolist() == [0, 10]
-    assert curve.is_chapter == (False, True)
+    assert curve.is_phase == (False, True)
     assert web.tolist() == pytest.approx([0.6, 1.8 / 2.2])
 
 
 def test_the_originals_order_has_a_curve_too(write_run: WriteRun, tmp_path: Path) -> None:
     own = {"order": "blendcorpus", "data_cache_path": str(tmp_path / "cache")}
-    slots = open_source(write_run(CORPORA, blendcorpus=own)).slots
+    slots = open_run(write_run(CORPORA, blendcorpus=own)).slots
     curve = blend_curve(slots, 80)
     counts = Counter(window.corpus for window in slots.windows(np.arange(80)))
 

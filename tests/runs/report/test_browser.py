@@ -12,8 +12,8 @@ import tokenizers
 from playwright.sync_api import Browser, Page, sync_playwright
 from tokenizers.models import WordLevel
 
-from blendtitan.runs.report.colors import DARK, LIGHT
 from blendtitan.runs.report.facts import gather_run, gather_runs
+from blendtitan.runs.report.figures import DARK, LIGHT
 from blendtitan.runs.report.page import write_page
 from blendtitan.runs.report.sections import report_page
 from tests.conftest import EOD

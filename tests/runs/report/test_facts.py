@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError
+from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
+from blendtitan.runs.report.documents import OF_EACH
 from blendtitan.runs.report.facts import gather_run, gather_runs
-from blendtitan.runs.report.texts import OF_EACH
-from blendtitan.runs.run import read_run
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
@@ -26,7 +26,8 @@ def test_a_configuration_is_a_run_that_has_not_begun(write_run: WriteRun) -> Non
     assert len(facts.corpora) == 3
     for corpus in facts.corpora:
         own = planned[corpus.name]
-        assert (corpus.tokens_read, corpus.tokens_at_end) == (0, own.tokens_read)
+        assert corpus.tokens_read == 0
+        assert corpus.epochs_at_end == own.tokens_read / own.tokens
         assert corpus.epochs_at_end == pytest.approx(own.epochs)
         assert corpus.configured == pytest.approx(own.share)
         assert (corpus.shards, corpus.documents) == (own.shards, own.documents)
@@ -42,7 +43,7 @@ def test_a_run_stands_where_its_checkpoint_and_its_metrics_say(trained_run: Trai
     assert web.configured == pytest.approx((0.6 + 1.8 / 2.2) / 2)
     assert abs(web.achieved - web.configured) < 2 / 80
     assert web.tokens_read == 8 * 80 * web.achieved
-    assert web.tokens_at_end > web.tokens_read
+    assert web.epochs_at_end > web.epochs
     assert facts.metrics["loss_metrics/global_avg_loss"].steps.tolist() == list(range(1, 21))
 
 
@@ -75,7 +76,7 @@ def test_without_the_data_the_rest_is_told(trained_run: TrainedRun, tmp_path: Pa
     facts = gather_run(folder, name="run")
 
     assert "the data cannot be read" in facts.about
-    assert not facts.lens
+    assert not facts.lengths
     assert facts.corpora[0].shards is None
     assert facts.samples[-1].corpus == "web"
     assert facts.samples[-1].passages[0].place == "9 tokens, not there"

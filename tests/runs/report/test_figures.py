@@ -7,17 +7,18 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from blendtitan.runs.report.blend_figure import blend_figure
-from blendtitan.runs.report.blocks import Block, Folded, Picture, SideBySide
-from blendtitan.runs.report.colors import DARK, LIGHT
 from blendtitan.runs.report.facts import gather_run, gather_runs
 from blendtitan.runs.report.figures import (
+    DARK,
+    LIGHT,
     MOST_CORPORA,
+    blend_figure,
     corpus_metric_figure,
     metric_figure,
     numbers,
     thinned,
 )
+from blendtitan.runs.report.page import Block, Folded, Picture, SideBySide
 from blendtitan.runs.report.sections import report_page
 from blendtitan.runs.scalars import Scalars
 from tests.runs.conftest import WriteRun

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from blendtitan.runs.report import lengths
-from blendtitan.runs.report.lengths import corpus_lens
-from blendtitan.runs.source import open_source
+from blendtitan.runs.open import open_run
+from blendtitan.runs.report import documents
+from blendtitan.runs.report.documents import corpus_lengths
 from tests.conftest import EOD, WriteShard, numbered_documents
 from tests.runs.conftest import WriteRun
 
@@ -13,9 +13,9 @@ SIZES = {"web": (0.6, [900, 700]), "code": (0.4, [450])}
 
 
 def test_lengths_of_the_train_split(write_run: WriteRun) -> None:
-    contents = open_source(write_run(SIZES)).contents
+    contents = open_run(write_run(SIZES)).contents
     assert contents is not None
-    found = corpus_lens(contents)
+    found = corpus_lengths(contents)
 
     assert list(found) == ["code", "web"]
     cuts = dict(zip(contents.catalog.prefixes, contents.catalog.document_cuts, strict=True))
@@ -38,10 +38,10 @@ def test_lengths_of_the_train_split(write_run: WriteRun) -> None:
 def test_inserted_eods_count(write_run: WriteRun, write_shard: WriteShard) -> None:
     path = write_run({"web": (1, [400])}, blendcorpus={"split": "1"})
     write_shard("web/web_0", [[5] * 7] * 100)
-    contents = open_source(path).contents
+    contents = open_run(path).contents
     assert contents is not None
 
-    assert corpus_lens(contents)["web"].median == 8
+    assert corpus_lengths(contents)["web"].median == 8
 
 
 def test_huge_corpora_are_sampled_evenly(
@@ -50,10 +50,10 @@ def test_huge_corpora_are_sampled_evenly(
     """Documents grow along the shard: blocks from its beginning alone would miss the long ones."""
     path = write_run({"web": (1, [400])}, blendcorpus={"split": "1"})
     write_shard("web/web_0", [[*[5] * (n // 10), EOD] for n in range(2000)])
-    contents = open_source(path).contents
+    contents = open_run(path).contents
     assert contents is not None
-    monkeypatch.setattr(lengths, "MOST_DOCUMENTS", 200)
-    found = corpus_lens(contents)["web"]
+    monkeypatch.setattr(documents, "MOST_DOCUMENTS", 200)
+    found = corpus_lengths(contents)["web"]
 
     assert (found.num_documents, found.num_counted) == (2000, 200)
     assert found.median == pytest.approx(100, abs=20)
@@ -64,9 +64,9 @@ def test_of_many_shards_some_are_looked_at(
     write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_run({"web": (1, [100] * 40)}, blendcorpus={"split": "1"})
-    contents = open_source(path).contents
+    contents = open_run(path).contents
     assert contents is not None
-    monkeypatch.setattr(lengths, "MOST_DOCUMENTS", 160)
+    monkeypatch.setattr(documents, "MOST_DOCUMENTS", 160)
     opened: list[int] = []
     read = contents.document_lens
     monkeypatch.setattr(
@@ -74,7 +74,7 @@ def test_of_many_shards_some_are_looked_at(
         "document_lens",
         lambda _, shard, *at: opened.append(shard) or read(shard, *at),
     )
-    found = corpus_lens(contents)["web"]
+    found = corpus_lengths(contents)["web"]
 
     assert len(set(opened)) == 16
     assert {0, 39} <= set(opened)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.runs.report.blocks import Page, Paragraph, Section
-from blendtitan.runs.report.page import page_html, write_page
+from blendtitan.runs.report.page import Page, Paragraph, Section, page_html, write_page
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
 
@@ -42,7 +41,7 @@ def test_a_configuration_alone_says_that_there_are_no_losses(
     assert main(["report", str(write_run(CORPORA)), "--output", str(output)]) == 0
     html = without_scripts(output.read_text())
     assert "run: no losses, because no TensorBoard file" in html
-    assert "run: no waiting, because no TensorBoard file" in html
+    assert "run: no waiting times, because no TensorBoard file" in html
     assert "0 of 10" in html
 
 

@@ -1,23 +1,59 @@
-"""What a report says of a run: gathered once, before anything is drawn."""
+"""The facts that a report shows about a run: gathered once, before anything is drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
+from blendtitan.order.blend import shares_of
 from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.toml import read_toml, toml_of
-from blendtitan.runs.report.blend_curve import BlendCurve, blend_curve, steps_before
-from blendtitan.runs.report.lengths import CorpusLens, corpus_lens
-from blendtitan.runs.report.texts import SampleText, sample_texts
-from blendtitan.runs.run import Run
+from blendtitan.runs.open import OpenRun, RunConfig, open_run
+from blendtitan.runs.report.documents import (
+    CorpusLengths,
+    SampleText,
+    corpus_lengths,
+    sample_texts,
+)
 from blendtitan.runs.scalars import Scalars, read_scalars
-from blendtitan.runs.slots import step_slots
-from blendtitan.runs.source import Source, open_source
+from blendtitan.runs.slots import Slots, step_slots
+
+FloatArray = NDArray[np.float64]
+
+# Enough bins for a screen, and few enough that each holds its shares to a few percent.
+_MOST_BINS = 100
+_LEAST_SAMPLES = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlendCurve:
+    """Shares over the steps of a run, of ``C`` corpora in ``B`` bins and ``S`` segments."""
+
+    corpora: tuple[str, ...]
+    """The largest share of the whole run first."""
+
+    bin_steps: FloatArray
+    """Steps before each bin, then those of the run. Shape ``(B + 1,)``."""
+
+    bin_samples: NDArray[np.int64]
+    """Samples of each bin. Shape ``(B,)``."""
+
+    achieved: FloatArray
+    """Fraction of a bin's samples that are of the corpus. Shape ``(C, B)``."""
+
+    segment_steps: FloatArray
+    """Steps before each segment. Shape ``(S,)``."""
+
+    configured: FloatArray
+    """Share that a segment asks for. Shape ``(C, S)``."""
+
+    is_phase: tuple[bool, ...]
+    """Whether a segment begins because data or window length changed, too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,23 +62,22 @@ class CorpusFacts:
 
     name: str
     shards: int | None
-    """With documents for training; None: the data is not there. Likewise the documents."""
+    """With documents for training; None, as for documents: the data is not there."""
 
     documents: int | None
     tokens: int
     """In the train split, inserted EODs included."""
 
     configured: float
-    """Share of the samples that the segments ask for: so far, or of the whole run before it."""
+    """Share that the segments ask for: so far, or of the whole run before it has begun."""
 
     achieved: float
-    """Share of these samples that is of the corpus."""
+    """Fraction of these samples that is of the corpus."""
 
     tokens_read: int
-    """So far, as are the epochs."""
+    """So far, like the epochs."""
 
     epochs: float
-    tokens_at_end: int
     epochs_at_end: float
 
 
@@ -51,7 +86,7 @@ class RunFacts:
     """One run."""
 
     name: str
-    run: Run
+    config: RunConfig
     about: str
     """Where the order comes from."""
 
@@ -61,7 +96,7 @@ class RunFacts:
     """Steps of the whole run."""
 
     reached_step: int
-    """Steps that were trained, as far as checkpoints and metrics tell; 0: none."""
+    """Steps that were trained, by checkpoints and metrics; 0: none."""
 
     curve: BlendCurve
     corpora: tuple[CorpusFacts, ...]
@@ -71,14 +106,14 @@ class RunFacts:
     """Empty: none was logged."""
 
     waited: float | None
-    """Fraction of the time in training steps that was waited for data; None: not logged."""
+    """Fraction of the time in training steps spent waiting for data; None: not logged."""
 
-    lens: Mapping[str, CorpusLens]
+    lengths: Mapping[str, CorpusLengths]
     """By corpus; empty: the data is not there."""
 
     samples: tuple[SampleText, ...]
     samples_step: int
-    """The step from which on samples were taken."""
+    """The first step that samples were taken from."""
 
     settings: Mapping[str, str]
     """``section.key`` of the TOML file, and the value as TOML has it."""
@@ -87,9 +122,9 @@ class RunFacts:
 def gather_runs(
     paths: Sequence[Path], *, step: int = 1, ranks: int | None = None
 ) -> tuple[RunFacts, ...]:
-    """What there is to say of some runs; see ``gather_run``.
+    """The facts of some runs; see ``gather_run``.
 
-    They are called by their folders or files, or by their paths where these are alike.
+    They are named by their folders or files, or by their paths where these are alike.
     """
     short = [path.absolute().name if path.is_dir() else path.stem for path in paths]
     names = short if len(set(short)) == len(paths) else list(map(str, paths))
@@ -100,58 +135,95 @@ def gather_runs(
 
 
 def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None) -> RunFacts:
-    """What there is to say of a run.
+    """The facts of a run.
 
     Args:
-        path: TOML file of a run, or its folder, whose checkpoints and TensorBoard files count.
-        name: What the run is called in the report.
+        path: TOML file of a run, or its folder with checkpoints and TensorBoard files.
+        name: Name of the run in the report.
         step: Samples are taken from this step on.
-        ranks: Data-parallel ranks, where the configuration leaves the steps' samples open.
+        ranks: Data-parallel ranks, where the configuration does not fix the global batch size.
 
     Raises:
         ConfigError: The configuration cannot be used, or there is no such step.
         ResumeError: A checkpoint cannot be read.
         ShardError: A shard is damaged.
     """
-    source = open_source(path, ranks=ranks)
-    run, slots = source.run, source.slots
-    assert run is not None
+    run = open_run(path, ranks=ranks)
+    config, slots = run.config, run.slots
+    assert config is not None
     metrics = _metrics(path)
-    trained = steps_before(slots.paces, source.consumed_samples)
-    reached = max([int(trained), *(int(each.steps[-1]) for each in metrics.values())])
-    num_samples = max(1, source.num_samples, consumed_at(slots.paces, reached))
+    trained = int(steps_before(slots.paces, run.consumed_samples))
+    reached = max([trained, *(int(each.steps[-1]) for each in metrics.values())])
+    consumed = consumed_at(slots.paces, reached)
+    num_samples = max(1, run.num_samples, consumed)
     curve = blend_curve(slots, num_samples)
     return RunFacts(
         name=name,
-        run=run,
-        about=source.about,
+        config=config,
+        about=run.about,
         num_samples=num_samples,
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
         last_step=round(steps_before(slots.paces, num_samples)),
         reached_step=reached,
         curve=curve,
-        corpora=_corpora(source, curve.corpora, num_samples, consumed_at(slots.paces, reached)),
+        corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),
         metrics=metrics,
         waited=_waited(metrics, slots.paces),
-        lens={} if source.contents is None else corpus_lens(source.contents),
-        samples=sample_texts(source, step_slots(slots.paces, step).start),
+        lengths={} if run.contents is None else corpus_lengths(run.contents),
+        samples=sample_texts(run, step_slots(slots.paces, step).start),
         samples_step=step,
-        settings={key: toml_of(value) for key, value in read_toml(run.path).items()},
+        settings={key: toml_of(value) for key, value in read_toml(config.path).items()},
     )
 
 
+def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
+    """The blend of the first ``num_samples`` samples of a run, at least one."""
+    segments = [s for s in slots.segments if s.first_slot < num_samples]
+    edges = _edges([segment.first_slot for segment in segments], num_samples)
+    names = sorted(slots.draws_before(num_samples))
+    before = [slots.draws_before(edge) for edge in edges]
+    draws = np.array([[each[name] for name in names] for each in before])
+    samples = np.diff(np.array(edges, np.int64))
+    shares = [shares_of(segment.weights) for segment in segments]
+    largest = np.argsort(-configured_shares(names, segments, num_samples), kind="stable")
+    phases = {phase.first_slot for phase in slots.phases[1:]}
+    return BlendCurve(
+        corpora=tuple(names[i] for i in largest),
+        bin_steps=np.array([steps_before(slots.paces, edge) for edge in edges]),
+        bin_samples=samples,
+        achieved=(np.diff(draws, axis=0) / samples[:, None]).T[largest],
+        segment_steps=np.array([steps_before(slots.paces, s.first_slot) for s in segments]),
+        configured=np.array([[of.get(name, 0.0) for name in names] for of in shares]).T[largest],
+        is_phase=tuple(segment.first_slot in phases for segment in segments),
+    )
+
+
+def steps_before(paces: Paces, slot: int) -> float:
+    """Steps before a slot; not whole within a step."""
+    pace = [pace for pace in paces if pace.consumed_samples <= slot][-1]
+    return pace.step + (slot - pace.consumed_samples) / pace.global_batch_size
+
+
+def _edges(firsts: Sequence[int], stop: int) -> list[int]:
+    """Where bins begin, and the end: no bin has samples of two segments."""
+    least = max(_LEAST_SAMPLES, -(-stop // _MOST_BINS))
+    edges: list[int] = []
+    for first, end in zip(firsts, [*firsts[1:], stop], strict=True):
+        bins = max(1, (end - first) // least)
+        edges += np.linspace(first, end, bins, endpoint=False).astype(np.int64).tolist()
+    return [*edges, stop]
+
+
 def _metrics(path: Path) -> Mapping[str, Scalars]:
-    """What a run logged; nothing of a TOML file, or where there are no TensorBoard files."""
-    if not path.is_dir():
-        return {}
+    """What a run logged; nothing for a TOML file, or without TensorBoard files."""
     try:
-        return read_scalars(path)
+        return read_scalars(path) if path.is_dir() else {}
     except ConfigError:
         return {}
 
 
 def _waited(metrics: Mapping[str, Scalars], paces: Paces) -> float | None:
-    """Time waited in all intervals between logs, of the time that their samples took."""
+    """Time waited, as a fraction of the time that all logged steps took."""
     waits, speeds = metrics.get(WAIT_SECONDS), metrics.get(SAMPLES_PER_SECOND)
     if waits is None or speeds is None or waits.steps.tolist() != speeds.steps.tolist():
         return None
@@ -161,45 +233,26 @@ def _waited(metrics: Mapping[str, Scalars], paces: Paces) -> float | None:
 
 
 def _corpora(
-    source: Source, names: Sequence[str], num_samples: int, consumed: int
-) -> tuple[CorpusFacts, ...]:
-    slots, now = source.slots, consumed or num_samples
+    run: OpenRun, names: Sequence[str], num_samples: int, consumed: int
+) -> Iterator[CorpusFacts]:
+    slots, now = run.slots, consumed or num_samples
     asked = configured_shares(names, slots.segments, now)
     drawn, read = slots.draws_before(now), slots.tokens_before(consumed)
     at_end, tokens = slots.tokens_before(num_samples), slots.corpus_tokens
-    shards, documents = _held(source)
-    return tuple(
-        CorpusFacts(
+    contents = run.contents
+    shards = {} if contents is None else contents.shards_of_corpora()
+    for i, name in enumerate(names):
+        spans = (
+            [contents.document_range(shard) for shard in shards.get(name, ())] if contents else []
+        )
+        yield CorpusFacts(
             name=name,
-            shards=shards.get(name),
-            documents=documents.get(name),
+            shards=len(spans) or None,
+            documents=sum(stop - first for first, stop in spans) or None,
             tokens=tokens[name],
             configured=float(asked[i]),
             achieved=drawn[name] / now,
             tokens_read=read[name],
             epochs=read[name] / max(1, tokens[name]),
-            tokens_at_end=at_end[name],
             epochs_at_end=at_end[name] / max(1, tokens[name]),
         )
-        for i, name in enumerate(names)
-    )
-
-
-def _held(source: Source) -> tuple[dict[str, int], dict[str, int]]:
-    """Shards and documents of each corpus in the split, where the data is there."""
-    shards: dict[str, int] = {}
-    documents: dict[str, int] = {}
-    if source.contents is None:
-        return shards, documents
-    catalog, split = source.contents.catalog, source.contents.rows.split
-    counts = np.diff(catalog.document_cuts)[:, split].tolist()
-    for shard in source.contents.rows.piece_shards.tolist():
-        name = catalog.corpora[shard]
-        shards[name] = shards.get(name, 0) + 1
-        documents[name] = documents.get(name, 0) + counts[shard]
-    return shards, documents
-
-
-def whose(runs: Sequence[RunFacts], run: RunFacts) -> str:
-    """What begins a sentence about one of several runs."""
-    return f"{run.name}: " if len(runs) > 1 else ""

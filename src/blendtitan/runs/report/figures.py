@@ -1,31 +1,89 @@
-"""Figures as plotly.js takes them: plain values, with names in place of colours."""
+"""Figures as plotly.js takes them: plain values, with names in place of colours.
+
+Figures name colours ``@ink`` or ``@series0``; the page replaces the names by those of its theme.
+Series have the colours of Okabe and Ito, which colour-blind readers can distinguish, lightened in
+the dark theme.
+"""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from blendtitan.runs.report.colors import DASHES, NUM_SERIES, SYMBOLS, series
-from blendtitan.runs.report.facts import CorpusFacts, RunFacts
-from blendtitan.runs.report.lengths import CorpusLens
+from blendtitan.runs.report.documents import CorpusLengths
+from blendtitan.runs.report.facts import BlendCurve, CorpusFacts, FloatArray, RunFacts
 from blendtitan.runs.scalars import Scalars
 
 Figure = dict[str, Any]
 """``data`` and ``layout``."""
 
-OTHERS = "others"
-"""Corpora beyond those that are drawn one by one."""
+LIGHT = {
+    "paper": "#ffffff",
+    "panel": "#f6f7f9",
+    "ink": "#1b1f24",
+    "muted": "#59636e",
+    "grid": "#dfe3e8",
+    "accent": "#0b63b0",
+    "others": "#a9b1ba",
+    "series0": "#0072b2",
+    "series1": "#d55e00",
+    "series2": "#009e73",
+    "series3": "#c4609c",
+    "series4": "#d99000",
+    "series5": "#4aa8de",
+    "series6": "#3a3f46",
+}
 
-MOST_CORPORA = NUM_SERIES
+DARK = {
+    "paper": "#14171c",
+    "panel": "#1c2027",
+    "ink": "#e6e9ed",
+    "muted": "#9aa4af",
+    "grid": "#323944",
+    "accent": "#6cb6ff",
+    "others": "#6b7580",
+    "series0": "#3f9fe8",
+    "series1": "#f0803c",
+    "series2": "#2fc297",
+    "series3": "#e08fc0",
+    "series4": "#f2b632",
+    "series5": "#9bd8f8",
+    "series6": "#f4ec70",
+}
+
+MOST_CORPORA = sum(name.startswith("series") for name in LIGHT)
+"""Corpora that are drawn one by one; the others are drawn together, or left out."""
+
+OTHERS = "others"
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross")
+_PATTERNS = ("", "/", "x", "\\", "-", "+", "|", ".")
+
 _MOST_ROWS = 24
 _MOST_POINTS = 600
 _FEW_POINTS = 60
+_MOST_LABELS = 8
+_WIDE = 4.0
 
 
-def figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any) -> Figure:
-    """A figure of the house's look."""
+def series(number: int) -> str:
+    """Name of the colour of the ``number``-th thing that is drawn."""
+    return f"@series{number % MOST_CORPORA}"
+
+
+def shown(name: str) -> str:
+    """A name as plotly.js shows it unchanged: it takes HTML for styles, ``%{y}`` for a value."""
+    return html.escape(name).replace("%{", "&#37;{")
+
+
+def numbers(values: Iterable[float]) -> list[float | None]:
+    """Numbers of six digits; None for those that are not finite."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
+
+
+def _figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any) -> Figure:
+    """A figure in the common style."""
     axis = {
         "gridcolor": "@grid",
         "zerolinecolor": "@grid",
@@ -55,36 +113,18 @@ def figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any
     }
 
 
-def shown(name: str) -> str:
-    """A name as plotly.js shows it as it is: it takes HTML for styles, and ``%{y}`` for a value."""
-    return html.escape(name).replace("%{", "&#37;{")
-
-
-def line(
-    name: str,
-    x: Iterable[float],
-    y: Iterable[float],
-    *,
-    color: str,
-    dash: str = "solid",
-    symbol: str = "circle",
-    **more: Any,
+def _line(
+    name: str, x: Iterable[float], y: Iterable[float], color: int, dash: int, **more: Any
 ) -> dict[str, Any]:
-    """A line."""
     return {
         "type": "scatter",
         "name": shown(name),
         "x": numbers(x),
         "y": numbers(y),
         "mode": "lines",
-        "line": {"color": color, "dash": dash, "width": 2},
-        "marker": {"color": color, "symbol": symbol, "size": 6},
+        "line": {"color": series(color), "dash": _DASHES[dash % len(_DASHES)], "width": 2},
+        "marker": {"color": series(color), "symbol": "circle", "size": 6},
     } | more
-
-
-def numbers(values: Iterable[float]) -> list[float | None]:
-    """Numbers of six digits; None for those that are none."""
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
 def metric_figure(
@@ -93,19 +133,19 @@ def metric_figure(
     """Metrics of all runs over their steps; None where no run has any.
 
     Args:
-        runs: Each has a colour of its own, or, of a single run, each metric.
-        metrics: ``(metric, what it is called)``; each has its dashes.
-        y_title: Of the axis.
+        runs: Each has a colour of its own; with a single run, each metric has one.
+        metrics: ``(metric, name in the legend)``; each has its dashes.
+        y_title: Title of the axis.
     """
     lines: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
         for m, (metric, called) in enumerate(metrics):
             if metric in run.metrics:
-                steps, values = thinned(run.metrics[metric])
-                look = {"dash": DASHES[m % len(DASHES)], "symbol": SYMBOLS[m % len(SYMBOLS)]}
-                name = called if len(runs) == 1 else _of_run(run, called, len(metrics))
-                color = series(m if len(runs) == 1 else r)
-                lines.append(line(name, steps, values, color=color, **look))
+                name = run.name if len(metrics) == 1 else f"{run.name}: {called}"
+                name, color = (called, m) if len(runs) == 1 else (name, r)
+                line = _line(name, *thinned(run.metrics[metric]), color, m)
+                line["marker"]["symbol"] = _SYMBOLS[m % len(_SYMBOLS)]
+                lines.append(line)
     return _over_steps(lines, runs, y_title)
 
 
@@ -118,14 +158,14 @@ def corpus_metric_figure(
         for c, corpus in enumerate(names):
             metric = f"{prefix}/{corpus}"
             if metric in run.metrics:
-                steps, values = thinned(run.metrics[metric])
-                look = {"color": series(c), "symbol": SYMBOLS[c % len(SYMBOLS)]}
                 name = corpus if len(runs) == 1 else f"{corpus} ({run.name})"
-                lines.append(line(name, steps, values, dash=DASHES[r % len(DASHES)], **look))
+                line = _line(name, *thinned(run.metrics[metric]), c, r)
+                line["marker"]["symbol"] = _SYMBOLS[c % len(_SYMBOLS)]
+                lines.append(line)
     return _over_steps(lines, runs, y_title)
 
 
-def thinned(scalars: Scalars) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def thinned(scalars: Scalars) -> tuple[FloatArray, FloatArray]:
     """Steps and values; of many, the means of neighbours."""
     steps, values = scalars.steps.astype(np.float64), scalars.values
     if len(steps) <= _MOST_POINTS:
@@ -133,101 +173,6 @@ def thinned(scalars: Scalars) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     starts = np.linspace(0, len(steps), _MOST_POINTS, endpoint=False).astype(int)
     counts = np.diff([*starts, len(steps)])
     return np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts
-
-
-def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
-    """How often each corpus is read: so far, and by the end of the run."""
-    ends = {c.name: 0.0 for run in runs for c in run.corpora}
-    for run in runs:
-        for c in run.corpora:
-            ends[c.name] = max(ends[c.name], c.epochs_at_end)
-    names = sorted(ends, key=lambda name: ends[name])[-_MOST_ROWS:]
-    dots: list[dict[str, Any]] = []
-    for r, run in enumerate(runs):
-        of_run = "" if len(runs) == 1 else f" ({run.name})"
-        own = {c.name: c for c in run.corpora}
-        known = [own[name] for name in names if name in own]
-        if 0 < run.reached_step < run.last_step:
-            so_far = [c.epochs for c in known]
-            dots.append(
-                _dots(f"after step {run.reached_step:,}{of_run}", known, so_far, r, "-open")
-            )
-        dots.append(_dots(f"at the end{of_run}", known, [c.epochs_at_end for c in known], r, ""))
-    shown_ends = [ends[name] for name in names if ends[name] > 0]
-    wide = bool(shown_ends) and max(shown_ends) > 30 * min(shown_ends)
-    return figure(
-        dots,
-        "epochs",
-        "",
-        height=170 + 26 * len(names),
-        hovermode="closest",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"type": "log" if wide else "linear", "showgrid": True}
-        | ({"dtick": 1} if wide else {"rangemode": "tozero"}),
-        yaxis={
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": list(map(shown, names)),
-        },
-    )
-
-
-def _dots(
-    name: str, corpora: Sequence[CorpusFacts], epochs: Sequence[float], run: int, style: str
-) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": shown(name),
-        "x": numbers(epochs),
-        "y": [shown(corpus.name) for corpus in corpora],
-        "marker": {"color": series(run), "symbol": SYMBOLS[run % len(SYMBOLS)] + style, "size": 11},
-        "hovertemplate": "%{y}: %{x:.4g} epochs",
-    }
-
-
-def lens_figure(lens: Sequence[tuple[str, CorpusLens]]) -> Figure:
-    """Histograms of document lengths, one line for each corpus."""
-    lines = [
-        line(
-            name,
-            np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:]),
-            100 * own.fractions,
-            color=series(c),
-            dash=DASHES[c % len(DASHES)],
-            hovertemplate="%{y:.2f} %",
-        )
-        for c, (name, own) in enumerate(lens)
-    ]
-    return figure(
-        lines,
-        "tokens of a document",
-        "documents, %",
-        xaxis={"type": "log", "dtick": 1},
-        yaxis={"rangemode": "tozero"},
-    )
-
-
-def segment_marks(steps: Sequence[float], labels: Sequence[str]) -> dict[str, Any]:
-    """Vertical lines with a label each, as a part of a layout."""
-    return {
-        "shapes": [
-            {
-                "type": "line",
-                **{"x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper"},
-                "line": {"color": "@ink", "width": 1.2, "dash": "dot"},
-            }
-            for step in steps
-        ],
-        "annotations": [
-            {
-                **{"x": step, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False},
-                "text": label,
-                "font": {"size": 11, "color": "@muted"},
-            }
-            for step, label in zip(steps, labels, strict=True)
-        ],
-    }
 
 
 def _over_steps(
@@ -239,9 +184,187 @@ def _over_steps(
         lines = [each | {"mode": "lines+markers"} for each in lines]
     changes = {step for run in runs for step in run.curve.segment_steps[1:].tolist()}
     logged = max(x for each in lines for x in each["x"])
-    steps = sorted(step for step in changes if step <= logged)
-    return figure(lines, "step", y_title, **segment_marks(steps, [""] * len(steps)))
+    marks = [(step, "") for step in sorted(changes) if step <= logged]
+    return _figure(lines, "step", y_title, **_segment_marks(marks))
 
 
-def _of_run(run: RunFacts, called: str, num_metrics: int) -> str:
-    return run.name if num_metrics == 1 else f"{run.name}: {called}"
+def _segment_marks(marks: Sequence[tuple[float, str]]) -> dict[str, Any]:
+    """Vertical lines with a label each, as a part of a layout."""
+    return {
+        "shapes": [
+            {
+                "type": "line",
+                **{"x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper"},
+                "line": {"color": "@ink", "width": 1.2, "dash": "dot"},
+            }
+            for step, _ in marks
+        ],
+        "annotations": [
+            {
+                **{"x": step, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False},
+                "text": label,
+                "font": {"size": 11, "color": "@muted"},
+            }
+            for step, label in marks
+        ],
+    }
+
+
+def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
+    """Epochs of each corpus: so far, and by the end of the run."""
+    ends = {c.name: 0.0 for run in runs for c in run.corpora}
+    for run in runs:
+        for c in run.corpora:
+            ends[c.name] = max(ends[c.name], c.epochs_at_end)
+    names = sorted(ends, key=lambda name: ends[name])[-_MOST_ROWS:]
+    dots: list[dict[str, Any]] = []
+    for r, run in enumerate(runs):
+        of_run = "" if len(runs) == 1 else f" ({run.name})"
+        own = {c.name: c for c in run.corpora}
+        known = [own[name] for name in names if name in own]
+        if 0 < run.reached_step < run.last_step:
+            label = f"after step {run.reached_step:,}{of_run}"
+            dots.append(_dots(label, known, [c.epochs for c in known], r, "-open"))
+        dots.append(_dots(f"at the end{of_run}", known, [c.epochs_at_end for c in known], r, ""))
+    drawn = [ends[name] for name in names if ends[name] > 0]
+    is_wide = bool(drawn) and max(drawn) > 30 * min(drawn)
+    wide = {"type": "log", "showgrid": True, "dtick": 1}
+    narrow = {"type": "linear", "showgrid": True, "rangemode": "tozero"}
+    return _figure(
+        dots,
+        "epochs",
+        "",
+        height=170 + 26 * len(names),
+        hovermode="closest",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        xaxis=wide if is_wide else narrow,
+        yaxis={
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": list(map(shown, names)),
+        },
+    )
+
+
+def _dots(
+    name: str, corpora: Sequence[CorpusFacts], epochs: Sequence[float], run: int, style: str
+) -> dict[str, Any]:
+    symbol = _SYMBOLS[run % len(_SYMBOLS)] + style
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": shown(name),
+        "x": numbers(epochs),
+        "y": [shown(corpus.name) for corpus in corpora],
+        "marker": {"color": series(run), "symbol": symbol, "size": 11},
+        "hovertemplate": "%{y}: %{x:.4g} epochs",
+    }
+
+
+def lengths_figure(lengths: Sequence[tuple[str, CorpusLengths]]) -> Figure:
+    """Histograms of document lengths, one line for each corpus."""
+    lines: list[dict[str, Any]] = []
+    for c, (name, own) in enumerate(lengths):
+        middles = np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:])
+        lines.append(_line(name, middles, 100 * own.fractions, c, c, hovertemplate="%{y:.2f} %"))
+    return _figure(
+        lines,
+        "tokens of a document",
+        "documents, %",
+        xaxis={"type": "log", "dtick": 1},
+        yaxis={"rangemode": "tozero"},
+    )
+
+
+def blend_figure(curve: BlendCurve, *, reached_step: int = 0) -> Figure:
+    """The blend over training: stacked shares, against the configured ones as dashed lines.
+
+    ``reached_step`` is how far the run was trained; 0: it has not begun.
+    """
+    names, achieved, configured = _drawn(curve)
+    data = [_band(curve, c, name, achieved[c], configured[c]) for c, name in enumerate(names)]
+    data += _boundaries(curve, configured)
+    marks = list(_marks(curve))
+    if 0 < reached_step < curve.bin_steps[-1]:
+        marks.append((float(reached_step), "trained up to here"))
+    return _figure(
+        data,
+        "step",
+        "share of the samples, %",
+        **_segment_marks(marks),
+        height=440,
+        xaxis={"range": [0, float(curve.bin_steps[-1])]},
+        yaxis={"range": [0, 100]},
+    )
+
+
+def _drawn(curve: BlendCurve) -> tuple[list[str], FloatArray, FloatArray]:
+    """The largest corpora one by one, in percent, and all others together."""
+    names, most = list(curve.corpora), MOST_CORPORA
+    achieved, configured = 100 * curve.achieved, 100 * curve.configured
+    if len(names) <= most:
+        return names, achieved, configured
+    label = f"{len(names) - most:,} {OTHERS}"
+    together = [
+        np.concatenate([shares[:most], shares[most:].sum(axis=0, keepdims=True)])
+        for shares in (achieved, configured)
+    ]
+    return [*names[:most], label], together[0], together[1]
+
+
+def _band(
+    curve: BlendCurve, number: int, name: str, achieved: FloatArray, configured: FloatArray
+) -> dict[str, Any]:
+    color = "@others" if number >= MOST_CORPORA else series(number)
+    of_bin = np.searchsorted(curve.segment_steps, curve.bin_steps[:-1], side="right") - 1
+    asked = configured[of_bin]
+    return {
+        "type": "scatter",
+        "name": shown(name),
+        "x": numbers(curve.bin_steps),
+        "y": numbers([*achieved, achieved[-1]]),
+        "customdata": numbers([*asked, asked[-1]]),
+        "stackgroup": "blend",
+        "mode": "lines",
+        "line": {"shape": "hv", "width": 0.5, "color": color},
+        "fillcolor": color,
+        "fillpattern": {
+            "shape": _PATTERNS[number % len(_PATTERNS)],
+            "fillmode": "overlay",
+            "fgcolor": "@paper",
+            "fgopacity": 0.35,
+            "size": 9,
+            "solidity": 0.15,
+        },
+        "hovertemplate": "%{y:.2f} %, configured %{customdata:.2f} %",
+    }
+
+
+def _boundaries(curve: BlendCurve, configured: FloatArray) -> Iterator[dict[str, Any]]:
+    """Where the bands would meet if every share were as configured."""
+    steps = numbers([*curve.segment_steps, curve.bin_steps[-1]])
+    tops = np.cumsum(configured, axis=0)[:-1]
+    # Between narrow bands there is no room for lines; the last one is above all of them.
+    is_wide = [max(shares) >= _WIDE for shares in configured[:-1].tolist()]
+    for number, shares in enumerate(tops):
+        if not is_wide[number] and number + 1 < len(tops):
+            continue
+        yield {
+            "type": "scatter",
+            "name": "configured",
+            "legendgroup": "configured",
+            "showlegend": number + 1 == len(tops),
+            "x": steps,
+            "y": numbers([*shares, shares[-1]]),
+            "mode": "lines",
+            "line": {"shape": "hv", "width": 1.6, "color": "@ink", "dash": "dash"},
+            "hoverinfo": "skip",
+        }
+
+
+def _marks(curve: BlendCurve) -> Iterator[tuple[float, str]]:
+    """Where segments begin, with a label while there are few."""
+    is_few = len(curve.segment_steps) <= _MOST_LABELS
+    for step, is_phase in zip(curve.segment_steps[1:], curve.is_phase[1:], strict=True):
+        label = f"{'changed on resume' if is_phase else 'segment'} after {step:,.6g}"
+        yield float(step), label if is_few else ""

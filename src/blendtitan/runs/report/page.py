@@ -1,27 +1,125 @@
-"""A page as one HTML file that needs nothing else: no network, no other file."""
+"""A page: what it is made of, and how it becomes one HTML file that needs nothing else."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 from blendtitan.errors import ConfigError
-from blendtitan.runs.report.blocks import Block, Folded, Page, Picture, SideBySide
-from blendtitan.runs.report.colors import DARK, LIGHT
+from blendtitan.runs.report.documents import SampleText
+from blendtitan.runs.report.figures import DARK, LIGHT, Figure
 from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
-
-_TEMPLATE, _STYLE, _SCRIPT = "page.html", "page.css", "page.js"
 
 _GENERATOR = '<meta name="generator" content="blendtitan report">'
 """A line near the beginning of the template, by which earlier pages are recognised."""
 
 
-def page_html(page: Page) -> str:
-    """The page.
+class Cell(NamedTuple):
+    """A cell of a table."""
 
-    Text of any kind is escaped, and the page allows no script but its own two, which it names by
+    text: str
+    key: float | None = None
+    """Rows are sorted by it; None: by the text."""
+
+
+class _Block:
+    @property
+    def kind(self) -> str:
+        """Selects the part of the template."""
+        return type(self).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph(_Block):
+    """Some sentences."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts(_Block):
+    """A few numbers that stand out: names and values."""
+
+    heading: str
+    """Empty where there is one run."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture(_Block):
+    """A figure."""
+
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class SortedTable(_Block):
+    """A table that can be sorted by any of its columns."""
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples(_Block):
+    """Sample texts, under a heading that opens."""
+
+    heading: str
+    samples: tuple[SampleText, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded(_Block):
+    """Blocks under a heading that opens."""
+
+    heading: str
+    blocks: tuple["Block", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide(_Block):
+    """Blocks in columns, if the screen is wide enough."""
+
+    blocks: tuple["Block", ...]
+
+
+Block = Paragraph | Facts | Picture | SortedTable | Samples | Folded | SideBySide
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a page; ``name`` is its anchor."""
+
+    name: str
+    heading: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole page."""
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+
+
+def table(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> SortedTable:
+    """A table of cells."""
+    return SortedTable(caption, tuple(headings), tuple(tuple(row) for row in rows))
+
+
+def page_html(page: Page) -> str:
+    """The page as HTML.
+
+    Text of any kind is escaped. The page allows no script except its own two, which it names by
     their digests, and no request: what a document says cannot do anything.
 
     Raises:
@@ -35,19 +133,20 @@ def page_html(page: Page) -> str:
             f"the page needs plotly and Jinja2, which cannot be imported ({error}). Install them "
             f"as the extra `report`, with `pip install 'blendtitan[report]'`."
         ) from error
-    library, script = get_plotlyjs(), _text(_SCRIPT)
+    library, script = get_plotlyjs(), _text("page.js")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     figures = [picture.figure for section in page.sections for picture in _all(section.blocks)]
-    return environment.from_string(_text(_TEMPLATE)).render(
+    themes = {"light": LIGHT, "dark": DARK}
+    return environment.from_string(_text("page.html")).render(
         page=page,
-        style=_text(_STYLE),
+        style=_text("page.css"),
         library=library,
         script=script,
         digests=[_digest(library), _digest(script)],
-        themes={"light": LIGHT, "dark": DARK},
-        values=_values({"figures": figures, "themes": {"light": LIGHT, "dark": DARK}}),
+        themes=themes,
+        values=_values({"figures": figures, "themes": themes}),
     )
 
 
@@ -61,7 +160,7 @@ def check_page(path: Path) -> None:
 
 
 def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
-    """Write a page, all of it or nothing, and its folder if need be; its size in bytes.
+    """Write a page completely or not at all, and its folder if needed; its size in bytes.
 
     Args:
         page: The page.
@@ -92,7 +191,7 @@ def _digest(script: str) -> str:
 
 
 def _values(values: object) -> str:
-    """JSON that no HTML parser takes for a tag or an end of a script."""
+    """JSON that no HTML parser takes for a tag or the end of a script."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

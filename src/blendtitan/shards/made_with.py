@@ -1,6 +1,6 @@
-"""Which tokenizers made shards: by their records, and compared with one that is named."""
+"""Which tokenizers made shards: by their records, and compared with a given tokenizer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from blendtitan.errors import ShardError
@@ -10,9 +10,6 @@ from blendtitan.storage.list_forms import named_shards
 from blendtitan.tokenizer_check.run import MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 
-Check = Callable[[Sequence[VerifiedShard], Tokenizer, int | None], None]
-"""Compares shards with a tokenizer whose documents end in an EOD, and notes what it finds."""
-
 
 def verify_tokenizers(
     inputs: Sequence[Path],
@@ -21,24 +18,29 @@ def verify_tokenizers(
     *,
     eod_id: int | None,
 ) -> None:
-    """Add to verified shards what is wrong with them as to who made them.
+    """Add to verified shards the problems with the tokenizer that made them.
 
     Args:
         inputs: Prefixes, folders of shards and file lists. Each folder or list should be of one
             tokenizer.
         shards: All of their shards.
-        tokenizer: What they should have been made with. None: any will do.
+        tokenizer: What they should have been made with. None: any.
         eod_id: Token that should end their documents; None: not compared.
     """
-    check_one_tokenizer(inputs, shards)
+    of_prefix = {shard.prefix: shard for shard in shards}
+    for members in _groups(inputs):
+        known = [of_prefix[prefix] for prefix in members if of_prefix[prefix].tokenizer is not None]
+        for shard, first in _others(known):
+            shard.problems.append(
+                f"{shard.prefix}: made with {shard.tokenizer}, while {first.prefix} was made with "
+                f"{first.tokenizer}. Shards that are read together need one tokenizer: tokenise "
+                f"them again with it, or read them apart."
+            )
     if tokenizer is not None:
-        for check in TOKENIZER_CHECKS:
-            check(shards, tokenizer, eod_id)
+        _compare(shards, tokenizer, eod_id)
 
 
-def check_identities(
-    shards: Sequence[VerifiedShard], tokenizer: Tokenizer, eod_id: int | None
-) -> None:
+def _compare(shards: Sequence[VerifiedShard], tokenizer: Tokenizer, eod_id: int | None) -> None:
     """Compare records with a tokenizer, and a sample of the tokens of shards without one."""
     usable = {str(shard.prefix): shard for shard in shards if shard.tokens is not None}
     made = [
@@ -49,7 +51,7 @@ def check_identities(
     try:
         findings = check_shards(made, tokenizer, eod_id=eod_id)
     except ShardError as error:
-        # Each shard was read before: one is changed just now.
+        # Each shard was read before: one has just been changed.
         for shard in usable.values():
             shard.problems.append(f"the tokenizer could not be compared: {error}")
         return
@@ -64,25 +66,8 @@ def check_identities(
         )
 
 
-TOKENIZER_CHECKS: tuple[Check, ...] = (check_identities,)
-"""What ``verify --tokenizer`` compares shards by, in order. Each sees the problems found before."""
-
-
-def check_one_tokenizer(inputs: Sequence[Path], shards: Sequence[VerifiedShard]) -> None:
-    """Note where the shards of one folder or list have records of different tokenizers."""
-    of_prefix = {shard.prefix: shard for shard in shards}
-    for members in _groups(inputs):
-        known = [of_prefix[prefix] for prefix in members if of_prefix[prefix].tokenizer is not None]
-        for shard, first in _others(known):
-            shard.problems.append(
-                f"{shard.prefix}: made with {shard.tokenizer}, while {first.prefix} was made with "
-                f"{first.tokenizer}. Shards that are read together need one tokenizer: tokenise "
-                f"them again with it, or read them apart."
-            )
-
-
 def _groups(inputs: Sequence[Path]) -> Iterator[list[Path]]:
-    """The shards of each folder and list, and those that are named one by one together."""
+    """The shards of each folder and list, then those that are named one by one together."""
     single: list[Path] = []
     for path in inputs:
         members = [shard.prefix for shard in named_shards([path])]
@@ -94,7 +79,7 @@ def _groups(inputs: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _others(shards: Sequence[VerifiedShard]) -> Iterator[tuple[VerifiedShard, VerifiedShard]]:
-    """Shards of another tokenizer than most have, each with the first of those."""
+    """Shards of another tokenizer than most have, each with the first of the majority."""
     alike: list[tuple[TokenizerIdentity, list[VerifiedShard]]] = []
     for shard in shards:
         assert shard.tokenizer is not None

@@ -1,0 +1,357 @@
+"""A run to ask about: its configuration, its checkpoints and its data; without torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blendtitan.config import (
+    ORIGINAL_ORDER,
+    BlendConfig,
+    BlendSection,
+    SegmentConfig,
+    check_at_least,
+    check_follows,
+)
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
+from blendtitan.dataset.interface import Dataset
+from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
+from blendtitan.history.run import phases_of, settings_of
+from blendtitan.original.dataset import OriginalDataset
+from blendtitan.pace import Pace, paces_of_state
+from blendtitan.run.batches import (
+    check_batches,
+    check_length,
+    check_validation,
+    horizon,
+    samples_of_run,
+)
+from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.run.toml import RESOLVED, read_keys
+from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
+from blendtitan.runs.contents import Contents
+from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
+from blendtitan.state import parse_state
+from blendtitan.storage.catalog import Catalog
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+from blendtitan.visible import quietly
+
+_FOLLOWING = {
+    "blendcorpus.seq_length": "training.seq_len",
+    "blendcorpus.micro_batch_size": "training.local_batch_size",
+}
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """What a run reads, and in which steps, by its configuration."""
+
+    path: Path
+    """The TOML file."""
+
+    blend: BlendConfig
+    """With its segments, as in a run that is never changed."""
+
+    steps: int
+    global_batch_size: int
+    """Samples of a step of all ranks together."""
+
+    micro_batch: int
+    """Samples that one rank reads at once."""
+
+    max_epochs: float
+    validates: bool
+    segments: tuple[SegmentSettings, ...]
+    tokenizer_check: str
+    """What to do if shards were made with another tokenizer: ``error`` or ``warn``."""
+
+    model: Mapping[str, str | None]
+    """The keys of ``[model]`` that name the tokenizer."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the whole run."""
+        return self.steps * self.global_batch_size
+
+    @property
+    def pace(self) -> Pace:
+        """The batch schedule of a run that is never changed."""
+        return Pace(global_batch_size=self.global_batch_size)
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the run; raises ConfigError if it cannot be used."""
+        return _tokenizer(tuple(self.model.items()))
+
+
+class RunData(NamedTuple):
+    """The data of a run."""
+
+    catalog: Catalog
+    datasets: Datasets
+    train: Dataset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenRun:
+    """A run to ask about."""
+
+    slots: Slots
+    config: RunConfig | None
+    """None: only the state of a checkpoint is known."""
+
+    contents: Contents | None
+    """What the shards hold; None: the data is not known, or not there."""
+
+    about: str
+    """Where the order comes from, and why the data is not there, in a sentence."""
+
+    num_samples: int
+    """Samples of the whole run, as far as is known."""
+
+    consumed_samples: int = 0
+    """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
+
+
+def open_run(
+    config: Path | None, state: Path | None = None, *, ranks: int | None = None
+) -> OpenRun:
+    """Open a run by its configuration, a checkpoint, or both.
+
+    Args:
+        config: TOML file of a run, or its folder; None: no data is read.
+        state: Folder of a checkpoint, or of a run, whose latest checkpoint with a state counts;
+            None: that of the run's folder. A run without checkpoints is taken as never changed.
+        ranks: Data-parallel ranks, where the configuration does not fix the global batch size.
+
+    Raises:
+        ConfigError: Neither is given, or one cannot be used.
+        ResumeError: The checkpoint cannot be read.
+        ShardError: A shard cannot be used, and no state is given.
+    """
+    run = None if config is None else read_run(config, ranks=ranks)
+    if state is not None:
+        return _of_state(latest_state(state), run)
+    if run is None or config is None:
+        raise ConfigError("nothing to explain: name a run's configuration, or --state")
+    stored = own_state(config) if config.is_dir() else None
+    return unchanged_run(run) if stored is None else _of_state(stored, run)
+
+
+def unchanged_run(run: RunConfig) -> OpenRun:
+    """A run that is never changed; errors as ``data_of_run``."""
+    catalog, _, train = data_of_run(run)
+    slots: Slots
+    if isinstance(train, OriginalDataset):
+        catalog = as_one_split(catalog)
+        slots = OriginalSlots.of_dataset(train, catalog, (run.pace,))
+    else:
+        assert isinstance(train, BlendedDataset)
+        slots = History(phases_of(train), settings_of(train), (run.pace,))
+    return OpenRun(
+        slots=slots,
+        config=run,
+        contents=_contents(run.blend, catalog, "train"),
+        about=f"{run.path}, as if it was never changed",
+        num_samples=run.num_samples,
+    )
+
+
+def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
+    assert stored.state_dict is not None
+    saved, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
+    if not saved.phases:
+        if run is None:
+            raise ConfigError(
+                f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "
+                f"the run's configuration as well"
+            )
+        return unchanged_run(run)
+    if not paces and run is not None:
+        paces = (run.pace,)
+    history = History.of_state(saved, paces)
+    about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
+    about += f" ({stored.note})" if stored.note else ""
+    contents, num_samples = None, saved.consumed_samples
+    if run is None:
+        about += "; shards are known by name only, without the run's configuration"
+    else:
+        num_samples += max(0, run.steps - stored.step) * paces[-1].global_batch_size
+        try:
+            with quietly():
+                contents = _contents(run.blend, read_catalog(run.blend), history.split)
+        except (BlendTitanError, OSError) as error:
+            about += f"; the data cannot be read: {error}"
+    return OpenRun(
+        slots=history,
+        config=run,
+        contents=contents,
+        about=about,
+        num_samples=num_samples,
+        consumed_samples=saved.consumed_samples,
+    )
+
+
+def _contents(blend: BlendConfig, catalog: Catalog, split: str) -> Contents:
+    return Contents.build(catalog, split, eod_id=blend.eod_token_id, max_open=blend.max_open_shards)
+
+
+def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunData:
+    """The data of a run that is never changed.
+
+    Args:
+        run: Its configuration.
+        check: Compares the shards with the tokenizer. None: they are not compared.
+
+    Raises:
+        ConfigError: The file list, or a setting, cannot be used.
+        ShardError: A shard cannot be used.
+        EmptySplitError: A corpus has documents, but none of them for training.
+    """
+    with quietly():
+        catalog = read_catalog(run.blend, check=check)
+        datasets = build_datasets(run.blend, catalog)
+    if datasets.train is None:
+        raise EmptySplitError(
+            f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
+        )
+    return RunData(catalog, datasets, datasets.train)
+
+
+def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        source: A TOML file, or the ``job.dump_folder`` of a run, which holds its ``config.toml``.
+        ranks: Data-parallel ranks; needed if ``training.global_batch_size`` is not set.
+
+    Raises:
+        ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
+            needed and cannot be used.
+    """
+    path = _config_path(source)
+    values = read_keys(path)
+    if values["training.dataset"] != "blendcorpus":
+        raise ConfigError(
+            f"{path}: training.dataset is {values['training.dataset']!r}, which TorchTitan reads. "
+            f"Expected 'blendcorpus': only its order is known."
+        )
+    for key, other in _FOLLOWING.items():
+        check_follows(key, values[key], other=other, expected=values[other])
+    global_batch_size = _global_batch_size(path, values, ranks)
+    steps, seq_len = values["training.steps"], values["training.seq_len"]
+    check_length(steps, global_batch_size=global_batch_size, seq_len=seq_len)
+    check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
+    segments = segment_settings(values["blendcorpus.segment"])
+    has_parts = values["parallelism.pipeline_parallel_degree"] > 1
+    part = "parallelism.pipeline_parallel_microbatch_size"
+    run = RunConfig(
+        path=path,
+        blend=_blend(path, values),
+        steps=steps,
+        global_batch_size=global_batch_size,
+        micro_batch=values[part if has_parts else "training.local_batch_size"],
+        max_epochs=values["blendcorpus.max_epochs"],
+        validates=values["validation.enable"],
+        segments=segments,
+        tokenizer_check=values["blendcorpus.tokenizer_check"],
+        model=_model(values),
+    )
+    changes = changes_of(segments, (run.pace,), [(0, seq_len)])
+    first_slots = (
+        SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes
+    )
+    return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
+
+
+def _config_path(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    if not (source / RESOLVED).is_file():
+        raise ConfigError(
+            f"{source}: this folder has no {RESOLVED}. Name a run's job.dump_folder, or a TOML file"
+        )
+    return source / RESOLVED
+
+
+def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
+    """Samples of a step of all ranks together, checked as the trainer checks it."""
+    set_by = "training.global_batch_size"
+    size, local = values[set_by], values["training.local_batch_size"]
+    # The ranks are a multiple of this, whatever the number of processes.
+    degrees = ("data_parallel_replicate_degree", "data_parallel_shard_degree")
+    known = math.prod(max(1, values[f"parallelism.{degree}"]) for degree in degrees)
+    if ranks is not None:
+        check_at_least("--ranks", ranks, 1)
+        if ranks % known:
+            raise ConfigError(
+                f"{path}: --ranks is {ranks}, expected a multiple of {known}: the product of the "
+                f"data-parallel degrees in [parallelism]"
+            )
+    try:
+        check_batches(
+            size, local_batch_size=local, ranks=ranks or known, are_all_ranks=ranks is not None
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if size > 0:
+        return size
+    if ranks is None:
+        raise ConfigError(
+            f"{path}: {set_by} is {size}, so a step has one micro batch of every rank. Give the "
+            f"number of data-parallel ranks with --ranks, or set {set_by}."
+        )
+    return local * ranks
+
+
+def _blend(path: Path, values: Values) -> BlendConfig:
+    keys = {each.name: f"blendcorpus.{each.name}" for each in fields(BlendSection)}
+    section = BlendSection(**{name: values[key] for name, key in keys.items() if key in values})
+    decided: dict[str, Any] = {}
+    if section.order == ORIGINAL_ORDER:
+        run = samples_of_run(
+            steps=values["training.steps"],
+            global_batch_size=values["training.global_batch_size"],
+            validates=values["validation.enable"],
+            validation=(values["validation.samples"], values["validation.steps"]),
+        )
+        decided = horizon(section, run)
+    eos_id = _eos_id(values) if section.eod_token_id is None else None
+    try:
+        return section.blend_config(
+            dataset_path=values["training.dataset_path"],
+            seq_len=values["training.seq_len"],
+            eos_id=eos_id,
+            **decided,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _eos_id(values: Values) -> int | None:
+    """The tokenizer's EOS, which ends a document unless something else is configured."""
+    try:
+        eos_id = _tokenizer(tuple(_model(values).items())).eos_id
+    except ConfigError as error:
+        error.add_note(
+            "Documents end in the tokenizer's EOS. Without the tokenizer, set "
+            "blendcorpus.eod_token_id."
+        )
+        raise
+    return None if eos_id == ABSENT else eos_id
+
+
+def _model(values: Values) -> Mapping[str, str | None]:
+    names = ("tokenizer_backend", "tokenizer_path", "hf_assets_path")
+    return {name: values[f"model.{name}"] for name in names}
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(model: tuple[tuple[str, str | None], ...]) -> Tokenizer:
+    with quietly():
+        return build_tokenizer({"model": dict(model)})
