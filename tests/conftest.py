@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from blendtitan import BlendConfig
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.records import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.titan import prepare
 from blendtitan.tokenizers import identity_of, load_tokenizer, proof

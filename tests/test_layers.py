@@ -156,7 +156,6 @@ READERS = {
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
     "runs/report/page.py": "a file of this package",
-    "storage/records.py": "with the same check, and errors of its own",
     "cli.py": "/dev/null",
 }
 """Modules that may open a file for reading, and what."""

@@ -51,6 +51,7 @@ TRAINER = ENGINE | {
     "run/batches.py",
     "run/toml.py",
     "storage/atomic_files.py",
+    "storage/record_files.py",
     "tables.py",
     "titan/assemble.py",
     "titan/checkpoint.py",

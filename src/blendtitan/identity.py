@@ -1,4 +1,4 @@
-"""What tells one tokenizer from another: what is recorded with every shard and compared later."""
+"""The identity of a tokenizer, which is recorded with every shard and compared later."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ SHOWN_HASH = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerIdentity:
-    """A tokenizer, by everything that decides which ids it gives a text."""
+    """Everything that decides which ids a tokenizer gives a text."""
 
     hash: str
-    """``SCHEME:HEX``. Hashes of one kind and scheme are equal if, and only if, the tokenizers give
-    every text the same ids. Others cannot be compared."""
+    """``SCHEME:HEX``. Two hashes of one kind and scheme are equal exactly if both tokenizers give
+    every text the same ids. Other hashes cannot be compared."""
 
     name: str
     """File and folder of the tokenizer, for people. Not compared."""
@@ -24,7 +24,7 @@ class TokenizerIdentity:
     """Smallest number that is larger than every id."""
 
     eod_id: int | None
-    """Token that ends a document; None: none does."""
+    """Token that ends a document. None: there is no such token."""
 
     def can_be_compared(self, other: "TokenizerIdentity") -> bool:
         """Whether the two hashes were made in the same way."""

@@ -1,9 +1,8 @@
 r"""Text that is safe to print or log: names and documents cannot control the terminal.
 
-A corpus, a file or a document may hold any character: escape sequences that recolour, rename or
-clear a terminal, a line break that forges a line of a log, marks that turn the direction of
-writing. They are shown as Python spells them, ``\x1b``, ``\n``, ``\u202e``. Everything else
-stays as it is: accents, Chinese, emoji and the joiners inside them.
+Names and documents may hold escape sequences that recolour or clear a terminal, line breaks that
+forge a line of a log, and marks that turn the direction of writing. They are shown as Python
+escapes them: ``\x1b``, ``\n``, ``\u202e``. All other characters stay as they are.
 """
 
 import logging
@@ -38,15 +37,12 @@ class Lines(str):
 
 
 def visible(text: str) -> str:
-    """``text`` on one line, with every character that a terminal would act on spelled out.
-
-    Applied twice, it changes nothing more.
-    """
+    """``text`` on one line, with all characters escaped that a terminal would act on."""
     return text if isinstance(text, Lines) else _IN_A_LINE.sub(_spelled, text)
 
 
 def visible_lines(text: str) -> Lines:
-    """As ``visible``, for text whose line breaks and tabs are meant as such."""
+    """As ``visible``, but line breaks and tabs are kept."""
     return text if isinstance(text, Lines) else Lines(_IN_LINES.sub(_spelled, text))
 
 
@@ -62,19 +58,19 @@ def joined(lines: Iterable[str]) -> Lines:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number and what it counts: ``1 shard``, ``2,000 shards``."""
+    """A number with its noun: ``1 shard``, ``2,000 shards``."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def visible_logger(name: str) -> logging.Logger:
-    """The logger of a module of ours. Whoever shows its records, they are safe to print."""
+    """The logger of a module of this package, whose records are safe to print."""
     logger = logging.getLogger(name)
     logger.addFilter(_spell_out)
     return logger
 
 
 def spell_out_logs() -> None:
-    """Make what the handlers of this process show safe to print, also from other packages."""
+    """Escape the records of all packages in the handlers of this process."""
     for handler in logging.getLogger().handlers:
         handler.addFilter(_spell_out_foreign)
 
@@ -84,10 +80,7 @@ _is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Log only errors of our own loggers within this block, whose findings are reported elsewhere.
-
-    Other threads and other packages log as before.
-    """
+    """Log only errors of this package within the block, in this thread."""
     token = _is_quiet.set(True)
     try:
         yield

@@ -13,14 +13,9 @@ from blendtitan.prepare import engines, merge, records
 from blendtitan.prepare.convert import convert_shard
 from blendtitan.prepare.merge import merge as merge_shards
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.ends import (
-    DocumentEnds,
-    find_document_ends,
-    read_ends,
-    record_ends,
-    write_ends,
-)
+from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
+from blendtitan.storage.record_files import record_ends, write_ends
 from blendtitan.storage.writer import ShardWriter, remove_shard
 from tests.conftest import EOD, WriteShard
 from tests.prepare.conftest import WriteJsonl
@@ -200,7 +195,7 @@ def test_a_shard_that_is_replaced_while_it_is_looked_at_is_not_recorded(
         os.utime(write_shard("web", [[5, 6]]).with_suffix(".bin"), (7, 7))
         return ends
 
-    monkeypatch.setattr("blendtitan.storage.ends.find_document_ends", replace)
+    monkeypatch.setattr("blendtitan.storage.record_files.find_document_ends", replace)
 
     assert not record_ends(prefix, EOD)
     assert not Path(f"{prefix}.ends.json").exists()

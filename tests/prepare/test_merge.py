@@ -26,7 +26,7 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import WriteShard
 

@@ -29,7 +29,8 @@ from blendtitan.prepare.streams import zstd
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Work, do_work
 from blendtitan.storage.list_forms import find_shards
-from blendtitan.storage.records import read_folder_catalog, read_record, record_path
+from blendtitan.storage.record_files import read_record, record_path
+from blendtitan.storage.records import read_folder_catalog
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import (
     WriteJsonl,

@@ -15,7 +15,8 @@ from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.shards import tokens as tokens_module
 from blendtitan.shards.verify import Expected, VerifiedShard, verify, verify_notes
 from blendtitan.storage import index_arrays
-from blendtitan.storage.records import CatalogEntry, write_folder_catalog
+from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.records import CatalogEntry
 from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import EOD, WriteShard
 from tests.shards.conftest import WriteUncounted

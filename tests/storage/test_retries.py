@@ -14,7 +14,8 @@ from blendtitan.errors import CorruptShardError, MissingShardError
 from blendtitan.files import PAUSES, Retries
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.reader import OpenFile, ShardIndex
-from blendtitan.storage.records import read_folder_catalog, write_folder_catalog
+from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.records import read_folder_catalog
 from tests.conftest import WriteShard
 from tests.failing_reads import Disk
 

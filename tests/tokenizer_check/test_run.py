@@ -10,7 +10,7 @@ import pytest
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import CorruptShardError, TokenizerMismatchError
-from blendtitan.storage.records import record_path
+from blendtitan.storage.record_files import record_path
 from blendtitan.tokenizer_check import run as check_module
 from blendtitan.tokenizer_check.fit import knows_its_own
 from blendtitan.tokenizer_check.run import TokenizerCheck

@@ -23,7 +23,7 @@ _MOST_VALUE_BYTES = 256 << 20
 
 
 class _Shell:
-    """Stands for an object of any class: it has its attributes and does nothing."""
+    """An object of any class, with its attributes and without its behaviour."""
 
     def __new__(cls, *arguments: object, **keywords: object) -> "_Shell":
         return super().__new__(cls)
@@ -48,7 +48,7 @@ def unpickle_shells(data: bytes) -> Any:
     """The pickled object, with a shell in place of everything but Python's own plain types.
 
     Raises:
-        Exception: Whatever the pickle machine meets in bytes that are no pickle.
+        Exception: Any error, for bytes that are not a pickle.
     """
     return _ShellUnpickler(io.BytesIO(data)).load()
 
@@ -71,14 +71,14 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What ``.metadata`` lists."""
+    """The items that ``.metadata`` lists."""
 
     folder: Path
     items: tuple[Item, ...]
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":
-        """What a checkpoint should hold, by its ``.metadata``.
+        """Read the ``.metadata`` of a checkpoint.
 
         Raises:
             ResumeError: The file is missing or damaged.
@@ -90,7 +90,7 @@ class Contents:
         return cls(folder, _understood(lambda: _items(data), str(path), data))
 
     def value(self, name: str) -> Any:
-        """A stored value of Python's plain types. None: the checkpoint has none of this name.
+        """A stored value of Python's plain types. None: the checkpoint has no such value.
 
         Raises:
             ResumeError: Its bytes are damaged.

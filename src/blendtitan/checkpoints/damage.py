@@ -1,11 +1,10 @@
-"""Damage to a checkpoint that can be seen without reading it whole.
+"""Which checkpoint to resume from, and damage that shows without reading a checkpoint whole.
 
-Noticed are: a ``.metadata`` that is missing, empty, cut or overwritten; files that are missing or
-too short; items whose first or last bytes are not those of an archive, as where a stretch of a file
-never reached the disk; a damaged training step or state of the data loader; a folder that was
-renamed to another step. All items are looked at, up to ``_MOST_PLACES`` of them, but at least
-``_FEWEST_PER_FILE`` in each file, always the first and the last. Not noticed are bytes that changed
-inside a tensor.
+The check finds a ``.metadata`` that is missing, empty, cut or overwritten; files that are missing
+or too short; items whose first or last bytes are not those of an archive, because part of a file
+never reached the disk; a damaged training step or loader state; and a folder renamed to another
+step. It looks at up to ``_MOST_PLACES`` items, but at least ``_FEWEST_PER_FILE`` in each file,
+always the first and the last. It does not find bytes that changed inside a tensor.
 """
 
 import os
@@ -32,11 +31,11 @@ _END_BYTES = 22
 
 
 def damage_to(folder: Path, *, step: int | None, values: Sequence[str] = ()) -> str | None:
-    """What is wrong with a checkpoint, as a sentence. None: nothing is seen to be.
+    """The damage to a checkpoint, as a sentence. None: there is none to be seen.
 
     Args:
         folder: Of the checkpoint.
-        step: The step in its name, which its training state must have; None: neither is needed.
+        step: The step in its name, which its training state must have. None: it is not checked.
         values: Names of values that must be readable where the checkpoint has them.
     """
     try:
@@ -133,17 +132,17 @@ def choose_step(
     asked: int | None,
     fallback: bool,
 ) -> Choice:
-    """The step that is asked for, else the latest; with ``fallback``, the newest whole one.
+    """The step that was asked for, else the latest; with ``fallback``, the newest whole one.
 
     Args:
         complete: Steps of which there is a complete checkpoint.
-        damage_at: What is wrong with the checkpoint of a step; None: nothing.
-        folder: Of the checkpoints.
-        asked: The step that is asked for; None: the latest.
+        damage_at: The damage to the checkpoint of a step. None: there is none.
+        folder: Folder of the checkpoints.
+        asked: The step that was asked for. None: the latest.
         fallback: Whether an older checkpoint may take the place of a damaged one.
 
     Raises:
-        ConfigError: There is no complete checkpoint of the step that is asked for.
+        ConfigError: There is no complete checkpoint of the step that was asked for.
         ResumeError: The checkpoint is damaged, and no other may or can be used.
     """
     if asked is not None and asked not in complete:
@@ -165,7 +164,7 @@ def choose_step(
 
 
 def none_complete(folder: str, steps: Collection[int]) -> ResumeError:
-    """The error for checkpoints of which none has the file that completes it."""
+    """The error for checkpoints that all lack the file that completes them."""
     return ResumeError(
         f"{folder}: found checkpoints of the steps {_listed(steps)}, none with its .metadata file, "
         f"so training cannot resume from any of them. A copy made without hidden files looks like "

@@ -17,8 +17,7 @@ from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts,
 from blendtitan.prepare.input_file import REJECTS_SUFFIX
 from blendtitan.prepare.json_text import BadText
 from blendtitan.storage.atomic_files import write_atomically
-from blendtitan.storage.ends import record_ends
-from blendtitan.storage.records import record_path
+from blendtitan.storage.record_files import record_ends, record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
 

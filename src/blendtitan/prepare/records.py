@@ -33,18 +33,16 @@ from blendtitan.storage.atomic_files import (
     write_atomically,
     writing,
 )
-from blendtitan.storage.ends import record_ends
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
-from blendtitan.storage.records import (
-    CATALOG_FILE,
-    CatalogEntry,
+from blendtitan.storage.record_files import (
     TokenizerRecord,
     encode_record,
-    read_folder_catalog,
+    record_ends,
     record_path,
     write_folder_catalog,
 )
-from blendtitan.storage.records import read_record as read_tokenizer_record
+from blendtitan.storage.record_files import read_record as read_tokenizer_record
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
 from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier
 from blendtitan.visible import visible_logger

@@ -27,10 +27,10 @@ _NOTE_BYTES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process of one machine. Its name is unique, although process ids are used again."""
+    """A process of one machine. Its name is unique, although process ids are used again."""
 
     machine: str
-    """Digest of the machine, its last start and the container: of all that shares process ids."""
+    """Digest of the machine, its last start and the container, which together own process ids."""
 
     pid: int
 
@@ -44,7 +44,7 @@ class Process:
 
     @classmethod
     def of_name(cls, name: str) -> Self | None:
-        """The process that a name stands for. None: the text is not such a name."""
+        """The process of this name. None: the text is not such a name."""
         parts = name.split("-")
         if len(parts) != 3 or not (parts[1].isascii() and parts[1].isdigit()):
             return None
@@ -58,7 +58,7 @@ class Process:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a process of this machine, so that ``has_ended`` knows its end."""
+        """Whether it is a process of this machine, so that ``has_ended`` can tell."""
         return self.machine == _machine()
 
     def has_ended(self) -> bool:
@@ -110,9 +110,9 @@ _IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
 
 @contextmanager
 def writing(path: Path) -> Generator[None]:
-    """A block that writes ``path``, or what takes its name when it is complete.
+    """Context in which ``path`` is written, which turns the system's errors into ours.
 
-    The system's own error names no file when a write fails, and no disk at all.
+    The system names no file when a write fails, and never the disk.
 
     Raises:
         OutputError: The disk is full or does not let the file be written, or a folder has its
@@ -145,8 +145,8 @@ def check_replaceable(path: Path, pattern: str) -> None:
 
     Args:
         path: The file to write.
-        pattern: Regular expression that is found in the beginning of every earlier output. A ``$``
-            is the end of a line.
+        pattern: Regular expression found in the beginning of every earlier output; ``$`` matches
+            the end of a line.
 
     Raises:
         ConfigError: Something else has its name.
@@ -162,7 +162,7 @@ def check_replaceable(path: Path, pattern: str) -> None:
 
 
 def read_note(path: Path) -> str:
-    """The first thousands of characters of a file that a person is shown, whatever it holds."""
+    """The beginning of a text file, to be shown to a person; an error as text."""
     try:
         with open_file(path) as file:
             return file.read(_NOTE_BYTES).decode(errors="replace").strip()
@@ -171,7 +171,7 @@ def read_note(path: Path) -> str:
 
 
 def space_on_disk(folder: Path) -> str:
-    """Which disk a folder is on, and how much room that has, in a sentence."""
+    """A sentence that names the disk of a folder and its free space."""
     usage = shutil.disk_usage(folder)
     mount = folder.absolute()
     while not os.path.ismount(mount):
@@ -180,18 +180,17 @@ def space_on_disk(folder: Path) -> str:
 
 
 _OLD_SECONDS = 3600.0
-"""How long a partial file of another machine must have been left alone to be deleted."""
+"""Age at which a partial file of another machine is deleted."""
 
 
 def remove_file_partials(path: Path) -> None:
-    """Delete what killed processes left of a file. What a living process writes stays."""
+    """Delete partial files that killed processes left. Those of living processes stay."""
     for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
-        if _is_left(partial):
+        if _is_abandoned(partial):
             partial.unlink(missing_ok=True)
 
 
-def _is_left(partial: Path) -> bool:
-    """Whether nobody writes a partial file any more."""
+def _is_abandoned(partial: Path) -> bool:
     process = Process.of_name(partial.name.rpartition(".partial-")[2])
     if process is not None and process.is_local:
         return process.has_ended()
@@ -203,7 +202,7 @@ def _is_left(partial: Path) -> bool:
 
 @contextmanager
 def replaced_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
-    """A file to write, which takes its name, or the place of an old one, when the block ends.
+    """Open a file for writing that appears, or replaces an old one, when the block ends.
 
     Readers see the old content or the new one, never a part. An error leaves the old one.
 
@@ -233,7 +232,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is written before it is complete; no other process writes there."""
+    """Path at which this process writes a file until it is complete."""
     return Path(f"{path}.partial-{Process.current().name}")
 
 

@@ -5,20 +5,16 @@ result is kept in ``PREFIX.ends.json``, which holds sizes and times of change of
 shard and is used only while they are the same. It can be deleted at any time.
 """
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import OutputError, ShardError
 from blendtitan.files import DamagedFileError, parse_json, read_file
-from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature, grows
+from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, grows
 from blendtitan.storage.records import ENDS_SUFFIX, Count
 
 IntArray = NDArray[np.int64]
@@ -95,14 +91,6 @@ class _StoredEnds(DocumentEnds, frozen=True, kw_only=True):
     """Sizes and times of change of the shard's files."""
 
 
-def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
-    """The sum for shards that become one. None: they were checked for different tokens."""
-    if len({ends.eod_id for ends in found}) != 1:
-        return None
-    rows = [msgspec.structs.astuple(ends) for ends in found]
-    return DocumentEnds(found[0].eod_id, *map(sum, list(zip(*rows, strict=True))[1:]))
-
-
 def read_ends(
     prefix: str, signature: FileSignature, eod_id: int | None = None
 ) -> DocumentEnds | None:
@@ -120,52 +108,6 @@ def read_ends(
     if not (is_sound and is_current and stored.is_complete):
         return None
     return DocumentEnds(*msgspec.structs.astuple(stored)[: len(DocumentEnds.__struct_fields__)])
-
-
-def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature | None) -> bool:
-    """Record how the documents of a shard end.
-
-    Args:
-        prefix: The shard.
-        ends: Counts of all its documents.
-        signature: The shard's, from before its documents were read.
-
-    Returns:
-        Whether the record is there. False where a file changed since, or the folder is read-only.
-        A record with the same content is not written again.
-    """
-    from blendtitan.storage.atomic_files import replaced_file
-
-    if not ends.is_complete or signature is None or file_signature(str(prefix)) != signature:
-        return False
-    if read_ends(str(prefix), signature, ends.eod_id) == ends:
-        return True
-    counts = msgspec.structs.asdict(ends)
-    content = {"format": 1, "contents": signature.contents, **counts}
-    try:
-        with replaced_file(Path(f"{prefix}{ENDS_SUFFIX}"), durable=False) as file:
-            file.write(json.dumps(content).encode() + b"\n")
-    except (OSError, OutputError):
-        return False
-    return True
-
-
-def record_ends(prefix: Path, eod_id: int) -> bool:
-    """Read how the documents of a shard end, and record it, unless it is recorded already.
-
-    Returns:
-        Whether the record is there. False also where another process is replacing the shard.
-    """
-    signature = file_signature(str(prefix))
-    if signature is None:
-        return False
-    if read_ends(str(prefix), signature, eod_id) is not None:
-        return True
-    try:
-        ends = find_document_ends(ShardIndex.open(prefix), eod_id, allowance=sys.maxsize)
-    except ShardError:
-        return False
-    return write_ends(prefix, ends, signature)
 
 
 def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> DocumentEnds:

@@ -1,4 +1,4 @@
-"""All entries of an ``.idx`` file, read in blocks: for what must look at every one of them."""
+"""All entries of an ``.idx`` file, read in blocks, for tools that check every one."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

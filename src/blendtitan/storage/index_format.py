@@ -1,4 +1,4 @@
-"""The layout of an ``.idx`` file: constants, dtype codes, encoding and decoding.
+"""The layout of an ``.idx`` file: constants, dtype codes and the header.
 
     offset  size  field
     0       9     magic, ``MMIDIDX`` and two zero bytes
@@ -26,7 +26,7 @@ MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 
 OLD_MAGIC = b"TNTIDX\x00\x00"
-"""What the older format of fairseq and gpt-neox begins with."""
+"""First bytes of the older format of fairseq and gpt-neox."""
 
 HEADER = struct.Struct("<9sQBQQ")
 

@@ -1,18 +1,12 @@
-"""Records beside shards: which tokenizer made a shard, and what it held when it was written.
+"""Catalogs of folders: what each shard of a folder held when it was written.
 
-``PREFIX.tokenizer.json`` names the tokenizer. It also names the number of documents and tokens of
-its shard, so that it is not believed once another program has replaced the shard.
-``shards.catalog``, in a folder of shards, lists digests of their files, to prove that a copy is
-whole.
+``shards.catalog`` lists digests of the shards' files, to prove that a copy is whole. A run keeps a
+short digest of each entry, and notices on resume that a shard was replaced.
 """
 
-import errno
 import functools
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,7 +16,6 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
 from blendtitan.files import RETRIES, DamagedFileError, parse_json, read_file
-from blendtitan.identity import TokenizerIdentity
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -44,100 +37,11 @@ CATALOG_FILE = "shards.catalog"
 CHECKSUM = "xxh3_128"
 """The hash of all digests: fast enough to check shards at the speed of the disk."""
 
-# A record has about 250 bytes. Whatever is much larger is something else.
-_MOST_RECORD_BYTES = 16_384
-_LONGEST_NAME = 200
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_NAME)]
 
 _PARTS_BYTES, _CONTENT_BYTES = 4, 8
 
 CHECKSUM_BYTES = _PARTS_BYTES + _CONTENT_BYTES
 """Bytes of one checksum: a digest of the sizes of the parts, then one of the content."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerRecord:
-    """The tokenizer that made a shard, and the size of that shard."""
-
-    tokenizer: TokenizerIdentity
-    documents: int
-    tokens: int
-
-    def describes(self, *, documents: int, tokens: int) -> bool:
-        """Whether a shard of this size is the one that the record was written for."""
-        return (self.documents, self.tokens) == (documents, tokens)
-
-
-class _StoredRecord(msgspec.Struct):
-    format: Literal[1]
-    kind: _Text
-    name: _Text
-    hash: _Text
-    vocab_size: Count
-    eod_id: Count | None
-    documents: Count
-    tokens: Count
-
-
-def record_path(prefix: Path | str) -> Path:
-    """Path of the record of a shard's tokenizer."""
-    return Path(f"{prefix}{RECORD_SUFFIX}")
-
-
-def encode_record(record: TokenizerRecord) -> bytes:
-    """The content of a record's file."""
-    tokenizer = record.tokenizer
-    stored = _StoredRecord(
-        format=1,
-        kind=tokenizer.kind,
-        name=tokenizer.name[-_LONGEST_NAME:],
-        hash=tokenizer.hash,
-        vocab_size=tokenizer.vocab_size,
-        eod_id=tokenizer.eod_id,
-        documents=record.documents,
-        tokens=record.tokens,
-    )
-    return json.dumps(msgspec.structs.asdict(stored)).encode() + b"\n"
-
-
-def read_record(prefix: Path | str) -> TokenizerRecord | None:
-    """The record beside a shard. None: there is none.
-
-    Raises:
-        CorruptShardError: The file is not a record.
-        MissingShardError: The file cannot be read.
-    """
-    path = f"{prefix}{RECORD_SUFFIX}"
-    try:
-        data = RETRIES.tried(lambda: read_file(path, most_bytes=_MOST_RECORD_BYTES), path=path)
-        found = parse_json(data, _StoredRecord)
-    except FileNotFoundError:
-        return None
-    except DamagedFileError as error:
-        raise _not_a_record(path, error) from error
-    except OSError as error:
-        if error.errno in (errno.EISDIR, errno.EINVAL, errno.EFBIG):
-            raise _not_a_record(path, error.strerror) from error
-        raise MissingShardError(
-            f"{path}: cannot be read ({RETRIES.described(error)}). Make it readable, or delete it: "
-            f"the shard's tokens are then compared with the tokenizer instead."
-        ) from error
-    identity = TokenizerIdentity(
-        hash=found.hash,
-        name=found.name,
-        kind=found.kind,
-        vocab_size=found.vocab_size,
-        eod_id=found.eod_id,
-    )
-    return TokenizerRecord(identity, found.documents, found.tokens)
-
-
-def _not_a_record(path: str, reason: object) -> CorruptShardError:
-    return CorruptShardError(
-        f"{path}: expected the record of the tokenizer that made the shard, in format 1 "
-        f"({reason}). Copy it again with the shard, or delete it: the shard's tokens are then "
-        f"compared with the tokenizer instead."
-    )
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -158,27 +62,6 @@ class _FolderCatalog(msgspec.Struct):
     format: Literal[1]
     checksum: Literal["xxh3_128"]
     shards: dict[str, CatalogEntry]
-
-
-def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> None:
-    """Write the catalog of a folder, unless it is there with the same content.
-
-    Args:
-        folder: Folder of the shards.
-        entries: Shards by their prefix, relative to the folder.
-    """
-    from blendtitan.storage.atomic_files import write_atomically
-
-    shards = {name: msgspec.structs.asdict(entry) for name, entry in sorted(entries.items())}
-    content = {"format": 1, "checksum": CHECKSUM, "shards": shards}
-    data = json.dumps(content, indent=1).encode()
-    path = folder / CATALOG_FILE
-    found = None
-    # A file that cannot be read cannot be replaced either, which is an error that names it.
-    with suppress(OSError):
-        found = read_file(path)
-    if found != data:
-        write_atomically(path, data)
 
 
 def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:

@@ -1,4 +1,4 @@
-"""Writing shards: beside the final name, renamed when complete."""
+"""Writing shards: under a temporary name, renamed when complete."""
 
 import errno
 import os
@@ -25,13 +25,8 @@ from blendtitan.storage.atomic_files import (
 )
 from blendtitan.storage.index_format import CODE_OF_DTYPE, HEADER, MAGIC, VERSION, IndexHeader
 from blendtitan.storage.reader import FileSignature
-from blendtitan.storage.records import (
-    ENDS_SUFFIX,
-    SHARD_SUFFIXES,
-    TokenizerRecord,
-    encode_record,
-    record_path,
-)
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
@@ -49,9 +44,9 @@ def token_dtype(vocab_size: int) -> np.dtype[Any]:
 class ShardWriter:
     """Writes one shard, one sequence per document, in the order given.
 
-    The files appear under their names only when ``close`` has written everything, the ``.bin``
-    first: whoever sees the ``.idx`` can read the whole shard. Used as a context manager, an
-    error inside leaves nothing behind.
+    The files get their names only when ``close`` has written everything, the ``.bin`` first: once
+    the ``.idx`` exists, the whole shard can be read. As a context manager, it leaves nothing
+    behind after an error.
     """
 
     def __init__(
@@ -73,13 +68,12 @@ class ShardWriter:
     def create(
         cls, prefix: Path, *, dtype: np.dtype[Any], tokenizer: TokenizerIdentity | None = None
     ) -> Self:
-        """Start a shard; its folder is made if it is missing.
+        """Start a shard, and make its folder if it is missing.
 
         Args:
             prefix: Path of the shard without its suffix.
             dtype: How its tokens are stored.
-            tokenizer: Recorded beside the shard as the tokenizer that made its tokens. None: it
-                is not known, and the shard has no record.
+            tokenizer: Recorded beside the shard. None: it is unknown, and there is no record.
         """
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
@@ -103,7 +97,7 @@ class ShardWriter:
         self.add_documents(tokens, np.array([len(tokens)], np.int32))
 
     def add_documents(self, tokens: NDArray[np.integer], lens: NDArray[np.int32]) -> None:
-        """Append documents that lie end to end, EODs included.
+        """Append documents laid end to end, EODs included.
 
         Args:
             tokens: Of all documents. Shape ``(sum(lens),)``.
@@ -119,7 +113,7 @@ class ShardWriter:
         self._add_lens(lens)
 
     def add_file(self, tokens_path: Path, lens: NDArray[np.int32]) -> None:
-        """Append the documents of a file that holds their tokens as a ``.bin`` does.
+        """Append the documents of a file in the layout of a ``.bin``.
 
         Args:
             tokens_path: Tokens of the shard's dtype, without gaps. Copied, not read.
@@ -159,8 +153,8 @@ class ShardWriter:
         publish(self.prefix, partial_bin, partial_idx, record)
 
     def abort(self) -> None:
-        """Close and delete what was written so far."""
-        # What is still in memory is not wanted, and may not fit on the disk.
+        """Close and delete the partial files."""
+        # Flushing the rest may fail on a full disk.
         with suppress(OSError):
             self._bin.close()
         for suffix in SHARD_SUFFIXES:
@@ -188,7 +182,7 @@ class ShardWriter:
 def stored_tokens(
     tokens: NDArray[np.integer], dtype: np.dtype[Any], *, where: str
 ) -> NDArray[np.integer]:
-    """Tokens as a shard of this dtype stores them; ``where`` starts the error.
+    """Tokens in the dtype of a shard; ``where`` is the subject of the error.
 
     Raises:
         OverflowError: A token id does not fit the dtype.
@@ -203,10 +197,10 @@ def stored_tokens(
 
 
 def append_file(source: Path, target: BinaryIO) -> int:
-    """Append a whole file to one that is open for writing; returns how many bytes it held.
+    """Append a whole file to one that is open for writing, and return its size in bytes.
 
-    The kernel copies, and shares the blocks where the file system can, so nothing passes through
-    Python; where it cannot copy between the two, they are read and written.
+    The kernel copies the bytes, or shares the blocks where the file system can. Python copies them
+    where the kernel cannot.
     """
     target.flush()
     with open_file(source) as file:
@@ -219,7 +213,7 @@ def append_file(source: Path, target: BinaryIO) -> int:
 
 
 def remove_shard(prefix: Path) -> None:
-    """Delete a shard, if it is there: first the ``.idx``, so that no reader sees half of it.
+    """Delete a shard, if it exists: first the ``.idx``, so that no reader sees half of it.
 
     Raises:
         OutputError: A folder has the name of one of its files. Nothing was deleted.
@@ -230,7 +224,7 @@ def remove_shard(prefix: Path) -> None:
 
 
 def remove_partials(prefix: Path) -> None:
-    """Delete what killed processes left of a shard."""
+    """Delete partial files of a shard that killed processes left."""
     for suffix in SHARD_SUFFIXES:
         remove_file_partials(Path(f"{prefix}{suffix}"))
 
@@ -249,21 +243,21 @@ def publish(
 ) -> FileSignature:
     """Give two complete files the names of a shard, so that no reader sees half of it.
 
-    Returns:
-        The stamp of these files, whatever another process puts in their place meanwhile.
-
     Args:
         prefix: Path of the shard without its suffix.
         partial_bin: The tokens.
         partial_idx: The index.
-        record: Which tokenizer made the tokens; None: that is not known.
+        record: The tokenizer that made the tokens. None: it is unknown.
+
+    Returns:
+        The signature of these files, whatever another process puts in their place meanwhile.
 
     Raises:
         OutputError: A folder has one of these names. What was there before is untouched.
     """
     _check_no_folders(prefix)
     partial_record = None if record is None else _write_partial_record(prefix, record)
-    stamp = FileSignature.of_files(partial_idx.stat(), partial_bin.stat())
+    signature = FileSignature.of_files(partial_idx.stat(), partial_bin.stat())
     # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
     # moment. Without its .idx nothing is a shard, so the record is in place before the shard is.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
@@ -275,7 +269,7 @@ def publish(
     partial_bin.replace(f"{prefix}.bin")
     partial_idx.replace(f"{prefix}.idx")
     sync_folder(prefix.parent)
-    return stamp
+    return signature
 
 
 def _write_partial_record(prefix: Path, record: TokenizerRecord) -> Path:
@@ -292,7 +286,7 @@ def _write_partial_record(prefix: Path, record: TokenizerRecord) -> Path:
 
 
 def _copy_in_kernel(source: int, target: int) -> int | None:
-    """Bytes copied from one place in a file to the other's; 0 at its end; None if it cannot."""
+    """Bytes copied from one file to the other; 0 at the end; None: the kernel cannot."""
     # macOS has no such call.
     if not hasattr(os, "copy_file_range"):
         return None

@@ -14,7 +14,7 @@ from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.kept_catalog import shards_identity
-from blendtitan.storage.records import TokenizerRecord, read_record
+from blendtitan.storage.record_files import TokenizerRecord, read_record
 from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
 from blendtitan.tokenizers import Tokenizer, identity_of, tokenizer_identity
 from blendtitan.visible import Lines, visible, visible_logger
