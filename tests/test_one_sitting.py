@@ -77,7 +77,7 @@ TRAINER = ENGINE | {
 }
 """From ``configs/debug.toml`` to the first batch of the trainer."""
 
-TRAINER_LINES = 8700
+TRAINER_LINES = 8725
 
 
 @pytest.fixture(scope="module")
