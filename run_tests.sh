@@ -29,4 +29,4 @@ if [ -n "$titan" ]; then
 fi
 # The tests of one file share what they trained, so a file stays in one process.
 exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
-    --no-loadscope-reorder "$@"
+    --no-loadscope-reorder --durations 10 "$@"
