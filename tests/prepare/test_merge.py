@@ -252,7 +252,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.records import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
 from blendtitan.storage.writer import ShardWriter
 
 source, output, overwrite = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "over"
