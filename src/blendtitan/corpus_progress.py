@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from blendtitan import metric_names
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
+from blendtitan.order.blend import shares_of
 from blendtitan.tables import as_text, number_table
 
 
@@ -50,6 +51,6 @@ def segments_table(dataset: Dataset) -> str:
     """The first slot and the shares of each segment, including segments after the run's end."""
     table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
     for name in dataset.corpora:
-        shares = [s.weights.get(name, 0.0) / sum(s.weights.values()) for s in dataset.segments_read]
+        shares = [shares_of(s.weights).get(name, 0.0) for s in dataset.segments_read]
         table.add_row(name, *(f"{share:.2%}" for share in shares))
     return as_text(table)
