@@ -20,6 +20,7 @@ NAVIGATION = {
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],
     "Move from": [
+        "blendcorpus",
         "moving-from-blendcorpus",
         "moving-from-megatron",
         "moving-from-torchtitan",

@@ -72,19 +72,21 @@ def settings_shown(page: str, folder: Path) -> list[Settings]:
 
 
 def test_the_settings_that_the_pages_show_are_read(tmp_path: Path) -> None:
-    from_weights, told_apart = settings_shown("torchtitan.md", tmp_path)
+    from_weights, masked = settings_shown("torchtitan.md", tmp_path)
     planned, unplanned = settings_shown("changing.md", tmp_path)
     (megatron,) = settings_shown("moving-from-megatron.md", tmp_path)
     (torchtitan,) = settings_shown("moving-from-torchtitan.md", tmp_path)
     (first,) = settings_shown("quickstart.md", tmp_path)
+    (original,) = settings_shown("blendcorpus.md", tmp_path)
 
-    assert told_apart.blendcorpus.provide_attention_mask
+    assert masked.blendcorpus.provide_attention_mask
     assert from_weights.checkpoint.initial_load_in_hf
     assert len(planned.blendcorpus.segment) == 2
     assert unplanned.blendcorpus.on_change == "new_segment"
     assert megatron.blendcorpus.split == "969,30,1"
     assert torchtitan.blendcorpus.eod_mask_loss
     assert first.training.seq_len == 2048
+    assert original.blendcorpus.blend_sample_in_corpus
 
 
 def test_the_configuration_that_the_page_on_losses_shows() -> None:
