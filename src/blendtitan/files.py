@@ -284,7 +284,8 @@ def parse_json(data: bytes, kind: type[T]) -> T:
     """
     made = _converted(lambda: msgspec.json.decode(data, type=kind))
     if not isinstance(made, msgspec.Struct):
-        _check_known(msgspec.json.decode(data), msgspec.to_builtins(made))
+        given = _converted(lambda: msgspec.json.decode(data))
+        _check_known(given, msgspec.to_builtins(made))
     return made
 
 
@@ -298,7 +299,7 @@ def checked(kind: type[T], value: object) -> T:
 def _converted(convert: Callable[[], T]) -> T:
     try:
         return convert()
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedFileError(f"is not what it should be ({error})") from error
 
 

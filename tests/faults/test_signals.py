@@ -39,7 +39,7 @@ def test_a_run_that_is_asked_to_end_ends_quietly_and_keeps_its_checkpoints(
     job.wait_until_gone()
     assert output.count("Traceback") == 1
     assert "KeyboardInterrupt" not in output
-    assert output.count("Interrupted. The same command goes on") == (number == signal.SIGINT)
+    assert output.count("Interrupted. The same command resumes") == (number == signal.SIGINT)
     assert job.state(job.complete_steps()[-1])
 
 

@@ -12,7 +12,7 @@ from tests.titan.test_hf_assets import write_tokenizer
 
 pytestmark = pytest.mark.slow
 
-CHANGED = "The global batch size was 4 samples until step 5, now it is 8"
+CHANGED = "The global batch size was 4 samples until step 5 and is 8 from now on"
 STATELESS = "The checkpoint holds no state of the data loader."
 
 

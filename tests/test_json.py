@@ -1,0 +1,15 @@
+"""JSON from files that anybody may have written."""
+
+import pytest
+
+from blendtitan.files import DamagedFileError, parse_json
+from blendtitan.storage.ends import DocumentEnds
+
+
+@pytest.mark.parametrize("kind", [dict[str, int], DocumentEnds])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b'{"a": "\xff"}', b'{"\xff": 1}', b"[" * 9999, b"1e999"]
+)
+def test_what_is_no_json_of_the_expected_type_is_a_damaged_file(kind: type, data: bytes) -> None:
+    with pytest.raises(DamagedFileError):
+        parse_json(data, kind)
