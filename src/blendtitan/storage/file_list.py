@@ -148,7 +148,7 @@ def plain_lines(text: str, path: Path) -> list[Line]:
     Raises:
         FileListError: A line has none of the three forms, or its weight cannot be used.
     """
-    folder = os.path.dirname(path)
+    folder = os.path.join(os.path.dirname(path), "")
     # Not splitlines: it also splits at characters that names may hold.
     numbered = ((f"{path}:{i}", line) for i, line in enumerate(text.split("\n"), start=1))
     found = ((where, split_words(line, where=where)) for where, line in numbered)
@@ -244,8 +244,11 @@ def _line(words: list[str], *, folder: str, where: str) -> Line:
             f"{where}: found {len(words)} words, expected PREFIX, WEIGHT PREFIX or "
             f"WEIGHT PREFIX CORPUS. Quote a path that contains spaces."
         )
+    word = words[0] if len(words) == 1 else words[1]
+    # The folder ends in a slash: os.path.join is slow on long lists.
+    path = os.path.normpath(word if word.startswith("/") else folder + word)
     if len(words) == 1:
-        return Line(where, os.path.normpath(os.path.join(folder, words[0])))
+        return Line(where, path)
     try:
         weight = float(words[0])
     except ValueError:
@@ -260,7 +263,7 @@ def _line(words: list[str], *, folder: str, where: str) -> Line:
     corpus = words[2] if len(words) == 3 else None
     if corpus == "":
         raise FileListError(f"{where}: the corpus is empty, expected a name")
-    return Line(where, os.path.normpath(os.path.join(folder, words[1])), weight, corpus)
+    return Line(where, path, weight, corpus)
 
 
 def _listed(line: Line, signature: FileSignature | None) -> ListedShards:
