@@ -282,11 +282,9 @@ def parse_json(data: bytes, kind: type[T]) -> T:
     Raises:
         DamagedFileError: The text is not JSON, or stands for a value of another type.
     """
-    made = _converted(lambda: msgspec.json.decode(data, type=kind))
-    if not isinstance(made, msgspec.Struct):
-        given = _converted(lambda: msgspec.json.decode(data))
-        _check_known(given, msgspec.to_builtins(made))
-    return made
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _converted(lambda: msgspec.json.decode(data, type=kind))
+    return checked(kind, _converted(lambda: msgspec.json.decode(data)))
 
 
 def checked(kind: type[T], value: object) -> T:
