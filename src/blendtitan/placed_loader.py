@@ -108,7 +108,7 @@ class PlacedLoader:
         """
         if not self._is_placed:
             self.set_consumed_by_global_step(step, global_batch_size)
-            if step > 0 and _is_first_rank():
+            if step > 0 and is_first_rank():
                 logger.warning(
                     "The checkpoint holds no state of the data loader. It continues after step "
                     "%d x %d samples = %d samples.",
@@ -119,7 +119,7 @@ class PlacedLoader:
         paces[-1].check(step, consumed_samples=self.consumed_samples)
         self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
         self._set_segments()
-        if self._paces != paces and _is_first_rank():
+        if self._paces != paces and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d and is %d from now on. The "
                 "data continues after the %d samples consumed so far.",
@@ -141,5 +141,6 @@ class PlacedLoader:
         self._loader.set_segments(changes_of(self._segments, paces, lengths))
 
 
-def _is_first_rank() -> bool:
+def is_first_rank() -> bool:
+    """Whether this process is rank 0, or alone."""
     return not dist.is_initialized() or dist.get_rank() == 0

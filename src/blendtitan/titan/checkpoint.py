@@ -22,9 +22,10 @@ from torchtitan.tools import filesystem
 from blendtitan.checkpoints.contents import METADATA
 from blendtitan.checkpoints.damage import choose_step, damage_to, none_complete
 from blendtitan.errors import OutputError, ResumeError
+from blendtitan.placed_loader import is_first_rank
 from blendtitan.state import STATE_KEY
 from blendtitan.storage.atomic_files import space_on_disk
-from blendtitan.titan.shared_catalog import from_first_rank, is_first_rank
+from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)

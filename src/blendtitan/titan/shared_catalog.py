@@ -20,6 +20,7 @@ from blendtitan import errors
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import BlendTitanError
+from blendtitan.placed_loader import is_first_rank
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
 
@@ -96,11 +97,6 @@ def _message_of(error: Exception) -> bytes:
         return _ERROR + json.dumps([type(error).__name__, *map(str, error.args)]).encode()
     lines = ["rank 0 failed:\n", *traceback.format_exception(error)]
     return _FAILURE + "".join(lines).encode(errors="backslashreplace")
-
-
-def is_first_rank() -> bool:
-    """Whether this process is rank 0, or alone."""
-    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _broadcast(message: bytes) -> bytes:

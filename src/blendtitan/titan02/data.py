@@ -15,7 +15,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
-from blendtitan.placed_loader import PlacedLoader
+from blendtitan.placed_loader import PlacedLoader, is_first_rank
 from blendtitan.run.batches import (
     check_batches,
     check_length,
@@ -24,7 +24,7 @@ from blendtitan.run.batches import (
     samples_of_run,
 )
 from blendtitan.run.segments import segment_settings
-from blendtitan.titan.shared_catalog import is_first_rank, shared_catalog, shared_indices
+from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer

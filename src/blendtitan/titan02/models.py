@@ -20,8 +20,8 @@ from torchtitan.protocols.train_spec import (  # pyright: ignore[reportMissingIm
 
 from blendtitan.corpus_progress import loss_metrics, progress_metrics
 from blendtitan.errors import ConfigError
+from blendtitan.placed_loader import is_first_rank
 from blendtitan.titan.cpu import SumReduction, is_used
-from blendtitan.titan.shared_catalog import is_first_rank
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.titan02.data import (
     Titan02DataLoader,
