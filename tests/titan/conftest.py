@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentencepiece
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
-from blendtitan.storage.writer import ShardWriter
 from tests.conftest import wait_until
+from tests.small_corpora import EOD, train_tokenizer, write_corpora
 from tests.titan.launched import Entry, Launched, train
 
-EOD = 2
-VOCAB_SIZE = 96
 SEQ_LEN = 32
 SPLIT = "90,10,0"
 GLOBAL_BATCH_SIZE = 4
@@ -34,35 +31,7 @@ RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
 @pytest.fixture(scope="session")
 def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SentencePiece model of 96 ids; EOS is 2."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    text = folder / "text"
-    rng = np.random.default_rng(0)
-    words = ("".join(map(chr, 97 + rng.integers(0, 26, 6))) for _ in range(500))
-    text.write_text("\n".join(words))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(text),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=VOCAB_SIZE,
-        minloglevel=2,
-    )
-    return folder / "tokenizer.model"
-
-
-def write_corpora(folder: Path) -> Path:
-    """Two corpora of two shards each, that a model can learn a little of; the file list."""
-    lines = []
-    for c, corpus in enumerate(("code", "web")):
-        for place in range(2):
-            rng = np.random.default_rng([c, place])
-            with ShardWriter.create(folder / f"{corpus}_{place}", dtype=np.dtype("<u2")) as writer:
-                for _ in range(40):
-                    start, size = rng.integers(3, VOCAB_SIZE), rng.integers(20, 60)
-                    tokens = 3 + (start + (c + 1) * np.arange(size)) % (VOCAB_SIZE - 3)
-                    writer.add_document(np.append(tokens, EOD))
-            lines.append(f"{2 - c} {corpus}_{place} {corpus}")
-    path = folder / "file_list.txt"
-    path.write_text("\n".join(lines))
-    return path
+    return train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @dataclass

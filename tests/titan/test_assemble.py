@@ -16,7 +16,7 @@ from blendtitan.titan.losses import RowChunkedLoss
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer, settled
 from blendtitan.titan.validator import BlendCorpusValidator
-from tests.titan.conftest import VOCAB_SIZE
+from tests.small_corpora import VOCAB_SIZE
 
 DEMO = Path(__file__).parents[2] / "configs/debug.toml"
 

@@ -13,7 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.distributed.pipelining.schedules import _PipelineSchedule
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
-from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, SPLIT, Job, small_job
+from tests.small_corpora import EOD
+from tests.titan.conftest import GLOBAL_BATCH_SIZE, SEQ_LEN, SPLIT, Job, small_job
 
 pytestmark = pytest.mark.slow
 

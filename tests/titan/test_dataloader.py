@@ -24,7 +24,8 @@ from blendtitan.storage.record_files import TokenizerRecord, encode_record, reco
 from blendtitan.titan import dataloader, shared_catalog
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.tokenizer import BlendTokenizer
-from tests.titan.conftest import EOD, GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, write_corpora
+from tests.small_corpora import EOD, VOCAB_SIZE, write_corpora
+from tests.titan.conftest import GLOBAL_BATCH_SIZE, SEQ_LEN
 
 Config = BlendCorpusDataLoader.Config
 

@@ -25,8 +25,8 @@ from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import AttentionBackend, build_model_spec
 from blendtitan.titan.trainer import BlendTrainer, settled
+from tests.small_corpora import EOD, VOCAB_SIZE, write_corpora
 from tests.titan import shard_context
-from tests.titan.conftest import EOD, VOCAB_SIZE, write_corpora
 from tests.titan.launched import Launched
 
 SEQ_LEN = 128  # one block of FlexAttention

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.titan import cpu
-from tests.titan.conftest import write_corpora
+from tests.small_corpora import write_corpora
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/gpu_check.py"

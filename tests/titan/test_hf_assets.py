@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models
 
 from blendtitan.titan.model import build_model_spec
-from tests.titan.conftest import EOD, VOCAB_SIZE, Job
+from tests.small_corpora import EOD, VOCAB_SIZE
+from tests.titan.conftest import Job
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,9 @@ from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import BlendTrainer, settled
 from tests.original_cases import FOLDER, case_config, case_settings, recorded
+from tests.small_corpora import EOD
 from tests.test_docs import ROOT, code_blocks
-from tests.titan.conftest import EOD, Job
+from tests.titan.conftest import Job
 
 CASE = "with_validation"
 

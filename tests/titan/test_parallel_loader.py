@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torchtitan.distributed import ParallelDims
 
-from tests.titan.conftest import write_corpora
+from tests.small_corpora import write_corpora
 from tests.titan.test_dataloader import Config, build, dataset_of
 
 GLOBAL_BATCH_SIZE = 32

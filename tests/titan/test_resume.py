@@ -13,7 +13,7 @@ from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.state import PACE_KEY, STATE_KEY
 from blendtitan.titan import dataloader
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from tests.titan.conftest import write_corpora
+from tests.small_corpora import write_corpora
 from tests.titan.test_dataloader import Config, build, dataset_of, first
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from blendtitan.corpus_progress import corpus_table
-from tests.titan.conftest import GLOBAL_BATCH_SIZE, SEQ_LEN, VOCAB_SIZE, Job, small_job
+from tests.small_corpora import VOCAB_SIZE
+from tests.titan.conftest import GLOBAL_BATCH_SIZE, SEQ_LEN, Job, small_job
 from tests.titan.test_hf_assets import write_tokenizer
 
 pytestmark = pytest.mark.slow

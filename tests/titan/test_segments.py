@@ -14,7 +14,8 @@ from blendtitan.run.segments import changes_of, segment_settings
 from blendtitan.state import STATE_KEY
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings
-from tests.titan.conftest import SEQ_LEN, Job, write_corpora
+from tests.small_corpora import write_corpora
+from tests.titan.conftest import SEQ_LEN, Job
 from tests.titan.test_dataloader import Config, build
 from tests.titan.test_resume import resumed, trained
 

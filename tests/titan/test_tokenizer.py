@@ -5,7 +5,7 @@ from pathlib import Path
 from torchtitan.components.tokenizer import BaseTokenizer
 
 from blendtitan.titan.tokenizer import BlendTokenizer
-from tests.titan.conftest import EOD, VOCAB_SIZE
+from tests.small_corpora import EOD, VOCAB_SIZE
 
 
 def test_a_tokenizer_is_read_from_its_path(tokenizer_path: Path) -> None:

@@ -20,8 +20,8 @@ from blendtitan.titan.toml import read_settings
 from blendtitan.titan.trainer import settled
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.titan.with_blend import with_blend
+from tests.small_corpora import write_corpora
 from tests.test_docs import ROOT, code_blocks
-from tests.titan.conftest import write_corpora
 from tests.titan.test_hf_assets import write_tokenizer
 
 BLEND = BlendCorpusDataLoader.Config(data_file_list="list.txt")

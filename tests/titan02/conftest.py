@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.titan02.runs import SmallRun, make_tokenizer, write_corpora
+from tests.small_corpora import train_tokenizer, write_corpora
+from tests.titan02.runs import SmallRun
 
 if not importlib.metadata.version("torchtitan").startswith("0.2."):
     collect_ignore_glob = ["test_*.py"]
@@ -18,8 +19,9 @@ if not importlib.metadata.version("torchtitan").startswith("0.2."):
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two corpora and their tokenizer: ``file_list.txt`` and ``tokenizer/``."""
     folder = tmp_path_factory.mktemp("data")
-    make_tokenizer(folder / "tokenizer")
-    write_corpora(folder)
+    (folder / "tokenizer").mkdir()
+    train_tokenizer(folder / "tokenizer")
+    write_corpora(folder, num_documents=60)
     return folder
 
 

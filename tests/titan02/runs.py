@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 
 from blendtitan import BlendConfig, build_datasets
-from blendtitan.storage.writer import ShardWriter
+from tests.small_corpora import EOD
 
-EOD = 2
-VOCAB_SIZE = 96
 SEQ_LEN = 32
 SPLIT = "80,20,0"
 GLOBAL_BATCH_SIZE = 4
@@ -24,35 +21,6 @@ STEPS = 6
 TIMEOUT_S = 300
 
 RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
-
-
-def make_tokenizer(folder: Path) -> None:
-    """A SentencePiece model of 96 ids; EOS is 2."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    words = ("".join(map(chr, 97 + rng.integers(0, 26, 6))) for _ in range(500))
-    (folder / "text").write_text("\n".join(words))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "text"),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=VOCAB_SIZE,
-        minloglevel=2,
-    )
-
-
-def write_corpora(folder: Path) -> None:
-    """Two corpora of two shards each, that a model can learn a little of, and their file list."""
-    lines = []
-    for c, corpus in enumerate(("code", "web")):
-        for place in range(2):
-            rng = np.random.default_rng([c, place])
-            with ShardWriter.create(folder / f"{corpus}_{place}", dtype=np.dtype("<u2")) as writer:
-                for _ in range(60):
-                    start, size = rng.integers(3, VOCAB_SIZE), rng.integers(20, 60)
-                    tokens = 3 + (start + (c + 1) * np.arange(size)) % (VOCAB_SIZE - 3)
-                    writer.add_document(np.append(tokens, EOD))
-            lines.append(f"{2 - c} {corpus}_{place} {corpus}")
-    (folder / "file_list.txt").write_text("\n".join(lines))
 
 
 @dataclass
