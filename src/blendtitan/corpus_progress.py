@@ -1,6 +1,7 @@
 """Losses, tokens, epochs and shares of each corpus, as metrics and as tables for the log."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from blendtitan import metric_names
 from blendtitan.dataset.interface import Dataset
@@ -19,6 +20,34 @@ def loss_metrics(
             metrics[f"{metric_names.CORPUS_LOSS}/{name}"] = loss
             metrics[f"{metric_names.CORPUS_LABELS}/{name}"] = count
     return metrics
+
+
+def validation_metrics(blend: float, losses: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of the losses of the blend and of each corpus, but for the blend's loss itself."""
+    metrics = {metric_names.PERPLEXITY: perplexity(blend)}
+    for name, loss in losses.items():
+        metrics[f"{metric_names.VALIDATION_LOSS}/{name}"] = loss
+        metrics[f"{metric_names.PERPLEXITY}/{name}"] = perplexity(loss)
+    return metrics
+
+
+def perplexity(loss: float) -> float:
+    """``exp(loss)``, or infinity if that exceeds a float."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+class CaughtLoss:
+    """Takes the place of a metrics processor, to keep the loss instead of logging it."""
+
+    loss = math.nan
+    ntokens_since_last_log = 0
+
+    def log_validation(self, loss: float, step: int) -> None:
+        """Keep the loss that TorchTitan's validator found."""
+        self.loss = loss
 
 
 def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:

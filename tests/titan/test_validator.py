@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 
+from blendtitan.corpus_progress import perplexity
 from blendtitan.errors import ConfigError
 from blendtitan.titan.metrics import listed
-from blendtitan.titan.validator import BlendCorpusValidator, perplexity
+from blendtitan.titan.validator import BlendCorpusValidator
 
 
 def test_it_validates_on_the_valid_split_unless_told_otherwise() -> None:

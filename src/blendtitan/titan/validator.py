@@ -1,6 +1,5 @@
 """Validation of the blend and of each corpus alone, on fixed samples."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,9 +8,9 @@ from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.validate import Validator
 
+from blendtitan.corpus_progress import CaughtLoss, perplexity, validation_metrics
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
-from blendtitan.metric_names import PERPLEXITY, VALIDATION_LOSS
 from blendtitan.run.batches import check_validation
 from blendtitan.titan.dataloader import BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.metrics import listed, logs_loss
@@ -91,9 +90,7 @@ class BlendCorpusValidator(Validator):
             f"{fixed.corpus}": self._loss(fixed, model_parts, step) for fixed in self._corpora
         }
         blend = blend_loss(self._dataset, losses) if drawn is None else drawn
-        metrics = {PERPLEXITY: perplexity(blend)}
-        metrics |= {f"{VALIDATION_LOSS}/{corpus}": loss for corpus, loss in losses.items()}
-        metrics |= {f"{PERPLEXITY}/{corpus}": perplexity(loss) for corpus, loss in losses.items()}
+        metrics = validation_metrics(blend, losses)
         self._metrics.log_validation(loss=blend, step=step, extra_metrics=metrics)
         if self._logs_loss:
             shown = {
@@ -114,27 +111,8 @@ class BlendCorpusValidator(Validator):
             num_samples=None if fixed.is_whole else fixed.num_samples,
             infinite=False,
         )
-        caught = _CaughtLoss()
+        caught = CaughtLoss()
         self.metrics_processor = caught  # pyright: ignore[reportAttributeAccessIssue]
         super().validate(model_parts, step)
         self._metrics.ntokens_since_last_log += caught.ntokens_since_last_log
         return caught.loss
-
-
-@dataclass
-class _CaughtLoss:
-    """Takes the place of a metrics processor, to keep the loss instead of logging it."""
-
-    loss: float = math.nan
-    ntokens_since_last_log: int = 0
-
-    def log_validation(self, loss: float, step: int) -> None:
-        self.loss = loss
-
-
-def perplexity(loss: float) -> float:
-    """``exp(loss)``, or infinity if that exceeds a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

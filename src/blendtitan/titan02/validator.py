@@ -1,17 +1,15 @@
 """Validation with TorchTitan 0.2: loss and perplexity of the blend, and of each corpus alone."""
 
 import copy
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torchtitan.components.validate import Validator
 
+from blendtitan.corpus_progress import CaughtLoss, perplexity, validation_metrics
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.dataset.interface import Dataset
-from blendtitan.metric_names import PERPLEXITY, VALIDATION_LOSS
-from blendtitan.titan.shared_catalog import is_first_rank
+from blendtitan.placed_loader import is_first_rank
 from blendtitan.titan02.data import FixedDataLoader
 from blendtitan.visible import visible_logger
 
@@ -60,11 +58,7 @@ class Titan02Validator(Validator):
         corpora = {str(corpus): loss for corpus, loss in losses.items()}
         blend = blend_loss(self._dataset, corpora) if drawn is None else drawn
         self._metrics.log_validation(loss=blend, step=step)
-        metrics = {PERPLEXITY: perplexity(blend)}
-        for corpus, loss in corpora.items():
-            metrics[f"{VALIDATION_LOSS}/{corpus}"] = loss
-            metrics[f"{PERPLEXITY}/{corpus}"] = perplexity(loss)
-        self._metrics.logger.log(metrics, step)
+        self._metrics.logger.log(validation_metrics(blend, corpora), step)
         if is_first_rank():
             shown = ", ".join(f"{corpus} {loss:.4f}" for corpus, loss in corpora.items())
             logger.info(
@@ -81,7 +75,7 @@ class Titan02Validator(Validator):
             num_samples=self._whole_steps(fixed),
             **self._ranks,
         )
-        caught = _CaughtLoss()
+        caught = CaughtLoss()
         self.metrics_processor = caught  # pyright: ignore[reportAttributeAccessIssue]
         super().validate(model_parts, step)
         self._metrics.ntokens_since_last_log += caught.ntokens_since_last_log
@@ -89,22 +83,3 @@ class Titan02Validator(Validator):
 
     def _whole_steps(self, fixed: FixedSamples) -> int:
         return fixed.num_samples // self._samples_per_step * self._samples_per_step
-
-
-@dataclass
-class _CaughtLoss:
-    """Stands where TorchTitan's validator logs: it keeps the loss instead."""
-
-    loss: float = math.nan
-    ntokens_since_last_log: int = 0
-
-    def log_validation(self, loss: float, step: int) -> None:
-        self.loss = loss
-
-
-def perplexity(loss: float) -> float:
-    """``exp(loss)``, infinite where that is beyond a float."""
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf
