@@ -39,7 +39,7 @@ ENGINE = {
 }
 """From ``BlendConfig`` to a batch."""
 
-ENGINE_LINES = 3950
+ENGINE_LINES = 3750
 
 TRAINER = ENGINE | {
     "corpus_losses.py",

@@ -233,6 +233,11 @@ class BlendConfig(BlendKeys):
             self._check_no_horizon()
 
     @property
+    def finds_documents(self) -> bool:
+        """Whether labels or masks depend on where documents end."""
+        return self.provide_attention_mask or self.eod_mask_loss
+
+    @property
     def has_horizon(self) -> bool:
         """Whether the order is made for a number of samples: that of the original is."""
         return self.order == ORIGINAL_ORDER

@@ -217,7 +217,8 @@ class DataLoader:
         """Whether a fixed stream has ended; an endless one never has."""
         if self._num_samples is None:
             return False
-        return consumed_samples >= _round_up(self._num_samples, self._step_samples)
+        num_steps = -(-self._num_samples // self._step_samples)
+        return consumed_samples >= num_steps * self._step_samples
 
     def batch_at(self, consumed_samples: int) -> Batch:
         """This rank's batch after so many samples of all ranks. Safe from several threads."""
@@ -227,14 +228,10 @@ class DataLoader:
         inputs = tokens[:, :-1]
         labels = tokens[:, 1:].astype(np.int64, order="C")
         corpora = plan.corpora[start:stop]
-        config = dataset.config
-        finds_documents = config.provide_attention_mask or config.eod_mask_loss
-        roles = None
-        if finds_documents and dataset.eod_roles is not None:
-            roles = dataset.eod_roles[corpora]
-        if config.eod_mask_loss:
-            assert config.eod_token_id is not None
-            mask_labels(labels, inputs, config.eod_token_id, roles)
+        config, roles = dataset.config, None
+        if config.finds_documents:
+            roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
+            mask_labels(labels, inputs, config, roles)
         if self._num_samples is not None:
             slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
             labels[slots >= self._num_samples] = IGNORE_INDEX
@@ -337,7 +334,3 @@ class _Stream(Iterator[Batch]):
         for _, batch in self._ahead:
             batch.cancel()
         self._ahead.clear()
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

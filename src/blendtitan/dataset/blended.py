@@ -209,11 +209,9 @@ class BlendedDataset:
         plan = self.plan(np.array([slot], np.int64))
         tokens = self.read(plan, 0, 1)
         input_ids, labels = tokens[:, :-1].astype(np.int64), tokens[:, 1:].astype(np.int64)
+        roles = None if self.eod_roles is None else self.eod_roles[plan.corpora]
+        mask_labels(labels, input_ids, self.config, roles)
         corpus = int(plan.corpora[0])
-        if self.config.eod_mask_loss:
-            assert self.config.eod_token_id is not None
-            roles = None if self.eod_roles is None else self.eod_roles[[corpus]]
-            mask_labels(labels, input_ids, self.config.eod_token_id, roles)
         return Sample(
             input_ids=input_ids[0],
             labels=labels[0],
@@ -279,7 +277,7 @@ class BlendedDataset:
             filled += count
 
     def _check_slots(self, first: int, last: int) -> None:
-        if not max(0, self.first_slot) <= first <= last < MAX_SLOT:
+        if not self.first_slot <= first <= last < MAX_SLOT:
             raise slots_error(first, last, self.first_slot)
 
 

@@ -102,7 +102,7 @@ def read_catalog(
         return build_catalog(
             shards,
             lambda n: document_cuts(n, fractions),
-            eod_id=config.eod_token_id if config.append_eod or _finds_documents(config) else None,
+            eod_id=config.eod_token_id if config.append_eod or config.finds_documents else None,
             inserts_eod=config.append_eod,
             settings=settings,
         )
@@ -121,13 +121,9 @@ def read_catalog(
 def _catalog_settings(config: BlendConfig) -> str:
     """Text of the settings that a catalog depends on."""
     eod = str(config.eod_token_id) if config.append_eod else "as it is"
-    if not config.append_eod and _finds_documents(config):
+    if not config.append_eod and config.finds_documents:
         eod += f", telling documents apart by {config.eod_token_id}"
     return f"split {split_fractions(config.split)}, EOD {eod}"
-
-
-def _finds_documents(config: BlendConfig) -> bool:
-    return config.provide_attention_mask or config.eod_mask_loss
 
 
 def _build_split(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.config import BlendConfig
 from blendtitan.storage.catalog import EOD_BEGINS, EOD_ENDS, EOD_ENDS_AND_BEGINS, Catalog
 
 IntArray = NDArray[np.int64]
@@ -59,10 +60,23 @@ def starts_document(
 
 
 def mask_labels(
-    labels: IntArray, input_ids: NDArray[np.integer], eod_id: int, roles: NDArray[np.uint8] | None
+    labels: IntArray,
+    input_ids: NDArray[np.integer],
+    config: BlendConfig,
+    roles: NDArray[np.uint8] | None,
 ) -> None:
-    """Mask in place the labels that are the first token of a document. Shapes ``(B, L)``."""
-    labels[starts_document(input_ids, labels, eod_id, roles)] = IGNORE_INDEX
+    """With ``eod_mask_loss``, mask in place the labels that are the first token of a document.
+
+    Args:
+        labels: Shape ``(B, L)``.
+        input_ids: The token before each of them. Shape ``(B, L)``.
+        config: Settings of the blend.
+        roles: See ``starts_document``.
+    """
+    if config.eod_mask_loss:
+        assert config.eod_token_id is not None
+        is_start = starts_document(input_ids, labels, config.eod_token_id, roles)
+        labels[is_start] = IGNORE_INDEX
 
 
 def document_starts(

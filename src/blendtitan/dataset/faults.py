@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import MAX_SLOT
 from blendtitan.dataset.stretches import document_of, offset_in_shard
 from blendtitan.errors import ConfigError, VocabularyError
 
@@ -20,7 +19,7 @@ def slots_error(first: int, last: int, first_slot: int) -> ConfigError:
             f"slot {first:,} was read with other data, weights or another sequence length, "
             f"before the run was changed at slot {first_slot:,}; expected a slot from there on"
         )
-    return ConfigError(f"slots {first} to {last}, expected 0 to 10^{len(f'{MAX_SLOT}') - 1} - 1")
+    return ConfigError(f"slots {first} to {last}, expected 0 to 10^15 - 1")
 
 
 def vocabulary_error(

@@ -154,10 +154,8 @@ class OriginalDataset:
         plan = self.plan(np.array([operator.index(slot)], np.int64))
         tokens = self.read(plan, 0, 1)[0]
         input_ids, labels = tokens[:-1].astype(np.int64), tokens[1:].astype(np.int64)
-        if self.config.eod_mask_loss:
-            assert self.config.eod_token_id is not None
-            roles = None if self.eod_roles is None else self.eod_roles[plan.corpora]
-            mask_labels(labels[None], input_ids[None], self.config.eod_token_id, roles)
+        roles = None if self.eod_roles is None else self.eod_roles[plan.corpora]
+        mask_labels(labels[None], input_ids[None], self.config, roles)
         record, corpus = plan.records[0], int(plan.corpora[0])
         shard, window = int(record["shard"]), int(record["window"])
         return Sample(

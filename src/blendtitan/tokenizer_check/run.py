@@ -162,7 +162,7 @@ class TokenizerCheck:
         self._action = action
         self.warnings: list[str] = []
         """Findings that are not errors."""
-        reads_eod = config.append_eod or config.provide_attention_mask or config.eod_mask_loss
+        reads_eod = config.append_eod or config.finds_documents
         self._eod_id = config.eod_token_id if reads_eod else None
 
     def __call__(self, shards: ShardList, catalog: Catalog) -> None:
