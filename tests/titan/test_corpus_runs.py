@@ -213,7 +213,7 @@ def test_the_console_shows_them_once(trained: Callable[..., Job], kind: str) -> 
     assert output.count("loss of each corpus: code ") == len(STEPS + VALID_STEPS)
     assert output.count(" (perplexity ") == len(CORPORA) * len(VALID_STEPS)
     assert output.count("Each validation reads 5 samples of the blend") == 1
-    assert "is not known with" not in output
+    assert "is not logged with" not in output
 
 
 def test_a_corpus_read_too_often_ends_the_run_before_its_first_step(
