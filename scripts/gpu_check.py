@@ -41,7 +41,7 @@ class Case:
 
 
 CASES = (
-    Case("blend, documents told apart", "blend", told_apart=True),
+    Case("blend, intra-document masking", "blend", told_apart=True),
     Case("the same, without losses per corpus", "blend", told_apart=True, corpus_losses=False),
     Case("blend, rows as one document", "blend"),
     Case("blend, rows as one document, without losses per corpus", "blend", corpus_losses=False),
@@ -68,7 +68,7 @@ def main() -> None:
 
     if options.device != "cpu" and cpu.is_used():
         sys.exit("No accelerator was found. A trial run on the CPU: --device cpu")
-    # A CPU's attention has no masks: documents cannot be told apart there.
+    # A CPU's attention has no masks, so there is no intra-document masking.
     cases = [
         (number, case)
         for number, case in enumerate(CASES)
@@ -277,7 +277,7 @@ def report(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str
     versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
     on_cpu = options.device == "cpu"
     attention = (
-        "On a CPU attention is SDPA, which has no masks: documents are not told apart in any case."
+        "On a CPU attention is SDPA, which has no masks: no case has intra-document masking."
         if on_cpu
         else "Attention is FlexAttention, whose masks are block-causal where documents are told "
         "apart, which TorchTitan's loader always does."

@@ -1,13 +1,13 @@
 """Measure training with TorchTitan 0.2 on one accelerator: our loader beside TorchTitan's own.
 
-Stages, each in a process of its own, in order of their value. The report is written anew after
-every stage, and a stage that fails or runs out of time is reported with what it found until then.
+The stages run in order of their value, each in its own process. The report is rewritten after every
+stage, and a stage that fails or runs out of time is reported with what it measured until then.
 
     compiled  a model trains with torch.compile, in rounds that take turns between our loader, our
               loader without losses per corpus, TorchTitan's loader, and one batch over and over
     copies    the loaders alone; pinned memory, and copies that overlap with computing
-    resume    a run that is killed by SIGKILL in the middle of a step and goes on, beside one that
-              was not: digests of all batches, and losses, step by step
+    resume    a run that is killed by SIGKILL in the middle of a step and resumed, beside an
+              uninterrupted one: digests of all batches, and losses, step by step
     eager     as `compiled`, without torch.compile of the model
 """
 
@@ -124,7 +124,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_stage(stage: str, options: argparse.Namespace, seconds: float) -> Found:
-    """What a stage found, with ``error`` where it did not come to its end."""
+    """The results of a stage, with ``error`` if it did not finish."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -158,7 +158,7 @@ def with_less(options: argparse.Namespace, found: Found) -> argparse.Namespace |
 def start_child(
     child: str, options: argparse.Namespace, folder: Path, *more: str
 ) -> subprocess.Popen[bytes]:
-    """Start a process of its own, since a trainer sets up the whole of its process."""
+    """Start a new process, because a trainer changes the whole of its process."""
     names = ["data", "device", "attention", *SIZES["cpu"]]
     arguments = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names]
     arguments += ["--autotune"] if options.autotune else []
@@ -184,7 +184,7 @@ def start_child(
 
 
 def finished(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> Found:
-    """What a process wrote until it ended, or was ended because its time was over."""
+    """The output of a process until it ended or its time was up."""
     error = None
     try:
         code = process.wait(max(1, seconds))
@@ -202,7 +202,7 @@ def finished(process: subprocess.Popen[bytes], folder: Path, seconds: float) -> 
 
 
 def compared_runs(options: argparse.Namespace, folder: Path, seconds: float) -> Found:
-    """A run without interruption beside one that is killed and goes on."""
+    """Compare an uninterrupted run with one that is killed and resumed."""
     start = time.monotonic()
     small = argparse.Namespace(**vars(options) | {"flavor": "debugmodel"})
     if options.device != "cpu":
@@ -531,7 +531,7 @@ def measure_copies(options: argparse.Namespace) -> None:
 
 
 def rate_of(batches: Iterator[Any], tokens: int, count: int) -> float:
-    """Tokens per second of a loader that nobody waits with."""
+    """Tokens per second of a loader alone."""
     start = time.perf_counter()
     for _ in range(count):
         next(batches)
@@ -643,10 +643,10 @@ def report(found: Found, options: argparse.Namespace) -> str:
     """The Markdown report."""
     device = next((f["device"] for f in found.values() if "device" in f), platform.processor())
     packages = ", ".join(f"{name} {version(name)}" for name in ("torchtitan", "torch", "numpy"))
-    masks = "SDPA attention, documents not told apart"
+    masks = "SDPA attention without intra-document masking"
     if options.attention == "flex":
         masks = "FlexAttention"
-        masks += " with masks that tell documents apart" + (
+        masks += " with intra-document masking" + (
             ", its kernels tuned" if options.autotune else ", its kernels not tuned"
         )
     sizes = [f"{name.replace('_', '-')} {getattr(options, name)}" for name in SIZES["cpu"]]

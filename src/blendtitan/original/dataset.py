@@ -38,7 +38,7 @@ class OriginalPlan:
     records: NDArray[np.void]
     """Rows of the index, with ``NO_SAMPLE`` as window where a slot is beyond the horizon."""
     sample_ids: NDArray[np.uint64]
-    """A number that tells samples apart."""
+    """Identifies each sample."""
 
 
 class OriginalDataset:

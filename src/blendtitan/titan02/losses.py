@@ -92,7 +92,7 @@ def row_cross_entropy(
 
 
 def why_not(job_config: Any, parallel_dims: ParallelDims, build_loss: object) -> str | None:
-    """The setting because of which the losses of corpora are not known, if there is one."""
+    """The setting that rules out per-corpus losses, if there is one."""
     upstream: Any = upstream_loss
     if build_loss is not upstream.build_cross_entropy_loss:
         return "a loss other than TorchTitan's cross entropy"

@@ -99,8 +99,8 @@ class _Hooks:
             tokenizer.eos_id = dataset.config.eod_token_id
         if dataset.config.provide_attention_mask and dataset.eod_roles is not None:
             logger.warning(
-                "Documents of some corpora begin with the token that ends documents. TorchTitan "
-                "0.2 attends to it from the document before; TorchTitan 0.3 does not."
+                "Documents of some corpora begin with the token that ends documents. The masks of "
+                "TorchTitan 0.2 count it as part of the previous document, those of 0.3 do not."
             )
         self._loader = Titan02DataLoader(
             job_config, dataset, step_of_run=self._step_of_run, **ranks
@@ -116,7 +116,7 @@ class _Hooks:
         if reason is not None:
             if is_first_rank():
                 logger.warning(
-                    "The training loss of each corpus is not known with %s; everything else is.",
+                    "The training loss of each corpus is not logged with %s; all else is.",
                     reason,
                 )
             return plain
@@ -215,7 +215,7 @@ def _set_vocab_size(args: Any, model: Any, tokenizer_size: int) -> None:
 
 
 def _set_attention(args: Any, job_config: Any) -> None:
-    """Set which attention the model has, and whether its masks tell documents apart."""
+    """Set the model's attention, and whether it has intra-document masking."""
     backend = job_config.model.attn_backend
     has_kinds = hasattr(args, "attn_type")  # since 0.2.1
     if backend and has_kinds:
@@ -235,13 +235,13 @@ def _set_attention(args: Any, job_config: Any) -> None:
     if kind == "sdpa" and wanted:
         raise ConfigError(
             "blendcorpus.provide_attention_mask = true, but SDPA attention has no masks and cannot "
-            "tell documents apart. Set model.attn_backend = 'flex', choose a flavor with flex "
+            "separate documents. Set model.attn_backend = 'flex', choose a flavor with flex "
             "attention, or set blendcorpus.provide_attention_mask = false."
         )
     if kind == "varlen" and not wanted:
         raise ConfigError(
             "blendcorpus.provide_attention_mask = false, expected true: varlen attention always "
-            "tells documents apart. Set it, or model.attn_backend = 'flex' or 'sdpa'."
+            "separates documents. Set it, or model.attn_backend = 'flex' or 'sdpa'."
         )
     if kind != "sdpa":
         args.attn_mask_type = "block_causal" if wanted else "causal"
@@ -271,7 +271,7 @@ def register() -> None:
         try:
             importlib.import_module(f"torchtitan.models.{name}")
         except ImportError:
-            continue  # TorchTitan itself tells whoever asks for it what is missing
+            continue  # TorchTitan reports what is missing when the model is asked for
         spec = get_train_spec(name)
         _add_flavors(name, spec)
         register_train_spec(name, adapted(spec))
