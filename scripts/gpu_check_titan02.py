@@ -31,8 +31,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-COMMAND = "scripts/gpu_check"
+from gpu_check import COMMAND, ROOT, spread  # the script beside this one
 
 STAGES = {"compiled": 260, "copies": 60, "resume": 150, "eager": 150}
 """Stages, and most seconds that each may take on an accelerator."""
@@ -783,12 +782,6 @@ SECTIONS = {
     "resume": resume_section,
     "eager": eager_section,
 }
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """Median, minimum and maximum."""
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
 
 
 def command_line(options: argparse.Namespace) -> str:
