@@ -64,15 +64,8 @@ def _verify_arguments(add: Arguments) -> None:
 
 def _verify(options: Namespace) -> None:
     from blendtitan.prepare.records import unproven_problem
-    from blendtitan.shards.made_with import verify_tokenizers
-    from blendtitan.shards.verify import (
-        Expected,
-        check_sound,
-        record_document_ends,
-        verify,
-        verify_notes,
-        verify_table,
-    )
+    from blendtitan.shards.report import verify_notes, verify_table, verify_tokenizers
+    from blendtitan.shards.verify import Expected, check_sound, record_document_ends, verify
     from blendtitan.tokenizers import load_tokenizer
 
     tokenizer = None
@@ -238,9 +231,9 @@ Inputs are folders of shards (first-level subfolders are corpora), prefixes of s
 without .bin or .idx; the file name is the corpus), and file lists. Folders are read in the order
 of their names, lists line by line. The shards of a corpus must have one token type.
 
-Tokens are copied by the operating system, every entry of the .idx files is checked, and memory
-does not grow with the shards. A new shard appears when it is complete and has been opened as a
-reader does. An interrupted command can be run again: shards in DIR that already hold, byte for
+Tokens are copied by the operating system, and every entry of the .idx files is checked. Memory
+holds the .idx of one input at a time. A new shard appears when it is complete and has been opened
+as a reader does. An interrupted command can be run again: shards in DIR that already hold, byte for
 byte, what would be written are kept. A different shard of the same name is an error, unless
 --overwrite replaces it. DIR may hold no other shards.
 """,
@@ -281,8 +274,8 @@ input is recognised by its content:
   multimodal  Megatron's shards with one mode per sequence, if all modes are 0 (text): the modes
               are left out
 
-Every entry of an index is checked before anything is written. Tokens are copied in blocks, and
-memory does not grow with the shards. A new shard appears when it is complete; an existing one is
+Every entry of an index is checked before anything is written. Tokens are copied in blocks; memory
+holds the .idx of one shard at a time. A new shard appears when it is complete; an existing one is
 not replaced without --overwrite. The inputs stay as they are.
 
 Inputs are folders of shards, whose shards keep their place in the folder, prefixes of shards (the

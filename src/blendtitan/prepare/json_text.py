@@ -130,12 +130,7 @@ def has_json_lines(file: InputFile) -> bool:
 
 
 def lines_of(
-    file: InputFile,
-    start: int,
-    stop: int,
-    *,
-    max_bytes: int,
-    advance: Advance = lambda _: None,
+    file: InputFile, start: int, stop: int, *, max_bytes: int, advance: Advance = lambda _: None
 ) -> Iterator[Piece]:
     """Lines that start in a range of a file, without a byte order mark: see ``split_lines``."""
     whole = bool(file.format.compression)

@@ -181,10 +181,7 @@ def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | Bad
     """Texts of a job's range, in order; an unusable text is replaced by a ``BadText``."""
     shard = job.shard
     yield from read_range(
-        *(shard.input, job.start, job.stop),
-        key=shard.key,
-        options=shard.options,
-        advance=add_bytes,
+        *(shard.input, job.start, job.stop), key=shard.key, options=shard.options, advance=add_bytes
     )
     if shard.input.format.kind == "parquet":
         # Parquet readers do not report their position.
