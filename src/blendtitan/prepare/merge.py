@@ -14,7 +14,6 @@ import numpy as np
 from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchError
 from blendtitan.files import open_file
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.ends import DocumentEnds, read_ends
 from blendtitan.storage.index_arrays import IndexArrays, encode_header
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import find_shards, named_shards
@@ -26,7 +25,7 @@ from blendtitan.storage.record_files import (
     read_record,
     write_ends,
 )
-from blendtitan.storage.records import RECORD_SUFFIX
+from blendtitan.storage.records import RECORD_SUFFIX, DocumentEnds, read_ends
 from blendtitan.storage.writer import append_file, remove_partials, write_shard
 from blendtitan.tables import Table, number_table
 from blendtitan.visible import visible_logger

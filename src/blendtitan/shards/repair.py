@@ -25,7 +25,6 @@ from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
-from blendtitan.storage.ends import DocumentEnds
 from blendtitan.storage.index_arrays import (
     IndexArrays,
     document_ends,
@@ -36,7 +35,7 @@ from blendtitan.storage.index_arrays import (
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import write_ends
-from blendtitan.storage.records import ENDS_SUFFIX, FolderCatalogs
+from blendtitan.storage.records import ENDS_SUFFIX, DocumentEnds, FolderCatalogs
 from blendtitan.storage.writer import remove_partials
 from blendtitan.visible import counted
 

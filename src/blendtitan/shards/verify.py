@@ -16,12 +16,11 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards.document_lengths import document_lens
 from blendtitan.shards.encoding import Comparison, Encoding, compare_encoding, encoding_problems
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens
-from blendtitan.storage.ends import read_ends
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, named_shards
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path, write_ends
-from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, FolderCatalogs
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, FolderCatalogs, read_ends
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
 
