@@ -17,11 +17,14 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
-
-from blendtitan.titan import prepare
+from blendtitan.errors import requires_extra
 from blendtitan.visible import joined, spell_out_logs, visible_logger
+
+with requires_extra("train", "training", exits=__name__ == "__main__"):
+    import torch.distributed as dist
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    from blendtitan.titan.upstream import prepare
 
 # Modules that import torchtitan are imported in functions, after ``prepare``.
 if TYPE_CHECKING:

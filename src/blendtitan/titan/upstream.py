@@ -19,6 +19,7 @@ import os
 import platform
 import resource
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -28,6 +29,9 @@ from torch._utils import _get_available_device_type
 from torch.distributed import distributed_c10d
 
 from blendtitan.errors import ConfigError
+
+if find_spec("torchtitan") is None:  # importing it would choose a device, see ``prepare``
+    raise ModuleNotFoundError("No module named 'torchtitan'", name="torchtitan")
 
 if TYPE_CHECKING:
     from collections.abc import Set

@@ -8,7 +8,10 @@ It is TorchTitan's, with our configuration and models; without an accelerator it
 import runpy
 import sys
 
-from blendtitan.titan import prepare
+from blendtitan.errors import requires_extra
+
+with requires_extra("train", "training", exits=__name__ == "__main__"):
+    from blendtitan.titan.upstream import prepare
 
 _OURS = {
     "--job.custom_config_module": "blendtitan.titan02.config",
