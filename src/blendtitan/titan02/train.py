@@ -11,7 +11,7 @@ import sys
 from blendtitan.errors import requires_extra
 
 with requires_extra("train", "training", exits=__name__ == "__main__"):
-    from blendtitan.titan.upstream import prepare
+    from blendtitan.titan.upstream import check_versions, prepare
 
 _OURS = {
     "--job.custom_config_module": "blendtitan.titan02.config",
@@ -27,6 +27,7 @@ def main() -> None:
             sys.argv += [key, module]
     # Afterwards, because torchtitan reads the command line when it is imported.
     prepare()
+    check_versions("0.2")
     runpy.run_module("torchtitan.train", run_name="__main__", alter_sys=True)
 
 
