@@ -91,7 +91,8 @@ def test_a_broken_package_and_an_absent_one_give_different_messages() -> None:
     install = "pip install 'blendtitan[fast]'"
     assert str(absent.value) == f"a test needs no_such_package, which is not installed: {install}"
     assert str(broken.value) == (
-        f"a test needs package, which cannot be imported (libx.so: no such file): {install}"
+        f"a test needs packages of the extra fast, which cannot be imported (libx.so: no such "
+        f"file): {install}"
     )
 
 

@@ -118,12 +118,16 @@ def requires_extra(
     try:
         yield
     except ImportError as cause:
-        package = (cause.name or f"the extra {extra}").partition(".")[0]
+        package = (cause.name or "").partition(".")[0]
         if package == "blendtitan":
             raise
         is_absent = isinstance(cause, ModuleNotFoundError)
-        problem = "is not installed" if is_absent else f"cannot be imported ({cause})"
-        message = f"{user} needs {package}, which {problem}: pip install 'blendtitan[{extra}]'"
+        problem = (
+            f"{package}, which is not installed"
+            if is_absent
+            else f"packages of the extra {extra}, which cannot be imported ({cause})"
+        )
+        message = f"{user} needs {problem}: pip install 'blendtitan[{extra}]'"
         if exits:
             sys.exit(message)
         raise error(message) from (None if is_absent else cause)
