@@ -27,4 +27,4 @@ def test_the_examples_of_a_command_are_accepted(name: str) -> None:
     assert commands
     for program, *arguments in commands:
         assert program == "blendtitan"
-        assert cli.parser().parse_args(arguments).command == name
+        assert cli.parsed(arguments).command == name

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan import BlendConfig
-from blendtitan.cli import parser
+from blendtitan.cli import parsed
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -114,7 +114,7 @@ def commands_shown(page: Path) -> list[list[str]]:
 def test_every_command_shown_has_arguments_that_there_are(page: Path) -> None:
     for name, *words in commands_shown(page):
         if name == "blendtitan":
-            assert parser().parse_args(words).command == words[0]
+            assert parsed(words).command == words[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

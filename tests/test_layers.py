@@ -85,10 +85,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "terminal": ({"visible", "tables"}, set()),
     "commands": (
         STORAGE
-        | {"tokenizers", "prepare", "shards", "runs", "mixture", "tables", "terminal", "commands"},
+        | {"tokenizers", "prepare", "shards", "runs", "mixture", "start"}
+        | {"tables", "terminal", "commands"},
         set(),
     ),
+    "start": (
+        STORAGE | {"prepare", "run", "tables", "tokenizers", "start"},
+        {"msgspec", "tomlkit", "torch", "torchtitan"},
+    ),
     "cli": ({"errors", "visible", "terminal", "commands"}, set()),
+    "__main__": ({"cli"}, set()),
     "__init__": (LOADER, set()),
 }
 

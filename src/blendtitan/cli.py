@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from blendtitan import commands
@@ -13,6 +14,7 @@ from blendtitan.terminal import complain
 from blendtitan.visible import spell_out_logs, visible_lines
 
 _SHOWN = (
+    *("init", "prepare", "train"),
     *("tokenize", "stats", "verify", "repair", "merge", "convert", "mix"),
     *("plan", "explain", "report", "audit", "sweep", "demo"),
 )
@@ -25,9 +27,7 @@ PRINTING = {"stats", "plan", "explain", "audit"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 after an error, 2 for wrong arguments."""
-    options, unknown = parser().parse_known_args(arguments)
-    if unknown:
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options = parsed(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     spell_out_logs()
     try:
@@ -47,6 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command. ``train`` also has ``overrides``, the keys of a run."""
+    options, unknown = parser().parse_known_args(arguments)
+    overrides = unknown if options.command == "train" else []
+    wrong = [word for word in unknown if word.startswith("-") and "." not in word]
+    if wrong or (unknown and not overrides):
+        options.parser.error(f"unrecognized arguments: {' '.join(wrong or unknown)}")
+    options.overrides = overrides
+    return options
+
+
 def _failed(command: str, error: Exception) -> int:
     complain(visible_lines(f"blendtitan {command}: {error}"))
     return 1
@@ -63,9 +74,10 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line. Parsed options have ``command`` and its own ``parser``."""
     whole = _Parser(
         prog="blendtitan",
-        description="Prepare data for training on a blend of corpora, and look into runs.",
+        description="Prepare data, train on a blend of corpora, and inspect runs.",
         epilog="Each command has a manual of its own: blendtitan COMMAND --help",
     )
+    whole.add_argument("--version", action="version", version=f"blendtitan {version('blendtitan')}")
     subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         manual, example = command.texts()

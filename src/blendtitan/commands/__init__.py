@@ -3,7 +3,7 @@
 A command imports what it calls when it runs, so that ``--help`` answers at once.
 """
 
-from blendtitan.commands import runs, shards, text
+from blendtitan.commands import runs, shards, start, text
 from blendtitan.commands.arguments import COMMANDS
 
-__all__ = ["COMMANDS", "runs", "shards", "text"]
+__all__ = ["COMMANDS", "runs", "shards", "start", "text"]

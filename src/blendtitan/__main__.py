@@ -1,0 +1,7 @@
+"""``python -m blendtitan``: the command line."""
+
+import sys
+
+from blendtitan.cli import main
+
+sys.exit(main())

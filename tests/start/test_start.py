@@ -1,0 +1,216 @@
+"""From text and a tokenizer to a run: init, prepare and train."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from blendtitan import cli
+from blendtitan.errors import ConfigError
+from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.start.folder import (
+    TEMPLATES,
+    config_path,
+    init_folder,
+    prepare_folder,
+    read_data_config,
+)
+from blendtitan.start.train import check_run, training_command
+from blendtitan.storage.file_list import read_file_list
+
+TEXTS = [f"Document {n}. " + " ".join(f"word{n * k % 97}" for k in range(60)) for n in range(99)]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two corpora of text, and a tokenizer beside them."""
+    folder = tmp_path_factory.mktemp("start")
+    for corpus in ("code", "web"):
+        write_jsonl(folder / "text" / corpus, TEXTS)
+    (folder / "tokenizer.model").write_bytes(train_tokenizer(TEXTS, vocab_size=300))
+    return folder
+
+
+def init(folder: Path, text: Path, *data: str, template: str = "debug") -> list[str]:
+    paths = data or (str(text / "text"),)
+    found = init_folder(folder, paths, text / "tokenizer.model", template=template, key="text")
+    return [corpus.name for corpus in found]
+
+
+def weights(folder: Path) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for entry in read_file_list(folder / "file_list.txt"):
+        sums[entry.corpus] = sums.get(entry.corpus, 0) + entry.weight
+    return sums
+
+
+def test_folders_below_a_folder_are_corpora(tmp_path: Path, text: Path) -> None:
+    assert init(tmp_path / "run", text) == ["code", "web"]
+
+
+def test_a_folder_of_files_is_one_corpus(tmp_path: Path, text: Path) -> None:
+    assert init(tmp_path / "a", text, str(text / "text/web")) == ["web"]
+    assert init(tmp_path / "b", text, f"crawl={text}/text/web") == ["crawl"]
+    assert init(tmp_path / "c", text, f"all={text}/text") == ["all"]
+    assert init(tmp_path / "d", text, f"{text}/text/web/*.jsonl") == ["web"]
+
+
+def test_two_corpora_of_one_name_must_be_named(tmp_path: Path, text: Path) -> None:
+    paths = (str(text / "text"), str(text / "text/web"))
+
+    with pytest.raises(ConfigError, match=r"would be the corpus 'web'.*--data NAME=PATH"):
+        init(tmp_path / "run", text, *paths)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path: Path, text: Path) -> None:
+    init(tmp_path, text)
+    (tmp_path / "config.toml").write_text("mine")
+
+    with pytest.raises(ConfigError, match=r"config\.toml exists, so .* is a run folder already"):
+        init(tmp_path, text)
+    assert (tmp_path / "config.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("template", sorted(path.stem for path in TEMPLATES.glob("*.toml")))
+def test_every_template_is_a_configuration(tmp_path: Path, text: Path, template: str) -> None:
+    init(tmp_path, text, template=template)
+    prepare_folder(tmp_path, workers=1)
+
+    check_run(tmp_path / "config.toml")
+    config = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert config["model"]["tokenizer_path"] == str(text / "tokenizer.model")
+    assert config["model"]["tokenizer_backend"] == "sptoken"
+    assert config["blendcorpus"]["data_file_list"] == str(tmp_path / "file_list.txt")
+
+
+def test_an_unknown_template_is_an_error_that_lists_them(tmp_path: Path, text: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no template 'llama9', expected one of debug, "):
+        init(tmp_path, text, template="llama9")
+
+
+def test_a_hugging_face_tokenizer_is_recognised(
+    tmp_path: Path, text: Path, word_tokenizer: Path
+) -> None:
+    data = [str(text / "text")]
+    init_folder(tmp_path / "run", data, word_tokenizer, template="debug", key="text")
+    model = tomllib.loads((tmp_path / "run/config.toml").read_text())["model"]
+
+    assert model["tokenizer_backend"] == "hf"
+    assert model["tokenizer_path"] == str(word_tokenizer / "tokenizer.json")
+
+
+def test_epochs_are_weights(tmp_path: Path, text: Path) -> None:
+    init(tmp_path, text)
+    path = tmp_path / "data.toml"
+    path.write_text(path.read_text().replace("web = 1.0", "web = 0.5"))
+    prepare_folder(tmp_path, workers=1)
+    by_corpus = weights(tmp_path)
+
+    assert by_corpus["web"] == by_corpus["code"] / 2
+
+
+def test_shards_are_used_as_they_are(tmp_path: Path, text: Path) -> None:
+    init(tmp_path / "first", text)
+    prepare_folder(tmp_path / "first", workers=1)
+    init(tmp_path / "second", text, str(tmp_path / "first/tokens"))
+    prepare_folder(tmp_path / "second")
+
+    assert weights(tmp_path / "second") == weights(tmp_path / "first")
+    assert not (tmp_path / "second/tokens").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("tokeniser = 'a'", r"data\.toml: unknown key tokeniser, expected one of tokenizer, "),
+        ("tokenizer = 1", r"data\.toml: Expected `str`, got `int`"),
+        ("tokenizer = 'a'", r"data\.toml: names no corpus, expected \[corpora\] or shards"),
+        ("tokenizer", r"data\.toml: cannot be read as TOML"),
+        ("[corpora]\nweb = 'a'", r"data\.toml: .*missing required field `tokenizer`"),
+    ],
+)
+def test_what_data_toml_must_hold(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "data.toml").write_text(content)
+
+    with pytest.raises(ConfigError, match=message):
+        read_data_config(tmp_path / "data.toml")
+
+
+def test_what_is_missing_is_an_error_that_names_the_command(tmp_path: Path, text: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.toml: there is no such file.*blendtitan init"):
+        prepare_folder(tmp_path)
+    with pytest.raises(ConfigError, match=r"config\.toml: there is no such file.*blendtitan init"):
+        config_path(tmp_path)
+    init(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"not prepared. Run blendtitan prepare"):
+        check_run(config_path(tmp_path))
+
+
+def test_a_wrong_key_is_an_error_before_a_process_starts(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path, text)
+    path = tmp_path / "config.toml"
+    path.write_text(path.read_text().replace("\nsteps =", "\nstep ="))
+
+    assert cli.main(["train", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: unknown key training.step" in line
+    assert "training.steps" in line
+
+
+def test_an_unknown_option_shows_the_usage_of_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", str(tmp_path), "--ngpu", "4"])
+
+    assert "usage: blendtitan train" in capsys.readouterr().err
+
+
+def test_several_processes_are_started_with_torchrun(tmp_path: Path) -> None:
+    arguments = ["--training.steps", "3"]
+    alone, environment = training_command(tmp_path / "run.toml", arguments, nproc=1)
+    several, _ = training_command(tmp_path / "run.toml", arguments, nproc=2)
+
+    assert alone[1:3] == ["-m", "blendtitan.titan.train"]
+    assert environment["WORLD_SIZE"] == "1"
+    assert several[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    assert (
+        alone[-4:] == several[-4:] == ["--job.config_file", str(tmp_path / "run.toml"), *arguments]
+    )
+
+
+@pytest.mark.slow
+def test_from_text_to_a_resumed_run(tmp_path: Path, text: Path) -> None:
+    """As a user does it: other working directory, real processes, one and then two ranks."""
+    (tmp_path / "text").symlink_to(text / "text")
+    (tmp_path / "tokenizer.model").symlink_to(text / "tokenizer.model")
+
+    def blendtitan(*words: str) -> str:
+        run = subprocess.run(
+            [sys.executable, "-m", "blendtitan", *words],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=400,
+        )
+        assert run.returncode == 0, run.stdout[-5000:]
+        return run.stdout
+
+    blendtitan("init", "my-run", "--data", "text", "--tokenizer", "tokenizer.model")
+    blendtitan("prepare", "my-run")
+    few = ("--validation.no_enable", "--checkpoint.interval", "2", "--blendcorpus.max_epochs", "0")
+    first = blendtitan("train", "my-run", "--training.steps", "2", *few)
+    second = blendtitan("train", "my-run", "--nproc", "2", "--training.steps", "4", *few)
+
+    assert "step:  1  loss:" in first
+    assert "step:  2  loss:" in first
+    assert "step:  1  loss:" not in second
+    assert "step:  4  loss:" in second
