@@ -156,6 +156,7 @@ READERS = {
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
     "runs/report/page.py": "a file of this package",
+    "commands/arguments.py": "manuals, of this package",
     "cli.py": "/dev/null",
 }
 """Modules that may open a file for reading, and what."""
