@@ -89,10 +89,7 @@ class PlacedLoader:
         return pace.step_at(self.consumed_samples)
 
     def check_step(self, step: int) -> None:
-        """Check that the loader has delivered exactly the batches of the run's first steps.
-
-        Args:
-            step: Number of steps.
+        """Check that the loader has delivered exactly the batches of the first ``step`` steps.
 
         Raises:
             ResumeError: The loader's position is that of another step.

@@ -203,12 +203,7 @@ class BlendedDataset:
         return BlendedDataset(self.config, self.split, self.rows, self.weights, segments, order)
 
     def __getitem__(self, slot: int) -> Sample:
-        """Read the sample of a slot.
-
-        Raises:
-            ConfigError: The slot is before ``first_slot``, or not below 10^15.
-            ShardError: A shard is missing, damaged, or contains a token outside the vocabulary.
-        """
+        """Read the sample of a slot. Raises the errors of ``plan`` and ``read``."""
         slot = operator.index(slot)
         self._check_slots(slot, slot)
         plan = self.plan(np.array([slot], np.int64))

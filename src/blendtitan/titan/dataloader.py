@@ -112,11 +112,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         self.place(loader, segments=segments, global_batch_size=global_batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Yield ``({"input": ids, "positions": positions}, labels)``.
-
-        TorchTitan passes every key except ``input`` to the model's forward. So there are no others,
-        unless ``corpus_ids`` is set for a trainer that removes them.
-        """
+        # TorchTitan passes every key except "input" to the model's forward.
         for batch in self._loader:
             inputs = {"input": batch.input_ids}
             if batch.positions is not None:

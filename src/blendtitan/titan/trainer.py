@@ -51,11 +51,7 @@ Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 
 
 class BlendTrainer(Trainer):
-    """TorchTitan's trainer.
-
-    With ``BlendCorpusDataLoader``, it verifies the position in the data on resume, and logs
-    per-corpus losses and progress. Other loaders work as in TorchTitan.
-    """
+    """TorchTitan's trainer, which with our loader resumes exactly and logs each corpus."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):
