@@ -357,6 +357,9 @@ def test_the_command_prints_tables_and_warnings(
     assert captured.err == ""
 
 
+# --- the tokenizer ------------------------------------------------------------------------------
+
+
 def test_a_plan_refuses_shards_of_another_tokenizer(
     write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
 ) -> None:
