@@ -66,22 +66,15 @@ ENTRY_POINTS = {"0.2": "blendtitan.titan02.train", "0.3": "blendtitan.titan.trai
 
 
 def check_versions(line: str) -> None:
-    """Check that TorchTitan is of the release line that an entry point is for, and fits PyTorch.
+    """Raise a ``ConfigError`` if TorchTitan is of another line, or does not fit PyTorch."""
+    from torchtitan import __version__ as found
 
-    pip checks neither: TorchTitan does not declare the PyTorch that it needs.
-
-    Raises:
-        ConfigError: One of them is of another version.
-    """
-    import torchtitan
-
-    found = torchtitan.__version__
-    for other, entry_point in ENTRY_POINTS.items():
-        if other != line and found.startswith(f"{other}."):
-            raise ConfigError(
-                f"{ENTRY_POINTS[line]} is for TorchTitan {line}, found {found}. Start "
-                f"{entry_point}, or install the other: pip install 'torchtitan=={line}.*'"
-            )
+    other = {"0.2": "0.3", "0.3": "0.2"}[line]
+    if found.startswith(f"{other}."):
+        raise ConfigError(
+            f"{ENTRY_POINTS[line]} is for TorchTitan {line}, found {found}. Start "
+            f"{ENTRY_POINTS[other]}, or install the other: pip install 'torchtitan=={line}.*'"
+        )
     if line == "0.3" and torch.__version__ < "2.13.dev0":
         raise ConfigError(
             f"TorchTitan {found} needs PyTorch 2.13 or newer, found {torch.__version__}. Update "
