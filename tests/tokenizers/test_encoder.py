@@ -272,7 +272,7 @@ def test_without_gigatoken_auto_is_the_reference_and_fast_an_error(
         monkeypatch.setitem(sys.modules, name, None)
 
     assert build_encoder(path, "auto").tier == "reference"
-    with pytest.raises(ConfigError, match=r"gigatoken is not installed.*blendtitan\[fast\]"):
+    with pytest.raises(ConfigError, match=r"needs gigatoken, which is not .*blendtitan\[fast\]"):
         build_encoder(path, "fast")
 
 

@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Adapt torch and torchtitan to this machine. Call it before torchtitan is imported.
+    """Adapt torch and torchtitan to this machine. Call this before torchtitan is imported.
 
-    It adds names that torchtitan calls to an older PyTorch. Without an accelerator, it makes
-    torchtitan use the CPU: its modules copy ``device_type`` and ``device_module`` from
-    ``torchtitan.tools.utils`` when they are imported, and it has no setting for either. In
-    torchtitan 0.2 importing that module imports most others, so torch names the CPU meanwhile.
+    On an older PyTorch, this adds functions that torchtitan calls. Without an accelerator, it makes
+    torchtitan use the CPU. ``blendtitan.titan.train`` calls it; other programs must do so.
     """
+    # torchtitan has no setting for the device: its modules copy ``device_type`` and
+    # ``device_module`` from ``torchtitan.tools.utils`` on import. In torchtitan 0.2, importing that
+    # module imports most others, so torch itself must report a CPU during the import.
     if not hasattr(torch.distributed, "set_timeout"):  # before torch 2.15
         torch.distributed.set_timeout = distributed_c10d._set_pg_timeout  # pyright: ignore
     if not has_accelerator():
@@ -65,22 +66,15 @@ ENTRY_POINTS = {"0.2": "blendtitan.titan02.train", "0.3": "blendtitan.titan.trai
 
 
 def check_versions(line: str) -> None:
-    """Check that TorchTitan is of the release line that an entry point is for, and fits PyTorch.
+    """Raise a ``ConfigError`` if TorchTitan is of another line, or does not fit PyTorch."""
+    from torchtitan import __version__ as found
 
-    pip checks neither: TorchTitan does not declare the PyTorch that it needs.
-
-    Raises:
-        ConfigError: One of them is of another version.
-    """
-    import torchtitan
-
-    found = torchtitan.__version__
-    for other, entry_point in ENTRY_POINTS.items():
-        if other != line and found.startswith(f"{other}."):
-            raise ConfigError(
-                f"{ENTRY_POINTS[line]} is for TorchTitan {line}, found {found}. Start "
-                f"{entry_point}, or install the other: pip install 'torchtitan=={line}.*'"
-            )
+    other = {"0.2": "0.3", "0.3": "0.2"}[line]
+    if found.startswith(f"{other}."):
+        raise ConfigError(
+            f"{ENTRY_POINTS[line]} is for TorchTitan {line}, found {found}. Start "
+            f"{ENTRY_POINTS[other]}, or install the other: pip install 'torchtitan=={line}.*'"
+        )
     if line == "0.3" and torch.__version__ < "2.13.dev0":
         raise ConfigError(
             f"TorchTitan {found} needs PyTorch 2.13 or newer, found {torch.__version__}. Update "
