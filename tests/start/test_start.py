@@ -20,7 +20,9 @@ from blendtitan.start.folder import (
 )
 from blendtitan.start.train import check_run, training_command
 from blendtitan.storage.file_list import read_file_list
+from tests.test_docs import ROOT, code_blocks
 
+SHORT = "--validation.no_enable --checkpoint.interval 2 --blendcorpus.max_epochs 0"
 TEXTS = [f"Document {n}. " + " ".join(f"word{n * k % 97}" for k in range(60)) for n in range(99)]
 
 
@@ -186,31 +188,42 @@ def test_several_processes_are_started_with_torchrun(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_from_text_to_a_resumed_run(tmp_path: Path, text: Path) -> None:
-    """As a user does it: other working directory, real processes, one and then two ranks."""
+def test_the_quick_start_goes_from_text_to_a_report(tmp_path: Path, text: Path) -> None:
+    """Its five commands word for word, with real processes, in a folder with text."""
     (tmp_path / "text").symlink_to(text / "text")
     (tmp_path / "tokenizer.model").symlink_to(text / "tokenizer.model")
-
-    def blendtitan(*words: str) -> str:
-        run = subprocess.run(
-            [sys.executable, "-m", "blendtitan", *words],
-            cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=400,
-        )
-        assert run.returncode == 0, run.stdout[-5000:]
-        return run.stdout
-
-    blendtitan("init", "my-run", "--data", "text", "--tokenizer", "tokenizer.model")
-    blendtitan("prepare", "my-run")
-    few = ("--validation.no_enable", "--checkpoint.interval", "2", "--blendcorpus.max_epochs", "0")
-    first = blendtitan("train", "my-run", "--training.steps", "2", *few)
-    second = blendtitan("train", "my-run", "--nproc", "2", "--training.steps", "4", *few)
+    (block,) = code_blocks(ROOT / "docs/quickstart.md", "bash")
+    train = "blendtitan train my-run"
+    assert block.count(train) == 2
+    block = block.replace(f"{train}\n", f"{train} --training.steps 2\n")
+    block = block.replace("steps 60", "steps 4").replace(train, f"{train} {SHORT}")
+    run = subprocess.run(
+        ["bash", "-exc", block],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+    first, second = run.stdout.split("+ blendtitan train my-run")[1:]
 
     assert "step:  1  loss:" in first
     assert "step:  2  loss:" in first
     assert "step:  1  loss:" not in second
     assert "step:  4  loss:" in second
+    assert (tmp_path / "report.html").stat().st_size > 1_000_000
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_by_several_processes(tmp_path: Path, text: Path) -> None:
+    init(tmp_path, text)
+    prepare_folder(tmp_path, workers=1)
+    words = ["train", str(tmp_path), "--nproc", "2", "--training.steps", "2", *SHORT.split()]
+    run = subprocess.run(
+        [sys.executable, "-m", "blendtitan", *words], capture_output=True, text=True, timeout=600
+    )
+
+    assert run.returncode == 0, run.stderr[-5000:]
+    assert "step:  2  loss:" in run.stdout + run.stderr

@@ -76,7 +76,6 @@ def test_the_settings_that_the_pages_show_are_read(tmp_path: Path) -> None:
     planned, unplanned = settings_shown("changing.md", tmp_path)
     (megatron,) = settings_shown("moving-from-megatron.md", tmp_path)
     (torchtitan,) = settings_shown("moving-from-torchtitan.md", tmp_path)
-    (first,) = settings_shown("quickstart.md", tmp_path)
     (original,) = settings_shown("blendcorpus.md", tmp_path)
 
     assert masked.blendcorpus.provide_attention_mask
@@ -85,7 +84,6 @@ def test_the_settings_that_the_pages_show_are_read(tmp_path: Path) -> None:
     assert unplanned.blendcorpus.on_change == "new_segment"
     assert megatron.blendcorpus.split == "969,30,1"
     assert torchtitan.blendcorpus.eod_mask_loss
-    assert first.training.seq_len == 2048
     assert original.blendcorpus.blend_sample_in_corpus
 
 
