@@ -229,5 +229,5 @@ def test_damaged_chapters_are_refused(damage: dict[str, object]) -> None:
     order = settings_of(shuffled=True, blended=True)
     saved = saved_phases(chapters_of([Plan(5)], order))
 
-    with pytest.raises(ValueError, match="damaged chapters"):
+    with pytest.raises(ValueError, match="damaged phases"):
         phases_from([saved[0] | damage], blended=True)

@@ -94,7 +94,7 @@ def edited(state_dict: dict[str, str], edit: Edit) -> dict[str, str]:
         (lambda s: s.update(consumed_samples=36), "order of the last samples before sample 36"),
         (lambda s: s.update(digest="0"), "order of the last samples before sample 32"),
         (lambda s: s.update(seed=8), "order of the last samples before sample 32"),
-        (lambda s: s.pop("chapters"), "damaged chapters"),
+        (lambda s: s.pop("chapters"), "damaged phases"),
         (lambda s: s["pace"][0].update(global_batch_size=5), "expected 40 at step 8; its steps"),
     ],
 )  # fmt: skip
