@@ -266,7 +266,7 @@ def test_checksums_that_cannot_be_compared_change_nothing(
     assert one.consumed_samples == 0
 
 
-def test_replaced_tokens_may_be_allowed_and_are_told(
+def test_replaced_tokens_may_be_allowed_and_are_reported(
     write_blend: WriteBlend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The order is the same, so no new phase begins."""
@@ -307,7 +307,7 @@ def test_the_digests_cover_the_last_64_samples_of_the_phase(write_blend: WriteBl
     assert [each // 8 for each in lens] == [64, 0, 4]
 
 
-def test_a_state_is_saved_also_where_its_tokens_cannot_be_read(
+def test_a_state_is_saved_even_if_its_tokens_cannot_be_read(
     write_blend: WriteBlend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Losing a checkpoint is worse than losing a check."""

@@ -42,7 +42,7 @@ def trained(config: BlendConfig, batches: int = 5) -> DataLoader:
 
 @pytest.mark.parametrize("factor", [2, 3, 0.1, 1 / 3, 7e-5, 1e12, 100 / 7])
 @pytest.mark.parametrize("blended", [True, False])
-def test_a_run_goes_on_in_the_order_it_began_with(
+def test_a_run_continues_in_the_order_it_started_with(
     write_blend: WriteBlend, factor: float, blended: bool
 ) -> None:
     """Bit for bit: it keeps the weights that the checkpoint recorded."""

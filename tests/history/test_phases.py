@@ -174,7 +174,7 @@ def test_a_history_resumed_at_any_slot_equals_the_uninterrupted_one(
     )
 
 
-def test_a_corpus_that_stays_the_same_goes_on_in_its_blend_of_shards() -> None:
+def test_an_unchanged_corpus_continues_in_its_blend_of_shards() -> None:
     """So a change of shares by hand gives what the same change planned as a segment gives."""
     order = settings_of(shuffled=True, blended=True)
     before = Plan(40, shares=(("a", 1.0), ("b", 1.0)))
@@ -190,7 +190,7 @@ def test_a_corpus_that_stays_the_same_goes_on_in_its_blend_of_shards() -> None:
     assert by_hand == samples_of((planned,), 140, order)
 
 
-def test_sequential_reading_goes_on_at_the_same_token() -> None:
+def test_sequential_reading_continues_at_the_same_token() -> None:
     """5 windows of 8 are 40 tokens: the first window of 12 begins at token 40."""
     order = settings_of(shuffled=False, blended=False)
     history = [Plan(5, shards=("a0",)), Plan(5, shards=("a0",), seq_len=12)]
@@ -200,7 +200,7 @@ def test_sequential_reading_goes_on_at_the_same_token() -> None:
     assert [read.epoch for read in reads] == [0] * 9 + [1]
 
 
-def test_the_account_tells_what_each_corpus_does() -> None:
+def test_the_account_has_a_line_for_each_corpus() -> None:
     order = settings_of(shuffled=False, blended=True)
     history = [
         Plan(5, shards=("a0", "b0")),
@@ -225,7 +225,7 @@ def test_the_account_tells_what_each_corpus_does() -> None:
         {"corpora": {}}, {"corpora": {"a": {}}}, {"corpora": None},
     ],
 )  # fmt: skip
-def test_damaged_chapters_are_refused(damage: dict[str, object]) -> None:
+def test_damaged_phases_are_refused(damage: dict[str, object]) -> None:
     order = settings_of(shuffled=True, blended=True)
     saved = saved_phases(chapters_of([Plan(5)], order))
 

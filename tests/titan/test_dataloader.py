@@ -79,7 +79,7 @@ def test_positions_count_through_the_window_where_attention_needs_them(config: C
     assert torch.equal(inputs["positions"][0], torch.arange(SEQ_LEN))
 
 
-def test_positions_restart_where_documents_are_told_apart(config: Config) -> None:
+def test_positions_restart_with_intra_document_masking(config: Config) -> None:
     inputs, _ = first(build(dataclasses.replace(config, provide_attention_mask=True)))
 
     after_eod = inputs["input"][:, :-1] == EOD

@@ -225,7 +225,7 @@ def test_sdpa_cannot_tell_documents_apart_and_the_error_names_the_setting(
     ],
     ids=["CUDA graphs", "context parallelism"],
 )
-def test_varlen_attention_is_refused_where_it_cannot_tell_documents_apart(
+def test_varlen_attention_is_refused_where_it_cannot_separate_documents(
     data_file_list: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], message: str
 ) -> None:
     """TorchTitan would stop later, on every rank, with an error of its own."""

@@ -65,7 +65,7 @@ def test_a_folder_without_the_demo_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not cpu.is_used(), reason="there is an accelerator")
-def test_without_an_accelerator_the_way_to_try_it_is_told(data: Path) -> None:
+def test_without_an_accelerator_the_error_names_the_trial_option(data: Path) -> None:
     done = check("--data", data)
 
     assert done.returncode == 1

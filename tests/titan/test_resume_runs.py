@@ -14,7 +14,7 @@ from tests.titan.test_hf_assets import write_tokenizer
 pytestmark = pytest.mark.slow
 
 CHANGED = "The global batch size was 4 samples until step 5 and is 8 from now on"
-STATELESS = "The checkpoint holds no state of the data loader."
+STATELESS = "The checkpoint contains no data loader state."
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_the_slots_go_on_whatever_changes(saved: Job, in_copy: list[str]) -> Non
     assert "The global batch size was" not in output
 
 
-def test_without_the_loaders_state_it_goes_on_after_steps_times_samples(
+def test_without_loader_state_it_continues_after_step_times_batch_size(
     saved: Job, in_copy: list[str]
 ) -> None:
     """With the present global batch size: nothing tells of another. Said once by all ranks."""

@@ -12,7 +12,7 @@ from blendtitan.titan.metrics import listed
 from blendtitan.titan.validator import BlendCorpusValidator
 
 
-def test_it_validates_on_the_valid_split_unless_told_otherwise() -> None:
+def test_it_validates_on_the_valid_split_by_default() -> None:
     loader: Any = BlendCorpusValidator.Config().dataloader
 
     assert loader.split_name == "valid"
