@@ -121,7 +121,7 @@ def test_shards_that_are_added_do_not_start_the_others_over(write_blend: WriteBl
 def test_the_order_distinguishes_shards_of_equal_name_and_size(
     write_shard: WriteShard, tmp_path: Path
 ) -> None:
-    """Each goes on with its own windows, though nothing but the folder tells them apart."""
+    """Each continues with its own windows, although they differ only in their folders."""
     for place in range(2):
         documents = [[3 + 5000 * place + 9 * i + j for j in range(8)] + [EOD] for i in range(60)]
         write_shard(f"{place}/part", documents)
@@ -152,7 +152,7 @@ def test_a_dropped_corpus_that_comes_back_continues_from_its_last_position(
     tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
 
     assert max(tokens.values()) == 1
-    assert [chapter.first_slot for chapter in phases_of(one.dataset)] == [0, 32, 52]
+    assert [phase.first_slot for phase in phases_of(one.dataset)] == [0, 32, 52]
     assert one.dataset.draws_before(72).tolist() == [16 + 10, 16 + 20 + 10]
 
 
@@ -234,7 +234,7 @@ def test_a_change_before_the_first_sample_adds_no_phase(write_blend: WriteBlend)
 
 
 def test_weights_in_the_same_proportions_change_nothing(write_blend: WriteBlend) -> None:
-    """Not even a new chapter begins."""
+    """No new phase begins, either."""
     config = write_blend({"web": (0.3, [900, 700, 500]), "code": (0.1, [400])}, seq_length=8)
     before = loader(config)
     read(before, 6)

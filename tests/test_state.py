@@ -146,7 +146,7 @@ def test_a_state_that_is_none_of_ours_is_refused(
 
 
 def test_loading_restores_weights_to_the_last_bit(write_blend: WriteBlend) -> None:
-    """A run goes on with 0.1 + 0.2 where that is what it began with, not with 0.3."""
+    """A run that started with 0.1 + 0.2 continues with exactly this weight, not with 0.3."""
     state = loader(write_blend(CORPORA | {"web": (0.1 + 0.2, [900])}, seq_length=8)).state_dict()
     other = loader(write_blend(CORPORA | {"web": (0.3, [900])}, seq_length=8))
     other.load_state_dict(state)

@@ -106,7 +106,7 @@ def test_other_shares_within_a_corpus_are_refused_and_shown(write_blend: WriteBl
 
 
 def test_a_state_whose_digest_alone_differs_is_refused(write_blend: WriteBlend) -> None:
-    """With equal weights, the digest tells of something else."""
+    """With equal weights, the digests differ for another reason."""
     one = trained(write_blend(CORPORA, seq_length=8))
     state = json.loads(one.state_dict()[STATE_KEY])
     state["corpora"]["a"]["shards_digest"] = "0" * 16

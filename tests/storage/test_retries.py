@@ -1,4 +1,4 @@
-"""Reads that fail for a moment: tried again, counted, told; what stays is an error at once."""
+"""Reads that fail temporarily are retried, counted and logged. A permanent error is raised."""
 
 import errno
 import logging

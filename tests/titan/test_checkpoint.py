@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_saved_again_is_incomplete_until_it_is_finished(
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps that TorchTitan is told to load, -1 where it is left to its initial ones."""
+    """The steps that TorchTitan loads; -1: the initial weights."""
     steps: list[int] = []
 
     def load(self: CheckpointManager, step: int) -> bool:

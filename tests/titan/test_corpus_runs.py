@@ -1,4 +1,4 @@
-"""Real training runs whose losses are told apart, on one process and on two."""
+"""Real training runs with per-corpus losses, on one process and on two."""
 
 import inspect
 import math

@@ -72,7 +72,7 @@ def test_batches_are_those_of_the_engine(config: Config) -> None:
 
 
 def test_positions_count_through_the_window_where_attention_needs_them(config: Config) -> None:
-    """FlexAttention and varlen attention fail without; documents are not told apart."""
+    """FlexAttention and varlen attention fail without positions; there is no masking."""
     inputs, _ = first(build(config))
 
     assert inputs.keys() == {"input", "positions"}

@@ -35,7 +35,7 @@ def check(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_report_has_a_row_for_every_case(data: Path) -> None:
-    """On a CPU documents are not told apart; everything else is as on an accelerator."""
+    """On a CPU there is no intra-document masking; everything else is as on an accelerator."""
     sizes = ["--seq-len", "32", "--steps", "1", "--rounds", "1"]
     done = check("--device", "cpu", "--data", data, "--output", data / "report.md", *sizes)
     assert done.returncode == 0, done.stdout + done.stderr

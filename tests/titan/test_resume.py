@@ -1,4 +1,4 @@
-"""Where a resumed run goes on: the loader and the trainer's step brought together."""
+"""Resumed runs: aligning the loader with the trainer's step."""
 
 import dataclasses
 import json
@@ -234,5 +234,5 @@ def test_without_a_state_it_moves_to_the_step_and_says_so(
 def test_a_fresh_run_logs_no_warning(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     build(config).align(0, global_batch_size=4)
 
-    # Of the stand-in for a tokenizer, it is said that it cannot be read.
+    # The warning says that the stand-in for a tokenizer cannot be read.
     assert not [record for record in caplog.records if record.name != dataloader.__name__]

@@ -30,7 +30,7 @@ def test_perplexity_is_the_exponential_of_the_loss() -> None:
 
 @pytest.mark.parametrize("loss", [1e4, math.inf])
 def test_perplexity_beyond_a_float_is_infinite(loss: float) -> None:
-    """Training goes on, and its own check finds a loss that is not finite."""
+    """Training continues, and its own check finds a loss that is not finite."""
     assert perplexity(loss) == math.inf
 
 
