@@ -86,7 +86,7 @@ def test_the_result_is_the_same_for_any_number_of_processes_and_size_of_jobs(
     assert documents(tmp_path / "many/web/a") == expected(
         tokenizer_path, (f"row {n}" for n in range(7))
     )
-    assert "empty.jsonl: holds no documents" in caplog.text
+    assert "empty.jsonl: contains no documents" in caplog.text
 
 
 def test_several_keys_make_shards_each(tokenizer_path: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: 
     with pytest.raises(InputError) as caught:
         tokenize([path], tmp_path / "out", config)
     lines = str(caught.value).splitlines()
-    assert "; 1 error." in lines[0]
+    assert "1 error; " in lines[0]
     places = [line.partition(":")[0] for line in lines[-2:]]
     assert places == [f"{path}, byte 0", f"{path}, byte 13"]
     assert r"\n" not in str(caught.value)
@@ -417,7 +417,7 @@ def test_one_is_not_spoken_of_as_many(
     with pytest.raises(InputError, match=r"1 file contains no document at all \(1 text rejected\)"):
         tokenize([write_jsonl("a.jsonl", [""])], tmp_path / "out", config)
     (tmp_path / "b.csv").write_text("id\n1\n")
-    with pytest.raises(InputError, match=r"; 1 error\. "):
+    with pytest.raises(InputError, match=r"^1 error; "):
         tokenize([tmp_path / "b.csv"], tmp_path / "out", config)
 
 
