@@ -279,8 +279,8 @@ def report(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str
     attention = (
         "On a CPU, attention is SDPA, which has no masks: no case has intra-document masking."
         if on_cpu
-        else "Attention is FlexAttention, with block-causal masks for intra-document masking, which "
-        "TorchTitan's loader always uses."
+        else "Attention is FlexAttention, with the block-causal masks of intra-document masking, "
+        "which TorchTitan's loader always uses."
     )
     sizes = [f"{name.replace('_', '-')} {getattr(options, name)}" for name in SIZES["cpu"]]
     lines = [
