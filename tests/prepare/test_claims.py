@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from blendtitan.storage.atomic_files import Process
 def held_elsewhere(path: Path, host: str, pid: int) -> Path:
     machine, _, started = Process.current().name.split("-")
     machine = machine if host == socket.gethostname() else "0000aaaa"
-    path.write_text(json.dumps({"host": host, "process": f"{machine}-{pid}-{started}"}))
+    path.write_text(f"{machine}-{pid}-{started}")
     return path
 
 
@@ -75,7 +74,7 @@ def test_a_damaged_claim_is_taken_over_after_a_moment(
 def test_a_claim_of_a_process_whose_id_is_used_again_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "claim"
     machine, pid, _ = Process.current().name.split("-")
-    path.write_text(json.dumps({"host": "h", "process": f"{machine}-{pid}-1"}))
+    path.write_text(f"{machine}-{pid}-1")
 
     with Claims().claimed(path) as taken:
         assert taken

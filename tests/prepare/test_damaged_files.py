@@ -115,9 +115,7 @@ def test_whatever_the_files_of_an_interrupted_output_hold_the_shards_become_righ
     assert finished() == whole
 
 
-@pytest.mark.parametrize(
-    "name", ["shards.catalog", ".blendtitan/a.jsonl", ".blendtitan/plan.ndjson"]
-)
+@pytest.mark.parametrize("name", ["shards.catalog", ".blendtitan/a.jsonl"])
 def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(
     finished: Callable[[], dict[str, bytes]], tmp_path: Path, name: str
 ) -> None:

@@ -5,45 +5,20 @@ lock, no server and no synchronised clocks.
 """
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
-
-import orjson
 
 from blendtitan.errors import OutputError
-from blendtitan.files import DamagedFileError
-from blendtitan.json_files import read_json
-from blendtitan.storage.atomic_files import Process, partial_path, writing
+from blendtitan.storage.atomic_files import Process, partial_path, read_note, writing
 
 LEASE_SECONDS = 60.0
 """How long the holder of a claim may show no sign of life before others take it over."""
 
 _UNREADABLE_SECONDS = 2.0
 """The same for a claim without a readable holder, who was killed while writing it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """The content of a claim: whose it is."""
-
-    host: str
-    process: str
-
-    @classmethod
-    def current(cls) -> Self:
-        """This process."""
-        return cls(socket.gethostname(), Process.current().name)
-
-    def has_ended(self) -> bool:
-        """Whether it is known to have ended, which is possible for local processes only."""
-        process = Process.of_name(self.process)
-        return process is not None and process.has_ended()
 
 
 class Heartbeat:
@@ -128,21 +103,18 @@ class Claims:
             path.unlink(missing_ok=True)
 
     def _is_abandoned(self, path: Path) -> bool:
-        try:
-            lease = self._lease_seconds
-            try:
-                if read_json(path, Holder).has_ended():
-                    return True
-            except DamagedFileError as error:
-                if path.is_dir():
-                    raise OutputError(
-                        f"{path}: is a folder, expected a file that only `blendtitan tokenize` "
-                        f"makes. Delete the folder, and run again."
-                    ) from error
-                lease = min(lease, _UNREADABLE_SECONDS)
+        if path.is_dir():
+            raise OutputError(
+                f"{path}: is a folder, expected a file that only `blendtitan tokenize` makes. "
+                f"Delete the folder, and run again."
+            )
+        holder = Process.of_name(read_note(path))
+        if holder is not None and holder.has_ended():
+            return True
+        lease = self._lease_seconds if holder else min(self._lease_seconds, _UNREADABLE_SECONDS)
+        with suppress(FileNotFoundError):
             return self._silence.seconds(path) > lease
-        except FileNotFoundError:
-            return False
+        return False
 
 
 def _create(path: Path) -> bool:
@@ -151,8 +123,8 @@ def _create(path: Path) -> bool:
     except (FileExistsError, FileNotFoundError):
         return False
     try:
-        with writing(path), open(fd, "wb") as file:
-            file.write(orjson.dumps(asdict(Holder.current())))
+        with writing(path), open(fd, "w") as file:
+            file.write(Process.current().name)
     except OutputError:
         # A full disk may have room for the file's name but not for its holder. Nobody could take
         # over such a claim before a lease has passed.

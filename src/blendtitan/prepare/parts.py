@@ -42,11 +42,8 @@ class Signals:
         """Whether the command was interrupted."""
         return False
 
-    def add_bytes(self, num_bytes: int) -> None:
-        """Count bytes read. May raise to end the job."""
-
-    def add_documents(self, num_documents: int, num_tokens: int) -> None:
-        """Count documents and tokens written."""
+    def add(self, num_bytes: int = 0, num_documents: int = 0, num_tokens: int = 0) -> None:
+        """Count bytes read, or documents and tokens written. May raise to end the job."""
 
 
 class TooManyRejectsError(InputError):
@@ -68,10 +65,7 @@ class RejectLimit:
                 (text.reason, f"{location}, {text.unit} {text.place}: {text.reason}")
                 for text in bad_texts
             )
-            lines = grouped(described, most=_SHOWN_REASONS)
-            more = len({text.reason for text in bad_texts}) - len(lines)
-            others = [f"{location}: {more:,} other reasons"] if more else []
-            raise TooManyRejectsError(*lines, *others)
+            raise TooManyRejectsError(*grouped(described, most=_SHOWN_REASONS))
         if self.stop_path.exists():
             raise TooManyRejectsError
 
@@ -87,7 +81,6 @@ def write_part(
         TooManyRejectsError: More texts would be rejected than allowed.
         FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong as well.
         InputError: The file cannot be read to its end, or has changed since the plan was made.
-        OutputError: The disk is full, or the part cannot be written.
     """
     file = job.shard.input
     with ExitStack() as files:
@@ -96,14 +89,14 @@ def write_part(
             for path in map(job.path, _SUFFIXES)
         )
         counts = Counts()
-        texts = read_texts(job, signals.add_bytes)
+        texts = read_texts(job, signals.add)
         for batch in encoded_texts(texts, encoder, settings, where=file.location):
             tokens.write(batch.tokens.data)
             lens.write(batch.lens.astype("<i4", copy=False).data)
             rejects.write(reject_lines(file.location, batch.bad_texts))
             counts += batch.counts
             limit.check(counts.rejects, file.location, batch.bad_texts)
-            signals.add_documents(len(batch.lens), len(batch.tokens))
+            signals.add(0, len(batch.lens), len(batch.tokens))
         file.check_unchanged()
     digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}
     manifest = _identity(job, settings) | {"tier": encoder.recorded_tier} | asdict(counts)
@@ -142,13 +135,8 @@ def read_part(job: Job, settings: Settings, tier: Tier) -> Counts | None:
 
 def finished_counts(jobs: Iterable[Job], settings: Settings, tier: Tier) -> Counts | None:
     """The counts of several jobs together. None: not all of them are finished."""
-    total = Counts()
-    for job in jobs:
-        counts = read_part(job, settings, tier)
-        if counts is None:
-            return None
-        total += counts
-    return total
+    counts = [read_part(job, settings, tier) for job in jobs]
+    return None if None in counts else sum(filter(None, counts), Counts())
 
 
 def is_accepted(found: str, tier: Tier) -> bool:

@@ -10,6 +10,7 @@ TIME-PROCESS.run
 
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ import orjson
 from blendtitan.errors import ConfigError
 from blendtitan.files import DamagedFileError, open_file
 from blendtitan.json_files import LIMIT_BYTES, parse_json
-from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Holder, Silence
+from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Silence
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.input_file import WORK_FOLDER, is_url
 from blendtitan.prepare.plan import Shard
@@ -227,8 +228,10 @@ def registered_run(
         sources[name] = _digest([source, shard.key])
     # For people to read; paths need not be UTF-8.
     named = tuple(visible(str(given)) for given in list(inputs)[:_SHOWN_INPUTS])
-    host, shown = Holder.current().host, visible(str(tokenizer))
-    run = Run(output, Entry(host, shown, settings, named, _digest(sources), tier), sources)
+    shown = visible(str(tokenizer))
+    run = Run(
+        output, Entry(socket.gethostname(), shown, settings, named, _digest(sources), tier), sources
+    )
     try:
         run.begin()
         yield run
