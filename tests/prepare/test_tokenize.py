@@ -19,11 +19,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import tokenize as tokenize_module
-from blendtitan.prepare.documents import Counts
+from blendtitan.prepare.documents import Counts, Signals
 from blendtitan.prepare.engines import Engine, LocalEngine, Submit, Totals
 from blendtitan.prepare.existing import removed_inputs
 from blendtitan.prepare.input_file import ReadOptions
-from blendtitan.prepare.parts import Signals
 from blendtitan.prepare.report import tokenize_table
 from blendtitan.prepare.streams import zstd
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize

@@ -22,8 +22,7 @@ from typing import Any, Literal, cast
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.documents import Counts
-from blendtitan.prepare.parts import Signals, read_part
+from blendtitan.prepare.documents import Counts, Signals, read_part
 from blendtitan.prepare.records import finished_record
 from blendtitan.prepare.workers import Work, do_work
 from blendtitan.tables import tokenizing_progress

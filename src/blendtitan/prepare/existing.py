@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.files import DamagedFileError
 from blendtitan.json_files import read_json
-from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.documents import Counts, Manifest, Settings
 from blendtitan.prepare.input_file import (
     REJECTS_SUFFIX,
     file_system,
@@ -25,7 +25,6 @@ from blendtitan.prepare.input_file import (
     readable,
 )
 from blendtitan.prepare.inputs import WILDCARDS
-from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import Record, load_record, read_record, record_paths
 from blendtitan.prepare.runs import described_settings

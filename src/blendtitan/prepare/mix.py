@@ -135,13 +135,9 @@ def mix(
 
 
 def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str, float]:
-    """How often one pass over the blend reads each corpus.
+    """How often one pass over the blend reads each corpus, by the tokens of each.
 
     With shares, a pass reads as many tokens as there are, so that weights are tokens, too.
-
-    Args:
-        num_tokens: Tokens of each corpus.
-        config: The mix.
 
     Raises:
         ConfigError: A corpus is unknown, or the shares do not sum to one blend.

@@ -7,9 +7,8 @@ from pathlib import Path
 from blendtitan.errors import InputError
 from blendtitan.files import DamagedFileError, open_file
 from blendtitan.json_files import LIMIT_BYTES, parse_json
-from blendtitan.prepare.documents import Counts, grouped
+from blendtitan.prepare.documents import Counts, grouped, is_accepted
 from blendtitan.prepare.existing import RemovedInput
-from blendtitan.prepare.parts import is_accepted
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import read_record
 from blendtitan.storage.list_forms import corpus_in_folder

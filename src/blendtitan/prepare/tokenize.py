@@ -15,11 +15,16 @@ from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
 from blendtitan.files import DamagedFileError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.documents import (
+    Counts,
+    Settings,
+    finished_counts,
+    read_texts,
+    remove_damaged_part,
+)
 from blendtitan.prepare.engines import Engine, LocalEngine
 from blendtitan.prepare.existing import check_other_shards, check_replaceable, removed_inputs
 from blendtitan.prepare.input_file import DEFAULT_OPTIONS, WORK_FOLDER, ReadOptions
-from blendtitan.prepare.parts import finished_counts, read_texts, remove_damaged_part
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, text_per_worker
 from blendtitan.prepare.records import (
     Record,

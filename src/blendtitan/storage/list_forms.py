@@ -54,12 +54,8 @@ def named_shards(inputs: Sequence[Path]) -> list[NamedShard]:
 def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = "") -> None:
     """Write a file list that ``read_file_list`` reads back to the same entries.
 
-    Weights are written exactly; prefixes below the list's folder are written relative to it.
-
-    Args:
-        path: Replaced in one step if it exists.
-        entries: Shards in reading order.
-        header: Text written above the shards, as comments.
+    Weights are written exactly; prefixes below the list's folder are written relative to it. The
+    header is written above, as comments. An old file is replaced in one step.
     """
     folder = path.resolve().parent
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
@@ -130,11 +126,7 @@ def lines_of_other_form(
 ) -> list[Line]:
     """The lines of a list that may be a blend of Megatron-LM, or that our form does not fit.
 
-    Args:
-        text: Content of the list.
-        path: Of the list.
-        lines: Its lines in our form.
-        error: Why it has none in our form.
+    ``lines`` are those in our form, ``error`` is why there are none.
 
     Raises:
         FileListError: It has neither form.

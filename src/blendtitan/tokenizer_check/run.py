@@ -74,10 +74,7 @@ def check_shards(
 ) -> Findings:
     """Compare the records of shards with a tokenizer, and tokens of those without a record.
 
-    Args:
-        shards: Any number. Every record is read, and a bounded sample of the tokens.
-        tokenizer: The tokenizer that should have made them.
-        eod_id: Token that should end their documents. None: not compared.
+    Every record is read, and a bounded sample of the tokens. EOD is compared unless it is None.
 
     Raises:
         ShardError: A record, or a shard whose tokens are compared, cannot be read.

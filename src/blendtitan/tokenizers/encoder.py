@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, FastTierError
 from blendtitan.tokenizers.base import EncodedTexts, Tokenizer, concatenated
 from blendtitan.tokenizers.fast import FastEncoder, difference, split
-from blendtitan.tokenizers.identity import tokenizer_identity
 from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
-from blendtitan.tokenizers.router import load_tokenizer
+from blendtitan.tokenizers.router import load_tokenizer, tokenizer_identity
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -119,8 +118,7 @@ def build_encoder(
 
     Raises:
         ConfigError: There is no usable tokenizer, or ``fast`` is requested and not possible.
-        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof. Earlier
-            ids of the fast tier for this tokenizer may be wrong as well.
+        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof.
     """
     if tier not in TIERS:
         raise ConfigError(f"the tokenizer tier is {tier!r}, expected one of {', '.join(TIERS)}")

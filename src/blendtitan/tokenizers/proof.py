@@ -89,13 +89,8 @@ class Proof:
 def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = None) -> Proof | None:
     """The proof for a tokenizer, from the cache or made now.
 
-    Args:
-        tokenizer: The tokenizer.
-        identity: A hash of everything that its ids depend on.
-        text_bytes: How much text each process encodes. None: a lot.
-
-    Returns:
-        None if there is no proof yet, and making one takes longer than it saves.
+    ``identity`` is a hash of everything that its ids depend on. None: there is no proof yet, and
+    making one takes longer than it saves for ``text_bytes`` of text in each process.
 
     Raises:
         FastTierError: The tiers differ, or the fast one does not support the tokenizer.

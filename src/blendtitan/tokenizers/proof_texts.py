@@ -53,11 +53,7 @@ def vocabulary_texts(
 
 
 def hard_texts(symbols: Iterable[str]) -> Iterator[str]:
-    """Every kind of text for which encoders are known to differ, or could.
-
-    Args:
-        symbols: Spellings that mean something to the tokenizer: ``Tokenizer.symbols``.
-    """
+    """Every kind of text for which encoders are known to differ, or could, with these symbols."""
     yield from (*_DATA["texts"], *_LONG)
     for space in _DATA["spaces"]:
         yield from (space, f"a{space}b", f"{space}a", f"a{space}", f".{space}1{space}\n{space}")
