@@ -103,8 +103,6 @@ class DocumentBatch:
     """Tokens of each document, EOD included. Shape ``(num_documents,)``."""
 
     bad_texts: list[BadText]
-    """Unusable texts among them."""
-
     counts: Counts
 
 

@@ -84,7 +84,6 @@ class Job:
     """The byte or row group after the last. Lines that start before it belong to the job."""
 
     num_bytes: int
-    """Bytes of the file to read."""
 
     def path(self, suffix: str) -> Path:
         """A file of this job in the work folder."""

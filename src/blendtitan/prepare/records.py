@@ -53,8 +53,6 @@ class Record:
     """What a shard was made from, and how. The manifests of its jobs follow in the file."""
 
     source: dict[str, str | int]
-    """The input, as ``Shard.source`` gives it."""
-
     key: str
     settings: Settings
     tier: str

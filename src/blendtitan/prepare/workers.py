@@ -86,8 +86,6 @@ class Work:
     settings: Settings
 
     tokenizer: TokenizerIdentity
-    """Recorded beside every shard."""
-
     max_rejects: int
     rank: Rank
 
@@ -98,8 +96,6 @@ class Work:
     """File that exists, with the reason, once any rank finds the fast tier wrong."""
 
     overwrite: bool = False
-    """Whether shards that others made may be replaced."""
-
     run_path: Path | None = None
     """File of the command among those that work on the output. None: there are no others."""
 

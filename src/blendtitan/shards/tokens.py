@@ -54,16 +54,12 @@ class TokenSummary:
     min_id: int = 0
     max_id: int = 0
     num_eod: int = 0
-    """Documents whose last token is EOD."""
-
     first_without_eod: int | None = None
     num_eod_only: int = 0
     """Documents that consist of EOD, or of BOS and EOD."""
 
     unk_id: int | None = None
     num_unknown: int = 0
-    """Documents that contain the token for unknown text, ``unk_id``."""
-
     first_outside: tuple[int, int] | None = None
     """The first token id outside the vocabulary, and its document."""
 

@@ -245,17 +245,10 @@ def _lines_of_json(text: str, path: Path) -> list[Line] | None:
 def _is_bare_value(text: str, path: Path) -> bool:
     """Whether a text is null, true, false or a number, and no shard has this name."""
     word = text.strip()
-    is_value = word in ("null", "true", "false") or (len(word) < 40 and _is_json_number(word))
+    is_value = re.fullmatch(r"null|true|false|-?\d{1,20}(\.\d{1,20})?", word) is not None
     return is_value and not any(
         os.path.exists(f"{prefix}.idx") or os.path.isdir(prefix) for prefix in _places(word, path)
     )
-
-
-def _is_json_number(word: str) -> bool:
-    try:
-        return isinstance(json.loads(word), (int, float))
-    except ValueError:
-        return False
 
 
 def _check_corpora(lines: Sequence[Line], text: str, path: Path) -> None:

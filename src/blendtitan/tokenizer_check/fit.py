@@ -84,7 +84,6 @@ class DocumentStart(NamedTuple):
 
     tokens: NDArray[np.int64]
     is_cut: bool
-    """Whether the document continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,6 @@ class Fit:
     character that the decoder drops, is lost in any order and shows nothing."""
 
     outside: int = 0
-    """Tokens that the tokenizer does not have."""
-
     control: int = 0
     """Control symbols and unknown tokens, except BOS, EOD and padding."""
 

@@ -15,7 +15,6 @@ from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.kept_catalog import shards_identity
 from blendtitan.storage.record_files import TokenizerRecord, read_record
-from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
 from blendtitan.tokenizers import Tokenizer, identity_of, tokenizer_identity
 from blendtitan.visible import Lines, visible, visible_logger
 
@@ -55,18 +54,7 @@ class Findings:
     """The tokenizer that they were compared with, for people, if there are mismatches."""
 
     mismatches: dict[str, str] = field(default_factory=dict)
-    """Why a shard was made with another tokenizer, by prefix."""
-
     unclear: dict[str, str] = field(default_factory=dict)
-    """Why it is unknown whether a shard was, by prefix."""
-
-    def mismatch_lines(self, corpus_of: Mapping[str, str]) -> Iterator[str]:
-        """The mismatches in words, shards with the same reason in one line."""
-        return _lines(self.mismatches, corpus_of)
-
-    def unclear_lines(self, corpus_of: Mapping[str, str]) -> Iterator[str]:
-        """The unclear shards in words, shards with the same reason in one line."""
-        return _lines(self.unclear, corpus_of)
 
 
 def check_shards(
@@ -93,9 +81,27 @@ def check_shards(
             unknown[shard.prefix] = record
         elif reason := _difference(record.tokenizer, own):
             findings.mismatches[shard.prefix] = reason
-    probed = probe(
-        {s.prefix: s.corpus for s in shards if s.prefix in unknown}, tokenizer, eod_id=eod_id
-    )
+    if unknown:
+        _probe(shards, unknown, findings, tokenizer, eod_id=eod_id)
+    if findings.mismatches:
+        own = own or identity_of(tokenizer, eod_id)
+        findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
+    return findings
+
+
+def _probe(
+    shards: Sequence[MadeShard],
+    unknown: Mapping[str, TokenizerRecord | None],
+    findings: Findings,
+    tokenizer: Tokenizer,
+    *,
+    eod_id: int | None,
+) -> None:
+    """Compare the tokens of shards that no record vouches for, and add what was found."""
+    from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
+
+    corpus_of = {s.prefix: s.corpus for s in shards if s.prefix in unknown}
+    probed = probe(corpus_of, tokenizer, eod_id=eod_id)
     for verdict, reasons in (
         (Verdict.MISMATCH, findings.mismatches),
         (Verdict.UNCLEAR, findings.unclear),
@@ -106,10 +112,6 @@ def check_shards(
             totals[made_with] = totals.get(made_with, Fit()) + shard.fit
         for shard, made_with in alike:
             reasons[shard.prefix] = f"{made_with}: {totals[made_with]}"
-    if findings.mismatches:
-        own = own or identity_of(tokenizer, eod_id)
-        findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
-    return findings
 
 
 def _difference(found: TokenizerIdentity, own: TokenizerIdentity) -> str | None:
@@ -125,6 +127,7 @@ def _made_with(record: TokenizerRecord | None) -> str:
 
 
 def _lines(reasons: Mapping[str, str], corpus_of: Mapping[str, str]) -> Iterator[str]:
+    """Reasons in words, shards with the same reason in one line."""
     by_reason: dict[str, list[str]] = {}
     for prefix, reason in reasons.items():
         by_reason.setdefault(reason, []).append(prefix)
@@ -199,14 +202,14 @@ class TokenizerCheck:
         where = self._config.data_file_list
         warnings = [
             f"{where}: it is not known whether the tokenizer of this run made {line}"
-            for line in findings.unclear_lines(corpus_of)
+            for line in _lines(findings.unclear, corpus_of)
         ]
         if findings.mismatches:
             text = [
                 f"{where}: {len(findings.mismatches):,} of {len(made):,} shards do not belong to "
                 f"the tokenizer of this run.",
                 f"  the run: {findings.tokenizer}",
-                *(f"  shards: {line}" for line in findings.mismatch_lines(corpus_of)),
+                *(f"  shards: {line}" for line in _lines(findings.mismatches, corpus_of)),
             ]
             if self._action == "error":
                 raise TokenizerMismatchError(*text, _REMEDY)

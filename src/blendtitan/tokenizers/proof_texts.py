@@ -1,19 +1,20 @@
 """Texts on which a proof compares the tiers for one tokenizer."""
 
-import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
-from blendtitan.tokenizers.base import Tokenizer
+import orjson
+
+from blendtitan.tokenizers.base import Tokenizer, read_bytes
 
 LONG = 1 << 16
 """Characters of the longest texts: beyond every buffer and cache, but encoded in milliseconds."""
 
 # Words, scripts, white space and symbols of every kind, contexts of a symbol ``@``, and the first
 # code points of many scripts.
-_DATA = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+_DATA = orjson.loads(read_bytes(Path(__file__).with_suffix(".json")))
 
 _LONG = (
     "a" * LONG,
