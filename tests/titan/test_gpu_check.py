@@ -35,7 +35,7 @@ def check(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_report_has_a_row_for_every_case(data: Path) -> None:
-    """On a CPU documents are not told apart; everything else is as on an accelerator."""
+    """On a CPU there is no intra-document masking; everything else is as on an accelerator."""
     sizes = ["--seq-len", "32", "--steps", "1", "--rounds", "1"]
     done = check("--device", "cpu", "--data", data, "--output", data / "report.md", *sizes)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -65,7 +65,7 @@ def test_a_folder_without_the_demo_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not cpu.is_used(), reason="there is an accelerator")
-def test_without_an_accelerator_the_way_to_try_it_is_told(data: Path) -> None:
+def test_without_an_accelerator_the_error_names_the_trial_option(data: Path) -> None:
     done = check("--data", data)
 
     assert done.returncode == 1

@@ -7,7 +7,7 @@ from tests.titan.conftest import TIMEOUT_S, Job, wait_for
 pytestmark = pytest.mark.slow
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(job: Job) -> None:
+def test_a_killed_run_resumes_like_an_uninterrupted_one(job: Job) -> None:
     """Killed twice under torchrun; from each resumed step on, losses are equal bit for bit."""
     job.settings["validation"] = {"enable": True, "freq": 4}
     job.settings["training"]["steps"] = 12
