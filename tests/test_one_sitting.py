@@ -5,9 +5,6 @@ why; lower the number of lines when it falls. ``tests/entered_files.py`` finds t
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,6 +13,9 @@ import pytest
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.prepare.mix import MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
+from tests.entered_files import main as entered_main
+from tests.titan.conftest import TIMEOUT_S
+from tests.titan.launched import Launched
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
@@ -96,15 +96,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entered_files(*arguments: str) -> set[str]:
+def entered_files(data: Path, *arguments: str) -> set[str]:
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.entered_files", *arguments]
-    run = subprocess.run(
-        command, cwd=ROOT, env=os.environ | alone, capture_output=True, text=True, timeout=300
+    alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    run = Launched.start_rank(
+        [*arguments], environment=alone, record=data / arguments[0], entry=entered_main
     )
-    assert run.returncode == 0, run.stderr[-5000:]
-    return set(json.loads(run.stdout.splitlines()[-1]))
+    assert run.wait(TIMEOUT_S) == 0, run.output[-5000:]
+    return set(json.loads(run.output.splitlines()[-1]))
 
 
 def num_lines(files: Iterable[str]) -> int:
@@ -112,7 +111,7 @@ def num_lines(files: Iterable[str]) -> int:
 
 
 def test_the_engine_is_read_in_one_sitting(data: Path) -> None:
-    files = entered_files("engine", str(data / "file_list.txt"))
+    files = entered_files(data, "engine", str(data / "file_list.txt"))
 
     assert files == ENGINE, files ^ ENGINE
     assert num_lines(files) <= ENGINE_LINES
@@ -122,8 +121,9 @@ def test_the_engine_is_read_in_one_sitting(data: Path) -> None:
 def test_a_run_is_read_in_one_sitting(data: Path) -> None:
     """The whole way of the demo, with validation and checkpoints, in one process on a CPU."""
     files = entered_files(
+        data,
         "trainer",
-        *("--job.config_file", "configs/debug.toml", "--job.dump_folder", str(data / "run")),
+        *("--job.config_file", str(ROOT / "configs/debug.toml"), "--job.dump_folder", str(data / "run")),
         *("--model.tokenizer_path", str(data / "tokenizer.model"), "--training.steps", "2"),
         *("--blendcorpus.data_file_list", str(data / "file_list.txt")),
         *("--blendcorpus.max_epochs", "0"),
