@@ -8,7 +8,6 @@ import textwrap
 from pathlib import Path
 
 from blendtitan.cli import COMMANDS
-from blendtitan.commands.arguments import Arguments
 
 PAGE = Path(__file__).parents[1] / "docs/commands.md"
 
@@ -35,14 +34,16 @@ def commands_page() -> str:
 def _section(name: str) -> str:
     command = COMMANDS[name]
     parser = argparse.ArgumentParser(add_help=False)
-    command.add_arguments(Arguments(parser))
+    for add in command.arguments:
+        add(parser)
+    manual, example = command.texts()
     rows = [_row(action) for action in parser._actions]
-    example = command.example.partition("\n")[2]
+    example = example.partition("\n")[2]
     return "\n".join(
         [
             f"## {name}\n",
             f"    blendtitan {name} {_usage(parser)}\n",
-            f"```text\n{command.manual.strip()}\n```\n",
+            f"```text\n{manual.strip()}\n```\n",
             "| argument | | meaning |\n|---|---|---|",
             *rows,
             "",

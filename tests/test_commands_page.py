@@ -21,7 +21,7 @@ def test_the_commands_page_is_made_from_the_source() -> None:
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_the_examples_of_a_command_are_accepted(name: str) -> None:
     """As far as their arguments go; what they do with files is shown where pages use them."""
-    _, *lines = cli.COMMANDS[name].example.replace("\\\n", " ").splitlines()
+    _, *lines = cli.COMMANDS[name].texts()[1].replace("\\\n", " ").splitlines()
     commands = [shlex.split(line) for line in lines if line.strip()]
 
     assert commands

@@ -7,27 +7,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from blendtitan.commands import runs, shards, sweep, text
-from blendtitan.commands.arguments import Arguments
+from blendtitan import commands
 from blendtitan.errors import BlendTitanError
 from blendtitan.terminal import complain
 from blendtitan.visible import spell_out_logs, visible_lines
 
-COMMANDS = {
-    "tokenize": text.TOKENIZE,
-    "stats": shards.STATS,
-    "verify": shards.VERIFY,
-    "repair": shards.REPAIR,
-    "merge": shards.MERGE,
-    "convert": shards.CONVERT,
-    "mix": text.MIX,
-    "plan": runs.PLAN,
-    "explain": runs.EXPLAIN,
-    "report": runs.REPORT,
-    "audit": runs.AUDIT,
-    "sweep": sweep.SWEEP,
-    "demo": text.DEMO,
-}
+_SHOWN = (
+    *("tokenize", "stats", "verify", "repair", "merge", "convert", "mix"),
+    *("plan", "explain", "report", "audit", "sweep", "demo"),
+)
+COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
+"""All commands, in the order of the help."""
 
 PRINTING = {"stats", "plan", "explain", "audit"}
 """Commands that only print, and may end when nobody reads on, as with ``| head``."""
@@ -76,16 +66,18 @@ def parser() -> argparse.ArgumentParser:
         description="Prepare data for training on a blend of corpora, and look into runs.",
         epilog="Each command has a manual of its own: blendtitan COMMAND --help",
     )
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        added = commands.add_parser(
+        manual, example = command.texts()
+        added = subparsers.add_parser(
             name,
             help=command.summary,
-            description=command.manual,
-            epilog=command.example,
+            description=manual,
+            epilog=example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(Arguments(added))
+        for add in command.arguments:
+            add(added)
         added.set_defaults(parser=added)
     return whole
 

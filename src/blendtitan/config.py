@@ -2,8 +2,7 @@
 
 ``BlendKeys`` holds the keys of ``[blendcorpus]`` that decide which samples are read. Two classes
 inherit them: ``BlendConfig``, the frozen and checked form that the engine takes, and
-``BlendSection``, the whole section, from which TorchTitan's loader configuration, the checks of a
-TOML file and docs/configuration.md are made.
+``BlendSection`` in ``run/section.py``, the whole section of a TOML file.
 """
 
 import math
@@ -11,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from blendtitan.errors import ConfigError
 
@@ -159,51 +158,6 @@ class BlendKeys:
         if name not in self.__dataclass_fields__:
             raise AttributeError(f"{type(self).__qualname__} has no field {name!r}")
         super().__setattr__(name, value)
-
-
-@dataclass(kw_only=True)
-class BlendSection(BlendKeys):
-    """The ``[blendcorpus]`` section of a TOML file."""
-
-    segment: list[dict[str, Any]] = field(default_factory=list)
-    """Changes of the shares during the run: tables of ``from_step`` or ``from_tokens``, and
-    ``shares`` by corpus. A corpus not named keeps its share; 0 drops it."""
-
-    max_epochs: float = 4.0
-    """Most epochs of any corpus that the whole run may read; more is an error at the start. 0: no
-    limit."""
-
-    tokenizer_check: Literal["error", "warn"] = "error"
-    """What to do at the start when shards were made with another tokenizer than the run's,
-    according to their records, or to a sample of their tokens where they have none."""
-
-    def blend_config(
-        self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
-    ) -> "BlendConfig":
-        """The engine's configuration, completed with what the rest of the run decides.
-
-        Args:
-            dataset_path: ``training.dataset_path``.
-            seq_len: ``training.seq_len``.
-            eos_id: The tokenizer's EOS, if it has one.
-            decided: Further fields of ``BlendConfig``.
-
-        Raises:
-            ConfigError: No data is named, or ``seq_length`` differs from ``seq_len``.
-        """
-        data_file_list = self.data_file_list or dataset_path
-        if data_file_list is None:
-            raise ConfigError(
-                "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
-                "file list or a folder of shards."
-            )
-        check_follows(
-            "blendcorpus.seq_length", self.seq_length, other="training.seq_len", expected=seq_len
-        )
-        keys = {each.name: getattr(self, each.name) for each in fields(BlendKeys)}
-        keys |= {"data_file_list": data_file_list, "seq_length": seq_len}
-        keys["eod_token_id"] = eos_id if self.eod_token_id is None else self.eod_token_id
-        return BlendConfig(**keys | decided)
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
@@ -385,12 +339,3 @@ def check_at_least(name: str, value: int | None, least: int) -> None:
         raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")
     if value > MAX_INT:
         raise ConfigError(f"{name} is {value:,}, expected an int of at most {MAX_INT:,}")
-
-
-def check_follows(key: str, value: int | None, *, other: str, expected: int) -> None:
-    """Check that a key that may be left out equals the one that it follows."""
-    if value not in (None, expected):
-        raise ConfigError(
-            f"{key} is {value}, expected {expected}, the value of {other}. Leave {key} out to "
-            f"follow it."
-        )

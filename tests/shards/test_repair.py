@@ -15,9 +15,10 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards import repair
 from blendtitan.shards.repair import Layout, repair_shard
 from blendtitan.storage import index_arrays
-from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
+from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.records import DocumentEnds, read_ends
 from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard
 from tests.shards.conftest import WriteUncounted

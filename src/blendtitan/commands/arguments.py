@@ -1,68 +1,53 @@
-"""A command, and the arguments that several commands share."""
+"""How commands are declared: a summary, arguments, and the function that they call."""
 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from blendtitan.config import check_is_path
 from blendtitan.errors import ConfigError
 
+Add = Callable[[argparse._ActionsContainer], object]
+"""Adds an argument, or a group of arguments, to a parser."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Command:
-    """What the command line needs to know of a command."""
+    """A command; its manual and its example are in ``manuals/NAME.txt``."""
 
+    name: str
     summary: str
-    manual: str
-    example: str
-    add_arguments: Callable[["Arguments"], None]
+    arguments: tuple[Add, ...]
     run: Callable[[argparse.Namespace], None]
 
+    def texts(self) -> tuple[str, str]:
+        """The manual and the example."""
+        text = (
+            files("blendtitan.commands")
+            .joinpath(f"manuals/{self.name}.txt")
+            .read_text(encoding="utf-8")
+        )
+        manual, heading, example = text.partition("example:\n")
+        return manual, heading + example
 
-class Arguments:
-    """Adds arguments to a parser, or to a group of arguments that exclude each other."""
 
-    def __init__(self, parser: argparse._ActionsContainer) -> None:
-        self.parser = parser
+COMMANDS: dict[str, Command] = {}
+"""All commands by name, once their modules are imported."""
 
-    def add(self, name: str, help: str, **more: Any) -> None:
-        """Add an argument of any kind."""
-        self.parser.add_argument(name, help=help, **more)
+Run = Callable[[argparse.Namespace], None]
 
-    def path(self, name: str, metavar: str, help: str, **more: Any) -> None:
-        """Add a path on this machine."""
-        self.add(name, help, metavar=metavar, type=local_path, **more)
 
-    def number(self, name: str, metavar: str, help: str, **more: Any) -> None:
-        """Add a number; a whole number unless ``type`` says otherwise."""
-        self.add(name, help, **{"metavar": metavar, "type": int} | more)
+def command(name: str, summary: str, *arguments: Add) -> Callable[[Run], Run]:
+    """Declare the decorated function as a command."""
 
-    def flag(self, name: str, help: str) -> None:
-        """Add an option without a value."""
-        self.add(name, help, action="store_true")
+    def declared(run: Run) -> Run:
+        COMMANDS[name] = Command(name, summary, arguments, run)
+        return run
 
-    def one_of(self, *, required: bool = False) -> "Arguments":
-        """A group of which at most one argument may be given, or exactly one."""
-        return Arguments(self.parser.add_mutually_exclusive_group(required=required))
-
-    def shards(self) -> None:
-        """Add the shards that a command reads."""
-        self.path("inputs", "INPUT", "folder, shard prefix or file list", nargs="+")
-
-    def run(self, **more: Any) -> None:
-        """Add the run that a command reads."""
-        self.path("config", "CONFIG", "TOML file of a run, or its folder", **more)
-
-    def ranks(self) -> None:
-        """Add the ranks of a run."""
-        why = "data-parallel ranks, where training.global_batch_size is not set"
-        self.number("--ranks", "N", why)
-
-    def json(self, instead_of: str = "a table") -> None:
-        """Add ``--json``."""
-        self.flag("--json", f"print JSON in place of {instead_of}")
+    return declared
 
 
 def local_path(text: str) -> Path:
@@ -78,3 +63,48 @@ def local_path(text: str) -> Path:
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return Path(text)
+
+
+def argument(name: str, help: str, **more: Any) -> Add:
+    """An argument of any kind."""
+    return lambda parser: parser.add_argument(name, help=help, **more)
+
+
+def path(name: str, metavar: str, help: str, **more: Any) -> Add:
+    """A path on this machine."""
+    return argument(name, help, metavar=metavar, type=local_path, **more)
+
+
+def number(name: str, metavar: str, help: str, **more: Any) -> Add:
+    """A number; a whole number unless ``type`` says otherwise."""
+    return argument(name, help, **{"metavar": metavar, "type": int} | more)
+
+
+def flag(name: str, help: str) -> Add:
+    """An option without a value."""
+    return argument(name, help, action="store_true")
+
+
+def one_of(*arguments: Add, required: bool = False) -> Add:
+    """Arguments of which at most one may be given, or exactly one."""
+
+    def add(parser: argparse._ActionsContainer) -> None:
+        group = parser.add_mutually_exclusive_group(required=required)
+        for each in arguments:
+            each(group)
+
+    return add
+
+
+SHARDS = path("inputs", "INPUT", "folder, shard prefix or file list", nargs="+")
+RANKS = number("--ranks", "N", "data-parallel ranks, where training.global_batch_size is not set")
+
+
+def run_config(**more: Any) -> Add:
+    """The run that a command reads."""
+    return path("config", "CONFIG", "TOML file of a run, or its folder", **more)
+
+
+def json_flag(instead_of: str = "a table") -> Add:
+    """The flag ``--json``."""
+    return flag("--json", f"print JSON in place of {instead_of}")

@@ -1,4 +1,4 @@
-"""Commands that look at a run: plan, explain, report and audit."""
+"""Commands that look at runs: plan, explain, report, audit and sweep."""
 
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
@@ -6,7 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blendtitan.commands.arguments import Arguments, Command
+from blendtitan.commands.arguments import (
+    RANKS,
+    argument,
+    command,
+    flag,
+    json_flag,
+    number,
+    one_of,
+    path,
+    run_config,
+)
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import print_result, say
 
@@ -16,14 +26,15 @@ if TYPE_CHECKING:
     from blendtitan.tables import Table
 
 
-def _plan_arguments(add: Arguments) -> None:
-    add.run()
-    add.ranks()
-    add.json("tables")
-    add.path("--picture", "FILE", "HTML file to write a picture of the blend to")
-    add.flag("--overwrite", "replace a FILE that is not an earlier picture")
-
-
+@command(
+    "plan",
+    "what a run will read: shares, epochs, splits, warnings",
+    run_config(),
+    RANKS,
+    json_flag("tables"),
+    path("--picture", "FILE", "HTML file to write a picture of the blend to"),
+    flag("--overwrite", "replace a FILE that is not an earlier picture"),
+)
 def _plan(options: Namespace) -> None:
     from blendtitan.runs.open import read_run, unchanged_run
     from blendtitan.runs.plan import plan_run
@@ -44,56 +55,6 @@ def _plan(options: Namespace) -> None:
     print_result(options.json, plan.json, plan.lines)
 
 
-PLAN = Command(
-    summary="what a run will read: shares, epochs, splits, warnings",
-    manual="""\
-Show what a run will read, from its configuration and the .idx files: for each corpus its shards,
-documents, tokens and share, and at the end of the run the tokens read, the epochs, the tokens left
-unused and the bytes to read; the shares and epochs of every segment; the sizes of the splits.
-
-Warns about what is likely to be a mistake: corpora that repeat more often than
-blendcorpus.max_epochs, a valid split of less than a global batch or 100 samples, documents that do
-not end in EOD, a vocabulary larger than a shard's token type holds, rows shorter than a window,
-corpora without documents for validation, tokens that the run does not reach. The exit status is 0
-all the same.
-
-CONFIG is the TOML file of a run, or a run's job.dump_folder. Nothing is trained; the run is taken
-to go from its first step to its last without being changed.
-
---picture FILE.html also writes a picture of the blend over the steps of the run, in one file that
-needs no network. It needs plotly: pip install 'blendtitan[report]'. An earlier picture or report
-of the same name is replaced; any other file is an error, unless --overwrite is given.
-""",
-    example="""\
-example:
-  blendtitan plan configs/debug.toml
-  blendtitan plan outputs/debug --json
-  blendtitan plan configs/debug.toml --picture blend.html
-""",
-    add_arguments=_plan_arguments,
-    run=_plan,
-)
-
-
-def _explain_arguments(add: Arguments) -> None:
-    add.run(nargs="?")
-    add.path("--state", "FOLDER", "checkpoint, or run, that has its history")
-    choose = add.one_of()
-    choose.number("--step", "N", "a step, from 1")
-    choose.number("--steps", "A-B", "a range of steps", type=_span)
-    choose.number("--slot", "N", "a sample of the run, from 0")
-    choose.number("--tokens", "N", "the sample after so many tokens")
-    choose.number("--document", "SHARD:ID", "when a document is read", type=_document)
-    choose.number("--around", "STEP", "a step against those before it")
-    add.number("--window", "K", "with --around: how many steps before (8)")
-    add.number("--until", "STEP", "with --document: up to this step")
-    add.number("--ranks", "N", "data-parallel ranks of the run")
-    add.number("--rank", "R", "with --step: what this rank reads")
-    add.number("--sample", "I", "with --step: one of its samples, from 0")
-    add.flag("--full", "show every document, with all of its text")
-    add.json("text")
-
-
 def _span(text: str) -> range:
     first, dash, last = text.partition("-")
     if not (dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
@@ -108,6 +69,27 @@ def _document(text: str) -> tuple[str, int]:
     return shard, int(number)
 
 
+@command(
+    "explain",
+    "which documents make up a step, a slot or a token of a run",
+    run_config(nargs="?"),
+    path("--state", "FOLDER", "checkpoint, or run, that has its history"),
+    one_of(
+        number("--step", "N", "a step, from 1"),
+        number("--steps", "A-B", "a range of steps", type=_span),
+        number("--slot", "N", "a sample of the run, from 0"),
+        number("--tokens", "N", "the sample after so many tokens"),
+        number("--document", "SHARD:ID", "when a document is read", type=_document),
+        number("--around", "STEP", "a step against those before it"),
+    ),
+    number("--window", "K", "with --around: how many steps before (8)"),
+    number("--until", "STEP", "with --document: up to this step"),
+    number("--ranks", "N", "data-parallel ranks of the run"),
+    number("--rank", "R", "with --step: what this rank reads"),
+    number("--sample", "I", "with --step: one of its samples, from 0"),
+    flag("--full", "show every document, with all of its text"),
+    json_flag("text"),
+)
 def _explain(options: Namespace) -> None:
     from blendtitan.runs.explain import history_json, history_table, ranks_of
     from blendtitan.runs.open import open_run
@@ -183,58 +165,16 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
     return [options.slot] if options.slot is not None else select_tokens(run, options.tokens)
 
 
-EXPLAIN = Command(
-    summary="which documents make up a step, a slot or a token of a run",
-    manual="""\
-Show what any step of a run reads, past or to come: for each sample its corpus, shard, epoch and
-window, the bytes it takes from the shard's .bin, its documents and their text, decoded with the
-run's tokenizer. It is computed from the order itself; nothing is trained, and any step takes as
-long as the first.
-
-CONFIG is the TOML file of a run, which is then taken as never changed, or a run's job.dump_folder,
-whose latest checkpoint with a state has the phases, segments and global batch sizes that the run
-really had. --state names another checkpoint, or adds one to a TOML file. With --state alone,
-without CONFIG, no data is read: shards are named, and tokens are counted from the first one that
-the shard has in the split.
-
-Choose one of
-  --step N      a step; the first is 1. --ranks N shows which rank reads which sample; --rank R and
-                --sample I choose some of them
-  --steps A-B   steps A to B, both included
-  --slot N      one sample: the N-th of the run, from 0
-  --tokens N    the sample of the token that comes after N tokens of the run
-  --document SHARD:ID
-                when document ID of a shard is read, up to the end of the run or --until STEP. SHARD
-                is its path without .bin, or the end of it
-  --around N    step N against the 8 steps before it, or the --window K: after a loss spike, whether
-                its corpora, its document lengths or its tokens are unusual
-Without any of them the segments of the run are shown.
-
-Up to 8 samples are shown document by document, more of them in one line each; --full shows
-every document, and all of each text.
-""",
-    example="""\
-example:
-  blendtitan explain outputs/debug --step 12
-  blendtitan explain configs/debug.toml --step 12 --ranks 2 --rank 1 --sample 0 --full
-  blendtitan explain outputs/debug --around 30 --window 20
-  blendtitan explain outputs/debug --document web/part_00:17 --until 5000
-  blendtitan explain --state outputs/debug/checkpoint/step-40 --steps 38-40 --json
-""",
-    add_arguments=_explain_arguments,
-    run=_explain,
+@command(
+    "report",
+    "a run as one HTML file: blend, epochs, losses, texts",
+    path("run_path", "RUN", "folder of a run, or its TOML file"),
+    path("--compare", "RUN", "runs to put beside it", nargs="+", default=[]),
+    path("--output", "FILE", "file to write (report.html)", default=Path("report.html")),
+    flag("--overwrite", "replace a FILE that is not an earlier report"),
+    number("--step", "N", "sample texts from this step on (1)", default=1),
+    RANKS,
 )
-
-
-def _report_arguments(add: Arguments) -> None:
-    add.path("run_path", "RUN", "folder of a run, or its TOML file")
-    add.path("--compare", "RUN", "runs to put beside it", nargs="+", default=[])
-    add.path("--output", "FILE", "file to write (report.html)", default=Path("report.html"))
-    add.flag("--overwrite", "replace a FILE that is not an earlier report")
-    add.number("--step", "N", "sample texts from this step on (1)", default=1)
-    add.ranks()
-
-
 def _report(options: Namespace) -> None:
     from blendtitan.runs.report.facts import gather_runs
     from blendtitan.runs.report.page import check_page, write_page
@@ -248,40 +188,13 @@ def _report(options: Namespace) -> None:
     say(f"{options.output}: {size:,} bytes, {len(runs)} run{'s' if len(runs) > 1 else ''}")
 
 
-REPORT = Command(
-    summary="a run as one HTML file: blend, epochs, losses, texts",
-    manual="""\
-Write one HTML file about a run, which needs no network: the blend over training, achieved against
-configured, with its segments; epochs of each corpus; loss and validation loss of each corpus, and
-the time spent waiting for data, from the run's TensorBoard files; document lengths of each corpus;
-sample texts; the configuration. It is legible in light and dark, on a phone and printed; tables
-can be sorted.
-
-RUN is a run's job.dump_folder, whose latest checkpoint with a state says how far it came and what
-was changed, or a TOML file: a run that has not begun. --compare puts other runs beside it.
-
-An earlier report or picture of the same name is replaced; any other file is an error, unless
---overwrite is given.
-
-The figures need plotly: pip install 'blendtitan[report]'
-""",
-    example="""\
-example:
-  blendtitan report outputs/debug
-  blendtitan report configs/debug.toml --output plan.html
-  blendtitan report outputs/a --compare outputs/b outputs/c --output compared.html
-""",
-    add_arguments=_report_arguments,
-    run=_report,
+@command(
+    "audit",
+    "prove that each checkpoint of a run continues the one before",
+    path("run_folder", "RUN_FOLDER", "folder of a run, or its checkpoints"),
+    path("--against", "FOLDER", "another run to compare it with"),
+    json_flag(),
 )
-
-
-def _audit_arguments(add: Arguments) -> None:
-    add.path("run_folder", "RUN_FOLDER", "folder of a run, or its checkpoints")
-    add.path("--against", "FOLDER", "another run to compare it with")
-    add.json()
-
-
 def _audit(options: Namespace) -> None:
     from blendtitan.runs.audit import (
         audit_json,
@@ -303,29 +216,59 @@ def _audit(options: Namespace) -> None:
     check_proved(audited)
 
 
-AUDIT = Command(
-    summary="prove that each checkpoint of a run continues the one before",
-    manual="""\
-Prove from the states in a run's checkpoints that each continues where the one before stopped: the
-same seed, split and flags; the same history of phases, segments and global batch sizes; the same
-samples before it, by their digest; phases that begin where every row of documents stood; as many
-samples consumed as its step says.
-
-Only the states are read, neither data nor weights, and nothing in a checkpoint is executed. So it
-takes seconds for any run, of any number of ranks, on any machine.
-
-With --against, two runs are compared: up to which slot they read the same samples, and what
-differs from there on.
-
-RUN_FOLDER is a run's job.dump_folder, or its checkpoint folder. Incomplete checkpoints and those
-without a state (the last one, with checkpoint.last_save_model_only) are listed and skipped. If a
-checkpoint is not proved, the exit status is 1.
-""",
-    example="""\
-example:
-  blendtitan audit outputs
-  blendtitan audit outputs/checkpoint --against ../other/outputs/checkpoint --json
-""",
-    add_arguments=_audit_arguments,
-    run=_audit,
+@command(
+    "sweep",
+    "many blends of the same corpora, and the losses of their runs",
+    path("folder", "FOLDER", "folder of the sweep and of its runs"),
+    one_of(
+        path("--config", "CONFIG", "TOML file of a run, or its folder"),
+        flag("--collect", "collect the losses of the runs"),
+        required=True,
+    ),
+    argument(
+        "--method",
+        "grid, dirichlet or one-at-a-time (default: %(default)s)",
+        default="dirichlet",
+    ),
+    number("--runs", "N", "number of blends"),
+    number("--seed", "N", "chooses them (default: %(default)s)", default=0),
+    number("--concentration", "X", "how near to the base they are drawn", type=float),
+    number("--levels", "N", "steps of a grid from 0 to 1"),
+    number("--factors", "X", "what a share is multiplied with", nargs="+", type=float),
+    argument("--corpora", "whose shares change", metavar="CORPUS", nargs="+", default=()),
+    number("--min-share", "X", "least share of a corpus (default: 0)", type=float),
+    RANKS,
+    number(
+        "--last",
+        "N",
+        "steps logged that a training loss is the mean of (default: %(default)s)",
+        default=10,
+    ),
+    flag("--overwrite", "with --collect: replace tables that it did not write"),
 )
+def _sweep(options: Namespace) -> None:
+    from blendtitan.mixture import losses, sweep
+    from blendtitan.mixture.blends import SweepConfig
+    from blendtitan.tables import show
+
+    if options.collect:
+        runs = losses.read_losses(options.folder, last=options.last)
+        losses.write_losses(options.folder, runs, overwrite=options.overwrite)
+        show(losses.losses_table(runs))
+        finished = sum(run.finished for run in runs)
+        say("", f"{finished} of {len(runs)} runs are finished: {options.folder / losses.LOSSES}")
+        return
+    config = SweepConfig(
+        method=options.method,
+        corpora=tuple(options.corpora),
+        runs=options.runs,
+        seed=options.seed,
+        levels=options.levels,
+        concentration=options.concentration,
+        factors=None if options.factors is None else tuple(options.factors),
+        min_share=options.min_share,
+    )
+    planned = sweep.plan_sweep(options.config, config, ranks=options.ranks)
+    sweep.write_sweep(options.folder, planned)
+    show(sweep.sweep_table(planned))
+    say("", *sweep.how_to_train(options.folder, planned))

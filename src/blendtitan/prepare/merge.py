@@ -16,7 +16,6 @@ from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchE
 from blendtitan.files import open_file
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
-from blendtitan.storage.ends import DocumentEnds, read_ends
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import find_shards, named_shards
@@ -28,7 +27,7 @@ from blendtitan.storage.record_files import (
     read_record,
     write_ends,
 )
-from blendtitan.storage.records import RECORD_SUFFIX
+from blendtitan.storage.records import RECORD_SUFFIX, DocumentEnds, read_ends
 from blendtitan.storage.writer import append_file, encode_index_blocks, publish, remove_partials
 from blendtitan.tables import Table, number_table
 from blendtitan.visible import visible_logger

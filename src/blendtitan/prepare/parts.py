@@ -17,7 +17,8 @@ import orjson
 from xxhash import xxh3_128
 
 from blendtitan.errors import InputError
-from blendtitan.files import DamagedFileError, checked, open_file, read_json
+from blendtitan.files import DamagedFileError, open_file
+from blendtitan.json_files import checked, read_json
 from blendtitan.prepare.documents import Counts, Settings, encoded_texts, grouped, reject_lines
 from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.json_text import BadText

@@ -26,13 +26,12 @@ from blendtitan.shards.checksums import Catalogs
 from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
-from blendtitan.storage.ends import DocumentEnds
 from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_sequences
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import write_ends
-from blendtitan.storage.records import ENDS_SUFFIX
+from blendtitan.storage.records import ENDS_SUFFIX, DocumentEnds
 from blendtitan.storage.writer import encode_index_blocks, remove_partials
 from blendtitan.visible import counted
 

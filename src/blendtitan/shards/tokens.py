@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.ends import DocumentEnds
 from blendtitan.storage.reader import OpenFile
+from blendtitan.storage.records import DocumentEnds
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
 

@@ -20,12 +20,11 @@ from blendtitan.shards.encoding import (
     encoding_problems,
 )
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
-from blendtitan.storage.ends import read_ends
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import read_record, record_path, write_ends
-from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, CatalogEntry
+from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, CatalogEntry, read_ends
 from blendtitan.tables import Table, filled_table
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted

@@ -13,12 +13,13 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import BlendConfig, BlendSection
+from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
+from blendtitan.run.section import BlendSection
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan.tokenizer import engine_tokenizer
 from blendtitan.tokenizer_check.run import TokenizerCheck

@@ -19,7 +19,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
-from blendtitan.config import ORIGINAL_ORDER, check_follows
+from blendtitan.config import ORIGINAL_ORDER
 from blendtitan.corpus_progress import (
     corpus_table,
     loss_metrics,
@@ -35,6 +35,7 @@ from blendtitan.run.batches import (
     horizon,
     samples_of_run,
 )
+from blendtitan.run.section import check_follows
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
