@@ -125,7 +125,12 @@ def test_a_run_is_read_in_one_sitting(data: Path) -> None:
     files = entered_files(
         data,
         "trainer",
-        *("--job.config_file", str(ROOT / "configs/debug.toml"), "--job.dump_folder", str(data / "run")),
+        *(
+            "--job.config_file",
+            str(ROOT / "configs/debug.toml"),
+            "--job.dump_folder",
+            str(data / "run"),
+        ),
         *("--model.tokenizer_path", str(data / "tokenizer.model"), "--training.steps", "2"),
         *("--blendcorpus.data_file_list", str(data / "file_list.txt")),
         *("--blendcorpus.max_epochs", "0"),

@@ -47,12 +47,19 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def report_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that looks at the report leaves it for the others."""
+    return tmp_path_factory.mktemp("report") / "report.html"
+
+
 @pytest.fixture
-def report(trained_run: TrainedRun, tmp_path: Path) -> Path:
+def report(trained_run: TrainedRun, report_path: Path) -> Path:
     """A comparison of two runs."""
-    path = tmp_path / "report.html"
-    write_page(report_page(gather_runs([trained_run("a"), trained_run("b", of_loss=5)])), path)
-    return path
+    if not report_path.exists():
+        runs = gather_runs([trained_run("a"), trained_run("b", of_loss=5)])
+        write_page(report_page(runs), report_path)
+    return report_path
 
 
 def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]]:
