@@ -5,6 +5,7 @@ why; lower the number of lines when it falls. ``tests/entered_files.py`` finds t
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.titan.launched import Launched
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
+FILES = {str(file.relative_to(SOURCE)) for file in SOURCE.rglob("*.py")}
 
 ENGINE = {
     "config.py",
@@ -69,7 +71,6 @@ TRAINER = ENGINE | {
     "titan/trainer.py",
     "titan/upstream.py",
     "titan/validator.py",
-    "tokenizer_check/fit.py",
     "tokenizer_check/run.py",
     "tokenizers/base.py",
     "tokenizers/identity.py",
@@ -79,7 +80,7 @@ TRAINER = ENGINE | {
 }
 """From ``configs/debug.toml`` to the first batch of the trainer."""
 
-TRAINER_LINES = 8500
+TRAINER_LINES = 8200
 
 
 @pytest.fixture(scope="module")
@@ -98,43 +99,63 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entered_files(data: Path, *arguments: str) -> set[str]:
+def entered_files(data: Path, *arguments: str) -> list[str]:
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     run = Launched.start_rank(
         [*arguments], environment=alone, record=data / arguments[0], entry=entered_main
     )
     assert run.wait(TIMEOUT_S) == 0, run.output[-5000:]
-    return set(json.loads(run.output.splitlines()[-1]))
+    return json.loads(run.output.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def engine_files(data: Path) -> list[str]:
+    """The files that a training loop of one's own enters, in the order of the first call."""
+    return entered_files(data, "engine", str(data / "file_list.txt"))
+
+
+def named_files(section: str) -> list[str]:
+    """The files that a section of the page on the design names, in its order."""
+    page = (ROOT / "docs/design.md").read_text()
+    text = page.partition(f"### {section}\n")[2].partition("\n#")[0]
+    return [name for name in re.findall(r"`(\w[\w/]*\.py)`", text) if name in FILES]
 
 
 def num_lines(files: Iterable[str]) -> int:
     return sum(len((SOURCE / file).read_text().splitlines()) for file in files)
 
 
-def test_the_engine_is_read_in_one_sitting(data: Path) -> None:
-    files = entered_files(data, "engine", str(data / "file_list.txt"))
+def test_the_engine_is_read_in_one_sitting(engine_files: list[str]) -> None:
+    files = set(engine_files)
 
     assert files == ENGINE, files ^ ENGINE
     assert num_lines(files) <= ENGINE_LINES
 
 
+def test_the_tour_of_the_page_on_the_design_visits_these_files(engine_files: list[str]) -> None:
+    """The engine's in the order in which a batch meets them, then those of a run."""
+    start_up = named_files("Start-up: from a configuration to a dataset")
+    each_batch = named_files("Each batch: from slots to tensors")
+    numbered = [f for f in start_up + each_batch if f in ENGINE]
+
+    assert list(dict.fromkeys(numbered)) == engine_files
+    assert {*named_files("Around it: a run of TorchTitan")} >= TRAINER - ENGINE
+
+
 @pytest.mark.slow
 def test_a_run_is_read_in_one_sitting(data: Path) -> None:
     """The whole way of the demo, with validation and checkpoints, in one process on a CPU."""
-    files = entered_files(
+    entered = entered_files(
         data,
         "trainer",
-        *(
-            "--job.config_file",
-            str(ROOT / "configs/debug.toml"),
-            "--job.dump_folder",
-            str(data / "run"),
-        ),
+        *("--job.config_file", str(ROOT / "configs/debug.toml")),
+        *("--job.dump_folder", str(data / "run")),
         *("--model.tokenizer_path", str(data / "tokenizer.model"), "--training.steps", "2"),
         *("--blendcorpus.data_file_list", str(data / "file_list.txt")),
         *("--blendcorpus.max_epochs", "0"),
     )
+    files = set(entered)
 
     assert files == TRAINER, files ^ TRAINER
     assert num_lines(files) <= TRAINER_LINES

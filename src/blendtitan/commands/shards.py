@@ -51,15 +51,8 @@ def _stats(options: Namespace) -> None:
 )
 def _verify(options: Namespace) -> None:
     from blendtitan.prepare.records import unproven_problem
-    from blendtitan.shards.made_with import verify_tokenizers
-    from blendtitan.shards.verify import (
-        Expected,
-        check_sound,
-        record_document_ends,
-        verify,
-        verify_notes,
-        verify_table,
-    )
+    from blendtitan.shards.report import verify_notes, verify_table, verify_tokenizers
+    from blendtitan.shards.verify import Expected, check_sound, record_document_ends, verify
     from blendtitan.tokenizers import load_tokenizer
 
     tokenizer = None

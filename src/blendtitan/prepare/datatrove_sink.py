@@ -15,7 +15,7 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.input_file import REJECTS_SUFFIX
-from blendtitan.prepare.json_text import BadText
+from blendtitan.prepare.streams import BadText
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.record_files import record_ends, record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard

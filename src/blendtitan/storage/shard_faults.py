@@ -19,9 +19,6 @@ from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.records import DocumentEnds
 from blendtitan.visible import counted
 
-# Where all entries are needed, they are read this many at a time.
-_BLOCK_ENTRIES = 1 << 18
-
 
 def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
     """The error for an ``.idx`` whose ends do not fit the size of its ``.bin``."""
@@ -127,14 +124,8 @@ def _lacks_one_token_each(index: ShardIndex, missing_bytes: int) -> bool:
 
 
 def _num_with_sequences(index: ShardIndex) -> int:
-    """Documents of at least one sequence, by the whole document index."""
-    count, before = 0, 0
-    for first in range(1, index.num_documents + 1, _BLOCK_ENTRIES):
-        stop = min(first + _BLOCK_ENTRIES, index.num_documents + 1)
-        entries = index.entries(index.header.documents_at, first, stop)
-        count += int(np.count_nonzero(np.append(before, entries[:-1]) != entries))
-        before = int(entries[-1])
-    return count
+    entries = index.entries(index.header.documents_at, 0, index.num_documents + 1)
+    return int(np.count_nonzero(entries[1:] != entries[:-1]))
 
 
 def header_fault(header: bytes, *, file_bytes: int, path: str) -> CorruptShardError:
