@@ -17,21 +17,21 @@ class BlendSection(BlendKeys):
     """The ``[blendcorpus]`` section of a TOML file."""
 
     segment: list[dict[str, Any]] = field(default_factory=list)
-    """Changes of the shares during the run: tables of ``from_step`` or ``from_tokens``, and
-    ``shares`` by corpus. A corpus not named keeps its share; 0 drops it."""
+    """Changes of the shares during the run: tables with ``from_step`` or ``from_tokens``, and
+    ``shares`` by corpus. A corpus that is not named keeps its share; 0 drops it."""
 
     max_epochs: float = 4.0
-    """Most epochs of any corpus that the whole run may read; more is an error at the start. 0: no
+    """Largest number of epochs of a corpus in the whole run; more is an error at the start. 0: no
     limit."""
 
     tokenizer_check: Literal["error", "warn"] = "error"
-    """What to do at the start when shards were made with another tokenizer than the run's,
-    according to their records, or to a sample of their tokens where they have none."""
+    """What to do at the start if shards were made with another tokenizer than the run's. Shards
+    without a tokenizer record are judged by a sample of their tokens."""
 
     def blend_config(
         self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
     ) -> BlendConfig:
-        """The engine's configuration, completed with what the rest of the run decides.
+        """The engine's configuration, completed with values from the rest of the run.
 
         Args:
             dataset_path: ``training.dataset_path``.

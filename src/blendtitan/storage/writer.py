@@ -37,16 +37,16 @@ _CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """Smallest type that Megatron uses for ids below ``vocab_size``: uint16, else int32."""
+    """The type that Megatron uses for ids below ``vocab_size``: uint16 if they fit, else int32."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
 class ShardWriter:
-    """Writes one shard, one sequence per document, in the order given.
+    """Writes the documents of one shard, in the given order, with one sequence per document.
 
-    The files get their names only when ``close`` has written everything, the ``.bin`` first: once
-    the ``.idx`` exists, the whole shard can be read. As a context manager, it leaves nothing
-    behind after an error.
+    ``ShardWriter.create`` starts a shard. The files get their final names only when ``close`` has
+    written everything, the ``.bin`` first: once the ``.idx`` exists, the whole shard can be read.
+    As a context manager, the writer leaves no files behind after an error.
     """
 
     def __init__(
@@ -68,12 +68,16 @@ class ShardWriter:
     def create(
         cls, prefix: Path, *, dtype: np.dtype[Any], tokenizer: TokenizerIdentity | None = None
     ) -> Self:
-        """Start a shard, and make its folder if it is missing.
+        """Start a shard, and create its folder if it is missing.
 
         Args:
             prefix: Path of the shard without its suffix.
-            dtype: How its tokens are stored.
-            tokenizer: Recorded beside the shard. None: it is unknown, and there is no record.
+            dtype: Type of the stored tokens, little endian; see ``token_dtype``.
+            tokenizer: The tokenizer that made the tokens, to be recorded beside the shard. None:
+                unknown, and not recorded.
+
+        Raises:
+            OutputError: The folder or the file cannot be written.
         """
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
@@ -85,22 +89,28 @@ class ShardWriter:
 
     @property
     def num_documents(self) -> int:
-        """Documents written so far."""
+        """Number of documents written so far."""
         return len(self._lens)
 
     def add_document(self, tokens: NDArray[np.integer]) -> None:
-        """Append one document, EOD included. Shape of ``tokens``: ``(document_len,)``."""
-        self.add_documents(tokens, np.array([len(tokens)], np.int32))
-
-    def add_documents(self, tokens: NDArray[np.integer], lens: NDArray[np.int32]) -> None:
-        """Append documents laid end to end, EODs included.
-
-        Args:
-            tokens: Of all documents. Shape ``(sum(lens),)``.
-            lens: Tokens of each. Shape ``(num_documents,)``.
+        """Append one document, EOD included. Shape of ``tokens``: ``(document_len,)``.
 
         Raises:
             OverflowError: A token id does not fit the shard's dtype.
+            OutputError: The disk is full.
+        """
+        self.add_documents(tokens, np.array([len(tokens)], np.int32))
+
+    def add_documents(self, tokens: NDArray[np.integer], lens: NDArray[np.int32]) -> None:
+        """Append several documents, EODs included.
+
+        Args:
+            tokens: Concatenated tokens of the documents. Shape ``(sum(lens),)``.
+            lens: Tokens of each document. Shape ``(num_documents,)``.
+
+        Raises:
+            OverflowError: A token id does not fit the shard's dtype.
+            OutputError: The disk is full.
         """
         where = f"{self.prefix}: document {self.num_documents} or a later one"
         stored = stored_tokens(tokens, self.dtype, where=where)
@@ -109,10 +119,14 @@ class ShardWriter:
         self._add_lens(lens)
 
     def add_file(self, tokens_path: Path, lens: NDArray[np.int32]) -> None:
-        """Append the documents of a file in the layout of a ``.bin``, which is copied, not read.
+        """Append the documents of a file that has the layout of a ``.bin``.
+
+        Args:
+            tokens_path: File of tokens of the shard's dtype, without gaps. It is copied, not read.
+            lens: Tokens of each document. Shape ``(num_documents,)``.
 
         Raises:
-            CorruptShardError: The file is not as long as its documents, of ``lens`` tokens each.
+            CorruptShardError: The size of the file does not match its documents.
         """
         with writing(Path(f"{self.prefix}.bin")):
             found = append_file(tokens_path, self._bin)
@@ -130,7 +144,7 @@ class ShardWriter:
         self.num_tokens += int(lens.sum(dtype=np.int64))
 
     def close(self) -> None:
-        """Write the ``.idx``, flush both files to disk and give them their names."""
+        """Write the ``.idx``, flush both files to disk, and give them their final names."""
         lens = np.frombuffer(self._lens, dtype=np.int32)
         record = None
         if self.tokenizer is not None:
@@ -140,7 +154,7 @@ class ShardWriter:
         _finish(self.prefix, encode_index(lens, dtype=self.dtype), record)
 
     def abort(self) -> None:
-        """Close and delete the partial files."""
+        """Delete the unfinished files."""
         # Flushing the rest may fail on a full disk.
         with suppress(OSError):
             self._bin.close()

@@ -1,6 +1,6 @@
-"""TorchTitan's trainer for our loader: it completes the configuration and checks the data's place.
+"""TorchTitan's trainer for our loader: completes the configuration and checks the data position.
 
-TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. That is where the
+TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. This is where the
 loader is aligned with the trainer's step, and where the run's folder is first written to.
 """
 
@@ -52,7 +52,7 @@ Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 
 
 class BlendTrainer(Trainer):
-    """TorchTitan's trainer. With our loader, it resumes exactly and logs each corpus."""
+    """TorchTitan's trainer, which with our loader resumes exactly and logs each corpus."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):
