@@ -65,7 +65,7 @@ def report(trained_run: TrainedRun, report_path: Path) -> Path:
 def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]]:
     """A page, and what it should not do: messages, errors, requests other than its own file."""
     page = browser.new_page(**screen)
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(120_000)
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -79,6 +79,25 @@ def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]
         "[...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))"
     )
     return page, wrong
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[list[tuple[Page, list[str]]]]:
+    """The page that tests share; at first none."""
+    pages: list[tuple[Page, list[str]]] = []
+    yield pages
+    for page, _ in pages:
+        page.close()
+
+
+@pytest.fixture
+def shared(
+    browser: Browser, report: Path, kept: list[tuple[Page, list[str]]]
+) -> tuple[Page, list[str]]:
+    """A page in light colours, and what it did wrong. Drawing one takes seconds."""
+    if not kept:
+        kept.append(opened(browser, report, color_scheme="light"))
+    return kept[0]
 
 
 def color_of(page: Page, selector: str, kind: str) -> str:
@@ -106,13 +125,13 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
     page.close()
 
 
-def test_figures_follow_when_the_theme_changes(browser: Browser, report: Path) -> None:
-    page, wrong = opened(browser, report, color_scheme="light")
-    page.emulate_media(color_scheme="dark")
+def test_figures_follow_when_the_theme_changes(shared: tuple[Page, list[str]]) -> None:
+    page, wrong = shared
+    for scheme, colors in {"dark": DARK, "light": LIGHT}.items():
+        page.emulate_media(color_scheme=scheme)
 
-    assert color_of(page, ".plot .xtick text", "fill") == DARK["ink"]
+        assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]
     assert wrong == []
-    page.close()
 
 
 def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
@@ -134,9 +153,9 @@ def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
     page.close()
 
 
-def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Browser, report: Path) -> None:
+def test_tables_sort_by_a_click_and_by_the_keyboard(shared: tuple[Page, list[str]]) -> None:
     """Numbers as numbers, the largest first; then the other way round."""
-    page, wrong = opened(browser, report)
+    page, wrong = shared
     table = page.get_by_role("table", name="a: what the train split holds")
     heading = table.get_by_role("columnheader", name="tokens")
     tokens = table.locator("tbody td:nth-child(4)")
@@ -153,7 +172,6 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Browser, report: Pa
     assert table.locator("tbody th").all_inner_texts() == ["books", "code", "web"]
     assert heading.get_attribute("aria-sort") is None
     assert wrong == []
-    page.close()
 
 
 def test_hostile_texts_and_names_are_shown_and_do_nothing(
