@@ -1,4 +1,4 @@
-"""Signals that end training, under the agent of torchrun."""
+"""Signals that end training, under torchrun and its agent."""
 
 import os
 import signal
@@ -32,14 +32,14 @@ def check_ended(job: FaultyJob, output: str) -> None:
 
 
 def test_ctrl_c_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> None:
-    run = job.launch(processes=2)
-    wait_for(lambda: 3 in job.steps_begun(), run)
-    assert run.process.pid is not None
-    os.kill(run.process.pid, signal.SIGINT)
+    run = job.start_torchrun(processes=2)
+    wait_for(lambda: 3 in job.steps_begun())
+    os.kill(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=TIMEOUT_S)
 
-    assert run.wait(TIMEOUT_S) != 0
-    check_ended(job, run.output)
-    assert run.output.count("Interrupted. The same command resumes") == 1
+    assert run.returncode != 0
+    check_ended(job, output)
+    assert output.count("Interrupted. The same command resumes") == 1
 
 
 def test_sigterm_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> None:

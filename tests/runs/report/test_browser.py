@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from blendtitan.runs.report.facts import gather_run, gather_runs
 from blendtitan.runs.report.figures import DARK, LIGHT
 from blendtitan.runs.report.page import write_page
 from blendtitan.runs.report.sections import report_page
-from tests.conftest import EOD
+from tests.conftest import EOD, wait_until
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import TrainedRun
 
@@ -101,12 +102,11 @@ def shared(
 
 
 def color_of(page: Page, selector: str, kind: str) -> str:
-    """A colour as it is drawn, as ``#rrggbb``."""
+    """A colour as it is drawn, as ``#rrggbb``; none while a figure is drawn anew."""
     found: str = page.locator(selector).first.evaluate(
         "(element, kind) => getComputedStyle(element)[kind]", kind
     )
-    red, green, blue = (int(part) for part in found.strip("rgb()").split(","))
-    return f"#{red:02x}{green:02x}{blue:02x}"
+    return "".join(["#", *(f"{int(part):02x}" for part in re.findall(r"\d+", found))])
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -127,10 +127,10 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
 
 def test_figures_follow_when_the_theme_changes(shared: tuple[Page, list[str]]) -> None:
     page, wrong = shared
-    for scheme, colors in {"dark": DARK, "light": LIGHT}.items():
+    for scheme, ink in (("dark", DARK["ink"]), ("light", LIGHT["ink"])):
         page.emulate_media(color_scheme=scheme)
 
-        assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]
+        wait_until(lambda: color_of(page, ".plot .xtick text", "fill") == ink)  # noqa: B023
     assert wrong == []
 
 
