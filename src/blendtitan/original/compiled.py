@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError
+from blendtitan.errors import requires_extra
 
 IntArray = NDArray[np.int64]
 
@@ -90,11 +90,6 @@ def _sample_cuts(
 
 @cache
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
+    with requires_extra("original", 'order = "blendcorpus"'):
         from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-    except ImportError as error:
-        raise ConfigError(
-            'order = "blendcorpus" needs numba, which cannot be imported '
-            f"({error}). Install it: pip install 'blendtitan[original]'"
-        ) from error
     return njit(nogil=True)(function)  # pyright: ignore[reportUnknownVariableType]
