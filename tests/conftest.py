@@ -109,7 +109,7 @@ def numbered_documents(name: str, place: int, size: int) -> list[list[int]]:
 
 
 def write_record(prefix: Path, tokenizer: TokenizerIdentity) -> None:
-    """Record a tokenizer beside a shard, as if it had made it."""
+    """Record that a tokenizer made a shard."""
     index = ShardIndex.open(prefix)
     record = TokenizerRecord(tokenizer, index.num_documents, index.num_tokens)
     record_path(prefix).write_bytes(encode_record(record))

@@ -84,7 +84,7 @@ def test_every_fault_has_a_test_that_exists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_session_shown_gives_what_it_shows(page: Path) -> None:
+def test_every_python_session_in_the_docs_prints_the_shown_output(page: Path) -> None:
     failures, _ = doctest.testfile(str(page), module_relative=False)
 
     assert failures == 0

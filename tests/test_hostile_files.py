@@ -240,7 +240,7 @@ def is_not_false(value: ast.expr) -> bool:
         ("orjson.loads(text)", False),
     ],
 )
-def test_what_counts_as_unsafe(source: str, *, is_unsafe: bool) -> None:
+def test_unsafe_characters(source: str, *, is_unsafe: bool) -> None:
     assert bool(unsafe_uses(source)) == is_unsafe
 
 
@@ -280,7 +280,7 @@ def test_a_catalog_with_a_pickle_in_it_is_refused(tmp_path: Path) -> None:
     assert not evil.path.exists()
 
 
-def test_a_tokenizer_folder_never_runs_what_lies_in_it(
+def test_code_in_a_tokenizer_folder_is_never_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Libraries that trust remote code import the module that ``auto_map`` names."""

@@ -1,4 +1,4 @@
-"""The state of a loader, and the proof that a saved one belongs to the present run."""
+"""The state of a loader, and the checks that a saved state belongs to the present run."""
 
 import hashlib
 import json
@@ -25,9 +25,9 @@ logger = visible_logger(__name__)
 
 STATE_FORMAT = 2
 STATE_KEY = "blendtitan"
-"""The one key of a loader's ``state_dict``; its value is the state as JSON text."""
+"""The only key of a loader's ``state_dict``; its value is the state as JSON text."""
 PACE_KEY = "pace"
-"""Key within the JSON of what a trainer keeps beside the loader's own state."""
+"""Key of the batch schedule, which a trainer adds to the JSON."""
 
 _TOKENS_KEY = "recent_tokens"
 _CHECKSUMS_KEY = "checksums"
@@ -42,13 +42,13 @@ _MOST_TOKENS = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedState(RunRecord):
-    """A state that is complete and agrees with itself."""
+    """A complete and consistent state."""
 
     consumed_samples: int
     digest: str
     """Digest of the last 4,096 samples of the last phase."""
     recent_tokens: str
-    """Digests of the tokens of the last samples; empty where the state has none."""
+    """Digests of the tokens of the last samples; empty if the state has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Resumed:
     account: Sequence[str] = ()
     """If a new phase begins here: the differences, and how each corpus continues."""
     replaced: Sequence[str] = ()
-    """Shards whose tokens are not those that were trained on, though the order is the same."""
+    """Shards with other tokens than those that were trained on, although the order is the same."""
 
 
 def encode_state(
@@ -69,9 +69,9 @@ def encode_state(
     """The state after ``consumed_samples`` samples: the same on every rank.
 
     Args:
-        dataset: What is read.
-        consumed_samples: Of all ranks together, since slot 0.
-        more: What else is saved with it, by key.
+        dataset: The dataset of the loader.
+        consumed_samples: Samples of all ranks together, since slot 0.
+        more: Additional JSON values to save, by key.
     """
     record = record_of(dataset)
     slots = digest_slots(dataset.first_slot, consumed_samples)
@@ -90,13 +90,13 @@ def encode_state(
 
 
 def resume(state: SavedState, dataset: Dataset) -> Resumed:
-    """How a run with a saved state continues, once all of it agrees with ``dataset``.
+    """How a run continues from a saved state, after checking that the state matches ``dataset``.
 
-    With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
-    ``seq_length`` begin a new phase; other tokens in the same places do not.
+    With ``on_change = "new_segment"``, changed weights, segments, corpora, data or ``seq_length``
+    begin a new phase; replaced tokens do not.
 
     Raises:
-        ResumeError: Something differs that may not.
+        ResumeError: There is a difference that is not allowed.
     """
     may_change = dataset.config.on_change != "error"
     now = record_of(dataset)
@@ -105,43 +105,44 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if fixed or (changed and not may_change):
         raise ResumeError(
             "the checkpoint was written with other data or settings, so training would not "
-            "continue with the samples that come next:",
+            "continue with the next samples:",
             *fixed,
             *changed,
             _way_out(fixed),
         )
     consumed_samples = state.consumed_samples
     if changed:
-        assert isinstance(dataset, BlendedDataset)  # other orders have fixed facts alone
+        assert isinstance(dataset, BlendedDataset)  # other orders have only fixed facts
         dataset, lines = in_next_phase(dataset, state.phases, consumed_samples)
         return Resumed(dataset, consumed_samples, [*changed, *(f"  {line}" for line in lines)])
     if isinstance(dataset, BlendedDataset):
         _check_shards(state.phases[-1], now.phases[-1])
         dataset = in_phases(dataset, state.phases, state.phase_facts.get("corpora"))
-    else:  # with phases, the state alone has proved it
+    else:  # with phases, parsing the state has proved it
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
     replaced = changed_checksums(dataset.catalog, state.checksums)
     replaced += changed_tokens(dataset, consumed_samples, state.recent_tokens)
     if replaced and not may_change:
         raise ResumeError(
-            "the checkpoint was trained on other tokens than its shards hold now. Digests of "
-            "samples that were read again, or checksums in shards.catalog, differ:",
+            "the shards contain other tokens than those that the checkpoint was trained on. "
+            "Digests of samples that were read again, or checksums in shards.catalog, differ:",
             *replaced,
             "These shards were replaced or overwritten. Restore them, or set "
-            'on_change = "new_segment" to train on what they hold now, with every corpus where it '
-            "was.",
+            'on_change = "new_segment" to train on their present tokens, every corpus from its '
+            "current position.",
         )
     return Resumed(dataset, consumed_samples, replaced=replaced)
 
 
 def parse_state(saved: dict[str, Any]) -> SavedState:
-    """A saved state, once all of it agrees with itself; no data is needed.
+    """Parse a saved state and check that it is consistent. No data is needed.
 
-    In the original's order samples cannot be computed without the data: its digest is not checked.
+    In the original's order, samples cannot be computed without the data, so the digest is not
+    checked.
 
     Raises:
-        ResumeError: It is missing or damaged, or of another version.
+        ResumeError: The state is missing or damaged, or has another version.
     """
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
@@ -154,12 +155,12 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     if found != STATE_FORMAT:
         raise ResumeError(
             f"the loader's state has format {found!r}, expected {STATE_FORMAT}. It was written by "
-            f"another version of blendtitan: resume with that one."
+            f"another version of blendtitan: resume with that version."
         )
     digest = state.pop("digest", None)
     if not isinstance(digest, str):
         raise ResumeError(
-            f"the loader's state has digest {digest!r}, expected a text. The checkpoint is "
+            f"the loader's state has digest {digest!r}, expected text. The checkpoint is "
             f"damaged: load an older one."
         )
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
@@ -211,10 +212,9 @@ def _check_tokens(tokens: Any, num_samples: int) -> None:
 def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
     if saved != found:
         raise ResumeError(
-            f"the order of the last samples before sample {consumed_samples:,} is not the one "
-            f"that the checkpoint was trained on (digest {saved!r}, here {found!r}). The state "
-            f"is damaged, or documents of a shard were changed: load an older checkpoint, or "
-            f"restore the data."
+            f"the samples before sample {consumed_samples:,} are not those that the checkpoint was "
+            f"trained on (digest {saved!r}, here {found!r}). The state is damaged, or documents of "
+            f"a shard were changed: load an older checkpoint, or restore the data."
         )
 
 
@@ -234,7 +234,7 @@ def _recent_digest(phase: Phase, settings: OrderSettings, consumed_samples: int)
 
 
 def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
-    """What the order depends on, of a state's facts.
+    """The settings in a state that the order depends on.
 
     Raises:
         ResumeError: They are damaged.
@@ -244,7 +244,7 @@ def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
     if not (isinstance(seed, int) and isinstance(split, str) and {*map(type, flags)} == {bool}):
         raise ResumeError(
             f"the loader's state has seed {seed!r}, split {split!r} and flags {flags!r}, expected "
-            f"a number, a name and truth values. The checkpoint is damaged: load an older one."
+            f"a number, a name and booleans. The checkpoint is damaged: load an older one."
         )
     return OrderSettings(seed=seed, split=split, shuffled=bool(flags[0]), blended=bool(flags[1]))
 
@@ -261,26 +261,26 @@ def _phases(
     last = phases[-1]
     if last.first_slot > consumed_samples:
         raise ResumeError(
-            f"the loader's state has a chapter from slot {last.first_slot:,} on, but only "
+            f"the loader's state has a phase that begins at slot {last.first_slot:,}, but only "
             f"{consumed_samples:,} consumed samples. The checkpoint is damaged: load an older one."
         )
     listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
     if any(facts[name] != value for name, value in listed.items()):
         raise ResumeError(
-            f"the loader's state has {listed} in its last chapter, expected its own seq_length "
+            f"the loader's state has {listed} in its last phase, expected the state's seq_length "
             f"and segments. The checkpoint is damaged: load an older one."
         )
     return phases
 
 
 def _check_shards(saved: Phase, now: Phase) -> None:
-    """Check that a phase lists the shards that are there, where their digests agree."""
+    """Check that a phase lists the present shards, which have the same digests."""
     for name, shards in now.corpora.items():
         found = saved.corpora.get(name)
         if found is None or (found.ids, found.tokens) != (shards.ids, shards.tokens):
             raise ResumeError(
-                f"the loader's state lists other shards of the corpus {name!r} than are there, "
-                f"though their digests agree. The checkpoint is damaged: load an older one."
+                f"the loader's state lists other shards of the corpus {name!r} than the data has, "
+                f"although their digests agree. The checkpoint is damaged: load an older one."
             )
 
 
@@ -289,8 +289,8 @@ def _way_out(fixed: list[str]) -> str:
     if fixed:
         return restore
     return (
-        'Restore the values of the checkpoint, or set on_change = "new_segment" to continue from '
-        "here with what is set now, every corpus where it was."
+        'Restore the values of the checkpoint, or set on_change = "new_segment" to continue with '
+        "the present values, every corpus from its current position."
     )
 
 
@@ -311,9 +311,9 @@ def _parsed(saved: dict[str, Any]) -> dict[str, Any]:
 def recent_tokens(dataset: Dataset, consumed_samples: int) -> str:
     """Digests of the tokens of the last samples, the latest last, as one text.
 
-    Replaced data is noticed by them. The samples are read again when a state is saved, so training
-    batches cost nothing more. Empty where nothing was read yet or nothing can be read at the
-    moment, since a checkpoint is worth more than this.
+    They reveal replaced data. The samples are read again when a state is saved, so training batches
+    cost nothing extra. Empty if nothing was read yet, or if the samples cannot be read at the
+    moment: a checkpoint is worth more than its digests.
     """
     num_samples = max(1, min(_MOST_SAMPLES, _MOST_TOKENS // (dataset.config.seq_length + 1)))
     first = max(dataset.first_slot, consumed_samples - num_samples)
@@ -329,7 +329,7 @@ def recent_tokens(dataset: Dataset, consumed_samples: int) -> str:
 
 
 def changed_tokens(dataset: Dataset, consumed_samples: int, saved: str) -> list[str]:
-    """For each shard whose samples have other digests than the saved ones, a line about it.
+    """A line for each shard whose samples differ from the saved digests.
 
     Raises:
         ShardError: A shard cannot be read.

@@ -425,7 +425,7 @@ def test_a_slot_is_a_whole_number(write_blend: WriteBlend, slot: object) -> None
         dataset[slot]  # pyright: ignore
 
 
-def test_valid_and_test_are_built_when_they_are_asked_for(
+def test_valid_and_test_are_built_on_first_use(
     write_blend: WriteBlend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each costs time and memory for every shard, and most processes read train alone."""

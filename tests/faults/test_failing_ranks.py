@@ -76,7 +76,7 @@ def test_a_reading_thread_that_fails_on_one_rank_ends_both(job: FaultyJob) -> No
 
 
 def test_a_loss_that_is_not_a_number_on_one_rank_ends_both(job: FaultyJob) -> None:
-    """The step is not saved: what training goes on from is sound."""
+    """The step is not saved, so training resumes from an intact checkpoint."""
     output = job.fail(processes=2, entry=sabotage.diverges)
 
     assert "Loss is not finite (global_avg_loss=nan) at step 3" in output

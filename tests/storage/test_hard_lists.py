@@ -48,7 +48,7 @@ def test_memory_grows_with_the_lines_and_no_faster(tmp_path: Path) -> None:
     assert peaks[1] < 2 * peaks[0]
 
 
-def test_a_file_server_is_asked_twice_for_each_line(
+def test_each_line_of_a_list_costs_two_file_system_calls(
     tmp_path: Path, write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For its two files, or what it is instead; however long the list is."""

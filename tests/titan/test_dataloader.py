@@ -85,14 +85,14 @@ def test_batches_are_those_of_the_engine(config: Config) -> None:
 
 
 def test_positions_count_through_the_window_where_attention_needs_them(config: Config) -> None:
-    """FlexAttention and varlen attention fail without; documents are not told apart."""
+    """FlexAttention and varlen attention fail without positions; there is no masking."""
     inputs, _ = first(build(config))
 
     assert inputs.keys() == {"input", "positions"}
     assert torch.equal(inputs["positions"][0], torch.arange(SEQ_LEN))
 
 
-def test_positions_restart_where_documents_are_told_apart(config: Config) -> None:
+def test_positions_restart_with_intra_document_masking(config: Config) -> None:
     inputs, _ = first(build(dataclasses.replace(config, provide_attention_mask=True)))
 
     after_eod = inputs["input"][:, :-1] == EOD

@@ -54,7 +54,7 @@ def check(monkeypatch: pytest.MonkeyPatch, data: Path) -> Callable[..., str]:
 
 @pytest.mark.slow
 def test_the_report_has_a_row_for_every_case(data: Path, check: Callable[..., str]) -> None:
-    """On a CPU documents are not told apart; everything else is as on an accelerator."""
+    """On a CPU there is no intra-document masking; everything else is as on an accelerator."""
     sizes = ["--seq-len", "32", "--steps", "1", "--rounds", "1"]
     output = check("--device", "cpu", "--data", data, "--output", data / "report.md", *sizes)
 
@@ -84,7 +84,7 @@ def test_a_folder_without_the_demo_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not cpu.is_used(), reason="there is an accelerator")
-def test_without_an_accelerator_the_way_to_try_it_is_told(
+def test_without_an_accelerator_the_error_names_the_trial_option(
     data: Path, check: Callable[..., str]
 ) -> None:
     with pytest.raises(SystemExit, match=r"No accelerator was found\. A trial run .* --device cpu"):

@@ -86,7 +86,7 @@ Trained = Callable[[int], Job]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Trained:
-    """The run up to a link of the chain. Each mesh goes on at the checkpoint of the one before."""
+    """The run up to one mesh of the chain. Each mesh resumes from the previous one's checkpoint."""
     job = small_job(tmp_path_factory.mktemp("chain"), tokenizer_path)
     job.settings["checkpoint"]["interval"] = 100  # only the last step's
 

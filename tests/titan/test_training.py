@@ -7,7 +7,7 @@ from tests.titan.conftest import Job, wait_for
 pytestmark = pytest.mark.slow
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(job: Job) -> None:
+def test_a_killed_run_resumes_like_an_uninterrupted_one(job: Job) -> None:
     """From the resumed step on, losses are equal bit for bit.
 
     ``tests/faults/test_killed_training.py`` kills runs more than once, at other moments.

@@ -52,7 +52,7 @@ def test_validation_reads_the_valid_split_of_the_blend() -> None:
     assert config.validator.steps == 10
 
 
-def test_the_loader_learns_what_the_model_decides() -> None:
+def test_the_loader_gets_the_settings_that_the_model_decides() -> None:
     loader = settled(with_blend(llama3_debugmodel(), BLEND)).dataloader
 
     assert loader.to_dict()["vocab_size"] == 2048

@@ -1,6 +1,6 @@
-"""Differences between the data and settings of a checkpoint and those of a run, a line each.
+"""Differences between a checkpoint and a run, in data and settings, one line each.
 
-Multiplying all weights by one number changes nothing, so shares are compared and shown.
+Multiplying all weights by a constant changes nothing, so shares are compared and shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from blendtitan.history.run import RunRecord
 from blendtitan.order.blend import Segment, shares_of
 
 _LISTED = 8
-"""Most shares that are shown of one blend."""
+"""Largest number of shares to show of one blend."""
 
 
 def differences(saved: Any, now: Any, path: str = "") -> list[str]:
@@ -31,12 +31,12 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
 
 
 def phase_differences(saved: RunRecord, now: RunRecord, *, blended: bool) -> list[str]:
-    """Differences that begin another phase.
+    """Differences that start a new phase.
 
     Args:
         saved: The record of a checkpoint.
         now: The record of the run as it is configured now.
-        blended: Whether each shard of a corpus is a row of its own.
+        blended: Whether each shard of a corpus has its own row.
     """
     if not (saved.phases and now.phases):  # the original's order has none
         return differences(saved.phase_facts, now.phase_facts)

@@ -21,12 +21,12 @@ _DIGEST_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """What identifies each shard of a catalog, whatever the split."""
+    """Identifies each shard of a catalog, for all splits."""
 
     names: list[str]
     """File names without suffix."""
     ids: list[str]
-    """A digest of everything known of each shard but its weight and its folder."""
+    """Digest of everything known about each shard except its weight and its folder."""
 
     @classmethod
     def of_catalog(cls, catalog: Catalog) -> Self:
@@ -44,13 +44,13 @@ class Fingerprints:
 def corpus_shards(
     catalog: Catalog, shards_of: Mapping[str, Sequence[int]], *, split: str, blended: bool
 ) -> dict[str, CorpusShards]:
-    """The shards of each corpus, as a run begins with them.
+    """The shards of each corpus, as at the start of a run.
 
     Args:
         catalog: All shards.
-        shards_of: Numbers of the shards that have documents in the split, by corpus.
+        shards_of: Indices of the shards that have documents in the split, by corpus.
         split: Name of the split.
-        blended: Whether each shard is a row of its own.
+        blended: Whether each shard has its own row.
     """
     known = Fingerprints.of_catalog(catalog)
     tokens = catalog.split_tokens(SPLITS.index(split)).tolist()
@@ -74,7 +74,7 @@ def corpus_shards(
 
 
 def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
-    """What a state records of each corpus: its shards, their weights, and tokens by split."""
+    """The facts about each corpus in a state: its shards, their weights, and tokens by split."""
     shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
         shards_of[name].append(shard)
@@ -90,7 +90,7 @@ def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
 
 
 def checksums_held(catalog: Catalog) -> dict[str, str]:
-    """Checksums of each corpus's shards, as hexadecimal text, where any of them has one."""
+    """Checksums of each corpus's shards, as hexadecimal text, if any of them has one."""
     shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
         shards_of[name].append(shard)
@@ -99,7 +99,7 @@ def checksums_held(catalog: Catalog) -> dict[str, str]:
 
 
 def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
-    """For each shard with another checksum than the saved one, a line about it."""
+    """A line for each shard whose checksum differs from the saved one."""
     lines: list[str] = []
     for name, now in checksums_held(catalog).items():
         found, expected = bytes.fromhex(now), bytes.fromhex(saved.get(name, ""))
@@ -118,7 +118,7 @@ def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
 
 
 def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
-    """Digest of everything known of some shards but their folders, since data may move."""
+    """Digest of everything known about shards except their folders, since data may move."""
     names = [os.path.basename(catalog.prefixes[shard]) for shard in shards]
     digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=_DIGEST_BYTES)
     for column in (catalog.weights, *_contents(catalog)):

@@ -1,4 +1,4 @@
-"""The next phase of a run: other data, weights or lengths, with every corpus where it was."""
+"""The next phase of a run: changed data, weights or lengths; every corpus keeps its position."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,12 +33,12 @@ def with_next_phase(
     rows begin with their first window.
 
     Args:
-        phases: The phases so far. The last is dropped if none of its slots was read.
-        settings: Those of the run.
-        slot: Samples consumed so far.
-        seq_len: Length of the windows from now on.
-        segments: Those of the whole run, as planned now.
-        corpora: The shards of each corpus now, as a new run would begin with them.
+        phases: The phases so far. The last one is dropped if none of its slots was read.
+        settings: Settings of the run.
+        slot: Number of samples consumed so far, which is the first slot of the new phase.
+        seq_len: Length of windows from now on.
+        segments: Segments of the whole run, as planned now.
+        corpora: The shards of each corpus now, as at the start of a new run.
     """
     phases = [phase for phase in phases if phase.first_slot < slot]
     stops = [*(phase.first_slot for phase in phases[1:]), slot][: len(phases)]
@@ -57,13 +57,13 @@ def with_next_phase(
 
 
 class _KnownCorpus:
-    """How far one corpus was read in the phases noted so far, the latest last."""
+    """The progress of one corpus over the phases noted so far, the latest last."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._last: tuple[Phase, int] | None = None
         self._rows: dict[_RowKey, tuple[int, Past]] = {}
-        """For each row: the place of its first shard, and how far it was read."""
+        """For each row: the place of its first shard, and its progress."""
         self._next_place = 0
 
     def note(self, phase: Phase, draws: int, pasts: tuple[Past, ...], *, blended: bool) -> None:
@@ -96,7 +96,7 @@ class _KnownCorpus:
 
 
 _RowKey = tuple[tuple[str, ...], int]
-"""Fingerprints of a row's shards, and the number of rows before it with the same ones."""
+"""Fingerprints of a row's shards, and the number of earlier rows with the same fingerprints."""
 
 
 def _row_keys(shards: CorpusShards, *, blended: bool) -> list[_RowKey]:
@@ -105,14 +105,14 @@ def _row_keys(shards: CorpusShards, *, blended: bool) -> list[_RowKey]:
 
 
 def _are_same(before: CorpusShards, now: CorpusShards, *, blended: bool) -> bool:
-    """Whether both hold the same shards, blended in the same proportions."""
+    """Whether both have the same shards, with the same shares."""
     if before.ids != now.ids:
         return False
     return not blended or same_proportions(before.weights, now.weights)
 
 
 def account(phases: Sequence[Phase], settings: OrderSettings) -> Iterator[str]:
-    """How each corpus continues in the last of ``phases``: one line each."""
+    """One line for each corpus: how it continues in the last of ``phases``."""
     *before, now = phases
     order = now.order(settings)
     earlier = {name for phase in before for name in phase.corpora}

@@ -52,7 +52,7 @@ class RunHistory:
         return segments_read(self.phases)
 
     def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         return _summed(draws_before(self.phases, slot), corpora)
 
     def tokens_before(self, slot: int, corpora: Sequence[str]) -> IntArray:

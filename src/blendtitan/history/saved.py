@@ -12,7 +12,7 @@ from blendtitan.history.phases import CorpusShards, Phase
 from blendtitan.history.remainder import Past
 from blendtitan.order.blend import Segment
 
-# Beyond it a double no longer tells neighbouring whole numbers apart.
+# Beyond this, a double can no longer represent every whole number.
 _LARGEST = 1 << 53
 
 
@@ -47,11 +47,11 @@ def _saved_shards(shards: CorpusShards) -> dict[str, Any]:
 
 
 def phases_from(saved: Any, *, blended: bool) -> tuple[Phase, ...]:
-    """The phases that ``saved_phases`` returned, read back from JSON.
+    """Read back the phases that ``saved_phases`` wrote.
 
     Args:
-        saved: From a state.
-        blended: Whether each shard is a row of its own.
+        saved: The phases in a state, from JSON.
+        blended: Whether each shard has its own row.
 
     Raises:
         ConfigError: They are damaged.
@@ -61,7 +61,7 @@ def phases_from(saved: Any, *, blended: bool) -> tuple[Phase, ...]:
         firsts = [phase.first_slot for phase in phases]
         _check(bool(phases) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"damaged chapters ({type(error).__name__}: {error})") from error
+        raise ConfigError(f"damaged phases ({type(error).__name__}: {error})") from error
     return phases
 
 
