@@ -112,7 +112,6 @@ def placed_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return placed
 
 
-@settings(max_examples=50)
 @given(shard=hostile_shards())
 def test_the_tests_shards_pass_the_checks_of_opening(
     tmp_path_factory: pytest.TempPathFactory, shard: HostileShard
@@ -132,7 +131,7 @@ def check_reads(placed: list[tuple[str, int]], prefix: Path) -> None:
             assert 0 <= at <= sizes[name]
 
 
-@settings(max_examples=100, suppress_health_check=ONE_FIXTURE)
+@settings(suppress_health_check=ONE_FIXTURE)
 @given(
     shard=hostile_shards(),
     eod_id=st.sampled_from([2, 9]),
@@ -167,7 +166,7 @@ def test_a_hostile_idx_gives_a_loader_tokens_of_its_bin_or_an_error(
     check_reads(placed_reads, prefix)
 
 
-@settings(max_examples=40, suppress_health_check=ONE_FIXTURE)
+@settings(suppress_health_check=ONE_FIXTURE)
 @given(shard=hostile_shards() | hostile_shards(uncounted_eods=True))
 def test_a_hostile_idx_gives_the_tools_an_error_or_a_report(
     placed_reads: list[tuple[str, int]],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.history.next_phase import account, with_next_phase
@@ -155,7 +155,6 @@ def test_no_token_of_an_epoch_is_read_twice_whatever_the_lengths(
 
 
 @given(history=plans(st.sampled_from([8, 12])), flags=FLAGS, data=st.data())
-@settings(max_examples=50)
 def test_a_history_resumed_at_any_slot_equals_the_uninterrupted_one(
     history: list[Plan], flags: Mapping[str, bool], data: st.DataObject
 ) -> None:

@@ -10,6 +10,7 @@ import torch
 from torchtitan.components.validate import Validator
 
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
+from blendtitan.config import BlendKeys
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
@@ -60,6 +61,18 @@ def dataset_of(config: Config) -> BlendedDataset:
 
 def first(loader: BlendCorpusDataLoader) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     return next(iter(loader))
+
+
+def test_its_configuration_has_the_keys_of_a_blend_with_the_same_defaults() -> None:
+    keys = {each.name: each.default for each in dataclasses.fields(BlendKeys)}
+
+    assert keys.items() <= {each.name: each.default for each in dataclasses.fields(Config)}.items()
+
+
+def test_a_misspelled_field_is_an_error() -> None:
+    """Slots would see to it, but TorchTitan's base class leaves no place for them."""
+    with pytest.raises(AttributeError, match=r"Config has no field 'sed'"):
+        Config().sed = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_batches_are_those_of_the_engine(config: Config) -> None:

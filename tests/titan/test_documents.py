@@ -23,11 +23,12 @@ from blendtitan.errors import ConfigError
 from blendtitan.loader import Batch
 from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.model import AttentionBackend, build_model_spec
+from blendtitan.titan.model import AttentionBackend, build_model_spec, decoder_config
 from blendtitan.titan.trainer import BlendTrainer, settled
 from tests.small_corpora import EOD, VOCAB_SIZE, write_corpora
 from tests.titan import shard_context
 from tests.titan.launched import Launched
+from tests.titan.recorded_train import NUM_LAYERS
 
 SEQ_LEN = 128  # one block of FlexAttention
 ROWS = 2
@@ -78,6 +79,7 @@ def batch(data_file_list: Path) -> Batch:
 
 def model(name: str, attn_backend: AttentionBackend, weights: Decoder | None = None) -> Decoder:
     spec = build_model_spec(name, "debugmodel", vocab_size=VOCAB_SIZE, attn_backend=attn_backend)
+    del decoder_config(spec).layers[NUM_LAYERS:]
     built = spec.model.build()
     assert isinstance(built, Decoder)
     torch.manual_seed(1)
