@@ -88,5 +88,5 @@ def test_without_loader_state_a_run_continues_after_its_steps(
     after = run.start("--job.dump_folder", str(folder), *arguments, record="without")
 
     assert after.code == 0, after.output[-5000:]
-    assert "It continues after step 4 x 4 samples = 16 samples." in after.output
+    assert "The data continues after step 4 x 4 samples = 16 samples." in after.output
     assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}
