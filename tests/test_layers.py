@@ -155,7 +155,7 @@ READERS = {
     "prepare/claims.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
-    "runs/report/page.py": "a file of this package",
+    "runs/report/figures.py": "files of this package",
     "commands/arguments.py": "manuals, of this package",
     "cli.py": "/dev/null",
 }

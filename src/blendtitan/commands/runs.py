@@ -46,11 +46,10 @@ def _plan(options: Namespace) -> None:
     plan = plan_run(read_run(options.config, ranks=options.ranks))
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
-        from blendtitan.runs.report.page import write_page
-        from blendtitan.runs.report.sections import blend_page
+        from blendtitan.runs.report.page import Page, write_page
 
         curve = blend_curve(unchanged_run(plan.run).slots, max(1, plan.run.num_samples))
-        page = blend_page(str(plan.run.path), plan.headline(), curve)
+        page = Page(title=str(plan.run.path), lead=plan.headline(), curve=curve)
         write_page(page, options.picture, overwrite=options.overwrite)
     print_result(options.json, plan.json, plan.lines)
 
@@ -177,8 +176,7 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 )
 def _report(options: Namespace) -> None:
     from blendtitan.runs.report.facts import gather_runs
-    from blendtitan.runs.report.page import check_page, write_page
-    from blendtitan.runs.report.sections import report_page
+    from blendtitan.runs.report.page import check_page, report_page, write_page
 
     if not options.overwrite:
         check_page(options.output)

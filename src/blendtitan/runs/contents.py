@@ -37,6 +37,10 @@ class DocumentPart:
     document_tokens: int
     """Tokens of the whole document, an inserted EOD included."""
 
+    def __str__(self) -> str:
+        span = f"{self.first:,} to {self.first + self.count:,} of {self.document_tokens:,}"
+        return f"document {self.document_id:,}, tokens {span}"
+
 
 @dataclass(frozen=True, slots=True)
 class Contents:
@@ -115,6 +119,14 @@ class Contents:
         for shard in self.rows.piece_shards.tolist():
             shards.setdefault(self.catalog.corpora[shard], []).append(shard)
         return dict(sorted(shards.items()))
+
+    def documents_of_corpora(self) -> dict[str, list[int]]:
+        """How many documents each shard of each corpus has in the split."""
+        counts = np.diff(self.catalog.document_cuts)[:, self.rows.split].tolist()
+        return {
+            name: [counts[shard] for shard in shards]
+            for name, shards in self.shards_of_corpora().items()
+        }
 
     def document_range(self, shard: int) -> tuple[int, int]:
         """The first document that a shard has in the split, and the one after the last."""

@@ -262,10 +262,7 @@ def sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
         yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
         for document, text in zip(part.documents, part.texts, strict=True):
             shown = "" if text is None else f": {quoted(shortened(text, full))}"
-            yield (
-                f"    document {document.document_id:,}, tokens {document.first:,} to "
-                f"{document.first + document.count:,} of {document.document_tokens:,}{shown}"
-            )
+            yield f"    {document}{shown}"
 
 
 def quoted(text: str) -> str:

@@ -118,13 +118,26 @@ class RunFacts:
     settings: Mapping[str, str]
     """``section.key`` of the TOML file, and the value as TOML has it."""
 
+    def corpus(self, name: str) -> CorpusFacts | None:
+        """A corpus by name."""
+        return next((corpus for corpus in self.corpora if corpus.name == name), None)
+
+    def last(self, metric: str, corpus: str = "") -> float | None:
+        """The value of a metric that was logged last."""
+        found = self.metrics.get(f"{metric}/{corpus}" if corpus else metric)
+        return None if found is None else float(found.values[-1])
+
+    def lengths_by_share(self) -> list[tuple[str, CorpusLengths]]:
+        """Document lengths, those of the corpus with the largest share first."""
+        return [(c.name, self.lengths[c.name]) for c in self.corpora if c.name in self.lengths]
+
 
 def gather_runs(
     paths: Sequence[Path], *, step: int = 1, ranks: int | None = None
 ) -> tuple[RunFacts, ...]:
-    """The facts of some runs; see ``gather_run``.
+    """The facts of runs, named by their folders or files, or by their paths where these are alike.
 
-    They are named by their folders or files, or by their paths where these are alike.
+    Errors as ``gather_run``.
     """
     short = [path.absolute().name if path.is_dir() else path.stem for path in paths]
     names = short if len(set(short)) == len(paths) else list(map(str, paths))
@@ -239,16 +252,13 @@ def _corpora(
     asked = configured_shares(names, slots.segments, now)
     drawn, read = slots.draws_before(now), slots.tokens_before(consumed)
     at_end, tokens = slots.tokens_before(num_samples), slots.corpus_tokens
-    contents = run.contents
-    shards = {} if contents is None else contents.shards_of_corpora()
+    documents = {} if run.contents is None else run.contents.documents_of_corpora()
     for i, name in enumerate(names):
-        spans = (
-            [contents.document_range(shard) for shard in shards.get(name, ())] if contents else []
-        )
+        own = documents.get(name, [])
         yield CorpusFacts(
             name=name,
-            shards=len(spans) or None,
-            documents=sum(stop - first for first, stop in spans) or None,
+            shards=len(own) or None,
+            documents=sum(own) or None,
             tokens=tokens[name],
             configured=float(asked[i]),
             achieved=drawn[name] / now,
