@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,12 @@ from blendtitan.runs.slots import Stretch, Window, step_slots
 from blendtitan.tables import Table, filled_table
 from blendtitan.tokenizers import Tokenizer
 
-DETAILED = 8
+_DETAILED = 8
 """Up to so many samples are shown document by document, unless all of them are asked for."""
 
 _HEAD, _TAIL = 70, 30
+
+PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +59,6 @@ class Place:
     def __str__(self) -> str:
         named = zip(PLACE_HEADINGS, astuple(self), strict=True)
         return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
-
-
-PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +215,53 @@ def decoded(tokenizer: Tokenizer, tokens: NDArray[np.integer]) -> str | None:
         return None
 
 
-def samples_by_step(samples: Sequence[Explained]) -> Table:
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """Samples as the command shows them."""
+
+    samples: Sequence[Explained]
+    is_range: bool
+    """Whether they are those of a range of steps: then only counts are shown of many."""
+
+    is_full: bool
+    """Whether all of them are shown document by document, with all of their text."""
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether each sample is shown document by document."""
+        return self.is_full or len(self.samples) <= _DETAILED
+
+    def lines(self) -> Iterator[str | Table]:
+        """Counts by step, then a line or a paragraph for each sample."""
+        yield _samples_by_step(self.samples)
+        if not (self.is_range or self.is_detailed):
+            yield from ("", _sample_table(self.samples))
+        for sample in self.samples if self.is_detailed else ():
+            yield from ("", *_sample_lines(sample, full=self.is_full))
+
+    def json(self) -> dict[str, Any]:
+        """The samples for programs."""
+        return {"samples": [_sample_json(sample, full=self.is_full) for sample in self.samples]}
+
+
+def sample_report(
+    run: OpenRun,
+    slots: Sequence[int],
+    ranks: Ranks | None,
+    *,
+    is_range: bool,
+    is_full: bool,
+    as_json: bool,
+) -> SampleReport:
+    """The samples of some slots; their data is read as far as it is shown."""
+    is_detailed = as_json or is_full or len(slots) <= _DETAILED
+    if is_range and not is_detailed:
+        run = replace(run, contents=None)
+    samples = explain_slots(run, slots, ranks=ranks, with_texts=is_detailed)
+    return SampleReport(samples, is_range, is_full)
+
+
+def _samples_by_step(samples: Sequence[Explained]) -> Table:
     """One row for each step: how many samples of each corpus it has."""
     corpora = sorted({sample.window.corpus for sample in samples})
     steps: dict[int | None, list[Window]] = {}
@@ -231,20 +276,17 @@ def samples_by_step(samples: Sequence[Explained]) -> Table:
     return table
 
 
-def sample_table(samples: Sequence[Explained]) -> Table:
-    """One row for each sample."""
+def _sample_table(samples: Sequence[Explained]) -> Table:
     table = filled_table(["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents"], [])
     table.add_column("shard", is_number=False)
     for sample in samples:
-        window = sample.window
-        documents = sum(len(part.documents) for part in sample.parts)
-        numbers = window.epoch, window.window, documents
-        shards = ", ".join(part.shard for part in sample.parts)
-        table.add_row(window.slot, *astuple(sample.place), window.corpus, *numbers, shards)
+        window, documents = sample.window, sum(len(part.documents) for part in sample.parts)
+        place = window.slot, *astuple(sample.place), window.corpus, window.epoch, window.window
+        table.add_row(*place, documents, ", ".join(part.shard for part in sample.parts))
     return table
 
 
-def sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
+def _sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
     """One sample, document by document."""
     window = sample.window
     yield f"slot {window.slot:,}: {sample.place}"
@@ -261,7 +303,7 @@ def sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
         first_byte, end_byte = part.byte_range
         yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
         for document, text in zip(part.documents, part.texts, strict=True):
-            shown = "" if text is None else f": {quoted(shortened(text, full))}"
+            shown = "" if text is None else f": {quoted(_shortened(text, full))}"
             yield f"    {document}{shown}"
 
 
@@ -270,14 +312,14 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def shortened(text: str, full: bool) -> str:
+def _shortened(text: str, full: bool) -> str:
     """The beginning and the end of a long text; all of it if ``full``."""
     if full or len(text) <= _HEAD + _TAIL + 5:
         return text
     return f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
-def sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
+def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
     """One sample for programs. Ranges of bytes and tokens end before their second number."""
     window = sample.window
     return {
@@ -299,7 +341,7 @@ def sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
                         "document": document.document_id,
                         "tokens": _span(document.first, document.count),
                         "document_tokens": document.document_tokens,
-                        "text": None if text is None else shortened(text, full),
+                        "text": None if text is None else _shortened(text, full),
                     }
                     for document, text in zip(part.documents, part.texts, strict=True)
                 ],
@@ -313,51 +355,59 @@ def _span(first: int, count: int) -> list[int]:
     return [first, first + count]
 
 
-def history_json(run: OpenRun) -> list[dict[str, Any]]:
-    """The segments of a run for programs, with the shards that each phase reads.
+@dataclass(frozen=True, slots=True)
+class SegmentReport:
+    """The segments of a run as the command shows them."""
 
-    Raises:
-        ConfigError: The run is in the original's order.
-    """
-    slots = run.slots
-    if not slots.phases:
-        raise ConfigError(
-            "the original's order has one blend for the whole run, and no segments. Ask for a step"
+    segments: list[dict[str, Any]]
+
+    @classmethod
+    def of_run(cls, run: OpenRun) -> Self:
+        """The segments of a run, with the shards that each phase reads.
+
+        Raises:
+            ConfigError: The run is in the original's order.
+        """
+        slots = run.slots
+        if not slots.phases:
+            raise ConfigError(
+                "the original's order has one blend for the whole run, and no segments. Ask for a "
+                "step"
+            )
+        found: list[dict[str, Any]] = []
+        for segment in slots.segments:
+            begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
+            first_step = step_of(slots.paces, segment.first_slot) if slots.paces else None
+            found.append(
+                {
+                    "first_slot": segment.first_slot,
+                    "first_step": first_step,
+                    "chapter": len(begun) - 1,
+                    "seq_length": begun[-1].seq_len,
+                    "shares": shares_of(segment.weights),
+                    "shards": {
+                        name: dict(zip(shards.names, shards.tokens, strict=True))
+                        for name, shards in begun[-1].corpora.items()
+                    },
+                }
+            )
+        return cls(found)
+
+    def json(self) -> dict[str, Any]:
+        """The segments for programs."""
+        return {"segments": self.segments}
+
+    def lines(self) -> Iterator[Table]:
+        """One row for each segment: where it begins, and the share of each corpus."""
+        corpora = sorted({name for segment in self.segments for name in segment["shares"]})
+        yield filled_table(
+            ["from slot", "from step", "phase", "seq_length", *corpora],
+            (
+                [
+                    f"{segment['first_slot']:,}",
+                    *(segment[key] for key in ("first_step", "chapter", "seq_length")),
+                    *(f"{segment['shares'].get(name, 0):.2%}" for name in corpora),
+                ]
+                for segment in self.segments
+            ),
         )
-    found: list[dict[str, Any]] = []
-    for segment in slots.segments:
-        begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
-        first_step = step_of(slots.paces, segment.first_slot) if slots.paces else None
-        shards = {
-            name: dict(zip(shards.names, shards.tokens, strict=True))
-            for name, shards in begun[-1].corpora.items()
-        }
-        found.append(
-            {
-                "first_slot": segment.first_slot,
-                "first_step": first_step,
-                "chapter": len(begun) - 1,
-                "seq_length": begun[-1].seq_len,
-                "shares": shares_of(segment.weights),
-                "shards": shards,
-            }
-        )
-    return found
-
-
-def history_table(run: OpenRun) -> Table:
-    """One row for each segment of the run: where it begins, and the share of each corpus."""
-    segments = history_json(run)
-    corpora = sorted({name for segment in segments for name in segment["shares"]})
-    keys = "first_step", "chapter", "seq_length"
-    return filled_table(
-        ["from slot", "from step", "phase", "seq_length", *corpora],
-        (
-            [
-                f"{segment['first_slot']:,}",
-                *(segment[key] for key in keys),
-                *(f"{segment['shares'].get(name, 0):.2%}" for name in corpora),
-            ]
-            for segment in segments
-        ),
-    )
