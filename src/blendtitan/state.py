@@ -14,11 +14,15 @@ from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, ResumeError
-from blendtitan.history.differences import differences, phase_differences
-from blendtitan.history.fingerprints import changed_checksums
-from blendtitan.history.phases import OrderSettings, Phase
-from blendtitan.history.run import RunRecord, in_next_phase, in_phases, record_of
-from blendtitan.history.saved import phases_from, saved_phases, saved_segments
+from blendtitan.history.phases import (
+    OrderSettings,
+    Phase,
+    phases_from,
+    saved_phases,
+    saved_segments,
+)
+from blendtitan.history.record import RunRecord, changed_checksums, differences, phase_differences
+from blendtitan.history.run import in_next_phase, in_phases, record_of
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -66,12 +70,9 @@ class Resumed:
 def encode_state(
     dataset: Dataset, consumed_samples: int, *, more: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, str]:
-    """The state after ``consumed_samples`` samples: the same on every rank.
+    """The state after ``consumed_samples`` samples of all ranks together: the same on every rank.
 
-    Args:
-        dataset: What is read.
-        consumed_samples: Of all ranks together, since slot 0.
-        more: What else is saved with it, by key.
+    ``more`` is saved with it, by key.
     """
     record = record_of(dataset)
     slots = digest_slots(dataset.first_slot, consumed_samples)

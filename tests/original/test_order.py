@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from blendtitan.errors import ConfigError
 from blendtitan.original import compiled
-from blendtitan.original.compiled import greedy_blend, sample_cuts
 from blendtitan.original.order import (
     blend_of_corpora,
     corpus_samples,
     corpus_shuffle,
+    greedy_blend,
     num_epochs,
+    sample_cuts,
     samples_of_shards,
     sequence_cuts,
     shard_samples,

@@ -155,7 +155,7 @@ def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendC
 
 def rewritten(state: dict[str, Any]) -> str:
     """A state with the digest that its chapters give: what a faulty loader would have saved."""
-    from blendtitan.history.saved import phases_from
+    from blendtitan.history.phases import phases_from
     from blendtitan.state import digest_of, digest_slots, order_settings
 
     chapter = phases_from(state["chapters"], blended=True)[-1]

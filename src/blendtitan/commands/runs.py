@@ -20,9 +20,10 @@ from blendtitan.terminal import print_result, say
 
 if TYPE_CHECKING:
     from blendtitan.runs.compare_step import Comparison
-    from blendtitan.runs.explain import Ranks, SampleReport, SegmentReport
+    from blendtitan.runs.explain import SampleReport, SegmentReport
     from blendtitan.runs.find_document import Document
     from blendtitan.runs.open import OpenRun
+    from blendtitan.runs.slots import Ranks
 
 
 @command(

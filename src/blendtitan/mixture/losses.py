@@ -33,10 +33,8 @@ class RunLosses:
     shares: Mapping[str, float]
     logged: int = 0
     """The last step with losses; 0: there is none."""
-
     steps: int | None = None
     """Steps of the whole run; None: it was not begun."""
-
     finished: bool = False
     losses: Mapping[str, float] = field(default_factory=dict)
     """By column, without those that the run did not log; empty: the run is not finished."""
@@ -47,11 +45,7 @@ class RunLosses:
 
 
 def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
-    """The losses of all runs of a sweep, in the order of its table.
-
-    Args:
-        folder: Folder of the sweep, with each run's ``job.dump_folder``.
-        last: Training losses are means over so many of the last logged steps.
+    """The losses of all runs of a sweep, training losses as means over the ``last`` logged steps.
 
     Raises:
         ConfigError: The folder holds no sweep, or a run was made with another blend.
@@ -64,11 +58,6 @@ def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = F
     """Write ``losses.csv``, ``ratios.csv`` and ``metrics.csv``.
 
     The last two are what `olmix fit --from-csv` reads, and, with the run as index, RegMix.
-
-    Args:
-        folder: Folder of the sweep.
-        runs: In the order of its table.
-        overwrite: Replace files of these names that this function did not write.
 
     Raises:
         ConfigError: The folder holds such a file.

@@ -32,11 +32,9 @@ class Sweep:
 
     run: RunConfig
     """The configuration that they are made from."""
-
     corpora: tuple[str, ...]
     base: Shares
     """The blend of its file list. Shape ``(num_corpora,)``."""
-
     blends: Shares
     """Shape ``(num_blends, num_corpora)``."""
 
@@ -48,11 +46,6 @@ class Sweep:
 
 def plan_sweep(source: Path, config: SweepConfig, *, ranks: int | None = None) -> Sweep:
     """The blends of a sweep. Nothing is written.
-
-    Args:
-        source: The TOML file, or the folder of a run, that the blends are tried with.
-        config: Which blends.
-        ranks: Data-parallel ranks; needed if ``training.global_batch_size`` is not set.
 
     Raises:
         ConfigError: The configuration cannot be used, or has segments, the original's order or no
@@ -140,12 +133,7 @@ def read_shares(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def with_keys(text: str, keys: Mapping[str, Any]) -> str:
-    """A TOML text with other values for some keys, its comments and order kept.
-
-    Args:
-        text: A TOML file of sections.
-        keys: ``section.key`` to value. Missing keys are added.
-    """
+    """A TOML text with other values for some ``section.key``, its comments and order kept."""
     document = tomlkit.parse(text)
     expected = tomllib.loads(text)
     for name, value in keys.items():

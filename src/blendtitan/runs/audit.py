@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.errors import ResumeError
-from blendtitan.history.next_phase import with_next_phase
 from blendtitan.history.phases import CorpusShards, Phase, segments_read
+from blendtitan.history.run import with_next_phase
 from blendtitan.order.blend import Segment, shares_of
 from blendtitan.pace import Paces, consumed_at, paces_of_state
 from blendtitan.runs.checkpoints import StoredState, stored_states

@@ -69,10 +69,8 @@ class RepetitiveSample:
     corpus: str
     distinct: float
     """Different tokens per token."""
-
     token: int
     """The most frequent one."""
-
     text: str | None
     token_share: float
     """Of all tokens of the sample."""
@@ -85,14 +83,11 @@ class Comparison:
     step: int
     first_before: int
     """First of the steps before; the last of them is the one before ``step``."""
-
     corpora: tuple[ComparedCorpus, ...]
     twins: tuple[tuple[int, int], ...]
     """Pairs of slots that hold the same tokens, the second of them in the step."""
-
     tokens: tuple[UnusualToken, ...]
     """Those that distinguish the step most from the steps before, most distinctive first."""
-
     samples: tuple[RepetitiveSample, ...]
     """The most repetitive samples of the step."""
 

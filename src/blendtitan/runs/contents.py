@@ -17,7 +17,7 @@ from blendtitan.dataset.stretches import (
     shard_index,
 )
 from blendtitan.errors import ConfigError
-from blendtitan.history.fingerprints import Fingerprints
+from blendtitan.history.record import Fingerprints
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
@@ -32,7 +32,6 @@ class DocumentPart:
     document_id: int
     first: int
     """Offset of the first of them in the document."""
-
     count: int
     document_tokens: int
     """Tokens of the whole document, an inserted EOD included."""
@@ -49,7 +48,6 @@ class Contents:
     catalog: Catalog
     rows: Rows
     """One row for each shard."""
-
     row_of: dict[ShardKey, int]
 
     @classmethod
@@ -147,11 +145,7 @@ class Contents:
         return (split_start + stretch.offset) * size, (split_start + stop) * size
 
     def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
-        """The path of a shard, and where one of its documents lies.
-
-        Args:
-            shard: Path without suffix, or the end of it.
-            document_id: Number in the shard.
+        """The path of the shard that is or ends in ``shard``, and where a document of it lies.
 
         Raises:
             ConfigError: There is no such shard, or the document is not in the split.

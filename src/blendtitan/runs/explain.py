@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
 from blendtitan.order.blend import shares_of
-from blendtitan.pace import Paces, step_of
+from blendtitan.pace import step_of
 from blendtitan.run.segments import slot_at_tokens
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
-from blendtitan.runs.slots import Stretch, Window, step_slots
+from blendtitan.runs.slots import (
+    PLACE_HEADINGS,
+    Place,
+    Ranks,
+    Stretch,
+    Window,
+    place_of,
+    step_slots,
+)
 from blendtitan.tables import Table, filled_table
 from blendtitan.tokenizers import Tokenizer
 
@@ -24,41 +32,6 @@ _DETAILED = 8
 """Up to so many samples are shown document by document, unless all of them are asked for."""
 
 _HEAD, _TAIL = 70, 30
-
-PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """How a step is divided among the ranks."""
-
-    number: int
-    micro_batch: int
-    """Samples that one rank reads at once."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where a sample is read. Everything is counted from 0, except the step, from 1."""
-
-    step: int | None = None
-    """None: how many samples a step has is not known."""
-
-    sample: int | None = None
-    """Place in the global batch."""
-
-    rank: int | None = None
-    """None, like the fields below: the number of ranks is not known."""
-
-    micro_batch: int | None = None
-    """Number of the micro batch within the step."""
-
-    row: int | None = None
-    """Place in the rank's micro batch."""
-
-    def __str__(self) -> str:
-        named = zip(PLACE_HEADINGS, astuple(self), strict=True)
-        return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,10 +41,8 @@ class Part:
     stretch: Stretch
     prefix: str | None = None
     """Path of the shard, without suffix; None: it is not there, so the rest is not known."""
-
     byte_range: tuple[int, int] | None = None
     """In the ``.bin``: the first byte, and the one after the last."""
-
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
     """Text of each document's tokens; None: not asked for, or not of this tokenizer."""
@@ -141,30 +112,6 @@ def select_tokens(run: OpenRun, tokens: int) -> list[int]:
     return [slot_at_tokens(tokens + 1, run.slots.lengths) - 1]
 
 
-def place_of(paces: Paces, slot: int, ranks: Ranks | None) -> Place:
-    """Where a slot is read.
-
-    Raises:
-        ConfigError: A step cannot be divided among so many ranks.
-    """
-    if not paces:
-        return Place()
-    step = step_of(paces, slot)
-    slots = step_slots(paces, step)
-    sample = slot - slots.start
-    if ranks is None:
-        return Place(step=step, sample=sample)
-    stride = ranks.number * ranks.micro_batch
-    if len(slots) % stride:
-        raise ConfigError(
-            f"a step has {len(slots):,} samples, expected a multiple of {stride:,}: "
-            f"{ranks.number:,} ranks of {ranks.micro_batch:,} samples at once"
-        )
-    micro_batch, of_ranks = divmod(sample, stride)
-    rank, row = divmod(of_ranks, ranks.micro_batch)
-    return Place(step=step, sample=sample, rank=rank, micro_batch=micro_batch, row=row)
-
-
 def explain_slots(
     run: OpenRun, slots: Sequence[int], *, ranks: Ranks | None = None, with_texts: bool = True
 ) -> list[Explained]:
@@ -222,7 +169,6 @@ class SampleReport:
     samples: Sequence[Explained]
     is_range: bool
     """Whether they are those of a range of steps: then only counts are shown of many."""
-
     is_full: bool
     """Whether all of them are shown document by document, with all of their text."""
 

@@ -54,23 +54,18 @@ class RunConfig:
 
     path: Path
     """The TOML file."""
-
     blend: BlendConfig
     """With its segments, as in a run that is never changed."""
-
     steps: int
     global_batch_size: int
     """Samples of a step of all ranks together."""
-
     micro_batch: int
     """Samples that one rank reads at once."""
-
     max_epochs: float
     validates: bool
     segments: tuple[SegmentSettings, ...]
     tokenizer_check: str
     """What to do if shards were made with another tokenizer: ``error`` or ``warn``."""
-
     model: Mapping[str, str | None]
     """The keys of ``[model]`` that name the tokenizer."""
 
@@ -104,16 +99,12 @@ class OpenRun:
     slots: Slots
     config: RunConfig | None
     """None: only the state of a checkpoint is known."""
-
     contents: Contents | None
     """What the shards hold; None: the data is not known, or not there."""
-
     about: str
     """Where the order comes from, and why the data is not there, in a sentence."""
-
     num_samples: int
     """Samples of the whole run, as far as is known."""
-
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
 
@@ -202,11 +193,7 @@ def _contents(blend: BlendConfig, catalog: Catalog, split: str) -> Contents:
 
 
 def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunData:
-    """The data of a run that is never changed.
-
-    Args:
-        run: Its configuration.
-        check: Compares the shards with the tokenizer. None: they are not compared.
+    """The data of a run that is never changed; ``check`` compares its shards with the tokenizer.
 
     Raises:
         ConfigError: The file list, or a setting, cannot be used.
@@ -224,11 +211,9 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
 
 
 def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
-    """The configuration of a run.
+    """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    Args:
-        source: A TOML file, or the ``job.dump_folder`` of a run, which holds its ``config.toml``.
-        ranks: Data-parallel ranks; needed if ``training.global_batch_size`` is not set.
+    ``ranks`` is needed where ``training.global_batch_size`` is not set.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,7 @@ from blendtitan.visible import quietly
 
 IntArray = NDArray[np.int64]
 
-_LEAST_VALIDATION = 100
-"""The loss of fewer samples says little."""
+_LEAST_VALIDATION = 100  # the loss of fewer samples says little
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,24 +36,18 @@ class CorpusPlan:
     documents: int
     tokens: int
     """Inserted EODs included."""
-
     weight: float
     """As the file list has it."""
-
     share: float
     """Of all samples of the run, as its segments ask for it."""
-
     tokens_read: int
     epochs: float
     windows: int
     """Windows of one epoch."""
-
     steps_per_epoch: float | None
     """Steps that read as many samples as it has windows, at its share; None: never drawn."""
-
     tokens_unused: int | None
     """Tokens of windows that the run does not reach; None: unknown in this order."""
-
     bytes_read: int
 
 
@@ -65,10 +58,8 @@ class SegmentPlan:
     first_slot: int
     stop_slot: int
     """The first slot after it, or the end of the run."""
-
     steps_before: float
     """Steps before it; not whole if it begins within a step."""
-
     shares: dict[str, float]
     epochs: dict[str, float]
     """Of each corpus, at the segment's end."""
@@ -96,7 +87,6 @@ class RunPlan:
     splits: tuple[SplitPlan, ...]
     steps_per_epoch: float
     """Steps that read as many samples as all corpora together have windows."""
-
     warnings: tuple[str, ...]
 
     @property
@@ -143,9 +133,9 @@ class RunPlan:
             "tokens": self.tokens,
             "bytes_read": self.bytes_read,
             "steps_per_epoch": self.steps_per_epoch,
-            "corpora": [asdict(corpus) for corpus in self.corpora],
-            "segments": [asdict(segment) for segment in self.segments],
-            "splits": [asdict(split) for split in self.splits],
+            "corpora": list(map(asdict, self.corpora)),
+            "segments": list(map(asdict, self.segments)),
+            "splits": list(map(asdict, self.splits)),
             "warnings": list(self.warnings),
         }
 
@@ -156,13 +146,11 @@ def plan_run(run: RunConfig) -> RunPlan:
     Raises:
         TokenizerMismatchError: Shards were made with another tokenizer than the run's.
     """
-    check, check_warnings = None, ()
+    check, warning = None, ""
     try:
         check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
     except (ConfigError, NotImplementedError) as error:
-        check_warnings = (
-            f"the shards were not compared with the tokenizer, which cannot be read: {error}",
-        )
+        warning = f"the shards were not compared with the tokenizer, which cannot be read: {error}"
     catalog, datasets, train = data_of_run(run, check=check)
     reads = _row_reads(train, catalog, run.num_samples)
     corpora = tuple(_corpora(run, train, catalog, reads))
@@ -174,7 +162,7 @@ def plan_run(run: RunConfig) -> RunPlan:
             splits=tuple(_splits(datasets, catalog)),
             steps_per_epoch=train.num_windows / run.global_batch_size,
             warnings=(
-                *(check.warnings if check else check_warnings),
+                *(check.warnings if check else [warning]),
                 *_repetition_warnings(run, train),
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
                 *_eod_warnings(run, catalog),
@@ -185,25 +173,13 @@ def plan_run(run: RunConfig) -> RunPlan:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _RowReads:
+class _RowReads(NamedTuple):
     """What a run reads of each row. Arrays have the shape ``(R,)``."""
 
-    corpora: IntArray
-    """Number of each row's corpus."""
-
-    is_short: NDArray[np.bool_]
-    """Whether the row is shorter than a window, so that its only window repeats tokens."""
-
-    unused: IntArray
-    """Tokens that no sample of the run predicts.
-
-    A row whose first epoch is complete counts as used: the few tokens that its windows left over
-    come with the shift of later epochs.
-    """
-
-    num_bytes: NDArray[np.float64]
-    """Bytes of its samples of ``seq_len + 1`` tokens; repeated reads count again."""
+    corpora: IntArray  # number of each row's corpus
+    is_short: NDArray[np.bool_]  # shorter than a window, so its only window repeats tokens
+    unused: IntArray  # tokens that no sample predicts; 0 after an epoch: shifts bring its rest
+    num_bytes: NDArray[np.float64]  # of its samples; repeated reads count again
 
 
 def _row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> _RowReads | None:

@@ -45,13 +45,10 @@ class CorpusLengths:
     num_documents: int
     num_counted: int
     """Fewer than ``num_documents``: the numbers below are of a sample."""
-
     quantiles: tuple[int, ...]
     """The shortest, the median, the 90th percentile and the longest."""
-
     edges: IntArray
     """Where bins begin, and the end of the last. Shape ``(B + 1,)``."""
-
     fractions: NDArray[np.float64]
     """Fraction of the documents in each bin. Shape ``(B,)``."""
 
@@ -108,14 +105,11 @@ class Passage(NamedTuple):
 
     shard: str
     """Path without suffix, or only the name if the data is not there."""
-
     place: str
     """Document and tokens, in words."""
-
     content: str = ""
     is_text: bool = False
     """Whether the content is text. Else it is token ids."""
-
     is_cut: bool = False
     """Whether there is more."""
 
@@ -126,7 +120,6 @@ class SampleText(NamedTuple):
     corpus: str
     place: str
     """Step, slot and epoch, in words."""
-
     passages: list[Passage]
     num_more: int
     """Documents of the sample that are left out."""

@@ -36,22 +36,16 @@ class BlendCurve:
 
     corpora: tuple[str, ...]
     """The largest share of the whole run first."""
-
     bin_steps: FloatArray
     """Steps before each bin, then those of the run. Shape ``(B + 1,)``."""
-
     bin_samples: NDArray[np.int64]
     """Samples of each bin. Shape ``(B,)``."""
-
     achieved: FloatArray
     """Fraction of a bin's samples that are of the corpus. Shape ``(C, B)``."""
-
     segment_steps: FloatArray
     """Steps before each segment. Shape ``(S,)``."""
-
     configured: FloatArray
     """Share that a segment asks for. Shape ``(C, S)``."""
-
     is_phase: tuple[bool, ...]
     """Whether a segment begins because data or window length changed, too."""
 
@@ -63,20 +57,15 @@ class CorpusFacts:
     name: str
     shards: int | None
     """With documents for training; None, as for documents: the data is not there."""
-
     documents: int | None
     tokens: int
     """In the train split, inserted EODs included."""
-
     configured: float
     """Share that the segments ask for: so far, or of the whole run before it has begun."""
-
     achieved: float
     """Fraction of these samples that is of the corpus."""
-
     tokens_read: int
     """So far, like the epochs."""
-
     epochs: float
     epochs_at_end: float
 
@@ -89,32 +78,24 @@ class RunFacts:
     config: RunConfig
     about: str
     """Where the order comes from."""
-
     num_samples: int
     tokens_at_end: int
     last_step: int
     """Steps of the whole run."""
-
     reached_step: int
     """Steps that were trained, by checkpoints and metrics; 0: none."""
-
     curve: BlendCurve
     corpora: tuple[CorpusFacts, ...]
     """In the order of the curve's."""
-
     metrics: Mapping[str, Scalars]
     """Empty: none was logged."""
-
     waited: float | None
     """Fraction of the time in training steps spent waiting for data; None: not logged."""
-
     lengths: Mapping[str, CorpusLengths]
     """By corpus; empty: the data is not there."""
-
     samples: tuple[SampleText, ...]
     samples_step: int
     """The first step that samples were taken from."""
-
     settings: Mapping[str, str]
     """``section.key`` of the TOML file, and the value as TOML has it."""
 
@@ -148,13 +129,7 @@ def gather_runs(
 
 
 def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None) -> RunFacts:
-    """The facts of a run.
-
-    Args:
-        path: TOML file of a run, or its folder with checkpoints and TensorBoard files.
-        name: Name of the run in the report.
-        step: Samples are taken from this step on.
-        ranks: Data-parallel ranks, where the configuration does not fix the global batch size.
+    """The facts of a run, with samples from ``step`` on; ``path`` and ``ranks`` as in ``open_run``.
 
     Raises:
         ConfigError: The configuration cannot be used, or there is no such step.

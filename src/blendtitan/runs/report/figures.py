@@ -85,13 +85,7 @@ def _line(
 def metric_figure(
     runs: Sequence[RunFacts], metrics: Sequence[tuple[str, str]], y_title: str
 ) -> Figure | None:
-    """Metrics of all runs over their steps; None where no run has any.
-
-    Args:
-        runs: Each has a colour of its own; with a single run, each metric has one.
-        metrics: ``(metric, name in the legend)``; each has its dashes.
-        y_title: Title of the axis.
-    """
+    """``(metric, name in the legend)`` of all runs over their steps; None where no run has any."""
     lines: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
         for m, (metric, called) in enumerate(metrics):
