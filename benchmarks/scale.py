@@ -73,6 +73,7 @@ def start_up(folder: Path, shards: int, corpora: int, kept: Path | None) -> dict
 
     from blendtitan import BlendConfig, DataLoader, build_datasets
     from blendtitan.dataset.build import read_catalog
+    from blendtitan.storage.catalog_bytes import encode_catalog
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     config = BlendConfig(
@@ -87,7 +88,7 @@ def start_up(folder: Path, shards: int, corpora: int, kept: Path | None) -> dict
     start = time.perf_counter()
     catalog = read_catalog(config)
     found = {"catalog, s": time.perf_counter() - start}
-    found["catalog as sent to other ranks, MB"] = len(catalog.to_bytes()) / 1e6
+    found["catalog as sent to other ranks, MB"] = len(encode_catalog(catalog)) / 1e6
     at = time.perf_counter()
     train = build_datasets(config, catalog).train
     assert train is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from blendtitan.config import BlendSection
+from blendtitan.run.section import BlendSection
 from blendtitan.titan import prepare
 
 prepare()  # before torchtitan is imported

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from blendtitan.files import RETRIES
+from blendtitan.retries import RETRIES
 
 
 class Disk:

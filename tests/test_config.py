@@ -4,8 +4,9 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from blendtitan.config import BlendConfig, BlendKeys, BlendSection
+from blendtitan.config import BlendConfig, BlendKeys
 from blendtitan.errors import ConfigError
+from blendtitan.run.section import BlendSection
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
 BLEND = BlendConfig(data_file_list="list.txt", seq_length=8, eod_token_id=2)

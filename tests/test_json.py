@@ -2,8 +2,9 @@
 
 import pytest
 
-from blendtitan.files import DamagedFileError, parse_json
-from blendtitan.storage.ends import DocumentEnds
+from blendtitan.files import DamagedFileError
+from blendtitan.json_files import parse_json
+from blendtitan.storage.records import DocumentEnds
 
 
 @pytest.mark.parametrize("kind", [dict[str, int], DocumentEnds])

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
 
 NUMPY = {"numpy"}
-BASE = {"errors", "visible", "files"}
+BASE = {"errors", "visible", "files", "retries", "json_files"}
 STORAGE = BASE | {"config", "identity", "storage"}
 ORDER = {"errors", "config", "order"}
 DATASET = STORAGE | ORDER | {"dataset"}
@@ -34,7 +34,9 @@ TITAN = LOADER | {
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
-    "files": ({"visible"}, {"msgspec"}),
+    "files": ({"retries"}, {"msgspec"}),
+    "retries": ({"visible"}, set()),
+    "json_files": ({"files"}, {"msgspec"}),
     "errors": ({"visible"}, set()),
     "config": ({"errors"}, set()),
     "identity": (set(), set()),

@@ -7,6 +7,7 @@ The source is the repository itself, so that the links from ``docs/`` to ``bench
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ NAVIGATION = {
         "moving-from-torchtitan",
         "moving-from-streaming",
     ],
-    "Look up": ["configuration", "commands", "file-format"],
+    "Look up": ["configuration", "commands", "api", "file-format"],
 }
 MEASURED = sorted(
     str(page.relative_to(ROOT).with_suffix(""))
@@ -37,7 +38,7 @@ PROJECT = ["CHANGELOG", "CONTRIBUTING"]
 project = "blendtitan"
 html_title = "blendtitan"
 root_doc = INDEX
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 include_patterns = ["docs/*.md", *(f"{page}.md" for page in [*MEASURED, *PROJECT])]
 # Folders with data and environments are large, and some are links to themselves.
 exclude_patterns = [
@@ -48,8 +49,14 @@ exclude_patterns = [
 
 myst_heading_anchors = 4  # the anchors that GitHub gives headings
 nitpicky = True
+# Types in signatures belong to Python, NumPy and torch, whose pages are not part of this site.
+nitpick_ignore_regex = [("py:.*", ".*")]
 highlight_language = "none"  # only blocks that name a language are coloured
 smartquotes = False  # options begin with two hyphens
+
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["datatrove"]  # an optional dependency, large
+python_maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_extra_path = ["root"]  # the first page leads to docs/index.html
@@ -81,6 +88,19 @@ def _toctree(caption: str, pages: list[str]) -> str:
     return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}```\n"
 
 
+def read_google_style(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Convert the sections of a docstring (``Args:``, ``Raises:``).
+
+    The napoleon extension would also take ``None: not checked.`` in the description of a field
+    for a type.
+    """
+    if what not in ("attribute", "property", "data"):
+        lines[:] = GoogleDocstring(lines, what=what, name=name, obj=obj).lines()
+
+
 def setup(app: Sphinx) -> None:
-    """Connect what is done to pages."""
+    """Connect the functions above to the events of a build."""
     app.connect("source-read", add_navigation)
+    app.connect("autodoc-process-docstring", read_google_style)

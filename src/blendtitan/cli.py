@@ -1,4 +1,4 @@
-"""The command line: finds the command and runs it; errors become one message and a status."""
+"""The command line: parse the arguments and run the command. An error is shown as one message."""
 
 import argparse
 import logging
@@ -20,7 +20,7 @@ COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 """All commands, in the order of the help."""
 
 PRINTING = {"stats", "plan", "explain", "audit"}
-"""Commands that only print, and may end when nobody reads on, as with ``| head``."""
+"""Commands that only print, and may end when their output is closed, as with ``| head``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError as error:
         if options.command not in PRINTING:
             return _failed(options.command, error)
-        # Nobody reads on. Writing what is left would fail in the same way.
+        # The output was closed. Writing the rest would fail in the same way.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1  # as rich does for tables
     except (BlendTitanError, OSError) as error:
@@ -63,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line. Parsed options have ``command`` and its own ``parser``."""
     whole = _Parser(
         prog="blendtitan",
-        description="Prepare data for training on a blend of corpora, and look into runs.",
-        epilog="Each command has a manual of its own: blendtitan COMMAND --help",
+        description="Prepare data for training on a blend of corpora, and inspect runs.",
+        epilog="Each command has a manual: blendtitan COMMAND --help",
     )
     subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():

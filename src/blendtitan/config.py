@@ -2,8 +2,7 @@
 
 ``BlendKeys`` holds the keys of ``[blendcorpus]`` that decide which samples are read. Two classes
 inherit them: ``BlendConfig``, the frozen and checked form that the engine takes, and
-``BlendSection``, the whole section, from which TorchTitan's loader configuration, the checks of a
-TOML file and docs/configuration.md are made.
+``BlendSection`` in ``run/section.py``, the whole section of a TOML file.
 """
 
 import math
@@ -11,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from blendtitan.errors import ConfigError
 
@@ -58,13 +57,13 @@ _AT_LEAST = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentConfig:
-    """New shares from some slot of the run on."""
+    """New shares, from a given slot of the run on."""
 
     first_slot: int
-    """First slot that has them."""
+    """First slot with these shares."""
 
     shares: Mapping[str, float]
-    """Share by corpus. A corpus not named keeps its share; 0 drops it. Need not sum to 1."""
+    """Share of each corpus; 0 drops it. A corpus that is not named keeps its share."""
 
     def __post_init__(self) -> None:
         check_at_least("first_slot of a segment", self.first_slot, 0)
@@ -73,13 +72,13 @@ class SegmentConfig:
 
 @dataclass(kw_only=True)
 class BlendKeys:
-    """What to read and in which order: the keys of ``[blendcorpus]`` that samples depend on.
+    """The keys of ``[blendcorpus]`` that decide which samples are read, and in which order.
 
     In ``BlendConfig``, None never means "as the run decides": a value that is needed must be set.
     """
 
     data_file_list: str | Path | None = None
-    """File list naming the shards, or a folder of shards. None: ``training.dataset_path``."""
+    """File list that names the shards, or a folder of shards. None: ``training.dataset_path``."""
 
     seq_length: int | None = None
     """Length of a model input, in tokens; a sample has one token more. None: ``training.seq_len``,
@@ -108,12 +107,12 @@ class BlendKeys:
     """Blend the shards of a corpus by their weights. False: read them one after the other."""
 
     append_eod: bool = True
-    """Every document ends in EOD: where shards lack it, it is inserted while reading. A leading
+    """Make every document end in EOD: if shards lack it, it is inserted while reading. A leading
     token that equals EOD, because BOS and EOD are one token, stays where it is."""
 
     provide_attention_mask: bool = False
     """Intra-document masking: positions restart after each EOD, and tokens attend only to their
-    own document. Where BOS and EOD are one token and all documents of a corpus begin with it, it
+    own document. If BOS and EOD are one token and all documents of a corpus begin with it, it
     belongs to the document that it begins, and positions restart at it."""
 
     eod_token_id: int | None = None
@@ -121,34 +120,34 @@ class BlendKeys:
     ``append_eod``, ``provide_attention_mask`` and ``eod_mask_loss`` are all false."""
 
     eod_mask_loss: bool = False
-    """Leave labels that would require a prediction across a document boundary out of the loss."""
+    """Exclude from the loss each label that is the first token of the next document."""
 
     data_cache_path: str | Path | None = None
-    """Folder that keeps the catalog, and the index of the original's order, between runs. None:
+    """Folder that caches the catalog, and the index of the original's order, between runs. None:
     the catalog is built at every start."""
 
     seed: int = 1234
     """Determines the order of the windows of every epoch."""
 
     on_change: OnChange = "error"
-    """What to do on resume when weights, segments, corpora, data or the sequence length differ
+    """What to do on resume if weights, segments, corpora, data or the sequence length differ
     from the checkpoint's. ``new_segment``: continue with the current settings, each corpus from
-    where it was."""
+    its current position."""
 
     order: Order = "blendtitan"
     """``blendcorpus``: the order of the original package, sample for sample, to finish a run that
     was started there. It depends on the number of samples and needs ``data_cache_path``."""
 
     train_samples: int | None = None
-    """Training samples that the original's order is made for: its steps times its global batch
+    """Training samples that the original's order is built for: its steps times its global batch
     size. None: ``training.steps`` times ``training.global_batch_size``."""
 
     eval_samples: int | None = None
-    """Samples of valid, and of test, that the original's order is made for; 0 if there are none.
+    """Samples of valid, and of test, that the original's order is built for; 0 if there are none.
     None: as many as ``[validation]`` reads."""
 
     max_open_shards: int = 128
-    """Most ``.bin`` files open at once."""
+    """Largest number of ``.bin`` files that are open at once."""
 
     vocab_size: int | None = None
     """Token ids must be below this; a trainer sets it to its model's. None: not checked."""
@@ -159,51 +158,6 @@ class BlendKeys:
         if name not in self.__dataclass_fields__:
             raise AttributeError(f"{type(self).__qualname__} has no field {name!r}")
         super().__setattr__(name, value)
-
-
-@dataclass(kw_only=True)
-class BlendSection(BlendKeys):
-    """The ``[blendcorpus]`` section of a TOML file."""
-
-    segment: list[dict[str, Any]] = field(default_factory=list)
-    """Changes of the shares during the run: tables of ``from_step`` or ``from_tokens``, and
-    ``shares`` by corpus. A corpus not named keeps its share; 0 drops it."""
-
-    max_epochs: float = 4.0
-    """Most epochs of any corpus that the whole run may read; more is an error at the start. 0: no
-    limit."""
-
-    tokenizer_check: Literal["error", "warn"] = "error"
-    """What to do at the start when shards were made with another tokenizer than the run's,
-    according to their records, or to a sample of their tokens where they have none."""
-
-    def blend_config(
-        self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
-    ) -> "BlendConfig":
-        """The engine's configuration, completed with what the rest of the run decides.
-
-        Args:
-            dataset_path: ``training.dataset_path``.
-            seq_len: ``training.seq_len``.
-            eos_id: The tokenizer's EOS, if it has one.
-            decided: Further fields of ``BlendConfig``.
-
-        Raises:
-            ConfigError: No data is named, or ``seq_length`` differs from ``seq_len``.
-        """
-        data_file_list = self.data_file_list or dataset_path
-        if data_file_list is None:
-            raise ConfigError(
-                "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
-                "file list or a folder of shards."
-            )
-        check_follows(
-            "blendcorpus.seq_length", self.seq_length, other="training.seq_len", expected=seq_len
-        )
-        keys = {each.name: getattr(self, each.name) for each in fields(BlendKeys)}
-        keys |= {"data_file_list": data_file_list, "seq_length": seq_len}
-        keys["eod_token_id"] = eos_id if self.eod_token_id is None else self.eod_token_id
-        return BlendConfig(**keys | decided)
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
@@ -239,7 +193,7 @@ class BlendConfig(BlendKeys):
 
     @property
     def has_horizon(self) -> bool:
-        """Whether the order is made for a number of samples: that of the original is."""
+        """Whether the order is built for a fixed number of samples, as the original's is."""
         return self.order == ORIGINAL_ORDER
 
     def _check_values(self) -> None:
@@ -385,12 +339,3 @@ def check_at_least(name: str, value: int | None, least: int) -> None:
         raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")
     if value > MAX_INT:
         raise ConfigError(f"{name} is {value:,}, expected an int of at most {MAX_INT:,}")
-
-
-def check_follows(key: str, value: int | None, *, other: str, expected: int) -> None:
-    """Check that a key that may be left out equals the one that it follows."""
-    if value not in (None, expected):
-        raise ConfigError(
-            f"{key} is {value}, expected {expected}, the value of {other}. Leave {key} out to "
-            f"follow it."
-        )

@@ -1,30 +1,32 @@
 """Every error that blendtitan raises on purpose.
 
+::
+
     BlendTitanError
     |-- ConfigError          a setting, or a combination of settings, cannot be used
     |   `-- FileListError    a line of a file list cannot be used
     |-- ShardError           a shard cannot be used
-    |   |-- MissingShardError    a file of it is absent or unreadable
+    |   |-- MissingShardError    one of its files is missing or unreadable
     |   |-- CorruptShardError    its files contradict each other or the format
     |   |   `-- UncountedEodError  its EODs are not counted in its lengths
     |   |-- MixedEodError        some of its documents end in EOD, some do not
-    |   |-- VocabularyError      it holds a token id outside the model's vocabulary
+    |   |-- VocabularyError      it contains a token id outside the model's vocabulary
     |   `-- TokenizerMismatchError  it was made with another tokenizer
     |-- EmptySplitError      a split that is used has no documents
     |-- ResumeError          a saved state does not belong to this run
     |-- FastTierError        the fast tokenizer tier is absent, fails, or gives other ids
     |-- InputError           a text file given to `blendtitan tokenize` cannot be used
-    `-- OutputError          the disk is full, or does not let a file be written
+    `-- OutputError          a file cannot be written: the disk is full, or permission is denied
 
-Messages name the file, the value found, the value expected and what to do. A message of several
-lines is given line by line: ``ShardError(*problems, summary)``.
+Messages name the file, the value found, the value expected and the remedy. A message of several
+lines is passed line by line: ``ShardError(*problems, summary)``.
 """
 
 from blendtitan.visible import Lines, joined
 
 
 class BlendTitanError(Exception):
-    """Base of all errors that blendtitan raises on purpose. Its text is safe to print."""
+    """Base of these errors. Its text is safe to print: control characters are escaped."""
 
     def __str__(self) -> Lines:
         return joined(map(str, self.args))
@@ -43,7 +45,7 @@ class ShardError(BlendTitanError):
 
 
 class MissingShardError(ShardError):
-    """A file of a shard is absent or cannot be read."""
+    """A file of a shard is missing or cannot be read."""
 
 
 class CorruptShardError(ShardError):
@@ -51,7 +53,7 @@ class CorruptShardError(ShardError):
 
 
 class UncountedEodError(CorruptShardError):
-    """The EODs of a shard were appended without being counted in its lengths."""
+    """The EODs of a shard were appended to its ``.bin`` without being counted in its ``.idx``."""
 
 
 class MixedEodError(ShardError):
@@ -59,7 +61,7 @@ class MixedEodError(ShardError):
 
 
 class VocabularyError(ShardError):
-    """A shard holds a token id outside the model's vocabulary."""
+    """A shard contains a token id outside the model's vocabulary."""
 
 
 class TokenizerMismatchError(ShardError):
@@ -77,8 +79,8 @@ class ResumeError(BlendTitanError):
 class FastTierError(BlendTitanError):
     """The fast tokenizer tier is absent, fails, or gives other ids than the reference.
 
-    Raised in the middle of a run, it means that no ids of the fast tier can be trusted: what
-    was written with them is to be made again with the reference tier.
+    If it is raised in the middle of a run, no ids of the fast tier can be trusted. Shards that were
+    written with them must be made again with the reference tier.
     """
 
 
@@ -87,4 +89,4 @@ class InputError(BlendTitanError):
 
 
 class OutputError(BlendTitanError):
-    """A file cannot be written: the disk is full, or does not allow it."""
+    """A file cannot be written: the disk is full, or permission is denied."""

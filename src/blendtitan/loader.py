@@ -1,4 +1,4 @@
-"""The loader: slots of the global order to batches of tensors, and the state of a run.
+"""The loader: turns slots of the global order into batches of tensors, and keeps the state.
 
 Shapes: B = micro batch, L = sequence length.
 """
@@ -45,39 +45,39 @@ class Batch:
     """int64, shape ``(B, L)``."""
 
     labels: torch.Tensor
-    """The token after each input, -100 where the loss is masked. int64, shape ``(B, L)``."""
+    """The token after each input; -100 where the loss is masked. int64, shape ``(B, L)``."""
 
     corpus_ids: torch.Tensor
-    """Number of each row's corpus in ``dataset.corpora``. int64, shape ``(B,)``."""
+    """Index of each row's corpus in ``dataset.corpora``. int64, shape ``(B,)``."""
 
     positions: torch.Tensor | None
-    """Place of each token in its document with intra-document masking, otherwise in the window.
+    """Offset of each token in its document with intra-document masking, otherwise in the window.
     int64, shape ``(B, L)``."""
 
     attention_mask: torch.Tensor | None
-    """True where a token may attend to another: not later, same document. bool, shape
-    ``(B, 1, L, L)``."""
+    """True where a token (second to last axis) may attend to another (last axis): one that is not
+    later, and in the same document. bool, shape ``(B, 1, L, L)``."""
 
 
 class DataLoader:
     """Batches of one data-parallel rank, prefetched by threads and delivered in order.
 
-    Iterating continues from ``consumed_samples`` and never ends. With ``num_samples`` it begins at
-    slot 0 each time and ends after that many samples of all ranks together, on all ranks after the
-    same number of batches; rows that fill up the last batch have only labels -100.
+    Iteration starts at ``consumed_samples`` and never ends. With ``num_samples``, it starts at slot
+    0 each time, and ends after that many samples of all ranks together. All ranks yield the same
+    number of batches; rows that pad the last one have only labels of -100.
 
     Args:
         dataset: A split of ``build_datasets``.
-        micro_batch_size: B. None: the configuration's.
-        dp_rank: Which data-parallel rank this is.
+        micro_batch_size: Samples per batch, ``B``. None: the configuration's.
+        dp_rank: Index of this data-parallel rank.
         dp_world_size: Number of data-parallel ranks.
-        num_workers: Reading threads; 0 reads in the calling thread, which is faster for a loop that
-            does nothing else. None: the configuration's.
-        prefetch: Batches read ahead. More threads than this have nothing to do.
-        num_samples: Length of a fixed stream, in samples of all ranks. None: endless.
-        batches_per_step: A fixed stream ends after a multiple of so many batches.
-        positions: Whether batches have positions. None: with intra-document masking.
-        attention_mask: Whether batches have a mask. None: with intra-document masking.
+        num_workers: Prefetch threads. 0: read in the calling thread, which is faster for a loop
+            that only reads. None: the configuration's.
+        prefetch: Batches to prefetch. Threads beyond this number stay idle.
+        num_samples: Length of a finite stream, in samples of all ranks. None: endless.
+        batches_per_step: The number of batches of a finite stream is a multiple of this.
+        positions: Whether batches have positions. None: only with intra-document masking.
+        attention_mask: Whether batches have a mask. None: only with intra-document masking.
 
     Raises:
         EmptySplitError: ``dataset`` is None.
@@ -115,15 +115,15 @@ class DataLoader:
         if num_samples is not None:
             check_at_least("num_samples", num_samples, 1)
         self.dataset = dataset
-        """What is read. Loading a state replaces it by one that knows what was read before."""
+        """The split. Loading a state replaces it by one that knows what the run has read."""
         self._as_begun = dataset
         self.consumed_samples = 0
-        """Samples that all ranks together were given since slot 0: the whole state."""
+        """Samples delivered to all ranks together since slot 0: the whole state."""
         self._micro_batch = micro_batch
         self.stride = micro_batch * dp_world_size
-        """Samples that one micro batch of all ranks together holds."""
+        """Samples in one micro batch of all ranks together."""
         self.version = 0
-        """How often the dataset was replaced."""
+        """Number of times that the dataset was replaced."""
         self._dp_rank = dp_rank
         self._first_slot = rank_slots(
             0, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
@@ -132,9 +132,9 @@ class DataLoader:
         self.prefetch = prefetch
         self._num_samples = num_samples
         self._step_samples = self.stride * batches_per_step
-        told_apart = config.provide_attention_mask
-        self._with_positions = told_apart if positions is None else positions
-        self._with_mask = told_apart if attention_mask is None else attention_mask
+        masking = config.provide_attention_mask  # intra-document masking
+        self._with_positions = masking if positions is None else positions
+        self._with_mask = masking if attention_mask is None else attention_mask
         # Pinned memory lets the copy to an accelerator overlap with its work.
         self._pin_memory = torch.cuda.is_available()
         self._plans: dict[tuple[int, int], PlannedSlots] = {}
@@ -146,15 +146,15 @@ class DataLoader:
         return _Stream(self)
 
     def state_dict(self, *, more: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
-        """The state after the batches delivered so far: the same on every rank, no tensors.
+        """The state after the batches delivered so far, as one JSON text. The same on every rank.
 
         Args:
-            more: What else is saved in it, by key.
+            more: Additional JSON values to save in the state, by key.
         """
         return encode_state(self.dataset, self.consumed_samples, more=more)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where the state was saved; an iterator in use continues from there as well.
+        """Continue where the state was saved. An iterator that is in use does so, too.
 
         Raises:
             ResumeError: Data or settings differ from those of the state.
@@ -162,7 +162,7 @@ class DataLoader:
         self.resume(parse_state(state_dict))
 
     def resume(self, state: SavedState) -> None:
-        """Continue from a parsed state; errors as ``load_state_dict``."""
+        """Continue from a parsed state. Raises the same errors as ``load_state_dict``."""
         resumed = resume(state, self._as_begun)
         if resumed.account and self._dp_rank == 0:
             logger.warning(
@@ -183,7 +183,7 @@ class DataLoader:
     def set_segments(self, changes: Sequence[Segment]) -> None:
         """Plan the segments that are still to come; see ``BlendedDataset.with_changes``.
 
-        What was consumed must have been read with the same segments.
+        The samples consumed so far must have been read with the same segments.
 
         Raises:
             ConfigError: The changes cannot be used.
@@ -201,7 +201,7 @@ class DataLoader:
             self._plans.clear()
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
-        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end.
+        """Move to the end of ``step`` optimizer steps of ``global_batch_size`` samples each.
 
         Raises:
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
@@ -214,14 +214,14 @@ class DataLoader:
         self.consumed_samples = step * global_batch_size
 
     def is_past_end(self, consumed_samples: int) -> bool:
-        """Whether a fixed stream has ended; an endless one never has."""
+        """Whether a finite stream has ended. An endless one never has."""
         if self._num_samples is None:
             return False
         num_steps = -(-self._num_samples // self._step_samples)
         return consumed_samples >= num_steps * self._step_samples
 
     def batch_at(self, consumed_samples: int) -> Batch:
-        """This rank's batch after so many samples of all ranks. Safe from several threads."""
+        """This rank's batch after ``consumed_samples`` samples of all ranks. Thread-safe."""
         dataset, plan, start = self._planned(consumed_samples)
         stop = start + self._micro_batch
         tokens = dataset.read(plan, start, stop)
@@ -254,7 +254,7 @@ class DataLoader:
         return tensor.pin_memory() if self._pin_memory else tensor
 
     def _planned(self, consumed_samples: int) -> tuple[Dataset, PlannedSlots, int]:
-        """The dataset, a plan of it that has this rank's next slots, and where they begin."""
+        """The dataset, a plan that contains this rank's next slots, and their start in it."""
         micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
         step, phase = divmod(consumed_samples, self.stride)
         block, place = divmod(step, micro_batches)
@@ -268,10 +268,10 @@ class DataLoader:
                 # The block may begin before the slots that can be read.
                 slots = np.maximum(slots, dataset.first_slot)
                 if self._num_samples is not None:
-                    # What fills up the last step is read too, and must be there.
+                    # Padding of the last step is read, too, and must exist.
                     slots = np.minimum(slots, self._num_samples - 1)
                 plan = dataset.plan(slots)
-                # The block before is still being read while this one begins.
+                # The previous block is still being read while this one begins.
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[block, phase] = plan
@@ -279,9 +279,9 @@ class DataLoader:
 
 
 class _Stream(Iterator[Batch]):
-    """The batches from where the loader stands, with prefetch.
+    """Batches from the loader's current position, with prefetch.
 
-    After an error, the same batch can be asked for again: none is skipped.
+    After an error, the same batch can be requested again: none is skipped.
     """
 
     def __init__(self, loader: DataLoader) -> None:
@@ -311,7 +311,7 @@ class _Stream(Iterator[Batch]):
         while len(self._ahead) < loader.prefetch and not loader.is_past_end(start):
             self._ahead.append((start, threads.submit(loader.batch_at, start)))
             start += loader.stride
-        if ready is None or ready.cancel():  # no thread has begun it
+        if ready is None or ready.cancel():  # no thread has started on it
             return loader.batch_at(at)
         return ready.result()
 

@@ -55,7 +55,7 @@ class PlacedLoader:
         return self._loader.state_dict(more=saved_paces(self._paces))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Move to the place of a saved state.
+        """Continue where the state was saved.
 
         Raises:
             ResumeError: The state belongs to other data, or to another configuration.
@@ -67,9 +67,9 @@ class PlacedLoader:
         self._is_placed = True
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
-        """Move to where ``step`` optimizer steps of ``global_batch_size`` samples end.
+        """Move to the end of ``step`` optimizer steps of ``global_batch_size`` samples each.
 
-        A checkpoint that is loaded afterwards and holds the loader's state moves it again.
+        A checkpoint that is loaded afterwards and contains the loader's state overrides this.
 
         Raises:
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
@@ -80,31 +80,31 @@ class PlacedLoader:
         self._is_placed = True
 
     def step_here(self, global_batch_size: int) -> int:
-        """The step that a place reached by a state, or by hand, belongs to.
+        """The optimizer step that the current position belongs to.
 
         Args:
-            global_batch_size: Samples of a step, where the state does not say.
+            global_batch_size: Samples of a step, if the state does not say.
         """
         pace = self._paces[-1] if self._paces else Pace(global_batch_size=global_batch_size)
         return pace.step_at(self.consumed_samples)
 
     def check_step(self, step: int) -> None:
-        """Check that the loader has delivered the batches of exactly so many steps of the run.
+        """Check that the loader has delivered exactly the batches of the first ``step`` steps.
 
         Raises:
-            ResumeError: It has not: its place is that of another step.
+            ResumeError: The loader's position is that of another step.
         """
         self._paces[-1].check(step, consumed_samples=self.consumed_samples)
 
     def align(self, step: int, *, global_batch_size: int) -> None:
         """Align the loader with the trainer's step, before its first batch.
 
-        A loader that was moved, by a state or by hand, must be at the place of this step; with a
-        new global batch size, it continues from there. A loader that was not moved goes to ``step *
+        A loader that was moved, by a state or manually, must be where this step ends; with a new
+        global batch size, it continues from there. A loader that was not moved moves to ``step *
         global_batch_size``.
 
         Raises:
-            ResumeError: The loader is at the place of another step.
+            ResumeError: The loader's position is that of another step.
         """
         if not self._is_placed:
             self.set_consumed_by_global_step(step, global_batch_size)

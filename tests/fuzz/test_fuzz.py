@@ -19,6 +19,7 @@ from blendtitan.run.known_keys import KEYS
 from blendtitan.shards.stats import describe
 from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.list_forms import named_shards
@@ -184,7 +185,7 @@ def test_a_kept_or_sent_catalog(folder: Path, tmp_path: Path) -> None:
         data_file_list=folder, seq_length=4, eod_token_id=2, split="80,20,0",
         data_cache_path=tmp_path / "cache",
     )  # fmt: skip
-    valid = read_catalog(config).to_bytes()
+    valid = encode_catalog(read_catalog(config))
     (kept,) = (tmp_path / "cache").iterdir()
 
     @given(mutated_bytes(valid) | st.binary(max_size=60), st.booleans())
@@ -194,7 +195,7 @@ def test_a_kept_or_sent_catalog(folder: Path, tmp_path: Path) -> None:
         with only_our_errors(len(data)):
             read_catalog(config)
         with only_our_errors(len(data)):
-            read_everything(config, Catalog.from_bytes(data))
+            read_everything(config, decode_catalog(data))
 
     fuzz(target)
 

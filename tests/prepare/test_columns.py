@@ -7,7 +7,7 @@ import pytest
 from blendtitan.errors import InputError
 from blendtitan.prepare.columns import read_parquet, row_group_runs
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.json_text import BadText
+from blendtitan.prepare.streams import BadText, TextRange
 
 
 def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int = 2) -> Path:
@@ -17,7 +17,7 @@ def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int 
 
 
 def read(path: Path, start: int, stop: int, key: str = "text") -> list[str | BadText]:
-    return list(read_parquet(InputFile.of(path), start, stop, key=key, advance=lambda _: None))
+    return list(read_parquet(TextRange(InputFile.of(path), start, stop, key)))
 
 
 @pytest.mark.parametrize("run_bytes", [1, 150, 10**9])

@@ -8,9 +8,8 @@ import pytest
 
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, CorruptShardError
-from blendtitan.prepare import merge as merge_module
-from blendtitan.prepare import tntidx
 from blendtitan.prepare.convert import convert
+from blendtitan.storage import writer
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard
@@ -45,12 +44,10 @@ def tokens_of(prefix: Path) -> list[int]:
     return np.frombuffer(Path(f"{prefix}.bin").read_bytes(), dtype).tolist()
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 1 << 18])
 @pytest.mark.parametrize("dtype", ["<u2", "<i4", "<i8"])
 def test_a_shard_of_gpt_neox_keeps_tokens_sequences_and_documents(
-    tmp_path: Path, dtype: str, block: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dtype: str
 ) -> None:
-    monkeypatch.setattr(tntidx, "_BLOCK", block)
     old = write_tntidx(tmp_path / "old/web", ITEMS, DOCUMENTS, dtype)
 
     (found,) = convert([old], tmp_path / "new")
@@ -182,7 +179,7 @@ def test_an_interrupted_conversion_leaves_no_shard(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(merge_module, "publish", interrupt)
+    monkeypatch.setattr(writer, "publish", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
         list(convert([prefix], tmp_path / "new"))

@@ -14,10 +14,10 @@ from datatrove.pipeline.readers import JsonlReader
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import datatrove_sink
 from blendtitan.prepare.datatrove_sink import ShardSink
-from blendtitan.storage.ends import read_ends
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import file_signature
 from blendtitan.storage.record_files import read_record
+from blendtitan.storage.records import read_ends
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, documents, expected

@@ -13,9 +13,10 @@ from blendtitan.prepare import engines, merge, records
 from blendtitan.prepare.convert import convert_shard
 from blendtitan.prepare.merge import merge as merge_shards
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
+from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 from blendtitan.storage.record_files import record_ends, write_ends
+from blendtitan.storage.records import DocumentEnds, read_ends
 from blendtitan.storage.writer import ShardWriter, remove_shard
 from tests.conftest import EOD, WriteShard
 from tests.prepare.conftest import WriteJsonl

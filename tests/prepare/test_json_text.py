@@ -7,8 +7,8 @@ import pytest
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.json_text import BadText, read_lines, split_lines
-from blendtitan.prepare.streams import read_blocks, zstd
+from blendtitan.prepare.json_text import read_lines
+from blendtitan.prepare.streams import BadText, TextRange, read_blocks, split_lines, zstd
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
@@ -22,7 +22,7 @@ COMPRESSED = {
 
 def read_texts(path: Path, *, key: str = "text") -> list[str | BadText]:
     file = InputFile.of(path)
-    return list(read_lines(file, 0, file.num_bytes, key=key))
+    return list(read_lines(TextRange(file, 0, file.num_bytes, key)))
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -148,7 +148,7 @@ def test_each_line_belongs_to_the_range_that_it_starts_in(tmp_path: Path) -> Non
     for step in range(1, size + 2):
         ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
         texts = [
-            text for a, b in ranges for text in read_lines(InputFile.of(path), a, b, key="text")
+            text for a, b in ranges for text in read_lines(TextRange(InputFile.of(path), a, b))
         ]
         assert texts == whole
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.json_values import split_values
+from blendtitan.prepare.json_text import split_values
 
 
 def random_value(generator: random.Random, depth: int = 0) -> object:

@@ -16,12 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.cli import main
-from blendtitan.errors import (
-    ConfigError,
-    CorruptShardError,
-    FileListError,
-    TokenizerMismatchError,
-)
+from blendtitan.errors import ConfigError, CorruptShardError, FileListError, TokenizerMismatchError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
 from blendtitan.storage.list_forms import find_shards

@@ -16,8 +16,7 @@ import pytest
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import DEFAULT_OPTIONS, InputFile, ReadOptions
-from blendtitan.prepare.json_text import BadText
-from blendtitan.prepare.streams import zstd
+from blendtitan.prepare.streams import BadText, TextRange, zstd
 from blendtitan.prepare.texts import is_cut, read_range
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
@@ -34,7 +33,7 @@ COMPRESSED = {
 
 def read(path: Path, *, key: str = "text", options: ReadOptions = DEFAULT_OPTIONS) -> list:
     file = InputFile.of(path)
-    texts = read_range(file, 0, file.num_bytes, key=key, options=options, advance=lambda _: None)
+    texts = read_range(TextRange(file, 0, file.num_bytes, key, options))
     return list(texts)
 
 
@@ -147,7 +146,7 @@ def test_a_text_that_cannot_be_used_is_reported_with_place_and_reason(
 
     stop = 1 if name.endswith("parquet") else len(content)
     file = InputFile.of(written(path, content))
-    [bad] = read_range(file, 0, stop, key="text", options=options, advance=lambda _: None)
+    [bad] = read_range(TextRange(file, 0, stop, options=options))
 
     assert isinstance(bad, BadText)
     assert bad.place == place
@@ -205,9 +204,7 @@ def test_columns_of_every_type_that_holds_texts_are_read(
     if suffix == "parquet":
         pq.write_table(table, path)
         file = InputFile.of(path)
-        found = list(
-            read_range(file, 0, 1, key="text", options=DEFAULT_OPTIONS, advance=lambda _: None)
-        )
+        found = list(read_range(TextRange(file, 0, 1)))
     else:
         feather.write_feather(table, path)
         found = read(path)
@@ -230,9 +227,7 @@ def test_a_column_may_be_nested_and_a_name_with_a_dot_comes_first(
     pq.write_table(pa.table({"id": [1, 2]} | columns), path)
     file = InputFile.of(path)
 
-    found = read_range(
-        file, 0, 1, key="content.text", options=DEFAULT_OPTIONS, advance=lambda _: None
-    )
+    found = read_range(TextRange(file, 0, 1, "content.text"))
 
     assert list(found) == [texts, BadText("row", 1, "'content.text' is null, expected a string")]
 
@@ -246,15 +241,13 @@ def test_a_nested_column_is_read_in_a_process_that_imported_nothing_else(
     write(table, path)
     script = """
 import sys
-from blendtitan.prepare.input_file import DEFAULT_OPTIONS
 from blendtitan.prepare.input_file import InputFile
+from blendtitan.prepare.streams import TextRange
 from blendtitan.prepare.texts import read_range
 
 file = InputFile.of(sys.argv[1])
 stop = 1 if sys.argv[1].endswith("parquet") else file.num_bytes
-print(*read_range(
-    file, 0, stop, key="content.text", options=DEFAULT_OPTIONS, advance=lambda _: None
-))
+print(*read_range(TextRange(file, 0, stop, "content.text")))
 """
 
     done = subprocess.run(
@@ -282,7 +275,7 @@ def test_a_name_that_two_columns_have_is_an_error(tmp_path: Path, suffix: str, k
     file = InputFile.of(path)
 
     with pytest.raises(InputError, match="there are 2 columns 'text', expected"):
-        list(read_range(file, 0, 1, key=key, options=DEFAULT_OPTIONS, advance=lambda _: None))
+        list(read_range(TextRange(file, 0, 1, key)))
 
 
 def test_a_name_that_two_columns_of_csv_have_is_an_error(tmp_path: Path) -> None:

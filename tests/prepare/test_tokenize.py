@@ -32,12 +32,7 @@ from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.record_files import read_record, record_path
 from blendtitan.storage.records import read_folder_catalog
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
-from tests.prepare.conftest import (
-    WriteJsonl,
-    documents,
-    expected,
-    shard_files,
-)
+from tests.prepare.conftest import WriteJsonl, documents, expected, shard_files
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from blendtitan.errors import CorruptShardError, MixedEodError, ShardError, Unco
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards import repair
 from blendtitan.shards.repair import Layout, repair_shard
-from blendtitan.storage import index_arrays
-from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
+from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.records import DocumentEnds, read_ends
 from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard
 from tests.shards.conftest import WriteUncounted
@@ -129,12 +129,8 @@ def write_index(prefix: Path, lens: list[int], documents: list[int]) -> Path:
     return prefix
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 100])
-def test_the_last_sequence_of_each_document_that_has_one_is_counted(
-    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_sequence_of_each_document_that_has_one_is_counted(tmp_path: Path) -> None:
     """Megatron-LM appends EOD there, and none to an empty text: documents 1, 2 and 4 here."""
-    monkeypatch.setattr(index_arrays, "_BLOCK", block)
     documents = [0, 2, 2, 2, 3, 3]
     right = b"".join(
         encode_index(np.array([1, 2, 2], np.int32), np.array(documents), dtype=np.dtype("<u2"))

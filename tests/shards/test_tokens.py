@@ -27,7 +27,7 @@ def test_texts_are_counted_as_by_brute_force(
     found = summarize_tokens(
         OpenFile.open(str(path)),
         np.dtype("<u2"),
-        [ends[:100], ends[100:]],
+        ends,
         eod_id=EOD,
         vocab_size=None,
         symbols=TextSymbols(BOS, UNK),

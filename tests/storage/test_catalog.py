@@ -12,6 +12,7 @@ from blendtitan import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, CorruptShardError, MissingShardError, MixedEodError
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from tests.conftest import WriteBlend, WriteShard
 
 
@@ -36,7 +37,7 @@ def test_it_travels_as_bytes(write_blend: WriteBlend) -> None:
     catalog = read_catalog(write_blend({"wëb": (1.0, [500, 20]), "code": (2.0, [90])},
                                        seq_length=8))  # fmt: skip
 
-    assert_equal(Catalog.from_bytes(catalog.to_bytes()), catalog)
+    assert_equal(decode_catalog(encode_catalog(catalog)), catalog)
 
 
 def test_it_holds_where_the_splits_cut(write_shard: WriteShard, tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_a_kept_catalog_that_contradicts_itself_is_built_again(
     config = write_blend({"web": (1.0, [500])}, seq_length=8, data_cache_path=tmp_path / "cache")
     built = read_catalog(config)
     (kept,) = (tmp_path / "cache").iterdir()
-    payload = replace(built, token_cuts=-built.token_cuts).to_bytes()
+    payload = encode_catalog(replace(built, token_cuts=-built.token_cuts))
     kept.write_bytes(hashlib.blake2b(payload, digest_size=16).digest() + payload)
 
     assert_equal(read_catalog(config), built)
@@ -243,11 +244,11 @@ def test_a_catalog_that_contradicts_itself_is_refused(
     wrong[1] = value
 
     with pytest.raises(CorruptShardError, match=rf"{column} of shard 1 cannot be right"):
-        Catalog.from_bytes(replace(catalog, **{column: wrong}).to_bytes())
+        decode_catalog(encode_catalog(replace(catalog, **{column: wrong})))
 
 
 def test_a_catalog_of_another_length_is_refused(write_blend: WriteBlend) -> None:
-    data = read_catalog(write_blend({"web": (1.0, [500])}, seq_length=8)).to_bytes()
+    data = encode_catalog(read_catalog(write_blend({"web": (1.0, [500])}, seq_length=8)))
     for wrong in (data[:-1], data + b"x", b"", data[8:]):
         with pytest.raises(CorruptShardError, match="the catalog is damaged"):
-            Catalog.from_bytes(wrong)
+            decode_catalog(wrong)

@@ -15,8 +15,9 @@ from blendtitan.cli import main
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import MixedEodError
 from blendtitan.storage.catalog import EOD_BEGINS, EOD_ENDS, EOD_ENDS_AND_BEGINS
-from blendtitan.storage.ends import DocumentEnds, find_document_ends
+from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.records import DocumentEnds
 from tests.conftest import EOD, WriteShard
 
 ALL = 1 << 40
@@ -143,7 +144,7 @@ def test_a_recorded_shard_is_not_looked_into(
 ) -> None:
     prefix = write_shard("web", [[5, EOD]] * 50)
     main(["verify", str(prefix), "--eod-id", str(EOD)])
-    monkeypatch.setattr("blendtitan.storage.catalog.find_document_ends", None)
+    monkeypatch.setattr("blendtitan.storage.ends.find_document_ends", None)
 
     assert read_catalog(config_of(prefix)).lacks_eod.tolist() == [False]
 
@@ -245,6 +246,6 @@ def test_where_eod_stands_in_documents(
 def test_documents_that_are_not_told_apart_are_not_looked_into(
     write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("blendtitan.storage.catalog.find_document_ends", None)
+    monkeypatch.setattr("blendtitan.storage.ends.find_document_ends", None)
 
     read_catalog(config_of(write_shard("web", [[EOD, 5], [6]]), append_eod=False))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from blendtitan.errors import CorruptShardError, MissingShardError
-from blendtitan.files import PAUSES, Retries
+from blendtitan.retries import PAUSES, Retries
+from blendtitan.storage.failed_reads import open_again
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.storage.record_files import write_folder_catalog
@@ -141,7 +142,7 @@ def test_threads_that_share_a_file_are_not_disturbed_when_it_is_opened_again(pat
     for thread in threads:
         thread.start()
     for _ in range(2000):
-        file._open_again()
+        open_again(file)
     done.set()
     for thread in threads:
         thread.join()

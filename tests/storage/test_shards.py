@@ -220,7 +220,7 @@ def test_entries_whose_differences_overflow_are_refused() -> None:
             shard.document_starts(0, 4)
         if at == documents_at:
             with pytest.raises(CorruptShardError, match=f"starts at sequence {LOWEST}"):
-                IndexArrays(shard.header, shard.file).check_documents()
+                IndexArrays.of_file(shard.file).check_documents()
 
 
 def test_an_empty_shard_is_refused(write_shard: WriteShard) -> None:

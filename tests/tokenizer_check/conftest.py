@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sentencepiece
-from tokenizers import (
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import Tokenizer as Engine

@@ -97,7 +97,7 @@ def one_of(*arguments: Add, required: bool = False) -> Add:
 
 
 SHARDS = path("inputs", "INPUT", "folder, shard prefix or file list", nargs="+")
-RANKS = number("--ranks", "N", "data-parallel ranks, where training.global_batch_size is not set")
+RANKS = number("--ranks", "N", "data-parallel ranks, if training.global_batch_size is not set")
 
 
 def run_config(**more: Any) -> Add:
@@ -107,4 +107,4 @@ def run_config(**more: Any) -> Add:
 
 def json_flag(instead_of: str = "a table") -> Add:
     """The flag ``--json``."""
-    return flag("--json", f"print JSON in place of {instead_of}")
+    return flag("--json", f"print JSON instead of {instead_of}")

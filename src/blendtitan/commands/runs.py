@@ -1,4 +1,4 @@
-"""Commands that look at runs: plan, explain, report, audit and sweep."""
+"""Commands that inspect runs: plan, explain, report, audit and sweep."""
 
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 @command(
     "plan",
-    "what a run will read: shares, epochs, splits, warnings",
+    "show what a run will read: shares, epochs, splits, warnings",
     run_config(),
     RANKS,
     json_flag("tables"),
-    path("--picture", "FILE", "HTML file to write a picture of the blend to"),
+    path("--picture", "FILE", "HTML file for a figure of the blend"),
     flag("--overwrite", "replace a FILE that is not an earlier picture"),
 )
 def _plan(options: Namespace) -> None:
@@ -70,23 +70,23 @@ def _document(text: str) -> tuple[str, int]:
 
 @command(
     "explain",
-    "which documents make up a step, a slot or a token of a run",
+    "show which documents make up a step, a sample or a token of a run",
     run_config(nargs="?"),
-    path("--state", "FOLDER", "checkpoint, or run, that has its history"),
+    path("--state", "FOLDER", "checkpoint, or folder of a run, with the run's history"),
     one_of(
-        number("--step", "N", "a step, from 1"),
-        number("--steps", "A-B", "a range of steps", type=_span),
-        number("--slot", "N", "a sample of the run, from 0"),
-        number("--tokens", "N", "the sample after so many tokens"),
-        number("--document", "SHARD:ID", "when a document is read", type=_document),
-        number("--around", "STEP", "a step against those before it"),
+        number("--step", "N", "show a step; the first is 1"),
+        number("--steps", "A-B", "show a range of steps", type=_span),
+        number("--slot", "N", "show one sample; the first is 0"),
+        number("--tokens", "N", "show the sample that follows the first N tokens"),
+        number("--document", "SHARD:ID", "show all reads of a document", type=_document),
+        number("--around", "STEP", "compare a step with those before it"),
     ),
-    number("--window", "K", "with --around: how many steps before (8)"),
-    number("--until", "STEP", "with --document: up to this step"),
+    number("--window", "K", "with --around: number of earlier steps (default: 8)"),
+    number("--until", "STEP", "with --document: last step to show"),
     number("--ranks", "N", "data-parallel ranks of the run"),
-    number("--rank", "R", "with --step: what this rank reads"),
-    number("--sample", "I", "with --step: one of its samples, from 0"),
-    flag("--full", "show every document, with all of its text"),
+    number("--rank", "R", "with --step: show only this rank"),
+    number("--sample", "I", "with --step: show only this sample of the step; the first is 0"),
+    flag("--full", "show every document with its whole text"),
     json_flag("text"),
 )
 def _explain(options: Namespace) -> None:
@@ -150,12 +150,12 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 
 @command(
     "report",
-    "a run as one HTML file: blend, epochs, losses, texts",
+    "write a run as one HTML file: blend, epochs, losses, texts",
     path("run_path", "RUN", "folder of a run, or its TOML file"),
-    path("--compare", "RUN", "runs to put beside it", nargs="+", default=[]),
-    path("--output", "FILE", "file to write (report.html)", default=Path("report.html")),
+    path("--compare", "RUN", "other runs to compare it with", nargs="+", default=[]),
+    path("--output", "FILE", "file to write (default: report.html)", default=Path("report.html")),
     flag("--overwrite", "replace a FILE that is not an earlier report"),
-    number("--step", "N", "sample texts from this step on (1)", default=1),
+    number("--step", "N", "step from which sample texts are taken (default: 1)", default=1),
     RANKS,
 )
 def _report(options: Namespace) -> None:
@@ -172,8 +172,8 @@ def _report(options: Namespace) -> None:
 
 @command(
     "audit",
-    "prove that each checkpoint of a run continues the one before",
-    path("run_folder", "RUN_FOLDER", "folder of a run, or its checkpoints"),
+    "prove that each checkpoint of a run continues the previous one",
+    path("run_folder", "RUN_FOLDER", "folder of a run, or of its checkpoints"),
     path("--against", "FOLDER", "another run to compare it with"),
     json_flag(),
 )
@@ -200,7 +200,7 @@ def _audit(options: Namespace) -> None:
 
 @command(
     "sweep",
-    "many blends of the same corpora, and the losses of their runs",
+    "configure runs with many blends of the same corpora, and collect their losses",
     path("folder", "FOLDER", "folder of the sweep and of its runs"),
     one_of(
         path("--config", "CONFIG", "TOML file of a run, or its folder"),
@@ -213,17 +213,17 @@ def _audit(options: Namespace) -> None:
         default="dirichlet",
     ),
     number("--runs", "N", "number of blends"),
-    number("--seed", "N", "chooses them (default: %(default)s)", default=0),
-    number("--concentration", "X", "how near to the base they are drawn", type=float),
-    number("--levels", "N", "steps of a grid from 0 to 1"),
-    number("--factors", "X", "what a share is multiplied with", nargs="+", type=float),
-    argument("--corpora", "whose shares change", metavar="CORPUS", nargs="+", default=()),
-    number("--min-share", "X", "least share of a corpus (default: 0)", type=float),
+    number("--seed", "N", "seed of random blends (default: %(default)s)", default=0),
+    number("--concentration", "X", "dirichlet: closeness of the blends to the base", type=float),
+    number("--levels", "N", "grid: number of steps from a share of 0 to 1"),
+    number("--factors", "X", "one-at-a-time: factors for the shares", nargs="+", type=float),
+    argument("--corpora", "corpora whose shares change", metavar="CORPUS", nargs="+", default=()),
+    number("--min-share", "X", "smallest share of a corpus (default: 0)", type=float),
     RANKS,
     number(
         "--last",
         "N",
-        "steps logged that a training loss is the mean of (default: %(default)s)",
+        "number of logged steps to average training losses over (default: %(default)s)",
         default=10,
     ),
     flag("--overwrite", "with --collect: replace tables that it did not write"),

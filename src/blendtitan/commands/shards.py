@@ -1,4 +1,4 @@
-"""Commands that look at shards or change them: stats, verify, repair, merge and convert."""
+"""Commands that inspect or change shards: stats, verify, repair, merge and convert."""
 
 from argparse import Namespace
 
@@ -9,12 +9,12 @@ from blendtitan.terminal import print_result, say
 
 @command(
     "stats",
-    "documents, tokens and lengths of shards",
+    "show documents, tokens and document lengths of shards",
     SHARDS,
     path(
         "--tokenizer",
         "PATH",
-        "what made the shards; documents with unknown text or with none are counted",
+        "tokenizer of the shards; also counts documents with unknown text, and empty ones",
     ),
     json_flag(),
 )
@@ -32,34 +32,27 @@ def _stats(options: Namespace) -> None:
     "verify",
     "check every entry and every token of shards",
     SHARDS,
-    path("--tokenizer", "PATH", "what made the shards; compared with their records or tokens"),
-    number("--vocab-size", "N", "ids are below this (default: tokenizer's)"),
+    path("--tokenizer", "PATH", "tokenizer of the shards, compared with their records or tokens"),
+    number("--vocab-size", "N", "size of the vocabulary (default: the tokenizer's)"),
     number(
         "--eod-id",
         "ID",
-        "token that ends documents (default: the tokenizer's EOS, else as recorded)",
+        "id of the token that ends documents (default: the tokenizer's EOS, or as recorded)",
     ),
     number(
         "--compare-documents",
         "N",
-        "documents of each shard to encode again with --tokenizer (default: %(default)s)",
+        "with --tokenizer: documents of each shard to encode again (default: %(default)s)",
         default=1000,
     ),
-    number("--threads", "N", "shards read at once (default: one per core)"),
-    flag("--no-record", "write nothing beside the shards"),
+    number("--threads", "N", "shards to read at the same time (default: one per core)"),
+    flag("--no-record", "do not write PREFIX.ends.json"),
     json_flag(),
 )
 def _verify(options: Namespace) -> None:
     from blendtitan.prepare.records import unproven_problem
-    from blendtitan.shards.made_with import verify_tokenizers
-    from blendtitan.shards.verify import (
-        Expected,
-        check_sound,
-        record_document_ends,
-        verify,
-        verify_notes,
-        verify_table,
-    )
+    from blendtitan.shards.report import verify_notes, verify_table, verify_tokenizers
+    from blendtitan.shards.verify import Expected, check_sound, record_document_ends, verify
     from blendtitan.tokenizers import load_tokenizer
 
     tokenizer = None
@@ -83,11 +76,11 @@ def _verify(options: Namespace) -> None:
 
 @command(
     "repair",
-    "correct .idx files that count no EODs, lost their document index, or point wrong",
+    "correct .idx files with uncounted EODs, a lost document index, or wrong pointers",
     SHARDS,
     one_of(
-        number("--eod-id", "ID", "token that ends documents"),
-        path("--tokenizer", "PATH", "its EOS ends documents"),
+        number("--eod-id", "ID", "id of the token that ends documents"),
+        path("--tokenizer", "PATH", "tokenizer whose EOS ends documents"),
         required=True,
     ),
 )
@@ -115,17 +108,17 @@ def _repair(options: Namespace) -> None:
 
 @command(
     "merge",
-    "many shards into few",
+    "join many shards into few",
     SHARDS,
     path("--output", "DIR", "folder of the new shards", required=True),
     number(
         "--target-tokens",
         "N",
-        "tokens that a new shard has at most, such as 2e9",
+        "largest number of tokens of a new shard, such as 2e9",
         required=True,
         type=float,
     ),
-    flag("--overwrite", "replace different shards of the same names"),
+    flag("--overwrite", "replace different shards with the same names"),
 )
 def _merge(options: Namespace) -> None:
     from blendtitan.prepare.merge import merge, merge_table
@@ -142,10 +135,10 @@ def _merge(options: Namespace) -> None:
 
 @command(
     "convert",
-    "shards of other formats into Megatron's, without tokenising again",
+    "convert shards of other formats to Megatron's, without tokenising again",
     SHARDS,
     path("--output", "DIR", "folder of the new shards", required=True),
-    flag("--overwrite", "replace shards that are there already"),
+    flag("--overwrite", "replace existing shards"),
 )
 def _convert(options: Namespace) -> None:
     from blendtitan.prepare.convert import convert

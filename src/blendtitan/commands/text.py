@@ -1,4 +1,4 @@
-"""Commands that make data ready for training: tokenize, mix and demo."""
+"""Commands that prepare data for training: tokenize, mix and demo."""
 
 import os
 from argparse import Namespace
@@ -9,30 +9,35 @@ from blendtitan.terminal import say
 
 @command(
     "tokenize",
-    "text files to shards",
+    "turn text files into shards",
     argument("inputs", "file, folder or pattern; path or URL", metavar="INPUT", nargs="+"),
     path("--output", "DIR", "folder of the shards", required=True),
     path(
         "--tokenizer",
         "PATH",
-        "SentencePiece .model, Hugging Face tokenizer.json, a folder with one (where it has "
-        "both, tokenizer.json is read), or a name ORG/NAME in the local Hugging Face cache",
+        "SentencePiece .model, Hugging Face tokenizer.json, Tekken file, a folder with one of them "
+        "(tokenizer.json is preferred), or a name ORG/NAME in the local Hugging Face cache",
         required=True,
     ),
     one_of(
         argument("--eos-token", "token that ends documents", metavar="TOKEN"),
-        number("--eod-id", "ID", "the same, by its id"),
+        number("--eod-id", "ID", "id of the token that ends documents"),
     ),
     flag("--bos", "begin each document with the tokenizer's BOS"),
     number("--workers", "N", "processes (default: one per core)"),
     argument(
         "--key",
-        "field or column that holds the text (default: text); given several times, each makes "
-        "shards of its own, in DIR/NAME; CORPUS=NAME is for one corpus",
+        "field or column with the text (default: text). If given several times, each key makes its "
+        "own shards, in DIR/NAME. CORPUS=NAME applies to one corpus",
         metavar="NAME",
         action="append",
     ),
-    number("--max-rejects", "N", "texts that may be left out (default: %(default)s)", default=0),
+    number(
+        "--max-rejects",
+        "N",
+        "number of texts allowed to be rejected (default: %(default)s)",
+        default=0,
+    ),
     argument(
         "--txt",
         "documents of a .txt file: the whole file, or each line (default: %(default)s)",
@@ -42,20 +47,20 @@ from blendtitan.terminal import say
     number(
         "--max-document-bytes",
         "N",
-        "longest document, or line of JSON; longer ones are left out (default: 16 MiB)",
+        "size of the longest document, or line of JSON; longer ones are rejected (default: 16 MiB)",
     ),
     flag(
         "--skip-unknown",
-        "warn of files that cannot be read or are of an unknown format, instead of failing",
+        "warn about files that cannot be read or have an unknown format, instead of failing",
     ),
-    argument("--corpus", "subfolder of DIR to put the shards in", metavar="NAME"),
-    number("--job-bytes", "N", "bytes of a file that one process reads in one go (default: 64 MB)"),
-    flag("--prune", "delete shards whose input below INPUT is gone"),
+    argument("--corpus", "subfolder of DIR for all shards", metavar="NAME"),
+    number("--job-bytes", "N", "bytes of a file per job (default: 64 MB)"),
+    flag("--prune", "delete shards whose input below INPUT was removed"),
     flag("--overwrite", "replace shards of another tokenizer, key, --txt, input or program"),
     argument(
         "--tokenizer-tier",
-        "fast: gigatoken, where its ids are proven equal to the reference's; auto: fast where "
-        "that is proven or worth proving, else the reference (default: %(default)s)",
+        "fast: gigatoken, for texts for which its ids are proven equal to the reference's. auto: "
+        "fast if a proof exists or is worth making, else the reference (default: %(default)s)",
         choices=["auto", "fast", "reference"],
         default="auto",
     ),
@@ -65,8 +70,8 @@ from blendtitan.terminal import say
         choices=["local", "ray", "mpi"],
         default="local",
     ),
-    number("--rank", "R", "which of the processes that share the work this is"),
-    number("--world-size", "W", "how many processes share the work"),
+    number("--rank", "R", "index of this process among those that share the work"),
+    number("--world-size", "W", "number of processes that share the work"),
 )
 def _tokenize(options: Namespace) -> None:
     from blendtitan.prepare.engines import started_engine
@@ -91,7 +96,7 @@ def _tokenize(options: Namespace) -> None:
         bos=options.bos,
         overwrite=options.overwrite,
         tier=options.tokenizer_tier,
-        # MPI's other processes are workers, and commands share no plan with Ray's.
+        # Other MPI processes are workers. With Ray, one command plans all the work.
         rank=rank if options.engine == "local" else Rank(),
     )
     with started_engine(options.engine, workers=options.workers) as engine:
@@ -108,30 +113,30 @@ def _tokenize(options: Namespace) -> None:
 
 @command(
     "mix",
-    "a file list from epochs, tokens, shares or a temperature",
+    "write a file list from epochs, tokens, shares or a temperature",
     SHARDS,
     path("--output", "FILE", "file list to write", required=True),
     flag("--overwrite", "replace a FILE that mix did not write"),
     *(
         argument(name, help, metavar="CORPUS=NUMBER", nargs="+", action="extend", default=[])
         for name, help in (
-            ("--epochs", "how often one pass over the blend reads a corpus"),
-            ("--tokens", "how many tokens of a corpus one pass reads"),
-            ("--shares", "which fraction of the blend a corpus is"),
+            ("--epochs", "number of times that one pass over the blend reads a corpus"),
+            ("--tokens", "number of tokens of a corpus that one pass reads"),
+            ("--shares", "fraction of the blend that comes from a corpus"),
         )
     ),
-    number("--temperature", "T", "divide by tokens ** (1 / T)", type=float),
+    number("--temperature", "T", "divide the rest by tokens ** (1 / T)", type=float),
     number(
         "--max-epochs",
         "N",
-        "most often that a corpus may be read; 0: no limit (default: %(default)g)",
+        "largest number of epochs of a corpus; 0: no limit (default: %(default)g)",
         type=float,
         default=4.0,
     ),
     number("--horizon-tokens", "N", "tokens that the run will read", type=float),
-    number("--horizon-steps", "N", "optimizer steps that the run will make"),
-    number("--global-batch-size", "N", "samples of a step"),
-    number("--seq-length", "N", "tokens of a sample"),
+    number("--horizon-steps", "N", "optimizer steps of the run"),
+    number("--global-batch-size", "N", "samples per step"),
+    number("--seq-length", "N", "tokens per sample"),
 )
 def _mix(options: Namespace) -> None:
     from blendtitan.prepare.mix import MixConfig, horizon_from_steps, mix, mix_table, parse_numbers
@@ -157,9 +162,9 @@ def _mix(options: Namespace) -> None:
 
 @command(
     "demo",
-    "small real corpora, ready to train on",
+    "make small corpora of real text, ready to train on",
     path("--output", "DIR", "folder of the demo", required=True),
-    number("--vocab-size", "N", "ids of the tokenizer (default: %(default)s)", default=4096),
+    number("--vocab-size", "N", "size of the vocabulary (default: %(default)s)", default=4096),
 )
 def _demo(options: Namespace) -> None:
     from blendtitan.prepare.demo import prepare_demo

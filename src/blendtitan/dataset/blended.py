@@ -46,25 +46,25 @@ class Sample:
     """Path of the shard, without suffix, that holds the first token."""
 
     draw: int
-    """Running number among the samples of the corpus."""
+    """Index of the sample among those of its corpus: 0, 1, 2, ..."""
 
     epoch: int
-    """Which pass over the row of documents that the window is cut from."""
+    """Number of earlier passes over the row of documents that the window is cut from."""
 
     window: int
-    """Number of the window in that row."""
+    """Index of the window in that row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where the samples of some slots lie on disk. Arrays have the shape ``(n,)``."""
+    """Where the samples of some slots are stored. Arrays have the shape ``(n,)``."""
 
     slots: IntArray
     places: Places
     shards: IntArray
     """Shard that holds the first token."""
     at_bytes: IntArray
-    """Where the whole window lies in that shard's ``.bin``; -1 if it is not in one stretch."""
+    """Byte of that shard's ``.bin`` at which the window starts; -1 if it is not contiguous."""
 
     @property
     def corpora(self) -> IntArray:
@@ -75,16 +75,16 @@ class Plan:
 class BlendedDataset:
     """One split of a blend: an endless sequence of samples, in the global order.
 
-    Reading is safe from several threads at once.
+    ``build_datasets`` makes it. ``dataset[slot]`` reads one sample. Thread-safe.
 
     Args:
         config: Settings of the blend.
         split: Name of the split.
-        rows: What the samples are read from.
-        weights: Weight of each corpus, as the file list gives it.
-        segments: Stretches with constant shares, of the whole run as it is planned now.
+        rows: The rows of documents that windows are cut from.
+        weights: Weight of each corpus, as in the file list.
+        segments: Stretches of the run with constant shares, as planned now.
         order: The window of each slot.
-        history: What the run has read so far; None in a run that was not resumed.
+        history: What the run has read so far. None: the run was not resumed.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class BlendedDataset:
 
     @property
     def eod_roles(self) -> NDArray[np.uint8] | None:
-        """The place of EOD in the documents of each corpus; see ``corpus_eod_roles``."""
+        """The role of EOD in the documents of each corpus; see ``corpus_eod_roles``."""
         return self._eod_roles
 
     @cached_property
@@ -121,22 +121,22 @@ class BlendedDataset:
 
     @property
     def corpora(self) -> tuple[str, ...]:
-        """Names of the corpora, sorted. A corpus's number is its place here."""
+        """Names of the corpora, sorted. A corpus's number is its index here."""
         return self.order.blend.corpora
 
     @property
     def first_slot(self) -> int:
-        """The first slot that can be read: where the run was last changed."""
+        """The first slot that can be read: the one at which the run was last changed."""
         return self.order.first_slot
 
     @property
     def num_windows(self) -> int:
-        """Windows of one epoch of all corpora together."""
+        """Number of windows in one epoch of all corpora together."""
         return self.order.num_windows
 
     @property
     def corpus_tokens(self) -> IntArray:
-        """Tokens that each corpus has in this split. Shape ``(num_corpora,)``."""
+        """Tokens of each corpus in this split. Shape ``(num_corpora,)``."""
         tokens = np.zeros(len(self.corpora), np.int64)
         own = self.order.row_corpora != NO_CORPUS
         np.add.at(tokens, self.order.row_corpora[own], self.rows.num_tokens[own])
@@ -149,11 +149,11 @@ class BlendedDataset:
 
     @property
     def segments_read(self) -> Sequence[Segment]:
-        """Stretches with constant shares, of the whole run as read and as planned."""
+        """Stretches of the run with constant shares, past ones as read, later ones as planned."""
         return self.segments if self.history is None else self.history.segments_read
 
     def fixed_facts(self) -> dict[str, Any]:
-        """What the order and the tokens depend on and never changes in a run. JSON."""
+        """The settings that the order and the tokens depend on and that a run never changes."""
         config = self.config
         return {
             "order": ORDER_VERSION,
@@ -167,23 +167,23 @@ class BlendedDataset:
         }
 
     def draws_before(self, slot: int) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         if self.history is not None:
             return self.history.draws_before(slot, self.corpora)
         return self.order.blend.draws_before(max(0, slot - self.first_slot))
 
     def tokens_before(self, slot: int) -> IntArray:
-        """Tokens of each corpus in the first ``slot`` samples. Shape ``(num_corpora,)``."""
+        """Number of tokens of each corpus read before a slot. Shape ``(num_corpora,)``."""
         if self.history is not None:
             return self.history.tokens_before(slot, self.corpora)
         return self.draws_before(slot) * self.config.seq_length
 
     def with_changes(self, changes: Sequence[Segment]) -> "BlendedDataset":
-        """The same with other shares from some slots on; see ``segments_of``.
+        """The same dataset with other shares from the given slots on; see ``segments_of``.
 
         Raises:
-            ConfigError: A change names an unknown corpus, leaves none, or its slot is not above
-                that of the one before.
+            ConfigError: A change names an unknown corpus, leaves none, or does not begin after the
+                previous one.
         """
         segments = segments_of(self.weights, changes)
         if self.history is not None:
@@ -192,18 +192,18 @@ class BlendedDataset:
         return BlendedDataset(self.config, self.split, self.rows, self.weights, segments, order)
 
     def only(self, corpus: str) -> "BlendedDataset":
-        """The samples of one corpus alone: slot ``d`` is what draw ``d`` of the corpus is here."""
+        """The samples of one corpus: slot ``d`` is draw ``d`` of the corpus."""
         return self._ordered([Segment(0, {corpus: 1.0})], self.order.only(corpus))
 
     def once(self) -> "BlendedDataset":
-        """Every window of the split once, in ``num_windows`` slots."""
+        """Every window of the split exactly once, in slots 0 to ``num_windows - 1``."""
         return self._ordered(self.segments, EachWindowOnce.of(self.order))
 
     def _ordered(self, segments: Sequence[Segment], order: SlotOrder) -> "BlendedDataset":
         return BlendedDataset(self.config, self.split, self.rows, self.weights, segments, order)
 
     def __getitem__(self, slot: int) -> Sample:
-        """The sample of a slot, any slot from ``first_slot`` on."""
+        """Read the sample of a slot. Raises the errors of ``plan`` and ``read``."""
         slot = operator.index(slot)
         self._check_slots(slot, slot)
         plan = self.plan(np.array([slot], np.int64))
@@ -250,7 +250,7 @@ class BlendedDataset:
         """Tokens of samples ``start`` to ``stop`` of a plan. Shape ``(stop - start, L + 1)``.
 
         Raises:
-            ShardError: A shard is missing, damaged, or holds a token outside the vocabulary. A
+            ShardError: A shard is missing, damaged, or contains a token outside the vocabulary. A
                 note on it names the slot, corpus, shard and offset.
         """
         tokens = np.empty((stop - start, self.config.seq_length + 1), self.token_dtype)
@@ -282,6 +282,6 @@ class BlendedDataset:
 
 
 def all_below(tokens: NDArray[np.integer], limit: int) -> bool:
-    """Whether all tokens are from 0 to ``limit - 1``. Reads them once at most where it can."""
+    """Whether all tokens are from 0 to ``limit - 1``. Skips checks that the dtype guarantees."""
     info = np.iinfo(tokens.dtype)
     return bool((info.max < limit or tokens.max() < limit) and (info.min == 0 or tokens.min() >= 0))

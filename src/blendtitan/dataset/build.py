@@ -1,4 +1,4 @@
-"""From a configuration to datasets: the only place where they are put together."""
+"""Build datasets from a configuration: the only place where they are put together."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -22,22 +22,20 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 OTHER_ORDERS = {ORIGINAL_ORDER: "blendtitan.original.dataset"}
-"""Modules of the orders around the core, imported only when used; each has ``build_splits``."""
+"""Modules of other orders, imported only when used; each has ``build_splits``."""
 
 
 class Datasets:
-    """The splits of a blend; None where a split is empty.
+    """The splits of a blend: ``train``, ``valid`` and ``test``; None where a split is empty.
 
-    Train is built at once. Valid and test are built when they are first asked for: most processes
+    ``build_datasets`` makes it. Valid and test are built on first access, because most processes
     need one split, and each costs time and memory for every shard.
-
-    Args:
-        build: Builds a split, given its name.
     """
 
     def __init__(self, build: Callable[[str], Dataset | None]) -> None:
         self._build = build
         self.train = build("train")
+        """The training split."""
 
     @cached_property
     def valid(self) -> Dataset | None:
@@ -58,16 +56,17 @@ def build_datasets(
     """Build the splits of a blend.
 
     Args:
-        config: What to read, and in which order.
-        catalog: From ``read_catalog``, possibly of another process; None: it is read now.
-        indices: From ``original_indices``, possibly of another process, for the original's order;
-            None: they are found or built now.
+        config: The data to read, and its order.
+        catalog: A catalog that ``read_catalog`` returned, in this process or another one. None:
+            read it now.
+        indices: Only for the original's order: indices that ``original_indices`` returned, in this
+            process or another one. None: find or build them now.
 
     Raises:
         ConfigError: The file list cannot be used.
         ShardError: A shard cannot be used.
-        EmptySplitError: A corpus has documents, but none of them for training; or, in the
-            original's order, a shard has none for a split that is used.
+        EmptySplitError: A corpus has no documents for training, or, in the original's order, a
+            shard has none for a split that is used.
     """
     catalog = catalog or read_catalog(config)
     if catalog.settings != _catalog_settings(config):
@@ -84,11 +83,11 @@ def build_datasets(
 def read_catalog(
     config: BlendConfig, *, check: Callable[[ShardList, Catalog], None] | None = None
 ) -> Catalog:
-    """Read the file list and open every shard once, or load what an earlier run kept.
+    """Read the file list and open every shard once, or load the catalog of an earlier run.
 
     Args:
-        config: What to read.
-        check: Called with the shards and their catalog; may raise, to refuse them.
+        config: The data to read.
+        check: Called with the shards and their catalog; raises an error to reject them.
 
     Raises:
         ConfigError: The file list cannot be used.
@@ -229,7 +228,7 @@ def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> 
     excess = cuts[-1] - num_documents
     if excess == 0:
         return cuts
-    # Megatron moves it to train even where that is to have nothing: it would lose or repeat
-    # documents there, as it would where the first split is smaller than the excess.
+    # Megatron moves it to train even if train is to be empty, and then loses or repeats documents,
+    # as it does if the first split is smaller than the excess.
     first = next(s for s, fraction in enumerate(fractions) if fraction > 0)
     return [*cuts[: first + 1], *(max(0, cut - excess) for cut in cuts[first + 1 :])]

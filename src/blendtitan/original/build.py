@@ -248,8 +248,7 @@ def _sequence_lens(prefix: Path, sequences: range) -> NDArray[np.int32]:
     """Tokens of some sequences of a shard, all of whose lengths and pointers are checked."""
     arrays = IndexArrays.open(prefix)
     arrays.check_lens()
-    lens = np.concatenate([np.empty(0, np.int32), *arrays.lens_blocks()])
-    return lens[sequences.start : sequences.stop]
+    return arrays.lens[sequences.start : sequences.stop]
 
 
 def _counts(of_slots: NDArray[np.int32], num_corpora: int) -> IntArray:

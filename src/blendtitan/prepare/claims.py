@@ -17,7 +17,8 @@ from typing import Self
 import orjson
 
 from blendtitan.errors import OutputError
-from blendtitan.files import DamagedFileError, read_json
+from blendtitan.files import DamagedFileError
+from blendtitan.json_files import read_json
 from blendtitan.storage.atomic_files import Process, partial_path, writing
 
 LEASE_SECONDS = 60.0

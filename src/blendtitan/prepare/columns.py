@@ -1,6 +1,6 @@
 """Texts of a column of Parquet files, and of Arrow IPC files and streams (Feather, datasets)."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, InputFile, readable
-from blendtitan.prepare.json_text import BadText, check_unambiguous
+from blendtitan.prepare.input_file import InputFile, readable
+from blendtitan.prepare.streams import BadText, TextRange, check_unambiguous
 
 # Documents are large, so a few rows are many bytes.
 _BATCH_ROWS = 256
@@ -46,56 +46,39 @@ def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]
     return runs
 
 
-def read_parquet(
-    file: InputFile,
-    start: int,
-    stop: int,
-    *,
-    key: str,
-    max_bytes: int = MAX_DOCUMENT_BYTES,
-    advance: Callable[[int], None],
-) -> Iterator[str | BadText]:
-    """Texts of one column in row groups ``start`` to ``stop - 1``, in order.
-
-    Args:
-        file: A Parquet file.
-        start: First row group.
-        stop: The row group after the last.
-        key: Name of the column, or path of a nested field, that holds strings.
-        max_bytes: Limit for a text.
-        advance: Called with 0 from time to time.
+def read_parquet(source: TextRange) -> Iterator[str | BadText]:
+    """Texts of one column, or of a nested field, in a range of row groups, in order.
 
     Raises:
         InputError: The file cannot be read, or has no such column of strings.
     """
-    with _opened(file, "a Parquet file") as opened:
+    with _opened(source.file, "a Parquet file") as opened:
         table = pq.ParquetFile(opened)
-        path = _column_path(table.schema_arrow, key, file.location)
-        row = sum(table.metadata.row_group(i).num_rows for i in range(start))
-        for number in range(start, stop):
+        path = _column_path(table.schema_arrow, source.key, source.file.location)
+        row = sum(table.metadata.row_group(i).num_rows for i in range(source.start))
+        for number in range(source.start, source.stop):
             group = table.metadata.row_group(number)
             row_bytes = group.total_byte_size // max(1, group.num_rows)
             rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
-            for batch in table.iter_batches(rows, row_groups=[number], columns=[key]):
-                advance(0)
-                yield from _column_texts(batch, path, row=row, max_bytes=max_bytes)
+            for batch in table.iter_batches(rows, row_groups=[number], columns=[source.key]):
+                source.advance(0)
+                yield from _column_texts(batch, path, row=row, max_bytes=source.max_bytes)
                 row += len(batch)
 
 
-def read_arrow(
-    file: InputFile, *, key: str, max_bytes: int, advance: Callable[[int], None]
-) -> Iterator[str | BadText]:
+def read_arrow(source: TextRange) -> Iterator[str | BadText]:
     """Texts of one column of an Arrow IPC file or stream, in order."""
+    file = source.file
     with _opened(file, "Arrow data") as opened:
         schema, batches = _arrow_batches(opened, file.location)
-        path = _column_path(schema, key, file.location)
+        path = _column_path(schema, source.key, file.location)
         row = position = 0
         for batch in batches:
-            advance(opened.tell() - position)
+            source.advance(opened.tell() - position)
             position = opened.tell()
-            yield from _column_texts(batch, path, row=row, max_bytes=max_bytes)
+            yield from _column_texts(batch, path, row=row, max_bytes=source.max_bytes)
             row += len(batch)
-        advance(file.num_bytes - position)
+        source.advance(file.num_bytes - position)
 
 
 def _arrow_batches(opened: Any, location: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

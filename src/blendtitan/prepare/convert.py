@@ -1,99 +1,77 @@
 """``blendtitan convert``: shards of other formats into Megatron's, without tokenising again.
 
-A format is a class like ``MultimodalShard``, with an entry in ``_FORMATS``. Memory does not grow
-with the shards.
+Two formats are known. Multimodal shards of Megatron end the ``.idx`` with one mode byte per
+sequence; shards of text only lose them. TNTIDX is the older format of fairseq, and of gpt-neox's
+and Megatron's ``lazy`` and ``cached``. Its ``.bin`` holds tokens without gaps, and its ``.idx`` is,
+in little-endian integers of 64 bits after the first eight bytes:
+
+    ``TNTIDX`` and two zero bytes
+    version, 1
+    dtype code, bytes of a token
+    number of items N, number of sizes S
+    entries of the document index D; not in fairseq's files
+    N + 1   first size of each item, then S
+    N + 1   start of each item in the ``.bin``, in tokens, then the number of tokens
+    S       sizes: the length of each item, because items have one dimension
+    D       document index: first item of each document, then N; not in fairseq's files
+
+fairseq stores every id plus 1, and subtracts it again when it reads ("for Lua compatibility"); its
+items are documents. gpt-neox and Megatron store ids as they are.
+
+Source: ``indexed_dataset.py`` of fairseq and of gpt-neox.
 """
 
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
 from blendtitan.files import open_file
-from blendtitan.prepare.merge import write_shard
-from blendtitan.prepare.tntidx import OldShard
-from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.index_format import HEADER, MAGIC, IndexHeader, decode_header
+from blendtitan.storage.index_arrays import IndexArrays, encode_index
+from blendtitan.storage.index_format import DTYPE_CODES, MAGIC, OLD_MAGIC
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, size_of
 from blendtitan.storage.records import SHARD_SUFFIXES
-from blendtitan.storage.writer import encode_index_blocks
+from blendtitan.storage.writer import write_shard
 
+_OLD_HEADER = struct.Struct("<8s5Q")
 _BLOCK = 1 << 20
+_INT32_MAX = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True)
-class MultimodalShard:
-    """A shard in Megatron's format whose ``.idx`` ends with one mode byte per sequence.
-
-    The sequences must all be text. The modes are dropped.
-    """
+class _Source:
+    """A shard in another format, all of whose entries are checked."""
 
     prefix: Path
-    arrays: IndexArrays
-    description: str = "Megatron's multimodal format, modes left out"
-
-    @classmethod
-    def open(cls, prefix: Path) -> Self | None:
-        """The shard at a prefix, checked. None: it has another format."""
-        file = OpenFile.open(f"{prefix}.idx")
-        head = file.read(min(HEADER.size, file.num_bytes), at=0)
-        if not head.startswith(MAGIC):
-            return None
-        header = decode_header(head, file_bytes=file.num_bytes, path=file.path, may_have_modes=True)
-        if file.num_bytes == header.file_bytes:
-            return None
-        shard = cls(prefix, IndexArrays(header, file))
-        shard._check()
-        return shard
-
-    @property
-    def header(self) -> IndexHeader:
-        """The header, which is the same without modes."""
-        return self.arrays.header
-
-    def lens_blocks(self) -> Iterator[NDArray[np.int32]]:
-        """Tokens of each sequence."""
-        return self.arrays.lens_blocks()
-
-    def document_blocks(self) -> Iterator[NDArray[np.int64]]:
-        """The document index."""
-        return self.arrays.document_blocks()
+    description: str
+    dtype: np.dtype[Any]
+    lens: NDArray[np.int32]
+    documents: NDArray[np.int64]
+    is_fairseq: bool = False
 
     def write_tokens(self, out: BinaryIO) -> None:
-        """Append the tokens, which stay as they are, to a ``.bin``."""
-        with open_file(f"{self.prefix}.bin") as tokens:
-            shutil.copyfileobj(tokens, out, _BLOCK)
-
-    def _check(self) -> None:
-        self.arrays.check_documents()
-        found = size_of(f"{self.prefix}.bin")
-        expected = self.arrays.check_lens() * self.header.dtype.itemsize
-        if found != expected:
-            raise CorruptShardError(
-                f"{self.prefix}.bin: found {found:,} bytes, expected {expected:,}, by the lengths "
-                f"of the .idx. Copy both files again."
-            )
-        file, at = self.arrays.file, self.header.file_bytes
-        for start in range(at, file.num_bytes, _BLOCK):
-            modes = np.frombuffer(file.read(min(_BLOCK, file.num_bytes - start), at=start), np.int8)
-            if modes.any():
-                place = int(np.flatnonzero(modes)[0])
-                raise CorruptShardError(
-                    f"{file.path}: sequence {start - at + place:,} has mode {modes[place]}, "
-                    f"expected 0 (text) for all. The shard holds more than text, which cannot be "
-                    f"trained on here."
-                )
-
-
-_FORMATS = (OldShard.open, MultimodalShard.open)
-"""Each opens the shard of a prefix, or returns None if it has another format."""
+        """Append the tokens to a ``.bin``, as ids that start at 0."""
+        with open_file(f"{self.prefix}.bin") as file:
+            if not self.is_fairseq:
+                shutil.copyfileobj(file, out, _BLOCK)
+                return
+            while block := file.read(_BLOCK):
+                tokens = np.frombuffer(block, self.dtype)
+                if tokens.min() < 1:
+                    raise CorruptShardError(
+                        f"{self.prefix}.bin: found the stored id {tokens.min()}, expected 1 or "
+                        f"more. fairseq stores every id plus 1, and this file has no document "
+                        f"index, as fairseq's have none; it was written by another program."
+                    )
+                out.write((tokens - self.dtype.type(1)).data)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,41 +110,148 @@ def convert(
 
 def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
     """Convert one shard: both files are written beside their names, then renamed."""
-    shard = next(filter(None, (open_shard(source) for open_shard in _FORMATS)), None)
-    if shard is None:
-        ShardIndex.open(source)
-        raise ConfigError(
-            f"{source}: is in Megatron's format already, expected TNTIDX or a multimodal shard. "
-            f"Leave it out, and use it as it is."
-        )
-    blocks = encode_index_blocks(shard.header, shard.lens_blocks, shard.document_blocks())
-    write_shard(prefix, blocks, shard.write_tokens)
+    found = _opened(source)
+    write_shard(
+        prefix, encode_index(found.lens, found.documents, dtype=found.dtype), found.write_tokens
+    )
     index = ShardIndex.open(prefix)
     return ConvertedShard(
         source=source,
         prefix=prefix,
-        description=shard.description,
+        description=found.description,
         num_documents=index.num_documents,
         num_tokens=index.num_tokens,
+    )
+
+
+def _opened(prefix: Path) -> _Source:
+    file = OpenFile.open(f"{prefix}.idx")
+    head = file.read(min(_OLD_HEADER.size + 8, file.num_bytes), at=0)
+    if head.startswith(OLD_MAGIC):
+        return _old_shard(prefix, file, head)
+    if head.startswith(MAGIC):
+        arrays = IndexArrays.of_file(file, may_have_modes=True)
+        if file.num_bytes != arrays.header.file_bytes:
+            return _multimodal_shard(prefix, file, arrays)
+    ShardIndex.open(prefix)
+    raise ConfigError(
+        f"{prefix}: is in Megatron's format already, expected TNTIDX or a multimodal shard. "
+        f"Leave it out, and use it as it is."
+    )
+
+
+def _multimodal_shard(prefix: Path, file: OpenFile, arrays: IndexArrays) -> _Source:
+    arrays.check_documents()
+    num_bytes, found = arrays.check_lens() * arrays.dtype.itemsize, size_of(f"{prefix}.bin")
+    if found != num_bytes:
+        raise CorruptShardError(
+            f"{prefix}.bin: found {found:,} bytes, expected {num_bytes:,}, by the lengths of the "
+            f".idx. Copy both files again."
+        )
+    at = arrays.header.file_bytes
+    modes = np.frombuffer(file.read(file.num_bytes - at, at=at), np.int8)
+    if modes.any():
+        place = int(np.flatnonzero(modes)[0])
+        raise CorruptShardError(
+            f"{file.path}: sequence {place:,} has mode {modes[place]}, expected 0 (text) for all. "
+            f"The shard holds more than text, which cannot be trained on here."
+        )
+    description = "Megatron's multimodal format, modes left out"
+    return _Source(prefix, description, arrays.dtype, arrays.lens, arrays.documents)
+
+
+def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
+    """A shard in the TNTIDX format. The sizes are checked before anything else is read."""
+    if len(head) < _OLD_HEADER.size:
+        raise _corrupt(file, f"{file.num_bytes} bytes", f"a header of {_OLD_HEADER.size}")
+    _, version, code, token_bytes, num_items, num_sizes = _OLD_HEADER.unpack_from(head)
+    dtype = DTYPE_CODES.get(code)
+    if version != 1 or dtype is None or dtype.kind not in "iu" or token_bytes != dtype.itemsize:
+        found = f"version {version}, dtype code {code} of {token_bytes} bytes"
+        raise _corrupt(file, found, "version 1 and an integer type, code 1 to 5 or 8")
+    least = _OLD_HEADER.size + 8 * (2 * (num_items + 1) + num_sizes)
+    is_fairseq, at = file.num_bytes == least, _OLD_HEADER.size
+    if not is_fairseq:
+        at += 8
+        num_entries = int.from_bytes(head[_OLD_HEADER.size :], "little") if len(head) == at else 0
+        if num_entries < 1 or file.num_bytes != least + 8 + 8 * num_entries:
+            raise _corrupt(
+                file,
+                f"{file.num_bytes:,} bytes",
+                f"{least:,} without a document index or {least + 8 + 8 * num_entries:,} with one, "
+                f"by its header",
+            )
+    numbers = np.empty((file.num_bytes - at) // 8, np.dtype("<i8"))
+    file.read_into(numbers, at=at)
+    ends = np.cumsum([num_items + 1, num_items + 1, num_sizes])
+    first_sizes, starts, sizes, documents = np.split(numbers, ends)
+    if not np.array_equal(first_sizes, np.arange(num_items + 1)) or num_sizes != num_items:
+        raise _corrupt(file, "items of several dimensions", "texts, which have one")
+    _check_items(file, starts, sizes)
+    found, expected = size_of(f"{prefix}.bin"), int(sizes.sum()) * dtype.itemsize
+    if found != expected or not num_items:
+        raise CorruptShardError(
+            f"{prefix}.bin: found {found:,} bytes, expected {expected:,}, by the sizes of "
+            f"{num_items:,} items in the .idx. Copy both files again."
+        )
+    if is_fairseq:
+        documents = np.arange(num_items + 1)
+    _check_documents(file, documents, num_items)
+    description = "TNTIDX of fairseq, ids less 1" if is_fairseq else "TNTIDX"
+    return _Source(prefix, description, dtype, sizes.astype(np.int32), documents, is_fairseq)
+
+
+def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+    """Check that every item starts where the sizes before it end."""
+    if len(sizes) and (sizes.min() < 0 or sizes.max() > _INT32_MAX):
+        found = f"an item of {sizes.min()} to {sizes.max()} tokens"
+        raise _corrupt(file, found, f"0 to {_INT32_MAX:,}")
+    expected = np.append(0, np.cumsum(sizes))
+    wrong = np.flatnonzero(starts != expected)
+    if len(wrong):
+        at = int(wrong[0])
+        if at == len(sizes):
+            raise _corrupt(file, f"the last item ends at token {starts[at]:,}", f"{expected[at]:,}")
+        raise _corrupt(
+            file,
+            f"item {at} starts at token {starts[at]:,}",
+            f"{expected[at]:,}, where the sizes before it end",
+        )
+
+
+def _check_documents(file: OpenFile, documents: NDArray[np.int64], num_items: int) -> None:
+    if documents[0] != 0 or (documents[1:] < documents[:-1]).any():
+        raise _corrupt(file, "a document index that falls", "one that grows from 0")
+    if documents[-1] != num_items:
+        raise CorruptShardError(
+            f"{file.path}: the document index ends at item {documents[-1]:,}, expected "
+            f"{num_items:,}. A program that merged shards lost documents of the index: convert the "
+            f"original shards, and join them with blendtitan merge."
+        )
+
+
+def _corrupt(file: OpenFile, found: str, expected: str) -> CorruptShardError:
+    return CorruptShardError(
+        f"{file.path}: found {found}, expected {expected}. Copy both files again, or tokenise the "
+        f"shard again."
     )
 
 
 def _planned(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
     """The new prefix of each shard."""
     planned: dict[Path, Path] = {}
+    taken: dict[Path, Path] = {}
     for path in inputs:
         for source, _ in named_shards([path]):
             is_in_folder = path.is_dir() and source != path
             name = source.relative_to(path) if is_in_folder else Path(source.name)
             planned[source] = output / name
-    taken: dict[Path, Path] = {}
-    for source, prefix in planned.items():
-        first = taken.setdefault(prefix, source)
-        if first != source:
-            raise ConfigError(
-                f"{source} and {first} would both become {prefix}. Convert them into different "
-                f"folders."
-            )
+            first = taken.setdefault(planned[source], source)
+            if first != source:
+                raise ConfigError(
+                    f"{source} and {first} would both become {planned[source]}. Convert them into "
+                    f"different folders."
+                )
     return planned
 
 

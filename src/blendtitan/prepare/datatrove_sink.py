@@ -15,7 +15,7 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.input_file import REJECTS_SUFFIX
-from blendtitan.prepare.json_text import BadText
+from blendtitan.prepare.streams import BadText
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.record_files import record_ends, record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
@@ -25,16 +25,16 @@ from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokeniz
 class ShardSink(PipelineStep):
     """Writes the documents of each task, in order, as one shard: ``OUTPUT/00000``, ``00001``, ...
 
-    The shard appears when it is complete, so a task that was killed can be run again. A task
-    without documents has none.
+    A shard appears only when it is complete, so a task that was killed can be run again. A task
+    without documents writes no shard.
 
     Args:
-        output: Folder of the shards, the same for all tasks. Its name is their corpus.
-        tokenizer: A SentencePiece model, a ``tokenizer.json``, or a folder that holds one.
-        max_rejects: Documents of one task that may be rejected, because their texts cannot be
-            used; ``RANK.rejects.jsonl`` lists them.
-        tier: Which libraries may encode; the ids are the same.
-        overwrite: Replace shards without a record of their tokenizer, which others made.
+        output: Folder of the shards, the same for all tasks. Its name is the name of the corpus.
+        tokenizer: Any tokenizer that ``blendtitan tokenize --tokenizer`` accepts.
+        max_rejects: Largest number of unusable texts in one task; ``RANK.rejects.jsonl`` lists
+            them. More are an error.
+        tier: ``fast``, ``reference`` or ``auto``: the library that encodes. The ids are the same.
+        overwrite: Replace shards of other programs, which have no tokenizer record.
     """
 
     name = "blendtitan shards"

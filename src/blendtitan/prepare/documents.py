@@ -9,7 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError
-from blendtitan.prepare.json_text import BadText
+from blendtitan.prepare.streams import BadText
 from blendtitan.storage.writer import stored_tokens, token_dtype
 from blendtitan.tokenizers import ABSENT, Encoder, Tokenizer, tokenizer_identity
 

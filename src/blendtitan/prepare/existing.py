@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
-from blendtitan.files import DamagedFileError, read_json
+from blendtitan.files import DamagedFileError
+from blendtitan.json_files import read_json
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.input_file import (
     REJECTS_SUFFIX,

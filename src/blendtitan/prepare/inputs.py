@@ -23,7 +23,7 @@ from blendtitan.prepare.input_file import (
     path_of,
     readable,
 )
-from blendtitan.prepare.json_text import is_unicode
+from blendtitan.prepare.streams import is_unicode
 from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, RECORD_SUFFIX
 from blendtitan.visible import counted, visible_logger
 
@@ -49,14 +49,10 @@ Inode = tuple[int, int]
 def find_inputs(
     location: str | Path, *, skip_unknown: bool = False
 ) -> Iterator[tuple[InputFile, PurePosixPath]]:
-    """Every input file at a file, folder or pattern, sorted, with its path below that location.
+    """Every input file at a path or URL, a folder or a pattern, sorted, with its path below it.
 
     Links are followed. Hidden files and folders are skipped, and so are documentation and
     checksums; the log gives their number.
-
-    Args:
-        location: Path, or URL that fsspec reads.
-        skip_unknown: Warn about files that cannot be read or have an unknown format.
 
     Raises:
         InputError: There is no input or, without ``skip_unknown``, a file or folder cannot be
@@ -100,13 +96,7 @@ class _Found:
             self.files[location] = _relative(path_of(location), path_of(self.top))
 
     def add_local(self, path: str, siblings: set[str], above: tuple[Inode, ...]) -> None:
-        """Add a local file, or everything below a local folder.
-
-        Args:
-            path: The file or folder.
-            siblings: Names in its folder.
-            above: The folders that contain it, to detect links that form a loop.
-        """
+        """Add a local file, or everything below a local folder that is inside of ``above``."""
         name = os.path.basename(path)
         if name.startswith("."):
             if name != WORK_FOLDER:
@@ -127,7 +117,6 @@ class _Found:
             self.problems[path] = problem
 
     def walk(self, folder: str, above: tuple[Inode, ...]) -> None:
-        """Add everything below a local folder."""
         try:
             status = os.stat(folder)
             names = os.listdir(folder)
@@ -155,7 +144,7 @@ class _Found:
         return None
 
     def report(self, text: str, *, skip_unknown: bool) -> None:
-        """Log the files that are not read, or raise if one has a problem and may not be skipped."""
+        """Log the files that are not read, or raise if one has a problem."""
         for location in [*self.files]:
             # Records could not name it.
             if not is_unicode(location if is_url(location) else os.path.abspath(location)):
@@ -178,7 +167,6 @@ class _Found:
             logger.info("%s: %s skipped", text, number)
 
     def check_datasets(self) -> None:
-        """Check all folders that hold the state of a saved dataset."""
         suffix = f"/{_DATASET_STATE}"
         for location in [name for name in self.companions if name.endswith(suffix)]:
             self.check_dataset(location.removesuffix(suffix))

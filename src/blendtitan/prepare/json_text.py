@@ -1,119 +1,71 @@
 """Texts of JSON files: one value per line, arrays, or values over several lines.
 
-    blocks of bytes  ->  lines or values  ->  JSON values  ->  texts
-
-Lines and values are separated before they are decoded. So a bad byte costs one text and none of
-its neighbours, memory is bounded by the longest text, and every unusable text is reported.
+Lines and values are separated before they are decoded, values by their brackets and quotes. So a
+bad byte costs one text and none of its neighbours, memory is bounded by the longest text, and every
+unusable text is reported.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, InputFile
-from blendtitan.prepare.json_values import Piece, split_values
-from blendtitan.prepare.streams import read_blocks
-
-UTF8_BOM = b"\xef\xbb\xbf"
+from blendtitan.prepare.input_file import InputFile
+from blendtitan.prepare.streams import UTF8_BOM, BadText, Piece, TextRange, is_unicode, read_blocks
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 16
 _SHOWN_KEYS = 5
 
-Advance = Callable[[int], None]
-"""Called with the number of bytes of a file, as stored, that were read."""
+_STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_IN_VALUE = re.compile(rb'["{}\[\]]')
+_NOT_SPACE = re.compile(rb"[^ \t\r\n]")
+_SCALAR_END = re.compile(rb'[,{}\[\]"\n]')
 
 
-@dataclass(frozen=True, slots=True)
-class BadText:
-    """A place in a file that holds no text to train on, and the reason."""
-
-    unit: str
-    """The unit of ``place``: ``byte``, ``row`` or ``document``."""
-
-    place: int
-    """Row, or first byte of the line, in the file (after decompression)."""
-
-    reason: str
-
-    @classmethod
-    def too_long(
-        cls, place: int, num_bytes: int, max_bytes: int, *, what: str, unit: str = "byte"
-    ) -> "BadText":
-        """A text that exceeds the limit."""
-        limit = f"allowed are {max_bytes:,} (--max-document-bytes)"
-        return cls(unit, place, f"the {what} has {num_bytes:,} bytes, {limit}")
-
-
-def read_lines(
-    file: InputFile,
-    start: int,
-    stop: int,
-    *,
-    key: str,
-    max_bytes: int = MAX_DOCUMENT_BYTES,
-    advance: Advance = lambda _: None,
-) -> Iterator[str | BadText]:
-    """Texts of the JSON lines that start at bytes ``start`` to ``stop - 1`` of a file, in order.
+def read_lines(source: TextRange) -> Iterator[str | BadText]:
+    """Texts of the JSON lines that start in a range of a file, in order.
 
     An unusable text is replaced by a ``BadText``. Blank lines are skipped. If a line holds
     several JSON values, each is a text.
 
-    Args:
-        file: The file. A compressed file is read as a whole, whatever the range.
-        start: First byte.
-        stop: Byte after the last.
-        key: The field of each object that holds the text.
-        max_bytes: Limit for a line.
-        advance: Called with the number of bytes of the file, as stored, that were read.
-
     Raises:
         InputError: The file cannot be read, or ends too early.
     """
-    for place, line in lines_of(file, start, stop, max_bytes=max_bytes, advance=advance):
+    for place, line in source.lines():
         if isinstance(line, int):
-            yield BadText.too_long(place, line, max_bytes, what="line")
+            yield BadText.too_long(place, line, source.max_bytes, what="line")
         elif content := line.strip():
-            yield from _texts_of_line(content, key=key, place=place, max_bytes=max_bytes)
+            yield from _texts_of_line(content, place, source)
 
 
-def read_json(
-    file: InputFile,
-    start: int,
-    stop: int,
-    *,
-    key: str,
-    max_bytes: int = MAX_DOCUMENT_BYTES,
-    advance: Advance = lambda _: None,
-) -> Iterator[str | BadText]:
+def read_json(source: TextRange) -> Iterator[str | BadText]:
     """Texts of a file of JSON lines, arrays, or values over several lines: see ``read_lines``."""
-    if has_json_lines(file):
-        yield from read_lines(file, start, stop, key=key, max_bytes=max_bytes, advance=advance)
+    if has_json_lines(source.file):
+        yield from read_lines(source)
         return
-    blocks = _without_bom(read_blocks(file, advance=advance))
+    location = source.file.location
+    blocks = _without_bom(source.blocks())
     try:
-        for place, value in split_values(blocks, max_bytes=max_bytes, in_arrays=True):
+        for place, value in split_values(blocks, max_bytes=source.max_bytes, in_arrays=True):
             if isinstance(value, int):
-                yield BadText.too_long(place, value, max_bytes, what="JSON value")
+                yield BadText.too_long(place, value, source.max_bytes, what="JSON value")
             else:
-                yield _text_or_reason(value.strip(), key=key, place=place)
+                yield _text_or_reason(value.strip(), place, source.key)
     except InputError as error:
-        if str(error).startswith(file.location):
+        if str(error).startswith(location):
             raise
         raise InputError(
-            f"{file.location}: {error}. The copy is incomplete, or a bracket or quote is missing."
+            f"{location}: {error}. The copy is incomplete, or a bracket or quote is missing."
         ) from error
 
 
 def has_json_lines(file: InputFile) -> bool:
     """Whether a file holds one JSON value per line, judging by its first lines."""
-    head = b""
-    is_whole = True
+    head, is_whole = b"", True
     for block in read_blocks(file):
         head += block
         if len(head) >= _HEAD_BYTES:
@@ -129,74 +81,46 @@ def has_json_lines(file: InputFile) -> bool:
     return any(map(_is_json_object, starts)) or not head.startswith((b"{", b"["))
 
 
-def lines_of(
-    file: InputFile,
-    start: int,
-    stop: int,
-    *,
-    max_bytes: int,
-    advance: Advance = lambda _: None,
-) -> Iterator[Piece]:
-    """Lines that start in a range of a file, without a byte order mark: see ``split_lines``."""
-    whole = bool(file.format.compression)
-    first = 0 if whole or start == 0 else _first_line_start(file, start, stop)
-    blocks = read_blocks(file, start=first, advance=advance)
-    lines = split_lines(blocks, at=first, max_line_bytes=max_bytes)
-    for place, line in lines if whole else takewhile(lambda line: line[0] < stop, lines):
-        is_first = place == 0 and isinstance(line, bytes)
-        yield place, line.removeprefix(UTF8_BOM) if is_first else line  # pyright: ignore
+def _is_json_object(line: bytes) -> bool:
+    try:
+        return isinstance(_parsed_by_python(line, ""), dict)
+    except InputError:
+        return False
 
 
-def _first_line_start(file: InputFile, start: int, stop: int) -> int:
-    """The first byte from ``start`` on that begins a line, or ``stop`` if there is none."""
-    # The line at `start` begins there if the byte before it ends another.
-    position = start - 1
-    for block in read_blocks(file, start=position):
-        found = block.find(b"\n", 0, stop - position)
-        if found >= 0:
-            return position + found + 1
-        position += len(block)
-        if position >= stop:
-            break
-    return stop
+def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Replace a byte order mark by spaces, so that positions stay the same."""
+    for number, block in enumerate(blocks):
+        is_marked = number == 0 and block.startswith(UTF8_BOM)
+        yield b"   " + block[len(UTF8_BOM) :] if is_marked else block
 
 
-def _texts_of_line(line: bytes, *, key: str, place: int, max_bytes: int) -> list[str | BadText]:
-    """The texts of the JSON values in a line; usually there is one.
-
-    A value that cannot be separated stays together with what follows it.
-    """
-    text = _text_or_reason(line, key=key, place=place)
+def _texts_of_line(line: bytes, place: int, source: TextRange) -> list[str | BadText]:
+    """The texts of the JSON values in a line; a value that cannot be separated stays in one."""
+    text = _text_or_reason(line, place, source.key)
     if isinstance(text, str):
         return [text]
     values = [
         value.strip()
-        for _, value in split_values([line], max_bytes=max_bytes, in_arrays=False)
+        for _, value in split_values([line], max_bytes=source.max_bytes, in_arrays=False)
         if isinstance(value, bytes)
     ]
     if len(values) == 1:
         return [text]
-    return [_text_or_reason(value, key=key, place=place) for value in values]
+    return [_text_or_reason(value, place, source.key) for value in values]
 
 
-def _text_or_reason(value: bytes, *, key: str, place: int) -> str | BadText:
+def _text_or_reason(value: bytes, place: int, key: str) -> str | BadText:
     try:
-        return _text_of_json(value, key=key)
+        try:
+            return _text_in(orjson.loads(value), key)
+        except orjson.JSONDecodeError as error:
+            # Python writes NaN and halves of surrogate pairs, which may be in other fields.
+            reason = f"not JSON in UTF-8: {error}"
+        text = _text_in(_parsed_by_python(value, reason), key)
     except InputError as error:
         return BadText("byte", place, str(error))
-
-
-def _text_of_json(value: bytes, *, key: str) -> str:
-    try:
-        parsed = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        # Python writes NaN and halves of surrogate pairs, which may be in other fields.
-        reason = f"not JSON in UTF-8: {error}"
-        text = _text_in(_parsed_by_python(value, reason), key)
-        if not is_unicode(text):
-            raise InputError(reason) from None
-        return text
-    return _text_in(parsed, key)
+    return text if is_unicode(text) else BadText("byte", place, reason)
 
 
 def _parsed_by_python(value: bytes, reason: str) -> Any:
@@ -223,69 +147,126 @@ def _text_in(parsed: Any, key: str) -> str:
     return text
 
 
-def check_unambiguous(name: str, names: Sequence[str], location: str) -> None:
-    """Raise an ``InputError`` if several columns of a file have the same name."""
-    if names.count(name) > 1:
-        raise InputError(
-            f"{location}: there are {names.count(name)} columns {name!r}, expected one: the name "
-            f"is ambiguous. Rename them, so that the one that holds the texts has its own name."
-        )
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded in UTF-8, which halves of surrogate pairs cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def split_lines(
-    blocks: Iterable[bytes], *, at: int = 0, max_line_bytes: int = MAX_DOCUMENT_BYTES
-) -> Iterator[Piece]:
-    """Lines without their newline, across blocks, with the byte at which each starts.
-
-    A line that is too long is replaced by its size in bytes. The last line needs no newline. At
-    most ``max_line_bytes`` and one block are held in memory.
+def split_values(blocks: Iterable[bytes], *, max_bytes: int, in_arrays: bool) -> Iterator[Piece]:
+    """Consecutive JSON values, separated by their brackets and quotes but not checked.
 
     Args:
-        blocks: Contents, beginning at the start of a line.
-        at: The position of that line, in bytes.
-        max_line_bytes: Limit for a line.
+        blocks: Contents, in order.
+        max_bytes: Limit for a value. No more than that, and a block, is held in memory.
+        in_arrays: Treat the items of outer arrays as values.
+
+    Raises:
+        InputError: With ``in_arrays``, the last value or an outer array is incomplete. The
+            message is the reason. Without it, an incomplete value is returned as it is.
     """
-    held: list[bytes] = []
-    line_bytes = 0
+    splitter = _Splitter(max_bytes, in_arrays)
     for block in blocks:
-        if not line_bytes and block.isspace():
-            # Skip blank lines at once: a file of nothing else must not take hours.
-            end = block.rfind(b"\n") + 1
-            at, block = at + end, block[end:]
-        *ends, rest = block.split(b"\n")
-        for end in ends:
-            line_bytes += len(end)
-            yield at, b"".join([*held, end]) if line_bytes <= max_line_bytes else line_bytes
-            at += line_bytes + 1
-            held, line_bytes = [], 0
-        line_bytes += len(rest)
-        # A line that is already too long is counted, not kept.
-        if line_bytes <= max_line_bytes:
-            held.append(rest)
+        yield from splitter.feed(block)
+    yield from splitter.finish()
+
+
+class _Splitter:
+    """Separates values across blocks."""
+
+    def __init__(self, max_bytes: int, in_arrays: bool) -> None:
+        self._position = 0  # of the block's first byte
+        self._max_bytes = max_bytes
+        self._in_arrays = in_arrays
+        self._held: list[bytes] = []  # the value's bytes in earlier blocks
+        self._value_bytes = 0
+        self._value_start: int | None = None
+        self._array_start: int | None = None
+        self._depth = 0
+        self._in_string = False
+        self._carried = b""  # a backslash, whose next byte is in the next block
+
+    def feed(self, block: bytes) -> Iterator[Piece]:
+        block = self._carried + block
+        self._carried = b""
+        pos = start = 0
+        while pos < len(block):
+            if self._in_string:
+                pos = self._skip_string(block, pos)
+                if self._carried:
+                    block = block[:pos]
+                    break
+            elif self._value_start is None:
+                pos = start = self._begin(block, pos)
+            else:
+                pos, is_end = self._scan_value(block, pos, self._value_start)
+                if is_end:
+                    yield self._ended(block[start:pos], self._value_start)
+        if self._value_start is not None:
+            self._hold(block[start:])
+        self._position += len(block)
+
+    def finish(self) -> Iterator[Piece]:
+        """The value that the end of the content ends."""
+        if self._in_arrays and (self._depth or self._in_string or self._array_start is not None):
+            begin = self._array_start if self._value_start is None else self._value_start
+            raise InputError(
+                f"the content ends inside the JSON value that starts at byte {begin:,}"
+            )
+        if self._value_start is not None:
+            yield self._ended(self._carried, self._value_start)
+
+    def _begin(self, block: bytes, pos: int) -> int:
+        """Skip what precedes a value; returns the start of the value or of the rest."""
+        found = _NOT_SPACE.search(block, pos)
+        if found is None:
+            return len(block)
+        pos, mark = found.start(), found[0]
+        if self._in_arrays and mark == b"[" and self._array_start is None:
+            self._array_start = self._position + pos
+        elif self._array_start is not None and mark == b"]":
+            self._array_start = None
+        elif mark != b",":
+            self._value_start = self._position + pos
+            return pos
+        return pos + 1
+
+    def _scan_value(self, block: bytes, pos: int, start: int) -> tuple[int, bool]:
+        """Advance to the next significant byte; returns the position after it, and if it ends."""
+        is_scalar = self._depth == 0 and (self._value_bytes or pos > start - self._position)
+        pattern = _SCALAR_END if is_scalar else _IN_VALUE if self._depth else _NOT_SPACE
+        found = pattern.search(block, pos)
+        if found is None:
+            return len(block), False
+        if is_scalar:
+            return found.start(), True
+        mark = found[0]
+        if mark == b'"':
+            self._in_string = True
+        elif mark in b"{[":
+            self._depth += 1
+        elif mark in b"}]" and self._depth:
+            self._depth -= 1
+            return found.end(), self._depth == 0
+        return found.end(), False
+
+    def _skip_string(self, block: bytes, pos: int) -> int:
+        """Go to the end of a string, or to the end of the block."""
+        found = _STRING_REST.match(block, pos)
+        assert found is not None
+        pos = found.end()
+        if pos < len(block):
+            if block[pos : pos + 1] == b'"':
+                self._in_string = False
+                return pos + 1
+            self._carried = block[pos:]
+        return pos
+
+    def _hold(self, part: bytes) -> None:
+        self._value_bytes += len(part)
+        if self._value_bytes <= self._max_bytes:
+            self._held.append(part)
         else:
-            held.clear()
-    if line_bytes:
-        yield at, b"".join(held) if line_bytes <= max_line_bytes else line_bytes
+            self._held.clear()
 
-
-def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Replace a byte order mark by spaces, so that positions stay the same."""
-    for number, block in enumerate(blocks):
-        is_marked = number == 0 and block.startswith(UTF8_BOM)
-        yield b"   " + block[len(UTF8_BOM) :] if is_marked else block
-
-
-def _is_json_object(line: bytes) -> bool:
-    try:
-        return isinstance(_parsed_by_python(line, ""), dict)
-    except InputError:
-        return False
+    def _ended(self, part: bytes, start: int) -> Piece:
+        self._hold(part)
+        fits = self._value_bytes <= self._max_bytes
+        value = start, b"".join(self._held) if fits else self._value_bytes
+        self._held, self._value_bytes, self._value_start = [], 0, None
+        self._in_string, self._depth = False, 0
+        return value

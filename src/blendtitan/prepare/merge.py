@@ -1,6 +1,6 @@
-"""``blendtitan merge``: many shards into few, streaming.
+"""``blendtitan merge``: many shards into few.
 
-The kernel copies the tokens, and the ``.idx`` is written in blocks, so memory does not grow.
+The kernel copies the tokens. The ``.idx`` of one input at a time is in memory.
 """
 
 import os
@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchError
 from blendtitan.files import open_file
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.atomic_files import flush_and_close, partial_path, writing
-from blendtitan.storage.ends import DocumentEnds, read_ends
-from blendtitan.storage.index_arrays import IndexArrays
+from blendtitan.storage.index_arrays import IndexArrays, encode_header
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import find_shards, named_shards
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
@@ -28,8 +25,8 @@ from blendtitan.storage.record_files import (
     read_record,
     write_ends,
 )
-from blendtitan.storage.records import RECORD_SUFFIX
-from blendtitan.storage.writer import append_file, encode_index_blocks, publish, remove_partials
+from blendtitan.storage.records import RECORD_SUFFIX, DocumentEnds, read_ends
+from blendtitan.storage.writer import append_file, remove_partials, write_shard
 from blendtitan.tables import Table, number_table
 from blendtitan.visible import visible_logger
 
@@ -40,7 +37,7 @@ _COMPARED_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SourceShard:
-    """What merging needs to know about an input shard."""
+    """An input shard."""
 
     prefix: Path
     corpus: str
@@ -48,14 +45,37 @@ class SourceShard:
     num_sequences: int
     num_documents: int
     num_tokens: int
-
     tokenizer: TokenizerIdentity | None = None
     """From its record. None: there is none, or it describes another shard."""
+
+    @classmethod
+    def open(cls, prefix: Path, corpus: str) -> "SourceShard":
+        """Check a shard as a reader does."""
+        index, record = ShardIndex.open(prefix), read_record(prefix)
+        if record and not record.describes(documents=index.num_documents, tokens=index.num_tokens):
+            record = None
+        num_sequences = index.header.num_sequences
+        return cls(
+            *(prefix, corpus, index.dtype, num_sequences, index.num_documents, index.num_tokens),
+            record and record.tokenizer,
+        )
 
     @property
     def num_bytes(self) -> int:
         """Size of its ``.bin``."""
         return self.num_tokens * self.dtype.itemsize
+
+    def checked_arrays(self) -> IndexArrays:
+        """The arrays of its ``.idx``; every entry is checked."""
+        arrays = IndexArrays.open(self.prefix)
+        arrays.check_documents()
+        num_tokens = arrays.check_lens()
+        if num_tokens != self.num_tokens:
+            raise CorruptShardError(
+                f"{arrays.path}: its lengths sum to {num_tokens:,} tokens, expected "
+                f"{self.num_tokens:,}, as {self.prefix.name}.bin holds. Tokenise the shard again."
+            )
+        return arrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +87,9 @@ class MergedShard:
     sources: tuple[SourceShard, ...]
 
     @property
-    def header(self) -> IndexHeader:
-        """The fixed fields of its ``.idx``."""
-        return IndexHeader(
-            self.sources[0].dtype,
-            sum(source.num_sequences for source in self.sources),
-            sum(source.num_documents for source in self.sources),
-        )
+    def num_documents(self) -> int:
+        """Documents of all its sources."""
+        return sum(source.num_documents for source in self.sources)
 
     @property
     def num_tokens(self) -> int:
@@ -86,7 +102,32 @@ class MergedShard:
         tokenizers = [source.tokenizer for source in self.sources]
         if tokenizers[0] is None or None in tokenizers:
             return None
-        return TokenizerRecord(tokenizers[0], self.header.num_documents, self.num_tokens)
+        return TokenizerRecord(tokenizers[0], self.num_documents, self.num_tokens)
+
+    def index_blocks(self) -> Iterator[bytes]:
+        """Content of the ``.idx``, with the arrays of one source at a time in memory."""
+        num_sequences = sum(source.num_sequences for source in self.sources)
+        header = IndexHeader(self.sources[0].dtype, num_sequences, self.num_documents)
+        yield encode_header(header)
+        for source in self.sources:
+            yield source.checked_arrays().lens.tobytes()
+        num_bytes = 0
+        for source in self.sources:
+            yield (IndexArrays.open(source.prefix).pointers + num_bytes).tobytes()
+            num_bytes += source.num_bytes
+        first = 0
+        for source in self.sources:
+            # The last entry is the start of the next shard's first document.
+            yield (IndexArrays.open(source.prefix).documents[:-1] + first).tobytes()
+            first += source.num_sequences
+        yield np.array([first], "<i8").tobytes()
+
+    def token_blocks(self) -> Iterator[bytes]:
+        """Content of the ``.bin``."""
+        for source in self.sources:
+            with open_file(f"{source.prefix}.bin") as file:
+                while block := file.read(_COMPARED_BYTES):
+                    yield block
 
 
 def merge(
@@ -110,7 +151,7 @@ def merge(
     """
     if not target_tokens >= 1:
         raise ConfigError(f"target_tokens is {target_tokens}, expected 1 or more")
-    sources = [_source(prefix, corpus) for prefix, corpus in named_shards(inputs)]
+    sources = [SourceShard.open(prefix, corpus) for prefix, corpus in named_shards(inputs)]
     _check_tokenizers(sources)
     merged = plan_merge(sources, output, target_tokens=target_tokens)
     _check_output(output, merged)
@@ -128,7 +169,7 @@ def merge_table(shards: Iterable[MergedShard]) -> Table:
     """A row for each new shard."""
     table = number_table("shard", "made of", "documents", "tokens")
     for shard in shards:
-        counts = len(shard.sources), shard.header.num_documents, shard.num_tokens
+        counts = len(shard.sources), shard.num_documents, shard.num_tokens
         table.add_row(str(shard.prefix), *(f"{count:,}" for count in counts))
     return table
 
@@ -160,18 +201,6 @@ def _groups(sources: Sequence[SourceShard], target_tokens: float) -> Iterator[li
     yield group
 
 
-def _source(prefix: Path, corpus: str) -> SourceShard:
-    index = ShardIndex.open(prefix)
-    record = read_record(prefix)
-    if record and not record.describes(documents=index.num_documents, tokens=index.num_tokens):
-        record = None
-    return SourceShard(
-        *(prefix, corpus, index.dtype),
-        *(index.header.num_sequences, index.num_documents, index.num_tokens),
-        record and record.tokenizer,
-    )
-
-
 def _check_tokenizers(sources: Sequence[SourceShard]) -> None:
     recorded = [source for source in sources if source.tokenizer is not None]
     for source in recorded:
@@ -196,13 +225,13 @@ def _check_corpus(corpus: str, sources: Sequence[SourceShard]) -> None:
             f"Give it another name in the file list."
         )
     first = sources[0]
-    for source in sources:
-        if source.dtype != first.dtype:
-            raise ConfigError(
-                f"corpus {corpus!r}: {source.prefix} holds tokens of type {source.dtype.name}, "
-                f"{first.prefix} of type {first.dtype.name}, expected one type. Merge them into "
-                f"different folders, or tokenise one of them again."
-            )
+    other = next((source for source in sources if source.dtype != first.dtype), None)
+    if other is not None:
+        raise ConfigError(
+            f"corpus {corpus!r}: {other.prefix} holds tokens of type {other.dtype.name}, "
+            f"{first.prefix} of type {first.dtype.name}, expected one type. Merge them into "
+            f"different folders, or tokenise one of them again."
+        )
 
 
 def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
@@ -229,16 +258,15 @@ def _is_finished(shard: MergedShard) -> bool:
     A killed call may have put only some of its files in place.
     """
     record = b"" if shard.record is None else encode_record(shard.record)
-    token_bytes = sum(source.num_bytes for source in shard.sources)
-    contents: dict[str, tuple[int, Callable[[], Iterable[bytes]]]] = {
-        ".idx": (shard.header.file_bytes, lambda: map(bytes, _index_blocks(shard))),
-        RECORD_SUFFIX: (len(record), lambda: [record]),
-        ".bin": (token_bytes, lambda: _token_blocks(shard)),
+    contents: dict[str, Callable[[], Iterable[bytes]]] = {
+        ".idx": shard.index_blocks,
+        RECORD_SUFFIX: lambda: [record],
+        ".bin": shard.token_blocks,
     }
     found = {suffix for suffix in contents if os.path.lexists(f"{shard.prefix}{suffix}")}
-    for suffix, (num_bytes, blocks) in contents.items():
+    for suffix, blocks in contents.items():
         path = Path(f"{shard.prefix}{suffix}")
-        if suffix in found and not _holds(path, num_bytes, blocks):
+        if suffix in found and not _holds(path, blocks()):
             raise ConfigError(
                 f"{path}: exists already, and differs from what this command would write. Choose "
                 f"an empty folder, or replace it with --overwrite."
@@ -246,22 +274,15 @@ def _is_finished(shard: MergedShard) -> bool:
     return found == {".idx", ".bin", *([RECORD_SUFFIX] if record else [])}
 
 
-def _holds(path: Path, num_bytes: int, blocks: Callable[[], Iterable[bytes]]) -> bool:
-    if not path.is_file() or path.stat().st_size != num_bytes:
+def _holds(path: Path, blocks: Iterable[bytes]) -> bool:
+    if not path.is_file():
         return False
     with open_file(path) as file:
-        return all(file.read(len(block)) == block for block in blocks())
-
-
-def _token_blocks(shard: MergedShard) -> Iterator[bytes]:
-    for source in shard.sources:
-        with open_file(Path(f"{source.prefix}.bin")) as file:
-            while block := file.read(_COMPARED_BYTES):
-                yield block
+        return all(file.read(len(block)) == block for block in blocks) and not file.read(1)
 
 
 def _write_merged(shard: MergedShard) -> None:
-    stamps = [file_signature(str(source.prefix)) for source in shard.sources]
+    signatures = [file_signature(str(source.prefix)) for source in shard.sources]
 
     def write_tokens(tokens: BinaryIO) -> None:
         for source in shard.sources:
@@ -273,92 +294,31 @@ def _write_merged(shard: MergedShard) -> None:
                     f"nothing writes to it."
                 )
 
-    stamp = write_shard(shard.prefix, _index_blocks(shard), write_tokens, shard.record)
+    signature = write_shard(shard.prefix, shard.index_blocks(), write_tokens, shard.record)
     # Open the shard as a reader does, and compare it with its sources.
     index = ShardIndex.open(shard.prefix)
-    found, expected = (index.header, index.num_tokens), (shard.header, shard.num_tokens)
-    if found != expected:
+    found = index.num_documents, index.num_tokens
+    if found != (shard.num_documents, shard.num_tokens):
         raise CorruptShardError(
-            f"{shard.prefix}: found {found} after writing, expected {expected}. Check the disk, "
-            f"and merge again."
+            f"{shard.prefix}: found {found[0]:,} documents of {found[1]:,} tokens after writing, "
+            f"expected {shard.num_documents:,} of {shard.num_tokens:,}. Check the disk, and merge "
+            f"again."
         )
-    ends = _joined_ends(shard, stamps)
+    ends = _joined_ends(shard, signatures)
     if ends is not None:
-        write_ends(shard.prefix, ends, stamp)
+        write_ends(shard.prefix, ends, signature)
 
 
-def write_shard(
-    prefix: Path,
-    index_blocks: Iterable[bytes],
-    write_tokens: Callable[[BinaryIO], None],
-    record: TokenizerRecord | None = None,
-) -> FileSignature:
-    """Write both files of a shard beside their names, then rename them; returns their signature.
-
-    Args:
-        prefix: Path of the shard without its suffix.
-        index_blocks: Content of the ``.idx``.
-        write_tokens: Writes the content of the ``.bin``.
-        record: The tokenizer of the shard, if it is known.
-    """
-    bin_path, idx_path = Path(f"{prefix}.bin"), Path(f"{prefix}.idx")
-    with writing(bin_path.parent):
-        bin_path.parent.mkdir(parents=True, exist_ok=True)
-    remove_partials(prefix)
-    partial_bin, partial_idx = partial_path(bin_path), partial_path(idx_path)
-    try:
-        with writing(idx_path), partial_idx.open("wb") as idx:
-            idx.writelines(index_blocks)
-            flush_and_close(idx)
-        with writing(bin_path), partial_bin.open("wb") as tokens:
-            write_tokens(tokens)
-            flush_and_close(tokens)
-        return publish(prefix, partial_bin, partial_idx, record)
-    finally:
-        partial_bin.unlink(missing_ok=True)
-        partial_idx.unlink(missing_ok=True)
-
-
-def _joined_ends(shard: MergedShard, stamps: Sequence[FileSignature | None]) -> DocumentEnds | None:
+def _joined_ends(
+    shard: MergedShard, signatures: Sequence[FileSignature | None]
+) -> DocumentEnds | None:
     """How its documents end, if every source has a record of it and did not change since."""
     found: list[DocumentEnds] = []
-    for source, stamp in zip(shard.sources, stamps, strict=True):
-        if stamp is None or file_signature(str(source.prefix)) != stamp:
+    for source, signature in zip(shard.sources, signatures, strict=True):
+        if signature is None or file_signature(str(source.prefix)) != signature:
             return None
-        ends = read_ends(str(source.prefix), stamp)
+        ends = read_ends(str(source.prefix), signature)
         if ends is None or ends.num_documents != source.num_documents:
             return None
         found.append(ends)
     return joined_ends(found)
-
-
-def _index_blocks(shard: MergedShard) -> Iterator[bytes]:
-    """The ``.idx`` of the output. Every entry of the inputs is checked first."""
-    for source in shard.sources:
-        arrays = IndexArrays.open(source.prefix)
-        arrays.check_documents()
-        num_tokens = arrays.check_lens()
-        if num_tokens != source.num_tokens:
-            raise CorruptShardError(
-                f"{arrays.file.path}: its lengths sum to {num_tokens:,} tokens, expected "
-                f"{source.num_tokens:,}, as {source.prefix.name}.bin holds. Tokenise the shard "
-                f"again."
-            )
-
-    def lens_blocks() -> Iterator[NDArray[np.int32]]:
-        for source in shard.sources:
-            yield from IndexArrays.open(source.prefix).lens_blocks()
-
-    return encode_index_blocks(shard.header, lens_blocks, _document_blocks(shard))
-
-
-def _document_blocks(shard: MergedShard) -> Iterator[NDArray[np.int64]]:
-    num_sequences = 0
-    for source in shard.sources:
-        left = source.num_documents
-        for documents in IndexArrays.open(source.prefix).document_blocks():
-            # The last entry is the start of the next shard's first document.
-            yield documents[:left] + num_sequences
-            left -= len(documents)
-        num_sequences += source.num_sequences
-    yield np.array([num_sequences])

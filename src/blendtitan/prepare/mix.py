@@ -1,11 +1,11 @@
-"""``blendtitan mix``: a file list from epochs, tokens, shares or a temperature.
+"""``blendtitan mix``: write a file list from epochs, tokens, shares or a temperature.
 
-There are two kinds of settings, of which a mix uses one:
+There are two kinds of settings, and a mix uses one of them:
 
-    --epochs, --tokens         how much one pass over the blend reads of a corpus; any other
-                               corpus is read once
-    --shares, --temperature    fractions of the blend; corpora without one divide the rest by
-                               tokens ** (1 / temperature)
+    --epochs, --tokens         how much of a corpus one pass over the blend reads; other corpora
+                               are read once
+    --shares, --temperature    fractions of the blend; corpora without a share divide the rest in
+                               proportion to tokens ** (1 / temperature)
 """
 
 import difflib
@@ -30,22 +30,23 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixConfig:
-    """How a blend is made from its corpora. Numbers are by corpus name."""
+    """How much of each corpus a blend contains. The keys of all mappings are names of corpora."""
 
     epochs: Mapping[str, float] = field(default_factory=dict)
-    """How often one pass over the blend reads a corpus."""
+    """Number of times that one pass over the blend reads a corpus."""
 
     tokens: Mapping[str, float] = field(default_factory=dict)
-    """How many tokens of a corpus one pass over the blend reads."""
+    """Number of tokens of a corpus that one pass over the blend reads."""
 
     shares: Mapping[str, float] = field(default_factory=dict)
-    """A corpus's fraction of the blend."""
+    """Fraction of the blend that comes from a corpus."""
 
     temperature: float | None = None
-    """Corpora without a share divide the rest by ``tokens ** (1 / temperature)``. None: 1."""
+    """Corpora without a share divide the rest in proportion to ``tokens ** (1 / temperature)``.
+    None: 1."""
 
     max_epochs: float = 4.0
-    """Reading a corpus more often is an error. 0: no limit."""
+    """Largest number of epochs of a corpus; more is an error. 0: no limit."""
 
     horizon_tokens: float | None = None
     """Tokens that the run will read. None: one pass over the blend."""
@@ -81,7 +82,7 @@ class CorpusMix:
     num_tokens: int
 
     epochs: float
-    """How often one pass over the whole blend reads this corpus."""
+    """Number of times that one pass over the whole blend reads this corpus."""
 
     @property
     def weight(self) -> float:
@@ -92,13 +93,13 @@ class CorpusMix:
 def mix(
     inputs: Sequence[Path], output: Path, config: MixConfig, *, overwrite: bool = False
 ) -> list[CorpusMix]:
-    """Write a file list in which a shard weighs its tokens times the epochs of its corpus.
+    """Write a file list. The weight of a shard is its tokens times the epochs of its corpus.
 
     Args:
-        inputs: Shard prefixes, folders of shards, and file lists. Their weights are ignored; the
-            corpus of a shard is the one that a file list with this input would give.
+        inputs: Shard prefixes, folders of shards, and file lists. The corpus of a shard is the one
+            that a file list with this input would give. Weights in file lists are ignored.
         output: The file list to write.
-        config: How often each corpus is read.
+        config: How much of each corpus is read.
         overwrite: Replace a file that this function did not write.
 
     Returns:
@@ -106,7 +107,7 @@ def mix(
 
     Raises:
         ConfigError: A shard is named twice, a corpus is unknown or read too often, or the output
-            belongs to another program.
+            exists and was not written by this function.
         ShardError: A shard cannot be opened.
     """
     if not overwrite:

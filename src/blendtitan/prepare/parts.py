@@ -17,11 +17,12 @@ import orjson
 from xxhash import xxh3_128
 
 from blendtitan.errors import InputError
-from blendtitan.files import DamagedFileError, checked, open_file, read_json
+from blendtitan.files import DamagedFileError, open_file
+from blendtitan.json_files import checked, read_json
 from blendtitan.prepare.documents import Counts, Settings, encoded_texts, grouped, reject_lines
 from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES
-from blendtitan.prepare.json_text import BadText
 from blendtitan.prepare.plan import Job
+from blendtitan.prepare.streams import BadText, TextRange
 from blendtitan.prepare.texts import read_range
 from blendtitan.storage.atomic_files import replaced_file, writing
 from blendtitan.tokenizers import FAST_PROVEN, Encoder, Tier
@@ -180,12 +181,8 @@ def file_digest(path: Path) -> str:
 def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | BadText]:
     """Texts of a job's range, in order; an unusable text is replaced by a ``BadText``."""
     shard = job.shard
-    yield from read_range(
-        *(shard.input, job.start, job.stop),
-        key=shard.key,
-        options=shard.options,
-        advance=add_bytes,
-    )
+    source = TextRange(shard.input, job.start, job.stop, shard.key, shard.options, add_bytes)
+    yield from read_range(source)
     if shard.input.format.kind == "parquet":
         # Parquet readers do not report their position.
         add_bytes(job.num_bytes)

@@ -20,7 +20,7 @@ from blendtitan.prepare.input_file import (
     without_suffixes,
 )
 from blendtitan.prepare.inputs import find_inputs
-from blendtitan.prepare.json_text import is_unicode
+from blendtitan.prepare.streams import is_unicode
 from blendtitan.prepare.texts import is_cut
 from blendtitan.storage.atomic_files import remove_file_partials, write_atomically, writing
 from blendtitan.storage.list_forms import corpus_in_folder

@@ -14,15 +14,9 @@ import numpy as np
 import orjson
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.files import (
-    LIMIT_BYTES,
-    DamagedFileError,
-    checked,
-    open_file,
-    parse_json,
-    read_file,
-)
+from blendtitan.files import DamagedFileError, open_file, read_file
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.json_files import LIMIT_BYTES, checked, parse_json
 from blendtitan.prepare.documents import Counts, Settings
 from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, WORK_FOLDER
 from blendtitan.prepare.parts import Manifest, file_digest, is_accepted

@@ -7,7 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 
 from blendtitan.errors import InputError
-from blendtitan.files import LIMIT_BYTES, DamagedFileError, open_file, parse_json
+from blendtitan.files import DamagedFileError, open_file
+from blendtitan.json_files import LIMIT_BYTES, parse_json
 from blendtitan.prepare.documents import Counts, grouped
 from blendtitan.prepare.existing import RemovedInput
 from blendtitan.prepare.parts import is_accepted

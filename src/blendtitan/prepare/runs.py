@@ -20,7 +20,8 @@ from typing import NamedTuple
 import orjson
 
 from blendtitan.errors import ConfigError
-from blendtitan.files import LIMIT_BYTES, DamagedFileError, open_file, parse_json
+from blendtitan.files import DamagedFileError, open_file
+from blendtitan.json_files import LIMIT_BYTES, parse_json
 from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Holder, Silence
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.input_file import WORK_FOLDER, is_url

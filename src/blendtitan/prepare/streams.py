@@ -1,7 +1,7 @@
-"""The decompressed content of an input file, in blocks of bounded size.
+"""The content of an input file: decompressed blocks of bounded size, and the lines in them.
 
-A few bytes may decompress to any amount. No reader holds more than one decompressed block, and
-each detects a file that ends too early.
+A few bytes may decompress to any amount. No reader holds more than one decompressed block and one
+document, and each detects a file that ends too early.
 """
 
 import bz2
@@ -9,14 +9,23 @@ import gzip
 import lzma
 import sys
 import zlib
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, BinaryIO
 
 from isal import igzip
 from isal.igzip_lib import IsalError
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.input_file import Compression, InputFile, readable
+from blendtitan.prepare.input_file import (
+    DEFAULT_OPTIONS,
+    MAX_DOCUMENT_BYTES,
+    Compression,
+    InputFile,
+    ReadOptions,
+    readable,
+)
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -24,6 +33,7 @@ else:
     from backports import zstd
 
 BLOCK_BYTES = 1 << 18
+UTF8_BOM = b"\xef\xbb\xbf"
 
 # Large corpora are compressed with `zstd --long=31`. Files with smaller windows need less memory.
 _ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
@@ -34,16 +44,89 @@ _DAMAGE: tuple[type[Exception], ...] = (
     IsalError,  # pyright: ignore[reportAssignmentType]
 )
 
+Advance = Callable[[int], None]
+"""Called with the number of bytes of a file, as stored, that were read."""
+
+Piece = tuple[int, bytes | int]
+"""The first byte of a line or value, and its content or, if it is too long, its size in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadText:
+    """A place in a file that holds no text to train on, and the reason."""
+
+    unit: str
+    """The unit of ``place``: ``byte``, ``row`` or ``document``."""
+
+    place: int
+    """Row, or first byte of the line, in the file (after decompression)."""
+
+    reason: str
+
+    @classmethod
+    def too_long(
+        cls, place: int, num_bytes: int, max_bytes: int, *, what: str, unit: str = "byte"
+    ) -> "BadText":
+        """A text that exceeds the limit."""
+        limit = f"allowed are {max_bytes:,} (--max-document-bytes)"
+        return cls(unit, place, f"the {what} has {num_bytes:,} bytes, {limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRange:
+    """A part of an input file, and how texts are read from it."""
+
+    file: InputFile
+
+    start: int
+    """First byte; in a Parquet file, first row group. Files that are not cut are read whole."""
+
+    stop: int
+    """The byte or row group after the last. Lines that start before it belong to the range."""
+
+    key: str = "text"
+    """Field or column of the texts. Plain text has none."""
+
+    options: ReadOptions = DEFAULT_OPTIONS
+    advance: Advance = lambda _: None
+
+    @property
+    def max_bytes(self) -> int:
+        """Limit for a document, as stored."""
+        return self.options.max_document_bytes
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file, decompressed."""
+        return read_blocks(self.file, advance=self.advance)
+
+    def lines(self) -> Iterator[Piece]:
+        """Lines that start in the range, without a byte order mark: see ``split_lines``."""
+        whole = bool(self.file.format.compression)
+        first = 0 if whole or self.start == 0 else self._first_line_start()
+        blocks = read_blocks(self.file, start=first, advance=self.advance)
+        lines = split_lines(blocks, at=first, max_line_bytes=self.max_bytes)
+        for place, line in lines if whole else takewhile(lambda line: line[0] < self.stop, lines):
+            is_first = place == 0 and isinstance(line, bytes)
+            yield place, line.removeprefix(UTF8_BOM) if is_first else line  # pyright: ignore
+
+    def _first_line_start(self) -> int:
+        """The first byte of the range that begins a line, or ``stop`` if there is none."""
+        # The line at `start` begins there if the byte before it ends another.
+        position = self.start - 1
+        for block in read_blocks(self.file, start=position):
+            found = block.find(b"\n", 0, self.stop - position)
+            if found >= 0:
+                return position + found + 1
+            position += len(block)
+            if position >= self.stop:
+                break
+        return self.stop
+
 
 def read_blocks(
-    file: InputFile, *, start: int = 0, advance: Callable[[int], None] = lambda _: None
+    file: InputFile, *, start: int = 0, advance: Advance = lambda _: None
 ) -> Iterator[bytes]:
     """The content of a file from byte ``start`` on, decompressed according to its name.
-
-    Args:
-        file: A file of any format.
-        start: First byte, as stored.
-        advance: Called with the number of bytes, as stored, that were read.
 
     Raises:
         InputError: The file cannot be read or decompressed, or ends too early.
@@ -61,55 +144,36 @@ def read_blocks(
                     advance(opened.tell() - position)
                     position = opened.tell()
                     yield block
-        except InputError:
-            raise
-        except _DAMAGE as error:
-            raise _damaged(file, error) from error
-        except OSError as error:
+        except (*_DAMAGE, OSError) as error:
             # The bz2 module has no exception of its own.
-            if compression != "bz2" or error.errno is not None:
+            is_bz2 = compression == "bz2" and isinstance(error, OSError) and error.errno is None
+            if not (is_bz2 or isinstance(error, _DAMAGE)):
                 raise
-            raise _damaged(file, error) from error
+            raise InputError(
+                f"{file.location}: the compressed data cannot be read: {error}. The copy is "
+                f"incomplete or damaged: copy or compress the file again."
+            ) from error
 
 
-def _damaged(file: InputFile, error: Exception) -> InputError:
-    return InputError(
-        f"{file.location}: the compressed data cannot be read: {error}. The copy is "
-        f"incomplete or damaged: copy or compress the file again."
-    )
-
-
-def _plain_blocks(file: BinaryIO) -> Iterator[bytes]:
-    while block := file.read(BLOCK_BYTES):
-        yield block
-
-
-def _gzip_blocks(file: BinaryIO) -> Iterator[bytes]:
-    with igzip.IGzipFile(fileobj=file) as members:
-        while block := members.read(BLOCK_BYTES):
+def _whole(open_content: Callable[[BinaryIO], Any]) -> Callable[[BinaryIO], Iterator[bytes]]:
+    def read(file: BinaryIO) -> Iterator[bytes]:
+        content = open_content(file)
+        while block := content.read(BLOCK_BYTES):
             yield block
 
-
-class _Decompressor(Protocol):
-    """The interface that the decompressors of the standard library share."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    return read
 
 
 def _members(
-    new_decompressor: Callable[[], _Decompressor], padding: bytes = b""
+    new_decompressor: Callable[[], Any], padding: bytes = b""
 ) -> Callable[[BinaryIO], Iterator[bytes]]:
-    """A reader of one member or frame after the other, with optional padding between them."""
+    """A reader of one member or frame after the other, with optional padding between them.
+
+    The file objects of these modules would end at a member whose first bytes are damaged.
+    """
 
     def read(file: BinaryIO) -> Iterator[bytes]:
-        member: _Decompressor | None = None
-        chunk = b""
+        member, chunk = None, b""
         while True:
             if not chunk and (member is None or member.needs_input):
                 chunk = file.read(BLOCK_BYTES)
@@ -132,9 +196,63 @@ def _members(
 
 
 _READERS: dict[Compression, Callable[[BinaryIO], Iterator[bytes]]] = {
-    "": _plain_blocks,
-    "gz": _gzip_blocks,
+    "": _whole(lambda file: file),
+    "gz": _whole(lambda file: igzip.IGzipFile(fileobj=file)),
     "zst": _members(lambda: zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)),
     "xz": _members(lambda: lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES), b"\0"),
     "bz2": _members(bz2.BZ2Decompressor),
 }
+
+
+def split_lines(
+    blocks: Iterable[bytes], *, at: int = 0, max_line_bytes: int = MAX_DOCUMENT_BYTES
+) -> Iterator[Piece]:
+    """Lines without their newline, across blocks, with the byte at which each starts.
+
+    A line that is too long is replaced by its size in bytes. The last line needs no newline. At
+    most ``max_line_bytes`` and one block are held in memory.
+
+    Args:
+        blocks: Contents, beginning at the start of a line.
+        at: The position of that line, in bytes.
+        max_line_bytes: Limit for a line.
+    """
+    held: list[bytes] = []
+    line_bytes = 0
+    for block in blocks:
+        if not line_bytes and block.isspace():
+            # Skip blank lines at once: a file of nothing else must not take hours.
+            end = block.rfind(b"\n") + 1
+            at, block = at + end, block[end:]
+        *ends, rest = block.split(b"\n")
+        for end in ends:
+            line_bytes += len(end)
+            yield at, b"".join([*held, end]) if line_bytes <= max_line_bytes else line_bytes
+            at += line_bytes + 1
+            held, line_bytes = [], 0
+        line_bytes += len(rest)
+        # A line that is already too long is counted, not kept.
+        if line_bytes <= max_line_bytes:
+            held.append(rest)
+        else:
+            held.clear()
+    if line_bytes:
+        yield at, b"".join(held) if line_bytes <= max_line_bytes else line_bytes
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded in UTF-8, which halves of surrogate pairs cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_unambiguous(name: str, names: list[str], location: str) -> None:
+    """Raise an ``InputError`` if several columns of a file have the same name."""
+    if names.count(name) > 1:
+        raise InputError(
+            f"{location}: there are {names.count(name)} columns {name!r}, expected one: the name "
+            f"is ambiguous. Rename them, so that the one that holds the texts has its own name."
+        )

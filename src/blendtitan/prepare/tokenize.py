@@ -1,8 +1,8 @@
 """Tokenise text files into shards, in jobs of bounded size, in many processes.
 
-A shard depends on its input file and the tokenizer only, so the result is the same for any
-number of processes and any job size. A shard appears under its name only when it is complete. An
-interrupted command can be run again, and repeats nothing that is finished.
+A shard depends only on its input file and the tokenizer, so the result is the same for any number
+of processes and any job size. A shard appears under its name only when it is complete. An
+interrupted command can be run again; it repeats nothing that is finished.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,26 +56,26 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 JOB_BYTES = 64_000_000
-"""Default size of a job: seconds of work, and files of a size that file systems like."""
+"""Default size of a job: seconds of work, and files large enough for any file system."""
 
 _FIRST_TEXTS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizeConfig:
-    """How text files become shards."""
+    """Settings of ``tokenize``."""
 
     tokenizer: Path
-    """A SentencePiece model, a ``tokenizer.json``, or a folder that holds one of them."""
+    """A SentencePiece model, a ``tokenizer.json``, a Tekken file, or a folder with one of them."""
 
     keys: tuple[str, ...] = ("text",)
-    """Fields or columns that hold texts. If there are several, each has its own subfolder."""
+    """Fields or columns with the text. If there are several, each has its own subfolder."""
 
     max_rejects: int = 0
-    """Texts that may be rejected, in all files together."""
+    """Largest number of rejected texts, in all files together."""
 
     job_bytes: int = JOB_BYTES
-    """Bytes of a plain file, or of row groups, that are handled in one go."""
+    """Bytes of a plain file, or of row groups, per job."""
 
     eos: str | int | None = None
     """Token or id that ends documents. None: the tokenizer's EOS."""
@@ -84,22 +84,22 @@ class TokenizeConfig:
     """Begin each document with the tokenizer's BOS."""
 
     options: ReadOptions = DEFAULT_OPTIONS
-    """How texts are read from files, and the longest document."""
+    """Settings for reading texts from files, and the size of the longest document."""
 
     skip_unknown: bool = False
     """Skip inputs that cannot be read or have another format, with a warning."""
 
     prune: bool = False
-    """Delete shards whose input is gone."""
+    """Delete shards whose input was removed."""
 
     overwrite: bool = False
     """Replace shards that were made with another tokenizer or key."""
 
     tier: Tier = "auto"
-    """Which libraries may encode; the ids are the same."""
+    """The library that encodes. The ids are the same."""
 
     rank: Rank = field(default_factory=Rank)
-    """This command among those that share the work, on one or more machines."""
+    """Rank of this command among those that share the work, on one or more machines."""
 
     def __post_init__(self) -> None:
         check_at_least("max_rejects", self.max_rejects, 0)
@@ -115,27 +115,26 @@ def tokenize(
     corpus: str | None = None,
     engine: Engine | None = None,
 ) -> dict[Shard, Counts]:
-    """Turn files, folders and patterns of files into shards below ``output``.
+    """Tokenise files, folders and patterns of files into shards below ``output``.
 
-    See ``plan_shards`` for the shard that each file makes. Existing shards with the same input
-    and settings stay as they are. Every file is tried, even after another one failed. A file that
-    cannot be read to its end, or with more rejected texts than allowed, leaves no new shard; the
-    shards of the other files are complete and stay.
+    Each input file makes one shard per key. Existing shards with the same input and settings stay
+    as they are. All files are processed, even if some fail. A file that cannot be read to its end,
+    or has more rejected texts than allowed, leaves no new shard.
 
     Args:
         inputs: Paths, or URLs that fsspec reads.
         output: Folder of the shards.
-        config: How to make them.
-        corpus: Subfolder of ``output`` for everything.
+        config: The settings.
+        corpus: Subfolder of ``output`` for all shards. None: the subfolders of the inputs.
         engine: Where the processes run. None: one process per core of this machine.
 
     Returns:
-        The counts of each shard, in the order of the inputs. A shard without documents does not
-        exist.
+        The counts of each shard, in the order of the inputs. A shard without documents has counts
+        of zero and no files.
 
     Raises:
         ConfigError: A setting or the tokenizer cannot be used. Nothing was written.
-        FastTierError: The fast tokenizer tier, which was asked for, turned out to be wrong.
+        FastTierError: The fast tokenizer tier was requested, and gave other ids than the reference.
         InputError: A file cannot be used, or more texts are rejected than allowed.
     """
     check_is_path("the output", output)

@@ -5,8 +5,9 @@ The trainer and the tools share it, so both refuse the same runs in the same wor
 
 from collections.abc import Mapping
 
-from blendtitan.config import MAX_INT, MAX_SLOT, BlendSection, check_at_least
+from blendtitan.config import MAX_INT, MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError
+from blendtitan.run.section import BlendSection
 
 
 def data_ranks(world_size: int, *, replicate: int, shard: int, model: int) -> int:

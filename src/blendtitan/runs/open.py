@@ -7,14 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.config import (
-    ORIGINAL_ORDER,
-    BlendConfig,
-    BlendSection,
-    SegmentConfig,
-    check_at_least,
-    check_follows,
-)
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
@@ -29,6 +22,7 @@ from blendtitan.run.batches import (
     horizon,
     samples_of_run,
 )
+from blendtitan.run.section import BlendSection, check_follows
 from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.run.toml import RESOLVED, read_keys
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.tokenizers import Tokenizer
-from blendtitan.tokenizers.fast import first_difference
+from blendtitan.tokenizers.fast import first_difference, split
 
 IntArray = NDArray[np.int64]
 
@@ -51,25 +51,25 @@ def compare_encoding(index: ShardIndex, encoding: Encoding) -> Comparison:
     """Compare documents spread over a shard with the ids that the tokenizer gives their text."""
     tokenizer = encoding.tokenizer
     control = tokenizer.control_ids()
-    found = Comparison()
-    judged: list[tuple[int, IntArray]] = []
-    for document_id, tokens in _documents(index, encoding.num_documents):
-        body = _body(tokens, encoding)
-        found.documents += 1
-        if _is_text(body, tokenizer, control):
-            judged.append((document_id, body))
-        else:
-            found.unjudged += 1
+    documents = list(_documents(index, encoding))
+    judged = [(at, body) for at, body in documents if _is_text(body, tokenizer, control)]
+    found = Comparison(len(documents), len(documents) - len(judged))
     texts = [tokenizer.decode(body) for _, body in judged]
-    encoded = _encoded(tokenizer, texts)
+    encoded = split(*tokenizer.encode_batch(texts)) if texts else []
     for (document_id, body), text, expected in zip(judged, texts, encoded, strict=True):
         if np.array_equal(body, expected):
             continue
         if "\ufffd" in text or tokenizer.decode(expected) != text:
             found.unjudged += 1
             continue
+        if not found.differing:
+            at = first_difference(body, expected)
+            window = slice(at, at + _CONTEXT_IDS)
+            found.example = (
+                f"The first is document {document_id}: from token {at:,} on it has "
+                f"{body[window].tolist()}, expected {expected[window].tolist()}."
+            )
         found.differing.append(document_id)
-        found.example = found.example or _example(document_id, body, expected)
     return found
 
 
@@ -84,10 +84,10 @@ def encoding_problems(index: ShardIndex, encoding: Encoding, found: Comparison) 
         )
 
 
-def _documents(index: ShardIndex, num_chosen: int) -> Iterator[tuple[int, IntArray]]:
-    """Documents at equal distances over the shard, up to ``MAX_TOKENS`` together."""
+def _documents(index: ShardIndex, encoding: Encoding) -> Iterator[tuple[int, IntArray]]:
+    """Documents at equal distances over the shard, without BOS and EOD, up to ``MAX_TOKENS``."""
     file = OpenFile.open(f"{index.prefix}.bin")
-    count = min(index.num_documents, num_chosen)
+    count = min(index.num_documents, encoding.num_documents)
     chosen = np.linspace(0, index.num_documents - 1, count).round().astype(np.int64)
     num_tokens = 0
     for document_id in np.unique(chosen).tolist():
@@ -95,37 +95,17 @@ def _documents(index: ShardIndex, num_chosen: int) -> Iterator[tuple[int, IntArr
         num_tokens += stop - start
         if num_tokens > MAX_TOKENS:
             break
-        tokens = np.empty(stop - start, index.dtype)
-        file.read_into(tokens, at=start * index.dtype.itemsize)
-        yield document_id, tokens.astype(np.int64)
-
-
-def _body(tokens: IntArray, encoding: Encoding) -> IntArray:
-    """A document without BOS and EOD."""
-    if len(tokens) and tokens[-1] == encoding.eod_id:
-        tokens = tokens[:-1]
-    if len(tokens) and tokens[0] == encoding.tokenizer.bos_id:
-        tokens = tokens[1:]
-    return tokens
+        stored = np.empty(stop - start, index.dtype)
+        file.read_into(stored, at=start * index.dtype.itemsize)
+        tokens = stored.astype(np.int64)
+        if len(tokens) and tokens[-1] == encoding.eod_id:
+            tokens = tokens[:-1]
+        if len(tokens) and tokens[0] == encoding.tokenizer.bos_id:
+            tokens = tokens[1:]
+        yield document_id, tokens
 
 
 def _is_text(body: IntArray, tokenizer: Tokenizer, control: frozenset[int]) -> bool:
     """Whether every id stands for text: none is another tokenizer's, unknown, or a control id."""
     is_inside = (body >= 0) & (body < tokenizer.vocab_size) & (body != tokenizer.unk_id)
     return bool(is_inside.all()) and control.isdisjoint(body.tolist())
-
-
-def _encoded(tokenizer: Tokenizer, texts: list[str]) -> list[IntArray]:
-    if not texts:
-        return []
-    ids, lens = tokenizer.encode_batch(texts)
-    return np.split(ids.astype(np.int64), np.cumsum(lens)[:-1])
-
-
-def _example(document_id: int, found: IntArray, expected: IntArray) -> str:
-    at = first_difference(found, expected)
-    window = slice(at, at + _CONTEXT_IDS)
-    return (
-        f"The first is document {document_id}: from token {at:,} on it has "
-        f"{found[window].tolist()}, expected {expected[window].tolist()}."
-    )

@@ -13,7 +13,7 @@ A correction is made only where the tokens prove it.
 
 import filecmp
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,23 +22,24 @@ from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
-from blendtitan.shards.checksums import Catalogs
 from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
 from blendtitan.storage.atomic_files import flush_and_close, partial_path, sync_folder, writing
-from blendtitan.storage.ends import DocumentEnds
-from blendtitan.storage.index_arrays import IndexArrays, document_ends, last_sequences
-from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.index_arrays import (
+    IndexArrays,
+    document_ends,
+    encode_index,
+    last_sequences,
+    sequence_pointers,
+)
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import write_ends
-from blendtitan.storage.records import ENDS_SUFFIX
-from blendtitan.storage.writer import encode_index_blocks, remove_partials
+from blendtitan.storage.records import ENDS_SUFFIX, DocumentEnds, FolderCatalogs
+from blendtitan.storage.writer import remove_partials
 from blendtitan.visible import counted
 
 KEPT_SUFFIX = ".idx.before-repair"
-
-_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
         remove_partials(prefix)  # of an earlier repair that was killed
     before = file_signature(str(prefix))
     layout = _explained(prefix)
-    corrections = layout.corrections()
-    if not corrections:
+    if not layout.corrections:
         _check_good(prefix, eod_id)
         return []
     ends = _proved_ends(prefix, layout, eod_id)
@@ -101,103 +101,62 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     if ends is None or not write_ends(prefix, ends, before and before.with_idx(idx)):
         Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
     ShardIndex.open(prefix)
-    return corrections
+    return list(layout.corrections)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The arrays of an ``.idx``, with up to three corrections."""
+    """The arrays of a corrected ``.idx``."""
 
     arrays: IndexArrays
-    counts_eod: bool = False
-    """Whether one is added to the last sequence of each document."""
+    lens: NDArray[np.int32]
+    documents: NDArray[np.int64]
 
-    restores_documents: bool = False
-    """Whether every sequence is a document, in place of a lost document index."""
+    corrections: dict[str, str]
+    """What is corrected, and how an error describes the attempt."""
 
-    restores_pointers: bool = False
-    """Whether pointers differ from those that the lengths give."""
-
-    @property
-    def header(self) -> IndexHeader:
-        """The header of the corrected ``.idx``."""
-        header = self.arrays.header
-        if not self.restores_documents:
-            return header
-        return IndexHeader(header.dtype, header.num_sequences, header.num_sequences)
-
-    def corrections(self) -> list[str]:
-        """What is corrected, in words."""
-        done = {
-            "the EODs are counted": self.counts_eod,
-            "the document index is restored": self.restores_documents,
-            "the pointers are computed from the lengths": self.restores_pointers,
-        }
-        return [what for what, is_done in done.items() if is_done]
-
-    def document_blocks(self) -> Iterator[NDArray[np.int64]]:
-        """The corrected document index, in blocks."""
-        if not self.restores_documents:
-            yield from self.arrays.document_blocks()
-            return
-        num_entries = self.arrays.header.num_sequences + 1
-        for first in range(0, num_entries, _BLOCK):
-            yield np.arange(first, min(first + _BLOCK, num_entries))
-
-    def lens_blocks(self) -> Iterator[NDArray[np.int32]]:
-        """The corrected lengths, in blocks."""
-        blocks = self.arrays.lens_blocks()
-        return self._counted(blocks) if self.counts_eod else blocks
-
-    def encoded(self) -> Iterator[bytes]:
-        """The bytes of the corrected ``.idx``, in blocks."""
-        return encode_index_blocks(self.header, self.lens_blocks, self.document_blocks())
-
-    def _counted(self, blocks: Iterable[NDArray[np.int32]]) -> Iterator[NDArray[np.int32]]:
-        found, pending = last_sequences(self.document_blocks()), np.zeros(0, np.int64)
-        first = 0
-        for lens in blocks:
-            stop = first + len(lens)
-            while not len(pending) or pending[-1] < stop:
-                more = next(found, None)
-                if more is None:
-                    break
-                pending = np.append(pending, more)
-            here, pending = np.split(pending, [np.searchsorted(pending, stop)])
-            counted = lens.copy()
-            counted[here - first] += 1
-            if np.any(counted < lens):
-                raise ShardError(
-                    f"{self.arrays.file.path}: a sequence has {lens.max():,} tokens, and its "
-                    f"length cannot hold one more. Tokenise the shard again, in shorter documents."
-                )
-            yield counted
-            first = stop
+    needs_eod: bool
+    """Whether every document must end in EOD to prove the corrections."""
 
 
 def _explained(prefix: Path) -> Layout:
     """The layout that a shard has, or should have; a ShardError if no known damage explains it."""
     arrays = IndexArrays.open(prefix)
-    header, bin_bytes = arrays.header, OpenFile.open(f"{prefix}.bin").num_bytes
-    is_lost = header.num_documents == 0 < header.num_sequences
-    if not is_lost:
+    bin_bytes, token_bytes = OpenFile.open(f"{prefix}.bin").num_bytes, arrays.dtype.itemsize
+    lens, documents = arrays.lens, arrays.documents
+    is_lost = len(documents) == 1 and len(lens) > 0
+    if is_lost:
+        documents = np.arange(len(lens) + 1)
+    else:
         arrays.check_documents()
-    num_tokens, pointers_fit = arrays.sum_lens()
-    token_bytes = header.dtype.itemsize
+    num_tokens, last = arrays.sum_lens(), last_sequences(documents)
     missing, remainder = divmod(bin_bytes - num_tokens * token_bytes, token_bytes)
-    layout = Layout(arrays, restores_documents=is_lost, restores_pointers=not pointers_fit)
-    if missing == remainder == 0 and bin_bytes > 0:
-        return layout
-    num_ends = sum(len(block) for block in last_sequences(layout.document_blocks()))
-    if remainder == 0 and missing == num_ends > 0:
-        return Layout(arrays, True, is_lost, not pointers_fit)
-    # Opening the shard says best what is wrong.
-    ShardIndex.open(prefix)
-    raise CorruptShardError(
-        f"{arrays.file.path}: its lengths sum to {num_tokens:,} tokens, but the .bin has "
-        f"{bin_bytes:,} bytes ({token_bytes} for each token), and no known fault explains the "
-        f"difference. Copy both files again, or tokenise the shard again."
-    )
+    lacks_eods = remainder == 0 and missing == len(last) > 0
+    if not lacks_eods and not (missing == remainder == 0 and bin_bytes > 0):
+        # Opening the shard says best what is wrong.
+        ShardIndex.open(prefix)
+        raise CorruptShardError(
+            f"{arrays.path}: its lengths sum to {num_tokens:,} tokens, but the .bin has "
+            f"{bin_bytes:,} bytes ({token_bytes} for each token), and no known fault explains the "
+            f"difference. Copy both files again, or tokenise the shard again."
+        )
+    corrections: dict[str, str] = {}
+    if lacks_eods:
+        lens = lens.copy()
+        if (lens[last] == np.iinfo(np.int32).max).any():
+            raise ShardError(
+                f"{arrays.path}: a sequence has {lens.max():,} tokens, and its length cannot hold "
+                f"one more. Tokenise the shard again, in shorter documents."
+            )
+        lens[last] += 1
+        corrections["the EODs are counted"] = "one more token each"
+    if is_lost:
+        corrections["the document index is restored"] = "every sequence as a document"
+    if (arrays.pointers != sequence_pointers(arrays.lens, token_bytes)).any():
+        corrections["the pointers are computed from the lengths"] = (
+            "pointers computed from the lengths"
+        )
+    return Layout(arrays, lens, documents, corrections, lacks_eods or is_lost)
 
 
 def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | None:
@@ -208,8 +167,8 @@ def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | No
     """
     found = summarize_tokens(
         OpenFile.open(f"{prefix}.bin"),
-        layout.header.dtype,
-        document_ends(layout.lens_blocks(), layout.document_blocks()),
+        layout.arrays.dtype,
+        document_ends(layout.lens, layout.documents),
         eod_id=eod_id,
         vocab_size=None,
     )
@@ -219,17 +178,11 @@ def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | No
             f"not repairable: {prefix}.bin: document {document_id} holds the token id {token_id}, "
             f"expected ids from 0. The shard is damaged: tokenise it again."
         )
-    needs_all = layout.counts_eod or layout.restores_documents
-    if found.is_mixed or (needs_all and found.num_eod < found.num_filled):
-        tried = {
-            "one more token each": layout.counts_eod,
-            "every sequence as a document": layout.restores_documents,
-            "pointers computed from the lengths": layout.restores_pointers,
-        }
+    if found.is_mixed or (layout.needs_eod and found.num_eod < found.num_filled):
         raise MixedEodError(
-            f"{prefix}: with {' and '.join(what for what, is_tried in tried.items() if is_tried)}, "
-            f"{found.num_eod:,} of {counted(found.num_filled, 'document')} end in EOD ({eod_id}), "
-            f"expected all{'' if needs_all else ' or none'}; the first that does not is document "
+            f"{prefix}: with {' and '.join(layout.corrections.values())}, {found.num_eod:,} of "
+            f"{counted(found.num_filled, 'document')} end in EOD ({eod_id}), expected all"
+            f"{'' if layout.needs_eod else ' or none'}; the first that does not is document "
             f"{found.first_without_eod}. Give the EOD of its tokenizer, or tokenise it again."
         )
     return found.document_ends
@@ -238,7 +191,7 @@ def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | No
 def _check_good(prefix: Path, eod_id: int) -> None:
     """Check a shard whose ``.idx`` needs no correction as ``blendtitan verify`` does."""
     shard = NamedShard(prefix, prefix.name)
-    found = verify_shard(shard, Expected(eod_id=eod_id), Catalogs())
+    found = verify_shard(shard, Expected(eod_id=eod_id), FolderCatalogs())
     if found.problems:
         raise ShardError(*(f"not repairable: {problem}" for problem in found.problems))
 
@@ -249,7 +202,7 @@ def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
     partial = partial_path(idx_path)
     try:
         with writing(idx_path), partial.open("wb") as file:
-            file.writelines(layout.encoded())
+            file.writelines(encode_index(layout.lens, layout.documents, dtype=layout.arrays.dtype))
             flush_and_close(file)
         _keep(idx_path)
         found = partial.stat()

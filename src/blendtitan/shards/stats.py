@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from blendtitan.errors import ShardError
-from blendtitan.shards.document_lengths import DocumentLengths, document_ends
+from blendtitan.shards.document_lengths import DocumentLengths, document_lens
 from blendtitan.shards.tokens import TextSymbols, summarize_tokens, text_notes
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex
@@ -19,151 +20,45 @@ from blendtitan.visible import counted
 # Most of the time is spent waiting for the disk or the network.
 _THREADS = 8
 
-# The counts of a shard take up to a megabyte until they are added to those of its corpus.
-_SHARDS_AT_ONCE = 64
+_QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(slots=True)
 class Stats:
-    """What a shard, a corpus, or all of them hold. Lengths are tokens per document."""
+    """What a shard, a corpus, or all of them hold."""
 
-    num_shards: int
-    num_documents: int
-    num_tokens: int
-    dtypes: tuple[str, ...]
-    """Token types, sorted."""
+    num_shards: int = 0
+    num_tokens: int = 0
+    dtypes: set[str] = field(default_factory=set)
+    lengths: DocumentLengths = field(default_factory=DocumentLengths)
 
-    min_len: int
-    median_len: int
-    p90_len: int
-    max_len: int
-
-    num_unknown: int | None
+    num_unknown: int | None = None
     """Documents that contain the token for unknown text. None: tokens were not read."""
 
-    num_eod_only: int | None
+    num_eod_only: int | None = None
     """Documents that consist of EOD and BOS. None: tokens were not read."""
-
-    def cells(self) -> list[Cell]:
-        """The row of a table."""
-        counts = self.num_shards, self.num_documents, self.num_tokens
-        lens = self.min_len, self.median_len, self.p90_len, self.max_len
-        return [*counts, ", ".join(self.dtypes), *lens]
-
-    def json(self) -> dict[str, Any]:
-        """The same for programs."""
-        of_tokens = {
-            "documents_with_unknown": self.num_unknown,
-            "documents_of_eod_only": self.num_eod_only,
-        }
-        return {
-            "shards": self.num_shards,
-            "documents": self.num_documents,
-            "tokens": self.num_tokens,
-            "dtypes": list(self.dtypes),
-            "tokens_per_document": {
-                "min": self.min_len,
-                "median": self.median_len,
-                "p90": self.p90_len,
-                "max": self.max_len,
-            },
-        } | {name: count for name, count in of_tokens.items() if count is not None}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardStats:
-    """A shard and what it holds, or why it cannot be read."""
-
-    prefix: Path
-    corpus: str
-    stats: Stats | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StatsReport:
-    """What the inputs hold. Corpora and the total leave out shards that cannot be read."""
-
-    shards: tuple[ShardStats, ...]
-    corpora: dict[str, Stats]
-    total: Stats | None
-
-    def check_readable(self) -> None:
-        """Check that every shard could be read; raises ShardError with all messages."""
-        errors = [shard.error for shard in self.shards if shard.error is not None]
-        if errors:
-            shards = counted(len(self.shards), "shard")
-            raise ShardError(*errors, f"{len(errors):,} of {shards} cannot be read")
-
-    def table(self) -> Table:
-        """A row for each shard, then for each corpus, then for all."""
-        headings = "", "shards", "documents", "tokens", "dtype", "min", "median", "p90", "max"
-        rows = (
-            [str(shard.prefix), *(shard.stats.cells() if shard.stats else ["cannot be read"])]
-            for shard in self.shards
-        )
-        table = filled_table(headings, rows)
-        table.add_section()
-        for corpus, stats in self.corpora.items():
-            table.add_row(corpus, *stats.cells())
-        if self.total is not None:
-            table.add_section()
-            table.add_row("total", *self.total.cells())
-        return table
-
-    def notes(self) -> Iterator[str]:
-        """What the texts lack, if anything."""
-        if self.total is not None:
-            yield from text_notes(
-                self.total.num_documents,
-                num_unknown=self.total.num_unknown,
-                num_eod_only=self.total.num_eod_only,
-            )
-
-    def json(self) -> dict[str, Any]:
-        """The report for programs."""
-        return {
-            "shards": [
-                {"prefix": str(shard.prefix), "corpus": shard.corpus}
-                | (shard.stats.json() if shard.stats else {"error": shard.error})
-                for shard in self.shards
-            ],
-            "corpora": {corpus: stats.json() for corpus, stats in self.corpora.items()},
-            "total": self.total.json() if self.total else None,
-        }
-
-
-class _Counts:
-    """What is known so far of some shards."""
-
-    def __init__(self) -> None:
-        self.num_shards = self.num_tokens = 0
-        self.dtypes: set[str] = set()
-        self.lengths = DocumentLengths()
-        self.num_unknown: int | None = None
-        self.num_eod_only: int | None = None
 
     @classmethod
     def of_shard(cls, prefix: Path, tokenizer: Tokenizer | None) -> Self:
+        """Read the ``.idx`` of a shard and, for a tokenizer, its tokens."""
         index = ShardIndex.open(prefix)
-        counts = cls()
-        counts.num_shards, counts.num_tokens = 1, index.num_tokens
-        counts.dtypes = {index.dtype.name}
-        counts.lengths = DocumentLengths.of_shard(index)
+        lens = document_lens(index)
+        stats = cls(1, index.num_tokens, {index.dtype.name})
+        stats.lengths.add(lens)
         if tokenizer is not None:
             summary = summarize_tokens(
                 OpenFile.open(f"{prefix}.bin"),
                 index.dtype,
-                document_ends(index),
+                np.cumsum(lens),
                 eod_id=None if tokenizer.eos_id == ABSENT else tokenizer.eos_id,
                 vocab_size=None,
                 symbols=TextSymbols.of_tokenizer(tokenizer),
             )
-            counts.num_unknown = summary.num_unknown
-            counts.num_eod_only = summary.num_eod_only
-        return counts
+            stats.num_unknown, stats.num_eod_only = summary.num_unknown, summary.num_eod_only
+        return stats
 
-    def update(self, other: "_Counts") -> None:
+    def update(self, other: "Stats") -> None:
+        """Add another shard."""
         self.num_shards += other.num_shards
         self.num_tokens += other.num_tokens
         self.dtypes |= other.dtypes
@@ -172,19 +67,90 @@ class _Counts:
             self.num_unknown = (self.num_unknown or 0) + other.num_unknown
             self.num_eod_only = (self.num_eod_only or 0) + other.num_eod_only
 
-    def stats(self) -> Stats:
-        return Stats(
-            num_shards=self.num_shards,
-            num_documents=self.lengths.num_documents,
-            num_tokens=self.num_tokens,
-            dtypes=tuple(sorted(self.dtypes)),
-            min_len=self.lengths.quantile(0),
-            median_len=self.lengths.quantile(0.5),
-            p90_len=self.lengths.quantile(0.9),
-            max_len=self.lengths.quantile(1),
-            num_unknown=self.num_unknown,
-            num_eod_only=self.num_eod_only,
+    def cells(self) -> list[Cell]:
+        """The row of a table."""
+        counts = self.num_shards, self.lengths.num_documents, self.num_tokens
+        lens = map(self.lengths.quantile, _QUANTILES.values())
+        return [*counts, ", ".join(sorted(self.dtypes)), *lens]
+
+    def json(self) -> dict[str, Any]:
+        """The same for programs."""
+        lens = {name: self.lengths.quantile(part) for name, part in _QUANTILES.items()}
+        of_tokens = {
+            "documents_with_unknown": self.num_unknown,
+            "documents_of_eod_only": self.num_eod_only,
+        }
+        return {
+            "shards": self.num_shards,
+            "documents": self.lengths.num_documents,
+            "tokens": self.num_tokens,
+            "dtypes": sorted(self.dtypes),
+            "tokens_per_document": lens,
+        } | {name: count for name, count in of_tokens.items() if count is not None}
+
+
+@dataclass(slots=True)
+class StatsReport:
+    """What the inputs hold. Corpora and the total leave out shards that cannot be read."""
+
+    shards: list[tuple[NamedShard, Stats | ShardError]] = field(default_factory=list)
+    """Each shard and what it holds, or why it cannot be read."""
+
+    corpora: dict[str, Stats] = field(default_factory=dict)
+    total: Stats = field(default_factory=Stats)
+
+    def add(self, shard: NamedShard, found: Stats | ShardError) -> None:
+        """Add a shard."""
+        self.shards.append((shard, found))
+        if isinstance(found, Stats):
+            self.corpora.setdefault(shard.corpus, Stats()).update(found)
+            self.total.update(found)
+
+    def check_readable(self) -> None:
+        """Check that every shard could be read; raises ShardError with all messages."""
+        errors = [str(found) for _, found in self.shards if isinstance(found, ShardError)]
+        if errors:
+            shards = counted(len(self.shards), "shard")
+            raise ShardError(*errors, f"{len(errors):,} of {shards} cannot be read")
+
+    def table(self) -> Table:
+        """A row for each shard, then for each corpus, then for all."""
+        headings = "", "shards", "documents", "tokens", "dtype", *_QUANTILES
+        rows = (
+            [
+                str(shard.prefix),
+                *(found.cells() if isinstance(found, Stats) else ["cannot be read"]),
+            ]
+            for shard, found in self.shards
         )
+        table = filled_table(headings, rows)
+        table.add_section()
+        for corpus, stats in self.corpora.items():
+            table.add_row(corpus, *stats.cells())
+        if self.corpora:
+            table.add_section()
+            table.add_row("total", *self.total.cells())
+        return table
+
+    def notes(self) -> Iterator[str]:
+        """What the texts lack, if anything."""
+        yield from text_notes(
+            self.total.lengths.num_documents,
+            num_unknown=self.total.num_unknown,
+            num_eod_only=self.total.num_eod_only,
+        )
+
+    def json(self) -> dict[str, Any]:
+        """The report for programs."""
+        return {
+            "shards": [
+                {"prefix": str(shard.prefix), "corpus": shard.corpus}
+                | (found.json() if isinstance(found, Stats) else {"error": str(found)})
+                for shard, found in self.shards
+            ],
+            "corpora": {corpus: stats.json() for corpus, stats in self.corpora.items()},
+            "total": self.total.json() if self.corpora else None,
+        }
 
 
 def describe(inputs: Sequence[Path], tokenizer: Tokenizer | None = None) -> StatsReport:
@@ -200,31 +166,15 @@ def describe(inputs: Sequence[Path], tokenizer: Tokenizer | None = None) -> Stat
     Raises:
         FileListError: An input cannot be used.
     """
-    shards: list[ShardStats] = []
-    corpora: dict[str, _Counts] = {}
-    total = _Counts()
-    for shard, found in _counted(named_shards(inputs), tokenizer):
-        named = partial(ShardStats, prefix=shard.prefix, corpus=shard.corpus)
-        if isinstance(found, ShardError):
-            shards.append(named(error=str(found)))
-            continue
-        shards.append(named(stats=found.stats()))
-        corpora.setdefault(shard.corpus, _Counts()).update(found)
-        total.update(found)
-    by_corpus = {corpus: counts.stats() for corpus, counts in corpora.items()}
-    return StatsReport(tuple(shards), by_corpus, total.stats() if by_corpus else None)
 
-
-def _counted(
-    shards: Sequence[NamedShard], tokenizer: Tokenizer | None
-) -> Iterator[tuple[NamedShard, _Counts | ShardError]]:
-    def counts_or_error(shard: NamedShard) -> _Counts | ShardError:
+    def stats_or_error(shard: NamedShard) -> Stats | ShardError:
         try:
-            return _Counts.of_shard(shard.prefix, tokenizer)
+            return Stats.of_shard(shard.prefix, tokenizer)
         except ShardError as error:
             return error
 
+    report, shards = StatsReport(), named_shards(inputs)
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(shards), _SHARDS_AT_ONCE):
-            batch = shards[start : start + _SHARDS_AT_ONCE]
-            yield from zip(batch, pool.map(counts_or_error, batch), strict=True)
+        for shard, found in zip(shards, pool.map(stats_or_error, shards), strict=True):
+            report.add(shard, found)
+    return report

@@ -1,18 +1,19 @@
 """One pass over the tokens of a ``.bin``: their range, and how documents begin and end."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.storage.ends import DocumentEnds
 from blendtitan.storage.reader import OpenFile
+from blendtitan.storage.records import DocumentEnds
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
 
 IntArray = NDArray[np.int64]
+Tokens = NDArray[np.integer]
 
 # Small enough that the second look at a block finds it in the processor's cache.
 _BLOCK_TOKENS = 1 << 19
@@ -63,9 +64,6 @@ class TokenSummary:
     num_unknown: int = 0
     """Documents that contain the token for unknown text, ``unk_id``."""
 
-    last_unknown: int | None = None
-    """The last such document so far."""
-
     first_outside: tuple[int, int] | None = None
     """The first token id outside the vocabulary, and its document."""
 
@@ -97,7 +95,7 @@ class TokenSummary:
 def summarize_tokens(
     file: OpenFile,
     dtype: np.dtype[Any],
-    end_blocks: Iterable[IntArray],
+    ends: IntArray,
     *,
     eod_id: int | None,
     vocab_size: int | None,
@@ -109,8 +107,8 @@ def summarize_tokens(
     Args:
         file: The ``.bin``.
         dtype: Token type.
-        end_blocks: Where documents end, in tokens from the start of the file, never falling; in
-            blocks of any size.
+        ends: Where documents end, in tokens from the start of the file, never falling. Shape
+            ``(num_documents,)``.
         eod_id: Counted at document ends. None: not counted.
         vocab_size: Ids from 0 to below this are valid. None: every id from 0 on.
         symbols: Ids that are counted as well.
@@ -121,25 +119,38 @@ def summarize_tokens(
         MissingShardError: It cannot be read.
     """
     symbols = symbols or TextSymbols()
-    summary = TokenSummary(eod_id=eod_id, unk_id=symbols.unk_id)
+    lens = np.diff(ends, prepend=0)
+    num_empty = int(np.count_nonzero(lens == 0))
+    summary = TokenSummary(
+        eod_id=eod_id, num_documents=len(ends), num_empty=num_empty, unk_id=symbols.unk_id
+    )
     limit = np.iinfo(dtype).max + 1 if vocab_size is None else vocab_size
-    start, previous_token = 0, -1
-    for ends in end_blocks:
-        lens = np.diff(ends, prepend=start)
-        for at, tokens in _token_blocks(file, dtype, start, int(ends[-1])):
-            on_block(tokens.data.cast("B"))
-            block = _Block(tokens, at, ends, lens)
-            _add_range(summary, block, limit)
-            _add_begins(summary, block)
-            if eod_id is not None:
-                _add_ends(summary, block, eod_id)
-                _add_eod_only(summary, block, eod_id, symbols.bos_id, previous_token)
-            if symbols.unk_id is not None:
-                _add_unknown(summary, block, symbols.unk_id)
-            previous_token = int(tokens[-1])
-        summary.num_documents += len(ends)
-        summary.num_empty += int((lens == 0).sum())
-        start = int(ends[-1])
+    begins = (ends - lens)[lens > 0]
+    num_tokens = int(ends[-1]) if len(ends) else 0
+    buffer = np.empty(min(_BLOCK_TOKENS, num_tokens), dtype)
+    previous_token, last_unknown = -1, -1
+    for at in range(0, num_tokens, _BLOCK_TOKENS):
+        tokens = buffer[: min(_BLOCK_TOKENS, num_tokens - at)]
+        file.read_into(tokens, at=at * dtype.itemsize)
+        on_block(tokens.data.cast("B"))
+        _add_range(summary, tokens, at, ends, limit)
+        first, last = np.searchsorted(begins, [at, at + len(tokens)])
+        _add_begins(summary, tokens[begins[first:last] - at])
+        if eod_id is not None:
+            first, last = np.searchsorted(ends, [at, at + len(tokens)], "right")
+            filled = np.arange(first, last)[lens[first:last] > 0]
+            _add_ends(summary, tokens, filled, ends[filled] - at, eod_id)
+            is_only = _is_eod_only(
+                tokens, ends[filled] - at, lens[filled], eod_id, symbols.bos_id, previous_token
+            )
+            summary.num_eod_only += int(np.count_nonzero(is_only))
+        if symbols.unk_id is not None:
+            places = np.flatnonzero(tokens == symbols.unk_id) + at
+            unknown = np.unique(np.searchsorted(ends, places, "right"))
+            # A document may lie in several blocks.
+            summary.num_unknown += int(np.count_nonzero(unknown != last_unknown))
+            last_unknown = int(unknown[-1]) if len(unknown) else last_unknown
+        previous_token = int(tokens[-1])
     return summary
 
 
@@ -158,81 +169,44 @@ def text_notes(
         yield f"{num_eod_only:,} of {documents} {verb} of EOD only"
 
 
-def _token_blocks(
-    file: OpenFile, dtype: np.dtype[Any], start: int, stop: int
-) -> Iterator[tuple[int, NDArray[np.integer]]]:
-    buffer = np.empty(min(_BLOCK_TOKENS, stop - start), dtype)
-    for at in range(start, stop, _BLOCK_TOKENS):
-        tokens = buffer[: min(_BLOCK_TOKENS, stop - at)]
-        file.read_into(tokens, at=at * dtype.itemsize)
-        yield at, tokens
-
-
-class _Block:
-    """Tokens of the file from ``at`` on, and the documents that end within them."""
-
-    def __init__(
-        self, tokens: NDArray[np.integer], at: int, ends: IntArray, lens: IntArray
-    ) -> None:
-        self.tokens, self.at, self.all_ends, self.all_lens = tokens, at, ends, lens
-        first, last = np.searchsorted(ends, [at, at + len(tokens)], "right")
-        self.first = int(first)
-        """Number, among ``all_ends``, of the first document that ends here."""
-        self.ends = ends[first:last] - at
-        self.lens = lens[first:last]
-
-
-def _add_range(summary: TokenSummary, block: _Block, limit: int) -> None:
-    tokens, at = block.tokens, block.at
+def _add_range(summary: TokenSummary, tokens: Tokens, at: int, ends: IntArray, limit: int) -> None:
     low, high = int(tokens.min()), int(tokens.max())
     if summary.first_outside is None and (low < 0 or high >= limit):
         place = int(np.flatnonzero((tokens < 0) | (tokens.astype(np.int64) >= limit))[0])
-        document = int(np.searchsorted(block.all_ends, at + place, "right"))
-        summary.first_outside = int(tokens[place]), summary.num_documents + document
+        document = int(np.searchsorted(ends, at + place, "right"))
+        summary.first_outside = int(tokens[place]), document
     summary.min_id = min(summary.min_id, low) if at else low
     summary.max_id = max(summary.max_id, high) if at else high
 
 
-def _add_begins(summary: TokenSummary, block: _Block) -> None:
-    begins = (block.all_ends - block.all_lens)[block.all_lens > 0] - block.at
-    first, last = np.searchsorted(begins, [0, len(block.tokens)])
-    found = block.tokens[begins[first:last]]
-    if summary.first_token is None and len(found):
-        summary.first_token = int(found[0])
-    summary.num_begin += int(np.count_nonzero(found == summary.first_token))
+def _add_begins(summary: TokenSummary, first_tokens: Tokens) -> None:
+    if summary.first_token is None and len(first_tokens):
+        summary.first_token = int(first_tokens[0])
+    summary.num_begin += int(np.count_nonzero(first_tokens == summary.first_token))
     if summary.eod_id is not None:
-        summary.num_begin_eod += int(np.count_nonzero(found == summary.eod_id))
+        summary.num_begin_eod += int(np.count_nonzero(first_tokens == summary.eod_id))
 
 
-def _add_ends(summary: TokenSummary, block: _Block, eod_id: int) -> None:
-    # A document without tokens ends where the one before it does: it has no last token.
-    is_filled = block.lens > 0
-    is_eod = block.tokens[block.ends[is_filled] - 1] == eod_id
-    summary.num_eod += int(is_eod.sum())
-    if summary.first_without_eod is None and not is_eod.all():
-        document = block.first + int(np.flatnonzero(is_filled)[int(np.argmin(is_eod))])
-        summary.first_without_eod = summary.num_documents + document
-
-
-def _add_eod_only(
-    summary: TokenSummary, block: _Block, eod_id: int, bos_id: int | None, previous_token: int
+def _add_ends(
+    summary: TokenSummary, tokens: Tokens, documents: IntArray, ends: IntArray, eod_id: int
 ) -> None:
-    is_short = (block.lens == 1) | (block.lens == 2)
-    ends, lens = block.ends[is_short], block.lens[is_short]
-    is_eod = block.tokens[ends - 1] == eod_id
-    # The first token of a document that the block cuts is the last one of the block before. An
-    # unsigned type has no place for the -1 that stands for no token.
-    before_last = block.tokens[np.maximum(ends - 2, 0)].astype(np.int64)
-    leading = np.where(ends >= 2, before_last, previous_token)
-    is_bos = leading == (-1 if bos_id is None else bos_id)
-    summary.num_eod_only += int(np.count_nonzero(is_eod & ((lens == 1) | is_bos)))
+    is_eod = tokens[ends - 1] == eod_id
+    summary.num_eod += int(np.count_nonzero(is_eod))
+    if summary.first_without_eod is None and not is_eod.all():
+        summary.first_without_eod = int(documents[np.argmin(is_eod)])
 
 
-def _add_unknown(summary: TokenSummary, block: _Block, unk_id: int) -> None:
-    places = np.flatnonzero(block.tokens == unk_id) + block.at
-    if not len(places):
-        return
-    found = np.unique(np.searchsorted(block.all_ends, places, "right")) + summary.num_documents
-    # A document may lie in several blocks.
-    summary.num_unknown += len(found) - int(found[0] == summary.last_unknown)
-    summary.last_unknown = int(found[-1])
+def _is_eod_only(
+    tokens: Tokens,
+    ends: IntArray,
+    lens: IntArray,
+    eod_id: int,
+    bos_id: int | None,
+    previous_token: int,
+) -> NDArray[np.bool_]:
+    is_bos = np.zeros(len(ends), np.bool_)
+    if bos_id is not None:
+        # The first token of a document that the block cuts is the last one of the block before.
+        before_last = tokens[np.maximum(ends - 2, 0)]
+        is_bos = np.where(ends >= 2, before_last == bos_id, previous_token == bos_id)
+    return (tokens[ends - 1] == eod_id) & ((lens == 1) | ((lens == 2) & is_bos))

@@ -1,32 +1,26 @@
 """Complete checks of shards, beyond what opening and reading check: ``blendtitan verify``."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from xxhash import xxh3_128
+
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.shards.checksums import Catalogs, PartDigests, bin_problems, idx_problems
-from blendtitan.shards.document_lengths import document_ends
-from blendtitan.shards.encoding import (
-    Comparison,
-    Encoding,
-    compare_encoding,
-    encoding_problems,
-)
-from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens, text_notes
-from blendtitan.storage.ends import read_ends
+from blendtitan.shards.document_lengths import document_lens
+from blendtitan.shards.encoding import Comparison, Encoding, compare_encoding, encoding_problems
+from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens
 from blendtitan.storage.index_arrays import IndexArrays
-from blendtitan.storage.list_forms import NamedShard, named_shards
+from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, named_shards
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
-from blendtitan.storage.record_files import read_record, record_path, write_ends
-from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, CatalogEntry
-from blendtitan.tables import Table, filled_table
+from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path, write_ends
+from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, FolderCatalogs, read_ends
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
 
@@ -64,6 +58,11 @@ class Expected:
             symbols=TextSymbols.of_tokenizer(tokenizer),
         )
 
+    def with_eod(self, eod_id: int) -> Self:
+        """The same with another EOD."""
+        encoding = self.encoding and replace(self.encoding, eod_id=eod_id)
+        return replace(self, eod_id=eod_id, encoding=encoding)
+
 
 @dataclass(slots=True)
 class VerifiedShard:
@@ -86,8 +85,8 @@ class VerifiedShard:
     notes: list[str] = field(default_factory=list)
     """What is not a fault, but should be known."""
 
-    stamp: FileSignature | None = None
-    """Signature of its files, taken before they were read."""
+    signature: FileSignature | None = None
+    """Of its files, taken before they were read."""
 
     has_recorded_eod: bool = False
     """Whether its EOD comes from a record beside it, because none was given."""
@@ -140,27 +139,55 @@ def verify(
     """
     if threads is not None:
         check_at_least("threads", threads, 1)
-    catalogs = Catalogs()
+    catalogs = FolderCatalogs()
     shards = named_shards(inputs)
-    shards += catalogs.missing(inputs, shards)
+    shards += _missing_shards(catalogs, inputs, shards)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         return list(pool.map(lambda shard: verify_shard(shard, expected, catalogs), shards))
 
 
-def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> VerifiedShard:
+def _missing_shards(
+    catalogs: FolderCatalogs, inputs: Sequence[Path], found: Sequence[NamedShard]
+) -> list[NamedShard]:
+    """Shards that a catalog below one of the folders lists but that are not there."""
+    known = {shard.prefix.absolute() for shard in found}
+    listed = {
+        folder / name: path
+        for path in inputs
+        if path.is_dir()
+        for folder in (file.parent for file in sorted(path.rglob(CATALOG_FILE)))
+        for name in catalogs.of_folder(folder.absolute()) or ()
+    }
+    return [
+        NamedShard(prefix, corpus_in_folder(prefix, path))
+        for prefix, path in listed.items()
+        if prefix.absolute() not in known
+    ]
+
+
+def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs) -> VerifiedShard:
     """Check one shard: first its ``.idx``; where that is sound, its tokens and checksums."""
-    found = VerifiedShard(*shard, stamp=file_signature(str(shard.prefix)))
+    found = VerifiedShard(*shard, signature=file_signature(str(shard.prefix)))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
-        found.index = ShardIndex.open(shard.prefix)
-        found.problems += index_problems(found.index)
+        found.index = index = ShardIndex.open(shard.prefix)
+        found.problems += index_problems(index)
         if found.entry is not None:
-            found.problems += idx_problems(shard.prefix, found.entry)
+            content = index.file.read(index.file.num_bytes, at=0)
+            digest, listed = xxh3_128(content).hexdigest(), found.entry.idx_digest
+            if digest != listed:
+                found.problems.append(_checksum_problem(index.file.path, digest, listed))
+        record, record_problems = _read_record(index)
+        found.tokenizer = record and record.tokenizer
         if not found.problems:
-            expected = _with_eod(found, found.index, expected)
-            _verify_tokens(found, found.index, expected)
-            _verify_encoding(found, found.index, expected.encoding)
-        found.problems += _record_problems(found, found.index)
+            eod_id = _recorded_eod(found, record) if expected.eod_id is None else None
+            if eod_id is not None:
+                found.has_recorded_eod, expected = True, expected.with_eod(eod_id)
+            _verify_tokens(found, index, expected)
+        if expected.encoding is not None and not found.problems:
+            found.comparison = compare_encoding(index, expected.encoding)
+            found.problems += encoding_problems(index, expected.encoding, found.comparison)
+        found.problems += record_problems
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -168,25 +195,9 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: Catalogs) -> V
     return found
 
 
-def record_document_ends(shards: Iterable[VerifiedShard]) -> None:
-    """Record beside each shard how its documents end, for training.
-
-    An earlier record of another EOD is kept, unless the shard is good with this one.
-    """
-    for shard in shards:
-        ends = shard.tokens and shard.tokens.document_ends
-        if ends is None or shard.stamp is None:
-            continue
-        if shard.problems or ends.lacks_eod:
-            recorded = read_ends(str(shard.prefix), shard.stamp)
-            if recorded is not None and recorded.eod_id != ends.eod_id:
-                continue
-        shard.is_recorded = write_ends(shard.prefix, ends, shard.stamp)
-
-
 def index_problems(index: ShardIndex) -> Iterator[str]:
     """What is wrong with the arrays of an ``.idx`` whose ends were checked when it was opened."""
-    arrays = IndexArrays(index.header, index.file)
+    arrays = IndexArrays.of_file(index.file)
     try:
         num_tokens = arrays.check_lens()
         if num_tokens != index.num_tokens:
@@ -202,45 +213,67 @@ def index_problems(index: ShardIndex) -> Iterator[str]:
         yield str(error)
 
 
-def _with_eod(found: VerifiedShard, index: ShardIndex, expected: Expected) -> Expected:
-    """The expectation, with the EOD of the records beside the shard where none was given."""
-    eod_id = _recorded_eod(index, found.stamp) if expected.eod_id is None else None
-    if eod_id is None:
-        return expected
-    found.has_recorded_eod = True
-    encoding = expected.encoding and replace(expected.encoding, eod_id=eod_id)
-    return replace(expected, eod_id=eod_id, encoding=encoding)
-
-
-def _recorded_eod(index: ShardIndex, stamp: FileSignature | None) -> int | None:
-    """The token that ends documents, by the tokenizer's record, else by that of document ends."""
+def _read_record(index: ShardIndex) -> tuple[TokenizerRecord | None, list[str]]:
+    """The record of a shard's tokenizer, if it is good, and what is wrong with it."""
     try:
         record = read_record(index.prefix)
-    except ShardError:  # reported with the other problems
-        record = None
-    size = {"documents": index.num_documents, "tokens": index.num_tokens}
-    if record is not None and record.tokenizer.eod_id is not None and record.describes(**size):
+    except ShardError as error:
+        return None, [str(error)]
+    if record is None or record.describes(documents=index.num_documents, tokens=index.num_tokens):
+        return record, []
+    size = f"{counted(record.documents, 'document')} and {counted(record.tokens, 'token')}"
+    return None, [
+        f"{record_path(index.prefix)}: describes a shard of {size}, but the shard beside it has "
+        f"{index.num_documents:,} and {index.num_tokens:,}. Another program replaced the shard, or "
+        f"the record belongs to another one. Delete the record, or copy it again with its shard."
+    ]
+
+
+def _recorded_eod(found: VerifiedShard, record: TokenizerRecord | None) -> int | None:
+    """The token that ends documents, by the tokenizer's record, else by that of document ends."""
+    if record is not None and record.tokenizer.eod_id is not None:
         return record.tokenizer.eod_id
-    ends = stamp and read_ends(str(index.prefix), stamp)
+    ends = found.signature and read_ends(str(found.prefix), found.signature)
     return None if ends is None or ends.lacks_eod else ends.eod_id
 
 
 def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:
     """Read the ``.bin`` once, for everything."""
     parts = () if found.entry is None else found.entry.bin_digests
-    digests = PartDigests([num_bytes for num_bytes, _ in parts])
+    digests = [xxh3_128() for _ in parts]
+    ends = np.cumsum([num_bytes for num_bytes, _ in parts])
+    position = 0
+
+    def add_to_digests(data: memoryview) -> None:
+        nonlocal position
+        while len(data) and (part := int(np.searchsorted(ends, position, "right"))) < len(parts):
+            taken = data[: int(ends[part]) - position]
+            digests[part].update(taken)
+            position, data = position + len(taken), data[len(taken) :]
+
     found.tokens = summarize_tokens(
         OpenFile.open(f"{index.prefix}.bin"),
         index.dtype,
-        document_ends(index),
+        np.cumsum(document_lens(index)),
         eod_id=expected.eod_id,
         vocab_size=expected.vocab_size,
         symbols=expected.symbols,
-        on_block=digests.update,
+        on_block=add_to_digests,
     )
     found.problems += _token_problems(found.prefix, found.tokens, expected)
-    if found.entry is not None:
-        found.problems += bin_problems(found.prefix, found.entry, digests.hexdigests())
+    for (num_bytes, listed), digest, end in zip(parts, digests, ends, strict=True):
+        if digest.hexdigest() != listed:
+            where = f"{found.prefix}.bin, bytes {end - num_bytes:,} to {end - 1:,}"
+            found.problems.append(_checksum_problem(where, digest.hexdigest(), listed))
+            return
+
+
+def _checksum_problem(where: str, found: str, expected: str) -> str:
+    return (
+        f"{where}: the checksum is {found}, expected {expected}, from {CATALOG_FILE}. The file was "
+        f"damaged or changed: copy both files of the shard again, or tokenise it again. After a "
+        f"change on purpose, delete {CATALOG_FILE}."
+    )
 
 
 def _token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> Iterator[str]:
@@ -262,31 +295,20 @@ def _token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> I
         )
 
 
-def _verify_encoding(found: VerifiedShard, index: ShardIndex, encoding: Encoding | None) -> None:
-    """Encode a sample of the documents again, unless the shard has ids of another vocabulary."""
-    if encoding is not None and not found.problems:
-        found.comparison = compare_encoding(index, encoding)
-        found.problems += encoding_problems(index, encoding, found.comparison)
+def record_document_ends(shards: Iterable[VerifiedShard]) -> None:
+    """Record beside each shard how its documents end, for training.
 
-
-def _record_problems(found: VerifiedShard, index: ShardIndex) -> Iterator[str]:
-    """What is wrong with the tokenizer record; a good one is noted in ``found``."""
-    try:
-        record = read_record(found.prefix)
-    except ShardError as error:
-        yield str(error)
-        return
-    if record is None:
-        return
-    if record.describes(documents=index.num_documents, tokens=index.num_tokens):
-        found.tokenizer = record.tokenizer
-        return
-    size = f"{counted(record.documents, 'document')} and {counted(record.tokens, 'token')}"
-    yield (
-        f"{record_path(found.prefix)}: describes a shard of {size}, but the shard beside it has "
-        f"{index.num_documents:,} and {index.num_tokens:,}. Another program replaced the shard, or "
-        f"the record belongs to another one. Delete the record, or copy it again with its shard."
-    )
+    An earlier record of another EOD is kept, unless the shard is good with this one.
+    """
+    for shard in shards:
+        ends = shard.tokens and shard.tokens.document_ends
+        if ends is None or shard.signature is None:
+            continue
+        if shard.problems or ends.lacks_eod:
+            recorded = read_ends(str(shard.prefix), shard.signature)
+            if recorded is not None and recorded.eod_id != ends.eod_id:
+                continue
+        shard.is_recorded = write_ends(shard.prefix, ends, shard.signature)
 
 
 def check_sound(shards: Sequence[VerifiedShard]) -> None:
@@ -296,100 +318,3 @@ def check_sound(shards: Sequence[VerifiedShard]) -> None:
         num_bad = sum(bool(shard.problems) for shard in shards)
         verb = "is" if len(shards) == 1 else "are"
         raise ShardError(*problems, f"{num_bad:,} of {counted(len(shards), 'shard')} {verb} bad")
-
-
-def verify_table(shards: Iterable[VerifiedShard]) -> Table:
-    """A row for each shard."""
-    keys = "documents", "documents_with_eod", "tokens", "largest_id"
-    headings = "shard", "documents", "end in EOD", "tokens", "largest id", "checksums", "result"
-    rows = (
-        [
-            str(shard.prefix),
-            *(shard.json()[key] for key in keys),
-            "none" if shard.entry is None else "listed",
-            f"{len(shard.problems)} wrong" if shard.problems else "good",
-        ]
-        for shard in shards
-    )
-    return filled_table(headings, rows)
-
-
-def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
-    """What is not a fault but worth knowing about the shards."""
-    for shard in shards:
-        yield from shard.notes
-    summaries = [shard.tokens for shard in shards if shard.tokens is not None]
-    with_empty = [tokens for tokens in summaries if tokens.num_empty]
-    if with_empty:
-        yield (
-            f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
-            f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
-            f"document without tokens and without EOD."
-        )
-    yield from text_notes(
-        sum(tokens.num_documents for tokens in summaries),
-        num_unknown=sum(tokens.num_unknown for tokens in summaries),
-        num_eod_only=sum(tokens.num_eod_only for tokens in summaries),
-    )
-    yield from _eod_notes(shards)
-    yield from _comparison_notes([s.comparison for s in shards if s.comparison is not None])
-    yield from _begin_notes(summaries)
-    num_recorded = sum(shard.is_recorded for shard in shards)
-    if num_recorded:
-        yield (
-            f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
-            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
-            f"the shard stay unchanged."
-        )
-
-
-def _eod_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
-    """Where EOD was taken from if it was not given, and where it is unknown."""
-    read = [(s.tokens.eod_id, s.has_recorded_eod) for s in shards if s.tokens is not None]
-    for eod_id, count in Counter(eod_id for eod_id, is_recorded in read if is_recorded).items():
-        yield f"EOD is token {eod_id} by the records beside the shards (shards: {count:,})"
-    unknown = sum(eod_id is None for eod_id, _ in read)
-    if unknown:
-        yield (
-            f"no EOD is known (shards: {unknown:,}): how their documents end was not checked. Name "
-            f"the token with --eod-id."
-        )
-
-
-def _comparison_notes(compared: Sequence[Comparison]) -> Iterator[str]:
-    if compared:
-        yield (
-            f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
-            f"than their text: {sum(len(c.differing) for c in compared):,}, with a text that "
-            f"cannot be recovered exactly: {sum(c.unjudged for c in compared):,}"
-        )
-    blank = sum(c.documents == c.unjudged > 0 for c in compared)
-    if blank:
-        yield (
-            f"shards of which no document could be compared with the tokenizer: {blank:,}. Whether "
-            f"it gives their ids is not known: no text can be recovered exactly from them."
-        )
-
-
-def _begin_notes(summaries: Iterable[TokenSummary]) -> Iterator[str]:
-    """The token that most documents begin with, where there is one."""
-    begins: dict[tuple[int, bool], list[TokenSummary]] = {}
-    for tokens in summaries:
-        if tokens.first_token is not None and tokens.num_begin > tokens.num_filled // 2 > 0:
-            is_eod = tokens.first_token == tokens.eod_id
-            begins.setdefault((tokens.first_token, is_eod), []).append(tokens)
-    for (token, is_eod), alike in sorted(begins.items()):
-        counts = f"{sum(t.num_begin for t in alike):,} of {sum(t.num_filled for t in alike):,}"
-        ends = f", {sum(t.num_eod for t in alike):,} end in EOD"
-        yield (
-            f"{counts} documents begin with token {token}"
-            + (ends if alike[0].eod_id is not None else "")
-            + f" (shards: {len(alike):,})"
-            + (f". {_BOS_IS_EOD}" if is_eod else "")
-        )
-
-
-_BOS_IS_EOD = (
-    "BOS and EOD are one token: where a document starts with it, positions and masks take it as "
-    "part of that document, not as the end of the one before."
-)

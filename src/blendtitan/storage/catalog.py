@@ -1,25 +1,22 @@
 """The catalog: what a run needs to know about every shard, as one small value.
 
 One process builds it from the header and a few entries of each ``.idx``, and sends it to the others
-as bytes.
+as bytes; see ``catalog_bytes.py``.
 """
 
-import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import CorruptShardError, MixedEodError
+from blendtitan.errors import CorruptShardError
 from blendtitan.files import io_map
-from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHeader
 from blendtitan.storage.reader import FileSignature, ShardIndex
-from blendtitan.storage.records import CHECKSUM_BYTES, listed_checksums
+from blendtitan.storage.records import DocumentEnds, listed_checksums, read_ends
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -31,22 +28,6 @@ _ENDS_BYTES = 1 << 26
 EOD_ENDS, EOD_ENDS_AND_BEGINS, EOD_BEGINS = range(3)
 """Where EOD stands in the documents as they are read: at the end; at both ends, as where BOS and
 EOD are one token; at the beginning alone."""
-
-# One shard in the bytes of a catalog. Before these: the length of a JSON text and the text, which
-# lists the prefixes, the corpora and the settings.
-_ROW = np.dtype(
-    [
-        ("weights", "<f8"),
-        ("dtype_codes", "<u1"),
-        ("num_sequences", "<i8"),
-        ("document_cuts", "<i8", 4),
-        ("token_cuts", "<i8", 4),
-        ("lacks_eod", "?"),
-        ("eod_roles", "<u1"),
-        ("checksums", "<u1", CHECKSUM_BYTES),
-    ]
-)
-_TEXT_BYTES = struct.Struct("<Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,36 +81,6 @@ class Catalog:
         documents = np.diff(self.document_cuts)[:, split]
         return np.diff(self.token_cuts)[:, split] + np.where(self.lacks_eod, documents, 0)
 
-    def to_bytes(self) -> bytes:
-        """The catalog as bytes that ``from_bytes`` reads."""
-        text = json.dumps([self.prefixes, self.corpora, self.settings]).encode()
-        rows = np.empty(len(self.prefixes), _ROW)
-        for name in _ROW.names or ():
-            rows[name] = getattr(self, name)
-        return _TEXT_BYTES.pack(len(text)) + text + rows.tobytes()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """The catalog that ``to_bytes`` wrote.
-
-        Raises:
-            CorruptShardError: The bytes are something else, or contradict each other.
-        """
-        try:
-            (text_bytes,) = _TEXT_BYTES.unpack_from(data)
-            rows_at = _TEXT_BYTES.size + text_bytes
-            prefixes, corpora, settings = json.loads(data[_TEXT_BYTES.size : rows_at])
-            rows = np.frombuffer(data[rows_at:], _ROW)
-            _check_texts(prefixes, corpora, settings, num_shards=len(rows))
-            _check_rows(rows)
-        except (ValueError, TypeError, RecursionError, OverflowError, struct.error) as error:
-            raise CorruptShardError(
-                f"the catalog is damaged ({error}). Start again with another "
-                f"blendcorpus.data_cache_path, or without one."
-            ) from error
-        columns = {name: rows[name].copy() for name in _ROW.names or ()}
-        return cls(tuple(prefixes), tuple(corpora), settings=settings, **columns)
-
 
 def build_catalog(
     shards: ShardList,
@@ -162,7 +113,9 @@ def build_catalog(
         if eod_id is not None:
             ends = _document_ends(index, signature, eod_id, allowance=allowance)
         if inserts_eod and ends is not None and ends.is_mixed:
-            raise _mixed(prefix, ends)
+            from blendtitan.storage.shard_faults import mixed_error
+
+            raise mixed_error(prefix, ends)
         return _Probe(index.header, cuts, _token_cuts(index, cuts), ends)
 
     probes = io_map(probe, list(zip(shards.prefixes, shards.signatures, strict=True)))
@@ -213,16 +166,10 @@ def _document_ends(
 ) -> DocumentEnds:
     ends = signature and read_ends(str(index.prefix), signature, eod_id)
     if ends is None or ends.num_documents != index.num_documents:
+        from blendtitan.storage.ends import find_document_ends
+
         return find_document_ends(index, eod_id, allowance=allowance)
     return ends
-
-
-def _mixed(prefix: str, ends: DocumentEnds) -> MixedEodError:
-    more = "" if ends.is_complete else " `blendtitan verify` counts them all."
-    return MixedEodError(
-        f"{prefix}: {ends.described()}, expected all or none.{more} Tokenise the shard again, or "
-        f"set append_eod = false to read it as it is."
-    )
 
 
 def _log_ends(found: list[DocumentEnds]) -> None:
@@ -236,32 +183,3 @@ def _log_ends(found: list[DocumentEnds]) -> None:
             f"{sum(ends.num_checked for ends in sampled):,}",
             f"{sum(ends.num_documents for ends in sampled):,}",
         )
-
-
-def _check_texts(prefixes: Any, corpora: Any, settings: Any, *, num_shards: int) -> None:
-    for texts in (prefixes, corpora, [settings]):
-        if not isinstance(texts, list) or {*map(type, cast("list[object]", texts))} - {str}:
-            raise ValueError("its texts are not shards, their corpora, and settings")
-    if not len(prefixes) == len(corpora) == num_shards > 0:
-        raise ValueError(f"{len(prefixes):,} shards, {len(corpora):,} corpora, {num_shards:,} rows")
-
-
-def _check_rows(rows: NDArray[Any]) -> None:
-    codes = [code for code, dtype in DTYPE_CODES.items() if dtype.kind in "iu"]
-    weights, tokens = rows["weights"], rows["token_cuts"]
-    sound = {
-        "weights": np.isfinite(weights) & (weights > 0),
-        "dtype_codes": np.isin(rows["dtype_codes"], codes),
-        "num_sequences": rows["num_sequences"] > 0,
-        "document_cuts": _grow_from_zero(rows["document_cuts"]),
-        "token_cuts": _grow_from_zero(tokens) & (tokens[:, -1] > 0),
-        "lacks_eod": rows["lacks_eod"].view(np.uint8) <= 1,
-        "eod_roles": rows["eod_roles"] <= EOD_BEGINS,
-    }
-    for name, shards in sound.items():
-        if not shards.all():
-            raise ValueError(f"{name} of shard {int(np.argmin(shards)):,} cannot be right")
-
-
-def _grow_from_zero(cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return (cuts[:, 0] == 0) & (cuts[:, 1:] >= cuts[:, :-1]).all(axis=1)

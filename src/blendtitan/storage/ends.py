@@ -1,26 +1,19 @@
-"""How the documents of a shard begin and end: with EOD, or with another token.
+"""Finds how the documents of a shard begin and end: with EOD, or with another token.
 
-All documents are checked where that is cheap, else a sample spread over the shard. A complete
-result is kept in ``PREFIX.ends.json``, which holds sizes and times of change of both files of the
-shard and is used only while they are the same. It can be deleted at any time.
+All documents are checked where that is cheap, else a sample spread over the shard.
 """
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.files import DamagedFileError, parse_json, read_file
-from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, grows
-from blendtitan.storage.records import ENDS_SUFFIX, Count
+from blendtitan.storage.reader import OpenFile, ShardIndex, grows
+from blendtitan.storage.records import DocumentEnds
 
 IntArray = NDArray[np.int64]
-
-# A record has about 200 bytes. Whatever is much larger is something else.
-_MOST_RECORD_BYTES = 4096
 
 # Tokens that lie closer together than this are read with what is between them: on a disk or a
 # network, a read takes as long as reading this much more.
@@ -36,78 +29,6 @@ _BLOCK_DOCUMENTS = 1 << 16
 # The least and the most stretches of neighbouring documents in a sample, and documents in each.
 _STRETCHES = 4, 256
 _STRETCH_DOCUMENTS = 32
-
-
-class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the documents of one shard begin and end."""
-
-    eod_id: Count
-    num_documents: Count
-    """Documents of the shard."""
-
-    num_checked: Count
-    """Documents that were checked."""
-
-    num_filled: Count
-    """Checked documents that have tokens. The others neither begin nor end."""
-
-    num_eod: Count
-    """Checked documents whose last token is EOD."""
-
-    num_begin: Count
-    """Checked documents whose first token is EOD."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all documents were checked."""
-        return self.num_checked == self.num_documents
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether some of the documents end in EOD and some do not."""
-        return 0 < self.num_eod < self.num_filled
-
-    @property
-    def lacks_eod(self) -> bool:
-        """Whether none ends in EOD."""
-        return self.num_eod == 0
-
-    @property
-    def begins_with_eod(self) -> bool:
-        """Whether all begin with EOD, as where BOS and EOD are one token."""
-        return self.num_begin == self.num_filled > 0
-
-    def described(self) -> str:
-        """How many of the checked documents end in EOD, in words."""
-        found = f"{self.num_eod:,} of {self.num_filled:,} documents"
-        if not self.is_complete:
-            found += f" looked at ({self.num_documents:,} in all)"
-        return f"{found} end in EOD ({self.eod_id})"
-
-
-class _StoredEnds(DocumentEnds, frozen=True, kw_only=True):
-    format: Literal[1]
-    contents: tuple[int, int, int, int]
-    """Sizes and times of change of the shard's files."""
-
-
-def read_ends(
-    prefix: str, signature: FileSignature, eod_id: int | None = None
-) -> DocumentEnds | None:
-    """The recorded ends of a shard's documents, for this EOD or for any.
-
-    None: there is no record, or it belongs to other files or another EOD.
-    """
-    try:
-        data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_RECORD_BYTES)
-        stored = parse_json(data, _StoredEnds)
-    except (OSError, DamagedFileError):
-        return None
-    is_sound = max(stored.num_eod, stored.num_begin) <= stored.num_filled <= stored.num_documents
-    is_current = stored.contents == signature.contents and eod_id in (None, stored.eod_id)
-    if not (is_sound and is_current and stored.is_complete):
-        return None
-    return DocumentEnds(*msgspec.structs.astuple(stored)[: len(DocumentEnds.__struct_fields__)])
 
 
 def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> DocumentEnds:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
-from blendtitan.files import RETRIES, io_map, read_text
+from blendtitan.files import io_map, read_text, tried
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 
 # Not shlex: names such as it's, a#b and back\slash need no quotes in a list.
@@ -218,7 +218,7 @@ def check_unique(shards: Iterable[ListedShard], where: str) -> None:
 
 def _read_list(path: Path) -> str:
     try:
-        text = RETRIES.tried(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
+        text = tried(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
     except FileNotFoundError:
         from blendtitan.storage.list_forms import nearest_name
 

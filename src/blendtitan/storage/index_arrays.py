@@ -1,6 +1,9 @@
-"""All entries of an ``.idx`` file, read in blocks, for tools that check every one."""
+"""Whole ``.idx`` files in memory, for the tools that check, repair, merge and convert shards.
 
-from collections.abc import Iterable, Iterator
+They take about 20 bytes per document. Training reads single entries instead: see ``reader``.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,166 +12,156 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.storage.index_format import HEADER, IndexHeader
-from blendtitan.storage.reader import OpenFile, ShardIndex, read_head
-from blendtitan.storage.writer import sequence_pointers
+from blendtitan.storage.index_format import (
+    CODE_OF_DTYPE,
+    HEADER,
+    MAGIC,
+    VERSION,
+    IndexHeader,
+    decode_header,
+)
+from blendtitan.storage.reader import OpenFile, ShardIndex
 
-# Entries read at a time: a few megabytes, whatever the size of the file.
-_BLOCK = 1 << 18
+_COPY_REMEDY = "Copy both files again, or tokenise the shard again."
 
 
 @dataclass(frozen=True, slots=True)
 class IndexArrays:
-    """The three arrays of an ``.idx`` file. Only its header and size are checked by ``open``."""
+    """The three arrays of an ``.idx`` file. ``open`` checks only the header and the size."""
 
-    header: IndexHeader
-    file: OpenFile
+    path: str
+    dtype: np.dtype[Any]
+
+    lens: NDArray[np.int32]
+    """Tokens of each sequence."""
+
+    pointers: NDArray[np.int64]
+    """Where each sequence starts in the ``.bin``, in bytes."""
+
+    documents: NDArray[np.int64]
+    """First sequence of each document, then the number of sequences."""
 
     @classmethod
-    def open(cls, prefix: Path) -> Self:
-        """Open the ``.idx`` of a shard.
+    def open(cls, prefix: Path | str) -> Self:
+        """Read the ``.idx`` of a shard.
 
         Raises:
-            MissingShardError: It is absent or cannot be read.
+            MissingShardError: The file is absent or cannot be read.
             CorruptShardError: Its header cannot be used, or contradicts its size.
         """
-        file = OpenFile.open(f"{prefix}.idx")
-        return cls(read_head(file)[0], file)
+        return cls.of_file(OpenFile.open(f"{prefix}.idx"))
 
-    def lens_blocks(self) -> Iterator[NDArray[np.int32]]:
-        """Tokens of each sequence, in blocks."""
-        return self._blocks(HEADER.size, self.header.num_sequences, np.dtype("<i4"))
+    @classmethod
+    def of_file(cls, file: OpenFile, *, may_have_modes: bool = False) -> Self:
+        """As ``open``; the modes of a multimodal shard may follow the arrays."""
+        head = file.read(min(HEADER.size, file.num_bytes), at=0)
+        header = decode_header(
+            head, file_bytes=file.num_bytes, path=file.path, may_have_modes=may_have_modes
+        )
+        lens = np.empty(header.num_sequences, np.dtype("<i4"))
+        pointers = np.empty(header.num_sequences, np.dtype("<i8"))
+        documents = np.empty(header.num_documents + 1, np.dtype("<i8"))
+        at = HEADER.size
+        for array in (lens, pointers, documents):
+            if len(array):
+                file.read_into(array, at=at)
+            at += array.nbytes
+        return cls(file.path, header.dtype, lens, pointers, documents)
 
-    def pointer_blocks(self) -> Iterator[NDArray[np.int64]]:
-        """Where each sequence starts in the ``.bin``, in bytes, in blocks."""
-        return self._blocks(self.header.pointers_at, self.header.num_sequences, np.dtype("<i8"))
-
-    def document_blocks(self) -> Iterator[NDArray[np.int64]]:
-        """First sequence of each document, then the number of sequences, in blocks."""
-        num_entries = self.header.num_documents + 1
-        return self._blocks(self.header.documents_at, num_entries, np.dtype("<i8"))
+    @property
+    def header(self) -> IndexHeader:
+        """The fixed fields of the file."""
+        return IndexHeader(self.dtype, len(self.lens), len(self.documents) - 1)
 
     def check_lens(self) -> int:
-        """Check every length, and that every pointer is where the lengths before it end.
-
-        Returns:
-            The sum of the lengths, in tokens.
+        """Check every length and every pointer; return the sum of the lengths, in tokens.
 
         Raises:
-            CorruptShardError: A length is negative, or a pointer is another.
+            CorruptShardError: A length is negative, or a sequence does not start where the
+                lengths before it end.
         """
-        num_tokens, wrong = self._summed_lens()
-        if wrong is not None:
-            raise wrong
+        num_tokens = self.sum_lens()
+        expected = sequence_pointers(self.lens, self.dtype.itemsize)
+        wrong = np.flatnonzero(self.pointers != expected)
+        if len(wrong):
+            at = int(wrong[0])
+            raise CorruptShardError(
+                f"{self.path}: sequence {at} starts at byte {self.pointers[at]:,}, expected "
+                f"{expected[at]:,}, where the lengths before it end. Copy both files again. If the "
+                f"lengths are right, blendtitan repair computes the pointers from them."
+            )
         return num_tokens
 
-    def sum_lens(self) -> tuple[int, bool]:
-        """The sum of the lengths, in tokens, and whether all pointers are where they put them.
-
-        Raises:
-            CorruptShardError: A length is negative.
-        """
-        num_tokens, wrong = self._summed_lens()
-        return num_tokens, wrong is None
-
-    def _summed_lens(self) -> tuple[int, CorruptShardError | None]:
-        """The sum of the lengths, and the first pointer that contradicts them as an error."""
-        token_bytes = self.header.dtype.itemsize
-        first = end = 0
-        error: CorruptShardError | None = None
-        for lens, pointers in zip(self.lens_blocks(), self.pointer_blocks(), strict=True):
-            negative = np.flatnonzero(lens < 0)
-            if len(negative):
-                at = int(negative[0])
-                raise self._corrupt(f"sequence {first + at} has {lens[at]} tokens", "0 or more")
-            expected, end = sequence_pointers(lens, end, token_bytes)
-            wrong = np.flatnonzero(pointers != expected)
-            if error is None and len(wrong):
-                at = int(wrong[0])
-                error = CorruptShardError(
-                    f"{self.file.path}: sequence {first + at} starts at byte {pointers[at]:,}, "
-                    f"expected {expected[at]:,}, where the lengths before it end. Copy both files "
-                    f"again. If the lengths are right, blendtitan repair computes the pointers "
-                    f"from them."
-                )
-            first += len(lens)
-        return end // token_bytes, error
+    def sum_lens(self) -> int:
+        """Sum of the lengths, in tokens; CorruptShardError if one is negative."""
+        negative = np.flatnonzero(self.lens < 0)
+        if len(negative):
+            at = int(negative[0])
+            raise self._corrupt(f"sequence {at} has {self.lens[at]} tokens", "0 or more")
+        return int(self.lens.sum(dtype=np.int64))
 
     def check_documents(self) -> None:
-        """Check that the document index never falls, from 0 to the number of sequences.
-
-        Raises:
-            CorruptShardError: It does, or leads to a sequence that is not there.
-        """
-        num_sequences = self.header.num_sequences
-        first = before = 0
-        for documents in self.document_blocks():
-            # Compared, not subtracted: a difference of two entries could overflow.
-            falls = documents < np.concatenate([[before], documents[:-1]])
-            wrong = np.flatnonzero(falls | (documents > num_sequences))
-            if len(wrong):
-                at = int(wrong[0])
-                raise self._corrupt(
-                    f"document {first + at} starts at sequence {documents[at]}",
-                    f"{documents[at - 1] if at else before} to {num_sequences}",
-                )
-            if first == 0 and documents[0] != 0:
-                raise self._corrupt(f"document 0 starts at sequence {documents[0]}", "0")
-            before = int(documents[-1])
-            first += len(documents)
-        if before != num_sequences:
-            raise self._corrupt(f"the document index ends at {before}", f"{num_sequences}")
-
-    def _blocks(self, at: int, count: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-        for start in range(0, count, _BLOCK):
-            block = np.empty(min(_BLOCK, count - start), dtype)
-            self.file.read_into(block, at=at + start * dtype.itemsize)
-            yield block
+        """Raise a CorruptShardError unless the document index grows from 0 to the last sequence."""
+        documents, num_sequences = self.documents, len(self.lens)
+        if documents[0] != 0:
+            raise self._corrupt(f"document 0 starts at sequence {documents[0]}", "0")
+        # Compared, not subtracted: a difference of two entries could overflow.
+        wrong = np.flatnonzero((documents[1:] < documents[:-1]) | (documents[1:] > num_sequences))
+        if len(wrong):
+            at = int(wrong[0]) + 1
+            raise self._corrupt(
+                f"document {at} starts at sequence {documents[at]}",
+                f"{documents[at - 1]} to {num_sequences}",
+            )
+        if documents[-1] != num_sequences:
+            raise self._corrupt(f"the document index ends at {documents[-1]}", f"{num_sequences}")
 
     def _corrupt(self, found: str, expected: str) -> CorruptShardError:
-        return CorruptShardError(
-            f"{self.file.path}: {found}, expected {expected}. "
-            f"Copy both files again, or tokenise the shard again."
-        )
+        return CorruptShardError(f"{self.path}: {found}, expected {expected}. {_COPY_REMEDY}")
 
 
-def document_ends(
-    lens_blocks: Iterable[NDArray[np.int32]], document_blocks: Iterable[NDArray[np.int64]]
-) -> Iterator[NDArray[np.int64]]:
-    """Where each document ends, in tokens, by the lengths alone; in blocks.
+def encode_index(
+    sequence_lens: NDArray[np.int32],
+    document_index: NDArray[np.int64] | None = None,
+    *,
+    dtype: np.dtype[Any],
+) -> Iterator[bytes]:
+    """Yield the bytes of an ``.idx`` file, array by array.
 
     Args:
-        lens_blocks: Tokens of each sequence, none of them negative.
-        document_blocks: A document index that ``IndexArrays.check_documents`` accepts.
+        sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
+        document_index: First sequence of each document, then ``num_sequences``. Shape
+            ``(num_documents + 1,)``. None: every sequence is a document.
+        dtype: Token type in the ``.bin``.
     """
-    lens = iter(lens_blocks)
-    # Tokens before each of the sequences from ``base`` on, and before the one after them.
-    base, before = 0, np.zeros(1, np.int64)
-    skipped = 1  # The first entry is where the first document starts.
-    for documents in document_blocks:
-        wanted, skipped = documents[skipped:], 0
-        ends = np.empty(len(wanted), np.int64)
-        done = 0
-        while done < len(wanted):
-            stop = int(np.searchsorted(wanted, base + len(before), "left"))
-            ends[done:stop] = before[wanted[done:stop] - base]
-            done = stop
-            if done < len(wanted):
-                base += len(before) - 1
-                before = before[-1] + np.cumsum(np.append(0, next(lens)), dtype=np.int64)
-        if len(ends):
-            yield ends
+    num_sequences = len(sequence_lens)
+    documents = np.arange(num_sequences + 1) if document_index is None else document_index
+    yield encode_header(IndexHeader(dtype, num_sequences, len(documents) - 1))
+    yield sequence_lens.astype("<i4", copy=False).tobytes()
+    yield sequence_pointers(sequence_lens, dtype.itemsize).astype("<i8", copy=False).tobytes()
+    yield documents.astype("<i8", copy=False).tobytes()
 
 
-def last_sequences(
-    document_blocks: Iterable[NDArray[np.int64]],
-) -> Iterator[NDArray[np.int64]]:
-    """The last sequence of each document that has one; in blocks."""
-    before = 0
-    for documents in document_blocks:
-        has_sequence = documents > np.append(before, documents[:-1])
-        yield documents[has_sequence] - 1
-        before = int(documents[-1])
+def encode_header(header: IndexHeader) -> bytes:
+    """The first 34 bytes of an ``.idx`` file."""
+    code = CODE_OF_DTYPE[header.dtype]
+    return HEADER.pack(MAGIC, VERSION, code, header.num_sequences, header.num_documents + 1)
+
+
+def sequence_pointers(lens: NDArray[np.int32], token_bytes: int) -> NDArray[np.int64]:
+    """Byte offset of each sequence in a ``.bin`` that holds them end to end."""
+    lens_bytes = lens.astype(np.int64) * token_bytes
+    return np.cumsum(lens_bytes) - lens_bytes
+
+
+def document_ends(lens: NDArray[np.int32], documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each document ends, in tokens, computed from lengths and document index alone."""
+    return np.append(0, np.cumsum(lens, dtype=np.int64))[documents[1:]]
+
+
+def last_sequences(documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The last sequence of each document that has one."""
+    return documents[1:][documents[1:] > documents[:-1]] - 1
 
 
 def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:

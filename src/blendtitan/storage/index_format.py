@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan.errors import CorruptShardError
-
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
 
@@ -82,54 +80,19 @@ def decode_header(
         CorruptShardError: A field has a value that the format does not allow, or the file is
             not as long as its header says.
     """
-    if len(header) < HEADER.size:
-        raise CorruptShardError(
-            f"{path}: found {file_bytes} bytes, expected a header of {HEADER.size}. "
-            f"The copy is incomplete: copy the file again, or tokenise the shard again."
-        )
-    magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
-    if magic.startswith(OLD_MAGIC):
-        raise CorruptShardError(
-            f"{path}: this is a TNTIDX file, the older format of fairseq and of gpt-neox's lazy "
-            f"and cached data, expected Megatron's MMIDIDX. Convert it without tokenising again: "
-            f"blendtitan convert {path.removesuffix('.idx')} --output DIR"
-        )
-    if magic != MAGIC:
-        raise CorruptShardError(
-            f"{path}: starts with {magic!r}, expected {MAGIC!r}. "
-            f"This is not a Megatron .idx file; name the prefix of a .bin/.idx pair."
-        )
-    if version != VERSION:
-        raise CorruptShardError(
-            f"{path}: format version is {version}, expected {VERSION}. Tokenise the shard again."
-        )
-    dtype = DTYPE_CODES.get(code)
-    if dtype is None or dtype.kind not in "iu":
-        found = "unknown" if dtype is None else dtype.name
-        raise CorruptShardError(
-            f"{path}: dtype code is {code} ({found}), expected an integer type: "
-            f"{', '.join(f'{c} {d.name}' for c, d in DTYPE_CODES.items() if d.kind in 'iu')}. "
-            f"Tokenise the shard again."
-        )
-    if num_documents_1 < 1:
-        raise CorruptShardError(
-            f"{path}: the document index has 0 entries, expected at least 1. "
-            f"Tokenise the shard again."
-        )
-    decoded = IndexHeader(dtype, num_sequences, num_documents_1 - 1)
-    if num_sequences > 0 and file_bytes == decoded.file_bytes + num_sequences:
-        if may_have_modes:
-            return decoded
-        raise CorruptShardError(
-            f"{path}: found one more byte for each of its {num_sequences:,} sequences: the modes "
-            f"of Megatron's multimodal shards, which hold more than text. If all modes are 0 "
-            f"(text), blendtitan convert {path.removesuffix('.idx')} --output DIR writes the "
-            f"shard without them."
-        )
-    if file_bytes != decoded.file_bytes:
-        raise CorruptShardError(
-            f"{path}: found {file_bytes:,} bytes, expected {decoded.file_bytes:,} "
-            f"({num_sequences:,} sequences, {decoded.num_documents:,} documents, from its "
-            f"header). The copy is incomplete: copy both files again, or tokenise again."
-        )
-    return decoded
+    if len(header) == HEADER.size:
+        magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
+        dtype = DTYPE_CODES.get(code)
+        if (
+            dtype
+            and dtype.kind in "iu"
+            and num_documents_1
+            and (magic, version) == (MAGIC, VERSION)
+        ):
+            decoded = IndexHeader(dtype, num_sequences, num_documents_1 - 1)
+            has_modes = may_have_modes and file_bytes == decoded.file_bytes + num_sequences
+            if has_modes or file_bytes == decoded.file_bytes:
+                return decoded
+    from blendtitan.storage.shard_faults import header_fault
+
+    raise header_fault(header, file_bytes=file_bytes, path=path)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from blendtitan.errors import ConfigError, CorruptShardError, OutputError
-from blendtitan.files import RETRIES, read_file
+from blendtitan.files import read_file, tried
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from blendtitan.storage.file_list import ShardList
 from blendtitan.visible import visible_logger
 
@@ -43,7 +44,7 @@ def kept_catalog(
         if kept is not None:
             return kept
         catalog = build()
-        payload = catalog.to_bytes()
+        payload = encode_catalog(catalog)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, _digest(payload) + payload)
     except (OSError, OutputError) as error:
@@ -72,12 +73,12 @@ def shards_identity(shards: ShardList, settings: str) -> str | None:
 def _read(path: Path, shards: ShardList, settings: str) -> Catalog | None:
     """The catalog in a file. None: there is no file, or it does not hold this catalog."""
     try:
-        data = RETRIES.tried(lambda: read_file(path), path=str(path))
+        data = tried(lambda: read_file(path), path=str(path))
     except FileNotFoundError:
         return None
     payload = data[_DIGEST_BYTES:]
     try:
-        catalog = Catalog.from_bytes(payload)
+        catalog = decode_catalog(payload)
     except CorruptShardError:
         catalog = None
     if catalog and data[:_DIGEST_BYTES] == _digest(payload) and _fits(catalog, shards, settings):

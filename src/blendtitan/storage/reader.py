@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError
-from blendtitan.files import RETRIES, open_regular
+from blendtitan.files import open_regular, tried
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 
 # Small files are read whole with their header.
@@ -96,7 +96,7 @@ class OpenFile:
             MissingShardError: It cannot be opened.
         """
         try:
-            return cls(path, *RETRIES.tried(lambda: open_regular(path), path=path))
+            return cls(path, *tried(lambda: open_regular(path), path=path))
         except OSError as error:
             raise _missing(path, "opened", error) from error
 
@@ -112,61 +112,22 @@ class OpenFile:
         """
         try:
             found = os.preadv(self.fd, [buffer.data], at)
-            if found < buffer.nbytes:
-                self._read_rest(buffer.data.cast("B"), found, at=at)
         except OSError as error:
-            self._read_again(buffer.data.cast("B"), error, at=at)
+            self._complete(buffer.data.cast("B"), error, at=at)
+        else:
+            if found < buffer.nbytes:
+                self._complete(buffer.data.cast("B"), found, at=at)
 
     def read(self, num_bytes: int, *, at: int) -> bytes:
         """Exactly ``num_bytes`` bytes from byte offset ``at`` on; errors as ``read_into``."""
-        try:
-            data = os.pread(self.fd, num_bytes, at)
-            if len(data) == num_bytes:
-                return data
-            buffer = bytearray(num_bytes)
-            self._read_rest(memoryview(buffer), 0, at=at)
-        except OSError as error:
-            buffer = bytearray(num_bytes)
-            self._read_again(memoryview(buffer), error, at=at)
-        return bytes(buffer)
+        data = np.empty(num_bytes, np.uint8)
+        self.read_into(data, at=at)
+        return data.tobytes()
 
-    def _read_rest(self, buffer: memoryview, found: int, *, at: int) -> None:
-        # A positioned read may return less than asked for, on a network or after a signal.
-        is_new = False
-        while found < len(buffer):
-            more = os.preadv(self.fd, [buffer[found:]], at + found)
-            if more == 0 and is_new:
-                raise CorruptShardError(
-                    f"{self.path}: ends at byte {at + found:,}, expected at least "
-                    f"{at + len(buffer):,}. The file was truncated or replaced: copy it again."
-                )
-            found += more
-            if more == 0:
-                # This file was truncated. A whole one may have its name by now.
-                self._open_again()
-                is_new, found = True, 0
+    def _complete(self, buffer: memoryview, found: int | OSError, *, at: int) -> None:
+        from blendtitan.storage.failed_reads import complete_read
 
-    def _read_again(self, buffer: memoryview, error: OSError, *, at: int) -> None:
-        def attempt() -> None:
-            self._open_again()
-            self._read_rest(buffer, 0, at=at)
-
-        try:
-            RETRIES.again(attempt, error, path=self.path)
-        except OSError as last:
-            raise MissingShardError(
-                f"{self.path}: cannot be read at byte {at:,} ({RETRIES.described(last)}). "
-                f"Check the file and the disk or network that it is on."
-            ) from last
-
-    def _open_again(self) -> None:
-        fd, num_bytes = open_regular(self.path)
-        try:
-            _check_size(self.path, num_bytes, self.num_bytes)
-            # In one step: other threads read through the same descriptor.
-            os.dup2(fd, self.fd, inheritable=False)
-        finally:
-            os.close(fd)
+        complete_read(self, buffer, found, at=at)
 
 
 class OpenFiles:
@@ -197,7 +158,7 @@ class OpenFiles:
                 return file
         # Without the lock: on a network this takes long, and other threads have work to do.
         file = OpenFile.open(path)
-        _check_size(path, file.num_bytes, expected_bytes())
+        check_size(path, file.num_bytes, expected_bytes())
         with self._lock:
             self._files.pop(path, None)
             if len(self._files) >= self._max_open:
@@ -369,20 +330,19 @@ def size_of(path: str) -> int:
         MissingShardError: It is absent, or the size cannot be read.
     """
     try:
-        return RETRIES.tried(lambda: os.stat(path).st_size, path=path)
+        return tried(lambda: os.stat(path).st_size, path=path)
     except OSError as error:
         raise _missing(path, "read", error) from error
 
 
 def _missing(path: str, verb: str, error: OSError) -> MissingShardError:
-    from blendtitan.storage.shard_faults import missing_file_advice
+    from blendtitan.storage.failed_reads import missing_error
 
-    return MissingShardError(
-        f"{path}: cannot be {verb} ({RETRIES.described(error)}). {missing_file_advice(path, error)}"
-    )
+    return missing_error(path, verb, error)
 
 
-def _check_size(path: str, found: int, expected: int) -> None:
+def check_size(path: str, found: int, expected: int) -> None:
+    """Check that a file has the expected size, in bytes."""
     if found != expected:
         raise CorruptShardError(
             f"{path}: found {found:,} bytes, expected {expected:,}. The file was truncated or "

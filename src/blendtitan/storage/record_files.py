@@ -16,10 +16,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from blendtitan.errors import CorruptShardError, MissingShardError, OutputError, ShardError
-from blendtitan.files import RETRIES, DamagedFileError, parse_json, read_file
+from blendtitan.files import DamagedFileError, decode_json, read_file, tried
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.retries import RETRIES
 from blendtitan.storage.atomic_files import replaced_file, write_atomically
-from blendtitan.storage.ends import DocumentEnds, find_document_ends, read_ends
+from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 from blendtitan.storage.records import (
     CATALOG_FILE,
@@ -28,6 +29,8 @@ from blendtitan.storage.records import (
     RECORD_SUFFIX,
     CatalogEntry,
     Count,
+    DocumentEnds,
+    read_ends,
 )
 
 # A record has about 250 bytes. Whatever is much larger is something else.
@@ -90,8 +93,8 @@ def read_record(prefix: Path | str) -> TokenizerRecord | None:
     """
     path = f"{prefix}{RECORD_SUFFIX}"
     try:
-        data = RETRIES.tried(lambda: read_file(path, most_bytes=_MOST_RECORD_BYTES), path=path)
-        found = parse_json(data, _StoredRecord)
+        data = tried(lambda: read_file(path, most_bytes=_MOST_RECORD_BYTES), path=path)
+        found = decode_json(data, _StoredRecord)
     except FileNotFoundError:
         return None
     except DamagedFileError as error:

@@ -1,7 +1,11 @@
-"""Catalogs of folders: what each shard of a folder held when it was written.
+"""Records beside shards that a run reads: catalogs of folders, and how documents end.
 
-``shards.catalog`` lists digests of the shards' files, to prove that a copy is whole. A run keeps a
-short digest of each entry, and notices on resume that a shard was replaced.
+``shards.catalog`` lists digests of the files of a folder's shards, to prove that a copy is whole. A
+run keeps a short digest of each entry, and notices on resume that a shard was replaced.
+
+``PREFIX.ends.json`` counts the documents of a shard that begin or end with EOD. It holds sizes and
+times of change of both files of the shard and is used only while they are the same. It can be
+deleted at any time.
 """
 
 import functools
@@ -15,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
-from blendtitan.files import RETRIES, DamagedFileError, parse_json, read_file
+from blendtitan.files import DamagedFileError, decode_json, read_file, tried
+from blendtitan.storage.reader import FileSignature
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -37,6 +42,9 @@ CATALOG_FILE = "shards.catalog"
 CHECKSUM = "xxh3_128"
 """The hash of all digests: fast enough to check shards at the speed of the disk."""
 
+
+# A record of ends has about 200 bytes. Whatever is much larger is something else.
+_MOST_ENDS_BYTES = 4096
 
 _PARTS_BYTES, _CONTENT_BYTES = 4, 8
 
@@ -73,8 +81,8 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     """
     path = folder / CATALOG_FILE
     try:
-        data = RETRIES.tried(lambda: read_file(path), path=str(path))
-        return parse_json(data, _FolderCatalog).shards
+        data = tried(lambda: read_file(path), path=str(path))
+        return decode_json(data, _FolderCatalog).shards
     except (FileNotFoundError, NotADirectoryError):
         return None
     except DamagedFileError as error:
@@ -155,3 +163,75 @@ def _checksum(entry: CatalogEntry) -> bytes:
 
 def _digest(text: str, num_bytes: int) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=num_bytes).digest()
+
+
+class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the documents of one shard begin and end."""
+
+    eod_id: Count
+    num_documents: Count
+    """Documents of the shard."""
+
+    num_checked: Count
+    """Documents that were checked."""
+
+    num_filled: Count
+    """Checked documents that have tokens. The others neither begin nor end."""
+
+    num_eod: Count
+    """Checked documents whose last token is EOD."""
+
+    num_begin: Count
+    """Checked documents whose first token is EOD."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all documents were checked."""
+        return self.num_checked == self.num_documents
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some of the documents end in EOD and some do not."""
+        return 0 < self.num_eod < self.num_filled
+
+    @property
+    def lacks_eod(self) -> bool:
+        """Whether none ends in EOD."""
+        return self.num_eod == 0
+
+    @property
+    def begins_with_eod(self) -> bool:
+        """Whether all begin with EOD, as where BOS and EOD are one token."""
+        return self.num_begin == self.num_filled > 0
+
+    def described(self) -> str:
+        """How many of the checked documents end in EOD, in words."""
+        found = f"{self.num_eod:,} of {self.num_filled:,} documents"
+        if not self.is_complete:
+            found += f" looked at ({self.num_documents:,} in all)"
+        return f"{found} end in EOD ({self.eod_id})"
+
+
+class _StoredEnds(DocumentEnds, frozen=True, kw_only=True):
+    format: Literal[1]
+    contents: tuple[int, int, int, int]
+    """Sizes and times of change of the shard's files."""
+
+
+def read_ends(
+    prefix: str, signature: FileSignature, eod_id: int | None = None
+) -> DocumentEnds | None:
+    """The recorded ends of a shard's documents, for this EOD or for any.
+
+    None: there is no record, or it belongs to other files or another EOD.
+    """
+    try:
+        data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_ENDS_BYTES)
+        stored = decode_json(data, _StoredEnds)
+    except (OSError, DamagedFileError):
+        return None
+    is_sound = max(stored.num_eod, stored.num_begin) <= stored.num_filled <= stored.num_documents
+    is_current = stored.contents == signature.contents and eod_id in (None, stored.eod_id)
+    if not (is_sound and is_current and stored.is_complete):
+        return None
+    return DocumentEnds(*msgspec.structs.astuple(stored)[: len(DocumentEnds.__struct_fields__)])

@@ -6,12 +6,18 @@ import struct
 
 import numpy as np
 
-from blendtitan.errors import CorruptShardError, UncountedEodError
+from blendtitan.errors import CorruptShardError, MixedEodError, UncountedEodError
+from blendtitan.storage.index_format import (
+    DTYPE_CODES,
+    HEADER,
+    MAGIC,
+    OLD_MAGIC,
+    VERSION,
+    IndexHeader,
+)
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.records import DocumentEnds
 from blendtitan.visible import counted
-
-# Where all entries are needed, they are read this many at a time.
-_BLOCK_ENTRIES = 1 << 18
 
 
 def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
@@ -66,6 +72,15 @@ def missing_file_advice(path: str, error: OSError) -> str:
     return "Check the path in the file list; relative paths start at the list's folder."
 
 
+def mixed_error(prefix: str, ends: DocumentEnds) -> MixedEodError:
+    """The error for a shard in which some documents end in EOD and others do not."""
+    more = "" if ends.is_complete else " `blendtitan verify` counts them all."
+    return MixedEodError(
+        f"{prefix}: {ends.described()}, expected all or none.{more} Tokenise the shard again, or "
+        f"set append_eod = false to read it as it is."
+    )
+
+
 def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
     header, path = index.header, index.file.path
     bin_name = os.path.basename(f"{index.prefix}.bin")
@@ -109,11 +124,54 @@ def _lacks_one_token_each(index: ShardIndex, missing_bytes: int) -> bool:
 
 
 def _num_with_sequences(index: ShardIndex) -> int:
-    """Documents of at least one sequence, by the whole document index."""
-    count, before = 0, 0
-    for first in range(1, index.num_documents + 1, _BLOCK_ENTRIES):
-        stop = min(first + _BLOCK_ENTRIES, index.num_documents + 1)
-        entries = index.entries(index.header.documents_at, first, stop)
-        count += int(np.count_nonzero(np.append(before, entries[:-1]) != entries))
-        before = int(entries[-1])
-    return count
+    entries = index.entries(index.header.documents_at, 0, index.num_documents + 1)
+    return int(np.count_nonzero(entries[1:] != entries[:-1]))
+
+
+def header_fault(header: bytes, *, file_bytes: int, path: str) -> CorruptShardError:
+    """The error for an ``.idx`` whose header, as ``decode_header`` takes it, cannot be used."""
+    return CorruptShardError(f"{path}: {_header_fault(header, file_bytes, path)}")
+
+
+def _header_fault(header: bytes, file_bytes: int, path: str) -> str:
+    if len(header) < HEADER.size:
+        return (
+            f"found {file_bytes} bytes, expected a header of {HEADER.size}. The copy is "
+            f"incomplete: copy the file again, or tokenise the shard again."
+        )
+    magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
+    convert = f"blendtitan convert {path.removesuffix('.idx')} --output DIR"
+    if magic.startswith(OLD_MAGIC):
+        return (
+            f"this is a TNTIDX file, the older format of fairseq and of gpt-neox's lazy and cached "
+            f"data, expected Megatron's MMIDIDX. Convert it without tokenising again: {convert}"
+        )
+    if magic != MAGIC:
+        return (
+            f"starts with {magic!r}, expected {MAGIC!r}. This is not a Megatron .idx file; name "
+            f"the prefix of a .bin/.idx pair."
+        )
+    if version != VERSION:
+        return f"format version is {version}, expected {VERSION}. Tokenise the shard again."
+    dtype = DTYPE_CODES.get(code)
+    if dtype is None or dtype.kind not in "iu":
+        found = "unknown" if dtype is None else dtype.name
+        return (
+            f"dtype code is {code} ({found}), expected an integer type: "
+            f"{', '.join(f'{c} {d.name}' for c, d in DTYPE_CODES.items() if d.kind in 'iu')}. "
+            f"Tokenise the shard again."
+        )
+    if num_documents_1 < 1:
+        return "the document index has 0 entries, expected at least 1. Tokenise the shard again."
+    expected = IndexHeader(dtype, num_sequences, num_documents_1 - 1).file_bytes
+    if num_sequences > 0 and file_bytes == expected + num_sequences:
+        return (
+            f"found one more byte for each of its {num_sequences:,} sequences: the modes of "
+            f"Megatron's multimodal shards, which hold more than text. If all modes are 0 (text), "
+            f"{convert} writes the shard without them."
+        )
+    return (
+        f"found {file_bytes:,} bytes, expected {expected:,} ({num_sequences:,} sequences, "
+        f"{num_documents_1 - 1:,} documents, from its header). The copy is incomplete: copy both "
+        f"files again, or tokenise again."
+    )

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,30 +23,30 @@ from blendtitan.storage.atomic_files import (
     sync_folder,
     writing,
 )
-from blendtitan.storage.index_format import CODE_OF_DTYPE, HEADER, MAGIC, VERSION, IndexHeader
+from blendtitan.storage.index_arrays import encode_index
+from blendtitan.storage.index_format import CODE_OF_DTYPE
 from blendtitan.storage.reader import FileSignature
 from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
-from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
+from blendtitan.storage.records import ENDS_SUFFIX, RECORD_SUFFIX, SHARD_SUFFIXES
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
 
-
-# What kernels and file systems answer that cannot copy from one of two files to the other.
+# Errors of kernels and file systems that cannot copy from one of two files to the other.
 _CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """Smallest type that Megatron uses for ids below ``vocab_size``: uint16, else int32."""
+    """The type that Megatron uses for ids below ``vocab_size``: uint16 if they fit, else int32."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
 class ShardWriter:
-    """Writes one shard, one sequence per document, in the order given.
+    """Writes the documents of one shard, in the given order, with one sequence per document.
 
-    The files get their names only when ``close`` has written everything, the ``.bin`` first: once
-    the ``.idx`` exists, the whole shard can be read. As a context manager, it leaves nothing
-    behind after an error.
+    ``ShardWriter.create`` starts a shard. The files get their final names only when ``close`` has
+    written everything, the ``.bin`` first: once the ``.idx`` exists, the whole shard can be read.
+    As a context manager, the writer leaves no files behind after an error.
     """
 
     def __init__(
@@ -68,12 +68,16 @@ class ShardWriter:
     def create(
         cls, prefix: Path, *, dtype: np.dtype[Any], tokenizer: TokenizerIdentity | None = None
     ) -> Self:
-        """Start a shard, and make its folder if it is missing.
+        """Start a shard, and create its folder if it is missing.
 
         Args:
             prefix: Path of the shard without its suffix.
-            dtype: How its tokens are stored.
-            tokenizer: Recorded beside the shard. None: it is unknown, and there is no record.
+            dtype: Type of the stored tokens, little endian; see ``token_dtype``.
+            tokenizer: The tokenizer that made the tokens, to be recorded beside the shard. None:
+                unknown, and not recorded.
+
+        Raises:
+            OutputError: The folder or the file cannot be written.
         """
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
@@ -85,7 +89,7 @@ class ShardWriter:
 
     @property
     def num_documents(self) -> int:
-        """Documents written so far."""
+        """Number of documents written so far."""
         return len(self._lens)
 
     def add_document(self, tokens: NDArray[np.integer]) -> None:
@@ -93,18 +97,20 @@ class ShardWriter:
 
         Raises:
             OverflowError: A token id does not fit the shard's dtype.
+            OutputError: The disk is full.
         """
         self.add_documents(tokens, np.array([len(tokens)], np.int32))
 
     def add_documents(self, tokens: NDArray[np.integer], lens: NDArray[np.int32]) -> None:
-        """Append documents laid end to end, EODs included.
+        """Append several documents, EODs included.
 
         Args:
-            tokens: Of all documents. Shape ``(sum(lens),)``.
-            lens: Tokens of each. Shape ``(num_documents,)``.
+            tokens: Concatenated tokens of the documents. Shape ``(sum(lens),)``.
+            lens: Tokens of each document. Shape ``(num_documents,)``.
 
         Raises:
             OverflowError: A token id does not fit the shard's dtype.
+            OutputError: The disk is full.
         """
         where = f"{self.prefix}: document {self.num_documents} or a later one"
         stored = stored_tokens(tokens, self.dtype, where=where)
@@ -113,23 +119,23 @@ class ShardWriter:
         self._add_lens(lens)
 
     def add_file(self, tokens_path: Path, lens: NDArray[np.int32]) -> None:
-        """Append the documents of a file in the layout of a ``.bin``.
+        """Append the documents of a file that has the layout of a ``.bin``.
 
         Args:
-            tokens_path: Tokens of the shard's dtype, without gaps. Copied, not read.
+            tokens_path: File of tokens of the shard's dtype, without gaps. It is copied, not read.
             lens: Tokens of each document. Shape ``(num_documents,)``.
 
         Raises:
-            CorruptShardError: The file is not as long as its documents.
+            CorruptShardError: The size of the file does not match its documents.
         """
-        num_tokens = int(lens.sum(dtype=np.int64))
         with writing(Path(f"{self.prefix}.bin")):
-            found_bytes = append_file(tokens_path, self._bin)
-        if found_bytes != num_tokens * self.dtype.itemsize:
+            found = append_file(tokens_path, self._bin)
+        num_tokens = int(lens.sum(dtype=np.int64))
+        expected = num_tokens * self.dtype.itemsize
+        if found != expected:
             raise CorruptShardError(
-                f"{tokens_path}: found {found_bytes:,} bytes, expected "
-                f"{num_tokens * self.dtype.itemsize:,} ({num_tokens:,} tokens of "
-                f"{self.dtype.itemsize} bytes). Write the file again."
+                f"{tokens_path}: found {found:,} bytes, expected {expected:,} ({num_tokens:,} "
+                f"tokens of {self.dtype.itemsize} bytes). Write the file again."
             )
         self._add_lens(lens)
 
@@ -138,27 +144,21 @@ class ShardWriter:
         self.num_tokens += int(lens.sum(dtype=np.int64))
 
     def close(self) -> None:
-        """Write the ``.idx``, flush both files to disk and give them their names."""
+        """Write the ``.idx``, flush both files to disk, and give them their final names."""
         lens = np.frombuffer(self._lens, dtype=np.int32)
-        bin_path, idx_path = Path(f"{self.prefix}.bin"), Path(f"{self.prefix}.idx")
-        partial_bin, partial_idx = Path(self._bin.name), partial_path(idx_path)
-        with writing(bin_path):
-            flush_and_close(self._bin)
-        with writing(idx_path), partial_idx.open("wb") as idx:
-            idx.writelines(encode_index(lens, dtype=self.dtype))
-            flush_and_close(idx)
         record = None
         if self.tokenizer is not None:
             record = TokenizerRecord(self.tokenizer, self.num_documents, self.num_tokens)
-        publish(self.prefix, partial_bin, partial_idx, record)
+        with writing(Path(f"{self.prefix}.bin")):
+            flush_and_close(self._bin)
+        _finish(self.prefix, encode_index(lens, dtype=self.dtype), record)
 
     def abort(self) -> None:
-        """Close and delete the partial files."""
+        """Delete the unfinished files."""
         # Flushing the rest may fail on a full disk.
         with suppress(OSError):
             self._bin.close()
-        for suffix in SHARD_SUFFIXES:
-            partial_path(Path(f"{self.prefix}{suffix}")).unlink(missing_ok=True)
+        _discard(self.prefix)
 
     def __enter__(self) -> Self:
         return self
@@ -179,13 +179,61 @@ class ShardWriter:
             raise
 
 
+def write_shard(
+    prefix: Path,
+    index: Iterable[bytes],
+    write_tokens: Callable[[BinaryIO], None],
+    record: TokenizerRecord | None = None,
+) -> FileSignature:
+    """Write both files of a shard beside their names, then rename them.
+
+    Args:
+        prefix: Path of the shard without its suffix. Its folder is made if it is missing.
+        index: Content of the ``.idx``.
+        write_tokens: Writes the content of the ``.bin``.
+        record: The tokenizer of the shard, if it is known.
+
+    Returns:
+        The signature of the new files.
+    """
+    bin_path = Path(f"{prefix}.bin")
+    with writing(bin_path.parent):
+        bin_path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(prefix)
+    try:
+        with writing(bin_path), partial_path(bin_path).open("wb") as tokens:
+            write_tokens(tokens)
+            flush_and_close(tokens)
+        return _finish(prefix, index, record)
+    finally:
+        _discard(prefix)
+
+
+def _finish(prefix: Path, index: Iterable[bytes], record: TokenizerRecord | None) -> FileSignature:
+    """Write the rest of a shard whose ``.bin`` is complete under its partial name."""
+    contents = {".idx": index}
+    if record is not None:
+        contents[RECORD_SUFFIX] = map(encode_record, [record])
+    for suffix, blocks in contents.items():
+        path = Path(f"{prefix}{suffix}")
+        with writing(path), partial_path(path).open("wb") as file:
+            file.writelines(blocks)
+            flush_and_close(file)
+    return publish(prefix)
+
+
+def _discard(prefix: Path) -> None:
+    for suffix in SHARD_SUFFIXES:
+        partial_path(Path(f"{prefix}{suffix}")).unlink(missing_ok=True)
+
+
 def stored_tokens(
     tokens: NDArray[np.integer], dtype: np.dtype[Any], *, where: str
 ) -> NDArray[np.integer]:
-    """Tokens in the dtype of a shard; ``where`` is the subject of the error.
+    """Tokens in the dtype of a shard.
 
     Raises:
-        OverflowError: A token id does not fit the dtype.
+        OverflowError: A token id does not fit the dtype; ``where`` is the subject of the message.
     """
     stored = tokens.astype(dtype)
     if not np.array_equal(stored, tokens):
@@ -199,7 +247,7 @@ def stored_tokens(
 def append_file(source: Path, target: BinaryIO) -> int:
     """Append a whole file to one that is open for writing, and return its size in bytes.
 
-    The kernel copies the bytes, or shares the blocks where the file system can. Python copies them
+    The kernel copies the bytes, or shares the blocks where the file system can; Python copies them
     where the kernel cannot.
     """
     target.flush()
@@ -210,6 +258,19 @@ def append_file(source: Path, target: BinaryIO) -> int:
             shutil.copyfileobj(file, target, length=1 << 20)
             target.flush()
         return file.tell()
+
+
+def _copy_in_kernel(source: int, target: int) -> int | None:
+    """Bytes copied from one file to the other; 0 at the end; None: the kernel cannot."""
+    # macOS has no such call.
+    if not hasattr(os, "copy_file_range"):
+        return None
+    try:
+        return os.copy_file_range(source, target, _COPY_BYTES)
+    except OSError as error:
+        if error.errno in _CANNOT_COPY:
+            return None
+        raise
 
 
 def remove_shard(prefix: Path) -> None:
@@ -230,7 +291,6 @@ def remove_partials(prefix: Path) -> None:
 
 
 def _check_no_folders(prefix: Path) -> None:
-    """Check that no folder has the name of a file of a shard, before any of them is replaced."""
     for suffix in SHARD_SUFFIXES:
         path = Path(f"{prefix}{suffix}")
         with writing(path):
@@ -238,16 +298,8 @@ def _check_no_folders(prefix: Path) -> None:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
-def publish(
-    prefix: Path, partial_bin: Path, partial_idx: Path, record: TokenizerRecord | None = None
-) -> FileSignature:
-    """Give two complete files the names of a shard, so that no reader sees half of it.
-
-    Args:
-        prefix: Path of the shard without its suffix.
-        partial_bin: The tokens.
-        partial_idx: The index.
-        record: The tokenizer that made the tokens. None: it is unknown.
+def publish(prefix: Path) -> FileSignature:
+    """Rename the complete partial files of a shard so that no reader sees half of it.
 
     Returns:
         The signature of these files, whatever another process puts in their place meanwhile.
@@ -256,109 +308,19 @@ def publish(
         OutputError: A folder has one of these names. What was there before is untouched.
     """
     _check_no_folders(prefix)
-    partial_record = None if record is None else _write_partial_record(prefix, record)
-    signature = FileSignature.of_files(partial_idx.stat(), partial_bin.stat())
+    final = [Path(f"{prefix}{suffix}") for suffix in (".bin", ".idx")]
+    tokens, index = map(partial_path, final)
+    signature = FileSignature.of_files(index.stat(), tokens.stat())
     # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
     # moment. Without its .idx nothing is a shard, so the record is in place before the shard is.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
     Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
-    if partial_record is None:
-        record_path(prefix).unlink(missing_ok=True)
+    record = record_path(prefix)
+    if partial_path(record).exists():
+        partial_path(record).replace(record)
     else:
-        partial_record.replace(record_path(prefix))
-    partial_bin.replace(f"{prefix}.bin")
-    partial_idx.replace(f"{prefix}.idx")
+        record.unlink(missing_ok=True)
+    for path, partial in zip(final, (tokens, index), strict=True):
+        partial.replace(path)
     sync_folder(prefix.parent)
     return signature
-
-
-def _write_partial_record(prefix: Path, record: TokenizerRecord) -> Path:
-    path = record_path(prefix)
-    partial = partial_path(path)
-    try:
-        with writing(path), partial.open("wb") as file:
-            file.write(encode_record(record))
-            flush_and_close(file)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return partial
-
-
-def _copy_in_kernel(source: int, target: int) -> int | None:
-    """Bytes copied from one file to the other; 0 at the end; None: the kernel cannot."""
-    # macOS has no such call.
-    if not hasattr(os, "copy_file_range"):
-        return None
-    try:
-        return os.copy_file_range(source, target, _COPY_BYTES)
-    except OSError as error:
-        if error.errno in _CANNOT_COPY:
-            return None
-        raise
-
-
-# Offsets are written this many at a time, so that memory does not grow with the shard.
-_BLOCK = 1 << 20
-
-
-def encode_index(
-    sequence_lens: NDArray[np.int32],
-    document_index: NDArray[np.int64] | None = None,
-    *,
-    dtype: np.dtype[Any],
-) -> Iterator[bytes]:
-    """Yield the bytes of an ``.idx`` file, in blocks.
-
-    Args:
-        sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
-        document_index: First sequence of each document, then ``num_sequences``. Shape
-            ``(num_documents + 1,)``. None: every sequence is a document.
-        dtype: Token type in the ``.bin``.
-    """
-    num_entries = len(sequence_lens) + 1 if document_index is None else len(document_index)
-
-    def lens_blocks() -> Iterator[NDArray[np.int32]]:
-        for at in range(0, len(sequence_lens), _BLOCK):
-            yield sequence_lens[at : at + _BLOCK]
-
-    def document_blocks() -> Iterator[NDArray[np.int64]]:
-        for at in range(0, num_entries, _BLOCK):
-            stop = min(at + _BLOCK, num_entries)
-            yield np.arange(at, stop) if document_index is None else document_index[at:stop]
-
-    header = IndexHeader(dtype, len(sequence_lens), num_entries - 1)
-    return encode_index_blocks(header, lens_blocks, document_blocks())
-
-
-def encode_index_blocks(
-    header: IndexHeader,
-    lens_blocks: Callable[[], Iterable[NDArray[np.int32]]],
-    document_blocks: Iterable[NDArray[np.int64]],
-) -> Iterator[bytes]:
-    """Yield the bytes of an ``.idx`` file whose arrays need not fit in memory.
-
-    Args:
-        header: Token type and counts.
-        lens_blocks: Gives the lengths of ``encode_index`` in blocks; called twice.
-        document_blocks: The document index of ``encode_index`` in blocks.
-    """
-    code = CODE_OF_DTYPE[header.dtype]
-    yield HEADER.pack(MAGIC, VERSION, code, header.num_sequences, header.num_documents + 1)
-    for lens in lens_blocks():
-        yield lens.astype("<i4", copy=False).tobytes()
-    end = 0
-    for lens in lens_blocks():
-        pointers, end = sequence_pointers(lens, end, header.dtype.itemsize)
-        yield pointers.astype("<i8", copy=False).tobytes()
-    for documents in document_blocks:
-        yield documents.astype("<i8", copy=False).tobytes()
-
-
-def sequence_pointers(
-    lens: NDArray[np.int32], first: int, token_bytes: int
-) -> tuple[NDArray[np.int64], int]:
-    """Where sequences that lie end to end from byte ``first`` on start, and where they end."""
-    lens_bytes = lens.astype(np.int64) * token_bytes
-    ends = first + np.cumsum(lens_bytes)
-    return ends - lens_bytes, int(ends[-1]) if len(ends) else first

@@ -13,12 +13,13 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import BlendConfig, BlendSection
+from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
+from blendtitan.run.section import BlendSection
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan.tokenizer import engine_tokenizer
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -27,38 +28,42 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 CORPUS_IDS = "corpus_ids"
-"""Key of the numbers of the rows' corpora. int64, shape ``(B,)``."""
+"""Key of the corpus index of each row. int64, shape ``(B,)``."""
 
 
 class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
-    """Batches of a blend of corpora, for TorchTitan's trainer and validator."""
+    """Batches of a blend, for TorchTitan's trainer and validator.
+
+    Iterating yields ``({"input": ids, "positions": positions}, labels)``, each an int64 tensor of
+    shape ``(B, L)``. ``positions`` is absent if the configuration's ``positions`` is false.
+    """
 
     @dataclass(kw_only=True, slots=True)
     class Config(BlendSection, BaseDataLoader.Config):
-        """The keys of ``[blendcorpus]``, and what the rest of the run decides."""
+        """The keys of ``[blendcorpus]``, and settings that follow from the rest of the run."""
 
         split_name: Literal["train", "valid"] = "train"
-        """The split that is read."""
+        """The split to read."""
 
         infinite: bool = True
-        """Never end. False: read every window of the split once, on all ranks together, and stop.
-        TorchTitan's validator sets it."""
+        """Whether the stream is endless. False: read every window of the split once, on all ranks
+        together, and stop. TorchTitan's validator sets this."""
 
         num_samples: int | None = None
-        """Samples of a finite stream, whatever ``infinite`` says; samples that pad its last step
-        have no labels. None: as ``infinite`` says."""
+        """Length of a finite stream, in samples of all ranks; takes precedence over ``infinite``.
+        Samples that pad its last step have no labels. None: ``infinite`` decides."""
 
         corpus: str | None = None
-        """Read this corpus alone. None: the blend."""
+        """Read only this corpus. None: the blend."""
 
         corpus_ids: bool = False
-        """Add each row's corpus, under ``CORPUS_IDS``. The trainer must remove it again."""
+        """Add the corpus index of each row, under ``CORPUS_IDS``. The trainer must remove it."""
 
         positions: bool = True
-        """Give the model positions. Attention backends with masks need them, SDPA does not."""
+        """Whether batches have positions. Attention with masks needs them; SDPA does not."""
 
         global_batch_size: int | None = None
-        """Samples of a step of all ranks together. None: one micro batch of every rank."""
+        """Samples of one step of all ranks together. None: one micro batch of every rank."""
 
         def __post_init__(self) -> None:
             if self.segment:
@@ -108,11 +113,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         self.place(loader, segments=segments, global_batch_size=global_batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Yield ``({"input": ids, "positions": positions}, labels)``.
-
-        TorchTitan passes every key but ``input`` to the model's forward, so there is no other,
-        unless ``corpus_ids`` is set for a trainer that removes it.
-        """
+        # TorchTitan passes every key except "input" to the model's forward.
         for batch in self._loader:
             inputs = {"input": batch.input_ids}
             if batch.positions is not None:
@@ -125,10 +126,10 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
 def configured_dataset(
     config: BlendCorpusDataLoader.Config, *, seq_len: int, tokenizer: BaseTokenizer
 ) -> Dataset:
-    """The split that a configuration reads, of all corpora. Opened once for all loaders.
+    """The split that a configuration reads, with all corpora. Opened once for all loaders.
 
     Raises:
-        EmptySplitError: It holds no documents.
+        EmptySplitError: The split has no documents.
         TokenizerMismatchError: Shards were made with another tokenizer.
     """
     blend = config.blend_config(
@@ -155,7 +156,7 @@ class _RunTokenizer:
     action: str
 
     def check(self, blend: BlendConfig) -> TokenizerCheck | None:
-        """Compares the shards with it. None: blendtitan cannot read a tokenizer of its kind."""
+        """The comparison of shards and tokenizer. None: blendtitan cannot read this tokenizer."""
         engine = engine_tokenizer(self.tokenizer)
         if engine is not None:
             return TokenizerCheck(blend, engine, action=self.action)

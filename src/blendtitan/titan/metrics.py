@@ -14,8 +14,8 @@ from torchtitan.distributed import utils as dist_utils
 
 from blendtitan import metric_names
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
-from blendtitan.files import RETRIES
 from blendtitan.placed_loader import PlacedLoader
+from blendtitan.retries import RETRIES
 from blendtitan.titan.upstream import logging_rank
 from blendtitan.visible import visible_logger
 

@@ -22,6 +22,7 @@ from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import BlendTitanError
 from blendtitan.placed_loader import is_first_rank
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def shared_catalog(
     Raises:
         BlendTitanError: An error of rank 0, on every rank.
     """
-    return Catalog.from_bytes(
-        from_first_rank(lambda: read_catalog(config, check=build_check()).to_bytes())
+    return decode_catalog(
+        from_first_rank(lambda: encode_catalog(read_catalog(config, check=build_check())))
     )
 
 

@@ -1,6 +1,6 @@
-"""TorchTitan's trainer for our loader: it completes the configuration and checks the data's place.
+"""TorchTitan's trainer for our loader: completes the configuration and checks the data position.
 
-TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. That is where the
+TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. This is where the
 loader is aligned with the trainer's step, and where the run's folder is first written to.
 """
 
@@ -19,7 +19,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
-from blendtitan.config import ORIGINAL_ORDER, check_follows
+from blendtitan.config import ORIGINAL_ORDER
 from blendtitan.corpus_progress import (
     corpus_table,
     loss_metrics,
@@ -35,6 +35,7 @@ from blendtitan.run.batches import (
     horizon,
     samples_of_run,
 )
+from blendtitan.run.section import check_follows
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
@@ -51,7 +52,7 @@ Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 
 
 class BlendTrainer(Trainer):
-    """TorchTitan's trainer. With our loader, it resumes exactly and logs each corpus."""
+    """TorchTitan's trainer, which with our loader resumes exactly and logs each corpus."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):

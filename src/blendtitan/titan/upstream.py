@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 
 
 def prepare() -> None:
-    """Adapt torch and torchtitan to this machine. Call it before torchtitan is imported.
+    """Adapt torch and torchtitan to this machine. Call this before torchtitan is imported.
 
-    It adds names that torchtitan calls to an older PyTorch. Without an accelerator, it makes
-    torchtitan use the CPU: its modules copy ``device_type`` and ``device_module`` from
-    ``torchtitan.tools.utils`` when they are imported, and it has no setting for either. In
-    torchtitan 0.2 importing that module imports most others, so torch names the CPU meanwhile.
+    On an older PyTorch, this adds functions that torchtitan calls. Without an accelerator, it makes
+    torchtitan use the CPU. ``blendtitan.titan.train`` calls it; other programs must do so.
     """
+    # torchtitan has no setting for the device: its modules copy ``device_type`` and
+    # ``device_module`` from ``torchtitan.tools.utils`` on import. In torchtitan 0.2, importing that
+    # module imports most others, so torch itself must report a CPU during the import.
     if not hasattr(torch.distributed, "set_timeout"):  # before torch 2.15
         torch.distributed.set_timeout = distributed_c10d._set_pg_timeout  # pyright: ignore
     if not has_accelerator():

@@ -1,4 +1,4 @@
-"""Validation of the blend and of each corpus alone, on fixed samples."""
+"""Validation of the blend and of each corpus, on fixed samples."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,15 +20,15 @@ logger = visible_logger(__name__)
 
 
 class BlendCorpusValidator(Validator):
-    """TorchTitan's validator, run on fixed samples of the blend, then of each corpus."""
+    """TorchTitan's validator, run on fixed samples of the blend and then of each corpus."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Validator.Config):
-        """``[validation]``: TorchTitan's, with a number of samples."""
+        """TorchTitan's configuration of a validator, with a number of samples."""
 
         samples: int | None = None
-        """Samples of the blend, and of each corpus. None: ``steps`` times ``global_batch_size``;
-        with ``steps = -1``, every window once."""
+        """Number of samples of the blend, and of each corpus. None: ``steps`` times
+        ``global_batch_size``; with ``steps = -1``, every window once."""
 
         global_batch_size: int = -1
         """Samples of a step. -1: one micro batch of every rank. The trainer sets it."""
@@ -36,7 +36,7 @@ class BlendCorpusValidator(Validator):
         dataloader: BaseDataLoader.Config = field(
             default_factory=lambda: BlendCorpusDataLoader.Config(split_name="valid")
         )
-        """The training split's loader, with ``split_name = "valid"``."""
+        """The configuration of the training loader, with ``split_name = "valid"``."""
 
         def __post_init__(self) -> None:
             check_validation(steps=self.steps, samples=self.samples)

@@ -1,4 +1,4 @@
-"""A configuration of TorchTitan's own, changed to train on a blend."""
+"""Change any TorchTitan configuration to train on a blend."""
 
 import dataclasses
 from typing import Any
@@ -17,15 +17,15 @@ from blendtitan.titan.validator import BlendCorpusValidator
 
 
 def with_blend(config: Trainer.Config, loader: BlendCorpusDataLoader.Config) -> BlendTrainer.Config:
-    """A copy of a configuration that trains on a blend.
+    """A copy of a TorchTitan configuration that trains on a blend.
 
-    Validation reads the valid split and reports each corpus, unless it reads something else than
-    TorchTitan's own text. Components that this project extends are replaced only if they are
-    TorchTitan's.
+    If the configuration validates on TorchTitan's own text data, the copy validates on the valid
+    split of the blend, and reports each corpus. The metrics and checkpoint components are replaced
+    only if they are TorchTitan's own; components of yours stay.
 
     Args:
-        config: Of any model of tokens; it is not changed.
-        loader: The blend. Token ids must be those of the configuration's tokenizer.
+        config: Configuration of any language model. It is not changed.
+        loader: The blend. Its token ids must come from the configuration's tokenizer.
     """
     parts: dict[str, Any] = {**_fields(config), "dataloader": loader}
     if isinstance(config.validator.dataloader, HuggingFaceTextDataLoader.Config):

@@ -8,7 +8,7 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.config import ORIGINAL_ORDER, BlendConfig, BlendSection, check_follows
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.interface import Dataset
@@ -23,6 +23,7 @@ from blendtitan.run.batches import (
     horizon,
     samples_of_run,
 )
+from blendtitan.run.section import BlendSection, check_follows
 from blendtitan.run.segments import segment_settings
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS

@@ -262,9 +262,7 @@ def _pieces(
 
 
 def _lost_pairs(
-    before: Sequence[NDArray[np.int64]],
-    after: Sequence[NDArray[np.int64]],
-    dead: NDArray[np.int64],
+    before: Sequence[NDArray[np.int64]], after: Sequence[NDArray[np.int64]], dead: NDArray[np.int64]
 ) -> tuple[int, int, int]:
     """Pairs of neighbours before, those that are missing after, and the live ones of these."""
     wanted, missing = np.unique(_pairs(before), return_counts=True)

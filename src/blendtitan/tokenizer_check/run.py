@@ -15,7 +15,6 @@ from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.kept_catalog import shards_identity
 from blendtitan.storage.record_files import TokenizerRecord, read_record
-from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
 from blendtitan.tokenizers import Tokenizer, identity_of, tokenizer_identity
 from blendtitan.visible import Lines, visible, visible_logger
 
@@ -96,9 +95,27 @@ def check_shards(
             unknown[shard.prefix] = record
         elif reason := _difference(record.tokenizer, own):
             findings.mismatches[shard.prefix] = reason
-    probed = probe(
-        {s.prefix: s.corpus for s in shards if s.prefix in unknown}, tokenizer, eod_id=eod_id
-    )
+    if unknown:
+        _probe(shards, unknown, findings, tokenizer, eod_id=eod_id)
+    if findings.mismatches:
+        own = own or identity_of(tokenizer, eod_id)
+        findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
+    return findings
+
+
+def _probe(
+    shards: Sequence[MadeShard],
+    unknown: Mapping[str, TokenizerRecord | None],
+    findings: Findings,
+    tokenizer: Tokenizer,
+    *,
+    eod_id: int | None,
+) -> None:
+    """Compare the tokens of shards that no record vouches for, and add what was found."""
+    from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
+
+    corpus_of = {s.prefix: s.corpus for s in shards if s.prefix in unknown}
+    probed = probe(corpus_of, tokenizer, eod_id=eod_id)
     for verdict, reasons in (
         (Verdict.MISMATCH, findings.mismatches),
         (Verdict.UNCLEAR, findings.unclear),
@@ -109,10 +126,6 @@ def check_shards(
             totals[made_with] = totals.get(made_with, Fit()) + shard.fit
         for shard, made_with in alike:
             reasons[shard.prefix] = f"{made_with}: {totals[made_with]}"
-    if findings.mismatches:
-        own = own or identity_of(tokenizer, eod_id)
-        findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
-    return findings
 
 
 def _difference(found: TokenizerIdentity, own: TokenizerIdentity) -> str | None:

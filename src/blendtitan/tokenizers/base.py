@@ -18,23 +18,23 @@ ABSENT = -1
 """Id of a special token that the tokenizer does not have, as SentencePiece spells it."""
 
 EncodedTexts = tuple[NDArray[np.int32], NDArray[np.int32]]
-"""The ids of all texts, one after the other, and the number of ids of each text."""
+"""The concatenated ids of all texts, and the number of ids of each text."""
 
 _NO_IDS = np.empty(0, np.int32)
 _HUB_NAME = re.compile(r"([\w.-]+)/([\w.-]+?)(?:@([\w./-]+))?")
 
 
 class Tokenizer(ABC):
-    """Text to ids and back. Pickled as its path, so it is cheap to send to another process."""
+    """Converts text to ids and back. Pickled as its path, so cheap to send to another process."""
 
     path: Path
-    """The file it was read from."""
+    """The file that it was read from."""
 
     asked_eos: str | int | None
     """Token or id that was requested as EOS. None: the one that the files name."""
 
     vocab_size: int
-    """Smallest number that is larger than every id."""
+    """Largest id plus 1."""
 
     bos_id: int
     eos_id: int
@@ -43,7 +43,7 @@ class Tokenizer(ABC):
 
     @property
     def unknown_id(self) -> int:
-        """The id that unknown text is encoded to, or ``ABSENT``."""
+        """The id of unknown text, or ``ABSENT``."""
         return self.unk_id
 
     @property
@@ -67,7 +67,7 @@ class Tokenizer(ABC):
         """Ids of one text. ``add_bos`` and ``add_eos`` are TorchTitan's names for ``bos``, ``eos``.
 
         Raises:
-            ConfigError: BOS or EOS is requested and the tokenizer has none.
+            ConfigError: BOS or EOS is requested, but the tokenizer has none.
         """
         ids = self.encode_batch([text])[0].tolist()
         before = [self._present(self.bos_id, "BOS")] if bos or add_bos else []
@@ -76,31 +76,31 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode_batch(self, texts: list[str]) -> EncodedTexts:
-        """Ids of many texts, without BOS and EOS, none of them a control symbol.
+        """Ids of many texts, without BOS, EOS or other control symbols.
 
         Returns:
-            The ids of all texts, one after the other, and the number of ids of each text.
-            Shapes ``(sum(lens),)`` and ``(len(texts),)``.
+            The concatenated ids of all texts, and the number of ids of each text. int32, shapes
+            ``(sum(lens),)`` and ``(len(texts),)``.
         """
 
     @abstractmethod
     def symbols(self) -> list[str]:
-        """Spellings that mean more to the tokenizer than their characters."""
+        """Spellings that the tokenizer treats as symbols, not as plain characters."""
 
     @property
     def eos_advice(self) -> str:
-        """A sentence about what to do if the files name no EOS."""
+        """The remedy, for an error, if the files name no EOS."""
         return (
             "Name one with --eos-token or --eod-id (or, for a tokenizer.json, as eos_token in a "
             "tokenizer_config.json beside it)."
         )
 
     def control_ids(self) -> frozenset[int]:
-        """Ids that no text is encoded to, or that do not show which text they came from."""
+        """Ids that no text is encoded to, or that do not identify their text."""
         return frozenset({self.bos_id, self.eos_id, self.pad_id, self.unk_id} - {ABSENT})
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
-        """Text of some ids. BOS, EOS and other control symbols have none.
+        """Text of the given ids. BOS, EOS and other control symbols decode to nothing.
 
         Raises:
             VocabularyError: An id is below 0, or not below ``vocab_size``.
@@ -123,7 +123,7 @@ class Tokenizer(ABC):
 
     def _present(self, token: int, name: str) -> int:
         if token == ABSENT:
-            raise ConfigError(f"{self.path}: {name} is asked for, but the tokenizer has none")
+            raise ConfigError(f"{self.path}: {name} is requested, but the tokenizer has none")
         return token
 
 
@@ -176,7 +176,7 @@ def located(path: str | Path) -> Path:
     if Path(path).suffix in (".json", ".model"):
         return Path(path)
     raise ConfigError(
-        f"{path}: there is no such file or folder, nor a repository of that name in the local "
+        f"{path}: no such file or folder, and no repository of that name in the local "
         f"Hugging Face cache ({folder}). Download it with `hf download {owner}/{repository} "
         f"--include 'tokenizer*' 'tekken.json' 'special_tokens_map.json'`, or name a local "
         f"path."

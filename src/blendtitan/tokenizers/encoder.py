@@ -43,10 +43,7 @@ class Encoder:
     """Texts to ids. A pickled copy reads the file again, which must not have changed."""
 
     def __init__(
-        self,
-        tokenizer: Tokenizer,
-        fast: FastEncoder | None = None,
-        proof: Proof | None = None,
+        self, tokenizer: Tokenizer, fast: FastEncoder | None = None, proof: Proof | None = None
     ) -> None:
         self._tokenizer = tokenizer
         self._fast = fast

@@ -22,18 +22,7 @@ _HARD_SPACES = (
     "\n\n\n",
     "\r\n",
 )
-_ODD_SPACES = (
-    "\r",
-    "\v",
-    "\f",
-    "\x1c",
-    "\x85",
-    "\xa0",
-    "\u2003",
-    "\u2028",
-    "\u3000",
-    "\ufeff",
-)
+_ODD_SPACES = ("\r", "\v", "\f", "\x1c", "\x85", "\xa0", "\u2003", "\u2028", "\u3000", "\ufeff")
 
 _CONTROL_LIKE = ("<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "[INST]", "[CLS]", "<0x0A>")
 

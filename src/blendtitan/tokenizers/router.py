@@ -46,17 +46,15 @@ def build_tokenizer(job_config: Any) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokenizer:
-    """The tokenizer at a path, of the kind that its file name implies.
+    """Load the tokenizer at a path. The file name decides its kind.
 
     A ``.json`` file with ``tekken`` in its name is a Tekken tokenizer, any other ``.json`` file
     a Hugging Face tokenizer, and any other file a SentencePiece model. In a folder,
-    ``tokenizer.json`` comes first, then ``tekken.json``, then ``tokenizer.model``: some
-    publishers use the last name for files of another format, and name the first one's EOS
-    beside it.
+    ``tokenizer.json`` is preferred to ``tekken.json``, and that to ``tokenizer.model``: some
+    publishers use the last name for files of another format, and name the EOS beside the first.
 
     Args:
-        path: File or folder, or the name of a repository of the Hugging Face Hub that is in the
-            local cache.
+        path: A file, a folder, or the name of a Hugging Face Hub repository in the local cache.
         eos: Token or id to use as EOS. None: the one that the files name.
 
     Raises:
@@ -83,6 +81,6 @@ def _path_in(model: Any) -> Path:
     if not path:
         raise ConfigError(
             "neither model.tokenizer_path nor model.hf_assets_path is set. Name the tokenizer's "
-            "file, or the folder that holds it."
+            "file, or the folder that contains it."
         )
     return located(path)
