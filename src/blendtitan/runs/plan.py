@@ -202,12 +202,9 @@ def _row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> _RowRead
         row_draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
     held, draws = np.array(row_tokens, np.int64), np.array(row_draws, np.int64)
     left = held - 1 - draws * seq_len
-    return _RowReads(
-        corpora=dataset.order.row_corpora,
-        is_short=held <= seq_len,
-        unused=np.where(left >= seq_len, left, 0),
-        num_bytes=draws * (seq_len + 1) * np.array(row_sizes, np.float64),
-    )
+    unused = np.where(left >= seq_len, left, 0)
+    num_bytes = draws * (seq_len + 1) * np.array(row_sizes, np.float64)
+    return _RowReads(dataset.order.row_corpora, held <= seq_len, unused, num_bytes)
 
 
 def _token_bytes(catalog: Catalog) -> IntArray:
@@ -218,10 +215,9 @@ def _corpora(
     run: RunConfig, train: Dataset, catalog: Catalog, reads: _RowReads | None
 ) -> Iterator[CorpusPlan]:
     end = progress(train, run.num_samples)
-    documents = np.diff(catalog.document_cuts)[:, 0]
-    of_corpus, sizes = np.array(catalog.corpora), _token_bytes(catalog)
+    documents, sizes = np.diff(catalog.document_cuts)[:, 0], _token_bytes(catalog)
     for i, name in enumerate(train.corpora):
-        own = of_corpus == name
+        own = np.array(catalog.corpora) == name
         windows = train.only(name).num_windows
         share, tokens_read = float(end.configured_shares[i]), int(end.tokens[i])
         samples = share * run.global_batch_size
