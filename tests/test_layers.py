@@ -24,7 +24,7 @@ TITAN = LOADER | {
         "corpus_progress",
         "metric_names",
         "original",
-        "pace",
+        "batch_schedule",
         "placed_loader",
         "run",
     ),
@@ -48,8 +48,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
     "state": (HISTORY, NUMPY),
-    "pace": ({"errors", "state"}, set()),
-    "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
+    "batch_schedule": ({"errors", "state"}, set()),
+    "run": (BASE | {"config", "order", "history", "batch_schedule", "run"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -68,7 +68,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "runs": (
         HISTORY
-        | {"original", "state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
+        | {
+            "original",
+            "state",
+            "batch_schedule",
+            "run",
+            "checkpoints",
+            "tokenizers",
+            "tokenizer_check",
+        }
         | {"metric_names", "tables", "shards", "runs"},
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
@@ -78,7 +86,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
-    "placed_loader": (LOADER | {"pace", "run"}, {"torch"}),
+    "placed_loader": (LOADER | {"batch_schedule", "run"}, {"torch"}),
     "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
     "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),

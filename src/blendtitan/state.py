@@ -147,10 +147,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
     if type(consumed_samples) is not int or not 0 <= consumed_samples < MAX_SLOT:
-        raise ResumeError(
-            f"the loader's state has consumed_samples = {consumed_samples!r}, expected a whole "
-            f"number. The checkpoint is damaged: load an older one."
-        )
+        raise damaged(f"consumed_samples = {consumed_samples!r}", "a whole number")
     found = state.pop("format", None)
     if found != STATE_FORMAT:
         raise ResumeError(
@@ -159,10 +156,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         )
     digest = state.pop("digest", None)
     if not isinstance(digest, str):
-        raise ResumeError(
-            f"the loader's state has digest {digest!r}, expected a text. The checkpoint is "
-            f"damaged: load an older one."
-        )
+        raise damaged(f"digest {digest!r}", "a text")
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
@@ -188,25 +182,28 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     )
 
 
+def damaged(found: str, expected: str = "") -> ResumeError:
+    """The error for a state that has something that no run could have saved."""
+    instead = f", expected {expected}" if expected else ""
+    return ResumeError(
+        f"the loader's state has {found}{instead}. The checkpoint is damaged: load an older one."
+    )
+
+
 def _checked_checksums(checksums: Any) -> dict[str, str]:
     try:
         if all(bytes.fromhex(text) is not None for text in checksums.values()):
             return checksums
     except (AttributeError, TypeError, ValueError):
         pass
-    raise ResumeError(
-        f"the loader's state has {_CHECKSUMS_KEY} = {checksums!r}, expected hexadecimal text for "
-        f"each corpus. The checkpoint is damaged: load an older one."
-    )
+    raise damaged(f"{_CHECKSUMS_KEY} = {checksums!r}", "hexadecimal text for each corpus")
 
 
 def _check_tokens(tokens: Any, num_samples: int) -> None:
     is_text = isinstance(tokens, str) and len(tokens) % _DIGEST_CHARS == 0
     if not is_text or len(tokens) > _DIGEST_CHARS * num_samples:
-        raise ResumeError(
-            f"the loader's state has {_TOKENS_KEY} = {tokens!r}, expected {_DIGEST_CHARS} digits "
-            f"for each of the last samples. The checkpoint is damaged: load an older one."
-        )
+        expected = f"{_DIGEST_CHARS} digits for each of the last samples"
+        raise damaged(f"{_TOKENS_KEY} = {tokens!r}", expected)
 
 
 def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
@@ -243,10 +240,8 @@ def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
     seed, split = fixed_facts.get("seed"), fixed_facts.get("split")
     flags = [fixed_facts.get(f"{name}_sample_in_corpus") for name in ("shuffle", "blend")]
     if not (isinstance(seed, int) and isinstance(split, str) and {*map(type, flags)} == {bool}):
-        raise ResumeError(
-            f"the loader's state has seed {seed!r}, split {split!r} and flags {flags!r}, expected "
-            f"a number, a name and truth values. The checkpoint is damaged: load an older one."
-        )
+        found = f"seed {seed!r}, split {split!r} and flags {flags!r}"
+        raise damaged(found, "a number, a name and truth values")
     return OrderSettings(seed=seed, split=split, shuffled=bool(flags[0]), blended=bool(flags[1]))
 
 
@@ -256,21 +251,14 @@ def _phases(
     try:
         phases = phases_from(state.pop("chapters", None), blended=order_settings(state).blended)
     except ConfigError as error:
-        raise ResumeError(
-            f"the loader's state has {error}. The checkpoint is damaged: load an older one."
-        ) from error
+        raise damaged(str(error)) from error
     last = phases[-1]
     if last.first_slot > consumed_samples:
-        raise ResumeError(
-            f"the loader's state has a chapter from slot {last.first_slot:,} on, but only "
-            f"{consumed_samples:,} consumed samples. The checkpoint is damaged: load an older one."
-        )
+        consumed = f"but only {consumed_samples:,} consumed samples"
+        raise damaged(f"a chapter from slot {last.first_slot:,} on, {consumed}")
     listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
     if any(facts[name] != value for name, value in listed.items()):
-        raise ResumeError(
-            f"the loader's state has {listed} in its last chapter, expected its own seq_length "
-            f"and segments. The checkpoint is damaged: load an older one."
-        )
+        raise damaged(f"{listed} in its last chapter", "its own seq_length and segments")
     return phases
 
 

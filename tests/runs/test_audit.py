@@ -12,9 +12,9 @@ import pytest
 from torch.distributed import checkpoint as dcp
 
 from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
+from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.pace import Pace, saved_paces
 from blendtitan.runs.audit import Audited, audit_run, check_proved, compare_runs
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.state import STATE_KEY
@@ -46,8 +46,8 @@ def train(
         for _ in range(steps):
             next(batches)
             step += 1
-            paces = (Pace(global_batch_size=GLOBAL_BATCH_SIZE),)
-            states[step] = state = loader.state_dict(more=saved_paces(paces))
+            schedule = (BatchStage(global_batch_size=GLOBAL_BATCH_SIZE),)
+            states[step] = state = loader.state_dict(more=saved_schedule(schedule))
             if step % every == 0:
                 save(folder, step, state)
     return states

@@ -151,8 +151,8 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
     if step < 2:
         raise ConfigError(f"step is {step}, expected at least 2: no step is before the first")
     first = max(1, step - window)
-    slots = step_slots(run.slots.paces, step)
-    begin = step_slots(run.slots.paces, first).start
+    slots = step_slots(run.slots.schedule, step)
+    begin = step_slots(run.slots.schedule, first).start
     before = _Read(run, run.contents, range(begin, slots.start))
     now = _Read(run, run.contents, slots)
     repetitive = sorted(now.repetitive, key=lambda sample: sample.distinct)[:_MOST_SAMPLES]

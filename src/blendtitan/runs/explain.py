@@ -9,10 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import step_of
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
 from blendtitan.order.blend import shares_of
-from blendtitan.pace import step_of
 from blendtitan.run.segments import slot_at_tokens
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
@@ -89,12 +89,12 @@ def select_step(
     Raises:
         ConfigError: There is no such step, rank or sample.
     """
-    slots = list(step_slots(run.slots.paces, step))
+    slots = list(step_slots(run.slots.schedule, step))
     if rank is not None:
         if ranks is None or not 0 <= rank < ranks.number:
             known = "--ranks" if ranks is None else f"a rank from 0 to {ranks.number - 1}"
             raise ConfigError(f"rank is {rank}, expected {known} with it")
-        slots = [slot for slot in slots if place_of(run.slots.paces, slot, ranks).rank == rank]
+        slots = [slot for slot in slots if place_of(run.slots.schedule, slot, ranks).rank == rank]
     if sample is None:
         return slots
     if not 0 <= sample < len(slots):
@@ -129,7 +129,7 @@ def explain_slots(
     return [
         Explained(
             window=window,
-            place=place_of(run.slots.paces, window.slot, ranks),
+            place=place_of(run.slots.schedule, window.slot, ranks),
             parts=tuple(_part(run.contents, stretch, tokenizer) for stretch in window.stretches),
         )
         for window in run.slots.windows(np.array(slots, np.int64))
@@ -323,7 +323,7 @@ class SegmentReport:
         found: list[dict[str, Any]] = []
         for segment in slots.segments:
             begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
-            first_step = step_of(slots.paces, segment.first_slot) if slots.paces else None
+            first_step = step_of(slots.schedule, segment.first_slot) if slots.schedule else None
             found.append(
                 {
                     "first_slot": segment.first_slot,

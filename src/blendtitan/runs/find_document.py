@@ -114,7 +114,9 @@ def find_document(
         stop_slot = run.num_samples
     prefix, whole = run.contents.document(shard, document_id)
     readings = tuple(
-        Reading(window=window, place=place_of(run.slots.paces, window.slot, ranks), tokens=tokens)
+        Reading(
+            window=window, place=place_of(run.slots.schedule, window.slot, ranks), tokens=tokens
+        )
         for window in _windows(run.slots, whole, stop_slot)
         if (tokens := _held(window, whole))
     )

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import BatchSchedule, consumed_at, step_of
 from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import OrderSettings, Phase, occurrences
@@ -21,7 +22,6 @@ from blendtitan.history.run import RunHistory
 from blendtitan.order.blend import Segment
 from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.original.dataset import OriginalDataset
-from blendtitan.pace import Paces, consumed_at, step_of
 from blendtitan.run.segments import Lengths
 from blendtitan.state import SavedState, order_settings
 from blendtitan.storage.catalog import Catalog
@@ -108,32 +108,32 @@ class Place:
         return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
 
 
-def step_slots(paces: Paces, step: int) -> range:
+def step_slots(schedule: BatchSchedule, step: int) -> range:
     """Slots that all ranks together train on in a step; a run's first step is 1.
 
     Raises:
         ConfigError: There is no such step.
     """
-    if not paces:
+    if not schedule:
         raise ConfigError(
             "the checkpoint does not say how many samples a step has. Name the run's "
             "configuration, or ask for a slot"
         )
     if step < 1:
         raise ConfigError(f"step is {step}, expected at least 1: a run's first step is 1")
-    return range(consumed_at(paces, step - 1), consumed_at(paces, step))
+    return range(consumed_at(schedule, step - 1), consumed_at(schedule, step))
 
 
-def place_of(paces: Paces, slot: int, ranks: Ranks | None) -> Place:
+def place_of(schedule: BatchSchedule, slot: int, ranks: Ranks | None) -> Place:
     """Where a slot is read.
 
     Raises:
         ConfigError: A step cannot be divided among so many ranks.
     """
-    if not paces:
+    if not schedule:
         return Place()
-    step = step_of(paces, slot)
-    slots = step_slots(paces, step)
+    step = step_of(schedule, slot)
+    slots = step_slots(schedule, step)
     sample = slot - slots.start
     if ranks is None:
         return Place(step=step, sample=sample)
@@ -154,12 +154,12 @@ class History:
 
     phases: tuple[Phase, ...]
     settings: OrderSettings
-    paces: Paces
+    schedule: BatchSchedule
 
     @classmethod
-    def of_state(cls, state: SavedState, paces: Paces) -> Self:
+    def of_state(cls, state: SavedState, schedule: BatchSchedule) -> Self:
         """The slots of a checkpoint: the past, and the future as it was planned then."""
-        return cls(state.phases, order_settings(state.fixed_facts), paces)
+        return cls(state.phases, order_settings(state.fixed_facts), schedule)
 
     @property
     def split(self) -> str:
@@ -279,15 +279,17 @@ class OriginalSlots:
 
     dataset: OriginalDataset
     keys: list[ShardKey]
-    paces: Paces
+    schedule: BatchSchedule
     split: str = "train"
     phases: tuple[Phase, ...] = ()
 
     @classmethod
-    def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:
+    def of_dataset(
+        cls, dataset: OriginalDataset, catalog: Catalog, schedule: BatchSchedule
+    ) -> Self:
         """The slots of a dataset; ``catalog`` is from ``as_one_split``."""
         known = Fingerprints.of_catalog(catalog)
-        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), paces)
+        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), schedule)
 
     @property
     def lengths(self) -> Lengths:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import BatchSchedule, consumed_at
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
-from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
 from blendtitan.runs.report.documents import (
@@ -140,9 +140,9 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
     config, slots = run.config, run.slots
     assert config is not None
     metrics = _metrics(path)
-    trained = int(steps_before(slots.paces, run.consumed_samples))
+    trained = int(steps_before(slots.schedule, run.consumed_samples))
     reached = max([trained, *(int(each.steps[-1]) for each in metrics.values())])
-    consumed = consumed_at(slots.paces, reached)
+    consumed = consumed_at(slots.schedule, reached)
     num_samples = max(1, run.num_samples, consumed)
     curve = blend_curve(slots, num_samples)
     return RunFacts(
@@ -151,14 +151,14 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         about=run.about,
         num_samples=num_samples,
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
-        last_step=round(steps_before(slots.paces, num_samples)),
+        last_step=round(steps_before(slots.schedule, num_samples)),
         reached_step=reached,
         curve=curve,
         corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),
         metrics=metrics,
-        waited=_waited(metrics, slots.paces),
+        waited=_waited(metrics, slots.schedule),
         lengths={} if run.contents is None else corpus_lengths(run.contents),
-        samples=sample_texts(run, step_slots(slots.paces, step).start),
+        samples=sample_texts(run, step_slots(slots.schedule, step).start),
         samples_step=step,
         settings={key: toml_of(value) for key, value in read_toml(config.path).items()},
     )
@@ -177,19 +177,19 @@ def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
     phases = {phase.first_slot for phase in slots.phases[1:]}
     return BlendCurve(
         corpora=tuple(names[i] for i in largest),
-        bin_steps=np.array([steps_before(slots.paces, edge) for edge in edges]),
+        bin_steps=np.array([steps_before(slots.schedule, edge) for edge in edges]),
         bin_samples=samples,
         achieved=(np.diff(draws, axis=0) / samples[:, None]).T[largest],
-        segment_steps=np.array([steps_before(slots.paces, s.first_slot) for s in segments]),
+        segment_steps=np.array([steps_before(slots.schedule, s.first_slot) for s in segments]),
         configured=np.array([[of.get(name, 0.0) for name in names] for of in shares]).T[largest],
         is_phase=tuple(segment.first_slot in phases for segment in segments),
     )
 
 
-def steps_before(paces: Paces, slot: int) -> float:
+def steps_before(schedule: BatchSchedule, slot: int) -> float:
     """Steps before a slot; not whole within a step."""
-    pace = [pace for pace in paces if pace.consumed_samples <= slot][-1]
-    return pace.step + (slot - pace.consumed_samples) / pace.global_batch_size
+    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
+    return stage.step + (slot - stage.consumed_samples) / stage.global_batch_size
 
 
 def _edges(firsts: Sequence[int], stop: int) -> list[int]:
@@ -210,12 +210,12 @@ def _metrics(path: Path) -> Mapping[str, Scalars]:
         return {}
 
 
-def _waited(metrics: Mapping[str, Scalars], paces: Paces) -> float | None:
+def _waited(metrics: Mapping[str, Scalars], schedule: BatchSchedule) -> float | None:
     """Time waited, as a fraction of the time that all logged steps took."""
     waits, speeds = metrics.get(WAIT_SECONDS), metrics.get(SAMPLES_PER_SECOND)
     if waits is None or speeds is None or waits.steps.tolist() != speeds.steps.tolist():
         return None
-    consumed = np.array([consumed_at(paces, step) for step in waits.steps.tolist()])
+    consumed = np.array([consumed_at(schedule, step) for step in waits.steps.tolist()])
     seconds = float((np.diff(consumed, prepend=0) / speeds.values).sum())
     return float(waits.values.sum()) / seconds if seconds > 0 else None
 
