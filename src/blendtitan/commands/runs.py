@@ -229,16 +229,16 @@ def _audit(options: Namespace) -> None:
     flag("--overwrite", "with --collect: replace tables that it did not write"),
 )
 def _sweep(options: Namespace) -> None:
-    from blendtitan.mixture import losses, sweep
+    from blendtitan.mixture import sweep
     from blendtitan.mixture.blends import SweepConfig
     from blendtitan.tables import show
 
     if options.collect:
-        runs = losses.read_losses(options.folder, last=options.last)
-        losses.write_losses(options.folder, runs, overwrite=options.overwrite)
-        show(losses.losses_table(runs))
+        runs = sweep.read_losses(options.folder, last=options.last)
+        sweep.write_losses(options.folder, runs, overwrite=options.overwrite)
+        show(sweep.losses_table(runs))
         finished = sum(run.finished for run in runs)
-        say("", f"{finished} of {len(runs)} runs are finished: {options.folder / losses.LOSSES}")
+        say("", f"{finished} of {len(runs)} runs are finished: {options.folder / sweep.LOSSES}")
         return
     config = SweepConfig(
         method=options.method,
