@@ -189,7 +189,7 @@ def test_only_one_place_prints_and_makes_loggers(path: Path) -> None:
     """Names of corpora and files may hold escape sequences: whatever is shown goes through it.
 
     Print with ``terminal.say``; log with ``visible.visible_logger(__name__)``; make tables with
-    ``tables.number_table``. A message of several lines is ``SomeError(*lines)``.
+    ``tables.Table``. A message of several lines is ``SomeError(*lines)``.
     """
     own = ONE_PLACE.get(layer_of(path), set())
     for name in set().union(*ONE_PLACE.values(), {"warnings.warn", "sys.stdout.write"}) - own:

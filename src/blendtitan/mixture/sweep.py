@@ -28,7 +28,7 @@ from blendtitan.storage.atomic_files import (
     remove_file_partials,
     write_atomically,
 )
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 
 SHARES = "shares.csv"
 """The blend of each run: a file in the folder of a sweep."""
@@ -159,7 +159,7 @@ def sweep_table(sweep: Sweep) -> Table:
     """The shares of each corpus: in the base, and the least, mean and largest of the blends."""
     columns = (sweep.base, sweep.blends.min(0), sweep.blends.mean(0), sweep.blends.max(0))
     rows = zip(sweep.corpora, *columns, strict=True)
-    return filled_table(
+    return Table(
         ("corpus", "base", "least", "mean", "largest"),
         ([name, *(f"{share:.2%}" for share in shares)] for name, *shares in rows),
     )
@@ -323,7 +323,7 @@ def mean_losses(
 
 def losses_table(runs: Iterable[RunLosses]) -> Table:
     """How far each run is, and the blend's losses of those that are finished."""
-    table = filled_table(("run", "steps", "loss", "validation loss"), [])
+    table = Table(("run", "steps", "loss", "validation loss"))
     for run in runs:
         steps = "not begun" if run.steps is None else f"{run.logged:,} of {run.steps:,}"
         losses = [run.losses.get(column) for column in ("loss", "valid_loss")]

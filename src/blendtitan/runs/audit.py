@@ -25,7 +25,7 @@ from blendtitan.history.run import with_next_phase
 from blendtitan.order.blend import Segment, shares_of
 from blendtitan.runs.checkpoints import StoredState, stored_states
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 
 
 @dataclass(slots=True)
@@ -245,7 +245,7 @@ def _shares(phase: Phase) -> dict[str, float]:
 
 def audit_table(run: Sequence[Audited]) -> Table:
     """One row for each checkpoint."""
-    table = filled_table(("step", "consumed samples", "phase", "segments", "digest", ""), [])
+    table = Table(("step", "consumed samples", "phase", "segments", "digest", ""))
     for one in run:
         facts: list[int | str | None] = [None] * 4
         if one.state is not None:

@@ -17,7 +17,7 @@ from blendtitan.runs.explain import decoded, quoted
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import Window, step_slots
 from blendtitan.shards.document_lengths import DocumentLengths
-from blendtitan.tables import Cell, Table, filled_table
+from blendtitan.tables import Cell, Table
 
 _SLOTS_AT_ONCE = 1024
 _MOST_TOKENS = 15
@@ -95,7 +95,7 @@ class Comparison:
         """The comparison for people."""
         before = f"{self.first_before:,} to {self.step - 1:,}"
         yield from (f"Step {self.step:,} against the steps before it, {before}.", "")
-        yield filled_table(
+        yield Table(
             (
                 *("corpus", "samples", "share", "before"),
                 *("document lengths: median", "p90", "longest", "per sample"),
@@ -110,7 +110,7 @@ class Comparison:
             ),
         )
         yield from ("", *_twin_lines(self.twins), "", "The most repetitive samples of the step:")
-        yield filled_table(
+        yield Table(
             ("slot", "corpus", "different tokens", "most frequent", "its share"),
             (
                 [
@@ -121,7 +121,7 @@ class Comparison:
             ),
         )
         yield from ("", "Tokens that distinguish the step most from those before:")
-        yield filled_table(
+        yield Table(
             ("token", "text", "in the step", "per million", "before"),
             (
                 [

@@ -25,7 +25,7 @@ from blendtitan.runs.slots import (
     place_of,
     step_slots,
 )
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
 
 _DETAILED = 8
@@ -213,7 +213,7 @@ def _samples_by_step(samples: Sequence[Explained]) -> Table:
     steps: dict[int | None, list[Window]] = {}
     for sample in samples:
         steps.setdefault(sample.place.step, []).append(sample.window)
-    table = filled_table(["step", "slots", "samples", *corpora], [])
+    table = Table(["step", "slots", "samples", *corpora])
     for step, own in steps.items():
         counts = Counter(window.corpus for window in own)
         slots = f"{own[0].slot:,} to {own[-1].slot:,}"
@@ -223,8 +223,8 @@ def _samples_by_step(samples: Sequence[Explained]) -> Table:
 
 
 def _sample_table(samples: Sequence[Explained]) -> Table:
-    table = filled_table(["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents"], [])
-    table.add_column("shard", is_number=False)
+    headings = ["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents", "shard"]
+    table = Table(headings, texts=["shard"])
     for sample in samples:
         window, documents = sample.window, sum(len(part.documents) for part in sample.parts)
         place = window.slot, *astuple(sample.place), window.corpus, window.epoch, window.window
@@ -346,7 +346,7 @@ class SegmentReport:
     def lines(self) -> Iterator[Table]:
         """One row for each segment: where it begins, and the share of each corpus."""
         corpora = sorted({name for segment in self.segments for name in segment["shares"]})
-        yield filled_table(
+        yield Table(
             ["from slot", "from step", "phase", "seq_length", *corpora],
             (
                 [

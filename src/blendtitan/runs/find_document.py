@@ -20,7 +20,7 @@ from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import SlotOrder
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import PLACE_HEADINGS, History, Place, Ranks, Stretch, Window, place_of
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class Document:
         )
         if self.readings:
             yield ""
-            yield filled_table(
+            yield Table(
                 [*PLACE_HEADINGS, "slot", "epoch", "window", "tokens of the document"],
                 (
                     [

@@ -18,7 +18,7 @@ from blendtitan.history.run import phases_of, settings_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import RunConfig, data_of_run
 from blendtitan.storage.catalog import Catalog
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import quietly
 
@@ -114,7 +114,7 @@ class RunPlan:
         yield from (self.headline(), "", _corpus_table(self), "")
         if len(self.segments) > 1:
             yield from (_segment_table(self), "")
-        yield filled_table(
+        yield Table(
             ("split", "corpora", "documents", "tokens", "samples"),
             ([s.name, s.corpora, s.documents, s.tokens, s.windows] for s in self.splits),
         )
@@ -378,7 +378,7 @@ def _corpus_table(plan: RunPlan) -> Table:
         ]
         for c in plan.corpora
     )
-    return filled_table(headings, rows)
+    return Table(headings, rows)
 
 
 def _segment_table(plan: RunPlan) -> Table:
@@ -387,7 +387,7 @@ def _segment_table(plan: RunPlan) -> Table:
         headings += [f"after step {segment.steps_before:,.6g}", "epochs at its end"]
         columns.append([f"{share:.2%}" for share in segment.shares.values()])
         columns.append([f"{epochs:.3g}" for epochs in segment.epochs.values()])
-    return filled_table(headings, zip(*columns, strict=True))
+    return Table(headings, zip(*columns, strict=True))
 
 
 def _size(num_bytes: int) -> str:
