@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blendtitan.errors import ConfigError
-from blendtitan.original import compiled
+from blendtitan.original import order
 from blendtitan.original.order import (
     blend_of_corpora,
     corpus_samples,
@@ -170,7 +170,7 @@ def test_a_blend_takes_every_sample_once(
 
 def test_without_numba_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    compiled._compiled.cache_clear()
+    order._compiled.cache_clear()
 
     with pytest.raises(ConfigError, match=r"needs numba, .*pip install 'blendtitan\[original\]'"):
         greedy_blend(np.array([1.0]), 1)
