@@ -113,17 +113,6 @@ def test_help_imports_nothing_slow() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_preparing_imports_no_torch() -> None:
-    """Worker processes import the same modules, each for itself."""
-    code = (
-        "import sys, blendtitan.prepare.demo, blendtitan.prepare.report\n"
-        "print([name for name in ('torch', 'torchtitan', 'transformers') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert done.stdout == "[]\n"
-
-
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["rich", "print"])
 def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(
     write_blend: WriteBlend, tmp_path: Path, options: list[str]

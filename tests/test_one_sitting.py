@@ -80,7 +80,7 @@ TRAINER = ENGINE | {
 }
 """From ``configs/debug.toml`` to the first batch of the trainer."""
 
-TRAINER_LINES = 8200
+TRAINER_LINES = 8204
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@
 
     BlendTitanError
     |-- ConfigError          a setting, or a combination of settings, cannot be used
-    |   `-- FileListError    a line of a file list cannot be used
+    |   |-- FileListError    a line of a file list cannot be used
+    |   `-- MissingExtraError    an optional package is not installed
     |-- ShardError           a shard cannot be used
     |   |-- MissingShardError    one of its files is missing or unreadable
     |   |-- CorruptShardError    its files contradict each other or the format
@@ -22,6 +23,10 @@ Messages name the file, the value found, the value expected and the remedy. A me
 lines is passed line by line: ``ShardError(*problems, summary)``.
 """
 
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from blendtitan.visible import Lines, joined
 
 
@@ -38,6 +43,10 @@ class ConfigError(BlendTitanError, ValueError):
 
 class FileListError(ConfigError):
     """A line of a file list cannot be used."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """An optional package is not installed. The message names the extra that installs it."""
 
 
 class ShardError(BlendTitanError):
@@ -90,3 +99,37 @@ class InputError(BlendTitanError):
 
 class OutputError(BlendTitanError):
     """A file cannot be written: the disk is full, or permission is denied."""
+
+
+@contextmanager
+def requires_extra(
+    extra: str,
+    user: str,
+    *,
+    error: type[BlendTitanError] = MissingExtraError,
+    exits: bool = False,
+) -> Generator[None]:
+    """Turn a failed import in the block into one line that names the extra to install.
+
+    Args:
+        extra: The extra, of those in ``pyproject.toml``, that installs what the block imports.
+        user: The command, setting or Python name that needs it; the message begins with it.
+        error: The type of the error.
+        exits: End the process with this line instead of a traceback, as entry points do.
+    """
+    try:
+        yield
+    except ImportError as cause:
+        package = (cause.name or "").partition(".")[0]
+        if package == "blendtitan":
+            raise
+        is_absent = isinstance(cause, ModuleNotFoundError)
+        problem = (
+            f"{package}, which is not installed"
+            if is_absent
+            else f"packages of the extra {extra}, which cannot be imported ({cause})"
+        )
+        message = f"{user} needs {problem}: pip install 'blendtitan[{extra}]'"
+        if exits:
+            sys.exit(message)
+        raise error(message) from (None if is_absent else cause)

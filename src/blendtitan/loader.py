@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
@@ -25,11 +24,14 @@ from blendtitan.dataset.documents import (
     positions_of,
 )
 from blendtitan.dataset.interface import Dataset, PlannedSlots
-from blendtitan.errors import ConfigError, EmptySplitError
+from blendtitan.errors import ConfigError, EmptySplitError, requires_extra
 from blendtitan.order.blend import Segment
 from blendtitan.order.slots import rank_slots
 from blendtitan.state import SavedState, encode_state, parse_state, resume
 from blendtitan.visible import joined, visible_logger
+
+with requires_extra("train", "blendtitan.DataLoader"):
+    import torch
 
 logger = visible_logger(__name__)
 

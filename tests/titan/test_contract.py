@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+import torchtitan
 from torch.distributed.pipelining.schedules import _PipelineSchedule
+from torch.torch_version import TorchVersion
 from torchtitan import trainer as titan_trainer
 from torchtitan.components.checkpointer import CheckpointManager
 from torchtitan.components.checkpointer.base import DATALOADER
@@ -28,6 +30,7 @@ from torchtitan.models.common.decoder import Decoder
 from torchtitan.tools import utils
 from torchtitan.trainer import Trainer
 
+from blendtitan.errors import ConfigError
 from blendtitan.state import STATE_KEY
 from blendtitan.titan import checkpoint, cpu, model, upstream
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -280,3 +283,42 @@ def test_the_default_backend_is_the_one_we_name() -> None:
 
     (backend,) = (f for f in fields(ParallelismConfig) if f.name == "spmd_backend")
     assert backend.default == "spmd_types"
+
+
+# Versions
+
+
+@pytest.mark.parametrize(
+    ("line", "titan_version", "torch_version", "expected"),
+    [
+        ("0.3", "0.2.2", "2.13.0", r"blendtitan\.titan\.train is for TorchTitan 0\.3, found 0\.2"),
+        ("0.2", "0.3.0", "2.13.0", r"Start blendtitan\.titan\.train, or install .*==0\.2\.\*"),
+        ("0.3", "0.3.0", "2.11.0+cu130", r"needs PyTorch 2\.13 or newer, found 2\.11\.0\+cu130"),
+    ],
+)
+def test_versions_that_do_not_fit_name_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    titan_version: str,
+    torch_version: str,
+    expected: str,
+) -> None:
+    """Pip checks neither: TorchTitan does not declare the PyTorch that it needs."""
+    monkeypatch.setattr(torchtitan, "__version__", titan_version)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(torch_version))
+
+    with pytest.raises(ConfigError, match=expected):
+        upstream.check_versions(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "titan_version", "torch_version"),
+    [("0.3", "0.3.0", "2.13.0+cpu"), ("0.3", "0.4.0.dev1", "2.16.0"), ("0.2", "0.2.2", "2.9.1")],
+)
+def test_versions_that_fit_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, line: str, titan_version: str, torch_version: str
+) -> None:
+    monkeypatch.setattr(torchtitan, "__version__", titan_version)
+    monkeypatch.setattr(torch, "__version__", TorchVersion(torch_version))
+
+    upstream.check_versions(line)

@@ -129,7 +129,7 @@ def test_a_missing_library_is_an_error_that_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
 
-    with pytest.raises(ConfigError, match=r"pip install blendtitan\[tekken\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'blendtitan\[tekken\]'"):
         load_tokenizer(tekken_path)
 
 

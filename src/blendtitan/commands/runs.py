@@ -39,10 +39,11 @@ def _plan(options: Namespace) -> None:
     from blendtitan.runs.open import read_run, unchanged_run
     from blendtitan.runs.plan import plan_run
 
-    if options.picture is not None and not options.overwrite:
+    if options.picture is not None:
         from blendtitan.runs.report.page import check_page
 
-        check_page(options.picture)
+        if not options.overwrite:
+            check_page(options.picture)
     plan = plan_run(read_run(options.config, ranks=options.ranks))
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve

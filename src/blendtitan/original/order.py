@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError
+from blendtitan.errors import requires_extra
 
 IntArray = NDArray[np.int64]
 
@@ -104,13 +104,8 @@ def _sample_cuts(
 
 @cache
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
+    with requires_extra("original", 'order = "blendcorpus"'):
         from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-    except ImportError as error:
-        raise ConfigError(
-            'order = "blendcorpus" needs numba, which cannot be imported '
-            f"({error}). Install it: pip install 'blendtitan[original]'"
-        ) from error
     return njit(nogil=True)(function)  # pyright: ignore[reportUnknownVariableType]
 
 

@@ -8,11 +8,9 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
-from datatrove.data import Document
-from datatrove.pipeline.base import PipelineStep
 
 from blendtitan.config import check_at_least
-from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.errors import ConfigError, FastTierError, InputError, requires_extra
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.input_file import REJECTS_SUFFIX
 from blendtitan.prepare.streams import BadText
@@ -20,6 +18,10 @@ from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.record_files import record_ends, record_path
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
+
+with requires_extra("datatrove", "ShardSink"):
+    from datatrove.data import Document
+    from datatrove.pipeline.base import PipelineStep
 
 
 class ShardSink(PipelineStep):

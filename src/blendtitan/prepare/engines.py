@@ -21,7 +21,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, Literal, cast
 
 from blendtitan.config import check_at_least
-from blendtitan.errors import ConfigError, InputError
+from blendtitan.errors import ConfigError, InputError, requires_extra
 from blendtitan.prepare.documents import Counts
 from blendtitan.prepare.parts import Signals, read_part
 from blendtitan.prepare.records import finished_record
@@ -195,13 +195,8 @@ def started_engine(name: EngineName, *, workers: int | None) -> Generator[Engine
 def _ray_engine(workers: int | None) -> Generator[Engine]:
     """The Ray that this process or RAY_ADDRESS is connected to, or a new one."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with requires_extra("ray", "--engine ray"):
         import ray
-    except ImportError as error:
-        raise ConfigError(
-            "the engine 'ray' needs the library ray. Install it as the extra `ray`, with "
-            "`pip install blendtitan[ray]`."
-        ) from error
     is_ours = not ray.is_initialized()
     if is_ours:
         try:
@@ -218,13 +213,15 @@ def _ray_engine(workers: int | None) -> Generator[Engine]:
 @contextmanager
 def _mpi_engine(workers: int | None) -> Generator[Engine | None]:
     """The engine in the first process of MPI's world; None in the others, when it has finished."""
+    with requires_extra("mpi", "--engine mpi"):
+        import mpi4py  # noqa: F401
     try:
         from mpi4py import MPI
         from mpi4py.futures import MPICommExecutor
     except (ImportError, RuntimeError) as error:
         raise ConfigError(
-            f"the engine 'mpi' needs the library mpi4py and an MPI library ({error}). Install the "
-            f"first as the extra `mpi`, with `pip install blendtitan[mpi]`."
+            f"--engine mpi needs an MPI library, and mpi4py cannot load one ({error}). Load the "
+            f"module of your cluster's MPI, or install one with `pip install mpich`."
         ) from error
     num_others = MPI.COMM_WORLD.Get_size() - 1
     if num_others == 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError
+from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.files import open_file
 
 Logged = Mapping[str, list[tuple[int, float]]]
@@ -48,7 +48,8 @@ def has_scalars(run_folder: Path) -> bool:
 
 def read_starts(run_folder: Path) -> list[Logged]:
     """What each start of a run logged, oldest first."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    with requires_extra("report", "reading TensorBoard files"):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     starts: list[Logged] = []
     for path in _event_files(run_folder):

@@ -11,19 +11,25 @@ from pathlib import Path
 from blendtitan.titan import assemble, toml
 from blendtitan.titan.trainer import BlendTrainer
 
-_FOLDER = Path("configs")
+_WORKING = Path("configs")
+_FOLDERS = (_WORKING, Path(__file__).parents[1] / "configs")
+"""Those of the working directory come first. A wheel has the project's own."""
+
+
+def _files() -> dict[str, Path]:
+    return {path.stem: path for folder in _FOLDERS[::-1] for path in folder.glob("*.toml")}
 
 
 def __dir__() -> list[str]:
-    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+    return sorted(_files())
 
 
 def __getattr__(name: str) -> Callable[[], BlendTrainer.Config]:
-    if name.startswith("_") or (_FOLDER.is_dir() and name not in __dir__()):
+    files = _files()
+    if name.startswith("_") or (files and name not in files):
         raise AttributeError(name)
-    return partial(_read, name)
+    return partial(_read, files.get(name, _WORKING / f"{name}.toml"))
 
 
-def _read(name: str) -> BlendTrainer.Config:
-    arguments = ["--job.config_file", f"{_FOLDER / name}.toml"]
-    return assemble.build_config(toml.read_settings(arguments))
+def _read(path: Path) -> BlendTrainer.Config:
+    return assemble.build_config(toml.read_settings(["--job.config_file", str(path)]))

@@ -17,11 +17,14 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import record
-
-from blendtitan.titan import prepare
+from blendtitan.errors import requires_extra
 from blendtitan.visible import joined, spell_out_logs, visible_logger
+
+with requires_extra("train", "training", exits=__name__ == "__main__"):
+    import torch.distributed as dist
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    from blendtitan.titan.upstream import check_versions, prepare
 
 # Modules that import torchtitan are imported in functions, after ``prepare``.
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ logger = visible_logger(__name__)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train as the command line says. Ctrl-C ends the process with status 130."""
     prepare()
+    check_versions("0.3")
     from torchtitan.tools.logging import init_logger
 
     init_logger()

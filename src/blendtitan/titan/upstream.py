@@ -19,6 +19,7 @@ import os
 import platform
 import resource
 import sys
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -28,6 +29,9 @@ from torch._utils import _get_available_device_type
 from torch.distributed import distributed_c10d
 
 from blendtitan.errors import ConfigError
+
+if find_spec("torchtitan") is None:  # importing it would choose a device, see ``prepare``
+    raise ModuleNotFoundError("No module named 'torchtitan'", name="torchtitan")
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -56,6 +60,26 @@ def prepare() -> None:
 
         utils.device_type = "cpu"
         utils.device_module = CpuDevice  # pyright: ignore[reportAttributeAccessIssue]
+
+
+ENTRY_POINTS = {"0.2": "blendtitan.titan02.train", "0.3": "blendtitan.titan.train"}
+
+
+def check_versions(line: str) -> None:
+    """Raise a ``ConfigError`` if TorchTitan is of another line, or does not fit PyTorch."""
+    from torchtitan import __version__ as found
+
+    other = {"0.2": "0.3", "0.3": "0.2"}[line]
+    if found.startswith(f"{other}."):
+        raise ConfigError(
+            f"{ENTRY_POINTS[line]} is for TorchTitan {line}, found {found}. Start "
+            f"{ENTRY_POINTS[other]}, or install the other: pip install 'torchtitan=={line}.*'"
+        )
+    if line == "0.3" and torch.__version__ < "2.13.dev0":
+        raise ConfigError(
+            f"TorchTitan {found} needs PyTorch 2.13 or newer, found {torch.__version__}. Update "
+            f"PyTorch, or pip install 'torchtitan==0.2.*' and start {ENTRY_POINTS['0.2']}."
+        )
 
 
 def check_prepared() -> None:

@@ -8,7 +8,10 @@ It is TorchTitan's, with our configuration and models; without an accelerator it
 import runpy
 import sys
 
-from blendtitan.titan import prepare
+from blendtitan.errors import requires_extra
+
+with requires_extra("train", "training", exits=__name__ == "__main__"):
+    from blendtitan.titan.upstream import check_versions, prepare
 
 _OURS = {
     "--job.custom_config_module": "blendtitan.titan02.config",
@@ -24,6 +27,7 @@ def main() -> None:
             sys.argv += [key, module]
     # Afterwards, because torchtitan reads the command line when it is imported.
     prepare()
+    check_versions("0.2")
     runpy.run_module("torchtitan.train", run_name="__main__", alter_sys=True)
 
 

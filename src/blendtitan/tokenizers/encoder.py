@@ -138,8 +138,8 @@ def build_encoder(
     except FastTierError as error:
         if tier == "fast":
             raise ConfigError(
-                f"{tokenizer.path}: the fast tokenizer tier cannot be used: {error} The tiers "
-                f"'auto' and 'reference' can."
+                f"{tokenizer.path}: the tokenizer tier 'fast' cannot be used; 'auto' and "
+                f"'reference' can: {error}"
             ) from error
         logger.warning("%s: the reference tokenizer tier is used: %s", tokenizer.path, error)
         return Encoder(tokenizer)

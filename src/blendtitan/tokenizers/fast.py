@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from blendtitan.errors import FastTierError
+from blendtitan.errors import FastTierError, requires_extra
 from blendtitan.tokenizers.base import Tokenizer, concatenated
 from blendtitan.tokenizers.structure import fast_definition, read_symbols
 
@@ -94,13 +94,8 @@ class FastEncoder:
 
 def read_definition(tokenizer: Tokenizer) -> dict[str, Any]:
     """The ``tokenizer.json`` that gigatoken reads for a tokenizer."""
-    try:
+    with requires_extra("fast", "the fast tier", error=FastTierError):
         import gigatoken.gigatoken_rs  # noqa: F401
-    except ImportError as error:
-        raise FastTierError(
-            "the library gigatoken is not installed. Install it as the extra `fast`, with "
-            "`pip install blendtitan[fast]` or `pip install gigatoken`."
-        ) from error
     with _guarded("gigatoken cannot load it"):
         return fast_definition(tokenizer)
 

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError
+from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.tokenizers.base import (
     ABSENT,
     EncodedTexts,
@@ -138,14 +138,8 @@ def _symbols(listed: list[Mapping[str, Any]] | None) -> dict[str, int]:
 
 
 def _build_model(path: Path, definition: Mapping[str, Any]) -> Any:
-    try:
-        # Imported on demand: few tokenizers are Tekken files.
+    with requires_extra("tekken", f"{path}: a Tekken file"):
         import tiktoken
-    except ImportError as error:
-        raise ConfigError(
-            f"{path}: reading Tekken files needs the library tiktoken, which is not installed. "
-            f"Install it with `pip install blendtitan[tekken]` or `pip install tiktoken`."
-        ) from error
     try:
         ranks = {base64.b64decode(piece): rank for rank, piece in enumerate(definition["pieces"])}
         return tiktoken.Encoding(

@@ -121,19 +121,6 @@ def test_its_folder_is_made_or_what_stands_there_named(tmp_path: Path) -> None:
         write_page(page_of("one"), tmp_path / "new/page.html/x")
 
 
-def test_without_plotly_the_extra_is_named(
-    write_run: WriteRun,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-
-    assert main(["report", str(write_run(CORPORA)), "--output", str(tmp_path / "x.html")]) == 1
-    assert "pip install 'blendtitan[report]'" in capsys.readouterr().err
-    assert not (tmp_path / "x.html").exists()
-
-
 def test_neither_torch_nor_torchtitan_is_imported(write_run: WriteRun, tmp_path: Path) -> None:
     arguments = ["report", str(write_run(CORPORA)), "--output", str(tmp_path / "out.html")]
     code = (

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan import metric_names
-from blendtitan.errors import ConfigError
+from blendtitan.errors import requires_extra
 from blendtitan.runs.report import documents, figures
 from blendtitan.runs.report.facts import BlendCurve, RunFacts
 from blendtitan.runs.report.figures import DARK, LIGHT, Figure, package_text
 from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
+
+# Before any work is done: gathering the facts of a run may take minutes.
+with requires_extra("report", "an HTML page"):
+    import jinja2
+    from plotly.offline import get_plotlyjs
 
 _GENERATOR = '<meta name="generator" content="blendtitan report">'
 """A line near the beginning of the template, by which earlier pages are recognised."""
@@ -40,21 +45,10 @@ def page_html(page: Page) -> str:
 
     Text of any kind is escaped. The page allows no script except its own two, which it names by
     their digests, and no request: what a document says cannot do anything.
-
-    Raises:
-        ConfigError: The libraries of the extra ``report`` are missing.
     """
-    try:
-        from jinja2 import Environment, StrictUndefined
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ConfigError(
-            f"the page needs plotly and Jinja2, which cannot be imported ({error}). Install them "
-            f"as the extra `report`, with `pip install 'blendtitan[report]'`."
-        ) from error
     library, script = get_plotlyjs(), package_text("page.js")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"values": _values, "after_step": "after step {:,.6g}".format}
     drawn: list[Figure] = []
@@ -98,8 +92,7 @@ def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
     ``overwrite`` replaces a file that is not an earlier page.
 
     Raises:
-        ConfigError: The libraries of the extra ``report`` are missing, or another file has this
-            name.
+        ConfigError: Another file has this name.
         OutputError: The disk is full, or does not let the file be written.
     """
     if not overwrite:
