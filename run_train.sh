@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv if need be and trains. Arguments go to the trainer: --training.steps 8
+# Set up .venv if necessary, and train. Arguments are passed to the trainer: --training.steps 8
 #   NGPU         processes to start, one per accelerator       (default 1)
 #   CONFIG_FILE  the run's TOML file                           (default: the demo)
 #   LOG_RANK     ranks whose output is shown, such as 0,1      (default 0)

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains on all nodes of a PBS job, with the mpiexec of PALS:
+# Train on all nodes of a PBS job, with the mpiexec of PALS:
 #   qsub -l select=8 -v ARGUMENTS="--job.config_file configs/llama3_8b.toml" launch/pbs.sh
-# Submit it from the folder that relative paths start at; set queue, project and time on the
-# command line or here. A job that is submitted again goes on at the last checkpoint.
+# Submit it from the folder that relative paths refer to. Set queue, project and time on the
+# command line or here. A job that is submitted again resumes from the last checkpoint.
 #PBS -N blendtitan
 #PBS -l select=2
 #PBS -l place=scatter:excl
@@ -11,13 +11,13 @@
 set -euo pipefail
 cd "$PBS_O_WORKDIR"
 
-# One line per chunk; a node that has several is named several times.
+# One line per chunk; a node with several chunks is listed several times.
 nodes=$(sort -u "$PBS_NODEFILE" | wc -l)
 read -r head <"$PBS_NODEFILE"
 job_number=${PBS_JOBID%%[!0-9]*}
-# Jobs that share a node, one after the other, get different ports.
+# Consecutive jobs on one node get different ports.
 port=${PORT:-$((20000 + job_number % 10000))}
-# qsub passes a script no arguments, so they come as words of one variable.
+# qsub passes no arguments to a script, so they are words of one variable.
 read -ra arguments <<<"${ARGUMENTS:-}"
 exec mpiexec -n "$nodes" --ppn 1 --hostfile "$PBS_NODEFILE" --cpu-bind none \
     launch/node.sh "$nodes" "$head" "$port" "$PBS_JOBID" "${arguments[@]}" "$@"

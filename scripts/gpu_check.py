@@ -200,7 +200,7 @@ def recorded_losses(trainer: Any) -> list[float]:
 
 
 def build_trainer(case: Case, options: argparse.Namespace, folder: str) -> Any:
-    """The trainer of a case. What cases share is told here once."""
+    """Build the trainer of a case. Settings that the cases share are set only here."""
     from torchtitan.components.loss import ChunkedLossWrapper
     from torchtitan.components.optimizer import default_adamw
     from torchtitan.config import DebugConfig, ParallelismConfig, TrainingConfig
@@ -277,10 +277,10 @@ def report(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> str
     versions = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
     on_cpu = options.device == "cpu"
     attention = (
-        "On a CPU attention is SDPA, which has no masks: no case has intra-document masking."
+        "On a CPU, attention is SDPA, which has no masks: no case has intra-document masking."
         if on_cpu
-        else "Attention is FlexAttention, whose masks are block-causal where documents are told "
-        "apart, which TorchTitan's loader always does."
+        else "Attention is FlexAttention, with the block-causal masks of intra-document masking, "
+        "which TorchTitan's loader always uses."
     )
     sizes = [f"{name.replace('_', '-')} {getattr(options, name)}" for name in SIZES["cpu"]]
     lines = [

@@ -2,7 +2,6 @@
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,13 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
 from blendtitan.storage.writer import ShardWriter
-from blendtitan.titan import prepare
 from blendtitan.tokenizers import identity_of, load_tokenizer, proof
 from tests.failing_reads import Disk
 
-# Before any test imports torchtitan.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # PyTorch's own
-    prepare()
-
-# How long an example takes says nothing about whether it is right.
-settings.register_profile("blendtitan", deadline=None)
+# How long an example takes says nothing about whether it is right. `--hypothesis-profile thorough`
+# takes many more of them.
+settings.register_profile("blendtitan", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("blendtitan")
 
 EOD = 2
@@ -114,7 +109,7 @@ def numbered_documents(name: str, place: int, size: int) -> list[list[int]]:
 
 
 def write_record(prefix: Path, tokenizer: TokenizerIdentity) -> None:
-    """Record a tokenizer beside a shard, as if it had made it."""
+    """Record that a tokenizer made a shard."""
     index = ShardIndex.open(prefix)
     record = TokenizerRecord(tokenizer, index.num_documents, index.num_tokens)
     record_path(prefix).write_bytes(encode_record(record))

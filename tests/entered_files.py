@@ -1,8 +1,5 @@
 """Run the engine or the trainer up to its first batch and list the files that it enters.
 
-    python -m tests.entered_files engine FILE_LIST
-    python -m tests.entered_files trainer --job.config_file configs/debug.toml ...
-
 Prints a JSON list of files of the package in which a function was called, in the order of the first
 call. What runs while a module is imported does not count.
 """
@@ -71,6 +68,11 @@ def is_importing(frame: FrameType | None) -> bool:
     return False
 
 
+def main(kind: str, *arguments: str) -> None:
+    """Run ``"engine"`` with a file list, or ``"trainer"`` with the words of a command line."""
+    {"engine": run_engine, "trainer": run_trainer}[kind](*arguments)
+
+
 def run_engine(file_list: str) -> None:
     """Read a batch in a training loop of one's own."""
     from blendtitan import BlendConfig, DataLoader, build_datasets
@@ -90,7 +92,3 @@ def run_trainer(*arguments: str) -> None:
 
     EnteredFiles("BlendCorpusDataLoader.__iter__").start()
     train.main(arguments)
-
-
-if __name__ == "__main__":
-    {"engine": run_engine, "trainer": run_trainer}[sys.argv[1]](*sys.argv[2:])

@@ -79,7 +79,7 @@ def test_an_engine_that_fails_is_in_the_report(tmp_path: Path) -> None:
     assert "| megatron-core | 256 | fails: `OSError: Too many open files` |" in report
 
 
-def test_a_target_that_is_missed_is_said_to_be(tmp_path: Path) -> None:
+def test_a_missed_target_is_reported_as_missed(tmp_path: Path) -> None:
     found = [
         result(use, 0, start_s=seconds, memory_mib=9.0, anonymous_mib=1.0, files=8, maps=0)
         for use, seconds in {"floor": 0.02, "ours": 0.2, "ours kept": 0.03}.items()
@@ -93,7 +93,7 @@ def test_a_target_that_is_missed_is_said_to_be(tmp_path: Path) -> None:
     assert "| memory above imports, ours, MiB | 9 | at most 8 | **not met** |" in report
 
 
-def test_the_readme_shows_what_the_report_says() -> None:
+def test_the_readme_shows_the_numbers_of_the_report() -> None:
     root = SCRIPT.parents[1]
     shown = (root / "README.md").read_text().partition("\n## Measured\n")[2].partition("\n## ")[0]
     report = max(root.glob("benchmarks/peers_*.md")).read_text()

@@ -71,7 +71,7 @@ def test_with_another_length_no_token_of_an_epoch_is_read_twice(
     assert after.dataset.first_slot == 32
 
 
-def test_long_windows_keep_together_what_lies_together(write_blend: WriteBlend) -> None:
+def test_long_windows_keep_neighbouring_text_together(write_blend: WriteBlend) -> None:
     """Most neighbours in a window of 64 are neighbours on disk, though windows of 8 were read."""
     config = write_blend({"web": (1.0, [4000])}, seq_length=8, split="1")
     before = loader(config)
@@ -82,7 +82,7 @@ def test_long_windows_keep_together_what_lies_together(write_blend: WriteBlend) 
     assert np.mean([step == 1 for step in steps]) > 0.95
 
 
-def test_eods_that_are_inserted_while_reading_are_there_in_another_length(
+def test_eods_inserted_while_reading_are_kept_at_another_length(
     write_shard: WriteShard, tmp_path: Path
 ) -> None:
     """The row has them, so that windows of either length are cut from the same tokens."""
@@ -118,10 +118,10 @@ def test_shards_that_are_added_do_not_start_the_others_over(write_blend: WriteBl
     assert any(10_003 <= token < 15_000 for token in tokens)
 
 
-def test_shards_of_one_name_and_size_are_told_apart_by_their_order(
+def test_the_order_distinguishes_shards_of_equal_name_and_size(
     write_shard: WriteShard, tmp_path: Path
 ) -> None:
-    """Each goes on with its own windows, though nothing but the folder tells them apart."""
+    """Each continues with its own windows, although they differ only in their folders."""
     for place in range(2):
         documents = [[3 + 5000 * place + 9 * i + j for j in range(8)] + [EOD] for i in range(60)]
         write_shard(f"{place}/part", documents)
@@ -137,7 +137,7 @@ def test_shards_of_one_name_and_size_are_told_apart_by_their_order(
     assert max(tokens.values()) == 1
 
 
-def test_a_corpus_that_was_dropped_goes_on_where_it_was_when_it_comes_back(
+def test_a_dropped_corpus_that_comes_back_continues_from_its_last_position(
     write_blend: WriteBlend,
 ) -> None:
     both = write_blend(CORPORA, seq_length=8, split="1")
@@ -152,11 +152,11 @@ def test_a_corpus_that_was_dropped_goes_on_where_it_was_when_it_comes_back(
     tokens = Counter(token for row in samples for token in row[:-1] if token != EOD)
 
     assert max(tokens.values()) == 1
-    assert [chapter.first_slot for chapter in phases_of(one.dataset)] == [0, 32, 52]
+    assert [phase.first_slot for phase in phases_of(one.dataset)] == [0, 32, 52]
     assert one.dataset.draws_before(72).tolist() == [16 + 10, 16 + 20 + 10]
 
 
-def test_the_draw_of_a_sample_counts_through_the_chapters(write_blend: WriteBlend) -> None:
+def test_the_draw_of_a_sample_counts_across_phases(write_blend: WriteBlend) -> None:
     config = write_blend(CORPORA, seq_length=8)
     before = loader(config)
     read(before, 3)
@@ -191,7 +191,7 @@ def test_a_changed_run_is_resumed_exactly(write_blend: WriteBlend, changed: dict
     assert found == expected
 
 
-def test_an_iterator_in_use_goes_on_with_what_was_changed(write_blend: WriteBlend) -> None:
+def test_an_iterator_in_use_continues_with_the_changed_data(write_blend: WriteBlend) -> None:
     """What it has read ahead is of the old length."""
     config = write_blend(CORPORA, seq_length=8)
     before = loader(config)
@@ -205,7 +205,7 @@ def test_an_iterator_in_use_goes_on_with_what_was_changed(write_blend: WriteBlen
     assert next(stream).input_ids.tolist() == expected.input_ids.tolist()
 
 
-def test_what_was_read_before_cannot_be_asked_for(write_blend: WriteBlend) -> None:
+def test_slots_before_the_first_one_are_an_error(write_blend: WriteBlend) -> None:
     config = write_blend(CORPORA, seq_length=8)
     before = loader(config)
     read(before, 3)
@@ -216,7 +216,7 @@ def test_what_was_read_before_cannot_be_asked_for(write_blend: WriteBlend) -> No
 
 
 @pytest.mark.parametrize("settings", [{"seed": 8}, {"split": "90,10,0"}, {"append_eod": False}])
-def test_what_would_read_everything_again_is_never_accepted(
+def test_a_change_that_would_restart_every_corpus_is_never_accepted(
     write_blend: WriteBlend, settings: dict[str, Any]
 ) -> None:
     config = write_blend(CORPORA, seq_length=8)
@@ -226,7 +226,7 @@ def test_what_would_read_everything_again_is_never_accepted(
         resumed(config, before, **settings)
 
 
-def test_a_change_before_anything_was_read_leaves_no_chapter(write_blend: WriteBlend) -> None:
+def test_a_change_before_the_first_sample_adds_no_phase(write_blend: WriteBlend) -> None:
     config = write_blend(CORPORA, seq_length=8)
     changed = resumed(config, loader(config), seq_length=12)
 
@@ -234,7 +234,7 @@ def test_a_change_before_anything_was_read_leaves_no_chapter(write_blend: WriteB
 
 
 def test_weights_in_the_same_proportions_change_nothing(write_blend: WriteBlend) -> None:
-    """Not even a new chapter begins."""
+    """No new phase begins, either."""
     config = write_blend({"web": (0.3, [900, 700, 500]), "code": (0.1, [400])}, seq_length=8)
     before = loader(config)
     read(before, 6)
@@ -248,7 +248,7 @@ def test_weights_in_the_same_proportions_change_nothing(write_blend: WriteBlend)
 
 @pytest.mark.parametrize("where", ["chapters", "segments", "corpora", "seq_length"])
 @pytest.mark.parametrize("value", [None, 0, "x", [], {}, [{}], {"web": None}, [[1]], 1e400])
-def test_a_state_with_damaged_chapters_is_refused(
+def test_a_state_with_damaged_phases_is_refused(
     write_blend: WriteBlend, where: str, value: object
 ) -> None:
     config = write_blend(CORPORA, seq_length=8)

@@ -114,7 +114,7 @@ def test_help_imports_nothing_slow() -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["rich", "print"])
-def test_a_command_that_prints_ends_quietly_when_nobody_reads_on(
+def test_a_printing_command_ends_quietly_when_its_output_is_closed(
     write_blend: WriteBlend, tmp_path: Path, options: list[str]
 ) -> None:
     """As with ``| head``."""

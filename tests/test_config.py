@@ -7,7 +7,6 @@ import pytest
 from blendtitan.config import BlendConfig, BlendKeys
 from blendtitan.errors import ConfigError
 from blendtitan.run.section import BlendSection
-from blendtitan.titan.dataloader import BlendCorpusDataLoader
 
 BLEND = BlendConfig(data_file_list="list.txt", seq_length=8, eod_token_id=2)
 
@@ -20,18 +19,11 @@ def test_a_blend_cannot_be_changed() -> None:
     assert len({BLEND, replace(BLEND), replace(BLEND, seed=3)}) == 2
 
 
-def test_every_configuration_has_the_same_keys_with_the_same_defaults() -> None:
+def test_a_section_has_the_keys_of_a_blend_with_the_same_defaults() -> None:
     keys = {each.name: each.default for each in fields(BlendKeys)}
-    for kind in (BlendSection, BlendCorpusDataLoader.Config):
-        assert keys.items() <= {each.name: each.default for each in fields(kind)}.items()
 
+    assert keys.items() <= {each.name: each.default for each in fields(BlendSection)}.items()
     assert keys.keys() <= {each.name for each in fields(BlendConfig)}
-
-
-def test_a_misspelled_field_is_an_error() -> None:
-    """Slots would see to it, but TorchTitan's base class leaves no place for them."""
-    with pytest.raises(AttributeError, match=r"Config has no field 'sed'"):
-        BlendCorpusDataLoader.Config().sed = 3  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_section_is_completed_by_the_run_and_stays_as_it_is() -> None:

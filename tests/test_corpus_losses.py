@@ -29,7 +29,7 @@ def test_losses_are_means_over_the_labels_of_each_corpus() -> None:
     assert labels == [4, 0, 4]
 
 
-def test_what_was_taken_is_not_counted_again() -> None:
+def test_counted_time_is_not_counted_again() -> None:
     losses = CorpusLosses(1, "cpu")
     losses.add(torch.tensor([0]), numbers(6.0), torch.tensor([3]))
     losses.take(alone)

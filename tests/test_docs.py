@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from blendtitan import BlendConfig
 from blendtitan.cli import parser
+from blendtitan.prepare import demo
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
@@ -82,7 +84,7 @@ def test_every_fault_has_a_test_that_exists() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_session_shown_gives_what_it_shows(page: Path) -> None:
+def test_every_python_session_in_the_docs_prints_the_shown_output(page: Path) -> None:
     failures, _ = doctest.testfile(str(page), module_relative=False)
 
     assert failures == 0
@@ -133,10 +135,23 @@ def test_every_page_with_snippets_is_run_by_a_test(page: Path) -> None:
         assert any(f'{page.name}"' in test and "code_blocks" in test for test in tests)
 
 
+def beginnings(texts: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+    return lambda: (text[:2000] for text in texts())
+
+
 @pytest.mark.slow
-def test_the_commands_and_snippets_of_the_pages_run_in_order(tmp_path: Path) -> None:
-    """As a new user would: page after page, in one folder."""
+def test_the_commands_and_snippets_of_the_pages_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a new user would: page after page, in one folder.
+
+    The demo holds the beginnings of its documents, so that every command takes less time; it is
+    complete, so the pages' own command keeps it. ``tests/test_commands.py`` makes the whole one.
+    """
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for corpus, texts in demo.CORPORA.items():
+        monkeypatch.setitem(demo.CORPORA, corpus, beginnings(texts))
+    demo.prepare_demo(tmp_path / "data/demo")
     for name in RUN_IN_ORDER:
         # The demo comes first whatever the page's order: the others read its tokenizer.
         for command in sorted(

@@ -11,6 +11,6 @@ from blendtitan.storage.records import DocumentEnds
 @pytest.mark.parametrize(
     "data", [b"", b"{", b'{"a": "\xff"}', b'{"\xff": 1}', b"[" * 9999, b"1e999"]
 )
-def test_what_is_no_json_of_the_expected_type_is_a_damaged_file(kind: type, data: bytes) -> None:
+def test_json_of_another_type_is_a_damaged_file(kind: type, data: bytes) -> None:
     with pytest.raises(DamagedFileError):
         parse_json(data, kind)

@@ -169,4 +169,4 @@ def test_outside_of_a_job_step_it_says_what_to_do() -> None:
     )
 
     assert done.returncode == 1
-    assert "Start it with srun or mpiexec" in done.stderr
+    assert "Start this script with srun or mpiexec" in done.stderr

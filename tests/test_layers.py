@@ -106,9 +106,14 @@ def layer_of(path: Path) -> str:
     return part.removesuffix(".py")
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -176,7 +181,7 @@ READERS = {
 def calls(path: Path) -> set[str]:
     """Names of the functions that a module calls, modes of opened files after them."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
@@ -214,8 +219,7 @@ def test_only_one_place_opens_files_for_reading(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_lines_of_an_error_are_arguments_of_their_own(path: Path) -> None:
     """A line break inside of one is taken for a part of a name, and spelled out."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
-    raised = [node.exc for node in nodes if isinstance(node, ast.Raise) and node.exc]
+    raised = [node.exc for node in nodes_of(path) if isinstance(node, ast.Raise) and node.exc]
     texts = [node for error in raised for node in ast.walk(error) if isinstance(node, ast.Constant)]
 
     assert not any(isinstance(text.value, str) and "\n" in text.value for text in texts)

@@ -73,7 +73,7 @@ def test_a_step_is_the_same_set_of_samples_on_any_number_of_ranks(
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("stops", [[1], [7, 300], [0, 5, 5, 64]])
-def test_interrupted_anywhere_the_stream_goes_on_where_it_stopped(
+def test_an_interrupted_stream_continues_where_it_stopped(
     config: BlendConfig, dataset: BlendedDataset, num_workers: int, stops: list[int]
 ) -> None:
     """Batches that were read ahead but not delivered are delivered after the resume."""
@@ -165,7 +165,7 @@ def test_an_error_in_a_thread_surfaces_with_slot_corpus_shard_and_offset(
     assert f"from token {8 * first.window} of its train part" in note
 
 
-def test_after_an_error_no_sample_is_passed_over(dataset: BlendedDataset) -> None:
+def test_after_an_error_no_sample_is_skipped(dataset: BlendedDataset) -> None:
     """The stream never ends, so that an error that is caught is not taken for its end."""
     stream = iter(DataLoader(dataset, 4, num_workers=2))
     first = dataset[0]
@@ -216,7 +216,7 @@ def test_batches_are_read_ahead_by_threads_however_little_time_they_take(
     assert [at for at, name in read if name == here] == [0]
 
 
-def test_what_no_thread_has_begun_is_read_by_the_one_who_asks(dataset: BlendedDataset) -> None:
+def test_a_batch_that_no_thread_started_on_is_read_by_the_caller(dataset: BlendedDataset) -> None:
     """A thread that still reads what is no longer wanted holds nobody up."""
     loader = DataLoader(dataset, 4, num_workers=1, prefetch=1)
     read, gate = reads_of(loader), threading.Event()
@@ -240,7 +240,7 @@ def test_what_no_thread_has_begun_is_read_by_the_one_who_asks(dataset: BlendedDa
     assert {name for at, name in read if at in (40, 44)} == {threading.current_thread().name}
 
 
-def test_a_stream_that_ended_goes_on_when_its_loader_is_moved_back(
+def test_a_finished_stream_continues_when_its_loader_is_moved_back(
     dataset: BlendedDataset,
 ) -> None:
     loader = DataLoader(dataset, 4, num_workers=2, prefetch=2, num_samples=12)
@@ -341,7 +341,7 @@ def test_a_document_that_begins_with_eod_sees_it_at_position_0(
     assert seen == [position + 1 for position in positions]
 
 
-def test_positions_asked_for_without_documents_apart_run_through(dataset: BlendedDataset) -> None:
+def test_positions_without_intra_document_masking_never_restart(dataset: BlendedDataset) -> None:
     batch = next(iter(DataLoader(dataset, 2, positions=True)))
 
     assert batch.positions is not None
@@ -387,7 +387,7 @@ def test_a_fixed_stream_counts_every_sample_once_on_any_number_of_ranks(
     assert sorted(counted) == sorted(samples(dataset, range(17)))
 
 
-def test_an_empty_split_that_is_asked_for_is_an_error(write_blend: WriteBlend) -> None:
+def test_requesting_an_empty_split_is_an_error(write_blend: WriteBlend) -> None:
     datasets = build_datasets(write_blend(CORPORA, seq_length=8, split="1"))
 
     with pytest.raises(EmptySplitError, match="the split to load is empty"):

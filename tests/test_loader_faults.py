@@ -83,7 +83,7 @@ def test_reads_that_fail_for_a_moment_change_nothing(
 def test_a_disk_that_stays_away_is_an_error_with_shard_and_offset(
     dataset: BlendedDataset, disk: Disk, num_workers: int
 ) -> None:
-    """When it is back, the same iterator goes on."""
+    """When it is back, the same iterator continues."""
     right = expected(dataset)
 
     def set_error(number: int | None) -> None:
@@ -172,7 +172,7 @@ def test_a_shard_truncated_removed_or_replaced_while_it_is_read(
     max_open_shards: int,
     suffix: str,
 ) -> None:
-    """The error reaches the training thread; once it is mended, the iterator goes on.
+    """The error reaches the training thread. Once its cause is fixed, the iterator continues.
 
     A file that is open stays what it was when its name goes to another, or to none: whoever has it
     open reads on from the old one. It is noticed when the file is opened the next time.

@@ -5,10 +5,7 @@ why; lower the number of lines when it falls. ``tests/entered_files.py`` finds t
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +14,9 @@ import pytest
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.prepare.mix import MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
+from tests.entered_files import main as entered_main
+from tests.titan.conftest import TIMEOUT_S
+from tests.titan.launched import Launched
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/blendtitan"
@@ -99,15 +99,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def entered_files(*arguments: str) -> list[str]:
+def entered_files(data: Path, *arguments: str) -> list[str]:
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.entered_files", *arguments]
-    run = subprocess.run(
-        command, cwd=ROOT, env=os.environ | alone, capture_output=True, text=True, timeout=300
+    alone |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    run = Launched.start_rank(
+        [*arguments], environment=alone, record=data / arguments[0], entry=entered_main
     )
-    assert run.returncode == 0, run.stderr[-5000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    assert run.wait(TIMEOUT_S) == 0, run.output[-5000:]
+    return json.loads(run.output.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def engine_files(data: Path) -> list[str]:
+    """The files that a training loop of one's own enters, in the order of the first call."""
+    return entered_files(data, "engine", str(data / "file_list.txt"))
 
 
 def named_files(section: str) -> list[str]:
@@ -121,20 +126,20 @@ def num_lines(files: Iterable[str]) -> int:
     return sum(len((SOURCE / file).read_text().splitlines()) for file in files)
 
 
-def test_the_engine_is_read_in_one_sitting(data: Path) -> None:
-    files = set(entered_files("engine", str(data / "file_list.txt")))
+def test_the_engine_is_read_in_one_sitting(engine_files: list[str]) -> None:
+    files = set(engine_files)
 
     assert files == ENGINE, files ^ ENGINE
     assert num_lines(files) <= ENGINE_LINES
 
 
-def test_the_tour_of_the_page_on_the_design_visits_these_files(data: Path) -> None:
+def test_the_tour_of_the_page_on_the_design_visits_these_files(engine_files: list[str]) -> None:
     """The engine's in the order in which a batch meets them, then those of a run."""
     start_up = named_files("Start-up: from a configuration to a dataset")
     each_batch = named_files("Each batch: from slots to tensors")
     numbered = [f for f in start_up + each_batch if f in ENGINE]
 
-    assert list(dict.fromkeys(numbered)) == entered_files("engine", str(data / "file_list.txt"))
+    assert list(dict.fromkeys(numbered)) == engine_files
     assert {*named_files("Around it: a run of TorchTitan")} >= TRAINER - ENGINE
 
 
@@ -142,8 +147,10 @@ def test_the_tour_of_the_page_on_the_design_visits_these_files(data: Path) -> No
 def test_a_run_is_read_in_one_sitting(data: Path) -> None:
     """The whole way of the demo, with validation and checkpoints, in one process on a CPU."""
     entered = entered_files(
+        data,
         "trainer",
-        *("--job.config_file", "configs/debug.toml", "--job.dump_folder", str(data / "run")),
+        *("--job.config_file", str(ROOT / "configs/debug.toml")),
+        *("--job.dump_folder", str(data / "run")),
         *("--model.tokenizer_path", str(data / "tokenizer.model"), "--training.steps", "2"),
         *("--blendcorpus.data_file_list", str(data / "file_list.txt")),
         *("--blendcorpus.max_epochs", "0"),

@@ -18,7 +18,7 @@ def loader(write_blend: WriteBlend) -> DataLoader:
     return DataLoader(build_datasets(config).train, micro_batch_size=2)
 
 
-def test_what_the_page_on_resuming_shows(loader: DataLoader) -> None:
+def test_the_example_of_the_page_on_resuming(loader: DataLoader) -> None:
     """A place set by hand in a trainer and in a loop, and the state of a loop."""
     by_trainer, by_loop, in_loop = code_blocks(ROOT / "docs/resume.md", "python")
     trainer = SimpleNamespace(dataloader=loader, train=lambda: None)
@@ -31,7 +31,7 @@ def test_what_the_page_on_resuming_shows(loader: DataLoader) -> None:
     assert loader.consumed_samples == 20
 
 
-def test_what_the_page_on_moving_a_run_shows_of_the_original(
+def test_the_page_on_moving_a_run_shows_the_original(
     loader: DataLoader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The place of a run, and the rows that the original is asked to write down."""

@@ -46,7 +46,9 @@ EACH_KIND = pytest.mark.parametrize("kind", ODD)
 
 
 @EACH_KIND
-def test_what_is_no_regular_file_is_refused_and_never_waited_for(tmp_path: Path, kind: str) -> None:
+def test_other_than_regular_files_are_refused_and_never_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
     make, message = ODD[kind]
     make(tmp_path / "odd")
 

@@ -28,7 +28,7 @@ def test_memory_and_open_files_stay_flat() -> None:
         (0, 0.1, ["open files grew to 78"]),
     ],
 )
-def test_what_grows_is_found(bytes_each: int, files_each: float, found: list[str]) -> None:
+def test_growth_is_detected(bytes_each: int, files_each: float, found: list[str]) -> None:
     script = runpy.run_path(str(SCRIPT))
     samples = [
         script["Sample"](i, i, 10**8 + i * bytes_each, int(69 + i * files_each)) for i in range(100)

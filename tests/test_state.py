@@ -127,7 +127,7 @@ def test_the_digest_proves_the_order_of_the_last_samples(write_blend: WriteBlend
     state = json.loads(one.state_dict()["blendtitan"])
     state["consumed_samples"] += 4
 
-    with pytest.raises(ResumeError, match="the order of the last samples before sample 8"):
+    with pytest.raises(ResumeError, match="the samples before sample 8"):
         one.load_state_dict({"blendtitan": json.dumps(state)})
 
 
@@ -146,7 +146,7 @@ def test_a_state_that_is_none_of_ours_is_refused(
 
 
 def test_loading_restores_weights_to_the_last_bit(write_blend: WriteBlend) -> None:
-    """A run goes on with 0.1 + 0.2 where that is what it began with, not with 0.3."""
+    """A run that started with 0.1 + 0.2 continues with exactly this weight, not with 0.3."""
     state = loader(write_blend(CORPORA | {"web": (0.1 + 0.2, [900])}, seq_length=8)).state_dict()
     other = loader(write_blend(CORPORA | {"web": (0.3, [900])}, seq_length=8))
     other.load_state_dict(state)
@@ -198,7 +198,7 @@ def test_a_shard_replaced_by_one_of_the_same_size_is_refused(write_blend: WriteB
         r"\(slot \d+: [0-9a-f]{8}, now [0-9a-f]{8}\)",
         line,
     )
-    assert 'set on_change = "new_segment" to train on what they hold' in str(error.value)
+    assert 'set on_change = "new_segment" to train on their present tokens' in str(error.value)
 
 
 @pytest.mark.parametrize("settings", [{"blend_sample_in_corpus": False}, {"append_eod": False}])
@@ -266,7 +266,7 @@ def test_checksums_that_cannot_be_compared_change_nothing(
     assert one.consumed_samples == 0
 
 
-def test_replaced_tokens_may_be_allowed_and_are_told(
+def test_replaced_tokens_may_be_allowed_and_are_reported(
     write_blend: WriteBlend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The order is the same, so no new phase begins."""
@@ -307,7 +307,7 @@ def test_the_digests_cover_the_last_64_samples_of_the_phase(write_blend: WriteBl
     assert [each // 8 for each in lens] == [64, 0, 4]
 
 
-def test_a_state_is_saved_also_where_its_tokens_cannot_be_read(
+def test_a_state_is_saved_even_if_its_tokens_cannot_be_read(
     write_blend: WriteBlend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Losing a checkpoint is worse than losing a check."""

@@ -39,7 +39,7 @@ def is_safe(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "two\nlines", "\t"])
-def test_what_a_terminal_acts_on_is_spelled_out(name: str) -> None:
+def test_control_characters_are_escaped(name: str) -> None:
     assert visible(name) == HOSTILE.get(name, {"two\nlines": r"two\nlines", "\t": r"\t"}.get(name))
 
 

@@ -42,7 +42,7 @@ def trained(config: BlendConfig, batches: int = 5) -> DataLoader:
 
 @pytest.mark.parametrize("factor", [2, 3, 0.1, 1 / 3, 7e-5, 1e12, 100 / 7])
 @pytest.mark.parametrize("blended", [True, False])
-def test_a_run_goes_on_in_the_order_it_began_with(
+def test_a_run_continues_in_the_order_it_started_with(
     write_blend: WriteBlend, factor: float, blended: bool
 ) -> None:
     """Bit for bit: it keeps the weights that the checkpoint recorded."""
@@ -106,7 +106,7 @@ def test_other_shares_within_a_corpus_are_refused_and_shown(write_blend: WriteBl
 
 
 def test_a_state_whose_digest_alone_differs_is_refused(write_blend: WriteBlend) -> None:
-    """With equal weights, the digest tells of something else."""
+    """With equal weights, the digests differ for another reason."""
     one = trained(write_blend(CORPORA, seq_length=8))
     state = json.loads(one.state_dict()[STATE_KEY])
     state["corpora"]["a"]["shards_digest"] = "0" * 16

@@ -14,25 +14,28 @@ from blendtitan.state import PACE_KEY, STATE_KEY, damaged
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchStage:
-    """After ``step`` steps the run had ``consumed_samples`` behind it; each step takes as many."""
+    """An entry of the batch schedule: the size of the steps after ``step``.
+
+    ``consumed_samples`` were consumed in the first ``step`` steps.
+    """
 
     step: int = 0
     consumed_samples: int = 0
     global_batch_size: int
 
     def consumed_at(self, step: int) -> int:
-        """Consumed samples after so many steps; below 0 before the first of this stage."""
+        """Samples consumed after ``step`` steps; below 0 before the first step of this entry."""
         return self.consumed_samples + (step - self.step) * self.global_batch_size
 
     def step_at(self, consumed_samples: int) -> int:
-        """Steps behind the run once it has consumed so many samples, the last one perhaps begun."""
+        """Number of complete steps after ``consumed_samples`` samples."""
         return self.step + (consumed_samples - self.consumed_samples) // self.global_batch_size
 
     def check(self, step: int, *, consumed_samples: int) -> None:
-        """Check that a loader stands where this stage brings it by ``step``.
+        """Check that a loader has consumed the samples of exactly ``step`` steps.
 
         Raises:
-            ResumeError: It stands elsewhere.
+            ResumeError: It has consumed another number of samples.
         """
         if step >= self.step and consumed_samples == self.consumed_at(step):
             return
@@ -41,22 +44,22 @@ class BatchStage:
             f"the data loader has consumed {consumed_samples:,} samples, expected "
             f"{self.consumed_at(step):,} at step {step:,}: {before}{step - self.step:,} steps of "
             f"{self.global_batch_size:,} samples. Its state and the trainer's step do not belong "
-            f"together: load both from one checkpoint. If that was not saved by this trainer, set "
-            f"training.global_batch_size to the value of its run. To continue after step x "
-            f"training.global_batch_size samples all the same, set "
+            f"together: load both from one checkpoint. If another trainer saved it, set "
+            f"training.global_batch_size to the value of that run. To continue after step x "
+            f"training.global_batch_size samples in spite of this, set "
             f'checkpoint.exclude_from_loading = ["dataloader"].'
         )
 
 
 BatchSchedule = tuple[BatchStage, ...]
-"""The stages of a whole run, at growing steps, the first of them from step 0 on."""
+"""The batch schedule of a whole run, in order of steps. The first entry begins at step 0."""
 
 
 def schedule_of_state(state_dict: dict[str, Any]) -> BatchSchedule:
-    """The schedule that a loader's state was saved with; none if it was never aligned.
+    """The batch schedule in a loader's state; empty if the loader was never aligned.
 
     Raises:
-        ResumeError: They are damaged.
+        ResumeError: It is damaged.
     """
     saved = json.loads(state_dict[STATE_KEY]).get(PACE_KEY, [])
     names = [field.name for field in fields(BatchStage)]
@@ -66,7 +69,7 @@ def schedule_of_state(state_dict: dict[str, Any]) -> BatchSchedule:
     )
     steps = [each["step"] for each in saved] if is_right else []
     if not is_right or steps != sorted(set(steps)) or steps[:1] not in ([], [0]):
-        expected = f"a list of whole numbers under {names}, at growing steps from 0 on"
+        expected = f"a list of whole numbers under {names}, with increasing steps from 0"
         raise damaged(f"{PACE_KEY} = {saved!r}", expected)
     return tuple(BatchStage(**{name: each[name] for name in names}) for each in saved)
 
@@ -77,7 +80,7 @@ def saved_schedule(schedule: BatchSchedule) -> dict[str, Any]:
 
 
 def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) -> BatchSchedule:
-    """The schedule of a run that takes so many samples a step after ``step``."""
+    """The batch schedule of a run whose global batch size may change after ``step``."""
     last = schedule[-1]
     if global_batch_size == last.global_batch_size:
         return schedule
@@ -90,11 +93,11 @@ def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) ->
 
 
 def consumed_at(schedule: Sequence[BatchStage], step: int) -> int:
-    """Consumed samples after so many steps of a run."""
+    """Samples consumed after ``step`` steps of a run."""
     return [stage for stage in schedule if stage.step <= step][-1].consumed_at(step)
 
 
 def step_of(schedule: Sequence[BatchStage], slot: int) -> int:
-    """The step that trains on a slot; a run's first step is 1."""
+    """The step that trains on a slot. The first step of a run is 1."""
     stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
     return stage.step_at(slot) + 1

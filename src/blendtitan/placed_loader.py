@@ -120,7 +120,7 @@ class PlacedLoader:
             self.set_consumed_by_global_step(step, global_batch_size)
             if step > 0 and is_first_rank():
                 logger.warning(
-                    "The checkpoint holds no state of the data loader. It continues after step "
+                    "The checkpoint contains no data loader state. The data continues after step "
                     "%d x %d samples = %d samples.",
                     *(step, global_batch_size, self.consumed_samples),
                 )

@@ -1,4 +1,4 @@
-"""The state of a loader, and the proof that a saved one belongs to the present run."""
+"""The state of a loader, and the checks that a saved state belongs to the present run."""
 
 import hashlib
 import json
@@ -29,9 +29,9 @@ logger = visible_logger(__name__)
 
 STATE_FORMAT = 2
 STATE_KEY = "blendtitan"
-"""The one key of a loader's ``state_dict``; its value is the state as JSON text."""
+"""The only key of a loader's ``state_dict``; its value is the state as JSON text."""
 PACE_KEY = "pace"
-"""Key within the JSON of what a trainer keeps beside the loader's own state."""
+"""Key of the batch schedule, which a trainer adds to the JSON."""
 
 _TOKENS_KEY = "recent_tokens"
 _CHECKSUMS_KEY = "checksums"
@@ -46,13 +46,13 @@ _MOST_TOKENS = 1 << 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedState(RunRecord):
-    """A state that is complete and agrees with itself."""
+    """A complete and consistent state."""
 
     consumed_samples: int
     digest: str
     """Digest of the last 4,096 samples of the last phase."""
     recent_tokens: str
-    """Digests of the tokens of the last samples; empty where the state has none."""
+    """Digests of the tokens of the last samples; empty if the state has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Resumed:
     account: Sequence[str] = ()
     """If a new phase begins here: the differences, and how each corpus continues."""
     replaced: Sequence[str] = ()
-    """Shards whose tokens are not those that were trained on, though the order is the same."""
+    """Shards with other tokens than those that were trained on, although the order is the same."""
 
 
 def encode_state(
@@ -91,13 +91,13 @@ def encode_state(
 
 
 def resume(state: SavedState, dataset: Dataset) -> Resumed:
-    """How a run with a saved state continues, once all of it agrees with ``dataset``.
+    """How a run continues from a saved state, after checking that the state matches ``dataset``.
 
-    With ``on_change = "new_segment"``, other weights, segments, corpora, data and another
-    ``seq_length`` begin a new phase; other tokens in the same places do not.
+    With ``on_change = "new_segment"``, changed weights, segments, corpora, data or ``seq_length``
+    begin a new phase; replaced tokens do not.
 
     Raises:
-        ResumeError: Something differs that may not.
+        ResumeError: There is a difference that is not allowed.
     """
     may_change = dataset.config.on_change != "error"
     now = record_of(dataset)
@@ -106,43 +106,44 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     if fixed or (changed and not may_change):
         raise ResumeError(
             "the checkpoint was written with other data or settings, so training would not "
-            "continue with the samples that come next:",
+            "continue with the next samples:",
             *fixed,
             *changed,
             _way_out(fixed),
         )
     consumed_samples = state.consumed_samples
     if changed:
-        assert isinstance(dataset, BlendedDataset)  # other orders have fixed facts alone
+        assert isinstance(dataset, BlendedDataset)  # other orders have only fixed facts
         dataset, lines = in_next_phase(dataset, state.phases, consumed_samples)
         return Resumed(dataset, consumed_samples, [*changed, *(f"  {line}" for line in lines)])
     if isinstance(dataset, BlendedDataset):
         _check_shards(state.phases[-1], now.phases[-1])
         dataset = in_phases(dataset, state.phases, state.phase_facts.get("corpora"))
-    else:  # with phases, the state alone has proved it
+    else:  # with phases, parsing the state has proved it
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
     replaced = changed_checksums(dataset.catalog, state.checksums)
     replaced += changed_tokens(dataset, consumed_samples, state.recent_tokens)
     if replaced and not may_change:
         raise ResumeError(
-            "the checkpoint was trained on other tokens than its shards hold now. Digests of "
-            "samples that were read again, or checksums in shards.catalog, differ:",
+            "the shards contain other tokens than those that the checkpoint was trained on. "
+            "Digests of samples that were read again, or checksums in shards.catalog, differ:",
             *replaced,
             "These shards were replaced or overwritten. Restore them, or set "
-            'on_change = "new_segment" to train on what they hold now, with every corpus where it '
-            "was.",
+            'on_change = "new_segment" to train on their present tokens, every corpus from its '
+            "current position.",
         )
     return Resumed(dataset, consumed_samples, replaced=replaced)
 
 
 def parse_state(saved: dict[str, Any]) -> SavedState:
-    """A saved state, once all of it agrees with itself; no data is needed.
+    """Parse a saved state and check that it is consistent. No data is needed.
 
-    In the original's order samples cannot be computed without the data: its digest is not checked.
+    In the original's order, samples cannot be computed without the data, so the digest is not
+    checked.
 
     Raises:
-        ResumeError: It is missing or damaged, or of another version.
+        ResumeError: The state is missing or damaged, or has another version.
     """
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
@@ -152,11 +153,11 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     if found != STATE_FORMAT:
         raise ResumeError(
             f"the loader's state has format {found!r}, expected {STATE_FORMAT}. It was written by "
-            f"another version of blendtitan: resume with that one."
+            f"another version of blendtitan: resume with that version."
         )
     digest = state.pop("digest", None)
     if not isinstance(digest, str):
-        raise damaged(f"digest {digest!r}", "a text")
+        raise damaged(f"digest {digest!r}", "text")
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
@@ -209,10 +210,9 @@ def _check_tokens(tokens: Any, num_samples: int) -> None:
 def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
     if saved != found:
         raise ResumeError(
-            f"the order of the last samples before sample {consumed_samples:,} is not the one "
-            f"that the checkpoint was trained on (digest {saved!r}, here {found!r}). The state "
-            f"is damaged, or documents of a shard were changed: load an older checkpoint, or "
-            f"restore the data."
+            f"the samples before sample {consumed_samples:,} are not those that the checkpoint was "
+            f"trained on (digest {saved!r}, here {found!r}). The state is damaged, or documents of "
+            f"a shard were changed: load an older checkpoint, or restore the data."
         )
 
 
@@ -232,7 +232,7 @@ def _recent_digest(phase: Phase, settings: OrderSettings, consumed_samples: int)
 
 
 def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
-    """What the order depends on, of a state's facts.
+    """The settings in a state that the order depends on.
 
     Raises:
         ResumeError: They are damaged.
@@ -241,7 +241,7 @@ def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
     flags = [fixed_facts.get(f"{name}_sample_in_corpus") for name in ("shuffle", "blend")]
     if not (isinstance(seed, int) and isinstance(split, str) and {*map(type, flags)} == {bool}):
         found = f"seed {seed!r}, split {split!r} and flags {flags!r}"
-        raise damaged(found, "a number, a name and truth values")
+        raise damaged(found, "a number, a name and booleans")
     return OrderSettings(seed=seed, split=split, shuffled=bool(flags[0]), blended=bool(flags[1]))
 
 
@@ -255,21 +255,21 @@ def _phases(
     last = phases[-1]
     if last.first_slot > consumed_samples:
         consumed = f"but only {consumed_samples:,} consumed samples"
-        raise damaged(f"a chapter from slot {last.first_slot:,} on, {consumed}")
+        raise damaged(f"a phase that begins at slot {last.first_slot:,}, {consumed}")
     listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
     if any(facts[name] != value for name, value in listed.items()):
-        raise damaged(f"{listed} in its last chapter", "its own seq_length and segments")
+        raise damaged(f"{listed} in its last phase", "the state's seq_length and segments")
     return phases
 
 
 def _check_shards(saved: Phase, now: Phase) -> None:
-    """Check that a phase lists the shards that are there, where their digests agree."""
+    """Check that a phase lists the present shards, which have the same digests."""
     for name, shards in now.corpora.items():
         found = saved.corpora.get(name)
         if found is None or (found.ids, found.tokens) != (shards.ids, shards.tokens):
             raise ResumeError(
-                f"the loader's state lists other shards of the corpus {name!r} than are there, "
-                f"though their digests agree. The checkpoint is damaged: load an older one."
+                f"the loader's state lists other shards of the corpus {name!r} than the data has, "
+                f"although their digests agree. The checkpoint is damaged: load an older one."
             )
 
 
@@ -278,8 +278,8 @@ def _way_out(fixed: list[str]) -> str:
     if fixed:
         return restore
     return (
-        'Restore the values of the checkpoint, or set on_change = "new_segment" to continue from '
-        "here with what is set now, every corpus where it was."
+        'Restore the values of the checkpoint, or set on_change = "new_segment" to continue with '
+        "the present values, every corpus from its current position."
     )
 
 
@@ -300,9 +300,9 @@ def _parsed(saved: dict[str, Any]) -> dict[str, Any]:
 def recent_tokens(dataset: Dataset, consumed_samples: int) -> str:
     """Digests of the tokens of the last samples, the latest last, as one text.
 
-    Replaced data is noticed by them. The samples are read again when a state is saved, so training
-    batches cost nothing more. Empty where nothing was read yet or nothing can be read at the
-    moment, since a checkpoint is worth more than this.
+    They reveal replaced data. The samples are read again when a state is saved, so training batches
+    cost nothing extra. Empty if nothing was read yet, or if the samples cannot be read at the
+    moment: a checkpoint is worth more than its digests.
     """
     num_samples = max(1, min(_MOST_SAMPLES, _MOST_TOKENS // (dataset.config.seq_length + 1)))
     first = max(dataset.first_slot, consumed_samples - num_samples)
@@ -318,7 +318,7 @@ def recent_tokens(dataset: Dataset, consumed_samples: int) -> str:
 
 
 def changed_tokens(dataset: Dataset, consumed_samples: int, saved: str) -> list[str]:
-    """For each shard whose samples have other digests than the saved ones, a line about it.
+    """A line for each shard whose samples differ from the saved digests.
 
     Raises:
         ShardError: A shard cannot be read.

@@ -43,7 +43,7 @@ def test_configured_shares_follow_the_segments(dataset: BlendedDataset) -> None:
     assert progress(dataset, 20).configured_shares.tolist() == [0.5, 0.5]
 
 
-def test_a_corpus_read_too_often_is_refused_with_what_to_do(dataset: BlendedDataset) -> None:
+def test_a_corpus_that_repeats_too_often_is_an_error_with_a_remedy(dataset: BlendedDataset) -> None:
     """120 samples are 480 tokens of each: 4.8 epochs of b."""
     with pytest.raises(ConfigError, match=r"'b' 4\.8 times\. .*raise blendcorpus\.max_epochs") as e:
         check_repetition(dataset, 120, 4)

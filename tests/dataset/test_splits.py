@@ -61,7 +61,7 @@ def test_a_small_shard_is_all_for_training(num_documents: int, cuts: list[int]) 
     "text",
     ["", "a,b,c", "0,0,0", "-1,2,0", "nan,1,1", "inf", "1,inf,1", "1e308,1e308,1", "1,,1", "1e999"],
 )
-def test_a_split_that_is_no_split_is_refused(text: str) -> None:
+def test_an_invalid_split_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected three finite numbers of at least 0"):
         split_fractions(text)
 

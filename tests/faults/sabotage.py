@@ -19,7 +19,7 @@ def _rank() -> int:
 
 
 def fails_between_broadcasts(*arguments: str) -> None:
-    """Rank 0 has told how long the catalog is, and then fails."""
+    """Rank 0 fails after it has broadcast the size of the catalog."""
     broadcast = dist.broadcast
     sent: list[int] = []
 

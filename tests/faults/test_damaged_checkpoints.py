@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> FaultyJob:
-    """Four steps, of which the second and the fourth were saved."""
+    """A run of four steps that saved the second and the fourth."""
     job = faulty_job(tmp_path_factory.mktemp("saved"), tokenizer_path)
     job.settings["training"]["steps"] = 4
     job.run()
@@ -25,7 +25,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Fau
 
 @pytest.fixture
 def job(saved: FaultyJob, tmp_path: Path) -> FaultyJob:
-    """The run that goes on from a copy of it."""
+    """A run that resumes from a copy of it."""
     ignore = shutil.ignore_patterns("record_*")
     shutil.copytree(saved.folder, tmp_path / "copy", ignore=ignore)
     settings = {name: dict(section) for name, section in saved.settings.items()}

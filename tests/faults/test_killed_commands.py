@@ -24,12 +24,12 @@ def test_tokenizing_killed_at_random_moments_ends_with_the_same_files(
     """Shards, records and catalog; in between, whoever sees an ``.idx`` can read the shard."""
     text = Path(os.__file__).read_text(encoding="utf-8")
     for number in range(4):
-        write_jsonl(f"text/{number}.jsonl", [text] * 8)
-    write_jsonl("text/large.jsonl", [text] * 80)
+        write_jsonl(f"text/{number}.jsonl", [text] * 4)
+    write_jsonl("text/large.jsonl", [text] * 40)
     output = tmp_path / "out"
     command = KilledCommand(
         *("tokenize", tmp_path / "text", "--output", output, "--tokenizer", tokenizer_path),
-        *("--tokenizer-tier", "reference", "--job-bytes", "200000"),
+        *("--tokenizer-tier", "reference", "--job-bytes", "100000"),
         output=output,
     )
     command.run_and_measure()
@@ -53,7 +53,7 @@ def test_tokenizing_killed_at_random_moments_ends_with_the_same_files(
 
 def test_merging_killed_at_random_moments_ends_with_the_same_files(tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
-    write_shards(source, 300)
+    write_shards(source, 150)
     output.mkdir()
     command = KilledCommand(
         *("merge", source, "--output", output, "--target-tokens", "7000"), output=output
@@ -81,7 +81,7 @@ def test_merging_killed_at_random_moments_ends_with_the_same_files(tmp_path: Pat
 def test_repairing_killed_at_random_moments_ends_with_the_same_files(tmp_path: Path) -> None:
     """At any moment a shard has its old ``.idx`` or the right one, and always the same tokens."""
     folder, damaged = tmp_path / "tokens", tmp_path / "damaged"
-    write_shards(folder, 200)
+    write_shards(folder, 100)
     right = tree(folder)
     forget_eods(folder)
     old = tree(folder)

@@ -1,4 +1,4 @@
-"""Signals that end training, under torchrun as users start it."""
+"""Signals that end training, under torchrun and its agent."""
 
 import os
 import signal
@@ -23,32 +23,42 @@ def job(tmp_path: Path, tokenizer_path: Path) -> FaultyJob:
     return job
 
 
-@pytest.mark.parametrize(
-    ("number", "processes"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)], ids=["Ctrl-C", "SIGTERM"]
-)
-def test_a_run_that_is_asked_to_end_ends_quietly_and_keeps_its_checkpoints(
-    job: FaultyJob, number: int, processes: int
-) -> None:
-    """The one traceback is torchrun's. SIGTERM is what Slurm sends before it kills."""
-    run = job.start_torchrun(processes=processes)
-    wait_for(lambda: 3 in job.steps_begun())
-    os.kill(run.pid, number)
-    output, _ = run.communicate(timeout=TIMEOUT_S)
-
-    assert run.returncode != 0
+def check_ended(job: FaultyJob, output: str) -> None:
+    """Quietly, but for one traceback, which is torchrun's, and with sound checkpoints."""
     job.wait_until_gone()
     assert output.count("Traceback") == 1
     assert "KeyboardInterrupt" not in output
-    assert output.count("Interrupted. The same command resumes") == (number == signal.SIGINT)
     assert job.state(job.complete_steps()[-1])
+
+
+def test_ctrl_c_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> None:
+    run = job.start_torchrun(processes=2)
+    wait_for(lambda: 3 in job.steps_begun())
+    os.kill(run.pid, signal.SIGINT)
+    output, _ = run.communicate(timeout=TIMEOUT_S)
+
+    assert run.returncode != 0
+    check_ended(job, output)
+    assert output.count("Interrupted. The same command resumes") == 1
+
+
+def test_sigterm_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> None:
+    """Slurm sends it before it kills."""
+    run = job.launch()
+    wait_for(lambda: 3 in job.steps_begun(), run)
+    run.process.terminate()
+
+    assert run.wait(TIMEOUT_S) != 0
+    check_ended(job, run.output)
+    assert "Interrupted. The same command resumes" not in run.output
 
 
 def test_ranks_do_not_outlive_a_torchrun_that_is_killed(job: FaultyJob) -> None:
     """They are sent nothing. Started again, the run would write its checkpoints twice."""
-    run = job.start_torchrun()
-    wait_for(lambda: job.steps_begun())
-    run.kill()
-    run.communicate()
+    run = job.launch()
+    wait_for(lambda: job.steps_begun(), run)
+    run.process.kill()
+    run.wait(TIMEOUT_S)
 
     job.wait_until_gone()
     assert max(job.steps_begun()) < 1000

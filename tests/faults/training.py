@@ -19,7 +19,7 @@ TIMEOUT_S = 120 + 10 * num_kills(0)
 
 
 class FaultyJob(Job):
-    """A run of ``tests.titan`` of which processes may be killed."""
+    """A run of ``tests.titan`` whose processes may be killed."""
 
     @property
     def checkpoints(self) -> Path:
@@ -35,7 +35,7 @@ class FaultyJob(Job):
         return [p for p in self.checkpoints.glob("step-*") if not (p / ".metadata").exists()]
 
     def steps_begun(self) -> list[int]:
-        """Steps of which the last run took a batch."""
+        """The steps for which the last run took a batch."""
         return [entry["step"] for entry in self.entries() if "samples" in entry]
 
     def state(self, step: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 NUM_TARGETS = 6
 
-SECONDS = float(os.environ.get("BLENDTITAN_FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("BLENDTITAN_FUZZ_SECONDS", "12"))
 """For all targets together."""
 
 _INPUTS = 50

@@ -1,6 +1,6 @@
 """Whatever a file holds, only our errors come out, and memory stays in proportion to it.
 
-Each target runs for its part of ``BLENDTITAN_FUZZ_SECONDS``, 60 unless set, on inputs that are new
+Each target runs for its part of ``BLENDTITAN_FUZZ_SECONDS``, 12 unless set, on inputs that are new
 each time.
 """
 

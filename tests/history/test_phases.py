@@ -1,4 +1,4 @@
-"""Chapters: blends, data and lengths that change, while every row goes on where it was."""
+"""Phases: blends, data and lengths change, while every row keeps its position."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.history.phases import CorpusShards, OrderSettings, Phase, phases_from, saved_phases
@@ -20,7 +20,7 @@ TOKENS = {"a0": 90, "a1": 41, "a2": 130, "b0": 64, "b1": 25, "c0": 77}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is told from some slot on."""
+    """The configuration of a run from some slot on."""
 
     samples: int
     shards: tuple[str, ...] = ("a0", "a1", "b0")
@@ -47,26 +47,26 @@ def settings_of(*, shuffled: bool, blended: bool) -> OrderSettings:
     return OrderSettings(seed=3, split="train", shuffled=shuffled, blended=blended)
 
 
-def chapters_of(history: list[Plan], order: OrderSettings) -> tuple[Phase, ...]:
-    """The chapters of a run that is told each plan in turn, as resuming makes them."""
-    chapters: tuple[Phase, ...] = ()
+def phases_of_plans(history: list[Plan], order: OrderSettings) -> tuple[Phase, ...]:
+    """The phases of a run that is resumed with each plan in turn."""
+    phases: tuple[Phase, ...] = ()
     slot = 0
     for plan in history:
         corpora = corpora_of(plan, blended=order.blended)
         weights = {name: sum(shards.weights) for name, shards in corpora.items()}
         shares = {name: share for name, share in plan.shares if name in weights}
         segments = segments_of(weights, [Segment(slot, shares)] if shares else [])
-        if chapters:
-            chapters = with_next_phase(
-                chapters, order, slot=slot, seq_len=plan.seq_len, segments=segments,
+        if phases:
+            phases = with_next_phase(
+                phases, order, slot=slot, seq_len=plan.seq_len, segments=segments,
                 corpora=corpora,
             )  # fmt: skip
         else:
-            chapters = (
+            phases = (
                 Phase(first_slot=0, seq_len=plan.seq_len, segments=segments, corpora=corpora),
             )
         slot += plan.samples
-    return chapters
+    return phases
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,23 @@ class Read:
     tokens: tuple[int, ...]
 
 
-def samples_of(chapters: tuple[Phase, ...], end: int, order: OrderSettings) -> list[Read]:
-    """All samples of a run, each chapter up to the next."""
-    stops = [*(chapter.first_slot for chapter in chapters[1:]), end]
+def samples_of(phases: tuple[Phase, ...], end: int, order: OrderSettings) -> list[Read]:
+    """All samples of a run, each phase up to the next."""
+    stops = [*(phase.first_slot for phase in phases[1:]), end]
     found: list[Read] = []
-    for chapter, stop in zip(chapters, stops, strict=True):
-        built = chapter.order(order)
+    for phase, stop in zip(phases, stops, strict=True):
+        built = phase.order(order)
         rows = [
             "+".join(shards.names[row])
-            for shards in chapter.corpora.values()
+            for shards in phase.corpora.values()
             for row in shards.row_slices(blended=order.blended)
         ]
-        at = built.places(np.arange(chapter.first_slot, stop))
+        at = built.places(np.arange(phase.first_slot, stop))
         for i, (row, epoch) in enumerate(zip(at.rows, at.epochs, strict=True)):
             *others, (last, count) = built.stretches(at, i)
             stretches = [*others, (last, count - 1)]  # without the last label
             tokens = tuple(t for s, n in stretches for t in range(s, s + n))
-            found.append(Read(rows[row], int(epoch), chapter.seq_len, tokens))
+            found.append(Read(rows[row], int(epoch), phase.seq_len, tokens))
     return found
 
 
@@ -119,7 +119,7 @@ def test_every_window_of_an_epoch_is_read_once_over_any_history(
 ) -> None:
     """Whatever shards and shares come, go and come back: no window twice, none left behind."""
     order = settings_of(**flags)
-    reads = samples_of(chapters_of(history, order), sum(p.samples for p in history), order)
+    reads = samples_of(phases_of_plans(history, order), sum(p.samples for p in history), order)
     epochs: dict[str, dict[int, list[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(list))
     for read in reads:
         epochs[read.row][read.epoch].append(read.tokens)
@@ -138,7 +138,7 @@ def test_no_token_of_an_epoch_is_read_twice_whatever_the_lengths(
 ) -> None:
     """And an epoch that was left for the next one lacks less than one window for each length."""
     order = settings_of(**flags)
-    reads = samples_of(chapters_of(history, order), sum(p.samples for p in history), order)
+    reads = samples_of(phases_of_plans(history, order), sum(p.samples for p in history), order)
     count: dict[tuple[str, int], Counter[int]] = defaultdict(Counter)
     lengths: dict[tuple[str, int], list[int]] = defaultdict(list)
     for read in reads:
@@ -154,31 +154,30 @@ def test_no_token_of_an_epoch_is_read_twice_whatever_the_lengths(
 
 
 @given(history=plans(st.sampled_from([8, 12])), flags=FLAGS, data=st.data())
-@settings(max_examples=50)
 def test_a_history_resumed_at_any_slot_equals_the_uninterrupted_one(
     history: list[Plan], flags: Mapping[str, bool], data: st.DataObject
 ) -> None:
-    """Stopped within a plan, saved and loaded, and told the same plan again."""
+    """The run is stopped within a plan, saved, and resumed with the same plan."""
     order = settings_of(**flags)
     end = sum(plan.samples for plan in history)
     at = data.draw(st.integers(0, len(history) - 1))
-    begun = chapters_of(history[: at + 1], order)
+    begun = phases_of_plans(history[: at + 1], order)
     loaded = phases_from(saved_phases(begun), blended=order.blended)
     slot = sum(plan.samples for plan in history[: at + 1])
 
     assert loaded == begun
     assert (
         samples_of(loaded, slot, order)
-        == samples_of(chapters_of(history, order), end, order)[:slot]
+        == samples_of(phases_of_plans(history, order), end, order)[:slot]
     )
 
 
-def test_a_corpus_that_stays_the_same_goes_on_in_its_blend_of_shards() -> None:
+def test_an_unchanged_corpus_continues_in_its_blend_of_shards() -> None:
     """So a change of shares by hand gives what the same change planned as a segment gives."""
     order = settings_of(shuffled=True, blended=True)
     before = Plan(40, shares=(("a", 1.0), ("b", 1.0)))
     after = Plan(100, shares=(("a", 1.0), ("b", 3.0)))
-    by_hand = samples_of(chapters_of([before, after], order), 140, order)
+    by_hand = samples_of(phases_of_plans([before, after], order), 140, order)
     corpora = corpora_of(before, blended=True)
     changes = [Segment(0, {"a": 1.0, "b": 1.0}), Segment(40, {"a": 1.0, "b": 3.0})]
     planned = Phase(
@@ -189,23 +188,23 @@ def test_a_corpus_that_stays_the_same_goes_on_in_its_blend_of_shards() -> None:
     assert by_hand == samples_of((planned,), 140, order)
 
 
-def test_sequential_reading_goes_on_at_the_same_token() -> None:
+def test_sequential_reading_continues_at_the_same_token() -> None:
     """5 windows of 8 are 40 tokens: the first window of 12 begins at token 40."""
     order = settings_of(shuffled=False, blended=False)
     history = [Plan(5, shards=("a0",)), Plan(5, shards=("a0",), seq_len=12)]
-    reads = samples_of(chapters_of(history, order), 10, order)
+    reads = samples_of(phases_of_plans(history, order), 10, order)
 
     assert [read.tokens[0] for read in reads[:9]] == [0, 8, 16, 24, 32, 40, 52, 64, 76]
     assert [read.epoch for read in reads] == [0] * 9 + [1]
 
 
-def test_the_account_tells_what_each_corpus_does() -> None:
+def test_the_account_has_a_line_for_each_corpus() -> None:
     order = settings_of(shuffled=False, blended=True)
     history = [
         Plan(5, shards=("a0", "b0")),
         Plan(4, shards=("a0", "a1", "c0"), seq_len=12),
     ]
-    lines = list(account(chapters_of(history, order), order))
+    lines = list(account(phases_of_plans(history, order), order))
 
     assert lines[0] == (
         "a: 1 of 2 rows continue in their epoch, 1 begin with their first window; the remainders "
@@ -224,9 +223,9 @@ def test_the_account_tells_what_each_corpus_does() -> None:
         {"corpora": {}}, {"corpora": {"a": {}}}, {"corpora": None},
     ],
 )  # fmt: skip
-def test_damaged_chapters_are_refused(damage: dict[str, object]) -> None:
+def test_damaged_phases_are_refused(damage: dict[str, object]) -> None:
     order = settings_of(shuffled=True, blended=True)
-    saved = saved_phases(chapters_of([Plan(5)], order))
+    saved = saved_phases(phases_of_plans([Plan(5)], order))
 
-    with pytest.raises(ValueError, match="damaged chapters"):
+    with pytest.raises(ValueError, match="damaged phases"):
         phases_from([saved[0] | damage], blended=True)

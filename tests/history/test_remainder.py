@@ -64,7 +64,7 @@ def test_stretches_are_the_tokens_of_the_windows_left(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=3),
     shuffled=st.booleans(),
 )
-def test_what_is_left_of_what_was_left_is_found_through_all_lengths(
+def test_remainders_of_remainders_are_found_through_all_lengths(
     key: int, lengths: list[int], shuffled: bool
 ) -> None:
     """Each length reads a third of what it can; no token is read twice or lost for good."""

@@ -1,4 +1,4 @@
-"""Segments: new shares, while every corpus goes on where it was."""
+"""Segments: new shares, while every corpus continues from its current position."""
 
 import numpy as np
 from hypothesis import given

@@ -9,7 +9,7 @@ from blendtitan.order.epoch import num_windows, tokens_left_over, window_starts
 
 
 @given(num_tokens=st.integers(1, 500), seq_len=st.integers(1, 40))
-def test_windows_are_as_many_as_fit(num_tokens: int, seq_len: int) -> None:
+def test_the_number_of_windows_is_the_largest_that_fits(num_tokens: int, seq_len: int) -> None:
     by_hand = 0
     while by_hand * seq_len + seq_len + 1 <= num_tokens:
         by_hand += 1

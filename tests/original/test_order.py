@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import ConfigError
@@ -27,7 +27,6 @@ WEIGHTS = st.lists(st.floats(0.01, 100), min_size=1, max_size=8)
 LENS = st.lists(st.integers(0, 12), min_size=1, max_size=30).filter(any)
 
 
-@settings(max_examples=30)
 @given(WEIGHTS, st.integers(1, 400))
 def test_each_sample_goes_to_whoever_lacks_most(weights: list[float], num_samples: int) -> None:
     shares = np.array(weights) / np.sum(weights)

@@ -15,7 +15,7 @@ from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.list_forms import find_shards
 from tests.prepare.conftest import WriteJsonl, shard_files
 
-JOB_BYTES = 200_000
+JOB_BYTES = 100_000
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def large_folder(write_jsonl: WriteJsonl) -> Path:
     """One file that takes seconds, in many jobs, and more files than processes."""
     text = Path(os.__file__).read_text(encoding="utf-8")
     for number in range(5):
-        write_jsonl(f"text/{number}.jsonl", [text] * 10)
-    return write_jsonl("text/large.jsonl", [text] * 250).parent
+        write_jsonl(f"text/{number}.jsonl", [text] * 5)
+    return write_jsonl("text/large.jsonl", [text] * 120).parent
 
 
 def started(text: Path, tokenizer_path: Path, output: Path, *more: str) -> subprocess.Popen[str]:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import orjson
@@ -18,11 +18,11 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
-def lines() -> Iterator[bytes]:
+@pytest.fixture(scope="module")
+def lines() -> bytes:
     """Documents of real text: some 9 MB."""
-    for texts in (code_texts, reference_texts):
-        for text in texts():
-            yield orjson.dumps({"text": text}) + b"\n"
+    documents = chain(code_texts(), reference_texts())
+    return b"".join(orjson.dumps({"text": text}) + b"\n" for text in documents)
 
 
 def peak_kib(text: Path, tokenizer_path: Path, output: Path) -> int:
@@ -41,13 +41,12 @@ def peak_kib(text: Path, tokenizer_path: Path, output: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.zst"])
 def test_memory_does_not_grow_with_the_input(
-    tokenizer_path: Path, tmp_path: Path, kind: str
+    tokenizer_path: Path, tmp_path: Path, lines: bytes, kind: str
 ) -> None:
-    """Twenty times the text, as a plain file in jobs and as one compressed stream."""
-    once = list(lines())
+    """Eight times the text, as a plain file in jobs and as one compressed stream."""
     peaks: list[int] = []
-    for name, repeats in (("small", 1), ("large", 20)):
-        content = b"".join(once) * repeats
+    for name, repeats in (("small", 1), ("large", 8)):
+        content = lines * repeats
         path = tmp_path / f"{name}.{kind}"
         path.write_bytes(zstd.compress(content) if kind.endswith("zst") else content)
         peaks.append(peak_kib(path, tokenizer_path, tmp_path / name))

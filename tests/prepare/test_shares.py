@@ -79,7 +79,7 @@ def test_shares_of_all_corpora_sum_to_one_but_for_rounding() -> None:
     ],
 )
 def test_the_two_ways_exclude_each_other(settings: dict[str, dict[str, float]]) -> None:
-    with pytest.raises(ConfigError, match="Use either the first two or the last"):
+    with pytest.raises(ConfigError, match="cannot be combined with --shares"):
         MixConfig(**settings)  # pyright: ignore[reportArgumentType]
 
 

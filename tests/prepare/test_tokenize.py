@@ -86,7 +86,7 @@ def test_the_result_is_the_same_for_any_number_of_processes_and_size_of_jobs(
     assert documents(tmp_path / "many/web/a") == expected(
         tokenizer_path, (f"row {n}" for n in range(7))
     )
-    assert "empty.jsonl: holds no documents" in caplog.text
+    assert "empty.jsonl: contains no documents" in caplog.text
 
 
 def test_several_keys_make_shards_each(tokenizer_path: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: 
     with pytest.raises(InputError) as caught:
         tokenize([path], tmp_path / "out", config)
     lines = str(caught.value).splitlines()
-    assert "; 1 error." in lines[0]
+    assert "1 error; " in lines[0]
     places = [line.partition(":")[0] for line in lines[-2:]]
     assert places == [f"{path}, byte 0", f"{path}, byte 13"]
     assert r"\n" not in str(caught.value)
@@ -298,7 +298,7 @@ def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
     )
 
     with pytest.raises(
-        InputError, match=r"empty string.*; stopped, because more than 1 texts are rejected"
+        InputError, match=r"empty string.*; stopped, because more than 1 texts were rejected"
     ):
         tokenize([path], output, few)
     assert find_shards(output) == []
@@ -405,7 +405,7 @@ def test_a_failure_ends_with_the_error_on_a_line_of_its_own(
         tokenize([tmp_path], tmp_path / "out", TokenizeConfig(tokenizer=tokenizer_path))
 
     summary, first, second = str(caught.value).splitlines()
-    assert "0 texts of finished jobs rejected, 0 allowed (--max-rejects)" in summary
+    assert "0 texts rejected in finished jobs, 0 allowed (--max-rejects)" in summary
     assert first == f"{tmp_path}/a.jsonl, byte 0: 'text' is an empty string"
     assert second.startswith(f"{tmp_path}/a.jsonl, byte 13: 'text' is of type int, expected")
 
@@ -414,10 +414,10 @@ def test_one_is_not_spoken_of_as_many(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=1)
-    with pytest.raises(InputError, match=r"1 file holds no document at all \(1 text rejected\)"):
+    with pytest.raises(InputError, match=r"1 file contains no document at all \(1 text rejected\)"):
         tokenize([write_jsonl("a.jsonl", [""])], tmp_path / "out", config)
     (tmp_path / "b.csv").write_text("id\n1\n")
-    with pytest.raises(InputError, match=r"; 1 error\. "):
+    with pytest.raises(InputError, match=r"^1 error; "):
         tokenize([tmp_path / "b.csv"], tmp_path / "out", config)
 
 
@@ -507,7 +507,7 @@ def test_an_input_that_became_empty_leaves_no_shard(
 
     tokenize([tmp_path / "text"], output, config)
 
-    assert f"{emptied}: holds no documents, so it has no shard" in caplog.text
+    assert f"{emptied}: contains no documents, so it has no shard" in caplog.text
     assert find_shards(output) == [output / "web/a"]
     assert list(read_folder_catalog(output) or ()) == ["web/a"]
     assert not list(output.glob("web/b*"))

@@ -139,11 +139,11 @@ def test_the_command_prints_its_findings(
 
     assert main(command) == 0
     sections = capsys.readouterr().out.split("\n\n")
-    assert sections[1] == "Step 9 against the steps before it, 5 to 8."
+    assert sections[1] == "Step 9 compared with the steps before it, 5 to 8."
     assert [line.split()[0] for line in sections[2].splitlines()] == [
         "corpus", "books", "code", "web"
     ]  # fmt: skip
-    assert sections[3] == "No sample holds the same tokens as another one of these steps."
+    assert sections[3] == "No two samples of these steps have the same tokens."
     assert len(sections) == 6
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -328,7 +328,7 @@ def test_that_no_checkpoint_tells_of_changes_is_warned_of(
     for metadata in folder.glob("checkpoint/*/.metadata"):
         metadata.unlink()
 
-    assert "as if it was never changed" in open_run(folder).about
+    assert "assuming that it was never changed" in open_run(folder).about
     assert "none of its checkpoints holds a loader state, so changes of the run" in caplog.text
     assert "step-30: no .metadata: its writing was interrupted, or it was not" in caplog.text
 
@@ -387,7 +387,7 @@ def test_a_few_samples_are_shown_document_by_document(
     assert part.byte_range is not None
     low, high = part.byte_range
 
-    assert lines[0] == f"{path}, as if it was never changed:"
+    assert lines[0] == f"{path}, assuming that it was never changed:"
     assert lines[5] == "slot 17: step 3, sample 1"
     assert lines[7] == f"  {part.prefix}.bin: bytes {low:,} to {high:,}"
     assert lines[8].startswith(f"    document {part.documents[0].document_id}, tokens ")

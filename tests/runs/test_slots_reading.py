@@ -17,7 +17,7 @@ PASTS: dict[str, Past] = {
 }
 
 
-def chapter(past: Past, *, blended: bool, first_slot: int) -> Phase:
+def phase_of(past: Past, *, blended: bool, first_slot: int) -> Phase:
     corpora = {
         name: CorpusShards(
             names=tuple(f"{name}_{i}" for i in range(len(tokens))),
@@ -45,7 +45,7 @@ def test_all_slots_that_read_a_stretch_are_found(past: str, blended: bool, shuff
     """In segments, epochs, and what unfinished epochs of other lengths had left."""
     first, stop = 100, 500
     settings = OrderSettings(seed=3, split="train", shuffled=shuffled, blended=blended)
-    order = chapter(PASTS[past], blended=blended, first_slot=first).order(settings)
+    order = phase_of(PASTS[past], blended=blended, first_slot=first).order(settings)
     slots = np.arange(first, stop)
     places = order.places(slots)
     sizes = [

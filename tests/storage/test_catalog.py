@@ -123,7 +123,7 @@ def test_a_kept_catalog_is_not_used_for_another_split(
 def test_a_kept_catalog_is_not_used_for_other_content_of_the_same_size(
     write_shard: WriteShard, tmp_path: Path
 ) -> None:
-    """The time of change tells them apart."""
+    """They differ in their modification times."""
     (tmp_path / "list").write_text("1 web")
     config = BlendConfig(data_file_list=tmp_path / "list", seq_length=4, eod_token_id=2,
                          data_cache_path=tmp_path / "cache")  # fmt: skip

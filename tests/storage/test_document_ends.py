@@ -97,7 +97,7 @@ def test_no_more_is_claimed_than_was_looked_at(
     )
 
 
-def test_a_mixture_in_a_sample_says_what_was_looked_at(
+def test_a_mixture_in_a_sample_gives_the_number_of_checked_documents(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blendtitan.storage.ends._STRETCHES", (8, 8))
@@ -128,7 +128,7 @@ def test_a_mixture_costs_no_more_reads_than_a_sound_shard(
     assert counts[0] == counts[1] < 10
 
 
-def test_what_verify_found_of_all_documents_is_kept_for_training(
+def test_the_result_of_verify_is_recorded_for_training(
     large: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert main(["verify", str(large), "--eod-id", str(EOD)]) == 1
@@ -172,9 +172,7 @@ SOUND = {"format": 1, "eod_id": EOD, "num_documents": 50, "num_checked": 50, "nu
         damage(SOUND | {"contents": None}),
     ],
 )
-def test_a_record_that_cannot_be_believed_is_as_none(
-    write_shard: WriteShard, content: bytes
-) -> None:
+def test_an_implausible_record_is_ignored(write_shard: WriteShard, content: bytes) -> None:
     prefix = write_shard("web", [[5, EOD]] * 50)
     Path(f"{prefix}.ends.json").write_bytes(content)
 
@@ -184,7 +182,7 @@ def test_a_record_that_cannot_be_believed_is_as_none(
 @pytest.mark.parametrize(
     "change", [{"num_eod": 51}, {"num_eod": -1}, {"num_eod": None}, {"num_checked": 49}, {"x": 1}]
 )
-def test_a_record_that_contradicts_itself_is_as_none(
+def test_an_inconsistent_record_is_ignored(
     write_shard: WriteShard, change: dict[str, object]
 ) -> None:
     prefix = write_shard("web", [[5, EOD]] * 50)
@@ -199,7 +197,7 @@ def test_a_record_that_contradicts_itself_is_as_none(
     assert read_catalog(config_of(prefix)).lacks_eod.tolist() == [False]
 
 
-def test_a_record_of_other_files_is_as_none(write_shard: WriteShard) -> None:
+def test_a_record_of_other_files_is_ignored(write_shard: WriteShard) -> None:
     prefix = write_shard("web", [[5, EOD]] * 9)
     main(["verify", str(prefix), "--eod-id", str(EOD)])
     write_shard("web", [[5, 6]] * 9)
@@ -235,7 +233,7 @@ def test_no_record_is_written_where_none_is_wanted_or_allowed(write_shard: Write
         ([[EOD, 5], [7, 6]], False, EOD_ENDS),
     ],
 )
-def test_where_eod_stands_in_documents(
+def test_the_role_of_eod_in_documents(
     write_shard: WriteShard, documents: list[list[int]], append_eod: bool, role: int
 ) -> None:
     config = config_of(write_shard("web", documents), append_eod=append_eod, eod_mask_loss=True)
@@ -243,7 +241,7 @@ def test_where_eod_stands_in_documents(
     assert read_catalog(config).eod_roles.tolist() == [role]
 
 
-def test_documents_that_are_not_told_apart_are_not_looked_into(
+def test_without_intra_document_masking_documents_are_not_inspected(
     write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("blendtitan.storage.ends.find_document_ends", None)

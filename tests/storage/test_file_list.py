@@ -44,7 +44,7 @@ def test_without_weights_shards_are_weighted_by_their_tokens(
     assert listed(tmp_path, "web\nbooks") == [("web", 5.0, "web"), ("books", 2.0, "books")]
 
 
-def test_comments_blank_lines_and_a_byte_order_mark_are_passed_over(tmp_path: Path) -> None:
+def test_comments_blank_lines_and_a_byte_order_mark_are_ignored(tmp_path: Path) -> None:
     text = "\ufeff# weights of May\n\n  1 web # the crawl\n\t\n2 'a#b' c#d\n"
 
     assert listed(tmp_path, text) == [("web", 1.0, "web"), ("a#b", 2.0, "c#d")]
@@ -123,9 +123,7 @@ def test_a_missing_list_suggests_the_nearest_name(tmp_path: Path) -> None:
         read_file_list(tmp_path / "flie_list.txt")
 
 
-def test_half_a_shard_in_a_folder_is_missed_not_passed_over(
-    tmp_path: Path, write_shard: WriteShard
-) -> None:
+def test_half_a_shard_in_a_folder_is_an_error(tmp_path: Path, write_shard: WriteShard) -> None:
     write_shard("tokens/web/a", [[5, 2]])
     write_shard("tokens/web/b", [[5, 2]])
     (tmp_path / "tokens/web/a.idx").unlink()

@@ -68,14 +68,14 @@ def test_a_json_blend_is_read_where_all_splits_have_one_list(shards: Path, blend
         ([True, "a"], "found true"),
     ],
 )
-def test_what_a_json_blend_cannot_mean_here_is_an_error(
+def test_a_json_blend_without_a_counterpart_is_an_error(
     shards: Path, blend: object, message: str
 ) -> None:
     with pytest.raises(FileListError, match=message):
         read(shards, json.dumps(blend))
 
 
-def test_words_that_are_no_shards_may_be_a_path_with_spaces(shards: Path) -> None:
+def test_words_that_name_no_shards_may_be_a_path_with_spaces(shards: Path) -> None:
     with pytest.raises(FileListError, match=r"list:1: .*Quote a path that contains spaces"):
         read(shards, "a old/b")
     with pytest.raises(FileListError, match=r"list:1: found 4 words"):
@@ -139,7 +139,7 @@ def test_a_cut_json_file_is_not_taken_for_a_text(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["1 x/a 2 y/a", "x/a\ny/a", '["1", "x/a", "2", "y/a"]'])
-def test_equal_file_names_are_told_apart_by_a_list_of_ours(
+def test_a_list_of_ours_distinguishes_equal_file_names(
     shards: Path, write_shard: WriteShard, text: str
 ) -> None:
     """The advice of the error can be followed."""

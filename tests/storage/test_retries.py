@@ -1,4 +1,4 @@
-"""Reads that fail for a moment: tried again, counted, told; what stays is an error at once."""
+"""Reads that fail temporarily are retried, counted and logged. A permanent error is raised."""
 
 import errno
 import logging
@@ -63,7 +63,7 @@ def test_an_error_that_stays_is_not_tried_again(path: Path, disk: Disk, name: st
     assert (disk.reads, disk.retries) == (1, 0)
 
 
-def test_after_all_pauses_the_error_tells_file_byte_and_tries(path: Path, disk: Disk) -> None:
+def test_after_all_retries_the_error_names_file_byte_and_tries(path: Path, disk: Disk) -> None:
     """Within the time that the other ranks of a run wait for this one."""
     file = OpenFile.open(str(path))
     disk.staying = errno.EIO
@@ -77,7 +77,7 @@ def test_after_all_pauses_the_error_tells_file_byte_and_tries(path: Path, disk: 
     assert disk.pauses == list(PAUSES)
 
 
-def test_an_error_that_changes_to_one_that_stays_ends_the_tries(path: Path, disk: Disk) -> None:
+def test_a_permanent_error_after_a_transient_one_ends_the_retries(path: Path, disk: Disk) -> None:
     file = OpenFile.open(str(path))
     disk.errors = [errno.EIO, errno.EACCES]
 
@@ -158,7 +158,7 @@ def test_parts_are_put_together(path: Path, disk: Disk) -> None:
     assert read_both_ways(OpenFile.open(str(path))) == (b"234567", b"234567")
 
 
-def test_a_read_that_fails_in_its_middle_begins_anew(path: Path, disk: Disk) -> None:
+def test_a_read_that_fails_in_its_middle_is_retried_from_its_start(path: Path, disk: Disk) -> None:
     file = OpenFile.open(str(path))
     disk.most_bytes = 4
     disk.errors = [errno.EIO]
@@ -208,7 +208,7 @@ def test_a_list_and_the_catalogs_are_tried_again_too(
     assert disk.retries == 3
 
 
-def test_the_log_tells_of_each_file_the_first_tenth_and_hundredth_time(
+def test_the_1st_10th_and_100th_retry_of_each_file_are_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Thousands of files may fail for long: the log stays readable."""

@@ -125,7 +125,7 @@ def changed(**values: Any) -> bytes:
         *(changed(vocab_size=1 << 63), changed(tokens=float("inf")), changed(kind=None)),
     ],
 )
-def test_what_is_no_record_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_record_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     record_path(tmp_path / "a").write_bytes(content)
 
     with pytest.raises(CorruptShardError, match=r"a\.tokenizer\.json: expected the record"):
@@ -143,9 +143,7 @@ def test_what_is_no_record_is_an_error_that_names_it(tmp_path: Path, content: by
         (changed(hash=7), "Expected `str`, got `int` - at `$.hash`"),
     ],
 )
-def test_what_is_wrong_with_a_record_is_said_in_words(
-    tmp_path: Path, content: bytes, reason: str
-) -> None:
+def test_the_fault_of_a_record_is_described(tmp_path: Path, content: bytes, reason: str) -> None:
     record_path(tmp_path / "a").write_bytes(content)
 
     with pytest.raises(CorruptShardError, match=re.escape(reason)):
@@ -167,7 +165,7 @@ def test_only_a_regular_file_is_a_record(tmp_path: Path, kind: str) -> None:
         read_record(tmp_path / "a")
 
 
-def test_a_record_that_may_not_be_read_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_an_unreadable_record_is_an_error_that_says_so(tmp_path: Path) -> None:
     loop = record_path(tmp_path / "a")
     loop.symlink_to(loop)
 

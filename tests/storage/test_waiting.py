@@ -12,7 +12,7 @@ def test_results_are_in_the_order_of_the_items() -> None:
     assert io_map(lambda number: number, range(0)) == []
 
 
-def test_what_waits_is_waited_for_together() -> None:
+def test_waiting_reads_wait_in_parallel() -> None:
     """One after the other, they would never get past the barrier."""
     together = threading.Barrier(16)
 
@@ -42,7 +42,7 @@ def test_the_error_of_the_first_item_that_fails_is_raised(waits: bool) -> None:
         io_map(fail, range(1000))
 
 
-def test_after_an_error_no_other_item_is_begun() -> None:
+def test_after_an_error_no_other_item_is_started() -> None:
     begun: list[int] = []
 
     def fail(number: int) -> None:

@@ -40,7 +40,7 @@ def test_a_disk_that_is_full_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
         append_file(tmp_path / "a", target)
 
 
-def test_documents_of_a_file_are_as_those_added_one_by_one(tmp_path: Path) -> None:
+def test_documents_added_from_a_file_equal_those_added_one_by_one(tmp_path: Path) -> None:
     """So the parts of a shard give the bytes that one writer would have given."""
     tokens, lens = np.arange(10, dtype="<u2"), np.array([3, 1, 6], np.int32)
     tokens.tofile(tmp_path / "part")
@@ -82,7 +82,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, durable: 
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_what_killed_writers_left_goes_with_their_shard_alone(tmp_path: Path) -> None:
+def test_partial_files_of_killed_writers_are_removed_with_their_shard_only(tmp_path: Path) -> None:
     stay = ["a", "a.bin", "a.b.bin.partial-1-2", "ab.bin.partial-1-2", "[a].idx.partial-1-2"]
     for name in [*stay, "a.bin.partial-1-2", "a.idx.partial-3-4"]:
         (tmp_path / name).touch()
@@ -93,7 +93,7 @@ def test_what_killed_writers_left_goes_with_their_shard_alone(tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stay)
 
 
-def test_what_a_living_process_writes_stays(tmp_path: Path) -> None:
+def test_files_of_a_living_process_stay(tmp_path: Path) -> None:
     """Another command would end in `No such file`, after the work was done."""
     written, of_another_machine = partial_path(tmp_path / "a.bin"), "a.bin.partial-0000aaaa-1-2"
     for path in (written, tmp_path / of_another_machine):

@@ -6,7 +6,9 @@ them once; the agent, and the ranks it starts, are copies of the server.
 
 import multiprocessing
 import os
+import runpy
 import signal
+import sys
 import time
 import uuid
 import warnings
@@ -21,6 +23,7 @@ with warnings.catch_warnings():
     from torch.distributed.elastic.multiprocessing.errors import record
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from blendtitan.titan import train as plain_train
     from tests.titan import recorded_train
 
 Entry = Callable[..., object]
@@ -38,6 +41,19 @@ def train(*arguments: str) -> None:
     # Rank 0 sleeps at the end of training, which no test waits for.
     trainer.time = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
     recorded_train.main(*arguments)
+
+
+def train_in(folder: str, *arguments: str) -> None:
+    """Train in a folder, whose modules can be named."""
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    plain_train.main(arguments)
+
+
+def script(path: str, *arguments: str) -> None:
+    """Run a script, as Python does."""
+    sys.argv = [path, *arguments]
+    runpy.run_path(path, run_name="__main__")
 
 
 class Launched:

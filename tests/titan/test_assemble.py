@@ -124,7 +124,7 @@ def test_the_number_of_validation_samples_reaches_the_validator(tokenizer_path: 
         build(tokenizer_path, "--validation.samples", "0")
 
 
-def test_losses_are_told_apart_unless_a_setting_cannot(tokenizer_path: Path) -> None:
+def test_per_corpus_losses_are_logged_unless_a_setting_prevents_it(tokenizer_path: Path) -> None:
     config = build(tokenizer_path)
     without = build(tokenizer_path, "--parallelism.spmd_backend", "full_dtensor")
 

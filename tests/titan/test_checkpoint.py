@@ -62,7 +62,7 @@ def test_anything_else_that_is_missing_is_an_error(tmp_path: Path) -> None:
         loaded(tmp_path, {"step": 0, "optimizer": 0, "dataloader": {STATE_KEY: ""}})
 
 
-def test_a_checkpoint_that_is_saved_anew_is_incomplete_until_it_is_whole(
+def test_a_checkpoint_that_is_saved_again_is_incomplete_until_it_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that went back and is killed while it saves would leave the old name on new tensors."""
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_is_saved_anew_is_incomplete_until_it_is_whole(
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The steps that TorchTitan is told to load, -1 where it is left to its initial ones."""
+    """The steps that TorchTitan loads; -1: the initial weights."""
     steps: list[int] = []
 
     def load(self: CheckpointManager, step: int) -> bool:
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_whole_one_named(tmp_path: Path)
     assert "set checkpoint.fallback = true to resume from step-2" in str(error.value)
 
 
-def test_with_fallback_it_is_passed_over_with_a_warning(
+def test_with_fallback_it_is_skipped_with_a_warning(
     tmp_path: Path, chosen: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, 2)
@@ -164,7 +164,7 @@ def test_checkpoints_that_all_lack_their_metadata_are_an_error(tmp_path: Path) -
         enabled(tmp_path).load()
 
 
-def test_a_run_that_was_ended_in_its_first_save_begins_anew(
+def test_a_run_killed_in_its_first_save_starts_over(
     tmp_path: Path,
     chosen: list[int],
     monkeypatch: pytest.MonkeyPatch,

@@ -30,7 +30,7 @@ def dataset(write_blend: WriteBlend) -> BlendedDataset:
 
 
 def labels(*counts: int) -> torch.Tensor:
-    """Rows of 4 labels, of which so many count."""
+    """Rows of 4 labels; the given number of them count."""
     return torch.tensor([[1] * count + [-100] * (4 - count) for count in counts])
 
 

@@ -1,4 +1,4 @@
-"""Real training runs whose losses are told apart, on one process and on two."""
+"""Real training runs with per-corpus losses, on one process and on two."""
 
 import inspect
 import math
@@ -213,7 +213,7 @@ def test_the_console_shows_them_once(trained: Callable[..., Job], kind: str) -> 
     assert output.count("loss of each corpus: code ") == len(STEPS + VALID_STEPS)
     assert output.count(" (perplexity ") == len(CORPORA) * len(VALID_STEPS)
     assert output.count("Each validation reads 5 samples of the blend") == 1
-    assert "is not logged with" not in output
+    assert "losses are not logged with" not in output
 
 
 def test_a_corpus_read_too_often_ends_the_run_before_its_first_step(
@@ -227,7 +227,7 @@ def test_a_corpus_read_too_often_ends_the_run_before_its_first_step(
     assert not job.losses("training")
 
 
-def test_where_losses_cannot_be_told_apart_it_says_so_once_and_trains(
+def test_without_per_corpus_losses_it_warns_once_and_trains(
     tmp_path: Path, tokenizer_path: Path
 ) -> None:
     """Labels that are distributed tensors are not looked into."""
@@ -237,7 +237,7 @@ def test_where_losses_cannot_be_told_apart_it_says_so_once_and_trains(
         *["--training.steps", "2", "--parallelism.spmd_backend", "full_dtensor"], processes=2
     )
 
-    warning = "The training loss of each corpus is not logged with parallelism.spmd_backend"
+    warning = "Per-corpus training losses are not logged with parallelism.spmd_backend"
     assert output.count(warning) == 1
     assert len(job.losses("training")) == 2
     assert "data/tokens/code" in metrics_of(job)

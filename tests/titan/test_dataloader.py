@@ -10,6 +10,7 @@ import torch
 from torchtitan.components.validate import Validator
 
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
+from blendtitan.config import BlendKeys
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
@@ -62,6 +63,18 @@ def first(loader: BlendCorpusDataLoader) -> tuple[dict[str, torch.Tensor], torch
     return next(iter(loader))
 
 
+def test_its_configuration_has_the_keys_of_a_blend_with_the_same_defaults() -> None:
+    keys = {each.name: each.default for each in dataclasses.fields(BlendKeys)}
+
+    assert keys.items() <= {each.name: each.default for each in dataclasses.fields(Config)}.items()
+
+
+def test_a_misspelled_field_is_an_error() -> None:
+    """Slots would see to it, but TorchTitan's base class leaves no place for them."""
+    with pytest.raises(AttributeError, match=r"Config has no field 'sed'"):
+        Config().sed = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_batches_are_those_of_the_engine(config: Config) -> None:
     blend = blend_config(config)
     expected = next(iter(DataLoader(build_datasets(blend).train, GLOBAL_BATCH_SIZE)))
@@ -72,14 +85,14 @@ def test_batches_are_those_of_the_engine(config: Config) -> None:
 
 
 def test_positions_count_through_the_window_where_attention_needs_them(config: Config) -> None:
-    """FlexAttention and varlen attention fail without; documents are not told apart."""
+    """FlexAttention and varlen attention fail without positions; there is no masking."""
     inputs, _ = first(build(config))
 
     assert inputs.keys() == {"input", "positions"}
     assert torch.equal(inputs["positions"][0], torch.arange(SEQ_LEN))
 
 
-def test_positions_restart_where_documents_are_told_apart(config: Config) -> None:
+def test_positions_restart_with_intra_document_masking(config: Config) -> None:
     inputs, _ = first(build(dataclasses.replace(config, provide_attention_mask=True)))
 
     after_eod = inputs["input"][:, :-1] == EOD

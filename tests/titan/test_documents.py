@@ -1,4 +1,4 @@
-"""Documents told apart: masks from positions, against a dense mask and documents alone."""
+"""Intra-document masking: compared with a dense mask, and with single documents."""
 
 import warnings
 from itertools import pairwise
@@ -23,11 +23,12 @@ from blendtitan.errors import ConfigError
 from blendtitan.loader import Batch
 from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.model import AttentionBackend, build_model_spec
+from blendtitan.titan.model import AttentionBackend, build_model_spec, decoder_config
 from blendtitan.titan.trainer import BlendTrainer, settled
 from tests.small_corpora import EOD, VOCAB_SIZE, write_corpora
 from tests.titan import shard_context
 from tests.titan.launched import Launched
+from tests.titan.recorded_train import NUM_LAYERS
 
 SEQ_LEN = 128  # one block of FlexAttention
 ROWS = 2
@@ -78,6 +79,7 @@ def batch(data_file_list: Path) -> Batch:
 
 def model(name: str, attn_backend: AttentionBackend, weights: Decoder | None = None) -> Decoder:
     spec = build_model_spec(name, "debugmodel", vocab_size=VOCAB_SIZE, attn_backend=attn_backend)
+    del decoder_config(spec).layers[NUM_LAYERS:]
     built = spec.model.build()
     assert isinstance(built, Decoder)
     torch.manual_seed(1)
@@ -174,7 +176,7 @@ def test_torchtitans_masks_are_the_engines(batch: Batch, rows: int) -> None:
 
 
 def test_varlen_attention_is_given_the_documents(batch: Batch) -> None:
-    """Its kernels need an accelerator; what they are told does not."""
+    """Its kernels need an accelerator; their arguments do not."""
     positions = told_apart(batch)
     metadata = create_varlen_metadata_for_document(positions)
     places = [(row, place) for row in range(ROWS) for place in documents(positions[row])]
@@ -185,7 +187,7 @@ def test_varlen_attention_is_given_the_documents(batch: Batch) -> None:
 
 
 def test_labels_across_the_ends_of_documents_are_masked_with_it(batch: Batch) -> None:
-    """A document's last token is given nothing to predict, as if it were alone."""
+    """A document's last token has no label, as in a single document."""
     positions = told_apart(batch)
     ends = torch.zeros_like(positions, dtype=torch.bool)
     ends[:, :-1] = positions[:, 1:] == 0
@@ -225,7 +227,7 @@ def test_sdpa_cannot_tell_documents_apart_and_the_error_names_the_setting(
     ],
     ids=["CUDA graphs", "context parallelism"],
 )
-def test_varlen_attention_is_refused_where_it_cannot_tell_documents_apart(
+def test_varlen_attention_is_refused_where_it_cannot_separate_documents(
     data_file_list: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], message: str
 ) -> None:
     """TorchTitan would stop later, on every rank, with an error of its own."""

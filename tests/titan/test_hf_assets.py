@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models
 
-from blendtitan.titan.model import build_model_spec
+from blendtitan.titan.model import build_model_spec, decoder_config
 from tests.small_corpora import EOD, VOCAB_SIZE
 from tests.titan.conftest import Job
+from tests.titan.recorded_train import NUM_LAYERS
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +29,7 @@ def write_tokenizer(folder: Path) -> None:
 def write_weights(folder: Path, name: str) -> Weights:
     """Weights of a debug model as Hugging Face names and arranges them, in two files."""
     spec = build_model_spec(name, "debugmodel", vocab_size=128)
+    del decoder_config(spec).layers[NUM_LAYERS:]
     model = spec.model.build()
     torch.manual_seed(0)
     with torch.no_grad():

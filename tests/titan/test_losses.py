@@ -26,7 +26,7 @@ B, L, D, V = 3, 8, 4, 11
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states of three rows, and labels of which some of one row are masked."""
+    """Hidden states of three rows, and labels, some of which are masked in one row."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, V, (B, L), generator=generator)
     labels[1, 2:5] = -100
@@ -103,7 +103,7 @@ def test_the_losses_of_rows_are_kept(build: Any, compile_config: CompileConfig) 
 
 @LOSSES
 def test_micro_batches_are_kept_apart_in_their_order(build: Any) -> None:
-    """As a pipeline's last stage calls the loss; the next step begins anew."""
+    """As a pipeline's last stage calls the loss. The next step starts from zero."""
     loss_fn = build(EAGER, kept=True)
     for step in (0, 2):
         loss_fn.rows.restart()

@@ -71,7 +71,7 @@ def test_llama_2_is_the_published_model() -> None:
     assert (rope["theta"], rope["scaling"], rope["max_seq_len"]) == (10000.0, "none", 4096)
 
 
-def test_experts_are_reached_by_the_backend_that_is_asked_for() -> None:
+def test_experts_use_the_requested_backend() -> None:
     standard = build_model_spec("deepseek_v3", "debugmodel", vocab_size=VOCAB_SIZE)
     chosen = build_model_spec(
         "deepseek_v3", "debugmodel", vocab_size=VOCAB_SIZE, expert_backend="minimal_async_ep"

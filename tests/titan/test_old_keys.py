@@ -181,14 +181,14 @@ def test_an_old_and_a_new_spelling_that_differ_are_refused(tmp_path: Path) -> No
         ),
     ],
 )
-def test_a_key_that_is_gone_is_refused_with_what_replaced_it(
+def test_a_removed_key_is_an_error_that_names_its_replacement(
     tmp_path: Path, text: str, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"run\.toml: .*{message}"):
         read(tmp_path, text)
 
 
-def test_a_key_that_is_gone_may_ask_for_what_happens_anyway(tmp_path: Path) -> None:
+def test_a_removed_key_may_be_set_to_the_present_behaviour(tmp_path: Path) -> None:
     text = "[fault_tolerance]\nenable = false\n[activation_checkpoint]\nearly_stop = false"
 
     assert read(tmp_path, text) == Settings()

@@ -93,14 +93,14 @@ def test_the_keys_win_over_the_run(original: Job) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_leaves_the_order_open_is_refused(
+def test_an_undetermined_order_is_refused(
     original: Job, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         blend_of(original, *arguments)
 
 
-def test_the_settings_of_the_page_ask_for_what_the_original_was_asked_for(tmp_path: Path) -> None:
+def test_the_settings_of_the_page_equal_those_of_the_original(tmp_path: Path) -> None:
     """The mapping from its names to ours."""
     run, checkpoint = code_blocks(ROOT / "docs/moving-from-blendcorpus.md", "toml")
     (tmp_path / "run.toml").write_text(f"{run}\n{checkpoint}")

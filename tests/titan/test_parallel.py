@@ -56,12 +56,12 @@ class Mesh:
         return [word for pair in chosen for word in pair] + pipeline * (self.pipeline > 1)
 
 
-# Without a comment the gradients of several micro batches are accumulated.
+# Without a comment the gradients of several micro batches are accumulated. Tensor parallelism alone
+# is in test_corpus_runs.py.
 MESHES = [
     Mesh(),
     Mesh(replicate=2),
     Mesh(shard=2),
-    Mesh(tensor=2),
     Mesh(replicate=2, shard=2),  # a micro batch each
     Mesh(shard=2, tensor=2),
     Mesh(replicate=2, tensor=2, local_batch_size=2),  # a micro batch each
@@ -86,7 +86,7 @@ Trained = Callable[[int], Job]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Trained:
-    """The run up to a link of the chain. Each mesh goes on at the checkpoint of the one before."""
+    """The run up to one mesh of the chain. Each mesh resumes from the previous one's checkpoint."""
     job = small_job(tmp_path_factory.mktemp("chain"), tokenizer_path)
     job.settings["checkpoint"]["interval"] = 100  # only the last step's
 

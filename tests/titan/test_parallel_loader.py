@@ -146,7 +146,7 @@ def test_every_step_is_the_same_set_of_samples_on_every_mesh(
 
 
 @EVERY_LAYOUT
-def test_a_state_saved_on_one_mesh_goes_on_on_any_other(config: Config, layout: Layout) -> None:
+def test_a_state_saved_on_one_mesh_resumes_on_any_other(config: Config, layout: Layout) -> None:
     """It is the same text on every rank of every mesh, so any of them may be the one stored."""
     states = set()
     for dp_rank, dp_world_size in set(places(layout)):

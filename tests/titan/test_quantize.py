@@ -65,7 +65,7 @@ def test_converters_know_whether_the_model_is_compiled(
     assert converter.model_compile_enabled == compiled
 
 
-def test_the_model_is_converted_but_for_what_is_left_out() -> None:
+def test_the_model_is_converted_except_for_excluded_modules() -> None:
     spec = build_model_spec("llama3", "debugmodel", vocab_size=128)
     convert(spec, {"quantize.linear.float8": WithBias.Config(filter_fqns=["lm_head", "w2"])})
 

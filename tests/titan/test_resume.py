@@ -1,4 +1,4 @@
-"""Where a resumed run goes on: the loader and the trainer's step brought together."""
+"""Resumed runs: aligning the loader with the trainer's step."""
 
 import dataclasses
 import json
@@ -53,7 +53,7 @@ def paces_in(loader: BlendCorpusDataLoader) -> list[dict[str, int]]:
 # The same global batch size
 
 
-def test_it_goes_on_where_it_was(
+def test_it_continues_from_its_last_position(
     config: Config, saved: BlendCorpusDataLoader, caplog: pytest.LogCaptureFixture
 ) -> None:
     loader = resumed(config, saved)
@@ -228,11 +228,11 @@ def test_without_a_state_it_moves_to_the_step_and_says_so(
 
     assert loader.state_dict() == saved.state_dict()
     assert torch.equal(first(loader)[1], first(saved)[1])
-    assert "holds no state of the data loader" in caplog.text
+    assert "contains no data loader state" in caplog.text
 
 
-def test_a_fresh_run_says_nothing(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fresh_run_logs_no_warning(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     build(config).align(0, global_batch_size=4)
 
-    # Of the stand-in for a tokenizer, it is said that it cannot be read.
+    # The warning says that the stand-in for a tokenizer cannot be read.
     assert not [record for record in caplog.records if record.name != dataloader.__name__]

@@ -14,12 +14,12 @@ from tests.titan.test_hf_assets import write_tokenizer
 pytestmark = pytest.mark.slow
 
 CHANGED = "The global batch size was 4 samples until step 5 and is 8 from now on"
-STATELESS = "The checkpoint holds no state of the data loader."
+STATELESS = "The checkpoint contains no data loader state."
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Job:
-    """Six steps on two processes, written while training goes on; the last two are to be kept."""
+    """Six steps on two processes, saved asynchronously; the last two checkpoints are kept."""
     job = small_job(tmp_path_factory.mktemp("saved"), tokenizer_path)
     job.settings["training"]["steps"] = 6
     job.settings["blendcorpus"]["num_workers"] = 0
@@ -77,10 +77,10 @@ def test_the_slots_go_on_whatever_changes(saved: Job, in_copy: list[str]) -> Non
     assert "The global batch size was" not in output
 
 
-def test_without_the_loaders_state_it_goes_on_after_steps_times_samples(
+def test_without_loader_state_it_continues_after_step_times_batch_size(
     saved: Job, in_copy: list[str]
 ) -> None:
-    """With the present global batch size: nothing tells of another. Said once by all ranks."""
+    """With the present global batch size, because no other is known. Logged once for all ranks."""
     without_state = ["--checkpoint.exclude_from_loading", "dataloader"]
     batch = ["--training.local_batch_size", "1", "--training.global_batch_size", "2"]
     output = saved.run("--training.steps", "7", *without_state, *batch, *in_copy, processes=2)

@@ -60,7 +60,7 @@ def test_a_segment_begins_at_the_first_sample_after_its_tokens(config: Config) -
     assert first_slots(loader) == [0, 6]
 
 
-def test_a_step_counts_samples_of_the_pace_it_has(config: Config) -> None:
+def test_a_step_takes_as_many_samples_as_the_batch_schedule_says(config: Config) -> None:
     """3 steps of 4 samples, then steps of 6: step 5 is sample 24."""
     settings = with_segments(config, {"from_step": 2, "shares": {"code": 3}}, {
         "from_step": 5, "shares": {"code": 0}})  # fmt: skip
@@ -177,7 +177,7 @@ def test_with_new_segment_the_blend_changes_at_the_checkpoint(
     assert corpora_of(loader, 2) == [{"web"}] * 2
 
 
-def test_what_was_changed_once_is_resumed_without_a_word(
+def test_an_earlier_change_is_resumed_silently(
     config: Config, saved: BlendCorpusDataLoader, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Also where a change is still allowed: nothing begins twice."""
@@ -195,7 +195,7 @@ def test_what_was_changed_once_is_resumed_without_a_word(
 
 
 @pytest.mark.slow
-def test_a_run_follows_its_segments_and_goes_on_with_longer_windows(job: Job) -> None:
+def test_a_run_follows_its_segments_and_continues_with_longer_windows(job: Job) -> None:
     """Two processes of the real trainer, stopped, and started with windows twice as long."""
     table = "[{ from_step = 2, shares = { code = 0 } }, { from_step = 6, shares = { code = 2 } }]"
     segments = ["--blendcorpus.segment", table]

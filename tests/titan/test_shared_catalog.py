@@ -89,7 +89,7 @@ def test_whatever_is_wrong_is_the_same_error_on_every_rank_and_none_hangs(tmp_pa
         assert message in text
 
 
-def test_an_error_that_is_not_ours_stays_what_it_is() -> None:
+def test_a_foreign_error_keeps_its_type() -> None:
     with pytest.raises(KeyError, match="missing") as caught:
         from_first_rank(share_catalogs.find_nothing)
 

@@ -78,7 +78,7 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
     ]
 
 
-def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+def test_omitted_settings_have_their_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "") == Settings()
 
 
@@ -161,7 +161,7 @@ def test_a_whole_number_is_a_number(tmp_path: Path) -> None:
     assert read(tmp_path, "[optimizer]\nweight_decay = 0").optimizer.weight_decay == 0
 
 
-def test_what_torchtitan_refuses_is_told_with_its_section(tmp_path: Path) -> None:
+def test_torchtitans_errors_are_shown_with_their_section(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.toml: section \[checkpoint\]: .*at least 1 step"):
         read(tmp_path, "[checkpoint]\ninterval = 0")
 

@@ -12,7 +12,7 @@ from blendtitan.titan.metrics import listed
 from blendtitan.titan.validator import BlendCorpusValidator
 
 
-def test_it_validates_on_the_valid_split_unless_told_otherwise() -> None:
+def test_it_validates_on_the_valid_split_by_default() -> None:
     loader: Any = BlendCorpusValidator.Config().dataloader
 
     assert loader.split_name == "valid"
@@ -30,7 +30,7 @@ def test_perplexity_is_the_exponential_of_the_loss() -> None:
 
 @pytest.mark.parametrize("loss", [1e4, math.inf])
 def test_perplexity_beyond_a_float_is_infinite(loss: float) -> None:
-    """Training goes on, and its own check finds a loss that is not finite."""
+    """Training continues, and its own check finds a loss that is not finite."""
     assert perplexity(loss) == math.inf
 
 

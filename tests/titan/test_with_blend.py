@@ -1,8 +1,5 @@
 """TorchTitan's own configurations on a blend, and the page that shows how."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,8 @@ from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.titan.with_blend import with_blend
 from tests.small_corpora import write_corpora
 from tests.test_docs import ROOT, code_blocks
+from tests.titan.conftest import TIMEOUT_S
+from tests.titan.launched import Launched, train_in
 from tests.titan.test_hf_assets import write_tokenizer
 
 BLEND = BlendCorpusDataLoader.Config(data_file_list="list.txt")
@@ -53,7 +52,7 @@ def test_validation_reads_the_valid_split_of_the_blend() -> None:
     assert config.validator.steps == 10
 
 
-def test_the_loader_learns_what_the_model_decides() -> None:
+def test_the_loader_gets_the_settings_that_the_model_decides() -> None:
     loader = settled(with_blend(llama3_debugmodel(), BLEND)).dataloader
 
     assert loader.to_dict()["vocab_size"] == 2048
@@ -110,19 +109,10 @@ def test_the_three_lines_of_the_page_train(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
     write_tokenizer(assets)
     write_corpora(tmp_path / "data")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "-m"]
-    command += ["blendtitan.titan.train", "--module", "my_runs", "--config", "mine"]
-    command += ["--training.steps", "2", "--training.seq_len", "32"]
-    command += ["--training.mixed_precision_param", "float32"]
-    done = subprocess.run(
-        [*command, "--parallelism.spmd_backend", "partial_dtensor"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    words = [str(tmp_path), "--module", "my_runs", "--config", "mine", "--training.steps", "2"]
+    words += ["--training.seq_len", "32", "--training.mixed_precision_param", "float32"]
+    words += ["--parallelism.spmd_backend", "partial_dtensor"]
+    run = Launched.start(words, processes=1, record=tmp_path / "record", entry=train_in)
 
-    assert done.returncode == 0, done.stderr[-5000:]
-    assert "training loss: " in done.stdout + done.stderr
+    assert run.wait(TIMEOUT_S) == 0, run.output[-5000:]
+    assert "training loss: " in run.output

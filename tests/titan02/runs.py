@@ -1,4 +1,4 @@
-"""Runs of TorchTitan 0.2 small enough for a laptop, started by torchrun as users do."""
+"""Runs of TorchTitan 0.2 small enough for a laptop; those of several processes use torchrun."""
 
 import hashlib
 import json
@@ -19,6 +19,10 @@ SPLIT = "80,20,0"
 GLOBAL_BATCH_SIZE = 4
 STEPS = 6
 TIMEOUT_S = 300
+
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+ALONE |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+"""What torchrun tells the only rank; it sets its own where it starts several."""
 
 RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
 
@@ -78,13 +82,13 @@ class SmallRun:
 
     def start(self, *arguments: str, processes: int = 1, record: str = "record") -> "Ended":
         """Train to the end, or to the death that is asked for."""
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN)]
+        agent = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
+        command = [sys.executable, *(agent if processes > 1 else []), str(RECORDED_TRAIN)]
         command += ["--job.config_file", str(self.toml()), *seeded(), *arguments]
         path = self.folder / record
         done = subprocess.run(
             command,
-            env=os.environ | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
+            env=os.environ | ALONE | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

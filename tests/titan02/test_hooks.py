@@ -228,7 +228,7 @@ def test_documents_end_in_torchtitans_masks_where_they_end_in_our_positions() ->
     assert torch.equal(theirs, starts[:, :, None] == starts[:, None, :])
 
 
-# What is relied on: a new version that changes it tells here.
+# Interfaces that we rely on: a new version that changes them fails here.
 
 
 def test_the_hooks_are_those_of_the_train_spec() -> None:

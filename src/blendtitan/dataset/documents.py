@@ -1,4 +1,4 @@
-"""Where documents start in rows of tokens, and what follows from it: labels, positions, masks.
+"""Document starts in rows of tokens, and the labels, positions and masks that depend on them.
 
 In most shards EOD ends each document. Where BOS and EOD are one token, it also begins each, and
 belongs to the document that it begins: positions restart at it, and as a label it lies beyond the

@@ -27,7 +27,7 @@ class FixedSamples:
 def fixed_samples(
     dataset: Dataset, *, limit: int | None, samples_per_step: int
 ) -> list[FixedSamples]:
-    """What a validation reads: of the blend first, then of each corpus.
+    """The samples of a validation: those of the blend, then those of each corpus.
 
     Args:
         dataset: The split to validate on.

@@ -1,4 +1,4 @@
-"""What loaders, states and metrics need of a dataset, whichever order it is in."""
+"""The interface of a dataset in any order, for loaders, states and metrics."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
@@ -15,7 +15,7 @@ IntArray = NDArray[np.int64]
 
 
 class History(Protocol):
-    """What a resumed run has read; see ``history/run.py``."""
+    """The past of a resumed run; see ``history/run.py``."""
 
     @property
     def segments_read(self) -> Sequence[Segment]:
@@ -23,7 +23,7 @@ class History(Protocol):
         ...
 
     def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         ...
 
     def tokens_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
@@ -98,7 +98,7 @@ class Dataset(Protocol):
         ...
 
     def draws_before(self, slot: int) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         ...
 
     def tokens_before(self, slot: int) -> IntArray:
@@ -135,5 +135,5 @@ class Dataset(Protocol):
         ...
 
     def fixed_facts(self) -> dict[str, Any]:
-        """What the order and the tokens depend on and never changes in a run. JSON."""
+        """The settings that the order and the tokens depend on and that a run never changes."""
         ...

@@ -1,4 +1,4 @@
-"""How far a run has read each corpus: a pure function of the order and the samples consumed."""
+"""The progress of a run in each corpus, computed from the order and the consumed samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _ROUNDING_SAMPLES = 2
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the first samples of a dataset hold of each corpus. Shapes ``(num_corpora,)``."""
+    """The content of the first samples of a dataset, by corpus. Shapes ``(num_corpora,)``."""
 
     tokens: NDArray[np.int64]
     """Tokens read, those read again counted again."""
@@ -32,7 +32,7 @@ class Progress:
 
 
 def progress(dataset: Dataset, consumed_samples: int) -> Progress:
-    """What the first ``consumed_samples`` samples of a dataset hold of each corpus."""
+    """The content of the first ``consumed_samples`` samples of a dataset, by corpus."""
     draws = dataset.draws_before(consumed_samples)
     tokens = dataset.tokens_before(consumed_samples)
     return Progress(

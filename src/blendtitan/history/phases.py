@@ -188,7 +188,7 @@ def segments_read(phases: Sequence[Phase]) -> list[Segment]:
     ]
 
 
-# Beyond it a double no longer tells neighbouring whole numbers apart.
+# Beyond this, a double can no longer represent every whole number.
 _LARGEST = 1 << 53
 
 
@@ -233,7 +233,7 @@ def phases_from(saved: Any, *, blended: bool) -> tuple[Phase, ...]:
         firsts = [phase.first_slot for phase in phases]
         _check(bool(phases) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ConfigError(f"damaged chapters ({type(error).__name__}: {error})") from error
+        raise ConfigError(f"damaged phases ({type(error).__name__}: {error})") from error
     return phases
 
 

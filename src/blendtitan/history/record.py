@@ -33,12 +33,12 @@ _DIGEST_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class Fingerprints:
-    """What identifies each shard of a catalog, whatever the split."""
+    """Identifies each shard of a catalog, for all splits."""
 
     names: list[str]
     """File names without suffix."""
     ids: list[str]
-    """A digest of everything known of each shard but its weight and its folder."""
+    """Digest of everything known about each shard except its weight and its folder."""
 
     @classmethod
     def of_catalog(cls, catalog: Catalog) -> Self:
@@ -56,7 +56,7 @@ class Fingerprints:
 def corpus_shards(
     catalog: Catalog, shards_of: Mapping[str, Sequence[int]], *, split: str, blended: bool
 ) -> dict[str, CorpusShards]:
-    """The shards of each corpus, as a run begins with them."""
+    """The shards of each corpus, as at the start of a run."""
     known = Fingerprints.of_catalog(catalog)
     tokens = catalog.split_tokens(SPLITS.index(split)).tolist()
     weights = catalog.weights.tolist()
@@ -79,7 +79,7 @@ def corpus_shards(
 
 
 def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
-    """What a state records of each corpus: its shards, their weights, and tokens by split."""
+    """The facts about each corpus in a state: its shards, their weights, and tokens by split."""
     shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
         shards_of[name].append(shard)
@@ -95,7 +95,7 @@ def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
 
 
 def checksums_held(catalog: Catalog) -> dict[str, str]:
-    """Checksums of each corpus's shards, as hexadecimal text, where any of them has one."""
+    """Checksums of each corpus's shards, as hexadecimal text, if any of them has one."""
     shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
     for shard, name in enumerate(catalog.corpora):
         shards_of[name].append(shard)
@@ -104,7 +104,7 @@ def checksums_held(catalog: Catalog) -> dict[str, str]:
 
 
 def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
-    """For each shard with another checksum than the saved one, a line about it."""
+    """A line for each shard whose checksum differs from the saved one."""
     lines: list[str] = []
     for name, now in checksums_held(catalog).items():
         found, expected = bytes.fromhex(now), bytes.fromhex(saved.get(name, ""))
@@ -123,7 +123,7 @@ def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
 
 
 def _shards_digest(catalog: Catalog, shards: list[int]) -> str:
-    """Digest of everything known of some shards but their folders, since data may move."""
+    """Digest of everything known about shards except their folders, since data may move."""
     names = [os.path.basename(catalog.prefixes[shard]) for shard in shards]
     digest = hashlib.blake2b(json.dumps(names).encode(), digest_size=_DIGEST_BYTES)
     for column in (catalog.weights, *_contents(catalog)):
@@ -139,7 +139,7 @@ def _contents(catalog: Catalog) -> list[np.ndarray[Any, Any]]:
 
 
 _LISTED = 8
-"""Most shares that are shown of one blend."""
+"""Largest number of shares to show of one blend."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +171,7 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
 
 
 def phase_differences(saved: RunRecord, now: RunRecord, *, blended: bool) -> list[str]:
-    """Differences that begin another phase."""
+    """Differences that start a new phase."""
     if not (saved.phases and now.phases):  # the original's order has none
         return differences(saved.phase_facts, now.phase_facts)
     before, after = saved.phases[-1], now.phases[-1]

@@ -319,7 +319,7 @@ class BegunRows:
         return firsts
 
     def stretches(self, row: int, start: int, seq_len: int) -> list[tuple[int, int]]:
-        """Where a window of a remainder lies in its row: ``(offset, tokens)`` each."""
+        """The pieces of a window of a remainder, as ``(offset, tokens)`` in its row."""
         *others, (offset, tokens) = self.remainders[row].stretches(start, seq_len)
         # The last label is the token that follows in the row.
         return [*others, (offset, tokens + 1)]

@@ -1,6 +1,6 @@
 """A dataset within the history of its run: what a state records of it, and how it continues.
 
-The next phase begins with other data, weights or lengths, and with every corpus where it was.
+The next phase has changed data, weights or lengths; every corpus keeps its position.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,12 +47,12 @@ def with_next_phase(
     rows begin with their first window.
 
     Args:
-        phases: The phases so far. The last is dropped if none of its slots was read.
-        settings: Those of the run.
-        slot: Samples consumed so far.
-        seq_len: Length of the windows from now on.
-        segments: Those of the whole run, as planned now.
-        corpora: The shards of each corpus now, as a new run would begin with them.
+        phases: The phases so far. The last one is dropped if none of its slots was read.
+        settings: Settings of the run.
+        slot: Number of samples consumed so far, which is the first slot of the new phase.
+        seq_len: Length of windows from now on.
+        segments: Segments of the whole run, as planned now.
+        corpora: The shards of each corpus now, as at the start of a new run.
     """
     phases = [phase for phase in phases if phase.first_slot < slot]
     stops = [*(phase.first_slot for phase in phases[1:]), slot][: len(phases)]
@@ -71,13 +71,13 @@ def with_next_phase(
 
 
 class _KnownCorpus:
-    """How far one corpus was read in the phases noted so far, the latest last."""
+    """The progress of one corpus over the phases noted so far, the latest last."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._last: tuple[Phase, int] | None = None
         self._rows: dict[_RowKey, tuple[int, Past]] = {}
-        """For each row: the place of its first shard, and how far it was read."""
+        """For each row: the place of its first shard, and its progress."""
         self._next_place = 0
 
     def note(self, phase: Phase, draws: int, pasts: tuple[Past, ...], *, blended: bool) -> None:
@@ -110,7 +110,7 @@ class _KnownCorpus:
 
 
 _RowKey = tuple[tuple[str, ...], int]
-"""Fingerprints of a row's shards, and the number of rows before it with the same ones."""
+"""Fingerprints of a row's shards, and the number of earlier rows with the same fingerprints."""
 
 
 def _row_keys(shards: CorpusShards, *, blended: bool) -> list[_RowKey]:
@@ -119,14 +119,14 @@ def _row_keys(shards: CorpusShards, *, blended: bool) -> list[_RowKey]:
 
 
 def _are_same(before: CorpusShards, now: CorpusShards, *, blended: bool) -> bool:
-    """Whether both hold the same shards, blended in the same proportions."""
+    """Whether both have the same shards, with the same shares."""
     if before.ids != now.ids:
         return False
     return not blended or same_proportions(before.weights, now.weights)
 
 
 def account(phases: Sequence[Phase], settings: OrderSettings) -> Iterator[str]:
-    """How each corpus continues in the last of ``phases``: one line each."""
+    """One line for each corpus: how it continues in the last of ``phases``."""
     *before, now = phases
     order = now.order(settings)
     earlier = {name for phase in before for name in phase.corpora}
@@ -179,7 +179,7 @@ class RunHistory:
         return segments_read(self.phases)
 
     def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``."""
+        """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         return _summed(draws_before(self.phases, slot), corpora)
 
     def tokens_before(self, slot: int, corpora: Sequence[str]) -> IntArray:

@@ -126,7 +126,7 @@ class BlendTrees:
         return node, draw
 
     def draws_before(self, tree: int, slot: int) -> IntArray:
-        """How many of the first ``slot`` slots of a tree go to each leaf.
+        """Number of slots of each leaf of a tree before ``slot``.
 
         Shape ``(num_leaves,)``; leaves of other trees have 0.
         """
@@ -203,7 +203,7 @@ class BlendOrder:
         return self.corpus_of_leaf[leaf], draw + self.draws_before_leaf[leaf]
 
     def draws_before(self, slot: int) -> IntArray:
-        """How many of the first ``slot`` slots each corpus has. Shape ``(num_corpora,)``."""
+        """Number of slots of each corpus before a slot. Shape ``(num_corpora,)``."""
         draws = np.zeros(len(self.corpora), np.int64)
         stops = [*self.first_slots[1:].tolist(), slot]
         for segment, (first, stop) in enumerate(zip(self.first_slots.tolist(), stops, strict=True)):

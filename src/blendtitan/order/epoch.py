@@ -112,7 +112,7 @@ def walked(
 
 
 def epoch_shifts(keys: Bits, epochs: IntArray, remainders: IntArray) -> IntArray:
-    """How many tokens the windows of an epoch are shifted: 0 to ``remainder``, 0 in epoch 0.
+    """Number of tokens by which an epoch shifts its windows: 0 to ``remainder``; 0 in epoch 0.
 
     Shapes ``(n,)``; ``keys`` are from ``epoch_keys``.
     """

@@ -38,7 +38,7 @@ class CorpusRows(NamedTuple):
     weights: Sequence[float]
     """Weights that blend the rows of the corpus."""
     places: Sequence[int | None]
-    """What chooses the order within a row: the shard's place in its corpus; None: all shards."""
+    """Selects the order within a row: the shard's place in its corpus. None: all shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Places:
 
 
 class Begun(Protocol):
-    """How far the rows had been read before the first slot, in a run that was changed."""
+    """The progress of the rows before the first slot, in a run that was changed."""
 
     def places(self, order: "SlotOrder", corpora: IntArray, draws: IntArray) -> Places:
         """The places of some draws of the order."""
@@ -72,7 +72,7 @@ class Begun(Protocol):
         ...
 
     def stretches(self, row: int, start: int, seq_len: int) -> list[tuple[int, int]]:
-        """Where a window of a remainder lies in its row: ``(offset, tokens)`` each."""
+        """The pieces of a window of a remainder, as ``(offset, tokens)`` in its row."""
         ...
 
     def only(self, corpus: int) -> Self:
@@ -173,7 +173,7 @@ class SlotOrder:
         return Places(corpora, draws, rows, epochs, windows, starts, sample_ids)
 
     def stretches(self, places: Places, at: int) -> list[tuple[int, int]]:
-        """Where the tokens of a window lie in its row: ``(offset, tokens)`` each."""
+        """The pieces of a window, as ``(offset, tokens)`` in its row."""
         start = int(places.starts[at])
         if places.is_remainder is None or not places.is_remainder[at]:
             return [(start, self.seq_len + 1)]

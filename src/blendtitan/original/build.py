@@ -96,7 +96,7 @@ def _original_index(folder: Path, config: BlendConfig, catalog: Catalog, split: 
         found = checked_index(path)
         if found is not None:
             return found
-        logger.warning("%s: the kept index of the order is damaged; it is built again", path)
+        logger.warning("%s: the cached index of the order is damaged and is built again", path)
     except FileNotFoundError:
         pass
     start = time.monotonic()

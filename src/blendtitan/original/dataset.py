@@ -31,7 +31,7 @@ NO_SAMPLE = -1
 
 @dataclass(frozen=True, slots=True)
 class OriginalPlan:
-    """Where the samples of some slots lie. Arrays have the shape ``(n,)``."""
+    """Where the samples of some slots are stored. Arrays have the shape ``(n,)``."""
 
     slots: IntArray
     corpora: IntArray
@@ -68,7 +68,7 @@ class OriginalDataset:
         self.segments = (Segment(0, {name: weights[name] for name in names}),)
         self.first_slot = 0
         self.eod_roles = corpus_eod_roles(rows.catalog, self.corpora)
-        """Where EOD stands in the documents of each corpus."""
+        """The role of EOD in the documents of each corpus."""
         self._keys = np.array(
             [
                 stream_keys(config.seed, split, name, [shard])[0]
@@ -121,7 +121,7 @@ class OriginalDataset:
         return self._rows.dtype
 
     def draws_before(self, slot: int) -> IntArray:
-        """How many of the first ``slot`` samples each corpus has. Shape ``(num_corpora,)``.
+        """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``.
 
         Raises:
             ConfigError: There are not as many samples.
@@ -169,7 +169,7 @@ class OriginalDataset:
         )
 
     def epoch(self, shard: int, window: int) -> int:
-        """Which pass over a shard a sample of it begins in."""
+        """The epoch of the shard in which a sample begins."""
         return window * self.config.seq_length // int(self._index.shard_tokens[shard])
 
     def plan(self, slots: IntArray) -> OriginalPlan:
@@ -196,7 +196,7 @@ class OriginalDataset:
         return OriginalPlan(slots, corpora, records, mix64(ids))
 
     def sample_ids(self, slots: IntArray) -> NDArray[np.uint64]:
-        """What ``plan`` has as ``sample_ids``."""
+        """The ``sample_ids`` of ``plan``."""
         return self.plan(slots).sample_ids
 
     def read(self, plan: OriginalPlan, start: int, stop: int) -> NDArray[np.integer]:

@@ -60,7 +60,7 @@ _GAP_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class IndexFile:
-    """Where an index lies, and what to know it by. Small enough to tell other processes."""
+    """The path of an index and its digest: small enough to send to other processes."""
 
     path: str
     digest: str
@@ -69,7 +69,7 @@ class IndexFile:
 
 @dataclass(frozen=True, slots=True)
 class CorpusEntry:
-    """What the index says of one corpus."""
+    """The facts about one corpus in an index."""
 
     name: str
     num_samples: int
@@ -240,7 +240,7 @@ class OrderIndex:
         return np.concatenate(parts)[starts[part] + numbers - firsts[part]]
 
     def draws_before(self, slot: int) -> IntArray:
-        """How many of the first ``slot`` slots each corpus has. Shape ``(num_corpora,)``."""
+        """Number of slots of each corpus before a slot. Shape ``(num_corpora,)``."""
         block, num_corpora = slot // BLOCK_SLOTS, len(self.corpora)
         counts = self.stretch("counts", block * num_corpora, (block + 1) * num_corpora)
         rest = self.corpora_of(self.stretch("slots", block * BLOCK_SLOTS, slot))

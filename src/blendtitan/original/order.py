@@ -235,7 +235,7 @@ def corpus_samples(
 
 
 def corpus_shuffle(num_samples: int, *, shuffle: bool, seed: int) -> IntArray:
-    """Which of its joined samples each draw of a corpus is. Shape ``(num_samples,)``."""
+    """The joined sample that each draw of a corpus reads. Shape ``(num_samples,)``."""
     index = np.arange(num_samples)
     # A generator of its own: it repeats the numbers that the shards began with.
     return _shuffled(index, np.random.RandomState(seed)) if shuffle else index

@@ -63,8 +63,8 @@ class MixConfig:
             raise ConfigError(f"--max-epochs is {self.max_epochs}, expected 0 or more")
         if (self.epochs or self.tokens) and (self.shares or self.temperature is not None):
             raise ConfigError(
-                "--epochs and --tokens say how much is read of a corpus, --shares and "
-                "--temperature how much of the blend it is. Use either the first two or the last."
+                "--epochs and --tokens cannot be combined with --shares and --temperature. Use "
+                "one of the two pairs."
             )
         twice = sorted(self.epochs.keys() & self.tokens.keys())
         if twice:

@@ -34,9 +34,9 @@ def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_reje
         failures = grouped(by_file, most=len(errors), more="more files like it")
         # Failures stand last, where people look first.
         raise InputError(
-            f"{counted(num_rejects, 'text')} of finished jobs rejected, {max_rejects:,} allowed "
-            f"(--max-rejects); {counted(len(errors), 'error')}. A file with more than allowed "
-            f"has no new shard. Run again, nothing that is finished will be repeated.",
+            f"{counted(len(errors), 'error')}; {counted(num_rejects, 'text')} rejected in finished "
+            f"jobs, {max_rejects:,} allowed (--max-rejects). A file with an error has no new "
+            f"shard. Run the command again: it does not repeat finished work.",
             *rejects,
             *(line for text in failures for line in text.splitlines()),
         )
@@ -44,14 +44,14 @@ def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_reje
     if not total.documents:
         raise InputError(
             *rejects,
-            f"{counted(len(counts), 'file holds', 'files hold')} no document at all "
+            f"{counted(len(counts), 'file contains', 'files contain')} no document at all "
             f"({counted(num_rejects, 'text')} rejected)",
         )
     for line in rejects:
         logger.warning("rejected: %s", line)
     for shard, found in counts.items():
         if found.documents == 0:
-            logger.warning("%s: holds no documents, so it has no shard", shard.input.location)
+            logger.warning("%s: contains no documents, so it has no shard", shard.input.location)
     documents = counted(total.documents, "document")
     if total.with_unknown:
         logger.warning(

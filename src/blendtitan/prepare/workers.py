@@ -213,7 +213,7 @@ class _Worker:
             # The first process writes one message for all.
             with suppress(FileExistsError), work.stop_path.open("x") as file:
                 file.write(
-                    f"{error}; stopped, because more than {work.max_rejects:,} texts are rejected "
+                    f"{error}; stopped, because more than {work.max_rejects:,} texts were rejected "
                     f"(--max-rejects)"
                 )
             raise TooManyRejectsError(*read_note(work.stop_path).splitlines()) from error

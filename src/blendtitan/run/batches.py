@@ -82,8 +82,8 @@ def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
     if steps > most:
         raise ConfigError(
             f"training.steps is {steps:,}, expected at most {most:,}: with {global_batch_size:,} "
-            f"samples a step and {seq_len:,} tokens a sample, the order is defined no further. It "
-            f"does not depend on the number of steps, so choose a smaller one and train longer "
+            f"samples per step and {seq_len:,} tokens per sample, the order ends there. The order "
+            f"does not depend on the number of steps, so choose a smaller number and train longer "
             f"later."
         )
 
@@ -137,7 +137,7 @@ def horizon(section: BlendSection, run: Mapping[str, int | None]) -> dict[str, i
         if samples is None:
             raise ConfigError(
                 f'blendcorpus.order = "blendcorpus" depends on the number of samples, which this '
-                f"run leaves open. Set {set_by}, or blendcorpus.{name}."
+                f"run does not determine. Set {set_by}, or blendcorpus.{name}."
             )
         found[name] = samples
     return found

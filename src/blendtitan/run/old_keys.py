@@ -40,7 +40,7 @@ class Removed:
     """A key, or a whole section, that no longer exists."""
 
     instead: str
-    """What replaced it."""
+    """Its replacement."""
 
     without_effect: tuple[Any, ...] = ()
     """Values that match the present behaviour, and so are accepted."""

@@ -53,10 +53,10 @@ def stored_states(run_folder: Path) -> list[StoredState]:
     ]
     found = sorted({str(path.parent) for path in folders})
     if len(found) != 1:
-        what = f"several checkpoint folders: {', '.join(found)}" if found else "no checkpoint"
+        what = f"several checkpoint folders ({', '.join(found)})" if found else "no checkpoints"
         raise ConfigError(
-            f"{run_folder}: found {what}, expected one folder that holds step-1, step-2, ... Name "
-            f"a run's dump_folder, or its checkpoint folder."
+            f"{run_folder}: found {what}. Name a run's dump_folder with one checkpoint folder, or "
+            f"the folder that contains step-1, step-2, ..."
         )
     return sorted((_stored(path) for path in folders), key=lambda stored: stored.step)
 

@@ -94,7 +94,7 @@ class Comparison:
     def lines(self) -> Iterator[str | Table]:
         """The comparison for people."""
         before = f"{self.first_before:,} to {self.step - 1:,}"
-        yield from (f"Step {self.step:,} against the steps before it, {before}.", "")
+        yield from (f"Step {self.step:,} compared with the steps before it, {before}.", "")
         yield Table(
             (
                 *("corpus", "samples", "share", "before"),
@@ -120,7 +120,7 @@ class Comparison:
                 for s in self.samples
             ),
         )
-        yield from ("", "Tokens that distinguish the step most from those before:")
+        yield from ("", "Tokens that are unusually frequent in this step:")
         yield Table(
             ("token", "text", "in the step", "per million", "before"),
             (
@@ -280,9 +280,9 @@ def _text(run: OpenRun, token: int) -> str | None:
 
 def _twin_lines(twins: Sequence[tuple[int, int]]) -> Iterator[str]:
     if not twins:
-        yield "No sample holds the same tokens as another one of these steps."
+        yield "No two samples of these steps have the same tokens."
         return
-    yield f"{len(twins):,} samples hold the same tokens as an earlier one of these steps:"
+    yield f"{len(twins):,} samples have the same tokens as an earlier sample of these steps:"
     for earlier, slot in twins[:_MOST_TWINS]:
         yield f"  slot {slot:,} is the same as slot {earlier:,}"
     if len(twins) > _MOST_TWINS:

@@ -48,8 +48,8 @@ class Document:
     def lines(self) -> Iterator[str | Table]:
         """A sentence, and one row for each sample that holds some of the document."""
         yield (
-            f"{self.prefix}: document {self.document_id:,}, of {self.num_tokens:,} tokens in the "
-            f"corpus {self.corpus!r}, is read by {len(self.readings):,} of the first "
+            f"{self.prefix}: document {self.document_id:,} ({self.num_tokens:,} tokens, corpus "
+            f"{self.corpus!r}) is read by {len(self.readings):,} of the first "
             f"{self.stop_slot:,} samples."
         )
         if self.readings:

@@ -142,7 +142,7 @@ def unchanged_run(run: RunConfig) -> OpenRun:
         slots=slots,
         config=run,
         contents=_contents(run.blend, catalog, "train"),
-        about=f"{run.path}, as if it was never changed",
+        about=f"{run.path}, assuming that it was never changed",
         num_samples=run.num_samples,
     )
 

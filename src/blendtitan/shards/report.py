@@ -144,23 +144,23 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     if num_recorded:
         yield (
             f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
-            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents while both files of "
-            f"the shard stay unchanged."
+            f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents as long as both files "
+            f"of the shard stay unchanged."
         )
 
 
 def _comparison_notes(compared: Sequence[Comparison]) -> Iterator[str]:
     if compared:
         yield (
-            f"documents encoded again: {sum(c.documents for c in compared):,}, with other ids "
-            f"than their text: {sum(len(c.differing) for c in compared):,}, with a text that "
-            f"cannot be recovered exactly: {sum(c.unjudged for c in compared):,}"
+            f"{sum(c.documents for c in compared):,} documents encoded again: "
+            f"{sum(len(c.differing) for c in compared):,} with different ids, "
+            f"{sum(c.unjudged for c in compared):,} whose text cannot be recovered exactly"
         )
     blank = sum(c.documents == c.unjudged > 0 for c in compared)
     if blank:
         yield (
-            f"shards of which no document could be compared with the tokenizer: {blank:,}. Whether "
-            f"it gives their ids is not known: no text can be recovered exactly from them."
+            f"shards that could not be compared with the tokenizer: {blank:,}. No text of their "
+            f"documents can be recovered exactly."
         )
 
 

@@ -26,7 +26,7 @@ logger = visible_logger(__name__)
 _ENDS_BYTES = 1 << 26
 
 EOD_ENDS, EOD_ENDS_AND_BEGINS, EOD_BEGINS = range(3)
-"""Where EOD stands in the documents as they are read: at the end; at both ends, as where BOS and
+"""The role of EOD in documents as they are read: at the end; at both ends, as where BOS and
 EOD are one token; at the beginning alone."""
 
 
@@ -59,7 +59,7 @@ class Catalog:
     """True where EOD is inserted after each document while reading."""
 
     eod_roles: NDArray[np.uint8]
-    """Where EOD stands: ``EOD_ENDS``, ``EOD_ENDS_AND_BEGINS`` or ``EOD_BEGINS``."""
+    """The role of EOD: ``EOD_ENDS``, ``EOD_ENDS_AND_BEGINS`` or ``EOD_BEGINS``."""
 
     checksums: NDArray[np.uint8]
     """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see ``records``."""

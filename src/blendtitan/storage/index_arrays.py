@@ -36,7 +36,7 @@ class IndexArrays:
     """Tokens of each sequence."""
 
     pointers: NDArray[np.int64]
-    """Where each sequence starts in the ``.bin``, in bytes."""
+    """Start of each sequence in the ``.bin``, in bytes."""
 
     documents: NDArray[np.int64]
     """First sequence of each document, then the number of sequences."""
@@ -155,7 +155,7 @@ def sequence_pointers(lens: NDArray[np.int32], token_bytes: int) -> NDArray[np.i
 
 
 def document_ends(lens: NDArray[np.int32], documents: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each document ends, in tokens, computed from lengths and document index alone."""
+    """End of each document, in tokens, computed from lengths and document index."""
     return np.append(0, np.cumsum(lens, dtype=np.int64))[documents[1:]]
 
 

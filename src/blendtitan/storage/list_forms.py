@@ -365,7 +365,7 @@ def _found_prefix(prefix: str, path: Path) -> str:
 
 
 def _places(prefix: str, path: Path) -> tuple[str, str]:
-    """Where a prefix may be: from the list's folder, and from the present one."""
+    """Possible paths of a prefix: relative to the list's folder and to the working directory."""
     return os.path.normpath(os.path.join(path.parent, prefix)), os.path.abspath(prefix)
 
 

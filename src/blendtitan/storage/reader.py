@@ -28,7 +28,7 @@ _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 
 
 class FileSignature(NamedTuple):
-    """What the file system knows about the two files of a shard.
+    """Sizes and modification times of the two files of a shard.
 
     Equal signatures mean unchanged files. Getting one asks the file system once for each file; on a
     network every question is a round trip.

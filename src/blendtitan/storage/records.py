@@ -166,7 +166,7 @@ def _digest(text: str, num_bytes: int) -> bytes:
 
 
 class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the documents of one shard begin and end."""
+    """The first and last tokens of the documents of one shard."""
 
     eod_id: Count
     num_documents: Count
@@ -205,7 +205,7 @@ class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.num_begin == self.num_filled > 0
 
     def described(self) -> str:
-        """How many of the checked documents end in EOD, in words."""
+        """The number of checked documents that end in EOD, in words."""
         found = f"{self.num_eod:,} of {self.num_filled:,} documents"
         if not self.is_complete:
             found += f" looked at ({self.num_documents:,} in all)"

@@ -57,7 +57,7 @@ def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
 
 
 def missing_file_advice(path: str, error: OSError) -> str:
-    """What to do about a file of a shard that cannot be opened."""
+    """The remedy for a file of a shard that cannot be opened."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "Lower max_open_shards, or raise the limit of open files (ulimit -n)."
     if error.errno in (errno.EACCES, errno.EPERM):

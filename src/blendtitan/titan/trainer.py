@@ -94,7 +94,7 @@ class BlendTrainer(Trainer):
             return RowsByCorpus(self.loss_fn.rows, len(loader.dataset.corpora), self.device)
         if self._logs_loss:
             logger.warning(
-                "The training loss of each corpus is not logged with %s; all else is.",
+                "Per-corpus training losses are not logged with %s. All other metrics are.",
                 why_without_rows(self.config),
             )
         return None

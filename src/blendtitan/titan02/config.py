@@ -1,4 +1,4 @@
-"""What TorchTitan 0.2's TOML file may hold beyond its own keys: ``job.custom_config_module``.
+"""Additional keys of TorchTitan 0.2's TOML file: ``job.custom_config_module``.
 
 TorchTitan merges ``JobConfig`` into its own and adds ``--section.key`` for every field.
 """
@@ -48,7 +48,7 @@ class Validation:
 
 @dataclass
 class JobConfig:
-    """What is added to TorchTitan's ``JobConfig``."""
+    """Sections and keys that are added to TorchTitan's ``JobConfig``."""
 
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)

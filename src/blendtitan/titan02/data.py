@@ -1,4 +1,4 @@
-"""What a run of TorchTitan 0.2 reads: tokenizer, datasets, and the loader with its place."""
+"""The data of a TorchTitan 0.2 run: tokenizer, datasets, and the loader with its position."""
 
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -58,7 +58,7 @@ def adapted(spec: TrainSpec) -> TrainSpec:
 
 
 class _Hooks:
-    """What one run builds of a model, in TorchTitan's order: each step knows those before it."""
+    """The parts of a model that one run builds, in TorchTitan's order."""
 
     def __init__(self, spec: TrainSpec) -> None:
         self._spec = spec
@@ -116,7 +116,7 @@ class _Hooks:
         if reason is not None:
             if is_first_rank():
                 logger.warning(
-                    "The training loss of each corpus is not logged with %s; all else is.",
+                    "Per-corpus training losses are not logged with %s. All other metrics are.",
                     reason,
                 )
             return plain

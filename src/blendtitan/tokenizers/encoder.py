@@ -132,7 +132,7 @@ def build_encoder(
         identity = tokenizer_identity(tokenizer)
         proof = proof_of(tokenizer, identity, text_bytes=None if tier == "fast" else text_bytes)
         if proof is None:
-            logger.info("%s: the reference tokenizer tier is used: little text", tokenizer.path)
+            logger.info("%s: using the reference tokenizer tier: little text", tokenizer.path)
             return Encoder(tokenizer)
         fast = FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
     except FastTierError as error:
@@ -141,7 +141,7 @@ def build_encoder(
                 f"{tokenizer.path}: the tokenizer tier 'fast' cannot be used; 'auto' and "
                 f"'reference' can: {error}"
             ) from error
-        logger.warning("%s: the reference tokenizer tier is used: %s", tokenizer.path, error)
+        logger.warning("%s: using the reference tokenizer tier: %s", tokenizer.path, error)
         return Encoder(tokenizer)
     encoder = Encoder(tokenizer, fast, proof)
     encoder.check(first_texts)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokenizers.models import WordLevel
 from blendtitan.runs.report.facts import gather_run, gather_runs
 from blendtitan.runs.report.figures import DARK, LIGHT
 from blendtitan.runs.report.page import report_page, write_page
-from tests.conftest import EOD
+from tests.conftest import EOD, wait_until
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import TrainedRun
 
@@ -46,18 +47,25 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def report_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that looks at the report leaves it for the others."""
+    return tmp_path_factory.mktemp("report") / "report.html"
+
+
 @pytest.fixture
-def report(trained_run: TrainedRun, tmp_path: Path) -> Path:
+def report(trained_run: TrainedRun, report_path: Path) -> Path:
     """A comparison of two runs."""
-    path = tmp_path / "report.html"
-    write_page(report_page(gather_runs([trained_run("a"), trained_run("b", of_loss=5)])), path)
-    return path
+    if not report_path.exists():
+        runs = gather_runs([trained_run("a"), trained_run("b", of_loss=5)])
+        write_page(report_page(runs), report_path)
+    return report_path
 
 
 def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]]:
     """A page, and what it should not do: messages, errors, requests other than its own file."""
     page = browser.new_page(**screen)
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(120_000)
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -73,13 +81,31 @@ def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]
     return page, wrong
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[list[tuple[Page, list[str]]]]:
+    """The page that tests share; at first none."""
+    pages: list[tuple[Page, list[str]]] = []
+    yield pages
+    for page, _ in pages:
+        page.close()
+
+
+@pytest.fixture
+def shared(
+    browser: Browser, report: Path, kept: list[tuple[Page, list[str]]]
+) -> tuple[Page, list[str]]:
+    """A page in light colours, and what it did wrong. Drawing one takes seconds."""
+    if not kept:
+        kept.append(opened(browser, report, color_scheme="light"))
+    return kept[0]
+
+
 def color_of(page: Page, selector: str, kind: str) -> str:
-    """A colour as it is drawn, as ``#rrggbb``."""
+    """A colour as it is drawn, as ``#rrggbb``; none while a figure is drawn anew."""
     found: str = page.locator(selector).first.evaluate(
         "(element, kind) => getComputedStyle(element)[kind]", kind
     )
-    red, green, blue = (int(part) for part in found.strip("rgb()").split(","))
-    return f"#{red:02x}{green:02x}{blue:02x}"
+    return "".join(["#", *(f"{int(part):02x}" for part in re.findall(r"\d+", found))])
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -98,13 +124,13 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
     page.close()
 
 
-def test_figures_follow_when_the_theme_changes(browser: Browser, report: Path) -> None:
-    page, wrong = opened(browser, report, color_scheme="light")
-    page.emulate_media(color_scheme="dark")
+def test_figures_follow_when_the_theme_changes(shared: tuple[Page, list[str]]) -> None:
+    page, wrong = shared
+    for scheme, ink in (("dark", DARK["ink"]), ("light", LIGHT["ink"])):
+        page.emulate_media(color_scheme=scheme)
 
-    assert color_of(page, ".plot .xtick text", "fill") == DARK["ink"]
+        wait_until(lambda: color_of(page, ".plot .xtick text", "fill") == ink)  # noqa: B023
     assert wrong == []
-    page.close()
 
 
 def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
@@ -126,9 +152,9 @@ def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
     page.close()
 
 
-def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Browser, report: Path) -> None:
+def test_tables_sort_by_a_click_and_by_the_keyboard(shared: tuple[Page, list[str]]) -> None:
     """Numbers as numbers, the largest first; then the other way round."""
-    page, wrong = opened(browser, report)
+    page, wrong = shared
     table = page.get_by_role("table", name="a: what the train split holds")
     heading = table.get_by_role("columnheader", name="tokens")
     tokens = table.locator("tbody td:nth-child(4)")
@@ -145,7 +171,6 @@ def test_tables_sort_by_a_click_and_by_the_keyboard(browser: Browser, report: Pa
     assert table.locator("tbody th").all_inner_texts() == ["books", "code", "web"]
     assert heading.get_attribute("aria-sort") is None
     assert wrong == []
-    page.close()
 
 
 def test_hostile_texts_and_names_are_shown_and_do_nothing(

@@ -58,7 +58,7 @@ def test_a_run_may_have_metrics_and_no_checkpoint(trained_run: TrainedRun) -> No
     facts = gather_run(folder, name="run")
 
     assert (facts.reached_step, facts.last_step) == (20, 40)
-    assert facts.about.endswith("as if it was never changed")
+    assert facts.about.endswith("assuming that it was never changed")
 
 
 def test_a_run_may_have_checkpoints_and_no_metrics(trained_run: TrainedRun) -> None:
