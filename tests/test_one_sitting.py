@@ -73,7 +73,6 @@ TRAINER = ENGINE | {
     "titan/validator.py",
     "tokenizer_check/run.py",
     "tokenizers/base.py",
-    "tokenizers/identity.py",
     "tokenizers/router.py",
     "tokenizers/sp.py",
     "visible.py",

@@ -1,4 +1,3 @@
-import json
 import os
 import socket
 import subprocess
@@ -9,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import OutputError
-from blendtitan.prepare import claims
-from blendtitan.prepare.claims import Claims
+from blendtitan.prepare import runs
+from blendtitan.prepare.runs import Claims
 from blendtitan.storage.atomic_files import Process
 
 
 def held_elsewhere(path: Path, host: str, pid: int) -> Path:
     machine, _, started = Process.current().name.split("-")
     machine = machine if host == socket.gethostname() else "0000aaaa"
-    path.write_text(json.dumps({"host": host, "process": f"{machine}-{pid}-{started}"}))
+    path.write_text(f"{machine}-{pid}-{started}")
     return path
 
 
@@ -60,7 +59,7 @@ def test_a_damaged_claim_is_taken_over_after_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     """Its holder was killed while writing it, or anything else: it says nothing about who waits."""
-    monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "_UNREADABLE_SECONDS", 0.05)
     (tmp_path / "claim").write_bytes(content)
     waiting = Claims()
     with waiting.claimed(tmp_path / "claim") as at_once:
@@ -75,7 +74,7 @@ def test_a_damaged_claim_is_taken_over_after_a_moment(
 def test_a_claim_of_a_process_whose_id_is_used_again_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "claim"
     machine, pid, _ = Process.current().name.split("-")
-    path.write_text(json.dumps({"host": "h", "process": f"{machine}-{pid}-1"}))
+    path.write_text(f"{machine}-{pid}-1")
 
     with Claims().claimed(path) as taken:
         assert taken

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import BlendTitanError, OutputError
-from blendtitan.prepare import claims
-from blendtitan.prepare.documents import Settings
+from blendtitan.prepare import runs
+from blendtitan.prepare.documents import RejectLimit, Settings, Signals, write_part
 from blendtitan.prepare.engines import LocalEngine
-from blendtitan.prepare.parts import RejectLimit, Signals, write_part
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.tokenizers import Encoder, load_tokenizer
 from tests.prepare.conftest import WriteJsonl, planned_work, shard_files
@@ -107,7 +106,7 @@ def test_whatever_the_files_of_an_interrupted_output_hold_the_shards_become_righ
     value: int | str,
 ) -> None:
     """Also nobody waits for a minute, as for a claim that does not say whose it is."""
-    monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "_UNREADABLE_SECONDS", 0.05)
     whole = finished()
     interrupt(tmp_path, tokenizer_path)
     damage(tmp_path / "out", value)
@@ -115,9 +114,7 @@ def test_whatever_the_files_of_an_interrupted_output_hold_the_shards_become_righ
     assert finished() == whole
 
 
-@pytest.mark.parametrize(
-    "name", ["shards.catalog", ".blendtitan/a.jsonl", ".blendtitan/plan.ndjson"]
-)
+@pytest.mark.parametrize("name", ["shards.catalog", ".blendtitan/a.jsonl"])
 def test_a_folder_in_place_of_a_file_is_an_error_that_names_it(
     finished: Callable[[], dict[str, bytes]], tmp_path: Path, name: str
 ) -> None:

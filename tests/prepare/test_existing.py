@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
-from blendtitan.prepare.documents import Settings
+from blendtitan.prepare.documents import RejectLimit, Settings, Signals, write_part
 from blendtitan.prepare.input_file import ReadOptions
 from blendtitan.prepare.mix import MixConfig, mix
-from blendtitan.prepare.parts import RejectLimit, Signals, write_part
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import do_work
 from blendtitan.storage.records import read_folder_catalog

@@ -5,8 +5,7 @@ import pytest
 
 from blendtitan.errors import FastTierError
 from blendtitan.prepare import workers
-from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.parts import write_part
+from blendtitan.prepare.documents import Settings, write_part
 from blendtitan.prepare.plan import Plan, plan_jobs, plan_shards
 from blendtitan.prepare.workers import Rank, do_work, jobs_from
 from blendtitan.storage.list_forms import find_shards

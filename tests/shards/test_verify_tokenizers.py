@@ -97,7 +97,7 @@ def test_the_eod_of_a_record_ends_the_text_where_the_tokenizer_names_none(
 
     assert status == 0
     assert "2 documents encoded again: 0 with different ids" in printed
-    assert "cannot be recovered exactly: 0" in printed
+    assert "0 whose text cannot be recovered exactly" in printed
     assert f"EOD is token {EOD} by the records" in printed
 
 

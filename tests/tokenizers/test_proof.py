@@ -25,7 +25,7 @@ from blendtitan.tokenizers.fast import (
     ranges_of,
     read_definition,
 )
-from blendtitan.tokenizers.identity import tokenizer_identity
+from blendtitan.tokenizers.router import tokenizer_identity
 from blendtitan.tokenizers.scan import scan_structure
 from blendtitan.tokenizers.structure import structure_of
 from tests.tokenizers.conftest import TEXT

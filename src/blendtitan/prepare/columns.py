@@ -27,11 +27,7 @@ _TEXT_TYPES = (
 
 
 def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]]:
-    """Runs of neighbouring row groups of up to ``run_bytes``, as stored; at least one group each.
-
-    Returns:
-        The first row group of each run, the one after its last, and its bytes.
-    """
+    """First row group, last + 1 and stored bytes of neighbours of up to ``run_bytes`` together."""
     with _opened(file, "a Parquet file") as opened:
         metadata = pq.ParquetFile(opened).metadata
     runs: list[tuple[int, int, int]] = []

@@ -99,8 +99,7 @@ CORPORA: dict[str, Callable[[], Iterator[str]]] = {
 def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | None:
     """Make the demo in ``output``. An interrupted demo is made anew, a complete one is kept.
 
-    Returns:
-        The corpora of the file list, or None if the demo was complete.
+    Returns the corpora of the file list, or None if the demo was complete.
 
     Raises:
         ConfigError: ``vocab_size`` is out of range, or differs from that of the complete demo; or

@@ -22,8 +22,7 @@ from typing import Any, Literal, cast
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, InputError, requires_extra
-from blendtitan.prepare.documents import Counts
-from blendtitan.prepare.parts import Signals, read_part
+from blendtitan.prepare.documents import Counts, Signals, read_part
 from blendtitan.prepare.records import finished_record
 from blendtitan.prepare.workers import Work, do_work
 from blendtitan.tables import tokenizing_progress
@@ -40,6 +39,8 @@ Submit = Callable[[int], Future[list[str]]]
 Totals = tuple[int, int, int]
 """Bytes read, documents and tokens so far."""
 
+_KEPT = "Finished jobs are kept: run again, with fewer --workers."
+
 
 class Engine(ABC):
     """Processes that share a plan."""
@@ -54,10 +55,7 @@ class Engine(ABC):
         return max(1, min(self.workers, num_jobs))
 
     def run(self, work: Work) -> list[str]:
-        """Do a plan.
-
-        Returns:
-            Why inputs cannot be read.
+        """Do a plan, and return why inputs cannot be read.
 
         Raises:
             FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong, too.
@@ -111,8 +109,7 @@ class LocalEngine(Engine):
                 yield submit, iter(signals.read_totals, None)
             except BrokenProcessPool as error:
                 raise InputError(
-                    "a worker process was killed, perhaps because memory ran out. Finished jobs "
-                    "are kept: run again, with fewer --workers."
+                    f"a worker process was killed, perhaps because memory ran out. {_KEPT}"
                 ) from error
             except BaseException:
                 signals.stopped.set()
@@ -146,7 +143,7 @@ class RayEngine(Engine):
         except WorkerCrashedError as error:
             raise InputError(
                 f"a Ray worker was lost {MAX_RETRIES + 1} times, perhaps because memory ran out. "
-                f"Finished jobs are kept: run again, with fewer --workers."
+                f"{_KEPT}"
             ) from error
         finally:
             for future, started in tasks.items():
@@ -230,11 +227,9 @@ def _mpi_engine(workers: int | None) -> Generator[Engine | None]:
             "one that works: mpiexec -n 3 blendtitan tokenize ..."
         )
     with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
-        if executor is None:
-            yield None
-        else:
-            # Its type does not derive from the standard library's.
-            yield MpiEngine(cast(Executor, executor), min(workers or num_others, num_others))
+        # Its type does not derive from the standard library's.
+        pool = cast("Executor | None", executor)
+        yield None if pool is None else MpiEngine(pool, min(workers or num_others, num_others))
 
 
 class _StoppedError(Exception):
@@ -251,17 +246,13 @@ class _SharedSignals(Signals):
     def is_stopped(self) -> bool:
         return self.stopped.is_set()
 
-    def add_bytes(self, num_bytes: int) -> None:
+    def add(self, num_bytes: int = 0, num_documents: int = 0, num_tokens: int = 0) -> None:
         # Every job passes here again and again.
         if self.stopped.is_set():
             raise _StoppedError
         with self._totals.get_lock():
-            self._totals[0] += num_bytes
-
-    def add_documents(self, num_documents: int, num_tokens: int) -> None:
-        with self._totals.get_lock():
-            self._totals[1] += num_documents
-            self._totals[2] += num_tokens
+            for at, number in enumerate((num_bytes, num_documents, num_tokens)):
+                self._totals[at] += number
 
     def read_totals(self) -> Totals:
         # Without the lock, which a killed worker may hold.

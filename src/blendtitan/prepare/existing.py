@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.files import DamagedFileError
 from blendtitan.json_files import read_json
-from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.documents import Counts, Manifest, Settings
 from blendtitan.prepare.input_file import (
     REJECTS_SUFFIX,
     file_system,
@@ -25,7 +25,6 @@ from blendtitan.prepare.input_file import (
     readable,
 )
 from blendtitan.prepare.inputs import WILDCARDS
-from blendtitan.prepare.parts import Manifest
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import Record, load_record, read_record, record_paths
 from blendtitan.prepare.runs import described_settings
@@ -35,6 +34,8 @@ from blendtitan.storage.writer import remove_shard
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
+
+_ELSEWHERE = "Choose another --output, or replace the shards with --overwrite."
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
@@ -51,8 +52,13 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
         return
     if record is None:
         _check_unrecorded(shard)
-    else:
+    elif record.has_shard(shard.prefix):
         _check_recorded(shard, record, settings, tokenizer)
+    elif not shard.placing_path.exists() and _is_shard(shard.prefix):
+        raise ConfigError(
+            f"{shard.prefix}: is not the shard that {shard.record_path} describes; another "
+            f"program replaced it. Choose another --output, or replace it with --overwrite."
+        )
     _check_parts(shard, settings, tokenizer)
 
 
@@ -91,43 +97,30 @@ def _check_unrecorded(shard: Shard) -> None:
     # Made by another release, or being put in place.
     if os.path.lexists(shard.record_path) or shard.placing_path.exists():
         return
-    for suffix in SHARD_SUFFIXES:
-        path = Path(f"{shard.prefix}{suffix}")
-        # `verify` writes the record of document ends beside any shard, so it says nothing about
-        # whose the shard is, and it may remain from a shard that is gone.
-        if suffix != ENDS_SUFFIX and os.path.lexists(path):
-            raise ConfigError(
-                f"{path}: exists already, and was not made by `blendtitan tokenize` in this "
-                f"folder. Choose another --output, move the shard away, or replace it with "
-                f"--overwrite."
-            )
-    if os.path.lexists(shard.rejects_path) and not shard.parts_folder.exists():
+    # `verify` writes the record of document ends beside any shard, so it says nothing about whose
+    # the shard is, and it may remain from a shard that is gone.
+    paths = [Path(f"{shard.prefix}{s}") for s in SHARD_SUFFIXES if s != ENDS_SUFFIX]
+    if not shard.parts_folder.exists():
+        paths.append(shard.rejects_path)
+    for path in filter(os.path.lexists, paths):
         raise ConfigError(
-            f"{shard.rejects_path}: exists already, and was not made by `blendtitan tokenize` in "
-            f"this folder. Move it away, or replace it with --overwrite."
+            f"{path}: exists already, and was not made by `blendtitan tokenize` in this folder. "
+            f"Choose another --output, move it away, or replace it with --overwrite."
         )
 
 
 def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer: Path) -> None:
-    if not record.has_shard(shard.prefix):
-        if not shard.placing_path.exists() and _is_shard(shard.prefix):
-            raise ConfigError(
-                f"{shard.prefix}: is not the shard that {shard.record_path} describes; another "
-                f"program replaced it. Choose another --output, or replace it with --overwrite."
-            )
-        return
     if (record.key, record.settings) != (shard.key, settings):
         raise ConfigError(
             f"{shard.prefix}: was made from key {record.key!r} with "
             f"{described_settings('', record.settings)}, and this command has key {shard.key!r} "
-            f"and {described_settings(str(tokenizer), settings)}. Choose another --output, or "
-            f"replace the shards with --overwrite."
+            f"and {described_settings(str(tokenizer), settings)}. {_ELSEWHERE}"
         )
     made, asked = _txt_mode(record.source), _txt_mode(shard.source)
     if made and asked and made != asked:
         raise ConfigError(
             f"{shard.prefix}: was made with --txt {made}, and this command has --txt {asked}. "
-            f"Choose another --output, or replace the shards with --overwrite."
+            f"{_ELSEWHERE}"
         )
     source = str(record.source.get("input", ""))
     if _is_another_input(source, shard.input.location):
@@ -162,14 +155,13 @@ def _txt_mode(source: Mapping[str, object]) -> str:
 
 def _is_another_input(recorded: str, location: str) -> bool:
     """Whether a shard's input is a different file that still exists, not one that was moved."""
-    if recorded == location or is_url(recorded) != is_url(location):
-        return recorded != location and (is_url(recorded) or os.path.exists(recorded))
-    if is_url(recorded):
-        return True
-    try:
-        return not os.path.samefile(recorded, location)
-    except (OSError, ValueError):
+    if recorded == location:
         return False
+    if is_url(recorded) or is_url(location):
+        return is_url(recorded) or os.path.exists(recorded)
+    with suppress(OSError, ValueError):
+        return not os.path.samefile(recorded, location)
+    return False
 
 
 def _is_shard(prefix: Path) -> bool:

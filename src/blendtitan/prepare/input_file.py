@@ -17,7 +17,7 @@ Compression = Literal["", "gz", "zst", "xz", "bz2"]
 TxtMode = Literal["file", "line"]
 
 WORK_FOLDER = ".blendtitan"
-"""Below the output: the plan, parts of unfinished shards, and records of finished ones."""
+"""Below the output: parts of unfinished shards, and records of finished ones."""
 
 REJECTS_SUFFIX = ".rejects.jsonl"
 

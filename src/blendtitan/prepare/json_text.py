@@ -150,10 +150,8 @@ def _text_in(parsed: Any, key: str) -> str:
 def split_values(blocks: Iterable[bytes], *, max_bytes: int, in_arrays: bool) -> Iterator[Piece]:
     """Consecutive JSON values, separated by their brackets and quotes but not checked.
 
-    Args:
-        blocks: Contents, in order.
-        max_bytes: Limit for a value. No more than that, and a block, is held in memory.
-        in_arrays: Treat the items of outer arrays as values.
+    No more than ``max_bytes`` of a value, and a block, are held in memory. With ``in_arrays``, the
+    items of outer arrays are values.
 
     Raises:
         InputError: With ``in_arrays``, the last value or an outer array is incomplete. The

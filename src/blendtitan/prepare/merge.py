@@ -170,7 +170,7 @@ def merge_table(shards: Iterable[MergedShard]) -> Table:
     table = number_table("shard", "made of", "documents", "tokens")
     for shard in shards:
         counts = len(shard.sources), shard.num_documents, shard.num_tokens
-        table.add_row(str(shard.prefix), *(f"{count:,}" for count in counts))
+        table.add_row(str(shard.prefix), *counts)
     return table
 
 

@@ -136,13 +136,9 @@ def mix(
 
 
 def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str, float]:
-    """How often one pass over the blend reads each corpus.
+    """How often one pass over the blend reads each corpus, by the tokens of each.
 
     With shares, a pass reads as many tokens as there are, so that weights are tokens, too.
-
-    Args:
-        num_tokens: Tokens of each corpus.
-        config: The mix.
 
     Raises:
         ConfigError: A corpus is unknown, or the shares do not sum to one blend.
@@ -195,14 +191,11 @@ def mix_table(corpora: Iterable[CorpusMix], *, horizon_tokens: float | None = No
     table = number_table("corpus", "shards", "tokens", "epochs", "tokens read", "share")
     for row, epochs in zip(rows, epochs_at(rows, read), strict=True):
         share = row.weight / pass_tokens
-        table.add_row(
-            *(row.corpus, f"{row.num_shards:,}", f"{row.num_tokens:,}", f"{epochs:g}"),
-            *(f"{share * read:,.0f}", f"{share:.2%}"),
-        )
+        counts = row.num_shards, row.num_tokens
+        table.add_row(row.corpus, *counts, f"{epochs:g}", f"{share * read:,.0f}", f"{share:.2%}")
     table.add_section()
-    num_shards = sum(row.num_shards for row in rows)
-    num_tokens = sum(row.num_tokens for row in rows)
-    table.add_row("total", f"{num_shards:,}", f"{num_tokens:,}", "", f"{read:,.0f}", "100.00%")
+    totals = sum(row.num_shards for row in rows), sum(row.num_tokens for row in rows)
+    table.add_row("total", *totals, "", f"{read:,.0f}", "100.00%")
     return table
 
 

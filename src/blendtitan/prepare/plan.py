@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import orjson
-
 from blendtitan.errors import ConfigError
 from blendtitan.prepare.input_file import (
     DEFAULT_OPTIONS,
@@ -22,15 +20,10 @@ from blendtitan.prepare.input_file import (
 from blendtitan.prepare.inputs import find_inputs
 from blendtitan.prepare.streams import is_unicode
 from blendtitan.prepare.texts import is_cut
-from blendtitan.storage.atomic_files import remove_file_partials, write_atomically, writing
 from blendtitan.storage.list_forms import corpus_in_folder
-from blendtitan.visible import visible
 
 PARTS_SUFFIX = ".parts"
 """Ending of the name of a folder of parts."""
-
-PLAN_FILE = "plan.ndjson"
-"""In the work folder, for people to read. No record has a name that ends so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,6 @@ class Job:
     """The byte or row group after the last. Lines that start before it belong to the job."""
 
     num_bytes: int
-    """Bytes of the file to read."""
 
     def path(self, suffix: str) -> Path:
         """A file of this job in the work folder."""
@@ -223,16 +215,3 @@ def text_per_worker(plan: Plan, num_workers: int) -> int:
         for job in jobs
     )
     return total // num_workers
-
-
-def write_plan(output: Path, plan: Plan, settings: Mapping[str, str | int]) -> None:
-    """Write the settings and every job with its inputs, as JSON lines."""
-    lines = [orjson.dumps(settings)]
-    for shard, jobs in plan.items():
-        identity = shard.source | {"key": shard.key, "prefix": visible(str(shard.prefix))}
-        lines += [orjson.dumps(identity | {"start": j.start, "stop": j.stop}) for j in jobs]
-    path = output / WORK_FOLDER / PLAN_FILE
-    with writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    remove_file_partials(path)
-    write_atomically(path, b"\n".join([*lines, b""]))

@@ -17,9 +17,8 @@ from blendtitan.errors import CorruptShardError
 from blendtitan.files import DamagedFileError, open_file, read_file
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.json_files import LIMIT_BYTES, checked, parse_json
-from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.documents import Counts, Manifest, Settings, file_digest, is_accepted
 from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, WORK_FOLDER
-from blendtitan.prepare.parts import Manifest, file_digest, is_accepted
 from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
 from blendtitan.storage.atomic_files import (
     remove_file_partials,
@@ -54,8 +53,6 @@ class Record:
     """What a shard was made from, and how. The manifests of its jobs follow in the file."""
 
     source: dict[str, str | int]
-    """The input, as ``Shard.source`` gives it."""
-
     key: str
     settings: Settings
     tier: str
@@ -194,7 +191,7 @@ def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | No
 
 
 def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdentity) -> None:
-    """Add the tokenizer record of a shard that an earlier release made without one."""
+    """Write the tokenizer record of a finished shard again if it is missing or another's."""
     if not counts.documents:
         return
     record = TokenizerRecord(tokenizer, counts.documents, counts.tokens)

@@ -2,16 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import chain, islice
 from pathlib import Path
 
 from blendtitan.errors import InputError
 from blendtitan.files import DamagedFileError, open_file
 from blendtitan.json_files import LIMIT_BYTES, parse_json
-from blendtitan.prepare.documents import Counts, grouped
+from blendtitan.prepare.documents import Counts, grouped, is_accepted
 from blendtitan.prepare.existing import RemovedInput
-from blendtitan.prepare.parts import is_accepted
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import read_record
 from blendtitan.storage.list_forms import corpus_in_folder
@@ -22,13 +19,13 @@ from blendtitan.visible import counted, visible_logger
 logger = visible_logger(__name__)
 
 SHOWN_REJECTS = 20
-"""Rejected texts of a file that are shown; a file beside the shard lists them all."""
+"""Reasons that are shown with one text each; a file beside each shard lists all its texts."""
 
 
 def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
     """Warn about odd documents; raise if there are errors, too many rejects, or no documents."""
     num_rejects = sum(found.rejects for found in counts.values())
-    rejects = list(_reject_lines(counts))
+    rejects = _reject_lines(counts)
     if errors or num_rejects > max_rejects:
         by_file = ((error.partition(": ")[2] or error, error) for error in errors)
         failures = grouped(by_file, most=len(errors), more="more files like it")
@@ -109,44 +106,33 @@ def tokenize_table(
         sums[corpus] += found
     table = number_table("corpus", "shards", "documents", "tokens", "rejects")
     for corpus, found in sorted(sums.items()):
-        table.add_row(corpus, f"{num_shards[corpus]:,}", *_shown(found))
+        table.add_row(corpus, num_shards[corpus], found.documents, found.tokens, found.rejects)
     table.add_section()
-    table.add_row("total", f"{num_shards.total():,}", *_shown(sum(sums.values(), Counts())))
+    total = sum(sums.values(), Counts())
+    table.add_row("total", num_shards.total(), total.documents, total.tokens, total.rejects)
     return table
 
 
-def _shown(found: Counts) -> tuple[str, str, str]:
-    return f"{found.documents:,}", f"{found.tokens:,}", f"{found.rejects:,}"
+def _reject_lines(counts: Mapping[Shard, Counts]) -> list[str]:
+    """For each of the first reasons a rejected text, and how many each file has."""
+    lines: list[str] = []
 
+    def described() -> Iterator[tuple[str, str]]:
+        for shard, found in counts.items():
+            location, path = shard.input.location, shard.rejects_path
+            try:
+                yield from _rejects(path) if found.rejects else ()
+            except (OSError, DamagedFileError) as error:
+                lines.append(
+                    f"{location}: {found.rejects:,} texts, but their list cannot be read "
+                    f"({error}). To have it made again, delete {shard.record_path} and run with "
+                    f"--overwrite."
+                )
+            if found.rejects > SHOWN_REJECTS:
+                lines.append(f"{location}: {found.rejects:,} texts in all, listed in {path}")
 
-def _reject_lines(counts: Mapping[Shard, Counts]) -> Iterator[str]:
-    """For each reason the first rejected text, and how many each file has."""
-    readable: list[Path] = []
-    first: list[tuple[str, str]] = []
-    for shard, found in counts.items():
-        if not found.rejects:
-            continue
-        location, path = shard.input.location, shard.rejects_path
-        try:
-            first += islice(_rejects(path), SHOWN_REJECTS)
-            readable.append(path)
-        except (OSError, DamagedFileError) as error:
-            yield (
-                f"{location}: {found.rejects:,} texts, but their list cannot be read ({error}). "
-                f"To have it made again, delete {shard.record_path} and run with --overwrite."
-            )
-        if found.rejects > SHOWN_REJECTS:
-            yield f"{location}: {found.rejects:,} texts in all, listed in {path}"
-    # There may be millions of others, of other reasons.
-    reasons = {reason for reason, _ in first}
-    more = chain.from_iterable(map(_readable_rejects, readable))
-    yield from grouped((reject for reject in more if reject[0] in reasons), most=len(reasons))
-
-
-def _readable_rejects(path: Path) -> Iterator[tuple[str, str]]:
-    # Whatever follows a damaged place is unknown.
-    with suppress(OSError, DamagedFileError):
-        yield from _rejects(path)
+    shown = grouped(described(), most=SHOWN_REJECTS)
+    return [*lines, *shown]
 
 
 def _rejects(path: Path) -> Iterator[tuple[str, str]]:

@@ -209,13 +209,9 @@ def split_lines(
 ) -> Iterator[Piece]:
     """Lines without their newline, across blocks, with the byte at which each starts.
 
-    A line that is too long is replaced by its size in bytes. The last line needs no newline. At
-    most ``max_line_bytes`` and one block are held in memory.
-
-    Args:
-        blocks: Contents, beginning at the start of a line.
-        at: The position of that line, in bytes.
-        max_line_bytes: Limit for a line.
+    The blocks begin at the start of a line, byte ``at``. A line that is too long is replaced by its
+    size in bytes. The last line needs no newline. At most ``max_line_bytes`` and one block are held
+    in memory.
     """
     held: list[bytes] = []
     line_bytes = 0

@@ -15,20 +15,17 @@ from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import FastTierError, InputError
 from blendtitan.files import DamagedFileError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.prepare.documents import Counts, Settings
+from blendtitan.prepare.documents import (
+    Counts,
+    Settings,
+    finished_counts,
+    read_texts,
+    remove_damaged_part,
+)
 from blendtitan.prepare.engines import Engine, LocalEngine
 from blendtitan.prepare.existing import check_other_shards, check_replaceable, removed_inputs
 from blendtitan.prepare.input_file import DEFAULT_OPTIONS, WORK_FOLDER, ReadOptions
-from blendtitan.prepare.parts import finished_counts, read_texts, remove_damaged_part
-from blendtitan.prepare.plan import (
-    Job,
-    Plan,
-    Shard,
-    plan_jobs,
-    plan_shards,
-    text_per_worker,
-    write_plan,
-)
+from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, text_per_worker
 from blendtitan.prepare.records import (
     Record,
     add_tokenizer_record,
@@ -265,9 +262,6 @@ class _Tokenizing:
     def _prepared(self, plan: Plan, tier: Tier) -> Work:
         """The work for the processes. Prepares the output for it."""
         rank = self.config.rank
-        # All ranks find the same inputs, and so the same plan; one writes it.
-        if rank.rank == 0:
-            write_plan(self.output, plan, self.settings.described())
         withdraw_entries(self.output, [shard.prefix for shard in plan])
         for shard, jobs in plan.items():
             with writing(shard.parts_folder):

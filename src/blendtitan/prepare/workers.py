@@ -13,11 +13,9 @@ from pathlib import Path
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.prepare.claims import Claims
-from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.existing import check_replaceable
-from blendtitan.prepare.parts import (
+from blendtitan.prepare.documents import (
     RejectLimit,
+    Settings,
     Signals,
     TooManyRejectsError,
     finished_counts,
@@ -25,9 +23,10 @@ from blendtitan.prepare.parts import (
     remove_damaged_part,
     write_part,
 )
+from blendtitan.prepare.existing import check_replaceable
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.records import finished_record, join_parts, write_rejects
-from blendtitan.prepare.runs import was_removed
+from blendtitan.prepare.runs import Claims, was_removed
 from blendtitan.storage.atomic_files import read_note, write_atomically, writing
 from blendtitan.tokenizers import Encoder, Tier
 
@@ -87,8 +86,6 @@ class Work:
     settings: Settings
 
     tokenizer: TokenizerIdentity
-    """Recorded beside every shard."""
-
     max_rejects: int
     rank: Rank
 
@@ -99,8 +96,6 @@ class Work:
     """File that exists, with the reason, once any rank finds the fast tier wrong."""
 
     overwrite: bool = False
-    """Whether shards that others made may be replaced."""
-
     run_path: Path | None = None
     """File of the command among those that work on the output. None: there are no others."""
 
@@ -120,11 +115,8 @@ def do_work(
 ) -> list[str]:
     """Take free jobs until everything is finished; returns why inputs cannot be read.
 
-    Args:
-        work: The plan.
-        worker: Index of this process among those of the rank.
-        num_workers: How many processes the rank has.
-        signals: Connection to the process that waits for this one, if there is one.
+    This is process ``worker`` of the ``num_workers`` of its rank. ``signals`` connects it to the
+    process that waits for it, if there is one.
 
     Raises:
         FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong as well.
@@ -139,11 +131,8 @@ def jobs_from(plan: Plan, place: float) -> list[Job]:
     """All jobs, in the order in which a process tries them.
 
     Large jobs come first, so that no process is left alone with one at the end. Among those of
-    about one size, each process starts at a different place, so that they rarely collide.
-
-    Args:
-        plan: Jobs of all shards.
-        place: From 0 to below 1: how far into the plan this process starts.
+    about one size, each process starts at its own ``place``, from 0 to below 1 of the plan, so that
+    they rarely collide.
     """
     jobs = [job for jobs in plan.values() for job in jobs]
     first = int(place * len(jobs))

@@ -32,8 +32,6 @@ class Comparison:
     """Documents whose text cannot be recovered exactly."""
 
     differing: list[int] = field(default_factory=list)
-    """Documents that have other ids than their text."""
-
     example: str = ""
     """Where the first of them differs."""
 

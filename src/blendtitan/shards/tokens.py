@@ -54,16 +54,12 @@ class TokenSummary:
     min_id: int = 0
     max_id: int = 0
     num_eod: int = 0
-    """Documents whose last token is EOD."""
-
     first_without_eod: int | None = None
     num_eod_only: int = 0
     """Documents that consist of EOD, or of BOS and EOD."""
 
     unk_id: int | None = None
     num_unknown: int = 0
-    """Documents that contain the token for unknown text, ``unk_id``."""
-
     first_outside: tuple[int, int] | None = None
     """The first token id outside the vocabulary, and its document."""
 
@@ -139,17 +135,11 @@ def summarize_tokens(
         if eod_id is not None:
             first, last = np.searchsorted(ends, [at, at + len(tokens)], "right")
             filled = np.arange(first, last)[lens[first:last] > 0]
-            _add_ends(summary, tokens, filled, ends[filled] - at, eod_id)
-            is_only = _is_eod_only(
-                tokens, ends[filled] - at, lens[filled], eod_id, symbols.bos_id, previous_token
-            )
-            summary.num_eod_only += int(np.count_nonzero(is_only))
+            here = ends[filled] - at
+            _add_ends(summary, tokens, filled, here, eod_id)
+            _add_eod_only(summary, tokens, here, lens[filled], symbols.bos_id, previous_token)
         if symbols.unk_id is not None:
-            places = np.flatnonzero(tokens == symbols.unk_id) + at
-            unknown = np.unique(np.searchsorted(ends, places, "right"))
-            # A document may lie in several blocks.
-            summary.num_unknown += int(np.count_nonzero(unknown != last_unknown))
-            last_unknown = int(unknown[-1]) if len(unknown) else last_unknown
+            last_unknown = _add_unknown(summary, tokens, at, ends, last_unknown)
         previous_token = int(tokens[-1])
     return summary
 
@@ -196,17 +186,29 @@ def _add_ends(
         summary.first_without_eod = int(documents[np.argmin(is_eod)])
 
 
-def _is_eod_only(
+def _add_eod_only(
+    summary: TokenSummary,
     tokens: Tokens,
     ends: IntArray,
     lens: IntArray,
-    eod_id: int,
     bos_id: int | None,
     previous_token: int,
-) -> NDArray[np.bool_]:
-    is_bos = np.zeros(len(ends), np.bool_)
+) -> None:
+    is_only = lens == 1
     if bos_id is not None:
         # The first token of a document that the block cuts is the last one of the block before.
         before_last = tokens[np.maximum(ends - 2, 0)]
         is_bos = np.where(ends >= 2, before_last == bos_id, previous_token == bos_id)
-    return (tokens[ends - 1] == eod_id) & ((lens == 1) | ((lens == 2) & is_bos))
+        is_only |= (lens == 2) & is_bos
+    is_eod = tokens[ends - 1] == summary.eod_id
+    summary.num_eod_only += int(np.count_nonzero(is_eod & is_only))
+
+
+def _add_unknown(
+    summary: TokenSummary, tokens: Tokens, at: int, ends: IntArray, last_unknown: int
+) -> int:
+    """Count documents with unknown text; returns the last of them, which the block may cut."""
+    places = np.flatnonzero(tokens == summary.unk_id) + at
+    documents = np.unique(np.searchsorted(ends, places, "right"))
+    summary.num_unknown += int(np.count_nonzero(documents != last_unknown))
+    return int(documents[-1]) if len(documents) else last_unknown

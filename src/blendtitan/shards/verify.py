@@ -32,8 +32,6 @@ class Expected:
     vocab_size: int | None = None
     eod_id: int | None = None
     encoding: Encoding | None = None
-    """The tokenizer with which documents are encoded again."""
-
     symbols: TextSymbols | None = None
 
     def __post_init__(self) -> None:
@@ -73,8 +71,6 @@ class VerifiedShard:
     index: ShardIndex | None = None
     tokens: TokenSummary | None = None
     comparison: Comparison | None = None
-    """Documents that were encoded again."""
-
     entry: CatalogEntry | None = None
     """Its entry in the catalog. None: it is not listed, so there are no checksums."""
 
@@ -83,11 +79,7 @@ class VerifiedShard:
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is not a fault, but should be known."""
-
     signature: FileSignature | None = None
-    """Of its files, taken before they were read."""
-
     has_recorded_eod: bool = False
     """Whether its EOD comes from a record beside it, because none was given."""
 

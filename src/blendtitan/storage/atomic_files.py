@@ -143,10 +143,8 @@ def writing(path: Path) -> Generator[None]:
 def check_replaceable(path: Path, pattern: str) -> None:
     """Check that writing a file would replace nothing, or only an earlier output of its kind.
 
-    Args:
-        path: The file to write.
-        pattern: Regular expression found in the beginning of every earlier output; ``$`` matches
-            the end of a line.
+    ``pattern`` is a regular expression found in the beginning of every earlier output; ``$``
+    matches the end of a line.
 
     Raises:
         ConfigError: Something else has its name.
@@ -204,11 +202,8 @@ def _is_abandoned(partial: Path) -> bool:
 def replaced_file(path: Path, *, durable: bool = True) -> Generator[BinaryIO]:
     """Open a file for writing that appears, or replaces an old one, when the block ends.
 
-    Readers see the old content or the new one, never a part. An error leaves the old one.
-
-    Args:
-        path: In a folder that exists.
-        durable: Whether the file survives a power cut from then on. It takes milliseconds.
+    Readers see the old content or the new one, never a part. An error leaves the old one. A
+    ``durable`` file survives a power cut from then on, which takes milliseconds.
     """
     partial = partial_path(path)
     with writing(path), partial.open("wb") as file:

@@ -22,8 +22,6 @@ from blendtitan.storage.index_format import (
 )
 from blendtitan.storage.reader import OpenFile, ShardIndex
 
-_COPY_REMEDY = "Copy both files again, or tokenise the shard again."
-
 
 @dataclass(frozen=True, slots=True)
 class IndexArrays:
@@ -97,27 +95,34 @@ class IndexArrays:
         negative = np.flatnonzero(self.lens < 0)
         if len(negative):
             at = int(negative[0])
-            raise self._corrupt(f"sequence {at} has {self.lens[at]} tokens", "0 or more")
+            raise corrupt(self.path, f"sequence {at} has {self.lens[at]} tokens", "0 or more")
         return int(self.lens.sum(dtype=np.int64))
 
     def check_documents(self) -> None:
         """Raise a CorruptShardError unless the document index grows from 0 to the last sequence."""
         documents, num_sequences = self.documents, len(self.lens)
         if documents[0] != 0:
-            raise self._corrupt(f"document 0 starts at sequence {documents[0]}", "0")
+            raise corrupt(self.path, f"document 0 starts at sequence {documents[0]}", "0")
         # Compared, not subtracted: a difference of two entries could overflow.
         wrong = np.flatnonzero((documents[1:] < documents[:-1]) | (documents[1:] > num_sequences))
         if len(wrong):
             at = int(wrong[0]) + 1
-            raise self._corrupt(
+            raise corrupt(
+                self.path,
                 f"document {at} starts at sequence {documents[at]}",
                 f"{documents[at - 1]} to {num_sequences}",
             )
         if documents[-1] != num_sequences:
-            raise self._corrupt(f"the document index ends at {documents[-1]}", f"{num_sequences}")
+            raise corrupt(
+                self.path, f"the document index ends at {documents[-1]}", f"{num_sequences}"
+            )
 
-    def _corrupt(self, found: str, expected: str) -> CorruptShardError:
-        return CorruptShardError(f"{self.path}: {found}, expected {expected}. {_COPY_REMEDY}")
+
+def corrupt(path: str, found: str, expected: str) -> CorruptShardError:
+    """The error for an ``.idx`` that contradicts itself."""
+    return CorruptShardError(
+        f"{path}: {found}, expected {expected}. Copy both files again, or tokenise the shard again."
+    )
 
 
 def encode_index(

@@ -26,11 +26,7 @@ def kept_catalog(
 ) -> Catalog:
     """The catalog kept in ``folder`` for these shards and settings, else built and kept there.
 
-    Args:
-        folder: Made if it is missing.
-        shards: Their paths, sizes and times of change are part of the name.
-        settings: Text of everything else that the catalog depends on.
-        build: Builds the catalog.
+    ``settings`` is a text of everything that the catalog depends on besides the shards.
 
     Raises:
         ConfigError: ``folder`` cannot be used.
@@ -55,12 +51,7 @@ def kept_catalog(
 
 
 def shards_identity(shards: ShardList, settings: str) -> str | None:
-    """Digest of everything that a catalog depends on. None: a shard lacks a file.
-
-    Args:
-        shards: Their paths, corpora, weights, sizes and times of change enter the digest.
-        settings: Text of everything else.
-    """
+    """Digest of shards with their sizes and times, and of settings. None: a shard lacks a file."""
     contents = [signature.contents for signature in shards.signatures if signature is not None]
     if len(contents) < len(shards):
         return None

@@ -54,12 +54,8 @@ def named_shards(inputs: Sequence[Path]) -> list[NamedShard]:
 def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = "") -> None:
     """Write a file list that ``read_file_list`` reads back to the same entries.
 
-    Weights are written exactly; prefixes below the list's folder are written relative to it.
-
-    Args:
-        path: Replaced in one step if it exists.
-        entries: Shards in reading order.
-        header: Text written above the shards, as comments.
+    Weights are written exactly; prefixes below the list's folder are written relative to it. The
+    header is written above, as comments. An old file is replaced in one step.
     """
     folder = path.resolve().parent
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
@@ -130,11 +126,7 @@ def lines_of_other_form(
 ) -> list[Line]:
     """The lines of a list that may be a blend of Megatron-LM, or that our form does not fit.
 
-    Args:
-        text: Content of the list.
-        path: Of the list.
-        lines: Its lines in our form.
-        error: Why it has none in our form.
+    ``lines`` are those in our form, ``error`` is why there are none.
 
     Raises:
         FileListError: It has neither form.
@@ -253,17 +245,10 @@ def _lines_of_json(text: str, path: Path) -> list[Line] | None:
 def _is_bare_value(text: str, path: Path) -> bool:
     """Whether a text is null, true, false or a number, and no shard has this name."""
     word = text.strip()
-    is_value = word in ("null", "true", "false") or (len(word) < 40 and _is_json_number(word))
+    is_value = re.fullmatch(r"null|true|false|-?\d{1,20}(\.\d{1,20})?", word) is not None
     return is_value and not any(
         os.path.exists(f"{prefix}.idx") or os.path.isdir(prefix) for prefix in _places(word, path)
     )
-
-
-def _is_json_number(word: str) -> bool:
-    try:
-        return isinstance(json.loads(word), (int, float))
-    except ValueError:
-        return False
 
 
 def _check_corpora(lines: Sequence[Line], text: str, path: Path) -> None:

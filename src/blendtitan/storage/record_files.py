@@ -125,12 +125,7 @@ def _not_a_record(path: str, reason: object) -> CorruptShardError:
 
 
 def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> None:
-    """Write the catalog of a folder, unless it is there with the same content.
-
-    Args:
-        folder: Folder of the shards.
-        entries: Shards by their prefix, relative to the folder.
-    """
+    """Write the catalog of a folder, by prefix in it, unless it is there with the same content."""
     shards = {name: msgspec.structs.asdict(entry) for name, entry in sorted(entries.items())}
     content = {"format": 1, "checksum": CHECKSUM, "shards": shards}
     data = json.dumps(content, indent=1).encode()
@@ -152,16 +147,10 @@ def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
 
 
 def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature | None) -> bool:
-    """Record how the documents of a shard end.
+    """Record how all documents of a shard end; returns whether the record is there.
 
-    Args:
-        prefix: The shard.
-        ends: Counts of all its documents.
-        signature: The shard's, from before its documents were read.
-
-    Returns:
-        Whether the record is there. False where a file changed since, or the folder is read-only.
-        A record with the same content is not written again.
+    It is not where a file changed since ``signature``, from before the documents were read, or
+    where the folder is read-only. A record with the same content is not written again.
     """
     if not ends.is_complete or signature is None or file_signature(str(prefix)) != signature:
         return False
@@ -180,8 +169,7 @@ def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature 
 def record_ends(prefix: Path, eod_id: int) -> bool:
     """Read how the documents of a shard end, and record it, unless it is recorded already.
 
-    Returns:
-        Whether the record is there. False also where another process is replacing the shard.
+    Returns whether the record is there, as it is not where another process is replacing the shard.
     """
     signature = file_signature(str(prefix))
     if signature is None:

@@ -185,16 +185,10 @@ def write_shard(
     write_tokens: Callable[[BinaryIO], None],
     record: TokenizerRecord | None = None,
 ) -> FileSignature:
-    """Write both files of a shard beside their names, then rename them.
+    """Write both files of a shard beside their names, then rename them; returns their signature.
 
-    Args:
-        prefix: Path of the shard without its suffix. Its folder is made if it is missing.
-        index: Content of the ``.idx``.
-        write_tokens: Writes the content of the ``.bin``.
-        record: The tokenizer of the shard, if it is known.
-
-    Returns:
-        The signature of the new files.
+    ``index`` is the content of the ``.idx``; ``write_tokens`` writes that of the ``.bin``. A
+    missing folder is made.
     """
     bin_path = Path(f"{prefix}.bin")
     with writing(bin_path.parent):
@@ -301,8 +295,7 @@ def _check_no_folders(prefix: Path) -> None:
 def publish(prefix: Path) -> FileSignature:
     """Rename the complete partial files of a shard so that no reader sees half of it.
 
-    Returns:
-        The signature of these files, whatever another process puts in their place meanwhile.
+    Returns the signature of these files, whatever another process puts in their place meanwhile.
 
     Raises:
         OutputError: A folder has one of these names. What was there before is untouched.

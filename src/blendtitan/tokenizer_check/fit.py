@@ -84,7 +84,6 @@ class DocumentStart(NamedTuple):
 
     tokens: NDArray[np.int64]
     is_cut: bool
-    """Whether the document continues."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,6 @@ class Fit:
     character that the decoder drops, is lost in any order and shows nothing."""
 
     outside: int = 0
-    """Tokens that the tokenizer does not have."""
-
     control: int = 0
     """Control symbols and unknown tokens, except BOS, EOD and padding."""
 
@@ -165,10 +162,8 @@ def probe(
 ) -> list[ProbedShard]:
     """Compare tokens of some shards with a tokenizer: of every corpus, of 48 shards if possible.
 
-    Args:
-        corpus_of: The corpus of each shard, by prefix.
-        tokenizer: Decodes and encodes.
-        eod_id: Token that ends documents, and is not compared.
+    ``corpus_of`` is the corpus of each shard, by prefix. ``eod_id`` ends documents, and is not
+    compared.
 
     Raises:
         ShardError: A shard cannot be read.
@@ -195,10 +190,7 @@ def probe(
 
 
 def knows_its_own(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer recognises a text that it encoded itself.
-
-    One without a decoder does not: it would refuse its own shards.
-    """
+    """Whether a tokenizer recognises text that it encoded itself; one without decoder does not."""
     tokens, _ = tokenizer.encode_batch([_KNOWN_TEXT])
     apart = np.array(sorted(tokenizer.control_ids()), np.int64)
     own = fit(tokenizer, [DocumentStart(tokens.astype(np.int64), is_cut=False)], apart=apart)
@@ -208,13 +200,7 @@ def knows_its_own(tokenizer: Tokenizer) -> bool:
 def fit(
     tokenizer: Tokenizer, documents: Sequence[DocumentStart], *, apart: NDArray[np.int64]
 ) -> Fit:
-    """How well the tokens of some documents fit a tokenizer.
-
-    Args:
-        tokenizer: Decodes and encodes.
-        documents: The first tokens of some documents.
-        apart: Tokens between texts, such as EOD, which are not compared.
-    """
+    """How well the tokens of some documents fit a tokenizer, without those in ``apart``."""
     pieces: list[NDArray[np.int64]] = []
     compared: list[NDArray[np.int64]] = []
     inner = np.setdiff1d(apart, [tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id])

@@ -54,18 +54,7 @@ class Findings:
     """The tokenizer that they were compared with, for people, if there are mismatches."""
 
     mismatches: dict[str, str] = field(default_factory=dict)
-    """Why a shard was made with another tokenizer, by prefix."""
-
     unclear: dict[str, str] = field(default_factory=dict)
-    """Why it is unknown whether a shard was, by prefix."""
-
-    def mismatch_lines(self, corpus_of: Mapping[str, str]) -> Iterator[str]:
-        """The mismatches in words, shards with the same reason in one line."""
-        return _lines(self.mismatches, corpus_of)
-
-    def unclear_lines(self, corpus_of: Mapping[str, str]) -> Iterator[str]:
-        """The unclear shards in words, shards with the same reason in one line."""
-        return _lines(self.unclear, corpus_of)
 
 
 def check_shards(
@@ -73,10 +62,7 @@ def check_shards(
 ) -> Findings:
     """Compare the records of shards with a tokenizer, and tokens of those without a record.
 
-    Args:
-        shards: Any number. Every record is read, and a bounded sample of the tokens.
-        tokenizer: The tokenizer that should have made them.
-        eod_id: Token that should end their documents. None: not compared.
+    Every record is read, and a bounded sample of the tokens. EOD is compared unless it is None.
 
     Raises:
         ShardError: A record, or a shard whose tokens are compared, cannot be read.
@@ -141,6 +127,7 @@ def _made_with(record: TokenizerRecord | None) -> str:
 
 
 def _lines(reasons: Mapping[str, str], corpus_of: Mapping[str, str]) -> Iterator[str]:
+    """Reasons in words, shards with the same reason in one line."""
     by_reason: dict[str, list[str]] = {}
     for prefix, reason in reasons.items():
         by_reason.setdefault(reason, []).append(prefix)
@@ -215,14 +202,14 @@ class TokenizerCheck:
         where = self._config.data_file_list
         warnings = [
             f"{where}: it is not known whether the tokenizer of this run made {line}"
-            for line in findings.unclear_lines(corpus_of)
+            for line in _lines(findings.unclear, corpus_of)
         ]
         if findings.mismatches:
             text = [
                 f"{where}: {len(findings.mismatches):,} of {len(made):,} shards do not belong to "
                 f"the tokenizer of this run.",
                 f"  the run: {findings.tokenizer}",
-                *(f"  shards: {line}" for line in findings.mismatch_lines(corpus_of)),
+                *(f"  shards: {line}" for line in _lines(findings.mismatches, corpus_of)),
             ]
             if self._action == "error":
                 raise TokenizerMismatchError(*text, _REMEDY)

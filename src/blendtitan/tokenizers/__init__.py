@@ -11,13 +11,14 @@ Imports neither torch nor torchtitan, so that worker processes start fast.
 from blendtitan.tokenizers.base import ABSENT, Tokenizer, located
 from blendtitan.tokenizers.encoder import FAST_PROVEN, TIERS, Encoder, Tier, build_encoder
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
-from blendtitan.tokenizers.identity import identity_of, tokenizer_identity
 from blendtitan.tokenizers.router import (
     HF_BACKENDS,
     SP_BACKENDS,
     TEKKEN_BACKENDS,
     build_tokenizer,
+    identity_of,
     load_tokenizer,
+    tokenizer_identity,
 )
 from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
 from blendtitan.tokenizers.tekken import TEKKEN_FILE, TekkenTokenizer

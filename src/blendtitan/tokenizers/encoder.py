@@ -6,7 +6,7 @@ covers: a text that contains anything disputed goes to the reference. As a last 
 document in a thousand is encoded by both.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import compress
 from operator import not_
 from pathlib import Path
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, FastTierError
 from blendtitan.tokenizers.base import EncodedTexts, Tokenizer, concatenated
-from blendtitan.tokenizers.fast import FastEncoder, difference, split
-from blendtitan.tokenizers.identity import tokenizer_identity
+from blendtitan.tokenizers.fast import FastEncoder, check_texts, difference, split
 from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
-from blendtitan.tokenizers.router import load_tokenizer
+from blendtitan.tokenizers.router import load_tokenizer, tokenizer_identity
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -71,19 +70,17 @@ class Encoder:
         """
         if self._fast is None:
             return self._tokenizer.encode_batch(texts)
-        return concatenated(self._compared(self._fast, texts, is_compared))
+        return concatenated(self._compared(self._fast, texts))
 
     def check(self, texts: Iterable[str]) -> None:
         """Raise a ``FastTierError`` if the two tiers differ for any of these texts."""
         if self._fast is not None:
-            self._compared(self._fast, list(texts), lambda _: True)
+            check_texts(self._tokenizer, self._fast, texts, self._is_disputed)
 
-    def _compared(
-        self, fast: FastEncoder, texts: list[str], is_chosen: Callable[[str], bool]
-    ) -> list[NDArray[np.integer]]:
+    def _compared(self, fast: FastEncoder, texts: list[str]) -> list[NDArray[np.integer]]:
         disputed = [self._is_disputed(text) for text in texts]
         encoded = iter(fast.encode_texts(list(compress(texts, map(not_, disputed)))))
-        both = [skip or is_chosen(text) for skip, text in zip(disputed, texts, strict=True)]
+        both = [skip or is_compared(text) for skip, text in zip(disputed, texts, strict=True)]
         right = iter(split(*self._tokenizer.encode_batch(list(compress(texts, both)))))
         results: list[NDArray[np.integer]] = []
         for text, is_disputed, is_both in zip(texts, disputed, both, strict=True):
@@ -119,8 +116,7 @@ def build_encoder(
 
     Raises:
         ConfigError: There is no usable tokenizer, or ``fast`` is requested and not possible.
-        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof. Earlier
-            ids of the fast tier for this tokenizer may be wrong as well.
+        FastTierError: The tiers differ for one of ``first_texts`` in spite of the proof.
     """
     if tier not in TIERS:
         raise ConfigError(f"the tokenizer tier is {tier!r}, expected one of {', '.join(TIERS)}")

@@ -54,17 +54,15 @@ class FastEncoder:
 
     @classmethod
     def load(cls, tokenizer: Tokenizer, *, reads_symbols: bool = True) -> Self:
-        """Gigatoken's encoder for the file of ``tokenizer``, without its control symbols.
-
-        Args:
-            tokenizer: The tokenizer.
-            reads_symbols: Whether gigatoken looks for added tokens that are not control symbols.
-        """
+        """Gigatoken's encoder for the file of a tokenizer: see ``of``."""
         return cls.of(read_definition(tokenizer), reads_symbols=reads_symbols)
 
     @classmethod
     def of(cls, definition: Mapping[str, Any], *, reads_symbols: bool = True) -> Self:
-        """Gigatoken's encoder for the content of a ``tokenizer.json``."""
+        """Gigatoken's encoder for the content of a ``tokenizer.json``, without its control symbols.
+
+        ``reads_symbols`` says whether gigatoken looks for the other added tokens.
+        """
         symbols = read_symbols(definition) if reads_symbols else []
         content = orjson.dumps({**definition, "added_tokens": symbols})
         with _guarded("gigatoken cannot load it"):

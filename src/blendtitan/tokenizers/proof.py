@@ -89,13 +89,8 @@ class Proof:
 def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = None) -> Proof | None:
     """The proof for a tokenizer, from the cache or made now.
 
-    Args:
-        tokenizer: The tokenizer.
-        identity: A hash of everything that its ids depend on.
-        text_bytes: How much text each process encodes. None: a lot.
-
-    Returns:
-        None if there is no proof yet, and making one takes longer than it saves.
+    ``identity`` is a hash of everything that its ids depend on. None: there is no proof yet, and
+    making one takes longer than it saves for ``text_bytes`` of text in each process.
 
     Raises:
         FastTierError: The tiers differ, or the fast one does not support the tokenizer.
@@ -132,19 +127,12 @@ def check_not_refuted(identity: str) -> None:
         raise FastTierError(known.refusal)
 
 
-def prove(
-    tokenizer: Tokenizer,
-    structure: Structure,
-    definition: dict[str, Any],
-    *,
-    sample_texts: int | None = None,
-) -> Proof:
+def prove(tokenizer: Tokenizer, structure: Structure, definition: dict[str, Any]) -> Proof:
     """Compare the tiers on everything that a proof covers."""
     ranges = listed_structures().get(structure.key)
     if ranges is None:
         ranges = _scanned(structure)
-    count = SAMPLE_TEXTS if sample_texts is None else sample_texts
-    return prove_vocabulary(tokenizer, ranges, definition, sample_texts=count)
+    return prove_vocabulary(tokenizer, ranges, definition, sample_texts=SAMPLE_TEXTS)
 
 
 def prove_vocabulary(
@@ -184,20 +172,18 @@ def _made(
     started = time.monotonic()
     try:
         proof = prove(tokenizer, structure, definition)
+        num_characters = sum(last - first + 1 for first, last in proof.ranges)
         result = (
-            f"equal ids, except for {sum(b - a + 1 for a, b in proof.ranges):,} disputed "
-            f"characters, {len(proof.markers):,} disputed strings"
+            f"equal ids, except for {num_characters:,} disputed characters, "
+            f"{len(proof.markers):,} disputed strings"
         )
     except FastTierError as error:
-        proof = Proof(refusal=str(error))
-        result = "their ids differ"
-    kept = "kept for later runs"
-    if not write_proof(key, proof):
-        kept = "not kept: the cache is not writable"
-    seconds = time.monotonic() - started
+        proof, result = Proof(refusal=str(error)), "their ids differ"
+    is_kept = write_proof(key, proof)
+    kept = "kept for later runs" if is_kept else "not kept: the cache is not writable"
     logger.info(
         "%s: compared the tokenizer tiers in %.0f s: %s (%s)",
-        *(tokenizer.path, seconds, result, kept),
+        *(tokenizer.path, time.monotonic() - started, result, kept),
     )
     return proof
 
@@ -280,22 +266,16 @@ def _locked(key: str) -> Iterator[None]:
         return
     with file:
         deadline = time.monotonic() + _WAIT_SECONDS
-        while not _is_locked(file.fileno()) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
+        # Some network file systems have no locks. Then each process makes the proof.
+        with suppress(OSError):
+            while time.monotonic() < deadline:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_POLL_SECONDS)
         yield
     with suppress(OSError):
         path.unlink()
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Some network file systems have no locks. Then each process makes the proof.
-        return True
-    return True
 
 
 def _ranges(pairs: Iterable[Iterable[int]]) -> Ranges:

@@ -103,9 +103,8 @@ def is_tekken(path: Path) -> bool:
 def tekken_definition(path: Path) -> dict[str, Any]:
     """Everything that decides the ids of a Tekken file.
 
-    Returns:
-        ``pattern``, which cuts text into words; ``pieces`` in the order of their ids, in base 64;
-        ``num_symbols``, how many ids precede them; ``symbols``, the names of some of those.
+    ``pattern`` cuts text into words; ``pieces`` are in the order of their ids, in base 64;
+    ``num_symbols`` ids precede them; ``symbols`` are the names of some of those.
 
     Raises:
         ConfigError: It is not such a file.
