@@ -5,9 +5,10 @@ The source is the repository itself, so that the links from ``docs/`` to ``bench
 """
 
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import GoogleDocstring
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +90,7 @@ def _toctree(caption: str, pages: list[str]) -> str:
 
 
 def read_google_style(
-    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+    app: Sphinx, what: Any, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
     """Convert the sections of a docstring (``Args:``, ``Raises:``).
 

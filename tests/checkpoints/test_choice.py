@@ -29,7 +29,7 @@ def test_with_fallback_the_newest_whole_one_is_chosen() -> None:
     assert choose({2: None, 4: None, 6: "b", 8: "a"}, fallback=True) == Choice(4, {8: "a", 6: "b"})
 
 
-def test_a_step_that_is_asked_for_is_never_replaced_by_a_later_one() -> None:
+def test_a_requested_step_is_never_replaced_by_a_later_one() -> None:
     damage = {2: None, 4: "cut", 6: None}
 
     assert choose(damage, asked=4, fallback=True) == Choice(2, {4: "cut"})

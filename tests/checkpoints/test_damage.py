@@ -48,7 +48,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damage_is_told_with_the_file(tmp_path: Path, name: str) -> None:
+def test_damage_is_reported_with_the_file(tmp_path: Path, name: str) -> None:
     do_damage, expected = DAMAGES[name]
     path = save(tmp_path, 4)
     do_damage(path)

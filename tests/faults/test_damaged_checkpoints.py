@@ -65,7 +65,7 @@ def test_after_a_damaged_checkpoint_was_moved_away_the_one_before_is_used(
     assert saved.losses("training").items() >= {(n, job.losses("training")[n]) for n in (3, 4)}
 
 
-def test_an_incomplete_checkpoint_is_passed_over_and_named(job: FaultyJob) -> None:
+def test_an_incomplete_checkpoint_is_skipped_and_named(job: FaultyJob) -> None:
     (job.checkpoints / "step-4/.metadata").unlink()
     output = job.run()
 

@@ -65,7 +65,7 @@ def check_whole(folder: Path) -> None:
     assert not left + list(folder.rglob("*.claim"))
 
 
-def test_tokenizing_ends_with_the_file_and_the_disk_and_is_gone_on_with(
+def test_tokenizing_on_a_full_disk_is_an_error_and_can_be_continued(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, disk: Disk
 ) -> None:
     text = Path(json.__file__).read_text(encoding="utf-8")
@@ -101,7 +101,7 @@ def test_merging_ends_with_the_file_and_the_disk_and_can_be_repeated(
     assert tree(disk.folder / "out") == tree(tmp_path / "whole")
 
 
-def test_repairing_ends_with_the_file_and_the_disk_and_is_gone_on_with(
+def test_repairing_on_a_full_disk_is_an_error_and_can_be_continued(
     tmp_path: Path, disk: Disk
 ) -> None:
     folder = disk.folder / "tokens"

@@ -56,7 +56,7 @@ def wholes(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> di
         pytest.param(2, 1, ["checkpoint"], ["async", "disabled"], id="while_it_saves"),
     ],
 )
-def test_killed_training_goes_on_bit_for_bit_from_the_last_complete_checkpoint(
+def test_killed_training_resumes_bit_for_bit_from_the_last_complete_checkpoint(
     *,
     processes: int,
     kills: int,

@@ -101,7 +101,7 @@ def test_corpora_that_are_not_named_keep_their_shares() -> None:
     assert blends.tolist() == [[0, 0.2, 0.8], [0.4, 0.2, 0.4], [0.8, 0.2, 0]]
 
 
-def test_random_blends_gather_around_the_base_where_concentrated() -> None:
+def test_concentrated_random_blends_gather_around_the_base() -> None:
     base = np.array([0.5, 0.3, 0.2])
     config = SweepConfig(
         method="dirichlet", runs=400, concentration=1000.0, min_share=0.1, corpora=()
@@ -147,7 +147,7 @@ def test_some_points_of_a_grid_that_has_too_many() -> None:
         ({"method": "grid", "levels": 2, "corpora": ("corpus0",)}, "expected at least two corpora"),
     ],
 )
-def test_what_makes_no_blends(settings: dict[str, object], message: str) -> None:
+def test_settings_that_give_no_blends(settings: dict[str, object], message: str) -> None:
     base = np.array([0.5, 0.3, 0.2])
 
     with pytest.raises(ConfigError) as raised:

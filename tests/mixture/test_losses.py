@@ -89,7 +89,7 @@ def test_tools_that_read_two_files_get_the_runs_that_are_finished(folder: Path) 
 
 
 @pytest.mark.parametrize("name", ["losses.csv", "ratios.csv", "metrics.csv"])
-def test_a_table_of_another_program_is_replaced_only_where_that_is_asked_for(
+def test_a_table_of_another_program_is_replaced_only_on_request(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """Its own earlier tables are replaced, also when runs have finished since."""

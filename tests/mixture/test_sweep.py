@@ -13,7 +13,7 @@ from tests.mixture.conftest import WriteConfig, sweep
 GRID = ("--method", "grid", "--levels", "2")
 
 
-def test_a_text_keeps_what_is_not_changed() -> None:
+def test_unchanged_parts_of_a_text_stay() -> None:
     text = '# head\n[job]\ndump_folder = "old" # where\n\n[training]\nsteps = 3\n'
     keys = {"job.dump_folder": "new", "training.seed": 7, "blendcorpus.split": "90,10,0"}
 

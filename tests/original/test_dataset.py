@@ -232,7 +232,7 @@ def test_slots_beyond_the_horizon_may_be_planned_but_not_read(cache: Path) -> No
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_loader_fails_where_it_delivers_past_the_horizon_not_where_it_reads_ahead(
+def test_a_loader_fails_when_it_delivers_past_the_horizon_not_when_it_prefetches(
     cache: Path, num_workers: int
 ) -> None:
     dataset = train(case_config("one_shard", cache))
@@ -296,7 +296,7 @@ def test_documents_are_read_as_they_are(write_blend: WriteBlend, tmp_path: Path)
     assert len(train(small(write_blend, tmp_path, append_eod=False, **settings))[0].labels) == 8
 
 
-def test_a_missing_idx_is_named_where_the_catalog_was_kept(
+def test_a_missing_idx_is_named_even_with_a_cached_catalog(
     write_blend: WriteBlend, tmp_path: Path
 ) -> None:
     config = small(write_blend, tmp_path)
@@ -351,7 +351,7 @@ def tokens_read(loader: DataLoader, batches: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("dp_world_size", [1, 2, 4])
-def test_a_run_goes_on_from_its_state_on_any_number_of_ranks(
+def test_a_run_resumes_from_its_state_on_any_number_of_ranks(
     cache: Path, dp_world_size: int
 ) -> None:
     dataset = train(case_config("three_corpora", cache))
@@ -486,7 +486,7 @@ def test_a_damaged_index_is_built_again_with_a_warning(
         with caplog.at_level(logging.WARNING):
             train(config)
 
-        assert "is damaged; it is built again" in caplog.text
+        assert "is damaged and is built again" in caplog.text
         assert path.read_bytes() == whole
 
 

@@ -94,7 +94,7 @@ def test_a_shard_gives_samples_of_its_epochs_each_once(
 
 
 @pytest.mark.parametrize(("num_samples", "is_apart"), [(13, True), (17, True), (18, False)])
-def test_the_last_epoch_is_apart_where_less_than_80_percent_of_it_is_needed(
+def test_the_last_epoch_is_separate_if_less_than_80_percent_of_it_is_needed(
     num_samples: int, is_apart: bool
 ) -> None:
     """Ten samples an epoch: from the eighth of its last on it is shuffled with the others."""
@@ -122,7 +122,7 @@ def test_every_shard_makes_half_a_percent_more_rounded_up() -> None:
         (3, (0, 0.5, 0.5), [0, -1, 1, 3]),  # 2 and 2: train has nothing to give
     ],
 )
-def test_what_rounding_leaves_over_goes_to_train(
+def test_the_rounding_remainder_goes_to_train(
     num_sequences: int, fractions: tuple[float, float, float], cuts: list[int]
 ) -> None:
     assert sequence_cuts(num_sequences, fractions) == cuts

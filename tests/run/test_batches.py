@@ -29,7 +29,7 @@ def test_others_are_refused_with_the_nearest_sizes(size: int, expected: str) -> 
         check_batches(size, local_batch_size=2, ranks=4)
 
 
-def test_micro_batches_alone_are_checked_where_ranks_are_not_known() -> None:
+def test_only_micro_batches_are_checked_if_the_ranks_are_unknown() -> None:
     expected = r"expected a multiple of 3 \(training\.local_batch_size = 3\)"
     with pytest.raises(ConfigError, match=expected):
         check_batches(10, local_batch_size=3, ranks=1, are_all_ranks=False)

@@ -177,7 +177,7 @@ def test_a_state_of_an_engines_loader_must_be_at_the_step(
 
     assert engine.consumed_samples == loader.consumed_samples == 12
     loader.load_state_dict(engine.state_dict())
-    with pytest.raises(ResumeError, match=r"global_batch_size to the value of its run"):
+    with pytest.raises(ResumeError, match=r"global_batch_size to the value of that run"):
         loader.align(3, global_batch_size=6)
 
 

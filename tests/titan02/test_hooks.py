@@ -113,14 +113,14 @@ def test_a_place_that_is_not_the_trainers_is_an_error(run: SmallRun) -> None:
         own.check_step(3)
 
 
-def test_without_a_state_it_goes_on_after_the_steps_of_the_schedule(run: SmallRun) -> None:
+def test_without_a_state_it_continues_after_the_steps_of_the_schedule(run: SmallRun) -> None:
     own = loader(run, step=3)
     next(iter(own))
 
     assert own.consumed_samples == 3 * 4 + 2
 
 
-def test_another_global_batch_size_goes_on_after_the_samples_read(run: SmallRun) -> None:
+def test_another_global_batch_size_continues_after_the_consumed_samples(run: SmallRun) -> None:
     first = loader(run)
     batches = iter(first)
     for _ in range(4):
@@ -178,7 +178,7 @@ def test_losses_of_corpora_follow_the_order_of_the_batches() -> None:
 # The models.
 
 
-def test_each_language_model_is_registered_anew() -> None:
+def test_each_language_model_is_registered_again() -> None:
     spec = get_train_spec("llama3")
 
     assert spec.build_dataloader_fn is not llama3().build_dataloader_fn

@@ -51,7 +51,7 @@ def test_a_run_logs_each_corpus(whole: Ended) -> None:
     assert "8 samples of the blend, 8 samples of code, 8 samples of web" in whole.output
 
 
-def test_a_killed_run_goes_on_with_the_same_samples_and_losses(
+def test_a_killed_run_resumes_with_the_same_samples_and_losses(
     killed: tuple[SmallRun, Ended], whole: Ended
 ) -> None:
     run, before = killed
@@ -66,7 +66,7 @@ def test_a_killed_run_goes_on_with_the_same_samples_and_losses(
     assert before.losses() | after.losses() == expected
 
 
-def test_two_processes_go_on_with_what_one_began(killed: tuple[SmallRun, Ended]) -> None:
+def test_two_processes_continue_the_run_of_one(killed: tuple[SmallRun, Ended]) -> None:
     run, _ = killed
     folder = run.folder / "two"
     shutil.copytree(run.folder / "out", folder)
@@ -77,7 +77,7 @@ def test_two_processes_go_on_with_what_one_began(killed: tuple[SmallRun, Ended])
     assert "loss of each corpus" in after.output
 
 
-def test_without_the_state_of_the_loader_a_run_goes_on_after_its_steps(
+def test_without_loader_state_a_run_continues_after_its_steps(
     killed: tuple[SmallRun, Ended],
 ) -> None:
     """As for a run that was begun with TorchTitan's own loader."""
@@ -88,5 +88,5 @@ def test_without_the_state_of_the_loader_a_run_goes_on_after_its_steps(
     after = run.start("--job.dump_folder", str(folder), *arguments, record="without")
 
     assert after.code == 0, after.output[-5000:]
-    assert "It continues after step 4 x 4 samples = 16 samples." in after.output
+    assert "The data continues after step 4 x 4 samples = 16 samples." in after.output
     assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}

@@ -60,7 +60,7 @@ def test_a_shard_of_another_tokenizer_is_an_error_that_shows_both(
     assert 'set blendcorpus.tokenizer_check = "warn"' in text
 
 
-def test_a_mismatch_is_a_warning_where_that_is_asked(
+def test_a_mismatch_is_a_warning_on_request(
     tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
 ) -> None:
     write_text("data/web/a", tokenizers["sp bpe"], recorded=True)
@@ -70,7 +70,7 @@ def test_a_mismatch_is_a_warning_where_that_is_asked(
     assert "1 of 1 shards do not belong" in warnings[0]
 
 
-def test_another_eod_is_a_mismatch_only_where_documents_are_told_apart(
+def test_another_eod_is_a_mismatch_only_if_documents_are_separated(
     tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
 ) -> None:
     own = tokenizers["byte-level"]
