@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tokenizers.models import WordLevel
 
 from blendtitan import BlendConfig
@@ -22,8 +22,9 @@ from tests.failing_reads import Disk
 
 # How long an example takes says nothing about whether it is right. `--hypothesis-profile thorough`
 # takes many more of them.
-settings.register_profile("blendtitan", deadline=None, max_examples=40)
-settings.register_profile("thorough", deadline=None, max_examples=1000)
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("blendtitan", UNTIMED, max_examples=40)
+settings.register_profile("thorough", UNTIMED, max_examples=1000)
 settings.load_profile("blendtitan")
 
 EOD = 2

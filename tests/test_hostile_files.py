@@ -245,7 +245,7 @@ def test_unsafe_characters(source: str, *, is_unsafe: bool) -> None:
 
 
 # PyTorch's checkpoints are pickles. Its unpickler calls nothing: tests/runs/test_audit.py.
-READS_PICKLES_WITHOUT_RUNNING_THEM = SOURCE / "checkpoints/contents.py"
+READS_PICKLES_WITHOUT_RUNNING_THEM = SOURCE / "checkpoints.py"
 
 
 def test_the_source_has_nothing_that_loads_a_pickle_or_runs_data() -> None:

@@ -24,7 +24,7 @@ TITAN = LOADER | {
         "corpus_progress",
         "metric_names",
         "original",
-        "pace",
+        "batch_schedule",
         "placed_loader",
         "run",
     ),
@@ -48,8 +48,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
     "state": (HISTORY, NUMPY),
-    "pace": ({"errors", "state"}, set()),
-    "run": (BASE | {"config", "order", "history", "pace", "run"}, set()),
+    "batch_schedule": ({"errors", "state"}, set()),
+    "run": (BASE | {"config", "order", "history", "batch_schedule", "run"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -68,7 +68,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "runs": (
         HISTORY
-        | {"original", "state", "pace", "run", "checkpoints", "tokenizers", "tokenizer_check"}
+        | {
+            "original",
+            "state",
+            "batch_schedule",
+            "run",
+            "checkpoints",
+            "tokenizers",
+            "tokenizer_check",
+        }
         | {"metric_names", "tables", "shards", "runs"},
         NUMPY | {"jinja2", "plotly", "tensorboard"},
     ),
@@ -78,7 +86,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
-    "placed_loader": (LOADER | {"pace", "run"}, {"torch"}),
+    "placed_loader": (LOADER | {"batch_schedule", "run"}, {"torch"}),
     "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
     "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
@@ -168,7 +176,7 @@ READERS = {
     "prepare/runs.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
-    "runs/report/page.py": "a file of this package",
+    "runs/report/figures.py": "files of this package",
     "commands/arguments.py": "manuals, of this package",
     "cli.py": "/dev/null",
 }
@@ -192,7 +200,7 @@ def test_only_one_place_prints_and_makes_loggers(path: Path) -> None:
     """Names of corpora and files may hold escape sequences: whatever is shown goes through it.
 
     Print with ``terminal.say``; log with ``visible.visible_logger(__name__)``; make tables with
-    ``tables.number_table``. A message of several lines is ``SomeError(*lines)``.
+    ``tables.Table``. A message of several lines is ``SomeError(*lines)``.
     """
     own = ONE_PLACE.get(layer_of(path), set())
     for name in set().union(*ONE_PLACE.values(), {"warnings.warn", "sys.stdout.write"}) - own:

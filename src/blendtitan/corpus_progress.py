@@ -7,7 +7,7 @@ from blendtitan import metric_names
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
 from blendtitan.order.blend import shares_of
-from blendtitan.tables import as_text, number_table
+from blendtitan.tables import Table, as_text
 
 
 def loss_metrics(
@@ -69,7 +69,7 @@ def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float
 def corpus_table(dataset: Dataset, num_samples: int) -> str:
     """Tokens, share and epochs of each corpus, at the end of a run of ``num_samples`` samples."""
     end = progress(dataset, num_samples)
-    table = number_table("corpus", "tokens", "share", "tokens read", "epochs")
+    table = Table(("corpus", "tokens", "share", "tokens read", "epochs"))
     columns = (dataset.corpus_tokens, end.configured_shares, end.tokens, end.epochs)
     for name, tokens, share, read, epochs in zip(dataset.corpora, *columns, strict=True):
         table.add_row(name, f"{tokens:,}", f"{share:.2%}", f"{read:,}", f"{epochs:.3g}")
@@ -78,7 +78,7 @@ def corpus_table(dataset: Dataset, num_samples: int) -> str:
 
 def segments_table(dataset: Dataset) -> str:
     """The first slot and the shares of each segment, including segments after the run's end."""
-    table = number_table("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read))
+    table = Table(("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read)))
     for name in dataset.corpora:
         shares = [shares_of(s.weights).get(name, 0.0) for s in dataset.segments_read]
         table.add_row(name, *(f"{share:.2%}" for share in shares))

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
+from blendtitan.batch_schedule import (
+    BatchSchedule,
+    BatchStage,
+    changed_at,
+    saved_schedule,
+    schedule_of_state,
+)
 from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
-from blendtitan.pace import Pace, Paces, changed_at, paces_of_state, saved_paces
 from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
 
@@ -35,9 +41,9 @@ class PlacedLoader:
         """
         self._loader = loader
         self._is_placed = False
-        self._paces: Paces = ()
+        self._schedule: BatchSchedule = ()
         self._segments = segments
-        self._begun_pace = Pace(global_batch_size=global_batch_size)
+        self._begun_stage = BatchStage(global_batch_size=global_batch_size)
         self._set_segments()
 
     @property
@@ -52,7 +58,7 @@ class PlacedLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
-        return self._loader.state_dict(more=saved_paces(self._paces))
+        return self._loader.state_dict(more=saved_schedule(self._schedule))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where the state was saved.
@@ -61,7 +67,7 @@ class PlacedLoader:
             ResumeError: The state belongs to other data, or to another configuration.
         """
         saved = parse_state(state_dict)
-        self._paces = paces_of_state(state_dict)
+        self._schedule = schedule_of_state(state_dict)
         self._set_segments(saved)
         self._loader.resume(saved)
         self._is_placed = True
@@ -75,7 +81,7 @@ class PlacedLoader:
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
-        self._paces = (Pace(global_batch_size=global_batch_size),)
+        self._schedule = (BatchStage(global_batch_size=global_batch_size),)
         self._set_segments()
         self._is_placed = True
 
@@ -85,8 +91,12 @@ class PlacedLoader:
         Args:
             global_batch_size: Samples of a step, if the state does not say.
         """
-        pace = self._paces[-1] if self._paces else Pace(global_batch_size=global_batch_size)
-        return pace.step_at(self.consumed_samples)
+        stage = (
+            self._schedule[-1]
+            if self._schedule
+            else BatchStage(global_batch_size=global_batch_size)
+        )
+        return stage.step_at(self.consumed_samples)
 
     def check_step(self, step: int) -> None:
         """Check that the loader has delivered exactly the batches of the first ``step`` steps.
@@ -94,7 +104,7 @@ class PlacedLoader:
         Raises:
             ResumeError: The loader's position is that of another step.
         """
-        self._paces[-1].check(step, consumed_samples=self.consumed_samples)
+        self._schedule[-1].check(step, consumed_samples=self.consumed_samples)
 
     def align(self, step: int, *, global_batch_size: int) -> None:
         """Align the loader with the trainer's step, before its first batch.
@@ -115,15 +125,15 @@ class PlacedLoader:
                     *(step, global_batch_size, self.consumed_samples),
                 )
             return
-        paces = self._paces or (Pace(global_batch_size=global_batch_size),)
-        paces[-1].check(step, consumed_samples=self.consumed_samples)
-        self._paces = changed_at(paces, step, global_batch_size=global_batch_size)
+        schedule = self._schedule or (BatchStage(global_batch_size=global_batch_size),)
+        schedule[-1].check(step, consumed_samples=self.consumed_samples)
+        self._schedule = changed_at(schedule, step, global_batch_size=global_batch_size)
         self._set_segments()
-        if self._paces != paces and is_first_rank():
+        if self._schedule != schedule and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d and is %d from now on. The "
                 "data continues after the %d samples consumed so far.",
-                *(paces[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
+                *(schedule[-1].global_batch_size, step, global_batch_size, self.consumed_samples),
             )
 
     def _set_segments(self, saved: SavedState | None = None) -> None:
@@ -137,8 +147,8 @@ class PlacedLoader:
         if saved is not None:
             phases, slot = saved.phases, saved.consumed_samples
         lengths = lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
-        paces = self._paces or (self._begun_pace,)
-        self._loader.set_segments(changes_of(self._segments, paces, lengths))
+        schedule = self._schedule or (self._begun_stage,)
+        self._loader.set_segments(changes_of(self._segments, schedule, lengths))
 
 
 def is_first_rank() -> bool:

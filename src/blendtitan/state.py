@@ -14,11 +14,15 @@ from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, ResumeError
-from blendtitan.history.differences import differences, phase_differences
-from blendtitan.history.fingerprints import changed_checksums
-from blendtitan.history.phases import OrderSettings, Phase
-from blendtitan.history.run import RunRecord, in_next_phase, in_phases, record_of
-from blendtitan.history.saved import phases_from, saved_phases, saved_segments
+from blendtitan.history.phases import (
+    OrderSettings,
+    Phase,
+    phases_from,
+    saved_phases,
+    saved_segments,
+)
+from blendtitan.history.record import RunRecord, changed_checksums, differences, phase_differences
+from blendtitan.history.run import in_next_phase, in_phases, record_of
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -66,12 +70,9 @@ class Resumed:
 def encode_state(
     dataset: Dataset, consumed_samples: int, *, more: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, str]:
-    """The state after ``consumed_samples`` samples: the same on every rank.
+    """The state after ``consumed_samples`` samples of all ranks together: the same on every rank.
 
-    Args:
-        dataset: The dataset of the loader.
-        consumed_samples: Samples of all ranks together, since slot 0.
-        more: Additional JSON values to save, by key.
+    ``more`` is saved with it, by key.
     """
     record = record_of(dataset)
     slots = digest_slots(dataset.first_slot, consumed_samples)
@@ -147,10 +148,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     state = _parsed(saved)
     consumed_samples = state.pop("consumed_samples", None)
     if type(consumed_samples) is not int or not 0 <= consumed_samples < MAX_SLOT:
-        raise ResumeError(
-            f"the loader's state has consumed_samples = {consumed_samples!r}, expected a whole "
-            f"number. The checkpoint is damaged: load an older one."
-        )
+        raise damaged(f"consumed_samples = {consumed_samples!r}", "a whole number")
     found = state.pop("format", None)
     if found != STATE_FORMAT:
         raise ResumeError(
@@ -159,10 +157,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         )
     digest = state.pop("digest", None)
     if not isinstance(digest, str):
-        raise ResumeError(
-            f"the loader's state has digest {digest!r}, expected text. The checkpoint is "
-            f"damaged: load an older one."
-        )
+        raise damaged(f"digest {digest!r}", "text")
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
     state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
@@ -188,25 +183,28 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     )
 
 
+def damaged(found: str, expected: str = "") -> ResumeError:
+    """The error for a state that has something that no run could have saved."""
+    instead = f", expected {expected}" if expected else ""
+    return ResumeError(
+        f"the loader's state has {found}{instead}. The checkpoint is damaged: load an older one."
+    )
+
+
 def _checked_checksums(checksums: Any) -> dict[str, str]:
     try:
         if all(bytes.fromhex(text) is not None for text in checksums.values()):
             return checksums
     except (AttributeError, TypeError, ValueError):
         pass
-    raise ResumeError(
-        f"the loader's state has {_CHECKSUMS_KEY} = {checksums!r}, expected hexadecimal text for "
-        f"each corpus. The checkpoint is damaged: load an older one."
-    )
+    raise damaged(f"{_CHECKSUMS_KEY} = {checksums!r}", "hexadecimal text for each corpus")
 
 
 def _check_tokens(tokens: Any, num_samples: int) -> None:
     is_text = isinstance(tokens, str) and len(tokens) % _DIGEST_CHARS == 0
     if not is_text or len(tokens) > _DIGEST_CHARS * num_samples:
-        raise ResumeError(
-            f"the loader's state has {_TOKENS_KEY} = {tokens!r}, expected {_DIGEST_CHARS} digits "
-            f"for each of the last samples. The checkpoint is damaged: load an older one."
-        )
+        expected = f"{_DIGEST_CHARS} digits for each of the last samples"
+        raise damaged(f"{_TOKENS_KEY} = {tokens!r}", expected)
 
 
 def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
@@ -242,10 +240,8 @@ def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
     seed, split = fixed_facts.get("seed"), fixed_facts.get("split")
     flags = [fixed_facts.get(f"{name}_sample_in_corpus") for name in ("shuffle", "blend")]
     if not (isinstance(seed, int) and isinstance(split, str) and {*map(type, flags)} == {bool}):
-        raise ResumeError(
-            f"the loader's state has seed {seed!r}, split {split!r} and flags {flags!r}, expected "
-            f"a number, a name and booleans. The checkpoint is damaged: load an older one."
-        )
+        found = f"seed {seed!r}, split {split!r} and flags {flags!r}"
+        raise damaged(found, "a number, a name and booleans")
     return OrderSettings(seed=seed, split=split, shuffled=bool(flags[0]), blended=bool(flags[1]))
 
 
@@ -255,21 +251,14 @@ def _phases(
     try:
         phases = phases_from(state.pop("chapters", None), blended=order_settings(state).blended)
     except ConfigError as error:
-        raise ResumeError(
-            f"the loader's state has {error}. The checkpoint is damaged: load an older one."
-        ) from error
+        raise damaged(str(error)) from error
     last = phases[-1]
     if last.first_slot > consumed_samples:
-        raise ResumeError(
-            f"the loader's state has a phase that begins at slot {last.first_slot:,}, but only "
-            f"{consumed_samples:,} consumed samples. The checkpoint is damaged: load an older one."
-        )
+        consumed = f"but only {consumed_samples:,} consumed samples"
+        raise damaged(f"a phase that begins at slot {last.first_slot:,}, {consumed}")
     listed = {"seq_length": last.seq_len, "segments": saved_segments(last.segments)}
     if any(facts[name] != value for name, value in listed.items()):
-        raise ResumeError(
-            f"the loader's state has {listed} in its last phase, expected the state's seq_length "
-            f"and segments. The checkpoint is damaged: load an older one."
-        )
+        raise damaged(f"{listed} in its last phase", "the state's seq_length and segments")
     return phases
 
 

@@ -24,46 +24,31 @@ Cell = str | int | None
 
 
 class Table:
-    """Rows of names and numbers. Headings and cells are shown as they are: nothing is markup."""
+    """Rows of names and numbers. Headings and cells are shown as they are: nothing is markup.
 
-    def __init__(self) -> None:
+    The first column and those of ``texts`` have names, which are folded where they are long; the
+    others have numbers, aligned to the right. Missing cells are empty.
+    """
+
+    def __init__(
+        self,
+        headings: Sequence[str],
+        rows: Iterable[Sequence[Cell]] = (),
+        *,
+        texts: Sequence[str] = (),
+    ) -> None:
         self.rich = RichTable(box=None, pad_edge=False)
-
-    def add_column(self, heading: str, *, is_number: bool) -> None:
-        """Add a column. Numbers are aligned to the right; long names are folded."""
-        if is_number:
-            self.rich.add_column(Text(visible(heading)), justify="right")
-        else:
-            self.rich.add_column(Text(visible(heading)), overflow="fold")
+        for number, heading in enumerate(headings):
+            is_text = number == 0 or heading in texts
+            justify, overflow = ("left", "fold") if is_text else ("right", "ellipsis")
+            self.rich.add_column(Text(visible(heading)), justify=justify, overflow=overflow)
+        for row in rows:
+            self.add_row(*row)
 
     def add_row(self, *cells: Cell) -> None:
-        """Add a row; missing cells are empty."""
-        self.rich.add_row(*(Text(visible(_shown(cell))) for cell in cells))
-
-    def add_section(self) -> None:
-        """Draw a line below the last row, where tables have lines."""
-        self.rich.add_section()
-
-
-def _shown(cell: Cell) -> str:
-    return f"{cell:,}" if isinstance(cell, int) else cell or ""
-
-
-def number_table(first: str, *numbers: str) -> Table:
-    """An empty table: one column of names, then columns of numbers, aligned to the right."""
-    table = Table()
-    table.add_column(first, is_number=False)
-    for heading in numbers:
-        table.add_column(heading, is_number=True)
-    return table
-
-
-def filled_table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """A table of names in the first column and numbers in the others."""
-    table = number_table(*headings)
-    for row in rows:
-        table.add_row(*row)
-    return table
+        """Add a row."""
+        shown = (f"{cell:,}" if isinstance(cell, int) else cell or "" for cell in cells)
+        self.rich.add_row(*(Text(visible(cell)) for cell in shown))
 
 
 def show(table: Table) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from blendtitan.checkpoints.damage import Choice, choose_step
+from blendtitan.checkpoints import Choice, choose_step
 from blendtitan.errors import ConfigError, ResumeError
 
 

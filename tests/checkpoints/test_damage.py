@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.checkpoints import damage
-from blendtitan.checkpoints.contents import Contents
-from blendtitan.checkpoints.damage import damage_to
+from blendtitan import checkpoints
+from blendtitan.checkpoints import Contents, damage_to
 from blendtitan.state import STATE_KEY
 from tests.checkpoints.saved import save, zero
 
@@ -98,7 +97,7 @@ def test_of_many_items_some_of_each_file_are_looked_at(
 
     read = os.pread
     monkeypatch.setattr(os, "pread", pread)
-    monkeypatch.setattr(damage, "_MOST_PLACES", 10)
+    monkeypatch.setattr(checkpoints, "_MOST_PLACES", 10)
 
     assert damage_seen(path) is None
     assert len(reads) == 20

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.history.next_phase import account, with_next_phase
-from blendtitan.history.phases import CorpusShards, OrderSettings, Phase
-from blendtitan.history.saved import phases_from, saved_phases
+from blendtitan.history.phases import CorpusShards, OrderSettings, Phase, phases_from, saved_phases
+from blendtitan.history.run import account, with_next_phase
 from blendtitan.order.blend import Segment
 from blendtitan.order.segments import segments_of
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.mixture.losses import last_logged, mean_losses
-from blendtitan.mixture.sweep import read_shares
+from blendtitan.mixture.sweep import last_logged, mean_losses, read_shares
 from blendtitan.runs.scalars import Scalars
 from tests.mixture.conftest import WriteConfig, collect, log_run, sweep
 

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendtitan.errors import ConfigError
-from blendtitan.original import compiled
-from blendtitan.original.compiled import greedy_blend, sample_cuts
+from blendtitan.original import order
 from blendtitan.original.order import (
     blend_of_corpora,
     corpus_samples,
     corpus_shuffle,
+    greedy_blend,
     num_epochs,
+    sample_cuts,
     samples_of_shards,
     sequence_cuts,
     shard_samples,
@@ -168,7 +169,7 @@ def test_a_blend_takes_every_sample_once(
 
 def test_without_numba_the_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    compiled._compiled.cache_clear()
+    order._compiled.cache_clear()
 
     with pytest.raises(ConfigError, match=r"needs numba, .*pip install 'blendtitan\[original\]'"):
         greedy_blend(np.array([1.0]), 1)

@@ -12,9 +12,9 @@ import pytest
 from torch.distributed import checkpoint as dcp
 
 from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
+from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.pace import Pace, saved_paces
 from blendtitan.runs.audit import Audited, audit_run, check_proved, compare_runs
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.state import STATE_KEY
@@ -46,8 +46,8 @@ def train(
         for _ in range(steps):
             next(batches)
             step += 1
-            paces = (Pace(global_batch_size=GLOBAL_BATCH_SIZE),)
-            states[step] = state = loader.state_dict(more=saved_paces(paces))
+            schedule = (BatchStage(global_batch_size=GLOBAL_BATCH_SIZE),)
+            states[step] = state = loader.state_dict(more=saved_schedule(schedule))
             if step % every == 0:
                 save(folder, step, state)
     return states
@@ -155,7 +155,7 @@ def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendC
 
 def rewritten(state: dict[str, Any]) -> str:
     """A state with the digest that its chapters give: what a faulty loader would have saved."""
-    from blendtitan.history.saved import phases_from
+    from blendtitan.history.phases import phases_from
     from blendtitan.state import digest_of, digest_slots, order_settings
 
     chapter = phases_from(state["chapters"], blended=True)[-1]

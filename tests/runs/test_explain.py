@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
+from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.cli import main
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.pace import Pace, saved_paces
 from blendtitan.runs.explain import Explained, explain_slots
 from blendtitan.runs.open import OpenRun, open_run, read_run
 from blendtitan.storage.reader import ShardIndex
@@ -219,7 +219,7 @@ def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[
         slots = range(len(rows), len(rows) + 4 * steps)
         rows += [loader.dataset[slot].input_ids.tolist() for slot in slots]
         loader.consumed_samples = slots.stop
-        state = loader.state_dict(more=saved_paces((Pace(global_batch_size=4),)))
+        state = loader.state_dict(more=saved_schedule((BatchStage(global_batch_size=4),)))
         save(folder, number * steps, state)
     return rows
 

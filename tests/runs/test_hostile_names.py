@@ -10,7 +10,7 @@ from blendtitan import build_datasets
 from blendtitan.cli import main
 from blendtitan.corpus_progress import corpus_table
 from blendtitan.runs.open import read_run
-from blendtitan.tables import number_table, show
+from blendtitan.tables import Table, show
 from tests.conftest import WriteShard
 from tests.runs.conftest import WriteRun
 from tests.test_visible import HOSTILE, is_safe
@@ -126,7 +126,7 @@ def test_wrong_arguments_are_shown(capsys: Capture) -> None:
 
 def test_headings_and_cells_of_tables_are_no_markup(capsys: Capture) -> None:
     """A heading is the name of a corpus where ``explain`` counts samples of each."""
-    table = number_table("[/a]", "[b]")
+    table = Table(("[/a]", "[b]"))
     table.add_row(":smile:", "[link=http://x]c")
     show(table)
 

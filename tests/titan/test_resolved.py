@@ -3,8 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from blendtitan.mixture.losses import read_losses
-from blendtitan.mixture.sweep import read_shares
+from blendtitan.mixture.sweep import read_losses, read_shares
 from blendtitan.run.known_keys import KEYS
 from blendtitan.titan.toml import read_settings, resolved_toml, write_resolved
 from tests.conftest import WriteBlend

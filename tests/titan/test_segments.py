@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from blendtitan.batch_schedule import BatchStage
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.pace import Pace
 from blendtitan.run.segments import changes_of, segment_settings
 from blendtitan.state import STATE_KEY
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -76,7 +76,7 @@ def test_a_step_takes_as_many_samples_as_the_batch_schedule_says(config: Config)
 def test_tokens_count_samples_of_the_length_they_have() -> None:
     """10 samples of 8 tokens, then samples of 16: 120 tokens are 10 + 3 samples."""
     segments = segment_settings([{"from_tokens": n, "shares": {"a": 1}} for n in (0, 80, 81, 120)])
-    changes = changes_of(segments, (Pace(global_batch_size=4),), [(0, 8), (10, 16)])
+    changes = changes_of(segments, (BatchStage(global_batch_size=4),), [(0, 8), (10, 16)])
 
     assert [change.first_slot for change in changes] == [0, 10, 11, 13]
 

@@ -1,8 +1,6 @@
 """Commands that inspect runs: plan, explain, report, audit and sweep."""
 
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +19,11 @@ from blendtitan.errors import ConfigError
 from blendtitan.terminal import print_result, say
 
 if TYPE_CHECKING:
-    from blendtitan.runs.explain import Ranks
+    from blendtitan.runs.compare_step import Comparison
+    from blendtitan.runs.explain import SampleReport, SegmentReport
+    from blendtitan.runs.find_document import Document
     from blendtitan.runs.open import OpenRun
-    from blendtitan.tables import Table
+    from blendtitan.runs.slots import Ranks
 
 
 @command(
@@ -47,11 +47,10 @@ def _plan(options: Namespace) -> None:
     plan = plan_run(read_run(options.config, ranks=options.ranks))
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
-        from blendtitan.runs.report.page import write_page
-        from blendtitan.runs.report.sections import blend_page
+        from blendtitan.runs.report.page import Page, write_page
 
         curve = blend_curve(unchanged_run(plan.run).slots, max(1, plan.run.num_samples))
-        page = blend_page(str(plan.run.path), plan.headline(), curve)
+        page = Page(title=str(plan.run.path), lead=plan.headline(), curve=curve)
         write_page(page, options.picture, overwrite=options.overwrite)
     print_result(options.json, plan.json, plan.lines)
 
@@ -92,7 +91,6 @@ def _document(text: str) -> tuple[str, int]:
     json_flag("text"),
 )
 def _explain(options: Namespace) -> None:
-    from blendtitan.runs.explain import history_json, history_table, ranks_of
     from blendtitan.runs.open import open_run
 
     if options.step is None and (options.rank is not None or options.sample is not None):
@@ -102,56 +100,41 @@ def _explain(options: Namespace) -> None:
     if options.window is not None and options.around is None:
         raise ConfigError("--window belongs to --around: expected --around with it")
     run = open_run(options.config, options.state, ranks=options.ranks)
-    about, head = {"about": run.about}, (f"{run.about}:", "")
-    if options.document is not None:
-        from blendtitan.runs.find_document import find_document
-        from blendtitan.runs.slots import step_slots
+    answer = _answer(options, run)
+    print_result(
+        options.json,
+        lambda: {"about": run.about} | answer.json(),
+        lambda: [f"{run.about}:", "", *answer.lines()],
+    )
 
-        stop = None if options.until is None else step_slots(run.slots.paces, options.until).stop
-        ranks = ranks_of(run, options.ranks)
-        document = find_document(run, *options.document, stop_slot=stop, ranks=ranks)
-        print_result(
-            options.json, lambda: about | document.json(), lambda: [*head, *document.lines()]
-        )
-    elif options.around is not None:
+
+def _answer(
+    options: Namespace, run: "OpenRun"
+) -> "SampleReport | SegmentReport | Comparison | Document":
+    from blendtitan.runs.explain import SegmentReport, ranks_of, sample_report
+    from blendtitan.runs.slots import step_slots
+
+    if options.around is not None:
         from blendtitan.runs.compare_step import compare_step
 
         window = 8 if options.window is None else options.window
-        found = compare_step(run, options.around, window=window)
-        print_result(options.json, lambda: about | found.json(), lambda: [*head, *found.lines()])
-    elif (options.step, options.steps, options.slot, options.tokens) == (None,) * 4:
-        print_result(
-            options.json,
-            lambda: about | {"segments": history_json(run)},
-            lambda: [*head, history_table(run)],
-        )
-    else:
-        _explain_samples(options, run, ranks_of(run, options.ranks))
+        return compare_step(run, options.around, window=window)
+    chosen = (options.document, options.step, options.steps, options.slot, options.tokens)
+    if all(each is None for each in chosen):
+        return SegmentReport.of_run(run)
+    ranks = ranks_of(run, options.ranks)
+    if options.document is not None:
+        from blendtitan.runs.find_document import find_document
 
-
-def _explain_samples(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> None:
-    from blendtitan.runs import explain
-
-    slots = _slots(options, run, ranks)
-    is_detailed = options.full or len(slots) <= explain.DETAILED
-    if options.steps is not None and not is_detailed and not options.json:
-        run = replace(run, contents=None)  # only counts are shown
-    samples = explain.explain_slots(run, slots, ranks=ranks, with_texts=is_detailed or options.json)
-
-    def lines() -> "Iterator[str | Table]":
-        yield from (f"{run.about}:", "", explain.samples_by_step(samples))
-        if options.steps is None and not is_detailed:
-            yield from ("", explain.sample_table(samples))
-        for sample in samples if is_detailed else []:
-            yield from ("", *explain.sample_lines(sample, full=options.full))
-
-    print_result(
-        options.json,
-        lambda: {
-            "about": run.about,
-            "samples": [explain.sample_json(sample, full=options.full) for sample in samples],
-        },
-        lines,
+        stop = None if options.until is None else step_slots(run.slots.schedule, options.until).stop
+        return find_document(run, *options.document, stop_slot=stop, ranks=ranks)
+    return sample_report(
+        run,
+        _slots(options, run, ranks),
+        ranks,
+        is_range=options.steps is not None,
+        is_full=options.full,
+        as_json=options.json,
     )
 
 
@@ -178,8 +161,7 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 )
 def _report(options: Namespace) -> None:
     from blendtitan.runs.report.facts import gather_runs
-    from blendtitan.runs.report.page import check_page, write_page
-    from blendtitan.runs.report.sections import report_page
+    from blendtitan.runs.report.page import check_page, report_page, write_page
 
     if not options.overwrite:
         check_page(options.output)
@@ -248,16 +230,16 @@ def _audit(options: Namespace) -> None:
     flag("--overwrite", "with --collect: replace tables that it did not write"),
 )
 def _sweep(options: Namespace) -> None:
-    from blendtitan.mixture import losses, sweep
+    from blendtitan.mixture import sweep
     from blendtitan.mixture.blends import SweepConfig
     from blendtitan.tables import show
 
     if options.collect:
-        runs = losses.read_losses(options.folder, last=options.last)
-        losses.write_losses(options.folder, runs, overwrite=options.overwrite)
-        show(losses.losses_table(runs))
+        runs = sweep.read_losses(options.folder, last=options.last)
+        sweep.write_losses(options.folder, runs, overwrite=options.overwrite)
+        show(sweep.losses_table(runs))
         finished = sum(run.finished for run in runs)
-        say("", f"{finished} of {len(runs)} runs are finished: {options.folder / losses.LOSSES}")
+        say("", f"{finished} of {len(runs)} runs are finished: {options.folder / sweep.LOSSES}")
         return
     config = SweepConfig(
         method=options.method,

@@ -2,13 +2,17 @@
 
 A run begins with a phase. When it is resumed with other data, weights or another sequence length,
 and is allowed to, the next phase begins there. A phase holds everything that its order depends on,
-so any of its slots can be explained later from the state alone. Saved states call them chapters.
+so any of its slots can be explained later from the state alone. Saved states call them chapters;
+they come from a file, so everything in them is checked before it is used.
 """
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from blendtitan.errors import ConfigError
 from blendtitan.history.remainder import BegunRows, Past, read_further
 from blendtitan.order.blend import BlendOrder, Segment
 from blendtitan.order.slots import CorpusRows, SlotOrder
@@ -127,13 +131,7 @@ class Phase:
 def pasts_at(
     phase: Phase, settings: OrderSettings, slot: int
 ) -> dict[str, tuple[int, tuple[Past, ...]]]:
-    """For each corpus its draws since its tree began, and how far its rows were read.
-
-    Args:
-        phase: A phase of the run.
-        settings: Those of the run.
-        slot: Where the next phase begins.
-    """
+    """For each corpus its draws since its tree began, and how far rows were read by ``slot``."""
     order = phase.order(settings)
     draws = order.blend.draws_before(slot - phase.first_slot)
     found: dict[str, tuple[int, tuple[Past, ...]]] = {}
@@ -188,3 +186,131 @@ def segments_read(phases: Sequence[Phase]) -> list[Segment]:
         for segment in segments_from(phase.segments, phase.first_slot)
         if stop is None or segment.first_slot + phase.first_slot < stop
     ]
+
+
+# Beyond this, a double can no longer represent every whole number.
+_LARGEST = 1 << 53
+
+
+def saved_segments(segments: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Segments as ``phases_from`` reads them."""
+    return [{"first_slot": s.first_slot, "weights": dict(s.weights)} for s in segments]
+
+
+def saved_phases(phases: Sequence[Phase]) -> list[dict[str, Any]]:
+    """Phases as ``phases_from`` reads them."""
+    return [
+        {
+            "first_slot": phase.first_slot,
+            "seq_length": phase.seq_len,
+            "segments": saved_segments(phase.segments),
+            "corpora": {name: _saved_shards(shards) for name, shards in phase.corpora.items()},
+        }
+        for phase in phases
+    ]
+
+
+def _saved_shards(shards: CorpusShards) -> dict[str, Any]:
+    return {
+        "shards": shards.names,
+        "ids": shards.ids,
+        "tokens": shards.tokens,
+        "weights": shards.weights,
+        "places": shards.places,
+        "draws": shards.draws,
+        "read": shards.pasts,
+    }
+
+
+def phases_from(saved: Any, *, blended: bool) -> tuple[Phase, ...]:
+    """The phases that ``saved_phases`` returned, read back from JSON.
+
+    Raises:
+        ConfigError: They are damaged.
+    """
+    try:
+        phases = tuple(_phase(each, blended=blended) for each in _list(saved))
+        firsts = [phase.first_slot for phase in phases]
+        _check(bool(phases) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"damaged phases ({type(error).__name__}: {error})") from error
+    return phases
+
+
+def _phase(saved: Mapping[str, Any], *, blended: bool) -> Phase:
+    segments = tuple(
+        Segment(
+            _count(each["first_slot"]),
+            {name: _weight(weight) for name, weight in _mapping(each["weights"]).items()},
+        )
+        for each in _list(saved["segments"])
+    )
+    firsts = [segment.first_slot for segment in segments]
+    _check(bool(firsts) and firsts[0] == 0 and firsts == sorted(set(firsts)), firsts)
+    corpora = {
+        name: _shards(_mapping(shards), blended=blended)
+        for name, shards in sorted(_mapping(saved["corpora"]).items())
+    }
+    named = {name for segment in segments for name in segment.weights}
+    _check(all(segment.weights for segment in segments) and named <= corpora.keys(), named)
+    for segment in segments:
+        _check(math.isfinite(sum(segment.weights.values())), segment.weights)
+    return Phase(
+        first_slot=_count(saved["first_slot"]),
+        seq_len=_count(saved["seq_length"], least=1),
+        segments=segments,
+        corpora=corpora,
+    )
+
+
+def _shards(saved: Mapping[str, Any], *, blended: bool) -> CorpusShards:
+    shards = CorpusShards(
+        names=tuple(_text(name) for name in _list(saved["shards"])),
+        ids=tuple(_text(each) for each in _list(saved["ids"])),
+        tokens=tuple(_count(each, least=1) for each in _list(saved["tokens"])),
+        weights=tuple(_weight(each) for each in _list(saved["weights"])),
+        places=tuple(_count(each) for each in _list(saved["places"])),
+        draws=_count(saved["draws"]),
+        pasts=tuple(_past(each) for each in _list(saved["read"])),
+    )
+    num_rows = len(shards.names) if blended else 1
+    lens = [len(shards.ids), len(shards.tokens), len(shards.weights), len(shards.places)]
+    _check(set(lens) == {len(shards.names)} and len(shards.pasts) == num_rows and num_rows, lens)
+    _check(math.isfinite(sum(shards.weights)) and sum(shards.tokens) < _LARGEST, shards.weights)
+    return shards
+
+
+def _past(saved: Any) -> Past:
+    past = tuple((_count(length, least=1), _count(draws)) for length, draws in _list(saved))
+    _check(all(draws > 0 for _, draws in past), past)
+    return past
+
+
+def _list(value: Any) -> Sequence[Any]:
+    _check(isinstance(value, list | tuple), value)
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    _check(isinstance(value, dict), value)
+    return value
+
+
+def _text(value: Any) -> str:
+    _check(isinstance(value, str), value)
+    return value
+
+
+def _count(value: Any, least: int = 0) -> int:
+    _check(type(value) is int and least <= value < _LARGEST, value)
+    return value
+
+
+def _weight(value: Any) -> float:
+    _check(isinstance(value, int | float) and math.isfinite(value) and value > 0, value)
+    return float(value)
+
+
+def _check(is_right: object, found: object) -> None:
+    if not is_right:
+        raise ValueError(f"found {found!r}")

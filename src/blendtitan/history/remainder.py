@@ -187,7 +187,6 @@ class BegunRow:
 
     next_epoch: int
     """The first epoch of which no window was read."""
-
     remainder: Remainder | None
     """What is left of the epoch before it; None: nothing."""
 
@@ -257,14 +256,7 @@ class BegunRows:
         pasts: Sequence[Past],
         draws: Sequence[int],
     ) -> Self:
-        """Where rows stand after their pasts, and corpora after so many draws.
-
-        Args:
-            order: The order that they continue in.
-            num_tokens: Tokens of each row.
-            pasts: How far each row was read.
-            draws: Draws of each corpus since its rows are blended as they are.
-        """
+        """Where rows stand after their pasts, and corpora after so many draws."""
         seq_len = order.seq_len
         now = [past[-1][1] if past and past[-1][0] == seq_len else 0 for past in pasts]
         next_epochs, num_remaining = np.zeros((2, len(pasts)), np.int64)

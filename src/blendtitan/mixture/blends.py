@@ -38,25 +38,18 @@ class SweepConfig:
 
     method: str
     """``grid``, ``dirichlet`` or ``one-at-a-time``."""
-
     corpora: tuple[str, ...] = ()
     """The corpora whose shares change among each other. Empty: all."""
-
     runs: int | None = None
     """Blends to draw; with a grid, how many of its points."""
-
     seed: int = 0
     """Chooses what is drawn."""
-
     levels: int | None = None
     """The shares of a grid are multiples of ``1 / levels``."""
-
     concentration: float | None = None
     """The larger, the nearer to the base blends are drawn. None: anywhere, evenly."""
-
     factors: tuple[float, ...] | None = None
     """What the share of one corpus at a time is multiplied with."""
-
     min_share: float | None = None
     """The least share of a corpus. None: 0, which leaves it out."""
 
@@ -87,11 +80,6 @@ class SweepConfig:
 
 def blends_of(config: SweepConfig, corpora: Sequence[str], base: Shares) -> Shares:
     """The blends of a sweep.
-
-    Args:
-        config: Which blends.
-        corpora: Names of all corpora.
-        base: The blend that they are made from. Shape ``(num_corpora,)``.
 
     Returns:
         Shape ``(num_blends, num_corpora)``.

@@ -14,7 +14,7 @@ from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
 from blendtitan.dataset.rows import Rows
 from blendtitan.dataset.stretches import shard_index
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError, VocabularyError
-from blendtitan.history.fingerprints import corpora_held
+from blendtitan.history.record import corpora_held
 from blendtitan.order.blend import Segment
 from blendtitan.order.epoch import mix64, stream_keys
 from blendtitan.original.build import original_indices, samples_of_splits
@@ -344,14 +344,7 @@ def build_splits(
     files: OpenFiles,
     indices: Sequence[IndexFile | None] | None,
 ) -> dict[str, OriginalDataset | None]:
-    """The splits of a blend; None where a split is not used.
-
-    Args:
-        config: What to read, and in which order.
-        catalog: All shards.
-        files: Opens them.
-        indices: From ``original_indices``; None: they are found or built now.
-    """
+    """The splits of a blend; None where a split is not used. Without indices, they are built."""
     indices = original_indices(config, catalog) if indices is None else indices
     # The original reads documents as they are: no EOD is inserted.
     catalog = replace(catalog, lacks_eod=np.zeros_like(catalog.lacks_eod))

@@ -82,14 +82,7 @@ def write_index(
     shard_tokens: Sequence[int],
     columns: Mapping[str, NDArray[Any]],
 ) -> IndexFile:
-    """Write an index; readers see the whole file or none.
-
-    Args:
-        path: In a folder that exists.
-        corpora: In the order of their numbers.
-        shard_tokens: Tokens that each shard has in the split.
-        columns: One array for each of ``COLUMNS``.
-    """
+    """Write an index; readers see the whole file or none."""
     assert columns.keys() == COLUMNS.keys()
     buffers = {
         name: np.ascontiguousarray(columns[name], dtype).view(np.uint8).data
@@ -135,7 +128,6 @@ def checked_index(path: Path) -> IndexFile | None:
 class _Column:
     at: int
     """Byte offset in the file."""
-
     num_rows: int
     dtype: np.dtype[Any]
     digest: str

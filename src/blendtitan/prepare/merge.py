@@ -27,7 +27,7 @@ from blendtitan.storage.record_files import (
 )
 from blendtitan.storage.records import RECORD_SUFFIX, DocumentEnds, read_ends
 from blendtitan.storage.writer import append_file, remove_partials, write_shard
-from blendtitan.tables import Table, number_table
+from blendtitan.tables import Table
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -167,7 +167,7 @@ def merge(
 
 def merge_table(shards: Iterable[MergedShard]) -> Table:
     """A row for each new shard."""
-    table = number_table("shard", "made of", "documents", "tokens")
+    table = Table(("shard", "made of", "documents", "tokens"))
     for shard in shards:
         counts = len(shard.sources), shard.num_documents, shard.num_tokens
         table.add_row(str(shard.prefix), *counts)

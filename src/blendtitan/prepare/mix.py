@@ -20,7 +20,7 @@ from blendtitan.storage.atomic_files import check_replaceable, remove_file_parti
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.list_forms import named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.tables import Table, number_table
+from blendtitan.tables import Table
 
 _WRITTEN_BY = "Written by `blendtitan mix`."
 
@@ -188,12 +188,11 @@ def mix_table(corpora: Iterable[CorpusMix], *, horizon_tokens: float | None = No
     rows = list(corpora)
     pass_tokens = sum(row.weight for row in rows)
     read = horizon_tokens or pass_tokens
-    table = number_table("corpus", "shards", "tokens", "epochs", "tokens read", "share")
+    table = Table(("corpus", "shards", "tokens", "epochs", "tokens read", "share"))
     for row, epochs in zip(rows, epochs_at(rows, read), strict=True):
         share = row.weight / pass_tokens
         counts = row.num_shards, row.num_tokens
         table.add_row(row.corpus, *counts, f"{epochs:g}", f"{share * read:,.0f}", f"{share:.2%}")
-    table.add_section()
     totals = sum(row.num_shards for row in rows), sum(row.num_tokens for row in rows)
     table.add_row("total", *totals, "", f"{read:,.0f}", "100.00%")
     return table

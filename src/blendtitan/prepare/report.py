@@ -13,7 +13,7 @@ from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import read_record
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.records import CATALOG_FILE
-from blendtitan.tables import Table, number_table
+from blendtitan.tables import Table
 from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
@@ -104,10 +104,9 @@ def tokenize_table(
         corpus = corpus_in_folder(prefix, output.absolute()) + note
         num_shards[corpus] += found.documents > 0
         sums[corpus] += found
-    table = number_table("corpus", "shards", "documents", "tokens", "rejects")
+    table = Table(("corpus", "shards", "documents", "tokens", "rejects"))
     for corpus, found in sorted(sums.items()):
         table.add_row(corpus, num_shards[corpus], found.documents, found.tokens, found.rejects)
-    table.add_section()
     total = sum(sums.values(), Counts())
     table.add_row("total", num_shards.total(), total.documents, total.tokens, total.rejects)
     return table

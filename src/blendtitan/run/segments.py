@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from blendtitan.batch_schedule import BatchSchedule, consumed_at
 from blendtitan.config import MAX_SLOT, check_at_least, check_shares
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import Phase
 from blendtitan.order.blend import Segment
-from blendtitan.pace import Paces, consumed_at
 
 Lengths = Sequence[tuple[int, int]]
 """``(first slot, seq_len)`` of each stretch of a run with windows of one length."""
@@ -44,10 +44,10 @@ class SegmentSettings:
         check_shares(table.get("shares"), where=where)
         return cls(**table)
 
-    def first_slot(self, paces: Paces, lengths: Lengths) -> int:
+    def first_slot(self, schedule: BatchSchedule, lengths: Lengths) -> int:
         """First slot of the segment."""
         if self.from_step is not None:
-            return consumed_at(paces, self.from_step)
+            return consumed_at(schedule, self.from_step)
         assert self.from_tokens is not None
         return slot_at_tokens(self.from_tokens, lengths)
 
@@ -65,14 +65,14 @@ def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettin
 
 
 def changes_of(
-    segments: Sequence[SegmentSettings], paces: Paces, lengths: Lengths
+    segments: Sequence[SegmentSettings], schedule: BatchSchedule, lengths: Lengths
 ) -> list[Segment]:
     """First slot and shares of each segment.
 
     Raises:
         ConfigError: A segment begins beyond the last slot of the order.
     """
-    changes = [Segment(each.first_slot(paces, lengths), each.shares) for each in segments]
+    changes = [Segment(each.first_slot(schedule, lengths), each.shares) for each in segments]
     for number, change in enumerate(changes, start=1):
         if change.first_slot >= MAX_SLOT:
             raise ConfigError(

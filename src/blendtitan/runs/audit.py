@@ -18,14 +18,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from blendtitan.batch_schedule import BatchSchedule, consumed_at, schedule_of_state
 from blendtitan.errors import ResumeError
-from blendtitan.history.next_phase import with_next_phase
 from blendtitan.history.phases import CorpusShards, Phase, segments_read
+from blendtitan.history.run import with_next_phase
 from blendtitan.order.blend import Segment, shares_of
-from blendtitan.pace import Paces, consumed_at, paces_of_state
 from blendtitan.runs.checkpoints import StoredState, stored_states
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Audited:
 
     stored: StoredState
     state: SavedState | None = None
-    paces: Paces = ()
+    schedule: BatchSchedule = ()
     problems: list[str] = field(default_factory=list)
 
     def verdict(self) -> str:
@@ -67,7 +67,7 @@ def audit_run(run_folder: Path) -> list[Audited]:
     found = [_audited(stored) for stored in stored_states(run_folder)]
     known = [(one, one.state) for one in found if one.state is not None]
     for one, state in known:
-        expected = consumed_at(one.paces, one.stored.step) if one.paces else None
+        expected = consumed_at(one.schedule, one.stored.step) if one.schedule else None
         if expected not in (None, state.consumed_samples):
             one.problems.append(
                 f"consumed {state.consumed_samples:,} samples, expected {expected:,} at step "
@@ -75,7 +75,7 @@ def audit_run(run_folder: Path) -> list[Audited]:
             )
     for (before, earlier), (after, later) in pairwise(known):
         after.problems += continuation_problems(earlier, later)
-        if after.paces[: len(before.paces)] != before.paces:
+        if after.schedule[: len(before.schedule)] != before.schedule:
             after.problems.append(
                 f"its steps had other numbers of samples than step {before.stored.step:,} says"
             )
@@ -86,10 +86,10 @@ def _audited(stored: StoredState) -> Audited:
     if stored.state_dict is None:
         return Audited(stored, problems=[stored.note] if stored.is_damaged else [])
     try:
-        state, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
+        state, schedule = parse_state(stored.state_dict), schedule_of_state(stored.state_dict)
     except ResumeError as error:
         return Audited(stored, problems=[str(error)])
-    return Audited(stored, state, paces)
+    return Audited(stored, state, schedule)
 
 
 def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
@@ -245,7 +245,7 @@ def _shares(phase: Phase) -> dict[str, float]:
 
 def audit_table(run: Sequence[Audited]) -> Table:
     """One row for each checkpoint."""
-    table = filled_table(("step", "consumed samples", "phase", "segments", "digest", ""), [])
+    table = Table(("step", "consumed samples", "phase", "segments", "digest", ""))
     for one in run:
         facts: list[int | str | None] = [None] * 4
         if one.state is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blendtitan.checkpoints.contents import METADATA, Contents
+from blendtitan.checkpoints import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.state import STATE_KEY, parse_state
 from blendtitan.visible import visible, visible_logger
@@ -41,9 +41,6 @@ class StoredState:
 
 def stored_states(run_folder: Path) -> list[StoredState]:
     """The checkpoints of a run, by step.
-
-    Args:
-        run_folder: The run's ``job.dump_folder``, or its checkpoint folder.
 
     Raises:
         ConfigError: There is no checkpoint.

@@ -2,9 +2,9 @@
 
 import hashlib
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from blendtitan.runs.explain import decoded, quoted
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import Window, step_slots
 from blendtitan.shards.document_lengths import DocumentLengths
-from blendtitan.tables import Cell, Table, filled_table
+from blendtitan.tables import Cell, Table
 
 _SLOTS_AT_ONCE = 1024
 _MOST_TOKENS = 15
@@ -69,10 +69,8 @@ class RepetitiveSample:
     corpus: str
     distinct: float
     """Different tokens per token."""
-
     token: int
     """The most frequent one."""
-
     text: str | None
     token_share: float
     """Of all tokens of the sample."""
@@ -85,23 +83,19 @@ class Comparison:
     step: int
     first_before: int
     """First of the steps before; the last of them is the one before ``step``."""
-
     corpora: tuple[ComparedCorpus, ...]
     twins: tuple[tuple[int, int], ...]
     """Pairs of slots that hold the same tokens, the second of them in the step."""
-
     tokens: tuple[UnusualToken, ...]
     """Those that distinguish the step most from the steps before, most distinctive first."""
-
     samples: tuple[RepetitiveSample, ...]
     """The most repetitive samples of the step."""
 
     def lines(self) -> Iterator[str | Table]:
         """The comparison for people."""
         before = f"{self.first_before:,} to {self.step - 1:,}"
-        yield f"Step {self.step:,} compared with the steps before it, {before}."
-        yield ""
-        yield filled_table(
+        yield from (f"Step {self.step:,} compared with the steps before it, {before}.", "")
+        yield Table(
             (
                 *("corpus", "samples", "share", "before"),
                 *("document lengths: median", "p90", "longest", "per sample"),
@@ -115,10 +109,8 @@ class Comparison:
                 for c in self.corpora
             ),
         )
-        yield ""
-        yield from _twin_lines(self.twins)
-        yield from ("", "The most repetitive samples of the step:")
-        yield filled_table(
+        yield from ("", *_twin_lines(self.twins), "", "The most repetitive samples of the step:")
+        yield Table(
             ("slot", "corpus", "different tokens", "most frequent", "its share"),
             (
                 [
@@ -129,7 +121,7 @@ class Comparison:
             ),
         )
         yield from ("", "Tokens that are unusually frequent in this step:")
-        yield filled_table(
+        yield Table(
             ("token", "text", "in the step", "per million", "before"),
             (
                 [
@@ -146,34 +138,6 @@ class Comparison:
         return asdict(self) | {"twins": twins}
 
 
-@dataclass(slots=True)
-class _Read:
-    """What some steps read."""
-
-    samples: Counter[str] = field(default_factory=Counter)
-    documents: Counter[str] = field(default_factory=Counter)
-    lengths: dict[str, DocumentLengths] = field(default_factory=dict)
-    tokens: Counter[int] = field(default_factory=Counter)
-    digests: list[tuple[int, bytes]] = field(default_factory=list)
-    """Slot, and digest of its tokens."""
-
-    repetitive: list[RepetitiveSample] = field(default_factory=list)
-
-    def share(self, corpus: str) -> float:
-        return self.samples[corpus] / self.samples.total()
-
-    def lengths_of(self, corpus: str) -> Lengths | None:
-        if corpus not in self.lengths:
-            return None
-        lengths = self.lengths[corpus]
-        return Lengths(
-            median=lengths.quantile(0.5),
-            p90=lengths.quantile(0.9),
-            longest=lengths.quantile(1),
-            per_sample=self.documents[corpus] / self.samples[corpus],
-        )
-
-
 def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
     """Compare what a step reads with the ``window`` steps before it, or as many as there are.
 
@@ -182,17 +146,16 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
         ShardError: A shard is damaged.
     """
     check_at_least("window", window, 1)
-    contents = run.contents
-    if contents is None:
+    if run.contents is None:
         raise ConfigError(f"tokens are in the data, which is not known: {run.about}")
     if step < 2:
         raise ConfigError(f"step is {step}, expected at least 2: no step is before the first")
     first = max(1, step - window)
-    slots = step_slots(run.slots.paces, step)
-    begin = step_slots(run.slots.paces, first).start
-    before = _read(run, contents, range(begin, slots.start))
-    now = _read(run, contents, slots)
-    now.repetitive.sort(key=lambda sample: sample.distinct)
+    slots = step_slots(run.slots.schedule, step)
+    begin = step_slots(run.slots.schedule, first).start
+    before = _Read(run, run.contents, range(begin, slots.start))
+    now = _Read(run, run.contents, slots)
+    repetitive = sorted(now.repetitive, key=lambda sample: sample.distinct)[:_MOST_SAMPLES]
     return Comparison(
         step=step,
         first_before=first,
@@ -209,52 +172,68 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
         ),
         twins=tuple(_twins(now, before)),
         tokens=tuple(_unusual(run, now.tokens, before.tokens)),
-        samples=tuple(
-            replace(sample, text=_text(run, sample.token))
-            for sample in now.repetitive[:_MOST_SAMPLES]
-        ),
+        samples=tuple(replace(sample, text=_text(run, sample.token)) for sample in repetitive),
     )
 
 
-def _read(run: OpenRun, contents: Contents, slots: range) -> _Read:
-    read = _Read()
-    for start in range(slots.start, slots.stop, _SLOTS_AT_ONCE):
-        part = np.arange(start, min(start + _SLOTS_AT_ONCE, slots.stop))
-        windows = [_add(read, contents, window) for window in run.slots.windows(part)]
-        tokens, counts = np.unique(np.concatenate(windows), return_counts=True)
-        read.tokens.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
-    return read
+class _Read:
+    """What the samples of some slots hold."""
 
+    def __init__(self, run: OpenRun, contents: Contents, slots: range) -> None:
+        self.samples: Counter[str] = Counter()
+        self.lengths: defaultdict[str, DocumentLengths] = defaultdict(DocumentLengths)
+        self.tokens: Counter[int] = Counter()
+        self.digests: list[tuple[int, bytes]] = []
+        """Slot, and digest of its tokens."""
+        self.repetitive: list[RepetitiveSample] = []
+        for start in range(slots.start, slots.stop, _SLOTS_AT_ONCE):
+            part = np.arange(start, min(start + _SLOTS_AT_ONCE, slots.stop))
+            read = [self._add(contents, window) for window in run.slots.windows(part)]
+            tokens, counts = np.unique(np.concatenate(read), return_counts=True)
+            self.tokens.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
 
-def _add(read: _Read, contents: Contents, window: Window) -> NDArray[np.integer]:
-    """Add a window to what was read; its tokens."""
-    missing = [s.key.name for s in window.stretches if not contents.holds(s)]
-    if missing:
-        raise ConfigError(
-            f"slot {window.slot:,} was read from the shard {missing[0]!r} of {window.corpus!r}, "
-            f"which is not there, or no longer the same"
+    def _add(self, contents: Contents, window: Window) -> NDArray[np.integer]:
+        """Add a window; its tokens."""
+        missing = [s.key.name for s in window.stretches if not contents.holds(s)]
+        if missing:
+            raise ConfigError(
+                f"slot {window.slot:,} was read from the shard {missing[0]!r} of "
+                f"{window.corpus!r}, which is not there, or no longer the same"
+            )
+        documents = [part for s in window.stretches for part in contents.documents(s)]
+        lens = np.array([part.document_tokens for part in documents], np.int64)
+        self.lengths[window.corpus].add(lens)
+        self.samples[window.corpus] += 1
+        tokens = contents.tokens(window.stretches)
+        digest = hashlib.blake2b(tokens.astype("<i8").tobytes(), digest_size=16).digest()
+        self.digests.append((window.slot, digest))
+        ids, counts = np.unique(tokens, return_counts=True)
+        most = int(np.argmax(counts))
+        self.repetitive.append(
+            RepetitiveSample(
+                slot=window.slot,
+                corpus=window.corpus,
+                distinct=len(ids) / len(tokens),
+                token=int(ids[most]),
+                text=None,
+                token_share=int(counts[most]) / len(tokens),
+            )
         )
-    documents = [part for s in window.stretches for part in contents.documents(s)]
-    lengths = read.lengths.setdefault(window.corpus, DocumentLengths())
-    lengths.add(np.array([part.document_tokens for part in documents], np.int64))
-    read.documents[window.corpus] += len(documents)
-    read.samples[window.corpus] += 1
-    tokens = contents.tokens(window.stretches)
-    digest = hashlib.blake2b(tokens.astype("<i8").tobytes(), digest_size=16).digest()
-    read.digests.append((window.slot, digest))
-    ids, counts = np.unique(tokens, return_counts=True)
-    most = int(np.argmax(counts))
-    read.repetitive.append(
-        RepetitiveSample(
-            slot=window.slot,
-            corpus=window.corpus,
-            distinct=len(ids) / len(tokens),
-            token=int(ids[most]),
-            text=None,
-            token_share=int(counts[most]) / len(tokens),
+        return tokens
+
+    def share(self, corpus: str) -> float:
+        return self.samples[corpus] / self.samples.total()
+
+    def lengths_of(self, corpus: str) -> Lengths | None:
+        if corpus not in self.lengths:
+            return None
+        lengths = self.lengths[corpus]
+        return Lengths(
+            median=lengths.quantile(0.5),
+            p90=lengths.quantile(0.9),
+            longest=lengths.quantile(1),
+            per_sample=lengths.num_documents / self.samples[corpus],
         )
-    )
-    return tokens
 
 
 def _twins(now: _Read, before: _Read) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,7 @@ from blendtitan.dataset.stretches import (
     shard_index,
 )
 from blendtitan.errors import ConfigError
-from blendtitan.history.fingerprints import Fingerprints
+from blendtitan.history.record import Fingerprints
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
@@ -32,10 +32,13 @@ class DocumentPart:
     document_id: int
     first: int
     """Offset of the first of them in the document."""
-
     count: int
     document_tokens: int
     """Tokens of the whole document, an inserted EOD included."""
+
+    def __str__(self) -> str:
+        span = f"{self.first:,} to {self.first + self.count:,} of {self.document_tokens:,}"
+        return f"document {self.document_id:,}, tokens {span}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,6 @@ class Contents:
     catalog: Catalog
     rows: Rows
     """One row for each shard."""
-
     row_of: dict[ShardKey, int]
 
     @classmethod
@@ -116,6 +118,14 @@ class Contents:
             shards.setdefault(self.catalog.corpora[shard], []).append(shard)
         return dict(sorted(shards.items()))
 
+    def documents_of_corpora(self) -> dict[str, list[int]]:
+        """How many documents each shard of each corpus has in the split."""
+        counts = np.diff(self.catalog.document_cuts)[:, self.rows.split].tolist()
+        return {
+            name: [counts[shard] for shard in shards]
+            for name, shards in self.shards_of_corpora().items()
+        }
+
     def document_range(self, shard: int) -> tuple[int, int]:
         """The first document that a shard has in the split, and the one after the last."""
         split = self.rows.split
@@ -135,11 +145,7 @@ class Contents:
         return (split_start + stretch.offset) * size, (split_start + stop) * size
 
     def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
-        """The path of a shard, and where one of its documents lies.
-
-        Args:
-            shard: Path without suffix, or the end of it.
-            document_id: Number in the shard.
+        """The path of the shard that is or ends in ``shard``, and where a document of it lies.
 
         Raises:
             ConfigError: There is no such shard, or the document is not in the split.

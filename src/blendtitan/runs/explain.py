@@ -3,63 +3,35 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import step_of
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
 from blendtitan.order.blend import shares_of
-from blendtitan.pace import Paces, step_of
 from blendtitan.run.segments import slot_at_tokens
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
-from blendtitan.runs.slots import Stretch, Window, step_slots
-from blendtitan.tables import Table, filled_table
+from blendtitan.runs.slots import (
+    PLACE_HEADINGS,
+    Place,
+    Ranks,
+    Stretch,
+    Window,
+    place_of,
+    step_slots,
+)
+from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
 
-DETAILED = 8
+_DETAILED = 8
 """Up to so many samples are shown document by document, unless all of them are asked for."""
 
 _HEAD, _TAIL = 70, 30
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """How a step is divided among the ranks."""
-
-    number: int
-    micro_batch: int
-    """Samples that one rank reads at once."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where a sample is read. Everything is counted from 0, except the step, from 1."""
-
-    step: int | None = None
-    """None: how many samples a step has is not known."""
-
-    sample: int | None = None
-    """Place in the global batch."""
-
-    rank: int | None = None
-    """None, like the fields below: the number of ranks is not known."""
-
-    micro_batch: int | None = None
-    """Number of the micro batch within the step."""
-
-    row: int | None = None
-    """Place in the rank's micro batch."""
-
-    def __str__(self) -> str:
-        named = zip(PLACE_HEADINGS, astuple(self), strict=True)
-        return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
-
-
-PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +41,8 @@ class Part:
     stretch: Stretch
     prefix: str | None = None
     """Path of the shard, without suffix; None: it is not there, so the rest is not known."""
-
     byte_range: tuple[int, int] | None = None
     """In the ``.bin``: the first byte, and the one after the last."""
-
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
     """Text of each document's tokens; None: not asked for, or not of this tokenizer."""
@@ -119,12 +89,12 @@ def select_step(
     Raises:
         ConfigError: There is no such step, rank or sample.
     """
-    slots = list(step_slots(run.slots.paces, step))
+    slots = list(step_slots(run.slots.schedule, step))
     if rank is not None:
         if ranks is None or not 0 <= rank < ranks.number:
             known = "--ranks" if ranks is None else f"a rank from 0 to {ranks.number - 1}"
             raise ConfigError(f"rank is {rank}, expected {known} with it")
-        slots = [slot for slot in slots if place_of(run.slots.paces, slot, ranks).rank == rank]
+        slots = [slot for slot in slots if place_of(run.slots.schedule, slot, ranks).rank == rank]
     if sample is None:
         return slots
     if not 0 <= sample < len(slots):
@@ -140,30 +110,6 @@ def select_tokens(run: OpenRun, tokens: int) -> list[int]:
     """The slot of the token that comes after so many tokens of the run."""
     check_at_least("tokens", tokens, 0)
     return [slot_at_tokens(tokens + 1, run.slots.lengths) - 1]
-
-
-def place_of(paces: Paces, slot: int, ranks: Ranks | None) -> Place:
-    """Where a slot is read.
-
-    Raises:
-        ConfigError: A step cannot be divided among so many ranks.
-    """
-    if not paces:
-        return Place()
-    step = step_of(paces, slot)
-    slots = step_slots(paces, step)
-    sample = slot - slots.start
-    if ranks is None:
-        return Place(step=step, sample=sample)
-    stride = ranks.number * ranks.micro_batch
-    if len(slots) % stride:
-        raise ConfigError(
-            f"a step has {len(slots):,} samples, expected a multiple of {stride:,}: "
-            f"{ranks.number:,} ranks of {ranks.micro_batch:,} samples at once"
-        )
-    micro_batch, of_ranks = divmod(sample, stride)
-    rank, row = divmod(of_ranks, ranks.micro_batch)
-    return Place(step=step, sample=sample, rank=rank, micro_batch=micro_batch, row=row)
 
 
 def explain_slots(
@@ -183,7 +129,7 @@ def explain_slots(
     return [
         Explained(
             window=window,
-            place=place_of(run.slots.paces, window.slot, ranks),
+            place=place_of(run.slots.schedule, window.slot, ranks),
             parts=tuple(_part(run.contents, stretch, tokenizer) for stretch in window.stretches),
         )
         for window in run.slots.windows(np.array(slots, np.int64))
@@ -216,13 +162,58 @@ def decoded(tokenizer: Tokenizer, tokens: NDArray[np.integer]) -> str | None:
         return None
 
 
-def samples_by_step(samples: Sequence[Explained]) -> Table:
+@dataclass(frozen=True, slots=True)
+class SampleReport:
+    """Samples as the command shows them."""
+
+    samples: Sequence[Explained]
+    is_range: bool
+    """Whether they are those of a range of steps: then only counts are shown of many."""
+    is_full: bool
+    """Whether all of them are shown document by document, with all of their text."""
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether each sample is shown document by document."""
+        return self.is_full or len(self.samples) <= _DETAILED
+
+    def lines(self) -> Iterator[str | Table]:
+        """Counts by step, then a line or a paragraph for each sample."""
+        yield _samples_by_step(self.samples)
+        if not (self.is_range or self.is_detailed):
+            yield from ("", _sample_table(self.samples))
+        for sample in self.samples if self.is_detailed else ():
+            yield from ("", *_sample_lines(sample, full=self.is_full))
+
+    def json(self) -> dict[str, Any]:
+        """The samples for programs."""
+        return {"samples": [_sample_json(sample, full=self.is_full) for sample in self.samples]}
+
+
+def sample_report(
+    run: OpenRun,
+    slots: Sequence[int],
+    ranks: Ranks | None,
+    *,
+    is_range: bool,
+    is_full: bool,
+    as_json: bool,
+) -> SampleReport:
+    """The samples of some slots; their data is read as far as it is shown."""
+    is_detailed = as_json or is_full or len(slots) <= _DETAILED
+    if is_range and not is_detailed:
+        run = replace(run, contents=None)
+    samples = explain_slots(run, slots, ranks=ranks, with_texts=is_detailed)
+    return SampleReport(samples, is_range, is_full)
+
+
+def _samples_by_step(samples: Sequence[Explained]) -> Table:
     """One row for each step: how many samples of each corpus it has."""
     corpora = sorted({sample.window.corpus for sample in samples})
     steps: dict[int | None, list[Window]] = {}
     for sample in samples:
         steps.setdefault(sample.place.step, []).append(sample.window)
-    table = filled_table(["step", "slots", "samples", *corpora], [])
+    table = Table(["step", "slots", "samples", *corpora])
     for step, own in steps.items():
         counts = Counter(window.corpus for window in own)
         slots = f"{own[0].slot:,} to {own[-1].slot:,}"
@@ -231,20 +222,17 @@ def samples_by_step(samples: Sequence[Explained]) -> Table:
     return table
 
 
-def sample_table(samples: Sequence[Explained]) -> Table:
-    """One row for each sample."""
-    table = filled_table(["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents"], [])
-    table.add_column("shard", is_number=False)
+def _sample_table(samples: Sequence[Explained]) -> Table:
+    headings = ["slot", *PLACE_HEADINGS, "corpus", "epoch", "window", "documents", "shard"]
+    table = Table(headings, texts=["shard"])
     for sample in samples:
-        window = sample.window
-        documents = sum(len(part.documents) for part in sample.parts)
-        numbers = window.epoch, window.window, documents
-        shards = ", ".join(part.shard for part in sample.parts)
-        table.add_row(window.slot, *astuple(sample.place), window.corpus, *numbers, shards)
+        window, documents = sample.window, sum(len(part.documents) for part in sample.parts)
+        place = window.slot, *astuple(sample.place), window.corpus, window.epoch, window.window
+        table.add_row(*place, documents, ", ".join(part.shard for part in sample.parts))
     return table
 
 
-def sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
+def _sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
     """One sample, document by document."""
     window = sample.window
     yield f"slot {window.slot:,}: {sample.place}"
@@ -261,11 +249,8 @@ def sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
         first_byte, end_byte = part.byte_range
         yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
         for document, text in zip(part.documents, part.texts, strict=True):
-            shown = "" if text is None else f": {quoted(shortened(text, full))}"
-            yield (
-                f"    document {document.document_id:,}, tokens {document.first:,} to "
-                f"{document.first + document.count:,} of {document.document_tokens:,}{shown}"
-            )
+            shown = "" if text is None else f": {quoted(_shortened(text, full))}"
+            yield f"    {document}{shown}"
 
 
 def quoted(text: str) -> str:
@@ -273,14 +258,14 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def shortened(text: str, full: bool) -> str:
+def _shortened(text: str, full: bool) -> str:
     """The beginning and the end of a long text; all of it if ``full``."""
     if full or len(text) <= _HEAD + _TAIL + 5:
         return text
     return f"{text[:_HEAD]} ... {text[-_TAIL:]}"
 
 
-def sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
+def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
     """One sample for programs. Ranges of bytes and tokens end before their second number."""
     window = sample.window
     return {
@@ -302,7 +287,7 @@ def sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
                         "document": document.document_id,
                         "tokens": _span(document.first, document.count),
                         "document_tokens": document.document_tokens,
-                        "text": None if text is None else shortened(text, full),
+                        "text": None if text is None else _shortened(text, full),
                     }
                     for document, text in zip(part.documents, part.texts, strict=True)
                 ],
@@ -316,51 +301,59 @@ def _span(first: int, count: int) -> list[int]:
     return [first, first + count]
 
 
-def history_json(run: OpenRun) -> list[dict[str, Any]]:
-    """The segments of a run for programs, with the shards that each phase reads.
+@dataclass(frozen=True, slots=True)
+class SegmentReport:
+    """The segments of a run as the command shows them."""
 
-    Raises:
-        ConfigError: The run is in the original's order.
-    """
-    slots = run.slots
-    if not slots.phases:
-        raise ConfigError(
-            "the original's order has one blend for the whole run, and no segments. Ask for a step"
+    segments: list[dict[str, Any]]
+
+    @classmethod
+    def of_run(cls, run: OpenRun) -> Self:
+        """The segments of a run, with the shards that each phase reads.
+
+        Raises:
+            ConfigError: The run is in the original's order.
+        """
+        slots = run.slots
+        if not slots.phases:
+            raise ConfigError(
+                "the original's order has one blend for the whole run, and no segments. Ask for a "
+                "step"
+            )
+        found: list[dict[str, Any]] = []
+        for segment in slots.segments:
+            begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
+            first_step = step_of(slots.schedule, segment.first_slot) if slots.schedule else None
+            found.append(
+                {
+                    "first_slot": segment.first_slot,
+                    "first_step": first_step,
+                    "chapter": len(begun) - 1,
+                    "seq_length": begun[-1].seq_len,
+                    "shares": shares_of(segment.weights),
+                    "shards": {
+                        name: dict(zip(shards.names, shards.tokens, strict=True))
+                        for name, shards in begun[-1].corpora.items()
+                    },
+                }
+            )
+        return cls(found)
+
+    def json(self) -> dict[str, Any]:
+        """The segments for programs."""
+        return {"segments": self.segments}
+
+    def lines(self) -> Iterator[Table]:
+        """One row for each segment: where it begins, and the share of each corpus."""
+        corpora = sorted({name for segment in self.segments for name in segment["shares"]})
+        yield Table(
+            ["from slot", "from step", "phase", "seq_length", *corpora],
+            (
+                [
+                    f"{segment['first_slot']:,}",
+                    *(segment[key] for key in ("first_step", "chapter", "seq_length")),
+                    *(f"{segment['shares'].get(name, 0):.2%}" for name in corpora),
+                ]
+                for segment in self.segments
+            ),
         )
-    found: list[dict[str, Any]] = []
-    for segment in slots.segments:
-        begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
-        first_step = step_of(slots.paces, segment.first_slot) if slots.paces else None
-        shards = {
-            name: dict(zip(shards.names, shards.tokens, strict=True))
-            for name, shards in begun[-1].corpora.items()
-        }
-        found.append(
-            {
-                "first_slot": segment.first_slot,
-                "first_step": first_step,
-                "chapter": len(begun) - 1,
-                "seq_length": begun[-1].seq_len,
-                "shares": shares_of(segment.weights),
-                "shards": shards,
-            }
-        )
-    return found
-
-
-def history_table(run: OpenRun) -> Table:
-    """One row for each segment of the run: where it begins, and the share of each corpus."""
-    segments = history_json(run)
-    corpora = sorted({name for segment in segments for name in segment["shares"]})
-    keys = "first_step", "chapter", "seq_length"
-    return filled_table(
-        ["from slot", "from step", "phase", "seq_length", *corpora],
-        (
-            [
-                f"{segment['first_slot']:,}",
-                *(segment[key] for key in keys),
-                *(f"{segment['shares'].get(name, 0):.2%}" for name in corpora),
-            ]
-            for segment in segments
-        ),
-    )

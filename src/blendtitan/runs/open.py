@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from blendtitan.batch_schedule import BatchSchedule, BatchStage, schedule_of_state
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
@@ -14,7 +15,6 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.history.run import phases_of, settings_of
 from blendtitan.original.dataset import OriginalDataset
-from blendtitan.pace import Pace, paces_of_state
 from blendtitan.run.batches import (
     check_batches,
     check_length,
@@ -48,23 +48,18 @@ class RunConfig:
 
     path: Path
     """The TOML file."""
-
     blend: BlendConfig
     """With its segments, as in a run that is never changed."""
-
     steps: int
     global_batch_size: int
     """Samples of a step of all ranks together."""
-
     micro_batch: int
     """Samples that one rank reads at once."""
-
     max_epochs: float
     validates: bool
     segments: tuple[SegmentSettings, ...]
     tokenizer_check: str
     """What to do if shards were made with another tokenizer: ``error`` or ``warn``."""
-
     model: Mapping[str, str | None]
     """The keys of ``[model]`` that name the tokenizer."""
 
@@ -74,9 +69,9 @@ class RunConfig:
         return self.steps * self.global_batch_size
 
     @property
-    def pace(self) -> Pace:
+    def schedule(self) -> BatchSchedule:
         """The batch schedule of a run that is never changed."""
-        return Pace(global_batch_size=self.global_batch_size)
+        return (BatchStage(global_batch_size=self.global_batch_size),)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises ConfigError if it cannot be used."""
@@ -98,16 +93,12 @@ class OpenRun:
     slots: Slots
     config: RunConfig | None
     """None: only the state of a checkpoint is known."""
-
     contents: Contents | None
     """What the shards hold; None: the data is not known, or not there."""
-
     about: str
     """Where the order comes from, and why the data is not there, in a sentence."""
-
     num_samples: int
     """Samples of the whole run, as far as is known."""
-
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
 
@@ -143,10 +134,10 @@ def unchanged_run(run: RunConfig) -> OpenRun:
     slots: Slots
     if isinstance(train, OriginalDataset):
         catalog = as_one_split(catalog)
-        slots = OriginalSlots.of_dataset(train, catalog, (run.pace,))
+        slots = OriginalSlots.of_dataset(train, catalog, run.schedule)
     else:
         assert isinstance(train, BlendedDataset)
-        slots = History(phases_of(train), settings_of(train), (run.pace,))
+        slots = History(phases_of(train), settings_of(train), run.schedule)
     return OpenRun(
         slots=slots,
         config=run,
@@ -158,7 +149,7 @@ def unchanged_run(run: RunConfig) -> OpenRun:
 
 def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     assert stored.state_dict is not None
-    saved, paces = parse_state(stored.state_dict), paces_of_state(stored.state_dict)
+    saved, schedule = parse_state(stored.state_dict), schedule_of_state(stored.state_dict)
     if not saved.phases:
         if run is None:
             raise ConfigError(
@@ -166,16 +157,16 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
                 f"the run's configuration as well"
             )
         return unchanged_run(run)
-    if not paces and run is not None:
-        paces = (run.pace,)
-    history = History.of_state(saved, paces)
+    if not schedule and run is not None:
+        schedule = run.schedule
+    history = History.of_state(saved, schedule)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
     about += f" ({stored.note})" if stored.note else ""
     contents, num_samples = None, saved.consumed_samples
     if run is None:
         about += "; shards are known by name only, without the run's configuration"
     else:
-        num_samples += max(0, run.steps - stored.step) * paces[-1].global_batch_size
+        num_samples += max(0, run.steps - stored.step) * schedule[-1].global_batch_size
         try:
             with quietly():
                 contents = _contents(run.blend, read_catalog(run.blend), history.split)
@@ -196,11 +187,7 @@ def _contents(blend: BlendConfig, catalog: Catalog, split: str) -> Contents:
 
 
 def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunData:
-    """The data of a run that is never changed.
-
-    Args:
-        run: Its configuration.
-        check: Compares the shards with the tokenizer. None: they are not compared.
+    """The data of a run that is never changed; ``check`` compares its shards with the tokenizer.
 
     Raises:
         ConfigError: The file list, or a setting, cannot be used.
@@ -218,11 +205,9 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
 
 
 def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
-    """The configuration of a run.
+    """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    Args:
-        source: A TOML file, or the ``job.dump_folder`` of a run, which holds its ``config.toml``.
-        ranks: Data-parallel ranks; needed if ``training.global_batch_size`` is not set.
+    ``ranks`` is needed where ``training.global_batch_size`` is not set.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
@@ -256,7 +241,7 @@ def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
     )
-    changes = changes_of(segments, (run.pace,), [(0, seq_len)])
+    changes = changes_of(segments, run.schedule, [(0, seq_len)])
     first_slots = (
         SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes
     )

@@ -1,29 +1,30 @@
 """What a run will read, from its configuration alone, without training: ``blendtitan plan``."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import SPLITS
+from blendtitan.config import SPLITS, split_fractions
 from blendtitan.dataset.blended import BlendedDataset
-from blendtitan.dataset.build import Datasets
+from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.progress import progress
-from blendtitan.errors import ConfigError
+from blendtitan.dataset.progress import check_repetition, progress
+from blendtitan.errors import ConfigError, MixedEodError
 from blendtitan.history.phases import pasts_at
 from blendtitan.history.run import phases_of, settings_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import RunConfig, data_of_run
-from blendtitan.runs.plan_warnings import plan_warnings
 from blendtitan.storage.catalog import Catalog
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import quietly
 
 IntArray = NDArray[np.int64]
+
+_LEAST_VALIDATION = 100  # the loss of fewer samples says little
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,40 +36,32 @@ class CorpusPlan:
     documents: int
     tokens: int
     """Inserted EODs included."""
-
     weight: float
     """As the file list has it."""
-
     share: float
     """Of all samples of the run, as its segments ask for it."""
-
     tokens_read: int
     epochs: float
     windows: int
     """Windows of one epoch."""
-
     steps_per_epoch: float | None
     """Steps that read as many samples as it has windows, at its share; None: never drawn."""
-
     tokens_unused: int | None
     """Tokens of windows that the run does not reach; None: unknown in this order."""
-
     bytes_read: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SegmentPlan:
-    """A stretch of the run with constant shares. Tuples have one entry for each corpus."""
+    """A stretch of the run with constant shares."""
 
     first_slot: int
     stop_slot: int
     """The first slot after it, or the end of the run."""
-
     steps_before: float
     """Steps before it; not whole if it begins within a step."""
-
-    shares: tuple[float, ...]
-    epochs: tuple[float, ...]
+    shares: dict[str, float]
+    epochs: dict[str, float]
     """Of each corpus, at the segment's end."""
 
 
@@ -84,43 +77,6 @@ class SplitPlan:
     """Samples of one epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowReads:
-    """The rows of all corpora at the end of a run. Arrays have the shape ``(R,)``."""
-
-    seq_len: int
-    corpora: IntArray
-    """Number of each row's corpus."""
-
-    tokens: IntArray
-    draws: IntArray
-    """Samples that the run takes from the row."""
-
-    token_bytes: NDArray[np.float64]
-    """Bytes of one token of the row, on average over its shards."""
-
-    @property
-    def num_short(self) -> int:
-        """Rows shorter than a window, whose only window repeats tokens."""
-        return int((self.tokens <= self.seq_len).sum())
-
-    def unused(self, corpus: int) -> int:
-        """Tokens of a corpus that no sample of the run predicts.
-
-        A row whose first epoch is complete counts as used: the few tokens that its windows left
-        over come with the shift of later epochs.
-        """
-        own = self.corpora == corpus
-        left = self.tokens[own] - 1 - self.draws[own] * self.seq_len
-        return int(np.where(left >= self.seq_len, left, 0).sum())
-
-    def bytes_read(self, corpus: int) -> int:
-        """Bytes of a corpus's samples of ``seq_len + 1`` tokens; repeated reads count again."""
-        own = self.corpora == corpus
-        samples = self.draws[own] * (self.seq_len + 1)
-        return round(float((samples * self.token_bytes[own]).sum()))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
     """What a run will read."""
@@ -131,7 +87,6 @@ class RunPlan:
     splits: tuple[SplitPlan, ...]
     steps_per_epoch: float
     """Steps that read as many samples as all corpora together have windows."""
-
     warnings: tuple[str, ...]
 
     @property
@@ -159,7 +114,7 @@ class RunPlan:
         yield from (self.headline(), "", _corpus_table(self), "")
         if len(self.segments) > 1:
             yield from (_segment_table(self), "")
-        yield filled_table(
+        yield Table(
             ("split", "corpora", "documents", "tokens", "samples"),
             ([s.name, s.corpora, s.documents, s.tokens, s.windows] for s in self.splits),
         )
@@ -168,7 +123,7 @@ class RunPlan:
 
     def json(self) -> dict[str, Any]:
         """The plan for programs."""
-        run, names = self.run, [corpus.name for corpus in self.corpora]
+        run = self.run
         return {
             "config": str(run.path),
             "steps": run.steps,
@@ -178,16 +133,9 @@ class RunPlan:
             "tokens": self.tokens,
             "bytes_read": self.bytes_read,
             "steps_per_epoch": self.steps_per_epoch,
-            "corpora": [asdict(corpus) for corpus in self.corpora],
-            "segments": [
-                asdict(segment)
-                | {
-                    "shares": dict(zip(names, segment.shares, strict=True)),
-                    "epochs": dict(zip(names, segment.epochs, strict=True)),
-                }
-                for segment in self.segments
-            ],
-            "splits": [asdict(split) for split in self.splits],
+            "corpora": list(map(asdict, self.corpora)),
+            "segments": list(map(asdict, self.segments)),
+            "splits": list(map(asdict, self.splits)),
             "warnings": list(self.warnings),
         }
 
@@ -198,16 +146,13 @@ def plan_run(run: RunConfig) -> RunPlan:
     Raises:
         TokenizerMismatchError: Shards were made with another tokenizer than the run's.
     """
-    check, check_warnings = None, ()
+    check, warning = None, ""
     try:
         check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
     except (ConfigError, NotImplementedError) as error:
-        check_warnings = (
-            f"the shards were not compared with the tokenizer, which cannot be read: {error}",
-        )
+        warning = f"the shards were not compared with the tokenizer, which cannot be read: {error}"
     catalog, datasets, train = data_of_run(run, check=check)
-    reads = row_reads(train, catalog, run.num_samples)
-    rows = reads and (reads.num_short, len(reads.tokens))
+    reads = _row_reads(train, catalog, run.num_samples)
     corpora = tuple(_corpora(run, train, catalog, reads))
     with quietly():  # the other splits are built when they are asked for
         return RunPlan(
@@ -217,52 +162,71 @@ def plan_run(run: RunConfig) -> RunPlan:
             splits=tuple(_splits(datasets, catalog)),
             steps_per_epoch=train.num_windows / run.global_batch_size,
             warnings=(
-                *(check.warnings if check else check_warnings),
-                *plan_warnings(run, datasets, catalog, rows),
+                *(check.warnings if check else [warning]),
+                *_repetition_warnings(run, train),
+                *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
+                *_eod_warnings(run, catalog),
+                *_vocabulary_warnings(run, catalog),
+                *_size_warnings(run, catalog, reads),
                 *_unused_warnings(corpora),
             ),
         )
 
 
-def row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> RowReads | None:
-    """The rows of a dataset after so many samples; None in an order without rows."""
+class _RowReads(NamedTuple):
+    """What a run reads of each row. Arrays have the shape ``(R,)``."""
+
+    corpora: IntArray  # number of each row's corpus
+    is_short: NDArray[np.bool_]  # shorter than a window, so its only window repeats tokens
+    unused: IntArray  # tokens that no sample predicts; 0 after an epoch: shifts bring its rest
+    num_bytes: NDArray[np.float64]  # of its samples; repeated reads count again
+
+
+def _row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> _RowReads | None:
+    """What the first ``num_samples`` samples read; None in an order without rows."""
     if not isinstance(dataset, BlendedDataset):
         return None
     (phase,) = phases_of(dataset)
-    settings = settings_of(dataset)
+    settings, seq_len = settings_of(dataset), phase.seq_len
     pasts = pasts_at(phase, settings, num_samples)
     tokens = catalog.split_tokens(SPLITS.index(dataset.split))
-    of_corpus = np.array(catalog.corpora)
-    sizes = np.array([catalog.dtype(shard).itemsize for shard in range(len(tokens))])
+    of_corpus, sizes = np.array(catalog.corpora), _token_bytes(catalog)
     row_tokens: list[int] = []
-    row_bytes: list[float] = []
-    draws: list[int] = []
+    row_sizes: list[float] = []  # bytes of one token, on average over the row's shards
+    row_draws: list[int] = []
     for name, shards in phase.corpora.items():
         own = np.flatnonzero((of_corpus == name) & (tokens > 0))
         for row in shards.row_slices(blended=settings.blended):
             row_tokens.append(int(tokens[own[row]].sum()))
-            row_bytes.append(float(np.average(sizes[own[row]], weights=tokens[own[row]])))
-        draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
-    return RowReads(
-        seq_len=phase.seq_len,
-        corpora=dataset.order.row_corpora,
-        tokens=np.array(row_tokens, np.int64),
-        draws=np.array(draws, np.int64),
-        token_bytes=np.array(row_bytes, np.float64),
-    )
+            row_sizes.append(float(np.average(sizes[own[row]], weights=tokens[own[row]])))
+        row_draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
+    held, draws = np.array(row_tokens, np.int64), np.array(row_draws, np.int64)
+    left = held - 1 - draws * seq_len
+    unused = np.where(left >= seq_len, left, 0)
+    num_bytes = draws * (seq_len + 1) * np.array(row_sizes, np.float64)
+    return _RowReads(dataset.order.row_corpora, held <= seq_len, unused, num_bytes)
+
+
+def _token_bytes(catalog: Catalog) -> IntArray:
+    return np.array([catalog.dtype(shard).itemsize for shard in range(len(catalog.prefixes))])
 
 
 def _corpora(
-    run: RunConfig, train: Dataset, catalog: Catalog, reads: RowReads | None
+    run: RunConfig, train: Dataset, catalog: Catalog, reads: _RowReads | None
 ) -> Iterator[CorpusPlan]:
     end = progress(train, run.num_samples)
-    documents = np.diff(catalog.document_cuts)[:, 0]
-    of_corpus = np.array(catalog.corpora)
+    documents, sizes = np.diff(catalog.document_cuts)[:, 0], _token_bytes(catalog)
     for i, name in enumerate(train.corpora):
-        own = of_corpus == name
+        own = np.array(catalog.corpora) == name
         windows = train.only(name).num_windows
         share, tokens_read = float(end.configured_shares[i]), int(end.tokens[i])
         samples = share * run.global_batch_size
+        if reads is None:  # neighbours' common token twice
+            each = float(np.average(sizes[own], weights=catalog.weights[own]))
+            unused, num_bytes = None, (tokens_read + tokens_read // run.blend.seq_length) * each
+        else:
+            of_rows = reads.corpora == i
+            unused, num_bytes = int(reads.unused[of_rows].sum()), reads.num_bytes[of_rows].sum()
         yield CorpusPlan(
             name=name,
             shards=int((own & (catalog.split_tokens(0) > 0)).sum()),
@@ -274,31 +238,22 @@ def _corpora(
             epochs=float(end.epochs[i]),
             windows=windows,
             steps_per_epoch=windows / samples if samples else None,
-            tokens_unused=None if reads is None else reads.unused(i),
-            bytes_read=_average_bytes(train, catalog, own, tokens_read)
-            if reads is None
-            else reads.bytes_read(i),
+            tokens_unused=unused,
+            bytes_read=round(float(num_bytes)),
         )
-
-
-def _average_bytes(train: Dataset, catalog: Catalog, own: NDArray[np.bool_], tokens: int) -> int:
-    """Bytes of a corpus's samples where rows are unknown; neighbours' common token twice."""
-    sizes = np.array([catalog.dtype(int(shard)).itemsize for shard in np.flatnonzero(own)])
-    samples = tokens // train.config.seq_length
-    return round((tokens + samples) * float(np.average(sizes, weights=catalog.weights[own])))
 
 
 def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
     segments = [s for s in train.segments_read if s.first_slot < max(1, run.num_samples)]
     stops = [*(segment.first_slot for segment in segments[1:]), run.num_samples]
     for segment, stop in zip(segments, stops, strict=True):
-        shares = shares_of(segment.weights)
+        shares, epochs = shares_of(segment.weights), progress(train, stop).epochs.tolist()
         yield SegmentPlan(
             first_slot=segment.first_slot,
             stop_slot=stop,
             steps_before=segment.first_slot / run.global_batch_size,
-            shares=tuple(shares.get(name, 0.0) for name in train.corpora),
-            epochs=tuple(progress(train, stop).epochs.tolist()),
+            shares={name: shares.get(name, 0.0) for name in train.corpora},
+            epochs=dict(zip(train.corpora, epochs, strict=True)),
         )
 
 
@@ -315,7 +270,91 @@ def _splits(datasets: Datasets, catalog: Catalog) -> Iterator[SplitPlan]:
         )
 
 
-def _unused_warnings(corpora: Sequence[CorpusPlan]) -> Iterator[str]:
+def _repetition_warnings(run: RunConfig, train: Dataset) -> Iterator[str]:
+    try:
+        check_repetition(train, run.num_samples, run.max_epochs)
+    except ConfigError as error:
+        yield f"{error} Training would stop at its start with this error."
+
+
+def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) -> Iterator[str]:
+    if valid is None:
+        yield (
+            f"validation.enable is true, but no corpus has documents in the valid split, with "
+            f"split = {run.blend.split!r}: training would stop at its start"
+        )
+        return
+    samples = valid.num_windows
+    if samples < max(run.global_batch_size, _LEAST_VALIDATION):
+        is_less = samples < run.global_batch_size
+        least = f"a global batch of {run.global_batch_size:,}" if is_less else _LEAST_VALIDATION
+        yield (
+            f"the valid split has {samples:,} samples, fewer than {least}: its loss says little. "
+            f"Give it a larger part of blendcorpus.split"
+        )
+    without = [name for name in train.corpora if name not in valid.corpora]
+    if without:
+        yield f"no documents for validation, left out of it: {', '.join(without)}"
+
+
+def _eod_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
+    eod_id = run.blend.eod_token_id
+    if run.blend.append_eod:
+        lacking = int(catalog.lacks_eod.sum())
+        if lacking:
+            yield (
+                f"the documents of {lacking:,} of {len(catalog.prefixes):,} shards do not end in "
+                f"EOD ({eod_id}): it is inserted while they are read"
+            )
+        return
+    if eod_id is None:
+        return
+    try:
+        probed = read_catalog(replace(run.blend, append_eod=True, data_cache_path=None))
+    except MixedEodError as error:
+        yield f"append_eod is false, and {error}"
+        return
+    lacking = int(probed.lacks_eod.sum())
+    if lacking:
+        yield (
+            f"append_eod is false, and the documents of {lacking:,} of {len(catalog.prefixes):,} "
+            f"shards do not end in EOD ({eod_id}): nothing marks where they end"
+        )
+
+
+def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
+    try:
+        vocab_size = run.tokenizer().vocab_size
+    except ConfigError as error:
+        yield f"the tokenizer cannot be used, so token types were not compared with it: {error}"
+        return
+    largest = [int(np.iinfo(catalog.dtype(i)).max) for i in range(len(catalog.prefixes))]
+    small = [i for i, most in enumerate(largest) if most < vocab_size - 1]
+    if small:
+        yield (
+            f"the tokenizer has {vocab_size:,} ids, but {len(small):,} of {len(largest):,} shards "
+            f"hold no id above {largest[small[0]]:,} ({catalog.dtype(small[0]).name}): they were "
+            f"made with another tokenizer, or ids were cut off. The first is "
+            f"{catalog.prefixes[small[0]]}"
+        )
+
+
+def _size_warnings(run: RunConfig, catalog: Catalog, reads: _RowReads | None) -> Iterator[str]:
+    if reads is not None and reads.is_short.any():
+        yield (
+            f"{reads.is_short.sum():,} of {len(reads.is_short):,} rows of documents have fewer "
+            f"than seq_length + 1 = {run.blend.seq_length + 1:,} tokens: their only window wraps "
+            f"around and repeats tokens"
+        )
+    too_small = int((catalog.split_tokens(0) == 0).sum())
+    if too_small and split_fractions(run.blend.split)[0] > 0:
+        yield (
+            f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to have a document "
+            f"for training: the other shards of their corpora are read in their place"
+        )
+
+
+def _unused_warnings(corpora: tuple[CorpusPlan, ...]) -> Iterator[str]:
     unused = [
         f"{corpus.name} {corpus.tokens_unused / corpus.tokens:.1%}"
         for corpus in corpora
@@ -339,27 +378,16 @@ def _corpus_table(plan: RunPlan) -> Table:
         ]
         for c in plan.corpora
     )
-    return filled_table(headings, rows)
+    return Table(headings, rows)
 
 
 def _segment_table(plan: RunPlan) -> Table:
-    headings = [
-        heading
-        for segment in plan.segments
-        for heading in (f"after step {segment.steps_before:,.6g}", "epochs at its end")
-    ]
-    rows = (
-        [
-            corpus.name,
-            *(
-                cell
-                for segment in plan.segments
-                for cell in (f"{segment.shares[i]:.2%}", f"{segment.epochs[i]:.3g}")
-            ),
-        ]
-        for i, corpus in enumerate(plan.corpora)
-    )
-    return filled_table(["corpus", *headings], rows)
+    headings, columns = ["corpus"], [[corpus.name for corpus in plan.corpora]]
+    for segment in plan.segments:
+        headings += [f"after step {segment.steps_before:,.6g}", "epochs at its end"]
+        columns.append([f"{share:.2%}" for share in segment.shares.values()])
+        columns.append([f"{epochs:.3g}" for epochs in segment.epochs.values()])
+    return Table(headings, zip(*columns, strict=True))
 
 
 def _size(num_bytes: int) -> str:

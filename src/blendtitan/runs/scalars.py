@@ -20,7 +20,6 @@ class Scalars:
 
     steps: NDArray[np.int64]
     """Steps at which it was logged, growing. Shape ``(num_logged,)``."""
-
     values: NDArray[np.float64]
     """Shape ``(num_logged,)``."""
 

@@ -6,22 +6,22 @@ data. ``contents.py`` adds documents, bytes and texts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import BatchSchedule, consumed_at, step_of
 from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
-from blendtitan.history.fingerprints import Fingerprints
 from blendtitan.history.phases import OrderSettings, Phase, occurrences
+from blendtitan.history.record import Fingerprints
 from blendtitan.history.run import RunHistory
 from blendtitan.order.blend import Segment
 from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.original.dataset import OriginalDataset
-from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.segments import Lengths
 from blendtitan.state import SavedState, order_settings
 from blendtitan.storage.catalog import Catalog
@@ -35,10 +35,8 @@ class ShardKey(NamedTuple):
     corpus: str
     name: str
     """File name without suffix."""
-
     id: str
     """Digest of its contents."""
-
     occurrence: int
     """How many shards before it, in its corpus, have the same id: those of one name and size."""
 
@@ -56,7 +54,6 @@ class Stretch:
     key: ShardKey
     offset: int
     """From the first token that the shard has in the split, inserted EODs included."""
-
     count: int
 
 
@@ -67,35 +64,88 @@ class Window:
     slot: int
     phase: int
     """Number of the phase, from 0."""
-
     corpus: str
     draw: int
     """Running number among the samples of the corpus, over all phases."""
-
     epoch: int
     window: int
     of_remainder: bool
     """Whether it is cut from the remainder of an epoch that a change interrupted."""
-
     sample_id: int
     stretches: tuple[Stretch, ...]
     """Where its ``seq_len + 1`` tokens lie."""
 
 
-def step_slots(paces: Paces, step: int) -> range:
+PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """How a step is divided among the ranks."""
+
+    number: int
+    micro_batch: int
+    """Samples that one rank reads at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a sample is read. Everything is counted from 0, except the step, from 1."""
+
+    step: int | None = None
+    """None: how many samples a step has is not known."""
+    sample: int | None = None
+    """Place in the global batch."""
+    rank: int | None = None
+    """None, like the fields below: the number of ranks is not known."""
+    micro_batch: int | None = None
+    """Number of the micro batch within the step."""
+    row: int | None = None
+    """Place in the rank's micro batch."""
+
+    def __str__(self) -> str:
+        named = zip(PLACE_HEADINGS, astuple(self), strict=True)
+        return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
+
+
+def step_slots(schedule: BatchSchedule, step: int) -> range:
     """Slots that all ranks together train on in a step; a run's first step is 1.
 
     Raises:
         ConfigError: There is no such step.
     """
-    if not paces:
+    if not schedule:
         raise ConfigError(
             "the checkpoint does not say how many samples a step has. Name the run's "
             "configuration, or ask for a slot"
         )
     if step < 1:
         raise ConfigError(f"step is {step}, expected at least 1: a run's first step is 1")
-    return range(consumed_at(paces, step - 1), consumed_at(paces, step))
+    return range(consumed_at(schedule, step - 1), consumed_at(schedule, step))
+
+
+def place_of(schedule: BatchSchedule, slot: int, ranks: Ranks | None) -> Place:
+    """Where a slot is read.
+
+    Raises:
+        ConfigError: A step cannot be divided among so many ranks.
+    """
+    if not schedule:
+        return Place()
+    step = step_of(schedule, slot)
+    slots = step_slots(schedule, step)
+    sample = slot - slots.start
+    if ranks is None:
+        return Place(step=step, sample=sample)
+    stride = ranks.number * ranks.micro_batch
+    if len(slots) % stride:
+        raise ConfigError(
+            f"a step has {len(slots):,} samples, expected a multiple of {stride:,}: "
+            f"{ranks.number:,} ranks of {ranks.micro_batch:,} samples at once"
+        )
+    micro_batch, of_ranks = divmod(sample, stride)
+    rank, row = divmod(of_ranks, ranks.micro_batch)
+    return Place(step=step, sample=sample, rank=rank, micro_batch=micro_batch, row=row)
 
 
 @dataclass(frozen=True)
@@ -104,12 +154,12 @@ class History:
 
     phases: tuple[Phase, ...]
     settings: OrderSettings
-    paces: Paces
+    schedule: BatchSchedule
 
     @classmethod
-    def of_state(cls, state: SavedState, paces: Paces) -> Self:
+    def of_state(cls, state: SavedState, schedule: BatchSchedule) -> Self:
         """The slots of a checkpoint: the past, and the future as it was planned then."""
-        return cls(state.phases, order_settings(state.fixed_facts), paces)
+        return cls(state.phases, order_settings(state.fixed_facts), schedule)
 
     @property
     def split(self) -> str:
@@ -172,7 +222,6 @@ class PhaseSlots:
     keys: Sequence[ShardKey]
     shard_starts: IntArray
     """Position of the first token of each shard, over all rows; then the end. ``(P + 1,)``"""
-
     row_starts: IntArray
     """Position of each row's first token; then the end. Shape ``(R + 1,)``."""
 
@@ -230,15 +279,17 @@ class OriginalSlots:
 
     dataset: OriginalDataset
     keys: list[ShardKey]
-    paces: Paces
+    schedule: BatchSchedule
     split: str = "train"
     phases: tuple[Phase, ...] = ()
 
     @classmethod
-    def of_dataset(cls, dataset: OriginalDataset, catalog: Catalog, paces: Paces) -> Self:
+    def of_dataset(
+        cls, dataset: OriginalDataset, catalog: Catalog, schedule: BatchSchedule
+    ) -> Self:
         """The slots of a dataset; ``catalog`` is from ``as_one_split``."""
         known = Fingerprints.of_catalog(catalog)
-        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), paces)
+        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), schedule)
 
     @property
     def lengths(self) -> Lengths:

@@ -11,7 +11,7 @@ from blendtitan.shards.tokens import TokenSummary, text_notes
 from blendtitan.shards.verify import VerifiedShard
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.records import ENDS_SUFFIX
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 
@@ -109,7 +109,7 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
         ]
         for shard in shards
     )
-    return filled_table(headings, rows)
+    return Table(headings, rows)
 
 
 def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:

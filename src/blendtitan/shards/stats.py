@@ -13,7 +13,7 @@ from blendtitan.shards.document_lengths import DocumentLengths, document_lens
 from blendtitan.shards.tokens import TextSymbols, summarize_tokens, text_notes
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex
-from blendtitan.tables import Cell, Table, filled_table
+from blendtitan.tables import Cell, Table
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted
 
@@ -123,12 +123,10 @@ class StatsReport:
             ]
             for shard, found in self.shards
         )
-        table = filled_table(headings, rows)
-        table.add_section()
+        table = Table(headings, rows)
         for corpus, stats in self.corpora.items():
             table.add_row(corpus, *stats.cells())
         if self.corpora:
-            table.add_section()
             table.add_row("total", *self.total.cells())
         return table
 

@@ -19,8 +19,7 @@ from torchtitan.components.checkpointer.base import DATALOADER, TRAIN_STATE
 from torchtitan.components.checkpointer.dcp import AsyncMode
 from torchtitan.tools import filesystem
 
-from blendtitan.checkpoints.contents import METADATA
-from blendtitan.checkpoints.damage import choose_step, damage_to, none_complete
+from blendtitan.checkpoints import METADATA, choose_step, damage_to, none_complete
 from blendtitan.errors import OutputError, ResumeError
 from blendtitan.placed_loader import is_first_rank
 from blendtitan.state import STATE_KEY

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.pace import Pace
+from blendtitan.batch_schedule import BatchStage
 from blendtitan.runs.open import open_run
 from blendtitan.runs.report.facts import blend_curve, steps_before
 from tests.runs.conftest import WriteRun
@@ -77,9 +77,9 @@ def test_the_originals_order_has_a_curve_too(write_run: WriteRun, tmp_path: Path
 
 
 def test_steps_of_a_run_whose_global_batch_grew() -> None:
-    paces = (
-        Pace(global_batch_size=4),
-        Pace(step=10, consumed_samples=40, global_batch_size=8),
+    schedule = (
+        BatchStage(global_batch_size=4),
+        BatchStage(step=10, consumed_samples=40, global_batch_size=8),
     )
 
-    assert [steps_before(paces, slot) for slot in (0, 6, 40, 44)] == [0, 1.5, 10, 10.5]
+    assert [steps_before(schedule, slot) for slot in (0, 6, 40, 44)] == [0, 1.5, 10, 10.5]

@@ -15,8 +15,7 @@ from tokenizers.models import WordLevel
 
 from blendtitan.runs.report.facts import gather_run, gather_runs
 from blendtitan.runs.report.figures import DARK, LIGHT
-from blendtitan.runs.report.page import write_page
-from blendtitan.runs.report.sections import report_page
+from blendtitan.runs.report.page import report_page, write_page
 from tests.conftest import EOD, wait_until
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import TrainedRun

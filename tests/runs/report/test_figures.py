@@ -1,6 +1,7 @@
 """Figures: what plotly knows, and numbers that can be traced to the run."""
 
-from collections.abc import Iterator
+import json
+import re
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,7 @@ from blendtitan.runs.report.figures import (
     numbers,
     thinned,
 )
-from blendtitan.runs.report.page import Block, Folded, Picture, SideBySide
-from blendtitan.runs.report.sections import report_page
+from blendtitan.runs.report.page import page_html, report_page
 from blendtitan.runs.scalars import Scalars
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
@@ -36,21 +36,15 @@ def colored(value: Any) -> Any:
     return LIGHT[value[1:]] if isinstance(value, str) and value.startswith("@") else value
 
 
-def pictures(blocks: tuple[Block, ...]) -> Iterator[Picture]:
-    for block in blocks:
-        if isinstance(block, Picture):
-            yield block
-        elif isinstance(block, Folded | SideBySide):
-            yield from pictures(block.blocks)
-
-
 def test_plotly_knows_every_property_of_every_figure(trained_run: TrainedRun) -> None:
-    page = report_page(gather_runs([trained_run("a"), trained_run("b")]))
-    found = [picture for section in page.sections for picture in pictures(section.blocks)]
+    html = page_html(report_page(gather_runs([trained_run("a"), trained_run("b")])))
+    values = re.search(r'<script type="application/json" id="values">(.*?)</script>', html)
+    assert values is not None
+    figures = json.loads(values[1])["figures"]
 
-    assert len(found) == 9
-    for picture in found:
-        go.Figure(colored(picture.figure))
+    assert len(figures) == html.count('class="plot"') == 9
+    for figure in figures:
+        go.Figure(colored(figure))
 
 
 def test_both_themes_have_the_same_colours() -> None:

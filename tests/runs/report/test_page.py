@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.runs.report.page import Page, Paragraph, Section, page_html, write_page
+from blendtitan.runs.report.page import Page, page_html, write_page
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
 
@@ -16,7 +16,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 def page_of(text: str) -> Page:
-    return Page("title", "lead", (Section("one", "One", (Paragraph(text),)),))
+    return Page(title="title", lead=text)
 
 
 def without_scripts(html: str) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,21 +45,17 @@ class CorpusLengths:
     num_documents: int
     num_counted: int
     """Fewer than ``num_documents``: the numbers below are of a sample."""
-
-    min: int
-    median: int
-    p90: int
-    max: int
+    quantiles: tuple[int, ...]
+    """The shortest, the median, the 90th percentile and the longest."""
     edges: IntArray
     """Where bins begin, and the end of the last. Shape ``(B + 1,)``."""
-
     fractions: NDArray[np.float64]
     """Fraction of the documents in each bin. Shape ``(B,)``."""
 
     @property
-    def quantiles(self) -> tuple[int, int, int, int]:
-        """The shortest, the median, the 90th percentile and the longest."""
-        return self.min, self.median, self.p90, self.max
+    def is_sample(self) -> bool:
+        """Whether only some documents were counted."""
+        return self.num_counted < self.num_documents
 
 
 def corpus_lengths(contents: Contents) -> dict[str, CorpusLengths]:
@@ -88,10 +85,7 @@ def _lengths(contents: Contents, shards: Sequence[int]) -> CorpusLengths:
     return CorpusLengths(
         num_documents=total,
         num_counted=lengths.num_documents,
-        min=lengths.quantile(0),
-        median=lengths.quantile(0.5),
-        p90=lengths.quantile(0.9),
-        max=lengths.quantile(1),
+        quantiles=tuple(lengths.quantile(part) for part in (0, 0.5, 0.9, 1)),
         edges=_EDGES[bins.start : bins.stop + 1],
         fractions=counts[bins] / counts.sum(),
     )
@@ -106,33 +100,27 @@ def _blocks(first: int, stop: int, share: float) -> list[tuple[int, int]]:
     return [(start, start + count) for start in starts]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """Tokens of one document in a sample."""
 
     shard: str
     """Path without suffix, or only the name if the data is not there."""
-
     place: str
     """Document and tokens, in words."""
-
     content: str = ""
     is_text: bool = False
     """Whether the content is text. Else it is token ids."""
-
     is_cut: bool = False
     """Whether there is more."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleText:
+class SampleText(NamedTuple):
     """One sample of a corpus."""
 
     corpus: str
     place: str
     """Step, slot and epoch, in words."""
-
-    passages: tuple[Passage, ...]
+    passages: list[Passage]
     num_more: int
     """Documents of the sample that are left out."""
 
@@ -168,31 +156,21 @@ def _has_tokenizer(run: OpenRun) -> bool:
 
 def _sample_text(run: OpenRun, sample: Explained) -> SampleText:
     passages = list(_passages(run, sample))
-    window, place = sample.window, sample.place
-    return SampleText(
-        corpus=window.corpus,
-        place=f"step {place.step:,}, slot {window.slot:,}, epoch {window.epoch:,}",
-        passages=tuple(passages[:_DOCUMENTS]),
-        num_more=max(0, len(passages) - _DOCUMENTS),
-    )
+    window, shown = sample.window, passages[:_DOCUMENTS]
+    place = f"step {sample.place.step:,}, slot {window.slot:,}, epoch {window.epoch:,}"
+    return SampleText(window.corpus, place, shown, num_more=len(passages) - len(shown))
 
 
 def _passages(run: OpenRun, sample: Explained) -> Iterator[Passage]:
     for part in sample.parts:
         if part.prefix is None or run.contents is None:
-            missing = f"{part.stretch.count:,} tokens, not there"
-            yield Passage(shard=part.shard, place=missing)
+            yield Passage(part.shard, f"{part.stretch.count:,} tokens, not there")
             continue
         tokens = run.contents.tokens([part.stretch])
         for document, text in zip(part.documents, part.texts, strict=True):
             own, tokens = np.split(tokens, [document.count])
-            last = document.first + document.count
-            ids = " ".join(map(str, own[:_TOKENS].tolist()))
-            yield Passage(
-                shard=part.prefix,
-                place=f"document {document.document_id:,}, tokens {document.first:,} to {last:,} "
-                f"of {document.document_tokens:,}",
-                content=ids if text is None else text[:_TEXT],
-                is_text=text is not None,
-                is_cut=len(own) > _TOKENS if text is None else len(text) > _TEXT,
-            )
+            if text is None:
+                content, is_cut = " ".join(map(str, own[:_TOKENS].tolist())), len(own) > _TOKENS
+            else:
+                content, is_cut = text[:_TEXT], len(text) > _TEXT
+            yield Passage(part.prefix, str(document), content, text is not None, is_cut)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import BatchSchedule, consumed_at
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
-from blendtitan.pace import Paces, consumed_at
 from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
 from blendtitan.runs.report.documents import (
@@ -36,22 +36,16 @@ class BlendCurve:
 
     corpora: tuple[str, ...]
     """The largest share of the whole run first."""
-
     bin_steps: FloatArray
     """Steps before each bin, then those of the run. Shape ``(B + 1,)``."""
-
     bin_samples: NDArray[np.int64]
     """Samples of each bin. Shape ``(B,)``."""
-
     achieved: FloatArray
     """Fraction of a bin's samples that are of the corpus. Shape ``(C, B)``."""
-
     segment_steps: FloatArray
     """Steps before each segment. Shape ``(S,)``."""
-
     configured: FloatArray
     """Share that a segment asks for. Shape ``(C, S)``."""
-
     is_phase: tuple[bool, ...]
     """Whether a segment begins because data or window length changed, too."""
 
@@ -63,20 +57,15 @@ class CorpusFacts:
     name: str
     shards: int | None
     """With documents for training; None, as for documents: the data is not there."""
-
     documents: int | None
     tokens: int
     """In the train split, inserted EODs included."""
-
     configured: float
     """Share that the segments ask for: so far, or of the whole run before it has begun."""
-
     achieved: float
     """Fraction of these samples that is of the corpus."""
-
     tokens_read: int
     """So far, like the epochs."""
-
     epochs: float
     epochs_at_end: float
 
@@ -89,42 +78,47 @@ class RunFacts:
     config: RunConfig
     about: str
     """Where the order comes from."""
-
     num_samples: int
     tokens_at_end: int
     last_step: int
     """Steps of the whole run."""
-
     reached_step: int
     """Steps that were trained, by checkpoints and metrics; 0: none."""
-
     curve: BlendCurve
     corpora: tuple[CorpusFacts, ...]
     """In the order of the curve's."""
-
     metrics: Mapping[str, Scalars]
     """Empty: none was logged."""
-
     waited: float | None
     """Fraction of the time in training steps spent waiting for data; None: not logged."""
-
     lengths: Mapping[str, CorpusLengths]
     """By corpus; empty: the data is not there."""
-
     samples: tuple[SampleText, ...]
     samples_step: int
     """The first step that samples were taken from."""
-
     settings: Mapping[str, str]
     """``section.key`` of the TOML file, and the value as TOML has it."""
+
+    def corpus(self, name: str) -> CorpusFacts | None:
+        """A corpus by name."""
+        return next((corpus for corpus in self.corpora if corpus.name == name), None)
+
+    def last(self, metric: str, corpus: str = "") -> float | None:
+        """The value of a metric that was logged last."""
+        found = self.metrics.get(f"{metric}/{corpus}" if corpus else metric)
+        return None if found is None else float(found.values[-1])
+
+    def lengths_by_share(self) -> list[tuple[str, CorpusLengths]]:
+        """Document lengths, those of the corpus with the largest share first."""
+        return [(c.name, self.lengths[c.name]) for c in self.corpora if c.name in self.lengths]
 
 
 def gather_runs(
     paths: Sequence[Path], *, step: int = 1, ranks: int | None = None
 ) -> tuple[RunFacts, ...]:
-    """The facts of some runs; see ``gather_run``.
+    """The facts of runs, named by their folders or files, or by their paths where these are alike.
 
-    They are named by their folders or files, or by their paths where these are alike.
+    Errors as ``gather_run``.
     """
     short = [path.absolute().name if path.is_dir() else path.stem for path in paths]
     names = short if len(set(short)) == len(paths) else list(map(str, paths))
@@ -135,13 +129,7 @@ def gather_runs(
 
 
 def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None) -> RunFacts:
-    """The facts of a run.
-
-    Args:
-        path: TOML file of a run, or its folder with checkpoints and TensorBoard files.
-        name: Name of the run in the report.
-        step: Samples are taken from this step on.
-        ranks: Data-parallel ranks, where the configuration does not fix the global batch size.
+    """The facts of a run, with samples from ``step`` on; ``path`` and ``ranks`` as in ``open_run``.
 
     Raises:
         ConfigError: The configuration cannot be used, or there is no such step.
@@ -152,9 +140,9 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
     config, slots = run.config, run.slots
     assert config is not None
     metrics = _metrics(path)
-    trained = int(steps_before(slots.paces, run.consumed_samples))
+    trained = int(steps_before(slots.schedule, run.consumed_samples))
     reached = max([trained, *(int(each.steps[-1]) for each in metrics.values())])
-    consumed = consumed_at(slots.paces, reached)
+    consumed = consumed_at(slots.schedule, reached)
     num_samples = max(1, run.num_samples, consumed)
     curve = blend_curve(slots, num_samples)
     return RunFacts(
@@ -163,14 +151,14 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         about=run.about,
         num_samples=num_samples,
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
-        last_step=round(steps_before(slots.paces, num_samples)),
+        last_step=round(steps_before(slots.schedule, num_samples)),
         reached_step=reached,
         curve=curve,
         corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),
         metrics=metrics,
-        waited=_waited(metrics, slots.paces),
+        waited=_waited(metrics, slots.schedule),
         lengths={} if run.contents is None else corpus_lengths(run.contents),
-        samples=sample_texts(run, step_slots(slots.paces, step).start),
+        samples=sample_texts(run, step_slots(slots.schedule, step).start),
         samples_step=step,
         settings={key: toml_of(value) for key, value in read_toml(config.path).items()},
     )
@@ -189,19 +177,19 @@ def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
     phases = {phase.first_slot for phase in slots.phases[1:]}
     return BlendCurve(
         corpora=tuple(names[i] for i in largest),
-        bin_steps=np.array([steps_before(slots.paces, edge) for edge in edges]),
+        bin_steps=np.array([steps_before(slots.schedule, edge) for edge in edges]),
         bin_samples=samples,
         achieved=(np.diff(draws, axis=0) / samples[:, None]).T[largest],
-        segment_steps=np.array([steps_before(slots.paces, s.first_slot) for s in segments]),
+        segment_steps=np.array([steps_before(slots.schedule, s.first_slot) for s in segments]),
         configured=np.array([[of.get(name, 0.0) for name in names] for of in shares]).T[largest],
         is_phase=tuple(segment.first_slot in phases for segment in segments),
     )
 
 
-def steps_before(paces: Paces, slot: int) -> float:
+def steps_before(schedule: BatchSchedule, slot: int) -> float:
     """Steps before a slot; not whole within a step."""
-    pace = [pace for pace in paces if pace.consumed_samples <= slot][-1]
-    return pace.step + (slot - pace.consumed_samples) / pace.global_batch_size
+    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
+    return stage.step + (slot - stage.consumed_samples) / stage.global_batch_size
 
 
 def _edges(firsts: Sequence[int], stop: int) -> list[int]:
@@ -222,12 +210,12 @@ def _metrics(path: Path) -> Mapping[str, Scalars]:
         return {}
 
 
-def _waited(metrics: Mapping[str, Scalars], paces: Paces) -> float | None:
+def _waited(metrics: Mapping[str, Scalars], schedule: BatchSchedule) -> float | None:
     """Time waited, as a fraction of the time that all logged steps took."""
     waits, speeds = metrics.get(WAIT_SECONDS), metrics.get(SAMPLES_PER_SECOND)
     if waits is None or speeds is None or waits.steps.tolist() != speeds.steps.tolist():
         return None
-    consumed = np.array([consumed_at(paces, step) for step in waits.steps.tolist()])
+    consumed = np.array([consumed_at(schedule, step) for step in waits.steps.tolist()])
     seconds = float((np.diff(consumed, prepend=0) / speeds.values).sum())
     return float(waits.values.sum()) / seconds if seconds > 0 else None
 
@@ -239,16 +227,13 @@ def _corpora(
     asked = configured_shares(names, slots.segments, now)
     drawn, read = slots.draws_before(now), slots.tokens_before(consumed)
     at_end, tokens = slots.tokens_before(num_samples), slots.corpus_tokens
-    contents = run.contents
-    shards = {} if contents is None else contents.shards_of_corpora()
+    documents = {} if run.contents is None else run.contents.documents_of_corpora()
     for i, name in enumerate(names):
-        spans = (
-            [contents.document_range(shard) for shard in shards.get(name, ())] if contents else []
-        )
+        own = documents.get(name, [])
         yield CorpusFacts(
             name=name,
-            shards=len(spans) or None,
-            documents=sum(stop - first for first, stop in spans) or None,
+            shards=len(own) or None,
+            documents=sum(own) or None,
             tokens=tokens[name],
             configured=float(asked[i]),
             achieved=drawn[name] / now,

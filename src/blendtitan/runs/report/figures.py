@@ -1,12 +1,14 @@
 """Figures as plotly.js takes them: plain values, with names in place of colours.
 
-Figures name colours ``@ink`` or ``@series0``; the page replaces the names by those of its theme.
-Series have the colours of Okabe and Ito, which colour-blind readers can distinguish, lightened in
-the dark theme.
+``style.json`` has what figures share. Figures name colours ``@ink`` or ``@series0``; the page
+replaces the names by those of its theme. Series have the colours of Okabe and Ito, which
+colour-blind readers can distinguish, lightened in the dark theme.
 """
 
 import html
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -18,47 +20,18 @@ from blendtitan.runs.scalars import Scalars
 Figure = dict[str, Any]
 """``data`` and ``layout``."""
 
-LIGHT = {
-    "paper": "#ffffff",
-    "panel": "#f6f7f9",
-    "ink": "#1b1f24",
-    "muted": "#59636e",
-    "grid": "#dfe3e8",
-    "accent": "#0b63b0",
-    "others": "#a9b1ba",
-    "series0": "#0072b2",
-    "series1": "#d55e00",
-    "series2": "#009e73",
-    "series3": "#c4609c",
-    "series4": "#d99000",
-    "series5": "#4aa8de",
-    "series6": "#3a3f46",
-}
 
-DARK = {
-    "paper": "#14171c",
-    "panel": "#1c2027",
-    "ink": "#e6e9ed",
-    "muted": "#9aa4af",
-    "grid": "#323944",
-    "accent": "#6cb6ff",
-    "others": "#6b7580",
-    "series0": "#3f9fe8",
-    "series1": "#f0803c",
-    "series2": "#2fc297",
-    "series3": "#e08fc0",
-    "series4": "#f2b632",
-    "series5": "#9bd8f8",
-    "series6": "#f4ec70",
-}
+def package_text(name: str) -> str:
+    """A file of this package."""
+    return files("blendtitan.runs.report").joinpath(name).read_text(encoding="utf-8")
+
+
+STYLE: dict[str, Any] = json.loads(package_text("style.json"))
+LIGHT: dict[str, str] = STYLE["light"]
+DARK: dict[str, str] = STYLE["dark"]
 
 MOST_CORPORA = sum(name.startswith("series") for name in LIGHT)
 """Corpora that are drawn one by one; the others are drawn together, or left out."""
-
-OTHERS = "others"
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross")
-_PATTERNS = ("", "/", "x", "\\", "-", "+", "|", ".")
 
 _MOST_ROWS = 24
 _MOST_POINTS = 600
@@ -70,6 +43,11 @@ _WIDE = 4.0
 def series(number: int) -> str:
     """Name of the colour of the ``number``-th thing that is drawn."""
     return f"@series{number % MOST_CORPORA}"
+
+
+def _style(kind: str, number: int) -> str:
+    """The ``number``-th of the dashes, symbols or patterns."""
+    return STYLE[kind][number % len(STYLE[kind])]
 
 
 def shown(name: str) -> str:
@@ -84,37 +62,14 @@ def numbers(values: Iterable[float]) -> list[float | None]:
 
 def _figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: Any) -> Figure:
     """A figure in the common style."""
-    axis = {
-        "gridcolor": "@grid",
-        "zerolinecolor": "@grid",
-        "linecolor": "@muted",
-        "ticks": "outside",
-        "tickcolor": "@muted",
-        "automargin": True,
-    }
-    own_x, own_y = layout.pop("xaxis", {}), layout.pop("yaxis", {})
-    return {
-        "data": data,
-        "layout": {
-            "height": 400,
-            "margin": {"l": 56, "r": 16, "t": 28, "b": 48},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": "system-ui, sans-serif", "size": 13, "color": "@ink"},
-            "hoverlabel": {"bgcolor": "@panel", "bordercolor": "@grid", "font": {"color": "@ink"}},
-            "hovermode": "x unified",
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@muted", "activecolor": "@ink"},
-            "legend": {"orientation": "h", "y": -0.28, "yanchor": "top", "x": 0},
-            "showlegend": len(data) > 1,
-            "xaxis": axis | {"title": {"text": x_title}, "showgrid": False} | own_x,
-            "yaxis": axis | {"title": {"text": y_title}} | own_y,
-        }
-        | layout,
-    }
+    x = STYLE["axis"] | {"title": {"text": x_title}, "showgrid": False} | layout.pop("xaxis", {})
+    y = STYLE["axis"] | {"title": {"text": y_title}} | layout.pop("yaxis", {})
+    common = STYLE["layout"] | {"showlegend": len(data) > 1, "xaxis": x, "yaxis": y}
+    return {"data": data, "layout": common | layout}
 
 
 def _line(
-    name: str, x: Iterable[float], y: Iterable[float], color: int, dash: int, **more: Any
+    name: str, x: Iterable[float], y: Iterable[float], color: int, dash: int, symbol: int = 0
 ) -> dict[str, Any]:
     return {
         "type": "scatter",
@@ -122,30 +77,22 @@ def _line(
         "x": numbers(x),
         "y": numbers(y),
         "mode": "lines",
-        "line": {"color": series(color), "dash": _DASHES[dash % len(_DASHES)], "width": 2},
-        "marker": {"color": series(color), "symbol": "circle", "size": 6},
-    } | more
+        "line": {"color": series(color), "dash": _style("dashes", dash), "width": 2},
+        "marker": {"color": series(color), "symbol": _style("symbols", symbol), "size": 6},
+    }
 
 
 def metric_figure(
     runs: Sequence[RunFacts], metrics: Sequence[tuple[str, str]], y_title: str
 ) -> Figure | None:
-    """Metrics of all runs over their steps; None where no run has any.
-
-    Args:
-        runs: Each has a colour of its own; with a single run, each metric has one.
-        metrics: ``(metric, name in the legend)``; each has its dashes.
-        y_title: Title of the axis.
-    """
+    """``(metric, name in the legend)`` of all runs over their steps; None where no run has any."""
     lines: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
         for m, (metric, called) in enumerate(metrics):
             if metric in run.metrics:
                 name = run.name if len(metrics) == 1 else f"{run.name}: {called}"
                 name, color = (called, m) if len(runs) == 1 else (name, r)
-                line = _line(name, *thinned(run.metrics[metric]), color, m)
-                line["marker"]["symbol"] = _SYMBOLS[m % len(_SYMBOLS)]
-                lines.append(line)
+                lines.append(_line(name, *thinned(run.metrics[metric]), color, m, m))
     return _over_steps(lines, runs, y_title)
 
 
@@ -159,9 +106,7 @@ def corpus_metric_figure(
             metric = f"{prefix}/{corpus}"
             if metric in run.metrics:
                 name = corpus if len(runs) == 1 else f"{corpus} ({run.name})"
-                line = _line(name, *thinned(run.metrics[metric]), c, r)
-                line["marker"]["symbol"] = _SYMBOLS[c % len(_SYMBOLS)]
-                lines.append(line)
+                lines.append(_line(name, *thinned(run.metrics[metric]), c, r, c))
     return _over_steps(lines, runs, y_title)
 
 
@@ -191,31 +136,16 @@ def _over_steps(
 def _segment_marks(marks: Sequence[tuple[float, str]]) -> dict[str, Any]:
     """Vertical lines with a label each, as a part of a layout."""
     return {
-        "shapes": [
-            {
-                "type": "line",
-                **{"x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper"},
-                "line": {"color": "@ink", "width": 1.2, "dash": "dot"},
-            }
-            for step, _ in marks
-        ],
-        "annotations": [
-            {
-                **{"x": step, "y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False},
-                "text": label,
-                "font": {"size": 11, "color": "@muted"},
-            }
-            for step, label in marks
-        ],
+        "shapes": [STYLE["mark"] | {"x0": step, "x1": step} for step, _ in marks],
+        "annotations": [STYLE["label"] | {"x": step, "text": label} for step, label in marks],
     }
 
 
 def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
     """Epochs of each corpus: so far, and by the end of the run."""
-    ends = {c.name: 0.0 for run in runs for c in run.corpora}
-    for run in runs:
-        for c in run.corpora:
-            ends[c.name] = max(ends[c.name], c.epochs_at_end)
+    ends: dict[str, float] = {}
+    for corpus in (corpus for run in runs for corpus in run.corpora):
+        ends[corpus.name] = max(ends.get(corpus.name, 0.0), corpus.epochs_at_end)
     names = sorted(ends, key=lambda name: ends[name])[-_MOST_ROWS:]
     dots: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
@@ -228,8 +158,8 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         dots.append(_dots(f"at the end{of_run}", known, [c.epochs_at_end for c in known], r, ""))
     drawn = [ends[name] for name in names if ends[name] > 0]
     is_wide = bool(drawn) and max(drawn) > 30 * min(drawn)
-    wide = {"type": "log", "showgrid": True, "dtick": 1}
-    narrow = {"type": "linear", "showgrid": True, "rangemode": "tozero"}
+    scale = {"type": "log", "dtick": 1} if is_wide else {"type": "linear", "rangemode": "tozero"}
+    rows = {"type": "category", "categoryorder": "array", "categoryarray": [*map(shown, names)]}
     return _figure(
         dots,
         "epochs",
@@ -237,26 +167,21 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         height=170 + 26 * len(names),
         hovermode="closest",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis=wide if is_wide else narrow,
-        yaxis={
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": list(map(shown, names)),
-        },
+        xaxis=scale | {"showgrid": True},
+        yaxis=rows,
     )
 
 
 def _dots(
     name: str, corpora: Sequence[CorpusFacts], epochs: Sequence[float], run: int, style: str
 ) -> dict[str, Any]:
-    symbol = _SYMBOLS[run % len(_SYMBOLS)] + style
     return {
         "type": "scatter",
         "mode": "markers",
         "name": shown(name),
         "x": numbers(epochs),
         "y": [shown(corpus.name) for corpus in corpora],
-        "marker": {"color": series(run), "symbol": symbol, "size": 11},
+        "marker": {"color": series(run), "symbol": _style("symbols", run) + style, "size": 11},
         "hovertemplate": "%{y}: %{x:.4g} epochs",
     }
 
@@ -266,14 +191,10 @@ def lengths_figure(lengths: Sequence[tuple[str, CorpusLengths]]) -> Figure:
     lines: list[dict[str, Any]] = []
     for c, (name, own) in enumerate(lengths):
         middles = np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:])
-        lines.append(_line(name, middles, 100 * own.fractions, c, c, hovertemplate="%{y:.2f} %"))
-    return _figure(
-        lines,
-        "tokens of a document",
-        "documents, %",
-        xaxis={"type": "log", "dtick": 1},
-        yaxis={"rangemode": "tozero"},
-    )
+        line = _line(name, middles, 100 * own.fractions, c, c)
+        lines.append(line | {"hovertemplate": "%{y:.2f} %"})
+    x, y = {"type": "log", "dtick": 1}, {"rangemode": "tozero"}
+    return _figure(lines, "tokens of a document", "documents, %", xaxis=x, yaxis=y)
 
 
 def blend_figure(curve: BlendCurve, *, reached_step: int = 0) -> Figure:
@@ -304,12 +225,11 @@ def _drawn(curve: BlendCurve) -> tuple[list[str], FloatArray, FloatArray]:
     achieved, configured = 100 * curve.achieved, 100 * curve.configured
     if len(names) <= most:
         return names, achieved, configured
-    label = f"{len(names) - most:,} {OTHERS}"
-    together = [
+    achieved, configured = (
         np.concatenate([shares[:most], shares[most:].sum(axis=0, keepdims=True)])
         for shares in (achieved, configured)
-    ]
-    return [*names[:most], label], together[0], together[1]
+    )
+    return [*names[:most], f"{len(names) - most:,} others"], achieved, configured
 
 
 def _band(
@@ -318,25 +238,14 @@ def _band(
     color = "@others" if number >= MOST_CORPORA else series(number)
     of_bin = np.searchsorted(curve.segment_steps, curve.bin_steps[:-1], side="right") - 1
     asked = configured[of_bin]
-    return {
-        "type": "scatter",
+    return STYLE["band"] | {
         "name": shown(name),
         "x": numbers(curve.bin_steps),
         "y": numbers([*achieved, achieved[-1]]),
         "customdata": numbers([*asked, asked[-1]]),
-        "stackgroup": "blend",
-        "mode": "lines",
         "line": {"shape": "hv", "width": 0.5, "color": color},
         "fillcolor": color,
-        "fillpattern": {
-            "shape": _PATTERNS[number % len(_PATTERNS)],
-            "fillmode": "overlay",
-            "fgcolor": "@paper",
-            "fgopacity": 0.35,
-            "size": 9,
-            "solidity": 0.15,
-        },
-        "hovertemplate": "%{y:.2f} %, configured %{customdata:.2f} %",
+        "fillpattern": STYLE["pattern"] | {"shape": _style("patterns", number)},
     }
 
 
@@ -344,22 +253,12 @@ def _boundaries(curve: BlendCurve, configured: FloatArray) -> Iterator[dict[str,
     """Where the bands would meet if every share were as configured."""
     steps = numbers([*curve.segment_steps, curve.bin_steps[-1]])
     tops = np.cumsum(configured, axis=0)[:-1]
-    # Between narrow bands there is no room for lines; the last one is above all of them.
-    is_wide = [max(shares) >= _WIDE for shares in configured[:-1].tolist()]
     for number, shares in enumerate(tops):
-        if not is_wide[number] and number + 1 < len(tops):
-            continue
-        yield {
-            "type": "scatter",
-            "name": "configured",
-            "legendgroup": "configured",
-            "showlegend": number + 1 == len(tops),
-            "x": steps,
-            "y": numbers([*shares, shares[-1]]),
-            "mode": "lines",
-            "line": {"shape": "hv", "width": 1.6, "color": "@ink", "dash": "dash"},
-            "hoverinfo": "skip",
-        }
+        is_last = number + 1 == len(tops)
+        # Between narrow bands there is no room for lines; the last one is above all of them.
+        if is_last or configured[number].max() >= _WIDE:
+            y = numbers([*shares, shares[-1]])
+            yield STYLE["boundary"] | {"showlegend": is_last, "x": steps, "y": y}
 
 
 def _marks(curve: BlendCurve) -> Iterator[tuple[float, str]]:

@@ -1,17 +1,18 @@
-"""A page: what it is made of, and how it becomes one HTML file that needs nothing else."""
+"""A report as one HTML file that needs nothing else: ``page.html`` says what is in it."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
+from blendtitan import metric_names
 from blendtitan.errors import requires_extra
-from blendtitan.runs.report.documents import SampleText
-from blendtitan.runs.report.figures import DARK, LIGHT, Figure
+from blendtitan.runs.report import documents, figures
+from blendtitan.runs.report.facts import BlendCurve, RunFacts
+from blendtitan.runs.report.figures import DARK, LIGHT, Figure, package_text
 from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
 
 # Before any work is done: gathering the facts of a run may take minutes.
@@ -23,102 +24,20 @@ _GENERATOR = '<meta name="generator" content="blendtitan report">'
 """A line near the beginning of the template, by which earlier pages are recognised."""
 
 
-class Cell(NamedTuple):
-    """A cell of a table."""
-
-    text: str
-    key: float | None = None
-    """Rows are sorted by it; None: by the text."""
-
-
-class _Block:
-    @property
-    def kind(self) -> str:
-        """Selects the part of the template."""
-        return type(self).__name__
-
-
-@dataclass(frozen=True, slots=True)
-class Paragraph(_Block):
-    """Some sentences."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facts(_Block):
-    """A few numbers that stand out: names and values."""
-
-    heading: str
-    """Empty where there is one run."""
-
-    entries: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Picture(_Block):
-    """A figure."""
-
-    caption: str
-    figure: Figure
-
-
-@dataclass(frozen=True, slots=True)
-class SortedTable(_Block):
-    """A table that can be sorted by any of its columns."""
-
-    caption: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Samples(_Block):
-    """Sample texts, under a heading that opens."""
-
-    heading: str
-    samples: tuple[SampleText, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Folded(_Block):
-    """Blocks under a heading that opens."""
-
-    heading: str
-    blocks: tuple["Block", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SideBySide(_Block):
-    """Blocks in columns, if the screen is wide enough."""
-
-    blocks: tuple["Block", ...]
-
-
-Block = Paragraph | Facts | Picture | SortedTable | Samples | Folded | SideBySide
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a page; ``name`` is its anchor."""
-
-    name: str
-    heading: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """A whole page."""
+    """What a page shows: runs side by side, or the blend of a run that has not begun."""
 
     title: str
     lead: str
-    sections: tuple[Section, ...]
+    runs: Sequence[RunFacts] = ()
+    curve: BlendCurve | None = None
 
 
-def table(caption: str, headings: Sequence[str], rows: Iterable[Iterable[Cell]]) -> SortedTable:
-    """A table of cells."""
-    return SortedTable(caption, tuple(headings), tuple(tuple(row) for row in rows))
+def report_page(runs: Sequence[RunFacts]) -> Page:
+    """The page of one run, or of several side by side."""
+    lead = "Training on a blend, from its configuration, checkpoints and metrics."
+    return Page(title=", ".join(run.name for run in runs), lead=lead, runs=runs)
 
 
 def page_html(page: Page) -> str:
@@ -127,20 +46,34 @@ def page_html(page: Page) -> str:
     Text of any kind is escaped. The page allows no script except its own two, which it names by
     their digests, and no request: what a document says cannot do anything.
     """
-    library, script = get_plotlyjs(), _text("page.js")
+    library, script = get_plotlyjs(), package_text("page.js")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    figures = [picture.figure for section in page.sections for picture in _all(section.blocks)]
-    themes = {"light": LIGHT, "dark": DARK}
-    return environment.from_string(_text("page.html")).render(
+    environment.filters |= {"values": _values, "after_step": "after step {:,.6g}".format}
+    drawn: list[Figure] = []
+    keys = sorted({key for run in page.runs for key in run.settings})
+    settings = [(key, [run.settings.get(key) for run in page.runs]) for key in keys]
+    return environment.from_string(package_text("page.html")).render(
         page=page,
-        style=_text("page.css"),
+        runs=page.runs,
+        drawn=drawn,
+        figures=figures,
+        documents=documents,
+        metrics=metric_names,
+        corpora=list(dict.fromkeys(c.name for run in page.runs for c in run.corpora)),
+        same_documents=_same_documents(page.runs),
+        differing=[(key, own) for key, own in settings if None not in own and len({*own}) > 1],
+        partly=[(key, own) for key, own in settings if None in own],
+        count="{:,}".format,
+        percent="{:.2%}".format,
+        loss="{:.4f}".format,
+        digits=_digits,
+        style=package_text("page.css"),
         library=library,
         script=script,
         digests=[_digest(library), _digest(script)],
-        themes=themes,
-        values=_values({"figures": figures, "themes": themes}),
+        themes={"light": LIGHT, "dark": DARK},
     )
 
 
@@ -156,10 +89,7 @@ def check_page(path: Path) -> None:
 def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
     """Write a page completely or not at all, and its folder if needed; its size in bytes.
 
-    Args:
-        page: The page.
-        path: The file to write.
-        overwrite: Replace a file that is not an earlier page.
+    ``overwrite`` replaces a file that is not an earlier page.
 
     Raises:
         ConfigError: Another file has this name.
@@ -174,8 +104,24 @@ def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
     return len(content)
 
 
-def _text(name: str) -> str:
-    return files("blendtitan.runs.report").joinpath(name).read_text(encoding="utf-8")
+def _digits(number: float) -> str:
+    return f"{number:.3g}" if number < 100 else f"{number:,.0f}"
+
+
+def _same_documents(runs: Sequence[RunFacts]) -> Mapping[str, str]:
+    """The first run that reads the same documents, by the names of later runs."""
+    first: dict[Any, str] = {}
+    for run in runs:
+        first.setdefault(_shown_documents(run), run.name)
+    found = {run.name: first[_shown_documents(run)] for run in runs}
+    return {name: other for name, other in found.items() if name != other}
+
+
+def _shown_documents(run: RunFacts) -> tuple[Any, ...]:
+    """The corpora of a run as far as the section on documents shows them."""
+    lengths = {name: own.quantiles for name, own in run.lengths.items()}
+    own = ((c.name, c.tokens, c.documents or 0, lengths.get(c.name, ())) for c in run.corpora)
+    return tuple(sorted(own))
 
 
 def _digest(script: str) -> str:
@@ -187,12 +133,3 @@ def _values(values: object) -> str:
     """JSON that no HTML parser takes for a tag or the end of a script."""
     text = json.dumps(values, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _all(blocks: tuple[Block, ...]) -> Iterator[Picture]:
-    """The pictures of some blocks, in the order of the page."""
-    for block in blocks:
-        if isinstance(block, Picture):
-            yield block
-        elif isinstance(block, Folded | SideBySide):
-            yield from _all(block.blocks)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from blendtitan.history.find import slots_reading
 from blendtitan.history.phases import CorpusShards, OrderSettings, Phase
 from blendtitan.history.remainder import Past
 from blendtitan.order.blend import Segment
+from blendtitan.runs.find_document import slots_reading
 
 TOKENS = {"a": (120, 61, 5), "b": (200,), "c": (33, 90)}
 PASTS: dict[str, Past] = {

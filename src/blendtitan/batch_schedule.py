@@ -1,6 +1,6 @@
-"""The batch schedule of a run: the number of samples of each step.
+"""The batch schedule: how many samples each step takes, and from which step on.
 
-It distinguishes a changed global batch size from a state that does not belong to the step.
+It distinguishes another global batch size from a wrong place in the order. States call it pace.
 """
 
 import json
@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from blendtitan.errors import ResumeError
-from blendtitan.state import PACE_KEY, STATE_KEY
+from blendtitan.state import PACE_KEY, STATE_KEY, damaged
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class BatchStage:
     """An entry of the batch schedule: the size of the steps after ``step``.
 
     ``consumed_samples`` were consumed in the first ``step`` steps.
@@ -51,56 +51,53 @@ class Pace:
         )
 
 
-Paces = tuple[Pace, ...]
+BatchSchedule = tuple[BatchStage, ...]
 """The batch schedule of a whole run, in order of steps. The first entry begins at step 0."""
 
 
-def paces_of_state(state_dict: dict[str, Any]) -> Paces:
+def schedule_of_state(state_dict: dict[str, Any]) -> BatchSchedule:
     """The batch schedule in a loader's state; empty if the loader was never aligned.
 
     Raises:
         ResumeError: It is damaged.
     """
     saved = json.loads(state_dict[STATE_KEY]).get(PACE_KEY, [])
-    names = [field.name for field in fields(Pace)]
+    names = [field.name for field in fields(BatchStage)]
     is_right = isinstance(saved, list) and all(
         isinstance(each, dict) and all(type(each.get(name)) is int for name in names)
         for each in saved
     )
     steps = [each["step"] for each in saved] if is_right else []
     if not is_right or steps != sorted(set(steps)) or steps[:1] not in ([], [0]):
-        raise ResumeError(
-            f"the loader's state has {PACE_KEY} = {saved!r}, expected a list of whole numbers "
-            f"under {names}, with increasing steps from 0. The checkpoint is damaged: load an "
-            f"older one."
-        )
-    return tuple(Pace(**{name: each[name] for name in names}) for each in saved)
+        expected = f"a list of whole numbers under {names}, with increasing steps from 0"
+        raise damaged(f"{PACE_KEY} = {saved!r}", expected)
+    return tuple(BatchStage(**{name: each[name] for name in names}) for each in saved)
 
 
-def saved_paces(paces: Paces) -> dict[str, Any]:
-    """The batch schedule as JSON values for a loader's state."""
-    return {PACE_KEY: [asdict(pace) for pace in paces]} if paces else {}
+def saved_schedule(schedule: BatchSchedule) -> dict[str, Any]:
+    """The schedule as a loader's state keeps it."""
+    return {PACE_KEY: [asdict(stage) for stage in schedule]} if schedule else {}
 
 
-def changed_at(paces: Paces, step: int, *, global_batch_size: int) -> Paces:
+def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) -> BatchSchedule:
     """The batch schedule of a run whose global batch size may change after ``step``."""
-    last = paces[-1]
+    last = schedule[-1]
     if global_batch_size == last.global_batch_size:
-        return paces
-    new = Pace(
+        return schedule
+    new = BatchStage(
         step=step,
         consumed_samples=last.consumed_at(step),
         global_batch_size=global_batch_size,
     )
-    return (*(pace for pace in paces if pace.step < step), new)
+    return (*(stage for stage in schedule if stage.step < step), new)
 
 
-def consumed_at(paces: Sequence[Pace], step: int) -> int:
+def consumed_at(schedule: Sequence[BatchStage], step: int) -> int:
     """Samples consumed after ``step`` steps of a run."""
-    return [pace for pace in paces if pace.step <= step][-1].consumed_at(step)
+    return [stage for stage in schedule if stage.step <= step][-1].consumed_at(step)
 
 
-def step_of(paces: Sequence[Pace], slot: int) -> int:
+def step_of(schedule: Sequence[BatchStage], slot: int) -> int:
     """The step that trains on a slot. The first step of a run is 1."""
-    pace = [pace for pace in paces if pace.consumed_samples <= slot][-1]
-    return pace.step_at(slot) + 1
+    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
+    return stage.step_at(slot) + 1

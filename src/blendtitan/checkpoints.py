@@ -1,22 +1,166 @@
-"""Which checkpoint to resume from, and damage that shows without reading a checkpoint whole.
+"""Checkpoints on disk: what is in them, which to resume from, and damage that shows at once.
+
+A distributed checkpoint of PyTorch is a folder of ``.distcp`` files, and a ``.metadata`` file that
+lists where each item lies: a tensor, or a value such as the loader's state. An item is a zip
+archive of its own, as ``torch.save`` writes it. The files are read without PyTorch, and nothing in
+them is executed.
 
 The check finds a ``.metadata`` that is missing, empty, cut or overwritten; files that are missing
 or too short; items whose first or last bytes are not those of an archive, because part of a file
 never reached the disk; a damaged training step or loader state; and a folder renamed to another
 step. It looks at up to ``_MOST_PLACES`` items, but at least ``_FEWEST_PER_FILE`` in each file,
 always the first and the last. It does not find bytes that changed inside a tensor.
+
+Source: ``torch.distributed.checkpoint.filesystem`` and ``torch.save`` of PyTorch 2.13 to 2.15.
 """
 
+import io
 import os
+import pickle
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from blendtitan.checkpoints.contents import Contents, Item
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.files import io_map, open_regular
+from blendtitan.files import io_map, open_file, open_regular, read_file
+
+T = TypeVar("T")
+_MOST_VALUE_BYTES = 256 << 20
+
+
+class _Shell:
+    """An object of any class, with its attributes and without its behaviour."""
+
+    def __new__(cls, *arguments: object, **keywords: object) -> "_Shell":
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: object, **keywords: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+class _ShellUnpickler(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str, /) -> type[_Shell]:
+        return _Shell
+
+    def persistent_load(self, pid: object, /) -> None:
+        return None
+
+
+def unpickle_shells(data: bytes) -> Any:
+    """The pickled object, with a shell in place of everything but Python's own plain types.
+
+    Raises:
+        Exception: Any error, for bytes that are not a pickle.
+    """
+    return _ShellUnpickler(io.BytesIO(data)).load()
+
+
+METADATA = ".metadata"
+"""The file that lists the items. It is written last, so only complete checkpoints have one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A tensor, a part of one, or a value."""
+
+    name: str
+    file: str
+    offset: int
+    length: int
+    is_archive: bool
+    """Whether it is stored as ``torch.save`` writes it, without compression around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The items that ``.metadata`` lists."""
+
+    folder: Path
+    items: tuple[Item, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Contents":
+        """Read the ``.metadata`` of a checkpoint.
+
+        Raises:
+            ResumeError: The file is missing or damaged.
+        """
+        path = folder / METADATA
+        if not path.is_file():
+            raise ResumeError(f"{path}: is missing, or is not a file.")
+        data = read_file(path)
+        return cls(folder, _understood(lambda: _items(data), str(path), data))
+
+    def value(self, name: str) -> Any:
+        """A stored value of Python's plain types. None: the checkpoint has no such value.
+
+        Raises:
+            ResumeError: Its bytes are damaged.
+        """
+        item = next((item for item in self.items if item.name == name), None)
+        if item is None:
+            return None
+        path = self.folder / item.file
+        if not path.is_file():
+            raise ResumeError(f"{path}: is missing, or is not a file.")
+        if item.length > _MOST_VALUE_BYTES:
+            raise ResumeError(
+                f"{path}: {name!r} has {item.length:,} bytes, expected at most "
+                f"{_MOST_VALUE_BYTES:,}."
+            )
+        with open_file(path) as file:
+            file.seek(item.offset)
+            data = file.read(item.length)
+        where = f"{path}: {name!r}, from byte {item.offset:,} on,"
+        return _understood(lambda: _unarchived(data), where, data)
+
+
+def _items(data: bytes) -> tuple[Item, ...]:
+    return tuple(_item(key, at) for key, at in unpickle_shells(data).storage_data.items())
+
+
+def _item(key: Any, at: Any) -> Item:
+    name, file, span = key.fqn, at.relative_path, (at.offset, at.length)
+    if not (isinstance(name, str) and isinstance(file, str) and Path(file).name == file):
+        raise ValueError(f"an item {name!r} in the file {file!r}")
+    if not all(type(number) is int and number >= 0 for number in span):
+        raise ValueError(f"an item {name!r} at {span}")
+    return Item(name, file, *span, is_archive=not getattr(at, "transform_descriptors", None))
+
+
+def _unarchived(data: bytes) -> Any:
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    num_bytes = archive.getinfo(pickled).file_size
+    if num_bytes > len(data):  # torch.save does not compress
+        raise ValueError(f"{num_bytes:,} bytes in an archive of {len(data):,}")
+    return unpickle_shells(archive.read(pickled))
+
+
+def _understood(understand: Callable[[], T], where: str, data: bytes) -> T:
+    """The result of ``understand``; where it fails, an error that says how ``data`` looks."""
+    try:
+        return understand()
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Whatever bytes are there instead, the pickle machine may raise anything.
+        if not data:
+            found = "is empty"
+        elif not any(data):
+            found = f"holds {len(data):,} zero bytes"
+        else:
+            found = f"cannot be understood ({type(error).__name__}: {error})"
+        raise ResumeError(f"{where} {found}.") from error
+
 
 _MOST_PLACES = 4096
 _FEWEST_PER_FILE = 8
@@ -33,10 +177,8 @@ _END_BYTES = 22
 def damage_to(folder: Path, *, step: int | None, values: Sequence[str] = ()) -> str | None:
     """The damage to a checkpoint, as a sentence. None: there is none to be seen.
 
-    Args:
-        folder: Of the checkpoint.
-        step: The step in its name, which its training state must have. None: it is not checked.
-        values: Names of values that must be readable where the checkpoint has them.
+    Its training state must be that of ``step``, unless that is None. ``values`` must be readable
+    where the checkpoint has them.
     """
     try:
         contents = Contents.read(folder)
@@ -133,13 +275,6 @@ def choose_step(
     fallback: bool,
 ) -> Choice:
     """The step that was asked for, else the latest; with ``fallback``, the newest whole one.
-
-    Args:
-        complete: Steps of which there is a complete checkpoint.
-        damage_at: The damage to the checkpoint of a step. None: there is none.
-        folder: Folder of the checkpoints.
-        asked: The step that was asked for. None: the latest.
-        fallback: Whether an older checkpoint may take the place of a damaged one.
 
     Raises:
         ConfigError: There is no complete checkpoint of the step that was asked for.

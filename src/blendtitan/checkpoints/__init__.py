@@ -1,1 +1,0 @@
-"""Checkpoints on disk: what is in them, and whether they are whole. Needs no PyTorch."""
