@@ -13,9 +13,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any
 
-from blendtitan.run.known_keys import KEYS
-from blendtitan.run.old_keys import REMOVED, RENAMED
-from blendtitan.run.toml import OLD_VALUES, toml_of
+from blendtitan.settings.known_keys import KEYS
+from blendtitan.settings.old_keys import REMOVED, RENAMED
+from blendtitan.settings.toml import OLD_VALUES, toml_of
 from blendtitan.titan import prepare
 
 prepare()  # before torchtitan is imported

@@ -1,4 +1,4 @@
-"""Write src/blendtitan/run/known_keys.py from the dataclasses of the TOML sections.
+"""Write src/blendtitan/settings/known_keys.py from the dataclasses of the TOML sections.
 
 Usage: .venv/bin/python scripts/write_known_keys.py
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from blendtitan.run.section import BlendSection
+from blendtitan.settings.section import BlendSection
 from blendtitan.titan import prepare
 
 prepare()  # before torchtitan is imported
 
 from blendtitan.titan.settings import Settings  # noqa: E402
 
-MODULE = Path(__file__).parents[1] / "src/blendtitan/run/known_keys.py"
+MODULE = Path(__file__).parents[1] / "src/blendtitan/settings/known_keys.py"
 
 HEAD = '''\
 """Every key of a run's TOML file, for tools that run without PyTorch.

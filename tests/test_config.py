@@ -6,7 +6,7 @@ import pytest
 
 from blendtitan.config import BlendConfig, BlendKeys
 from blendtitan.errors import ConfigError
-from blendtitan.run.section import BlendSection
+from blendtitan.settings.section import BlendSection
 
 BLEND = BlendConfig(data_file_list="list.txt", seq_length=8, eod_token_id=2)
 

@@ -10,9 +10,9 @@ import pytest
 from blendtitan.cli import main
 from blendtitan.errors import BlendTitanError
 from blendtitan.files import open_file, read_file, read_text
-from blendtitan.run.toml import read_toml
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.runs.scalars import read_scalars
+from blendtitan.settings.toml import read_toml
 from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.reader import ShardIndex

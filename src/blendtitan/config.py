@@ -2,7 +2,7 @@
 
 ``BlendKeys`` holds the keys of ``[blendcorpus]`` that decide which samples are read. Two classes
 inherit them: ``BlendConfig``, the frozen and checked form that the engine takes, and
-``BlendSection`` in ``run/section.py``, the whole section of a TOML file.
+``BlendSection`` in ``settings/section.py``, the whole section of a TOML file.
 """
 
 import math

@@ -21,7 +21,7 @@ from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
-    from blendtitan.run.segments import SegmentSettings
+    from blendtitan.settings.segments import SegmentSettings
 
 logger = visible_logger(__name__)
 
@@ -141,7 +141,7 @@ class PlacedLoader:
         if not self._segments:
             return
         from blendtitan.history.run import phases_of
-        from blendtitan.run.segments import changes_of, lengths_of
+        from blendtitan.settings.segments import changes_of, lengths_of
 
         phases, slot = phases_of(self.dataset), 0
         if saved is not None:

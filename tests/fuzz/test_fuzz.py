@@ -15,7 +15,7 @@ from hypothesis import assume, given
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
-from blendtitan.run.known_keys import KEYS
+from blendtitan.settings.known_keys import KEYS
 from blendtitan.shards.stats import describe
 from blendtitan.shards.verify import Expected, verify
 from blendtitan.storage.catalog import Catalog

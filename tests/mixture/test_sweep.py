@@ -6,8 +6,8 @@ import pytest
 
 from blendtitan import build_datasets
 from blendtitan.mixture.sweep import read_shares, with_keys
-from blendtitan.run.toml import read_toml
 from blendtitan.runs.open import read_run
+from blendtitan.settings.toml import read_toml
 from tests.mixture.conftest import WriteConfig, sweep
 
 GRID = ("--method", "grid", "--levels", "2")

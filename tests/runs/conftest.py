@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.run.toml import toml_of
+from blendtitan.settings.toml import toml_of
 from blendtitan.storage.list_forms import find_shards
 from tests.conftest import WriteBlend, write_record
 

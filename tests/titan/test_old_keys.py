@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.known_keys import KEYS
-from blendtitan.run.old_keys import REMOVED, RENAMED
-from blendtitan.run.toml import OLD_VALUES
+from blendtitan.settings.known_keys import KEYS
+from blendtitan.settings.old_keys import REMOVED, RENAMED
+from blendtitan.settings.toml import OLD_VALUES
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 

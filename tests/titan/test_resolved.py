@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 
 from blendtitan.mixture.sweep import read_losses, read_shares
-from blendtitan.run.known_keys import KEYS
+from blendtitan.settings.known_keys import KEYS
 from blendtitan.titan.toml import read_settings, resolved_toml, write_resolved
 from tests.conftest import WriteBlend
 from tests.mixture.conftest import sweep

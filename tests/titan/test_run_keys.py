@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.known_keys import KEYS
-from blendtitan.run.toml import fits, read_keys
+from blendtitan.settings.known_keys import KEYS
+from blendtitan.settings.toml import fits, read_keys
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings, write_resolved
 

@@ -10,7 +10,7 @@ import torch
 
 from blendtitan.batch_schedule import BatchStage
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.run.segments import changes_of, segment_settings
+from blendtitan.settings.segments import changes_of, segment_settings
 from blendtitan.state import STATE_KEY
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.known_keys import KEYS
+from blendtitan.settings.known_keys import KEYS
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
 from tests.test_docs import PAGES, ROOT, commands_shown

@@ -20,9 +20,9 @@ from blendtitan.files import MOST_TOML_BYTES, read_text
 from blendtitan.metric_names import CORPUS_LABELS, CORPUS_LOSS, LOSS, VALIDATION_LOSS
 from blendtitan.mixture.blends import Shares, SweepConfig, blends_of
 from blendtitan.order.blend import shares_of
-from blendtitan.run.toml import RESOLVED, read_toml, toml_of
 from blendtitan.runs.open import RunConfig, data_of_run, read_run
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
+from blendtitan.settings.toml import RESOLVED, read_toml, toml_of
 from blendtitan.storage.atomic_files import (
     check_replaceable,
     remove_file_partials,

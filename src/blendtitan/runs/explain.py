@@ -13,7 +13,6 @@ from blendtitan.batch_schedule import step_of
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
 from blendtitan.order.blend import shares_of
-from blendtitan.run.segments import slot_at_tokens
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import (
@@ -25,6 +24,7 @@ from blendtitan.runs.slots import (
     place_of,
     step_slots,
 )
+from blendtitan.settings.segments import slot_at_tokens
 from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
 

@@ -15,19 +15,19 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.history.run import phases_of, settings_of
 from blendtitan.original.dataset import OriginalDataset
-from blendtitan.run.batches import (
+from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
+from blendtitan.runs.contents import Contents
+from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
+from blendtitan.settings.batches import (
     check_batches,
     check_length,
     check_validation,
     horizon,
     samples_of_run,
 )
-from blendtitan.run.section import BlendSection, check_follows
-from blendtitan.run.segments import SegmentSettings, changes_of, segment_settings
-from blendtitan.run.toml import RESOLVED, read_keys
-from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
-from blendtitan.runs.contents import Contents
-from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
+from blendtitan.settings.section import BlendSection, check_follows
+from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.settings.toml import RESOLVED, read_keys
 from blendtitan.state import parse_state
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck

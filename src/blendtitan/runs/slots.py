@@ -22,7 +22,7 @@ from blendtitan.history.run import RunHistory
 from blendtitan.order.blend import Segment
 from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.original.dataset import OriginalDataset
-from blendtitan.run.segments import Lengths
+from blendtitan.settings.segments import Lengths
 from blendtitan.state import SavedState, order_settings
 from blendtitan.storage.catalog import Catalog
 

@@ -25,7 +25,7 @@ from blendtitan.prepare.inputs import WILDCARDS, find_inputs
 from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.atomic_files import write_atomically
-from blendtitan.tables import Table, filled_table
+from blendtitan.tables import Table
 from blendtitan.tokenizers import HFTokenizer, SPTokenizer, Tokenizer, load_tokenizer
 
 CONFIG, DATA, FILE_LIST, TOKENS = "config.toml", "data.toml", "file_list.txt", "tokens"
@@ -185,7 +185,7 @@ def corpus_table(found: Sequence[FoundCorpus]) -> Table:
         (c.name, f"{c.num_files:,}", f"{c.num_bytes / 1e6:,.1f} MB", " ".join(c.formats))
         for c in found
     ]
-    return filled_table(("corpus", "files", "size", "formats"), rows)
+    return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])
 
 
 def config_path(target: Path) -> Path:

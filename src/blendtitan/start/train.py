@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from blendtitan.errors import ConfigError, requires_extra
-from blendtitan.run.toml import read_values
+from blendtitan.settings.toml import read_values
 from blendtitan.start.folder import DATA, FILE_LIST
 
 _ONE_PROCESS = {

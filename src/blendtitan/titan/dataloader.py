@@ -19,7 +19,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
-from blendtitan.run.section import BlendSection
+from blendtitan.settings.section import BlendSection
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan.tokenizer import engine_tokenizer
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -67,7 +67,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
 
         def __post_init__(self) -> None:
             if self.segment:
-                from blendtitan.run.segments import segment_settings
+                from blendtitan.settings.segments import segment_settings
 
                 segment_settings(self.segment)
 
@@ -106,7 +106,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         segments = ()
         # Validation reads the blend of the file list, the same samples each time.
         if config.segment and config.split_name == "train" and config.corpus is None:
-            from blendtitan.run.segments import segment_settings
+            from blendtitan.settings.segments import segment_settings
 
             segments = segment_settings(config.segment)
         global_batch_size = config.global_batch_size or micro_batch * dp_world_size

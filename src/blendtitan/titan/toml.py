@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.known_keys import KEYS
-from blendtitan.run.toml import (
+from blendtitan.settings.known_keys import KEYS
+from blendtitan.settings.toml import (
     HINTS,
     RESOLVED,
     Values,

@@ -28,14 +28,14 @@ from blendtitan.corpus_progress import (
 )
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError
-from blendtitan.run.batches import (
+from blendtitan.settings.batches import (
     check_batches,
     check_length,
     data_ranks,
     horizon,
     samples_of_run,
 )
-from blendtitan.run.section import check_follows
+from blendtitan.settings.section import check_follows
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset

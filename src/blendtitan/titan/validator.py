@@ -11,7 +11,7 @@ from torchtitan.components.validate import Validator
 from blendtitan.corpus_progress import CaughtLoss, perplexity, validation_metrics
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
-from blendtitan.run.batches import check_validation
+from blendtitan.settings.batches import check_validation
 from blendtitan.titan.dataloader import BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.metrics import listed, logs_loss
 from blendtitan.visible import visible_logger

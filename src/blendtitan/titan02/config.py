@@ -6,7 +6,7 @@ TorchTitan merges ``JobConfig`` into its own and adds ``--section.key`` for ever
 from dataclasses import dataclass, field
 from typing import Literal
 
-from blendtitan.run.section import BlendSection
+from blendtitan.settings.section import BlendSection
 
 BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` and ``validation.dataset`` for our loader."""

@@ -16,15 +16,15 @@ from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader, is_first_rank
-from blendtitan.run.batches import (
+from blendtitan.settings.batches import (
     check_batches,
     check_length,
     check_validation,
     horizon,
     samples_of_run,
 )
-from blendtitan.run.section import BlendSection, check_follows
-from blendtitan.run.segments import segment_settings
+from blendtitan.settings.section import BlendSection, check_follows
+from blendtitan.settings.segments import segment_settings
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.tokenizer_check.run import TokenizerCheck

@@ -12,7 +12,6 @@ from blendtitan.dataset.progress import configured_shares
 from blendtitan.errors import ConfigError
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
-from blendtitan.run.toml import read_toml, toml_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
 from blendtitan.runs.report.documents import (
     CorpusLengths,
@@ -22,6 +21,7 @@ from blendtitan.runs.report.documents import (
 )
 from blendtitan.runs.scalars import Scalars, read_scalars
 from blendtitan.runs.slots import Slots, step_slots
+from blendtitan.settings.toml import read_toml, toml_of
 
 FloatArray = NDArray[np.float64]
 

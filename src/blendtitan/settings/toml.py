@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from blendtitan.config import MAX_INT
 from blendtitan.errors import ConfigError
 from blendtitan.files import MOST_TOML_BYTES, read_text
-from blendtitan.run.known_keys import KEYS
+from blendtitan.settings.known_keys import KEYS
 
 Hints = Mapping[str, Any]
 """``section.key`` to its type."""
@@ -133,7 +133,7 @@ def known_key(key: str, hints: Hints) -> str | None:
     """The present name of a key; None if there is no such key."""
     if key in hints:
         return key
-    from blendtitan.run.old_keys import RENAMED
+    from blendtitan.settings.old_keys import RENAMED
 
     name = RENAMED.get(key)
     return name if name in hints else None
@@ -143,7 +143,7 @@ def check_section(section: str, hints: Hints, source: str) -> None:
     """Check that a section exists, or did in an older release."""
     if any(key.startswith(f"{section}.") for key in hints):
         return
-    from blendtitan.run.old_keys import REMOVED, RENAMED
+    from blendtitan.settings.old_keys import REMOVED, RENAMED
 
     if section not in {key.partition(".")[0] for key in [*RENAMED, *REMOVED]}:
         sections = [*dict.fromkeys(key.rpartition(".")[0] for key in hints)]
@@ -154,7 +154,7 @@ def check_section(section: str, hints: Hints, source: str) -> None:
 
 def _check_unknown(key: str, value: Any, hints: Hints, source: str) -> None:
     """Check that a key that does not exist did in an older release, and has no effect."""
-    from blendtitan.run.old_keys import REMOVED, RENAMED
+    from blendtitan.settings.old_keys import REMOVED, RENAMED
 
     section, _, _ = key.partition(".")
     removed = REMOVED.get(key) or REMOVED.get(section)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from blendtitan.config import MAX_INT, MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError
-from blendtitan.run.section import BlendSection
+from blendtitan.settings.section import BlendSection
 
 
 def data_ranks(world_size: int, *, replicate: int, shard: int, model: int) -> int:

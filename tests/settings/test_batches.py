@@ -3,7 +3,7 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.run.batches import check_batches, check_length, data_ranks
+from blendtitan.settings.batches import check_batches, check_length, data_ranks
 
 
 @pytest.mark.parametrize(("size", "local", "ranks"), [(8, 2, 4), (16, 2, 4), (-1, 3, 5), (6, 6, 1)])
