@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from blendtitan import cli
-from blendtitan.errors import ConfigError
+from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.settings.templates import TEMPLATES
 from blendtitan.start.folder import (
-    TEMPLATES,
     config_path,
     init_folder,
     prepare_folder,
@@ -113,6 +113,31 @@ def test_epochs_are_weights(tmp_path: Path, text: Path) -> None:
     by_corpus = weights(tmp_path)
 
     assert by_corpus["web"] == by_corpus["code"] / 2
+
+
+def test_shards_of_a_corpus_that_is_no_longer_named_are_an_error(
+    tmp_path: Path, text: Path
+) -> None:
+    """The run would read them without a word."""
+    init(tmp_path, text)
+    prepare_folder(tmp_path, workers=1)
+    path = tmp_path / "data.toml"
+    path.write_text(path.read_text().replace("\nweb =", "\nnews ="))
+
+    with pytest.raises(ConfigError, match=r"tokens/web: holds the shards of a corpus that"):
+        prepare_folder(tmp_path, workers=1)
+
+
+def test_shards_of_another_tokenizer_are_an_error(
+    tmp_path: Path, text: Path, word_tokenizer: Path
+) -> None:
+    init(tmp_path, text)
+    prepare_folder(tmp_path, workers=1)
+    path = tmp_path / "data.toml"
+    path.write_text(path.read_text().replace(str(text / "tokenizer.model"), str(word_tokenizer)))
+
+    with pytest.raises(BlendTitanError, match="One output holds shards of one tokenizer"):
+        prepare_folder(tmp_path, workers=1)
 
 
 def test_shards_are_used_as_they_are(tmp_path: Path, text: Path) -> None:

@@ -10,7 +10,7 @@ DIR/outputs/        checkpoints and metrics, made by ``train``
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,18 +24,12 @@ from blendtitan.prepare.input_file import is_url, without_suffixes
 from blendtitan.prepare.inputs import WILDCARDS, find_inputs
 from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
+from blendtitan.settings.templates import TEMPLATES
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.tables import Table
 from blendtitan.tokenizers import HFTokenizer, SPTokenizer, Tokenizer, load_tokenizer
 
 CONFIG, DATA, FILE_LIST, TOKENS = "config.toml", "data.toml", "file_list.txt", "tokens"
-
-TEMPLATES = next(
-    folder
-    for folder in (Path(__file__).parents[1] / "configs", Path(__file__).parents[3] / "configs")
-    if folder.is_dir() or folder.parts[-2] != "blendtitan"
-)
-"""Folder of the configurations that come with the project: in a wheel, or in a clone."""
 
 _DATA_HEAD = """\
 # What `blendtitan prepare` reads. After a change, run it again: finished work is kept.
@@ -136,8 +130,13 @@ def init_folder(
 def prepare_folder(folder: Path, *, workers: int | None = None) -> list[CorpusMix]:
     """Tokenise the corpora of a run folder and write its file list. Finished work is kept.
 
+    Args:
+        folder: The run folder.
+        workers: Processes. None: one per core.
+
     Raises:
-        ConfigError: ``data.toml`` is missing or cannot be used.
+        ConfigError: ``data.toml`` is missing or cannot be used, or there are shards of a corpus
+            that it does not name.
         InputError: Text cannot be read.
         ShardError: A shard cannot be used.
     """
@@ -146,11 +145,23 @@ def prepare_folder(folder: Path, *, workers: int | None = None) -> list[CorpusMi
     config = read_data_config(folder / DATA)
     tokens = folder / TOKENS
     settings = TokenizeConfig(tokenizer=Path(config.tokenizer), keys=(config.key,))
+    _check_corpora(tokens, config.corpora)
     with started_engine("local", workers=workers) as engine:
         for corpus, location in config.corpora.items():
             tokenize([location], tokens, settings, corpus=corpus, engine=engine)
     inputs = [tokens] * bool(config.corpora) + [Path(shard) for shard in config.shards]
     return mix(inputs, folder / FILE_LIST, MixConfig(epochs=config.epochs))
+
+
+def _check_corpora(tokens: Path, corpora: Mapping[str, str]) -> None:
+    """Check that all shards belong to a named corpus: the others would be read as well."""
+    made = sorted(path.name for path in tokens.glob("*") if path.is_dir())
+    for name in made:
+        if name not in corpora and not name.startswith("."):
+            raise ConfigError(
+                f"{tokens / name}: holds the shards of a corpus that [corpora] in data.toml does "
+                f"not name. Name it again, or delete the folder."
+            )
 
 
 def read_data_config(path: Path) -> DataConfig:

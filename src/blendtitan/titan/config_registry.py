@@ -8,12 +8,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from blendtitan.settings.templates import TEMPLATES
 from blendtitan.titan import assemble, toml
 from blendtitan.titan.trainer import BlendTrainer
 
 _WORKING = Path("configs")
-_FOLDERS = (_WORKING, Path(__file__).parents[1] / "configs")
-"""Those of the working directory come first. A wheel has the project's own."""
+_FOLDERS = (_WORKING, TEMPLATES)
+"""Those of the working directory come first."""
 
 
 def _files() -> dict[str, Path]:
