@@ -183,7 +183,7 @@ def test_eos_without_a_name_is_absent(tmp_path: Path) -> None:
     tokenizer = saved_hf(Tokenizer(models.BPE({"a": 0}, [])), tmp_path)
 
     assert tokenizer.eos_id == -1
-    with pytest.raises(ConfigError, match="EOS is asked for"):
+    with pytest.raises(ConfigError, match="EOS is requested, but the tokenizer has none"):
         tokenizer.encode("a", eos=True)
 
 

@@ -46,7 +46,9 @@ class Process:
     def of_name(cls, name: str) -> Self | None:
         """The process of this name. None: the text is not such a name."""
         parts = name.split("-")
-        if len(parts) != 3 or not (parts[1].isascii() and parts[1].isdigit()):
+        if len(parts) != 3 or not all(part.isascii() and part.isalnum() for part in parts):
+            return None
+        if not parts[1].isdigit():
             return None
         # No process id is longer; int() would refuse thousands of digits.
         return cls(parts[0], int(parts[1][:18]), parts[2])
