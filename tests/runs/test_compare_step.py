@@ -103,7 +103,7 @@ def test_steps_of_a_changed_run_are_compared_over_its_chapters(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--around", "1"], "expected at least 2: no step is before the first"),
+        (["--around", "1"], "expected at least 2: step 1 has no step before it"),
         (["--around", "5", "--window", "0"], "window is 0, expected an int of at least 1"),
         (["--step", "5", "--window", "3"], "expected --around with it"),
     ],
@@ -119,7 +119,7 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_without_the_data_nothing_is_compared(changed: tuple[Path, list[list[int]]]) -> None:
-    with pytest.raises(ConfigError, match="tokens are in the data, which is not known"):
+    with pytest.raises(ConfigError, match="comparing steps needs the data, which is not known"):
         compare_step(open_run(None, changed[0]), 5)
 
 

@@ -318,7 +318,7 @@ def test_what_the_trainer_refuses_of_a_blend_is_refused(
 def test_a_run_without_a_blend_is_refused(write_run: WriteRun) -> None:
     with pytest.raises(ConfigError, match="'c4', which TorchTitan reads"):
         read_run(write_run(CORPORA, training={"dataset": "c4"}))
-    with pytest.raises(EmptySplitError, match="nothing is trained on"):
+    with pytest.raises(EmptySplitError, match="leaves no training data"):
         plan_run(read_run(write_run(CORPORA, blendcorpus={"split": "0,1,1"})))
 
 

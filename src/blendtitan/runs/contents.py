@@ -1,4 +1,4 @@
-"""What stretches of shards hold: their documents, bytes and tokens."""
+"""The contents of stretches of shards: their documents, bytes and tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Contents:
         return cls(catalog, built, {key: row for row, key in enumerate(keys)})
 
     def holds(self, stretch: Stretch) -> bool:
-        """Whether the shard of a stretch is there."""
+        """Whether the catalog has the shard of a stretch."""
         return stretch.key in self.row_of
 
     def prefix(self, stretch: Stretch) -> str:
@@ -119,7 +119,7 @@ class Contents:
         return dict(sorted(shards.items()))
 
     def documents_of_corpora(self) -> dict[str, list[int]]:
-        """How many documents each shard of each corpus has in the split."""
+        """The number of documents in the split, for each shard of each corpus."""
         counts = np.diff(self.catalog.document_cuts)[:, self.rows.split].tolist()
         return {
             name: [counts[shard] for shard in shards]
@@ -133,7 +133,7 @@ class Contents:
         return first, stop
 
     def byte_range(self, stretch: Stretch) -> tuple[int, int]:
-        """Where a stretch lies in the ``.bin``: its first byte, and the one after the last.
+        """The bytes of a stretch in the ``.bin``: the first, and the end.
 
         Inserted EODs are not in the file and do not count.
         """
