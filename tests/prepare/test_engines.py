@@ -263,4 +263,4 @@ def test_mpi_with_nobody_to_work_is_an_error() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
-    assert "expected one that commands and at least one that works: mpiexec -n 3" in done.stderr
+    assert "expected a coordinator and at least one worker: mpiexec -n 3" in done.stderr

@@ -1,4 +1,4 @@
-"""Nothing is replaced that this project did not make, unless that was asked for."""
+"""Files of other programs are replaced only with ``--overwrite``."""
 
 import shutil
 from dataclasses import replace

@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_searched_is_an_error(
 def test_a_file_that_is_found_twice_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its documents would be seen twice as often as the others."""
+    """Training would read its documents twice as often as others."""
     made(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").symlink_to("a.jsonl")
 

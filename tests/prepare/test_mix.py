@@ -27,7 +27,7 @@ def weights(file_list: Path) -> dict[str, float]:
 
 
 def test_a_weight_is_tokens_times_epochs(tokens: Path, tmp_path: Path) -> None:
-    """So a pass over the whole blend reads each corpus as often as was asked for."""
+    """A pass over the whole blend therefore reads each corpus for the requested epochs."""
     corpora = mix(
         [tokens], tmp_path / "new" / "list.txt", MixConfig(epochs={"code": 2, "web": 0.1})
     )

@@ -35,7 +35,7 @@ def test_what_is_given_counts() -> None:
 @pytest.mark.parametrize(
     ("rank", "world_size", "environment", "message"),
     [
-        (1, None, {}, "--rank and --world-size are given together"),
+        (1, None, {}, "--rank and --world-size must be given together"),
         (2, 2, {}, "expected a rank from 0"),
         (None, None, {"PMI_RANK": "x", "PMI_SIZE": "2"}, "PMI_RANK is 'x'"),
     ],

@@ -156,7 +156,7 @@ BeginRun = Callable[..., Run]
 
 @pytest.fixture
 def begin(tokenizer_path: Path, tmp_path: Path, write_jsonl: WriteJsonl) -> BeginRun:
-    """Runs of this process, told apart by their settings."""
+    """Runs of this process, distinguished by their settings."""
     settings = Settings.of(load_tokenizer(tokenizer_path))
 
     def run(*, eod_id: int = 2, tier: Tier = "auto", name: str = "text/a.jsonl") -> Run:
@@ -186,7 +186,7 @@ def test_a_run_of_the_same_settings_is_admitted_and_one_of_others_is_not(begin: 
     begin()
     begin()
 
-    with pytest.raises(ConfigError, match=r"eod_id 2.*this command would with .*eod_id 3"):
+    with pytest.raises(ConfigError, match=r"eod_id 2.*this command uses .*eod_id 3"):
         begin(eod_id=3)
 
 

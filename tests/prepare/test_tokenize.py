@@ -464,7 +464,7 @@ def test_a_removed_input_is_reported_and_its_shard_deleted_on_request(
     gone.unlink()
 
     tokenize([tmp_path / "text"], output, config)
-    assert f"{gone}: is gone, but its shard {output}/web/b with 1 document is" in caplog.text
+    assert f"{gone}: was removed, but its shard {output}/web/b with 1 document is" in caplog.text
     assert len(find_shards(output)) == 2
     tokenize([tmp_path / "text"], output, replace(config, prune=True))
 

@@ -53,7 +53,7 @@ def _read_text(source: TextRange) -> Texts:
 
 
 def _read_whole(source: TextRange) -> Texts:
-    """The text of a file as one document. A file of white space only holds none."""
+    """The text of a file as one document; nothing for a file of white space."""
     blocks: list[bytes] = []
     num_bytes = 0
     for block in source.blocks():
