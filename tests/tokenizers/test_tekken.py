@@ -114,7 +114,7 @@ def test_the_identity_is_of_what_decides_ids(tekken_path: Path) -> None:
 def test_any_control_symbol_may_be_eos(tekken_path: Path) -> None:
     assert load_tokenizer(tekken_path, eos="[INST]").eos_id == 3
     assert load_tokenizer(tekken_path, eos=7).eos_id == 7
-    with pytest.raises(ConfigError, match="'the' is asked for as EOS, expected a control symbol"):
+    with pytest.raises(ConfigError, match="'the' is requested as EOS, expected a control symbol"):
         load_tokenizer(tekken_path, eos="the")
 
 

@@ -1,7 +1,7 @@
-"""The proof that both tiers give the same ids for a tokenizer, or for which texts they do not.
+"""The proof that both tiers give the same ids for a tokenizer, except for disputed texts.
 
 It has two parts. ``scan`` compares how the tiers cut and normalise text, which depends only on
-the structure of the tokenizer. ``prove_vocabulary`` compares what depends on its pieces and
+the structure of the tokenizer. ``prove_vocabulary`` compares the effects of its pieces and
 symbols. Structures that passed the first part with the installed libraries are listed in
 ``proven.json``. Other proofs are made once, and kept in the user's cache. Wherever the fast tier
 cannot be used, a ``FastTierError`` gives the reason.
@@ -46,7 +46,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 PROOF_VERSION = 2
-"""Version of what a proof covers. Ids of the fast tier are trusted with this version only."""
+"""Version of the scope of a proof. Ids of the fast tier are trusted with this version only."""
 
 SAMPLE_TEXTS = 50_000
 """Random texts that a proof compares."""
@@ -63,7 +63,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """For which texts the fast tier gives the ids of the reference."""
+    """The texts for which the fast tier gives the ids of the reference."""
 
     ranges: Ranges = ()
     """Code points: texts that contain one are disputed."""
@@ -75,7 +75,7 @@ class Proof:
     """Whether the fast tier looks for added tokens itself."""
 
     refusal: str = ""
-    """Why the fast tier cannot be used for any text. Empty: it can."""
+    """The reason why the fast tier cannot be used at all; empty if it can."""
 
     is_refuted: bool = False
     """Whether a run showed that an earlier, positive proof was wrong."""
@@ -138,7 +138,7 @@ def prove(tokenizer: Tokenizer, structure: Structure, definition: dict[str, Any]
 def prove_vocabulary(
     tokenizer: Tokenizer, ranges: Ranges, definition: dict[str, Any], *, sample_texts: int
 ) -> Proof:
-    """Compare the tiers on what depends on the pieces and symbols of one tokenizer."""
+    """Compare the tiers on the pieces and symbols of one tokenizer."""
     symbols = [symbol["content"] for symbol in read_symbols(definition)]
     reads_symbols = bool(symbols) and not isinstance(tokenizer, SPTokenizer)
     proof = Proof(ranges, reads_symbols=reads_symbols)
@@ -219,7 +219,7 @@ def _hashed(value: object) -> str:
 
 
 def read_proof(key: str) -> Proof | None:
-    """A proof in the cache. None: there is none, or it is damaged."""
+    """A proof in the cache. None: it is missing or damaged."""
     try:
         found = orjson.loads(read_file(cache_path(key)))
         value = found["value"]
@@ -240,7 +240,7 @@ def read_proof(key: str) -> Proof | None:
 
 
 def write_proof(key: str, proof: Proof) -> bool:
-    """Keep a proof, which can be made again; returns whether that was possible."""
+    """Store a proof in the cache; return whether that was possible."""
     path = cache_path(key)
     value = asdict(proof) | {"libraries": library_versions()}
     content = orjson.dumps({"key": key, "digest": _hashed([value]), "value": value})
