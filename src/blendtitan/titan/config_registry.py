@@ -13,7 +13,7 @@ from blendtitan.titan.trainer import BlendTrainer
 
 _WORKING = Path("configs")
 _FOLDERS = (_WORKING, Path(__file__).parents[1] / "configs")
-"""Those of the working directory come first. A wheel has the project's own."""
+"""The working directory comes first. A wheel contains the project's configurations."""
 
 
 def _files() -> dict[str, Path]:

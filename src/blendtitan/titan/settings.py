@@ -235,7 +235,7 @@ class QuantizeGroupedSettings:
 
 @dataclass(kw_only=True, slots=True)
 class QuantizeSettings:
-    """``[quantize]``: lower precision, if ``model.converters`` asks for it."""
+    """``[quantize]``: lower precision, if ``model.converters`` names it."""
 
     linear: QuantizeLinearSettings = field(default_factory=QuantizeLinearSettings)
     """Linear modules."""
