@@ -369,7 +369,7 @@ def test_the_originals_order_is_explained(write_run: WriteRun, tmp_path: Path) -
         assert tokens_of(source, sample) == [*expected.input_ids.tolist(), expected.labels[-1]]
         assert (sample.window.draw, sample.window.epoch) == (expected.draw, expected.epoch)
         check_places(source, sample)
-    with pytest.raises(ConfigError, match=r"slot 1,000 is asked for, but order = \"blendcorpus\""):
+    with pytest.raises(ConfigError, match=r"slot 1,000 is requested, but order = \"blendcorpus\""):
         explain_slots(source, [1000])
 
 

@@ -128,7 +128,7 @@ def test_half_a_shard_in_a_folder_is_an_error(tmp_path: Path, write_shard: Write
     write_shard("tokens/web/b", [[5, 2]])
     (tmp_path / "tokens/web/a.idx").unlink()
 
-    with pytest.raises(MissingShardError, match=r"a\.bin is there, so the copy is incomplete"):
+    with pytest.raises(MissingShardError, match=r"a\.bin exists, so the copy is incomplete"):
         read_file_list(tmp_path / "tokens")
 
 

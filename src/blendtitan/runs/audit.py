@@ -30,7 +30,7 @@ from blendtitan.tables import Table
 
 @dataclass(slots=True)
 class Audited:
-    """One checkpoint and what is wrong with it."""
+    """One checkpoint and its problems."""
 
     stored: StoredState
     state: SavedState | None = None
@@ -189,7 +189,7 @@ class Parting:
 
 
 def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
-    """The slot up to which two runs read the same samples, and what differs from there on.
+    """The slot up to which two runs read the same samples, and the differences after it.
 
     Raises:
         ResumeError: A run has no state to compare.

@@ -27,7 +27,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DocumentPart:
-    """Tokens of one document that lie in a stretch."""
+    """The tokens of one document in a stretch."""
 
     document_id: int
     first: int
@@ -145,7 +145,7 @@ class Contents:
         return (split_start + stretch.offset) * size, (split_start + stop) * size
 
     def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
-        """The path of the shard that is or ends in ``shard``, and where a document of it lies.
+        """The path of the shard that is or ends in ``shard``, and the stretch of a document of it.
 
         Raises:
             ConfigError: There is no such shard, or the document is not in the split.

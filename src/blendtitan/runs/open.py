@@ -262,7 +262,7 @@ def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
     """Samples of a step of all ranks together, checked as the trainer checks it."""
     set_by = "training.global_batch_size"
     size, local = values[set_by], values["training.local_batch_size"]
-    # The ranks are a multiple of this, whatever the number of processes.
+    # The number of ranks is a multiple of this, for any number of processes.
     degrees = ("data_parallel_replicate_degree", "data_parallel_shard_degree")
     known = math.prod(max(1, values[f"parallelism.{degree}"]) for degree in degrees)
     if ranks is not None:

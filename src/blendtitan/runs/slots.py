@@ -1,6 +1,6 @@
 """The windows of a run's slots, in all of its phases: from a checkpoint or a configuration.
 
-A slot is a window, and a window lies in one shard or in several. The order knows the name of each
+A slot is a window of one or several shards. The order knows the name of each
 shard, a digest of its contents and its tokens in the split, so all of this is known without the
 data. ``contents.py`` adds documents, bytes and texts.
 """

@@ -1,4 +1,4 @@
-"""``[[blendcorpus.segment]]``: new shares from a step, or a number of tokens, on."""
+"""``[[blendcorpus.segment]]``: new shares after a step or a number of tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

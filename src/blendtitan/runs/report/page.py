@@ -109,7 +109,7 @@ def _digits(number: float) -> str:
 
 
 def _same_documents(runs: Sequence[RunFacts]) -> Mapping[str, str]:
-    """For the name of each later run, the first run that reads the same documents."""
+    """The first run that reads the same documents, by the name of each later run."""
     first: dict[Any, str] = {}
     for run in runs:
         first.setdefault(_shown_documents(run), run.name)
