@@ -108,7 +108,7 @@ class BlendKeys:
 
     append_eod: bool = True
     """Make every document end in EOD: if shards lack it, it is inserted while reading. A leading
-    token that equals EOD, because BOS and EOD are one token, stays where it is."""
+    token that equals EOD, because BOS and EOD are one token, is kept."""
 
     provide_attention_mask: bool = False
     """Intra-document masking: positions restart after each EOD, and tokens attend only to their

@@ -11,7 +11,7 @@ class TokenizerIdentity:
     """Everything that determines the ids of a tokenizer."""
 
     hash: str
-    """``SCHEME:HEX``. Two hashes of one kind and scheme are equal only if both tokenizers give
+    """``SCHEME:HEX``. Hashes of one kind and scheme are equal if and only if both tokenizers give
     every text the same ids. Other hashes cannot be compared."""
 
     name: str

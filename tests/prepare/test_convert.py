@@ -1,4 +1,4 @@
-"""Convert: the shard that would have been written in Megatron's format, or nothing."""
+"""Convert writes the same shard as Megatron's tools would, or nothing."""
 
 import struct
 from pathlib import Path
@@ -22,7 +22,7 @@ DOCUMENTS = [0, 1, 3, 3, 5]
 def write_tntidx(
     prefix: Path, items: list[list[int]], documents: list[int] | None, dtype: str = "<i4"
 ) -> Path:
-    """What ``IndexedDatasetBuilder`` writes: of gpt-neox, or of fairseq without ``documents``."""
+    """Write like ``IndexedDatasetBuilder`` of gpt-neox, or of fairseq without ``documents``."""
     code = {"<u2": 8, "<i4": 4, "<i8": 5}[dtype]
     lens = [len(item) for item in items]
     plus = 1 if documents is None else 0
@@ -117,7 +117,7 @@ def test_shards_of_a_folder_keep_their_place(tmp_path: Path) -> None:
     assert found == ["code/0.bin", "code/0.idx", "web/0.bin", "web/0.idx"]
 
 
-def test_nothing_is_written_over(tmp_path: Path, write_shard: WriteShard) -> None:
+def test_existing_shards_are_not_overwritten(tmp_path: Path, write_shard: WriteShard) -> None:
     old = write_tntidx(tmp_path / "old/web", ITEMS, DOCUMENTS)
     write_shard("new/web", [[1]])
     before = (tmp_path / "new/web.bin").read_bytes()

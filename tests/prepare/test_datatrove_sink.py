@@ -110,7 +110,7 @@ def test_texts_that_cannot_be_used_are_listed_and_counted(
     assert documents(tmp_path / "00000") == expected(tokenizer_path, ["good", "fine"])
 
 
-def test_a_fast_tier_that_fails_writes_nothing_and_says_what_to_do(
+def test_a_failing_fast_tier_writes_nothing_and_names_the_remedy(
     tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing(Encoder):
@@ -131,7 +131,7 @@ def test_max_rejects_is_a_count(tokenizer_path: Path, tmp_path: Path) -> None:
         ShardSink(tmp_path, tokenizer_path, max_rejects=-1)
 
 
-def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
+def test_a_shard_of_another_program_is_replaced_only_with_overwrite(
     tokenizer_path: Path, tmp_path: Path
 ) -> None:
     with ShardWriter.create(tmp_path / "00000", dtype=np.dtype("<u2")) as writer:

@@ -39,7 +39,7 @@ def test_files_are_read_as_their_names_say(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.gz", "a.zst"])
 @pytest.mark.parametrize("missing", [1, 15, "all"])
 def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, missing: int | str) -> None:
-    """The usual reader of zstd files takes a truncated one for a whole one."""
+    """The usual reader of zstd files accepts truncated files."""
     content = b"" if missing == "all" else COMPRESSED[name][: -int(missing)]
 
     with pytest.raises(InputError, match=rf"{name}: the compressed data cannot be read"):
@@ -104,14 +104,14 @@ def test_a_bad_line_is_reported_and_costs_no_neighbour(
 
 
 @pytest.mark.parametrize("score", ["NaN", "[Infinity, -Infinity]", '"\\ud800"', "1e999"])
-def test_other_fields_may_hold_what_only_python_writes(tmp_path: Path, score: str) -> None:
+def test_other_fields_may_hold_json_extensions_of_python(tmp_path: Path, score: str) -> None:
     """Python's own writer makes NaN and Infinity, which JSON does not have."""
     path = written(tmp_path / "a.jsonl", b'{"text": "one", "score": %b}\n' % score.encode())
 
     assert read_texts(path) == ["one"]
 
 
-def test_a_key_may_be_a_path_and_a_name_with_a_dot_comes_first(tmp_path: Path) -> None:
+def test_a_key_may_be_a_path_and_a_name_with_a_dot_takes_precedence(tmp_path: Path) -> None:
     nested = b'{"content": {"text": "one"}}\n'
     literal = b'{"content.text": "two", "content": {"text": "other"}}\n'
     path = written(tmp_path / "a.jsonl", nested + literal + b'{"content": "three"}\n')
@@ -134,7 +134,7 @@ def test_a_bad_object_costs_no_other_on_its_line(tmp_path: Path, bad: bytes) -> 
 
 
 def test_each_line_belongs_to_the_range_that_it_starts_in(tmp_path: Path) -> None:
-    """Whatever the ranges, each line is read once: also empty, bad and very long ones."""
+    """Each line is read once for any ranges, including empty, bad and very long lines."""
     lines = [
         b'{"text": "one"}',
         b"",

@@ -66,7 +66,7 @@ def build_datasets(
         ConfigError: The file list cannot be used.
         ShardError: A shard cannot be used.
         EmptySplitError: A corpus has no documents for training, or, in the original's order, a
-            shard has none for a split that is used.
+            shard has none for a used split.
     """
     catalog = catalog or read_catalog(config)
     if catalog.settings != _catalog_settings(config):

@@ -64,7 +64,7 @@ class Dataset(Protocol):
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Stretches with constant shares, of the whole run as it is planned now."""
+        """Stretches with constant shares, of the whole run as planned now."""
         ...
 
     @property

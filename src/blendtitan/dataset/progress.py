@@ -10,7 +10,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.order.blend import Segment, shares_of
 
-# The order never gives a corpus as much as two samples more than its share.
+# A corpus is always fewer than two samples above its share.
 _ROUNDING_SAMPLES = 2
 
 

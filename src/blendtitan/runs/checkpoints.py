@@ -32,7 +32,7 @@ class StoredState:
     path: Path
     step: int
     state_dict: dict[str, Any] | None
-    """The loader's state; None: the checkpoint has none, or is incomplete."""
+    """The loader's state; None: it is missing, or the checkpoint is incomplete."""
     note: str
     """The reason why there is no state, or why a later checkpoint was skipped."""
     is_damaged: bool = False
@@ -66,7 +66,7 @@ def latest_state(folder: Path) -> StoredState:
 
     Raises:
         ConfigError: No checkpoint has a state.
-        ResumeError: There is none with a readable state, and some cannot be read.
+        ResumeError: No checkpoint has a readable state, and some are damaged.
     """
     is_checkpoint = _STEP.fullmatch(folder.absolute().name) is not None
     found = [_stored(folder.absolute())] if is_checkpoint else stored_states(folder)
@@ -77,11 +77,11 @@ def latest_state(folder: Path) -> StoredState:
 
 
 def own_state(run_folder: Path) -> StoredState | None:
-    """The latest checkpoint of a run that holds a readable state; None if no run has saved one.
+    """The latest checkpoint of a run that holds a readable state; None before the first save.
 
     Raises:
         ConfigError: There are several checkpoint folders.
-        ResumeError: There is none with a readable state, and some cannot be read.
+        ResumeError: No checkpoint has a readable state, and some are damaged.
     """
     if not any(run_folder.glob("*/step-*")):
         return None

@@ -237,7 +237,7 @@ class _Read:
 
 
 def _twins(now: _Read, before: _Read) -> Iterator[tuple[int, int]]:
-    """Slots of the step that hold the same tokens as an earlier slot, of it or before it."""
+    """Slots of the step that hold the same tokens as an earlier slot, and that slot."""
     known: dict[bytes, int] = {}
     for slot, digest in before.digests:
         known.setdefault(digest, slot)

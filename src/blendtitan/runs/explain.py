@@ -49,7 +49,7 @@ class Part:
 
     @property
     def shard(self) -> str:
-        """Path of the shard, or its name where the path is not known."""
+        """Path of the shard, or its name if the path is unknown."""
         return self.prefix or self.stretch.key.name
 
 
@@ -317,8 +317,7 @@ class SegmentReport:
         slots = run.slots
         if not slots.phases:
             raise ConfigError(
-                "the original's order has one blend for the whole run, and no segments. Name a "
-                "step"
+                "the original's order has one blend for the whole run, and no segments. Name a step"
             )
         found: list[dict[str, Any]] = []
         for segment in slots.segments:

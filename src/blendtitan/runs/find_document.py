@@ -237,7 +237,7 @@ def _places_in_epoch(
 def _draws_of_remainder(
     order: SlotOrder, begun: BegunRows, row: int, start: int, count: int
 ) -> list[int]:
-    """Places, among the windows cut from a remainder, of those that hold some tokens."""
+    """Places of the windows cut from a remainder that hold some tokens."""
     if row not in begun.remainders:
         return []
     num_remaining = int(begun.num_remaining[row])

@@ -98,7 +98,7 @@ class OpenRun:
     about: str
     """A sentence: the origin of the order, and why the data is missing, if it is."""
     num_samples: int
-    """Samples of the whole run, as far as is known."""
+    """Samples of the whole run, if known, or else those of the checkpoint."""
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
 
@@ -112,7 +112,7 @@ def open_run(
         config: TOML file of a run, or its folder; None: no data is read.
         state: Folder of a checkpoint, or of a run: its latest checkpoint with a state is used.
             None: the run's own folder. A run without checkpoints counts as never changed.
-        ranks: Data-parallel ranks, where the configuration does not fix the global batch size.
+        ranks: Data-parallel ranks, if the configuration does not fix the global batch size.
 
     Raises:
         ConfigError: Neither is given, or one of them is unusable.

@@ -28,7 +28,7 @@ class TextSymbols:
 
     @classmethod
     def of_tokenizer(cls, tokenizer: Tokenizer) -> Self:
-        """The ids of a tokenizer, as far as it has them."""
+        """The ids of a tokenizer; None for those that it lacks."""
         ids = tokenizer.bos_id, tokenizer.unknown_id
         return cls(*(None if symbol == ABSENT else symbol for symbol in ids))
 
@@ -207,7 +207,7 @@ def _add_eod_only(
 def _add_unknown(
     summary: TokenSummary, tokens: Tokens, at: int, ends: IntArray, last_unknown: int
 ) -> int:
-    """Count documents with unknown text; returns the last of them, which the block may cut."""
+    """Count documents with unknown text; return the last one, which the block may cut."""
     places = np.flatnonzero(tokens == summary.unk_id) + at
     documents = np.unique(np.searchsorted(ends, places, "right"))
     summary.num_unknown += int(np.count_nonzero(documents != last_unknown))

@@ -41,7 +41,7 @@ class Expected:
             check_at_least("eod_id", self.eod_id, 0)
 
     def with_tokenizer(self, tokenizer: Tokenizer, *, documents: int) -> Self:
-        """Also compare with a tokenizer: its vocabulary and EOD where they are None, and its ids.
+        """Also compare with a tokenizer: its vocabulary and EOD if they are None, and its ids.
 
         ``documents`` of each shard are encoded again.
         """
@@ -158,7 +158,7 @@ def _missing_shards(
 
 
 def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs) -> VerifiedShard:
-    """Check one shard: first its ``.idx``; where that is sound, its tokens and checksums."""
+    """Check one shard: its ``.idx`` and, if that is sound, its tokens and checksums."""
     found = VerifiedShard(*shard, signature=file_signature(str(shard.prefix)))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))

@@ -126,7 +126,7 @@ def lines_of_other_form(
 ) -> list[Line]:
     """The lines of a list that may be a blend of Megatron-LM, or that is not in our form.
 
-    ``lines`` are the lines in our form; ``error`` is given if there are none.
+    ``lines`` are the lines in our form; ``error`` is the reason if there are none.
 
     Raises:
         FileListError: It has neither form.
@@ -283,7 +283,7 @@ def _is_left_out(prefixes: Sequence[str], named: Set[str]) -> bool:
 
 
 def _is_fraction(word: str) -> bool:
-    """Whether a word is a number with a fraction."""
+    """Whether a word is a number in decimal notation, which is not a count."""
     return _is_number(word) and ("." in word or "e-" in word.lower())
 
 

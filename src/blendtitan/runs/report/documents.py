@@ -68,7 +68,7 @@ def _lengths(contents: Contents, shards: Sequence[int]) -> CorpusLengths:
     ranges = {shard: contents.document_range(shard) for shard in shards}
     total = sum(stop - first for first, stop in ranges.values())
     lengths = DocumentLengths()
-    # All documents if they are few; else shards at even distances, and blocks of each likewise.
+    # All documents if they are few; otherwise blocks at even distances, of shards likewise.
     is_sample = total > MOST_DOCUMENTS
     chosen = list(ranges.values())
     if is_sample:

@@ -118,7 +118,7 @@ def _same_documents(runs: Sequence[RunFacts]) -> Mapping[str, str]:
 
 
 def _shown_documents(run: RunFacts) -> tuple[Any, ...]:
-    """The corpora of a run as far as the section on documents shows them."""
+    """The corpora of a run in the section on documents."""
     lengths = {name: own.quantiles for name, own in run.lengths.items()}
     own = ((c.name, c.tokens, c.documents or 0, lengths.get(c.name, ())) for c in run.corpora)
     return tuple(sorted(own))
