@@ -156,9 +156,9 @@ def rewritten(state: dict[str, Any]) -> str:
     from blendtitan.history.phases import phases_from
     from blendtitan.state import digest_of, digest_slots, order_settings
 
-    chapter = phases_from(state["chapters"], blended=True)[-1]
-    slots = digest_slots(chapter.first_slot, state["consumed_samples"])
-    ids = chapter.order(order_settings(state)).places(slots).sample_ids
+    phase = phases_from(state["chapters"], blended=True)[-1]
+    slots = digest_slots(phase.first_slot, state["consumed_samples"])
+    ids = phase.order(order_settings(state)).places(slots).sample_ids
     return json.dumps(state | {"digest": digest_of(ids)})
 
 

@@ -89,7 +89,7 @@ def test_the_cause_of_a_loss_spike_is_found(write_run: WriteRun, write_shard: Wr
     assert compare_step(open_run(path), 5, window=3).twins == ((35, 37),)
 
 
-def test_steps_of_a_changed_run_are_compared_over_its_chapters(
+def test_steps_of_a_changed_run_are_compared_over_its_phases(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     """From windows of 8 tokens to windows of 12."""

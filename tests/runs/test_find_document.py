@@ -74,7 +74,7 @@ def test_documents_of_shards_of_one_name_and_size_are_distinguished(
     check_all(open_run(path), 60)
 
 
-def test_documents_are_found_in_all_chapters_of_a_changed_run(
+def test_documents_are_found_in_all_phases_of_a_changed_run(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     """Even in remainders of unfinished epochs of other lengths."""

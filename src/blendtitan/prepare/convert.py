@@ -110,7 +110,7 @@ def convert(
 
 def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
     """Convert one shard: both files are written beside their names, then renamed."""
-    found = _opened(source)
+    found = _open_source(source)
     write_shard(
         prefix, encode_index(found.lens, found.documents, dtype=found.dtype), found.write_tokens
     )
@@ -124,7 +124,7 @@ def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
     )
 
 
-def _opened(prefix: Path) -> _Source:
+def _open_source(prefix: Path) -> _Source:
     file = OpenFile.open(f"{prefix}.idx")
     head = file.read(min(_OLD_HEADER.size + 8, file.num_bytes), at=0)
     if head.startswith(OLD_MAGIC):

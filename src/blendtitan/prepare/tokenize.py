@@ -205,7 +205,7 @@ class _Tokenizing:
             check_not_refuted(self.settings.tokenizer)
         with self.run.kept_fresh():
             plan, errors = self._unfinished(tier)
-            work = self._prepared(plan, tier) if plan else None
+            work = self._prepare(plan, tier) if plan else None
         # Outside the block, because this process forks and must have no threads.
         if work is not None:
             work.stop_path.unlink(missing_ok=True)
@@ -259,7 +259,7 @@ class _Tokenizing:
             return None
         return record
 
-    def _prepared(self, plan: Plan, tier: Tier) -> Work:
+    def _prepare(self, plan: Plan, tier: Tier) -> Work:
         """Prepare the output, and return the work for the processes."""
         rank = self.config.rank
         withdraw_entries(self.output, [shard.prefix for shard in plan])

@@ -82,9 +82,9 @@ def changes_of(
     return changes
 
 
-def lengths_of(chapters: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
+def lengths_of(phases: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
     """The lengths of a run that continues at ``slot`` with windows of ``seq_len``."""
-    lengths = [(chapter.first_slot, chapter.seq_len) for chapter in chapters]
+    lengths = [(phase.first_slot, phase.seq_len) for phase in phases]
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
 
 

@@ -165,7 +165,7 @@ class BlendCheckpointManager(CheckpointManager):
             for mark in _MARKS:
                 _remove_file(filesystem.join(checkpoint_id, mark))
             _mark(checkpoint_id)
-        with _saved(checkpoint_id):
+        with _reporting_save_errors(checkpoint_id):
             result = super().dcp_save(state_dict, checkpoint_id, async_mode, *args, **kwargs)
         if async_mode is AsyncMode.DISABLED:
             _unmark(checkpoint_id)
@@ -174,7 +174,7 @@ class BlendCheckpointManager(CheckpointManager):
     def _wait_for_saving(self) -> None:
         """Wait for a background save."""
         folder = self._create_checkpoint_id(self._step)
-        with _saved(folder):
+        with _reporting_save_errors(folder):
             super()._wait_for_saving()
         _unmark(folder)
 
@@ -228,7 +228,7 @@ class BlendCheckpointManager(CheckpointManager):
 
 
 @contextmanager
-def _saved(folder: str) -> Generator[None]:
+def _reporting_save_errors(folder: str) -> Generator[None]:
     """Turn errors of saving a checkpoint in the block into one error on all ranks.
 
     Raises:

@@ -105,7 +105,7 @@ def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = No
         if text_bytes is not None and text_bytes < worthwhile:
             return None
         with _locked(key):
-            proof = read_proof(key) or _made(tokenizer, key, structure, definition)
+            proof = read_proof(key) or _make_proof(tokenizer, key, structure, definition)
     if proof.refusal:
         raise FastTierError(proof.refusal)
     return proof
@@ -131,7 +131,7 @@ def prove(tokenizer: Tokenizer, structure: Structure, definition: dict[str, Any]
     """Compare the tiers on everything that a proof covers."""
     ranges = listed_structures().get(structure.key)
     if ranges is None:
-        ranges = _scanned(structure)
+        ranges = _scan(structure)
     return prove_vocabulary(tokenizer, ranges, definition, sample_texts=SAMPLE_TEXTS)
 
 
@@ -166,7 +166,7 @@ def listed_structures() -> dict[str, Ranges]:
     return {key: _ranges(entry["disputed"]) for key, entry in content["structures"].items()}
 
 
-def _made(
+def _make_proof(
     tokenizer: Tokenizer, key: str, structure: Structure, definition: dict[str, Any]
 ) -> Proof:
     started = time.monotonic()
@@ -188,7 +188,7 @@ def _made(
     return proof
 
 
-def _scanned(structure: Structure) -> Ranges:
+def _scan(structure: Structure) -> Ranges:
     """The disputed code points of a structure, from the cache or from a scan."""
     key = _key("structure", structure.key)
     found = read_proof(key)
