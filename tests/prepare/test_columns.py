@@ -41,7 +41,7 @@ def test_runs_are_as_long_as_they_may_be(tmp_path: Path) -> None:
     ]
 
 
-def test_a_bad_text_is_reported_with_its_row_and_costs_no_neighbour(tmp_path: Path) -> None:
+def test_a_bad_text_is_reported_with_its_row_and_its_neighbours_are_read(tmp_path: Path) -> None:
     """Arrow does not check UTF-8 while reading."""
     content = pa.array([b"one", b"", None, b"\xff", b"\xed\xa0\x80", b"two"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 6, content.buffers())

@@ -60,7 +60,7 @@ def test_a_shard_of_gpt_neox_keeps_tokens_sequences_and_documents(
     assert (found.num_documents, found.num_tokens, found.description) == (4, 9, "TNTIDX")
 
 
-def test_a_shard_of_fairseq_loses_the_one_that_was_added_to_its_ids(tmp_path: Path) -> None:
+def test_the_1_that_fairseq_adds_to_ids_is_subtracted(tmp_path: Path) -> None:
     """Its reader subtracts it as well. Each item is a document."""
     (found,) = convert([write_tntidx(tmp_path / "web", ITEMS, None)], tmp_path / "new")
 

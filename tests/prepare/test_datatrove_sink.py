@@ -58,7 +58,7 @@ def test_a_pipeline_of_filters_feeds_shards(
     assert stats[-1]["stats"]["documents"]["total"] == 3
 
 
-def test_a_task_that_is_run_again_replaces_its_shard(tokenizer_path: Path, tmp_path: Path) -> None:
+def test_a_repeated_task_replaces_its_shard(tokenizer_path: Path, tmp_path: Path) -> None:
     partial = tmp_path / "00003.bin.partial-0123-45"
     partial.touch()
     os.utime(partial, (0, 0))  # of a process that was killed

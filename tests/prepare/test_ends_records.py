@@ -64,7 +64,7 @@ def test_tokenize_run_again_changes_nothing(
     ]
 
 
-def test_a_command_that_ends_before_the_record_leaves_none(
+def test_a_command_that_ends_before_the_record_leaves_no_record(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the record of the earlier shard, nor half a record."""
@@ -79,7 +79,7 @@ def test_a_command_that_ends_before_the_record_leaves_none(
     assert not (output / "a.ends.json").exists()
 
 
-def test_a_copied_output_is_finished_and_its_records_are_not_believed(
+def test_a_copied_output_is_finished_and_its_records_are_ignored(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, config = write_jsonl("a.jsonl", ["hello"]), TokenizeConfig(tokenizer=tokenizer_path)
@@ -202,7 +202,7 @@ def test_a_shard_that_is_replaced_during_a_check_is_not_recorded(
     assert not Path(f"{prefix}.ends.json").exists()
 
 
-def test_a_shard_that_is_just_removed_is_not_recorded(write_shard: WriteShard) -> None:
+def test_a_shard_that_disappears_is_not_recorded(write_shard: WriteShard) -> None:
     """As when two commands publish the same shard: no error, and the other command records it."""
     prefix = write_shard("web", [[5, EOD]])
     Path(f"{prefix}.idx").unlink()
@@ -210,7 +210,7 @@ def test_a_shard_that_is_just_removed_is_not_recorded(write_shard: WriteShard) -
     assert not record_ends(prefix, EOD)
 
 
-def test_the_record_of_a_shard_that_was_replaced_before_it_was_written_is_not_written(
+def test_no_record_is_written_for_a_shard_replaced_before_it(
     write_shard: WriteShard,
 ) -> None:
     prefix = write_shard("web", [[5, EOD]])

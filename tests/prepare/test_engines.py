@@ -91,7 +91,7 @@ def answered_interrupt() -> Generator[None]:
 
 
 @pytest.mark.usefixtures("answered_interrupt")
-def test_an_interrupt_while_processes_are_started_is_answered_afterwards() -> None:
+def test_an_interrupt_while_processes_start_is_handled_afterwards() -> None:
     """An interrupt during a fork would be lost, and the command would continue."""
     steps: list[str] = []
 
@@ -178,7 +178,7 @@ def test_an_input_that_a_ray_worker_cannot_read_is_reported(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("ray_on_this_machine")
-def test_a_ray_task_that_is_killed_again_and_again_is_an_error(
+def test_a_ray_task_that_is_killed_repeatedly_is_an_error(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     encoder = KillingEncoder(load_tokenizer(tokenizer_path))

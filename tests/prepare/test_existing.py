@@ -57,7 +57,7 @@ def test_a_leftover_record_of_document_ends_blocks_nothing(
     assert record.read_bytes() != b"{}"
 
 
-def test_a_shard_that_another_program_put_in_the_place_of_ours_is_kept(
+def test_a_shard_of_another_program_in_place_of_ours_is_kept(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
@@ -209,7 +209,7 @@ def test_entries_of_the_catalog_that_tokenize_did_not_make_are_kept(
     assert found["a"] == listed["a"]
 
 
-def test_a_shard_that_is_made_again_has_its_new_entry_in_the_catalog(
+def test_a_rewritten_shard_has_its_new_entry_in_the_catalog(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"

@@ -118,7 +118,7 @@ def test_commands_killed_at_random_moments_end_with_the_same_shards(
     assert not list(output.rglob("*partial*"))
 
 
-def test_a_part_that_a_power_cut_damaged_is_made_again(
+def test_a_part_damaged_by_a_power_cut_is_written_again(
     large_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     """Parts are not flushed to disk one by one, so their content may be gone."""

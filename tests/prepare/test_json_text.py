@@ -90,7 +90,7 @@ def test_usual_variants_of_json_lines_are_read(tmp_path: Path, content: bytes) -
         (b'{"text": ""}', "'text' is an empty string"),
     ],
 )
-def test_a_bad_line_is_reported_and_costs_no_neighbour(
+def test_a_bad_line_is_reported_and_its_neighbours_are_read(
     tmp_path: Path, line: bytes, reason: str
 ) -> None:
     path = written(tmp_path / "a.jsonl", b'{"text": "one"}\n%b\n{"text": "three"}\n' % line)
@@ -124,7 +124,7 @@ def test_a_key_may_be_a_path_and_a_name_with_a_dot_takes_precedence(tmp_path: Pa
 
 
 @pytest.mark.parametrize("bad", [b'{"text": ""}', b'{"id": 1}', b'{"text": "\\ud800"}', b'{"te'])
-def test_a_bad_object_costs_no_other_on_its_line(tmp_path: Path, bad: bytes) -> None:
+def test_a_bad_object_does_not_affect_others_on_its_line(tmp_path: Path, bad: bytes) -> None:
     path = written(tmp_path / "a.jsonl", b'{"text": "one"}%b\n{"text": "two"}' % bad)
 
     one, reject, two = read_texts(path)
@@ -159,7 +159,7 @@ def test_another_key_can_be_read(tmp_path: Path) -> None:
     assert read_texts(path, key="content") == ["one"]
 
 
-def test_a_line_that_is_too_long_is_reported() -> None:
+def test_a_too_long_line_is_reported() -> None:
     """A file without line ends must not fill the memory."""
     long = itertools.repeat(b"x" * 1000, 100)
 

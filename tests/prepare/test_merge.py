@@ -66,7 +66,7 @@ def test_a_file_list_gives_order_and_corpora(folder: Path, tmp_path: Path) -> No
     assert numbered(tmp_path / "out") == {"mine/00000": [[6], [7], [8], [1, 2], [3]]}
 
 
-def test_merged_shards_have_the_bytes_of_one_that_was_written_whole(
+def test_merged_shards_have_the_bytes_of_a_shard_written_at_once(
     folder: Path, write_shard: WriteShard, tmp_path: Path
 ) -> None:
     merge([folder / "web" / name for name in "abc"], tmp_path / "out", target_tokens=3)
@@ -98,7 +98,7 @@ def test_documents_keep_their_sequences(tmp_path: Path) -> None:
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20),
     target_tokens=st.integers(1, 30),
 )
-def test_no_group_could_take_the_next_shard(sizes: list[int], target_tokens: int) -> None:
+def test_each_group_takes_as_many_shards_as_fit(sizes: list[int], target_tokens: int) -> None:
     sources = [
         SourceShard(Path(str(number)), "web", np.dtype("<u2"), 1, 1, size)
         for number, size in enumerate(sizes)
@@ -111,7 +111,7 @@ def test_no_group_could_take_the_next_shard(sizes: list[int], target_tokens: int
         assert group.num_tokens + following.sources[0].num_tokens > target_tokens
 
 
-def test_where_the_kernel_cannot_copy_the_bytes_are_read_and_written(
+def test_bytes_are_read_and_written_if_the_kernel_cannot_copy(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For example between two file systems."""
@@ -198,9 +198,7 @@ def test_a_lone_file_of_a_shards_name_is_not_replaced_by_merge(
     assert [entry for entry in (tmp_path / "out").rglob("*.*")] == [path]
 
 
-def test_a_merge_that_is_repeated_keeps_the_shards_that_are_finished(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_repeated_merge_keeps_finished_shards(folder: Path, tmp_path: Path) -> None:
     merge([folder], tmp_path / "out", target_tokens=5)
     kept, lost = (tmp_path / f"out/web/0000{number}.bin" for number in range(2))
     inode = kept.stat().st_ino

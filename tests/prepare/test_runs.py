@@ -210,7 +210,7 @@ def test_a_killed_run_does_not_block_others(begin: BeginRun, tmp_path: Path) -> 
     assert run_files(tmp_path) == [other.path]
 
 
-def test_a_silent_run_of_another_machine_is_waited_for_no_longer_than_a_lease(
+def test_a_silent_run_of_another_machine_blocks_others_for_a_lease(
     begin: BeginRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "LEASE_SECONDS", 0.3)
@@ -228,7 +228,7 @@ def test_a_silent_run_of_another_machine_is_waited_for_no_longer_than_a_lease(
     assert other.path.exists()
 
 
-def test_auto_uses_the_reference_beside_a_run_that_accepts_nothing_else(begin: BeginRun) -> None:
+def test_auto_uses_the_reference_beside_a_run_that_requires_it(begin: BeginRun) -> None:
     begin(tier="reference")
 
     assert begin(tier="auto").tier == "reference"
@@ -237,7 +237,7 @@ def test_auto_uses_the_reference_beside_a_run_that_accepts_nothing_else(begin: B
 
 
 @pytest.mark.parametrize("tier", ["auto", "fast"])
-def test_the_reference_tier_is_refused_beside_an_earlier_run_of_another(
+def test_the_reference_tier_is_refused_beside_an_earlier_run_of_another_tier(
     begin: BeginRun, tier: Tier
 ) -> None:
     """Otherwise it would wait for the parts of the other run, and make them again."""
@@ -247,7 +247,9 @@ def test_the_reference_tier_is_refused_beside_an_earlier_run_of_another(
         begin(tier="reference")
 
 
-def test_a_run_that_gives_up_the_fast_tier_is_one_of_the_reference(begin: BeginRun) -> None:
+def test_a_run_that_gives_up_the_fast_tier_becomes_one_of_the_reference_tier(
+    begin: BeginRun,
+) -> None:
     begin().give_up_fast_tier()
 
     assert begin(tier="reference").tier == "reference"

@@ -14,7 +14,7 @@ def shares(config: MixConfig) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def test_a_corpus_that_is_not_named_is_read_once() -> None:
+def test_an_unnamed_corpus_is_read_once() -> None:
     config = MixConfig(epochs={"code": 2.5}, tokens={"web": 90.0})
 
     assert corpus_epochs(TOKENS, config) == {"code": 2.5, "web": 0.1, "books": 1.0}

@@ -305,7 +305,7 @@ def test_a_first_line_that_names_no_columns_is_an_error(
         read(path)
 
 
-def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:
+def test_only_json_files_with_lines_are_cut(tmp_path: Path) -> None:
     for content, expected in ((LINES, True), (b"[" + LINES[:15] + b"]", False)):
         file = InputFile.of(written(tmp_path / "a.json", content))
 

@@ -48,7 +48,7 @@ def text_folder(write_jsonl: WriteJsonl) -> Path:
     return folder
 
 
-def test_documents_end_in_an_eod_that_is_counted(
+def test_documents_end_in_a_counted_eod(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """Where the index does not count the EOD, every document boundary after the first is off."""
@@ -114,7 +114,7 @@ def test_every_shard_has_a_record_of_the_tokenizer(
     assert [record and record.documents for record in records] == [30, 9, 9, 7]
 
 
-def test_shards_of_an_earlier_release_get_their_record_without_being_made_again(
+def test_shards_of_an_earlier_release_get_a_record_and_are_kept(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """The work folder says which tokenizer made them."""
@@ -167,7 +167,7 @@ def test_finished_work_is_kept_and_a_changed_input_is_tokenised_again(
     assert documents(output / "b") == expected(tokenizer_path, ["changed"])
 
 
-def test_a_shard_that_was_removed_or_cut_is_made_again(
+def test_a_removed_or_truncated_shard_is_written_again(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     config = TokenizeConfig(tokenizer=tokenizer_path)
@@ -282,7 +282,7 @@ def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: 
     assert r"\n" not in str(caught.value)
 
 
-def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
+def test_too_many_rejected_texts_leave_no_shard_until_they_are_allowed(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,
@@ -319,7 +319,7 @@ def test_bad_texts_of_all_files_count_together(
     assert len(find_shards(tmp_path / "out")) == 1
 
 
-def test_the_command_stops_at_the_first_text_that_is_not_allowed(
+def test_the_command_stops_at_the_first_text_beyond_the_limit(
     tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """Millions of bad lines should not be read to the last one."""
@@ -429,7 +429,7 @@ def test_an_output_without_documents_is_an_error(
         tokenize([path], tmp_path / "out", config)
 
 
-def test_documents_that_are_too_long_are_left_out_until_they_are_allowed(
+def test_too_long_documents_are_rejected_until_they_are_allowed(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, output = write_jsonl("a.jsonl", ["good", "x" * 90]), tmp_path / "out"
@@ -560,7 +560,7 @@ def use_encoders(monkeypatch: pytest.MonkeyPatch, *encoders: Encoder) -> list[En
     return left
 
 
-def test_after_the_fast_tier_failed_everything_is_done_again(
+def test_after_a_failure_of_the_fast_tier_all_its_work_is_repeated(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,
@@ -624,7 +624,7 @@ def test_shards_of_the_fast_tier_are_replaced_if_the_first_documents_differ(
     assert list((output / ".blendtitan").glob("*.fast-tier-is-wrong"))
 
 
-def test_a_difference_in_another_output_makes_the_fast_tier_untrusted_everywhere(
+def test_a_difference_in_one_output_makes_the_fast_tier_untrusted_in_all(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,

@@ -36,7 +36,7 @@ def test_each_process_starts_at_its_own_place(tmp_path: Path, place: float, firs
     assert [job.num_bytes - 100 for job in jobs] == [(first + n) % 4 for n in range(4)]
 
 
-def test_a_part_that_vanished_before_it_is_joined_is_made_again(
+def test_a_part_that_vanished_before_joining_is_written_again(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when a rank that seemed dead has joined the shard and removed the parts."""
@@ -70,7 +70,7 @@ def test_a_faulty_fast_tier_on_one_rank_stops_the_others(
     assert find_shards(tmp_path / "out") == []
 
 
-def test_a_rank_with_the_reference_tier_does_not_keep_parts_that_were_found_wrong(
+def test_a_rank_with_the_reference_tier_does_not_keep_faulty_parts(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """Its own ids are right, but it would join parts of other ranks."""

@@ -67,9 +67,7 @@ def problems(run: list[Audited]) -> dict[int, str]:
     return {one.stored.step: "; ".join(one.problems) for one in run if one.problems}
 
 
-def test_a_run_that_was_changed_and_resumed_is_proved(
-    tmp_path: Path, plans: list[BlendConfig]
-) -> None:
+def test_a_changed_and_resumed_run_is_proved(tmp_path: Path, plans: list[BlendConfig]) -> None:
     train(tmp_path / "run/checkpoint", plans)
     for folder in ("run", "run/checkpoint"):
         run = audit_run(tmp_path / folder)
@@ -294,7 +292,7 @@ def test_the_command_prints_a_line_for_each_checkpoint(
     assert lines[3] == "Both runs read the same samples, as far as both have trained."
 
 
-def test_the_command_fails_where_something_is_not_proved(
+def test_the_command_fails_if_a_checkpoint_is_not_proved(
     tmp_path: Path, plans: list[BlendConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = train(tmp_path, plans)

@@ -123,7 +123,7 @@ def test_without_the_data_nothing_is_compared(changed: tuple[Path, list[list[int
         compare_step(open_run(None, changed[0]), 5)
 
 
-def test_a_shard_that_is_gone_is_named(
+def test_a_missing_shard_is_named(
     changed: tuple[Path, list[list[int]]], write_shard: WriteShard
 ) -> None:
     write_shard("web/web_0", [[5, 6, EOD]] * 100)

@@ -139,7 +139,7 @@ def test_likely_mistakes_are_warnings(
     assert expected in warned(write_run(CORPORA, **sections))
 
 
-def test_nothing_is_logged_beside_the_warnings(
+def test_a_plan_logs_nothing_but_its_warnings(
     write_run: WriteRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A valid split of less than a window is a warning of the plan."""
@@ -371,7 +371,7 @@ def test_a_plan_refuses_shards_of_another_tokenizer(
         plan_run(read_run(path))
 
 
-def test_a_plan_warns_of_another_tokenizer_where_training_would(
+def test_a_plan_warns_of_another_tokenizer_if_training_would(
     write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
 ) -> None:
     path = write_run({"web": (1.0, [500])}, blendcorpus={"tokenizer_check": "warn"})

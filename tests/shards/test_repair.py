@@ -40,7 +40,7 @@ def recorded_ends(prefix: Path) -> DocumentEnds | None:
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<i4"])
-def test_a_repaired_shard_has_the_bytes_of_one_that_was_written_right(
+def test_a_repaired_shard_has_the_bytes_of_a_correct_shard(
     write_uncounted: WriteUncounted, write_shard: WriteShard, dtype: str
 ) -> None:
     right = files(write_shard("right/web", DOCUMENTS, dtype))
@@ -144,7 +144,7 @@ def test_the_last_sequence_of_each_document_that_has_one_is_counted(tmp_path: Pa
     assert (tmp_path / "web.idx").read_bytes() == right
 
 
-def test_a_lost_document_index_is_restored_where_every_sequence_ends_in_eod(
+def test_a_lost_document_index_is_restored_if_every_sequence_ends_in_eod(
     write_shard: WriteShard,
 ) -> None:
     prefix = write_shard("web", DOCUMENTS)

@@ -200,7 +200,7 @@ def remove_idx(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_bin, remove_bin, remove_idx])
-def test_the_command_reports_all_shards_and_fails_where_one_is_bad(
+def test_the_command_reports_all_shards_and_fails_if_one_is_bad(
     damage: Callable[[Path], None], write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, good = write_shard("tokens/web/a", DOCUMENTS), write_shard("tokens/web/b", DOCUMENTS)
@@ -285,7 +285,7 @@ def test_a_successful_check_replaces_the_record_of_another_eod(write_shard: Writ
     assert f'"eod_id": {EOD}, ' in ends.read_text()
 
 
-def test_eod_is_known_from_the_recorded_ends_and_is_said_where_it_is_not(
+def test_eod_is_taken_from_recorded_ends_and_its_absence_is_reported(
     write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = write_shard("web", DOCUMENTS)
@@ -371,7 +371,7 @@ def test_a_changed_token_is_found_by_its_checksum(
     assert "copy both files of the shard again" in problem
 
 
-def test_a_shard_that_was_replaced_by_another_one_is_found(cataloged: Path) -> None:
+def test_a_replaced_shard_is_found(cataloged: Path) -> None:
     """Both files are from one and the same shard, as when copies were mixed up."""
     for suffix in (".bin", ".idx"):
         (cataloged / f"web/b{suffix}").unlink()
@@ -400,9 +400,7 @@ def test_the_catalog_is_found_from_a_prefix_below_its_folder(cataloged: Path) ->
     assert problems(cataloged / "web") == []
 
 
-def test_a_shard_that_is_not_listed_has_no_checksums(
-    cataloged: Path, write_shard: WriteShard
-) -> None:
+def test_an_unlisted_shard_has_no_checksums(cataloged: Path, write_shard: WriteShard) -> None:
     write_shard("tokens/web/new", DOCUMENTS)
 
     assert problems(cataloged) == []

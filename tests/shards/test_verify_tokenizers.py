@@ -68,7 +68,7 @@ def test_two_folders_may_be_of_two_tokenizers(
     assert verified(capsys, tmp_path / "one", tmp_path / "two")[0] == 0
 
 
-def test_records_are_compared_with_the_tokenizer_that_is_named(
+def test_records_are_compared_with_the_named_tokenizer(
     mixed: Path, word_tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, printed = verified(capsys, mixed / "web/b", "--tokenizer", word_tokenizer)
@@ -85,7 +85,7 @@ def bare_tokenizer(word_tokenizer: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(word_tokenizer / "tokenizer.json", tmp_path / "tokenizer.json"))
 
 
-def test_the_eod_of_a_record_ends_the_text_where_the_tokenizer_names_none(
+def test_the_eod_of_a_record_is_used_if_the_tokenizer_names_none(
     write_shard: WriteShard,
     word_identity: TokenizerIdentity,
     bare_tokenizer: Path,

@@ -38,7 +38,7 @@ def saved_hf(tokenizer: Tokenizer, folder: Path, **config: str) -> HFTokenizer:
 @pytest.mark.parametrize(
     "text", ["", " ", "a  b\n\n\tc\r\n", "\u00e9 \u6f22 \U0001f600 \x00", TEXT]
 )
-def test_a_text_comes_back_as_it_was(tokenizer: SPTokenizer | HFTokenizer, text: str) -> None:
+def test_a_text_comes_back_unchanged(tokenizer: SPTokenizer | HFTokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 

@@ -193,7 +193,7 @@ def test_a_wrong_id_in_the_middle_of_a_run_is_noticed(path: Path, use_stand_in: 
         running.encode(["some", COMPARED, "texts"])
 
 
-def test_ids_that_are_missing_at_the_end_are_a_disagreement(path: Path) -> None:
+def test_missing_ids_at_the_end_are_a_disagreement(path: Path) -> None:
     reference = load_tokenizer(path)
     shorter = Encoder(
         reference,

@@ -81,7 +81,7 @@ def test_beyond_the_largest_corpora_all_others_are_one_band(write_run: WriteRun)
     assert np.sum([band["y"] for band in bands], axis=0) == pytest.approx(100, abs=0.01)
 
 
-def test_losses_are_those_that_were_logged(trained_run: TrainedRun) -> None:
+def test_losses_equal_the_logged_values(trained_run: TrainedRun) -> None:
     runs = gather_runs([trained_run("a", of_loss=4.0), trained_run("b", of_loss=5.0)])
     of_blend = metric_figure(runs, [(LOSS, "training")], "loss")
     of_corpora = corpus_metric_figure(runs, "loss_metrics/loss", list(CORPORA), "loss")
