@@ -26,7 +26,7 @@ OTHER_ORDERS = {ORIGINAL_ORDER: "blendtitan.original.dataset"}
 
 
 class Datasets:
-    """The splits of a blend: ``train``, ``valid`` and ``test``; None where a split is empty.
+    """The splits of a blend: ``train``, ``valid`` and ``test``; None for an empty split.
 
     ``build_datasets`` makes it. Valid and test are built on first access, because most processes
     need one split, and each costs time and memory for every shard.

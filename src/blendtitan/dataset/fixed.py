@@ -35,7 +35,7 @@ def fixed_samples(
         samples_per_step: Samples that one forward pass of all ranks together takes.
 
     Returns:
-        Where ``limit`` is below the number of windows, that many samples of the blend, or of the
+        If ``limit`` is below the number of windows, that many samples of the blend, or of the
         corpus, in its order. Otherwise all windows, each once. The whole blend is the whole of
         each corpus, and has no steps of its own: its loss is ``blend_loss`` of theirs.
     """

@@ -127,7 +127,7 @@ def read_with_eod(
         index: The shard's ``.idx``.
         read_tokens: From an offset in the shard and a count to that many tokens.
         documents: Documents of the split.
-        offset: Where to begin, in tokens from the split's start, inserted EODs included.
+        offset: Start, in tokens from the split's start, inserted EODs included.
         out: Shape ``(count,)``; the split has at least ``offset + count`` tokens.
         eod_id: The token to insert.
 

@@ -344,7 +344,7 @@ def build_splits(
     files: OpenFiles,
     indices: Sequence[IndexFile | None] | None,
 ) -> dict[str, OriginalDataset | None]:
-    """The splits of a blend; None where a split is not used. Without indices, they are built."""
+    """The splits of a blend; None for an unused split. Builds missing indices."""
     indices = original_indices(config, catalog) if indices is None else indices
     # The original inserts no EOD.
     catalog = replace(catalog, lacks_eod=np.zeros_like(catalog.lacks_eod))

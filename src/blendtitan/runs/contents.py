@@ -52,7 +52,7 @@ class Contents:
 
     @classmethod
     def build(cls, catalog: Catalog, split: str, *, eod_id: int | None, max_open: int) -> Self:
-        """The shards of a catalog; ``eod_id`` is inserted where documents lack it."""
+        """The shards of a catalog; ``eod_id`` is inserted after documents that lack it."""
         s = SPLITS.index(split)
         usable = np.flatnonzero(catalog.split_tokens(s) > 0).tolist()
         known = Fingerprints.of_catalog(catalog)

@@ -207,7 +207,7 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
 def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
     """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    ``ranks`` is needed where ``training.global_batch_size`` is not set.
+    ``ranks`` is needed if ``training.global_batch_size`` is not set.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is

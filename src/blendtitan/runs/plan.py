@@ -318,7 +318,7 @@ def _eod_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
     if lacking:
         yield (
             f"append_eod is false, and the documents of {lacking:,} of {len(catalog.prefixes):,} "
-            f"shards do not end in EOD ({eod_id}): nothing marks where they end"
+            f"shards do not end in EOD ({eod_id}): nothing marks their ends"
         )
 
 

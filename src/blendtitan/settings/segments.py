@@ -77,7 +77,7 @@ def changes_of(
         if change.first_slot >= MAX_SLOT:
             raise ConfigError(
                 f"segment {number} begins at sample {change.first_slot:,}, expected one below "
-                f"{MAX_SLOT:,}, where the order ends. Delete it, or start it earlier."
+                f"{MAX_SLOT:,}, the end of the order. Delete it, or start it earlier."
             )
     return changes
 

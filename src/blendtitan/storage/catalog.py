@@ -26,7 +26,7 @@ logger = visible_logger(__name__)
 _ENDS_BYTES = 1 << 26
 
 EOD_ENDS, EOD_ENDS_AND_BEGINS, EOD_BEGINS = range(3)
-"""The role of EOD in documents as they are read: at the end; at both ends, as where BOS and
+"""The role of EOD in documents as they are read: at the end; at both ends, as when BOS and
 EOD are one token; at the beginning alone."""
 
 

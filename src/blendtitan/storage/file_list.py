@@ -316,5 +316,5 @@ def _check_names_differ(listed: list[ListedShards]) -> None:
             raise FileListError(
                 f"{line.where}: {line.path} would be the corpus {name!r}, as would {other}. Name "
                 f"the corpus of each: write the list as text with a line WEIGHT PREFIX CORPUS for "
-                f"each shard. Where it has no weights, a shard's number of tokens is its weight."
+                f"each shard. Without weights, a shard's number of tokens is its weight."
             )

@@ -236,7 +236,7 @@ def _lines_of_json(text: str, path: Path) -> list[Line] | None:
     number = next((word for word in words if _is_number(word)), None)
     if number is not None:
         raise FileListError(
-            f"{path}: found the number {number} where a prefix was expected. A JSON blend is a "
+            f"{path}: found the number {number}, expected a prefix. A JSON blend is a "
             f"list of prefixes, or of weights and prefixes in turn."
         )
     return [Line(f"{path}", _found_prefix(word, path)) for word in words]

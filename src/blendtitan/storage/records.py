@@ -201,7 +201,7 @@ class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def begins_with_eod(self) -> bool:
-        """Whether all begin with EOD, as where BOS and EOD are one token."""
+        """Whether all begin with EOD, as when BOS and EOD are one token."""
         return self.num_begin == self.num_filled > 0
 
     def described(self) -> str:

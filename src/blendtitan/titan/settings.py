@@ -1,6 +1,6 @@
 """The sections and keys of a TOML file: one dataclass per section, one field per key.
 
-Where TorchTitan has a dataclass for a section, it is used unchanged, with its keys, defaults and
+If TorchTitan has a dataclass for a section, it is used unchanged, with its keys, defaults and
 checks. A nested dataclass is a table of its own, such as ``[quantize.linear.float8]``. To add a
 key, add a field here, use it in ``assemble.py`` and run scripts/write_known_keys.py; to add a
 section, add a field to ``Settings``.

@@ -28,7 +28,7 @@ class LossByCorpus:
 
     def __init__(self, plain: Loss, *, compile_backend: str | None = None) -> None:
         self.plain = plain
-        """TorchTitan's loss, used where no corpora are known and while validating."""
+        """TorchTitan's loss, used without known corpora and while validating."""
         self.corpus_ids: deque[torch.Tensor] = deque()
         """Corpora of the rows of batches that were delivered, not yet trained on."""
         self.losses: CorpusLosses | None = None
