@@ -64,7 +64,7 @@ def test_a_shard_of_another_program_in_place_of_ours_is_kept(
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     foreign = put_foreign_shard(output / "a")
 
-    with pytest.raises(ConfigError, match="another program replaced it"):
+    with pytest.raises(ConfigError, match="another program replaced the shard"):
         tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     assert shard_files(output) == foreign
 

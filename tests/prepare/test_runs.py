@@ -243,7 +243,7 @@ def test_the_reference_tier_is_refused_beside_an_earlier_run_of_another_tier(
     """Otherwise it would wait for the parts of the other run, and make them again."""
     begin(tier=tier)
 
-    with pytest.raises(ConfigError, match=rf"tier '{tier}', and this command .* 'reference'"):
+    with pytest.raises(ConfigError, match=rf"tier '{tier}', but this command .* 'reference'"):
         begin(tier="reference")
 
 
