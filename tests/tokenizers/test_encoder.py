@@ -223,8 +223,10 @@ def test_a_panic_before_the_run_means_the_reference(
 
 
 def test_a_panic_while_loading_means_the_reference(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # keep the refusal from later tests
+
     def load_hf_json(_: bytes) -> None:
         raise PanicException("not a byte")
 
