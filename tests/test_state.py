@@ -127,7 +127,7 @@ def test_the_digest_proves_the_order_of_the_last_samples(write_blend: WriteBlend
     state = json.loads(one.state_dict()["blendtitan"])
     state["consumed_samples"] += 4
 
-    with pytest.raises(ResumeError, match="the samples before sample 8"):
+    with pytest.raises(ResumeError, match="other samples before sample 8"):
         one.load_state_dict({"blendtitan": json.dumps(state)})
 
 

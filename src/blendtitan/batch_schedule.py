@@ -1,6 +1,6 @@
-"""The batch schedule: how many samples each step takes, and from which step on.
+"""The batch schedule: the number of samples of each step.
 
-It distinguishes another global batch size from a wrong place in the order. States call it pace.
+It distinguishes a changed global batch size from a wrong position. States call it pace.
 """
 
 import json
@@ -35,7 +35,7 @@ class BatchStage:
         """Check that a loader has consumed the samples of exactly ``step`` steps.
 
         Raises:
-            ResumeError: It has consumed another number of samples.
+            ResumeError: The number of consumed samples differs.
         """
         if step >= self.step and consumed_samples == self.consumed_at(step):
             return
@@ -75,7 +75,7 @@ def schedule_of_state(state_dict: dict[str, Any]) -> BatchSchedule:
 
 
 def saved_schedule(schedule: BatchSchedule) -> dict[str, Any]:
-    """The schedule as a loader's state keeps it."""
+    """The schedule as JSON, for a loader's state."""
     return {PACE_KEY: [asdict(stage) for stage in schedule]} if schedule else {}
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints on disk: what is in them, which to resume from, and damage that shows at once.
+"""Checkpoints on disk: their contents, visible damage, and the choice of one to resume from.
 
 A distributed checkpoint of PyTorch is a folder of ``.distcp`` files, and a ``.metadata`` file that
-lists where each item lies: a tensor, or a value such as the loader's state. An item is a zip
+gives the place of each item: a tensor, or a value such as the loader's state. An item is a zip
 archive of its own, as ``torch.save`` writes it. The files are read without PyTorch, and nothing in
 them is executed.
 
@@ -76,7 +76,7 @@ class Item:
     offset: int
     length: int
     is_archive: bool
-    """Whether it is stored as ``torch.save`` writes it, without compression around it."""
+    """Whether it is stored in the form of ``torch.save``, without compression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +146,13 @@ def _unarchived(data: bytes) -> Any:
 
 
 def _understood(understand: Callable[[], T], where: str, data: bytes) -> T:
-    """The result of ``understand``; where it fails, an error that says how ``data`` looks."""
+    """The result of ``understand``; if it fails, an error that describes ``data``."""
     try:
         return understand()
     except MemoryError:
         raise
     except Exception as error:
-        # Whatever bytes are there instead, the pickle machine may raise anything.
+        # On arbitrary bytes, the pickle machine may raise any error.
         if not data:
             found = "is empty"
         elif not any(data):
@@ -167,7 +167,7 @@ _FEWEST_PER_FILE = 8
 _ARCHIVE_HEAD, _ARCHIVE_END = b"PK\x03\x04", b"PK\x05\x06"
 
 STEP_ITEM = "train_state.step"
-"""TorchTitan's name for the number of steps that were trained."""
+"""TorchTitan's name for the number of trained steps."""
 
 
 # The record that ends an archive has this size, because torch.save writes no comment into it.
@@ -175,7 +175,7 @@ _END_BYTES = 22
 
 
 def damage_to(folder: Path, *, step: int | None, values: Sequence[str] = ()) -> str | None:
-    """The damage to a checkpoint, as a sentence. None: there is none to be seen.
+    """The damage to a checkpoint, as a sentence. None: no visible damage.
 
     Its training state must be that of ``step``, unless that is None. ``values`` must be readable
     where the checkpoint has them.
@@ -252,7 +252,7 @@ def _check_step(contents: Contents, step: int) -> None:
 
 
 def _spread(items: Sequence[Item], places: int) -> list[Item]:
-    """At most ``places`` items, evenly spread, with the first and the last."""
+    """Up to ``places`` items, evenly spread, including the first and the last."""
     if len(items) <= places:
         return list(items)
     return [items[place * (len(items) - 1) // (places - 1)] for place in range(places)]
@@ -260,7 +260,7 @@ def _spread(items: Sequence[Item], places: int) -> list[Item]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The step to resume from, and the damage to newer checkpoints that were passed over."""
+    """The step to resume from, and the damage to skipped newer checkpoints."""
 
     step: int
     damage: dict[int, str]
@@ -274,16 +274,16 @@ def choose_step(
     asked: int | None,
     fallback: bool,
 ) -> Choice:
-    """The step that was asked for, else the latest; with ``fallback``, the newest whole one.
+    """The requested step, or else the latest; with ``fallback``, the newest whole checkpoint.
 
     Raises:
-        ConfigError: There is no complete checkpoint of the step that was asked for.
+        ConfigError: There is no complete checkpoint of the requested step.
         ResumeError: The checkpoint is damaged, and no other may or can be used.
     """
     if asked is not None and asked not in complete:
         raise ConfigError(
             f"checkpoint.load_step is {asked}, expected the step of a complete checkpoint in "
-            f"{folder}: {_listed(complete) or 'there is none'}."
+            f"{folder}: {_listed(complete) or 'found none'}."
         )
     damage: dict[int, str] = {}
     for step in sorted(complete, reverse=True):

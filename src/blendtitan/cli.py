@@ -35,12 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError as error:
         if options.command not in PRINTING:
-            return _failed(options.command, error)
+            return _report_failure(options.command, error)
         # The output was closed. Writing the rest would fail in the same way.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1  # as rich does for tables
     except (BlendTitanError, OSError) as error:
-        return _failed(options.command, error)
+        return _report_failure(options.command, error)
     except KeyboardInterrupt:
         complain(f"blendtitan {options.command}: interrupted")
         return 130
@@ -58,7 +58,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _failed(command: str, error: Exception) -> int:
+def _report_failure(command: str, error: Exception) -> int:
     complain(visible_lines(f"blendtitan {command}: {error}"))
     return 1
 

@@ -26,7 +26,7 @@ MAX_SLOT = 10**15
 """End of the global order. Beyond it, a double product no longer separates neighbouring slots
 reliably."""
 
-# NumPy's RandomState, which the original draws from, takes 32 bits.
+# The original uses NumPy's RandomState, whose seed has 32 bits.
 _MAX_ORIGINAL_SEED = 2**32 - 1
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -74,7 +74,7 @@ class SegmentConfig:
 class BlendKeys:
     """The keys of ``[blendcorpus]`` that decide which samples are read, and in which order.
 
-    In ``BlendConfig``, None never means "as the run decides": a value that is needed must be set.
+    In ``BlendConfig``, None never means "as the run decides": required values must be set.
     """
 
     data_file_list: str | Path | None = None
@@ -108,7 +108,7 @@ class BlendKeys:
 
     append_eod: bool = True
     """Make every document end in EOD: if shards lack it, it is inserted while reading. A leading
-    token that equals EOD, because BOS and EOD are one token, stays where it is."""
+    token that equals EOD, because BOS and EOD are one token, is kept."""
 
     provide_attention_mask: bool = False
     """Intra-document masking: positions restart after each EOD, and tokens attend only to their
@@ -130,7 +130,7 @@ class BlendKeys:
     """Determines the order of the windows of every epoch."""
 
     on_change: OnChange = "error"
-    """What to do on resume if weights, segments, corpora, data or the sequence length differ
+    """Action on resume if weights, segments, corpora, data or the sequence length differ
     from the checkpoint's. ``new_segment``: continue with the current settings, each corpus from
     its current position."""
 
@@ -193,7 +193,7 @@ class BlendConfig(BlendKeys):
 
     @property
     def has_horizon(self) -> bool:
-        """Whether the order is built for a fixed number of samples, as the original's is."""
+        """Whether the order is built for a fixed number of samples, like the original's."""
         return self.order == ORIGINAL_ORDER
 
     def _check_values(self) -> None:
@@ -232,7 +232,7 @@ class BlendConfig(BlendKeys):
             if getattr(self, name) is None:
                 raise ConfigError(
                     f'{name} is missing: order = "blendcorpus" depends on the number of samples. '
-                    f"Set it to what the original was started with, steps times global batch size."
+                    f"Set it to that of the original run, steps times global batch size."
                 )
         if self.seed > _MAX_ORIGINAL_SEED:
             raise ConfigError(

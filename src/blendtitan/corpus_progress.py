@@ -23,7 +23,7 @@ def loss_metrics(
 
 
 def validation_metrics(blend: float, losses: Mapping[str, float]) -> dict[str, float]:
-    """Metrics of the losses of the blend and of each corpus, but for the blend's loss itself."""
+    """Validation metrics of the blend and of each corpus, except the blend's loss itself."""
     metrics = {metric_names.PERPLEXITY: perplexity(blend)}
     for name, loss in losses.items():
         metrics[f"{metric_names.VALIDATION_LOSS}/{name}"] = loss
@@ -46,12 +46,12 @@ class CaughtLoss:
     ntokens_since_last_log = 0
 
     def log_validation(self, loss: float, step: int) -> None:
-        """Keep the loss that TorchTitan's validator found."""
+        """Keep the loss from TorchTitan's validator."""
         self.loss = loss
 
 
 def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float]:
-    """Metrics of how far each corpus has been read."""
+    """Metrics of the progress in each corpus."""
     reached = progress(dataset, consumed_samples)
     columns = {
         metric_names.TOKENS: reached.tokens,

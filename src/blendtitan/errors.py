@@ -109,10 +109,10 @@ def requires_extra(
     error: type[BlendTitanError] = MissingExtraError,
     exits: bool = False,
 ) -> Generator[None]:
-    """Turn a failed import in the block into one line that names the extra to install.
+    """Turn a failed import in the block into a one-line error that names the extra.
 
     Args:
-        extra: The extra, of those in ``pyproject.toml``, that installs what the block imports.
+        extra: The extra of ``pyproject.toml`` that installs the imports of the block.
         user: The command, setting or Python name that needs it; the message begins with it.
         error: The type of the error.
         exits: End the process with this line instead of a traceback, as entry points do.

@@ -103,8 +103,8 @@ def _not_regular(kind: str, path: str | Path) -> OSError:
     return OSError(number, f"it is {kind}, expected a regular file", str(path))
 
 
-def tried(attempt: Callable[[], T], *, path: str) -> T:
-    """Return what ``attempt`` returns, at once or after retries; see ``Retries.again``."""
+def with_retries(attempt: Callable[[], T], *, path: str) -> T:
+    """Return the result of ``attempt``, with retries; see ``Retries.again``."""
     try:
         return attempt()
     except FileNotFoundError:
@@ -118,11 +118,11 @@ def tried(attempt: Callable[[], T], *, path: str) -> T:
 def io_map(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
     """``[function(item) for item in items]``, for functions that may wait for a file system.
 
-    One thread works alone where files are cached, because threads would only take Python's lock
-    from each other. While more than half of the time passes in waiting, their number doubles.
+    One thread suffices for cached files, because more would only compete for Python's lock. The
+    number of threads doubles while more than half of the time is spent waiting.
 
     Raises:
-        Exception: What ``function`` raised for the first item that failed.
+        Exception: The error of ``function`` for the first item that failed.
     """
     results: dict[int, list[B]] = {}
     errors: dict[int, Exception] = {}
@@ -159,16 +159,16 @@ def _exhaust(runs: Iterator[int]) -> None:
 
 
 class DamagedFileError(ValueError):
-    """A file does not hold what this project writes to it."""
+    """A file is damaged, or was not written by this project."""
 
 
 def decode_json(data: bytes, kind: type[T]) -> T:
-    """The value of type ``kind``, such as a ``msgspec.Struct``, that JSON text stands for.
+    """Parse a value of type ``kind``, such as a ``msgspec.Struct``, from JSON text.
 
     Raises:
-        DamagedFileError: The text is not JSON, or stands for a value of another type.
+        DamagedFileError: The text is not JSON, or holds a value of another type.
     """
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DamagedFileError(f"is not what it should be ({error})") from error
+        raise DamagedFileError(f"has unexpected content ({error})") from error

@@ -8,14 +8,14 @@ SHOWN_HASH = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerIdentity:
-    """Everything that decides which ids a tokenizer gives a text."""
+    """Everything that determines the ids of a tokenizer."""
 
     hash: str
-    """``SCHEME:HEX``. Two hashes of one kind and scheme are equal exactly if both tokenizers give
+    """``SCHEME:HEX``. Hashes of one kind and scheme are equal if and only if both tokenizers give
     every text the same ids. Other hashes cannot be compared."""
 
     name: str
-    """File and folder of the tokenizer, for people. Not compared."""
+    """File and folder of the tokenizer, for messages. Not compared."""
 
     kind: str
     """Library that defines the ids, such as ``sentencepiece``."""
@@ -32,11 +32,11 @@ class TokenizerIdentity:
         return self.kind == other.kind and schemes[0] == schemes[1]
 
     def gives_ids_of(self, other: "TokenizerIdentity") -> bool:
-        """Whether both are known to give every text the same ids. EOD is not compared."""
+        """Whether both certainly give every text the same ids. EOD is not compared."""
         return self.can_be_compared(other) and self.hash == other.hash
 
     def is_same(self, other: "TokenizerIdentity | None") -> bool:
-        """Whether both are known to give every text the same document, EOD included."""
+        """Whether both certainly give every text the same document, EOD included."""
         return other is not None and self.gives_ids_of(other) and self.eod_id == other.eod_id
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""JSON files of this project, checked against the types that they are read as."""
+"""JSON files of this project, checked against types."""
 
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,8 +19,8 @@ def read_json(path: Path, kind: type[T], *, limit_bytes: int = LIMIT_BYTES) -> T
     """The value of type ``kind`` that a JSON file holds; see ``parse_json``.
 
     Raises:
-        DamagedFileError: It holds something else, is larger than the limit, or is a folder.
-        OSError: It cannot be read, or is not there.
+        DamagedFileError: It does not hold such a value, is larger than the limit, or is a folder.
+        OSError: It is missing or cannot be read.
     """
     try:
         with open_file(path) as file:
@@ -36,26 +36,26 @@ def read_json(path: Path, kind: type[T], *, limit_bytes: int = LIMIT_BYTES) -> T
 
 
 def parse_json(data: bytes, kind: type[T]) -> T:
-    """The value of type ``kind`` that JSON text stands for.
+    """Parse a value of type ``kind`` from JSON text.
 
     Args:
         data: The text, in UTF-8.
         kind: A dataclass, or a type made of str, int, float, bool, None, dict, tuple and Literal.
-            Integers have 64 bits, and an unknown field is an error: the value is one of another
-            release.
+            Integers have 64 bits. An unknown field is an error, because another release wrote
+            the value.
 
     Raises:
-        DamagedFileError: The text is not JSON, or stands for a value of another type.
+        DamagedFileError: The text is not JSON, or holds a value of another type.
     """
     return checked(kind, decode_json(data, object))
 
 
 def checked(kind: type[T], value: object) -> T:
-    """A value from JSON as one of type ``kind``; as ``parse_json``."""
+    """Convert a value from JSON to type ``kind``; errors as ``parse_json``."""
     try:
         made = msgspec.convert(value, kind)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise DamagedFileError(f"is not what it should be ({error})") from error
+        raise DamagedFileError(f"has unexpected content ({error})") from error
     _check_known(value, msgspec.to_builtins(made))
     return made
 

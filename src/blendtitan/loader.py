@@ -57,7 +57,7 @@ class Batch:
     int64, shape ``(B, L)``."""
 
     attention_mask: torch.Tensor | None
-    """True where a token (second to last axis) may attend to another (last axis): one that is not
+    """True where a token (second to last axis) may attend to another (last axis) that is not
     later, and in the same document. bool, shape ``(B, 1, L, L)``."""
 
 
@@ -117,7 +117,7 @@ class DataLoader:
         if num_samples is not None:
             check_at_least("num_samples", num_samples, 1)
         self.dataset = dataset
-        """The split. Loading a state replaces it by one that knows what the run has read."""
+        """The split. Loading a state replaces it by one with the history of the run."""
         self._as_begun = dataset
         self.consumed_samples = 0
         """Samples delivered to all ranks together since slot 0: the whole state."""
@@ -156,7 +156,7 @@ class DataLoader:
         return encode_state(self.dataset, self.consumed_samples, more=more)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where the state was saved. An iterator that is in use does so, too.
+        """Continue from a saved state. An iterator in use does so, too.
 
         Raises:
             ResumeError: Data or settings differ from those of the state.
@@ -175,15 +175,15 @@ class DataLoader:
             )
         if resumed.replaced and self._dp_rank == 0:
             logger.warning(
-                "Shards hold other tokens than the checkpoint was trained on. Training reads them "
-                "as they are now, because on_change = 'new_segment':\n%s",
+                "Shards hold other tokens than the checkpoint was trained on. Training reads their "
+                "present tokens, because on_change = 'new_segment':\n%s",
                 joined(resumed.replaced),
             )
         self._replace_dataset(resumed.dataset)
         self.consumed_samples = resumed.consumed_samples
 
     def set_segments(self, changes: Sequence[Segment]) -> None:
-        """Plan the segments that are still to come; see ``BlendedDataset.with_changes``.
+        """Plan the future segments; see ``BlendedDataset.with_changes``.
 
         The samples consumed so far must have been read with the same segments.
 
@@ -267,7 +267,7 @@ class DataLoader:
                 first = phase + block * micro_batches * self.stride + self._first_slot
                 steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self.stride
                 slots = (first + steps + np.arange(self._micro_batch)).ravel()
-                # The block may begin before the slots that can be read.
+                # The block may begin before the first readable slot.
                 slots = np.maximum(slots, dataset.first_slot)
                 if self._num_samples is not None:
                     # Padding of the last step is read, too, and must exist.

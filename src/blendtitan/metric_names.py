@@ -34,4 +34,4 @@ SHARE = "data/share"
 """Share of a corpus in the samples so far."""
 
 CONFIGURED_SHARE = "data/configured_share"
-"""Share of a corpus that is configured for these samples."""
+"""Configured share of a corpus in these samples."""

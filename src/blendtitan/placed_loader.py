@@ -48,7 +48,7 @@ class PlacedLoader:
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset that is read."""
+        """The dataset of the loader."""
         return self._loader.dataset
 
     @property
@@ -61,7 +61,7 @@ class PlacedLoader:
         return self._loader.state_dict(more=saved_schedule(self._schedule))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where the state was saved.
+        """Continue from a saved state.
 
         Raises:
             ResumeError: The state belongs to other data, or to another configuration.
@@ -109,7 +109,7 @@ class PlacedLoader:
     def align(self, step: int, *, global_batch_size: int) -> None:
         """Align the loader with the trainer's step, before its first batch.
 
-        A loader that was moved, by a state or manually, must be where this step ends; with a new
+        A loader that was moved, by a state or manually, must be at the end of this step; with a new
         global batch size, it continues from there. A loader that was not moved moves to ``step *
         global_batch_size``.
 
@@ -137,7 +137,7 @@ class PlacedLoader:
             )
 
     def _set_segments(self, saved: SavedState | None = None) -> None:
-        """Place the segments in the present run, or in one that resumes from a state."""
+        """Place the segments in the present run, or in a run that resumes from a state."""
         if not self._segments:
             return
         from blendtitan.history.run import phases_of

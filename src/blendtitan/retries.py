@@ -1,4 +1,4 @@
-"""Repeats failed reads: a file server that fails over answers again some seconds later."""
+"""Retries of failed reads: a file server that fails over answers again some seconds later."""
 
 import errno
 import threading
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 # A server that fails over, or a disk that reads a weak sector again: EIO, EREMOTEIO.
 # NFS knows the file under another handle by now: ESTALE.
-# Mounts with a time limit; Lustre, Ceph and FUSE when a client is thrown out or a server is down:
+# Mounts with a time limit; Lustre, Ceph and FUSE when a client is evicted or a server is down:
 # ETIMEDOUT to ENETRESET. A signal or a shortage in the kernel: the rest.
 _PASSING_NAMES = (
     "EIO EREMOTEIO ESTALE ETIMEDOUT ENOTCONN ESHUTDOWN ECONNRESET ECONNREFUSED ECONNABORTED "
@@ -25,8 +25,8 @@ PASSING = frozenset(getattr(errno, n) for n in _PASSING_NAMES.split() if hasattr
 """Errors that may pass within seconds, so that the read is repeated."""
 
 PAUSES = tuple(0.1 * 2**i for i in range(9))
-"""Seconds before each retry, 51 in all. The other ranks of a run wait 100 for one that reads
-(TorchTitan's ``comm.train_timeout_seconds``), and must hear of the error before that."""
+"""Seconds before each retry, 51 in all. The other ranks of a run wait 100 s for a reading rank
+(TorchTitan's ``comm.train_timeout_seconds``), and must receive the error before that."""
 
 
 class Retries:
@@ -51,11 +51,11 @@ class Retries:
             return self._counts.total()
 
     def again(self, attempt: Callable[[], T], error: OSError, *, path: str) -> T:
-        """What ``attempt`` returns once the error of the first attempt has passed.
+        """Repeat ``attempt`` until the error of the first attempt has passed; return its result.
 
         Args:
             attempt: Repeated after growing pauses, as long as it fails with passing errors.
-            error: How the first attempt failed.
+            error: The error of the first attempt.
             path: The file, for the log.
 
         Raises:

@@ -57,14 +57,14 @@ class SavedState(RunRecord):
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """How a run continues."""
+    """The continuation of a run."""
 
     dataset: Dataset
     consumed_samples: int
     account: Sequence[str] = ()
-    """If a new phase begins here: the differences, and how each corpus continues."""
+    """If a new phase begins here: the differences, and the continuation of each corpus."""
     replaced: Sequence[str] = ()
-    """Shards with other tokens than those that were trained on, although the order is the same."""
+    """Shards whose tokens were replaced since training on them, although the order is the same."""
 
 
 def encode_state(
@@ -91,13 +91,13 @@ def encode_state(
 
 
 def resume(state: SavedState, dataset: Dataset) -> Resumed:
-    """How a run continues from a saved state, after checking that the state matches ``dataset``.
+    """Continue a run from a saved state, after checking that the state matches ``dataset``.
 
     With ``on_change = "new_segment"``, changed weights, segments, corpora, data or ``seq_length``
     begin a new phase; replaced tokens do not.
 
     Raises:
-        ResumeError: There is a difference that is not allowed.
+        ResumeError: A difference is not allowed.
     """
     may_change = dataset.config.on_change != "error"
     now = record_of(dataset)
@@ -126,7 +126,7 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     replaced += changed_tokens(dataset, consumed_samples, state.recent_tokens)
     if replaced and not may_change:
         raise ResumeError(
-            "the shards contain other tokens than those that the checkpoint was trained on. "
+            "the shards contain other tokens than the checkpoint was trained on. "
             "Digests of samples that were read again, or checksums in shards.catalog, differ:",
             *replaced,
             "These shards were replaced or overwritten. Restore them, or set "
@@ -160,7 +160,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         raise damaged(f"digest {digest!r}", "text")
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
-    state.pop(PACE_KEY, None)  # the trainer's, and no part of the order
+    state.pop(PACE_KEY, None)  # belongs to the trainer, not to the order
     facts: dict[str, Any] = {}
     phases: tuple[Phase, ...] = ()
     if state.get("order") == ORIGINAL_ORDER:
@@ -184,7 +184,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
 
 
 def damaged(found: str, expected: str = "") -> ResumeError:
-    """The error for a state that has something that no run could have saved."""
+    """The error for a state that no run could have saved."""
     instead = f", expected {expected}" if expected else ""
     return ResumeError(
         f"the loader's state has {found}{instead}. The checkpoint is damaged: load an older one."
@@ -210,9 +210,9 @@ def _check_tokens(tokens: Any, num_samples: int) -> None:
 def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
     if saved != found:
         raise ResumeError(
-            f"the samples before sample {consumed_samples:,} are not those that the checkpoint was "
-            f"trained on (digest {saved!r}, here {found!r}). The state is damaged, or documents of "
-            f"a shard were changed: load an older checkpoint, or restore the data."
+            f"the checkpoint was trained on other samples before sample {consumed_samples:,} "
+            f"(digest {saved!r}, here {found!r}). The state is damaged, or documents of a shard "
+            f"were changed: load an older checkpoint, or restore the data."
         )
 
 

@@ -1,4 +1,4 @@
-"""Tables of numbers and the progress bar, as the commands and the log show them."""
+"""Tables of numbers and the progress bar, for commands and logs."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -24,9 +24,9 @@ Cell = str | int | None
 
 
 class Table:
-    """Rows of names and numbers. Headings and cells are shown as they are: nothing is markup.
+    """Rows of names and numbers. Headings and cells are plain text, never markup.
 
-    The first column and those of ``texts`` have names, which are folded where they are long; the
+    The first column and those of ``texts`` have names, which are folded if they are long; the
     others have numbers, aligned to the right. Missing cells are empty.
     """
 
@@ -52,7 +52,7 @@ class Table:
 
 
 def show(table: Table) -> None:
-    """Print a table to stdout. Where that is not a terminal, the table may be of any width."""
+    """Print a table to stdout. If that is not a terminal, the table may have any width."""
     console = Console()
     if not console.is_terminal:
         console.width = _ANY_WIDTH

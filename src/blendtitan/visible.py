@@ -2,7 +2,7 @@ r"""Text that is safe to print or log: names and documents cannot control the te
 
 Names and documents may hold escape sequences that recolour or clear a terminal, line breaks that
 forge a line of a log, and marks that turn the direction of writing. They are shown as Python
-escapes them: ``\x1b``, ``\n``, ``\u202e``. All other characters stay as they are.
+escapes them: ``\x1b``, ``\n``, ``\u202e``. All other characters stay unchanged.
 """
 
 import logging
@@ -28,7 +28,7 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 class Lines(str):
-    """Text of several lines that is safe to print: ``visible`` leaves it as it is."""
+    """Text of several lines that is safe to print: ``visible`` does not change it."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> Lines:
-    """As ``visible``, but line breaks and tabs are kept."""
+    """``visible`` text that keeps line breaks and tabs."""
     return text if isinstance(text, Lines) else Lines(_IN_LINES.sub(_spelled, text))
 
 

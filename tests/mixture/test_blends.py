@@ -144,7 +144,10 @@ def test_some_points_of_a_grid_that_has_too_many() -> None:
         ({"method": "one-at-a-time", "factors": (1.0,)}, "--factors: found 1.0"),
         ({"method": "one-at-a-time", "factors": (2.5,)}, "2.5 times the share of 'corpus0', 0.5"),
         ({"method": "grid", "levels": 2, "corpora": ("corpus7",)}, "Did you mean 'corpus2'?"),
-        ({"method": "grid", "levels": 2, "corpora": ("corpus0",)}, "expected at least two corpora"),
+        (
+            {"method": "grid", "levels": 2, "corpora": ("corpus0",)},
+            "1 corpus to vary, expected at least two",
+        ),
     ],
 )
 def test_settings_that_give_no_blends(settings: dict[str, object], message: str) -> None:

@@ -223,11 +223,11 @@ def test_slots_beyond_the_horizon_may_be_planned_but_not_read(cache: Path) -> No
 
     assert dataset.num_windows == 242
     assert dataset.read(plan, 0, 6).shape == (6, 65)  # slots 200 to 235
-    with pytest.raises(ConfigError, match=r"slot 242 is asked for, .* train_samples = 240 has 242"):
+    with pytest.raises(ConfigError, match=r"slot 242 is requested, .* train_samples = 240 has 242"):
         dataset.read(plan, 5, 7)
     with pytest.raises(ConfigError, match=r"slot -1, expected 0 or more"):
         dataset[-1]
-    with pytest.raises(ConfigError, match=r"243 samples are asked for"):
+    with pytest.raises(ConfigError, match=r"243 samples are requested"):
         dataset.draws_before(243)
 
 
@@ -240,7 +240,7 @@ def test_a_loader_fails_when_it_delivers_past_the_horizon_not_when_it_prefetches
     batches = iter(loader)
 
     assert len(list(islice(batches, 22))) == 22  # 242 samples
-    with pytest.raises(ConfigError, match="slot 242 is asked for"):
+    with pytest.raises(ConfigError, match="slot 242 is requested"):
         next(batches)
     assert loader.consumed_samples == 242
 
@@ -319,7 +319,7 @@ def test_an_idx_that_changes_while_it_is_read_is_found_out(
         data[pointers] = bytes(8 * sequences)
         idx.write_bytes(data)
 
-    with pytest.raises(CorruptShardError, match=r"tokens are where the index of the order has"):
+    with pytest.raises(CorruptShardError, match=r"tokens for a sample, expected"):
         dataset.read(dataset.plan(np.arange(40)), 0, 40)
 
 

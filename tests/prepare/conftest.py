@@ -60,7 +60,7 @@ def expected(tokenizer_path: Path, texts: Iterable[str]) -> list[list[int]]:
 def planned_work(
     inputs: Sequence[Path], output: Path, encoder: Path | Encoder, *, job_bytes: int = 10**6
 ) -> Work:
-    """A plan that is ready to be done."""
+    """A plan that is ready to run."""
     encoder = encoder if isinstance(encoder, Encoder) else Encoder(load_tokenizer(encoder))
     shards = plan_shards(inputs, output, keys=["text"])
     for shard in shards:
@@ -79,7 +79,7 @@ def planned_work(
 
 
 class KillingEncoder(Encoder):
-    """Ends its process as the kernel does when memory runs out."""
+    """Kills its process, as the kernel does when memory runs out."""
 
     def encode(self, texts: list[str]) -> NoReturn:
         """Does not return."""

@@ -21,7 +21,7 @@ def held_elsewhere(path: Path, host: str, pid: int) -> Path:
 
 
 def ended_pid() -> int:
-    """The id of a process that has ended, and that nobody has waited for yet."""
+    """The id of a process that has ended, and whose parent has not waited for it."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     ended.append(process)
@@ -31,7 +31,7 @@ def ended_pid() -> int:
 ended: list[subprocess.Popen[bytes]] = []
 
 
-def test_only_one_has_a_claim_until_it_is_given_back(tmp_path: Path) -> None:
+def test_only_one_process_has_a_claim_until_it_is_released(tmp_path: Path) -> None:
     path = tmp_path / "claim"
     with Claims().claimed(path) as first, Claims().claimed(path) as second:
         assert (first, second) == (True, False)
@@ -40,7 +40,7 @@ def test_only_one_has_a_claim_until_it_is_given_back(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
+def test_a_claim_is_released_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), Claims().claimed(tmp_path / "claim"):
         _ = 1 / 0
 
@@ -48,7 +48,7 @@ def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_a_process_that_has_ended_is_taken_over_at_once(tmp_path: Path) -> None:
-    """Also where nobody waits for killed processes, as in many containers."""
+    """Even if no parent waits for killed processes, as in many containers."""
     path = held_elsewhere(tmp_path / "claim", socket.gethostname(), ended_pid())
     with Claims().claimed(path) as taken:
         assert taken
@@ -58,7 +58,7 @@ def test_a_claim_of_a_process_that_has_ended_is_taken_over_at_once(tmp_path: Pat
 def test_a_damaged_claim_is_taken_over_after_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    """Its holder was killed while writing it, or anything else: it says nothing about who waits."""
+    """Its holder was perhaps killed while writing it, so the claim does not name a process."""
     monkeypatch.setattr(runs, "_UNREADABLE_SECONDS", 0.05)
     (tmp_path / "claim").write_bytes(content)
     waiting = Claims()
@@ -116,7 +116,7 @@ def test_a_claim_whose_holder_shows_signs_of_life_stays_its_own(tmp_path: Path) 
         assert not any(found)
 
 
-def test_in_a_folder_that_is_gone_there_is_no_claim(tmp_path: Path) -> None:
+def test_nothing_can_be_claimed_in_a_removed_folder(tmp_path: Path) -> None:
     """The shard was joined meanwhile."""
     with Claims().claimed(tmp_path / "gone" / "claim") as is_claimed:
         assert not is_claimed

@@ -41,8 +41,8 @@ def test_runs_are_as_long_as_they_may_be(tmp_path: Path) -> None:
     ]
 
 
-def test_a_bad_text_is_reported_with_its_row_and_costs_no_neighbour(tmp_path: Path) -> None:
-    """Arrow checks no UTF-8 when it reads."""
+def test_a_bad_text_is_reported_with_its_row_and_its_neighbours_are_read(tmp_path: Path) -> None:
+    """Arrow does not check UTF-8 while reading."""
     content = pa.array([b"one", b"", None, b"\xff", b"\xed\xa0\x80", b"two"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 6, content.buffers())
     path = written(tmp_path / "a.parquet", texts)
@@ -64,7 +64,7 @@ def test_a_bad_text_is_reported_with_its_row_and_costs_no_neighbour(tmp_path: Pa
         ("id", "column 'id' is of type int64, expected strings"),
     ],
 )
-def test_a_column_that_holds_no_texts_is_an_error(tmp_path: Path, key: str, message: str) -> None:
+def test_a_column_without_texts_is_an_error(tmp_path: Path, key: str, message: str) -> None:
     path = written(tmp_path / "a.parquet", ["one"])
 
     with pytest.raises(InputError, match=message):

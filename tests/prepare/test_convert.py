@@ -1,4 +1,4 @@
-"""Convert: the shard that would have been written in Megatron's format, or nothing."""
+"""Convert writes the same shard as Megatron's tools would, or nothing."""
 
 import struct
 from pathlib import Path
@@ -22,7 +22,7 @@ DOCUMENTS = [0, 1, 3, 3, 5]
 def write_tntidx(
     prefix: Path, items: list[list[int]], documents: list[int] | None, dtype: str = "<i4"
 ) -> Path:
-    """What ``IndexedDatasetBuilder`` writes: of gpt-neox, or of fairseq without ``documents``."""
+    """Write like ``IndexedDatasetBuilder`` of gpt-neox, or of fairseq without ``documents``."""
     code = {"<u2": 8, "<i4": 4, "<i8": 5}[dtype]
     lens = [len(item) for item in items]
     plus = 1 if documents is None else 0
@@ -60,7 +60,7 @@ def test_a_shard_of_gpt_neox_keeps_tokens_sequences_and_documents(
     assert (found.num_documents, found.num_tokens, found.description) == (4, 9, "TNTIDX")
 
 
-def test_a_shard_of_fairseq_loses_the_one_that_was_added_to_its_ids(tmp_path: Path) -> None:
+def test_the_1_that_fairseq_adds_to_ids_is_subtracted(tmp_path: Path) -> None:
     """Its reader subtracts it as well. Each item is a document."""
     (found,) = convert([write_tntidx(tmp_path / "web", ITEMS, None)], tmp_path / "new")
 
@@ -117,7 +117,7 @@ def test_shards_of_a_folder_keep_their_place(tmp_path: Path) -> None:
     assert found == ["code/0.bin", "code/0.idx", "web/0.bin", "web/0.idx"]
 
 
-def test_nothing_is_written_over(tmp_path: Path, write_shard: WriteShard) -> None:
+def test_existing_shards_are_not_overwritten(tmp_path: Path, write_shard: WriteShard) -> None:
     old = write_tntidx(tmp_path / "old/web", ITEMS, DOCUMENTS)
     write_shard("new/web", [[1]])
     before = (tmp_path / "new/web.bin").read_bytes()
@@ -154,7 +154,7 @@ def test_a_shard_in_megatrons_format_is_named(tmp_path: Path, write_shard: Write
         (56 + 8 * 7, 4, "item 1 starts at token 4, expected 3"),
         (56 + 8 * 11, 8, "the last item ends at token 8, expected 9"),
         (56 + 8 * 12, -3, "an item of -3 to 3 tokens"),
-        (56 + 8 * 18, 4, "a document index that falls"),
+        (56 + 8 * 18, 4, "a decreasing document index"),
         (56 + 8 * 21, 4, "the document index ends at item 4, expected 5"),
     ],
 )

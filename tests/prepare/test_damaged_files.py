@@ -1,4 +1,4 @@
-"""What ``blendtitan tokenize`` keeps for itself, damaged: it is made again, or refused by name."""
+"""Damaged files of ``blendtitan tokenize`` are written again, or refused by name."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def finished(
 
 
 def interrupt(tmp_path: Path, tokenizer_path: Path) -> None:
-    """Leave what a command leaves that was killed before it joined its parts."""
+    """Leave the files of a command that was killed before it joined its parts."""
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     encoder = Encoder(load_tokenizer(tokenizer_path))
     work = planned_work([tmp_path / "text"], tmp_path / "out", encoder, job_bytes=300)
@@ -87,7 +87,7 @@ def damage(output: Path, value: int | str) -> None:
 
 
 @pytest.mark.parametrize("value", SEVERAL)
-def test_whatever_the_files_of_a_finished_output_hold_the_shards_stay_right(
+def test_damaged_files_of_a_finished_output_do_not_affect_its_shards(
     finished: Callable[[], dict[str, bytes]], tmp_path: Path, value: int | str
 ) -> None:
     whole = finished()
@@ -98,14 +98,14 @@ def test_whatever_the_files_of_a_finished_output_hold_the_shards_stay_right(
 
 
 @pytest.mark.parametrize("value", SEVERAL)
-def test_whatever_the_files_of_an_interrupted_output_hold_the_shards_become_right(
+def test_damaged_files_of_an_interrupted_output_do_not_affect_its_shards(
     finished: Callable[[], dict[str, bytes]],
     tokenizer_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     value: int | str,
 ) -> None:
-    """Also nobody waits for a minute, as for a claim that does not say whose it is."""
+    """No process waits for a minute, as it would for a claim without a holder."""
     monkeypatch.setattr(runs, "_UNREADABLE_SECONDS", 0.05)
     whole = finished()
     interrupt(tmp_path, tokenizer_path)

@@ -58,7 +58,7 @@ def test_a_pipeline_of_filters_feeds_shards(
     assert stats[-1]["stats"]["documents"]["total"] == 3
 
 
-def test_a_task_that_is_run_again_replaces_its_shard(tokenizer_path: Path, tmp_path: Path) -> None:
+def test_a_repeated_task_replaces_its_shard(tokenizer_path: Path, tmp_path: Path) -> None:
     partial = tmp_path / "00003.bin.partial-0123-45"
     partial.touch()
     os.utime(partial, (0, 0))  # of a process that was killed
@@ -110,7 +110,7 @@ def test_texts_that_cannot_be_used_are_listed_and_counted(
     assert documents(tmp_path / "00000") == expected(tokenizer_path, ["good", "fine"])
 
 
-def test_a_fast_tier_that_fails_writes_nothing_and_says_what_to_do(
+def test_a_failing_fast_tier_writes_nothing_and_names_the_remedy(
     tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing(Encoder):
@@ -131,7 +131,7 @@ def test_max_rejects_is_a_count(tokenizer_path: Path, tmp_path: Path) -> None:
         ShardSink(tmp_path, tokenizer_path, max_rejects=-1)
 
 
-def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
+def test_a_shard_of_another_program_is_replaced_only_with_overwrite(
     tokenizer_path: Path, tmp_path: Path
 ) -> None:
     with ShardWriter.create(tmp_path / "00000", dtype=np.dtype("<u2")) as writer:

@@ -88,7 +88,7 @@ def test_texts_are_not_empty_and_can_be_written() -> None:
         assert min(lengths) > 0
 
 
-def test_documents_are_dealt_out_to_the_files(tmp_path: Path) -> None:
+def test_documents_are_distributed_over_the_files(tmp_path: Path) -> None:
     demo.write_jsonl(tmp_path, [str(number) for number in range(6)])
 
     files = [path.read_text().splitlines() for path in sorted(tmp_path.iterdir())]

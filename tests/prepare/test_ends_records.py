@@ -26,7 +26,7 @@ TOKENIZER_EOD = 2
 
 
 def recorded(prefix: Path) -> DocumentEnds | None:
-    """What is believed of a shard."""
+    """The document ends that a reader trusts."""
     stamp = file_signature(str(prefix))
     return stamp and read_ends(str(prefix), stamp)
 
@@ -38,7 +38,7 @@ def found(prefix: Path, eod_id: int) -> DocumentEnds:
 # --- tokenize -----------------------------------------------------------------------------------
 
 
-def test_tokenize_records_what_is_in_the_shard(
+def test_tokenize_records_the_document_ends_of_the_shard(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path = write_jsonl("a.jsonl", ["hello", " ", "x" * 9])
@@ -64,10 +64,10 @@ def test_tokenize_run_again_changes_nothing(
     ]
 
 
-def test_a_command_that_ends_before_the_record_leaves_none(
+def test_a_command_that_ends_before_the_record_leaves_no_record(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither one of the shard that was there before, nor half of one."""
+    """Neither the record of the earlier shard, nor half a record."""
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     monkeypatch.setattr(records, "record_ends", lambda *_: None)
@@ -79,7 +79,7 @@ def test_a_command_that_ends_before_the_record_leaves_none(
     assert not (output / "a.ends.json").exists()
 
 
-def test_a_copied_output_is_finished_and_its_records_are_not_believed(
+def test_a_copied_output_is_finished_and_its_records_are_ignored(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, config = write_jsonl("a.jsonl", ["hello"]), TokenizeConfig(tokenizer=tokenizer_path)
@@ -132,7 +132,7 @@ def touch(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [remove_record, record_another_eod, touch])
-def test_where_a_source_has_no_record_of_the_same_the_merged_shard_has_none(
+def test_a_merged_shard_has_no_record_if_a_source_lacks_a_matching_one(
     sources: list[Path], tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
     change(sources[1])
@@ -186,7 +186,7 @@ def test_a_removed_shard_leaves_no_record(write_shard: WriteShard) -> None:
     assert list(prefix.parent.iterdir()) == []
 
 
-def test_a_shard_that_is_replaced_while_it_is_looked_at_is_not_recorded(
+def test_a_shard_that_is_replaced_during_a_check_is_not_recorded(
     write_shard: WriteShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = write_shard("web", [[5, EOD]])
@@ -202,15 +202,15 @@ def test_a_shard_that_is_replaced_while_it_is_looked_at_is_not_recorded(
     assert not Path(f"{prefix}.ends.json").exists()
 
 
-def test_a_shard_that_is_just_removed_is_not_recorded(write_shard: WriteShard) -> None:
-    """As where two commands put the same shard in its place: no error, the other one records it."""
+def test_a_shard_that_disappears_is_not_recorded(write_shard: WriteShard) -> None:
+    """As when two commands publish the same shard: no error, and the other command records it."""
     prefix = write_shard("web", [[5, EOD]])
     Path(f"{prefix}.idx").unlink()
 
     assert not record_ends(prefix, EOD)
 
 
-def test_the_record_of_a_shard_that_was_replaced_before_it_was_written_is_not_written(
+def test_no_record_is_written_for_a_shard_replaced_before_it(
     write_shard: WriteShard,
 ) -> None:
     prefix = write_shard("web", [[5, EOD]])

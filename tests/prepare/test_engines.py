@@ -1,4 +1,4 @@
-"""Every engine for real: its own processes, of which some are killed."""
+"""Every engine with real processes, some of which are killed."""
 
 import os
 import random
@@ -34,7 +34,7 @@ def text_folder(write_jsonl: WriteJsonl) -> Path:
 
 @pytest.fixture
 def whole(text_folder: Path, tokenizer_path: Path, tmp_path: Path) -> dict[str, bytes]:
-    """The shards that a command makes which is left alone."""
+    """The shards of an undisturbed command."""
     tokenize([text_folder], tmp_path / "whole", TokenizeConfig(tokenizer=tokenizer_path))
     return shard_files(tmp_path / "whole")
 
@@ -75,7 +75,7 @@ def test_a_killed_worker_is_an_error_and_no_hang(
     assert find_shards(tmp_path) == []
 
 
-def test_there_are_no_more_processes_than_jobs() -> None:
+def test_a_plan_has_at_most_one_process_per_job() -> None:
     assert LocalEngine(8).num_workers(3) == 3
     assert LocalEngine().num_workers(10**6) >= 1
     assert RayEngine(8).num_workers(3) == 3
@@ -84,15 +84,15 @@ def test_there_are_no_more_processes_than_jobs() -> None:
 
 @pytest.fixture
 def answered_interrupt() -> Generator[None]:
-    """Ctrl-C is answered, also where the tests were started in the background of a shell."""
+    """Let Ctrl-C raise, even if a shell started the tests in the background and disabled it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("answered_interrupt")
-def test_an_interrupt_while_processes_are_started_is_answered_afterwards() -> None:
-    """Raised while the process is copied, it would be lost, and the command go on."""
+def test_an_interrupt_while_processes_start_is_handled_afterwards() -> None:
+    """An interrupt during a fork would be lost, and the command would continue."""
     steps: list[str] = []
 
     def started() -> None:
@@ -131,7 +131,7 @@ def ray_on_this_machine() -> Generator[None]:
 def test_ray_workers_killed_at_random_moments_lose_nothing(
     text_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    """Ray starts them again; what they had claimed is taken over."""
+    """Ray restarts them, and others take over their claims."""
     output = tmp_path / "out"
     generator = random.Random(7)
     killed: list[int] = []
@@ -178,7 +178,7 @@ def test_an_input_that_a_ray_worker_cannot_read_is_reported(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("ray_on_this_machine")
-def test_a_ray_task_that_is_killed_again_and_again_is_an_error(
+def test_a_ray_task_that_is_killed_repeatedly_is_an_error(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     encoder = KillingEncoder(load_tokenizer(tokenizer_path))
@@ -220,7 +220,7 @@ def test_three_mpi_ranks_make_the_same_shards(
 
 
 @pytest.mark.slow
-def test_mpi_ranks_killed_at_random_moments_are_gone_on_with(
+def test_a_command_with_mpi_ranks_killed_at_random_moments_can_be_continued(
     text_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     """MPI ends all processes when one is lost; the same command finishes the work."""
@@ -255,7 +255,7 @@ def test_an_error_of_the_commanding_rank_ends_all(
     assert stderr.count("no such file") == 1
 
 
-def test_mpi_with_nobody_to_work_is_an_error() -> None:
+def test_mpi_without_workers_is_an_error() -> None:
     pytest.importorskip("mpi4py")
     script = (
         "from blendtitan.prepare.engines import started_engine\n"
@@ -263,4 +263,4 @@ def test_mpi_with_nobody_to_work_is_an_error() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
 
-    assert "expected one that commands and at least one that works: mpiexec -n 3" in done.stderr
+    assert "expected a coordinator and at least one worker: mpiexec -n 3" in done.stderr

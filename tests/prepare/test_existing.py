@@ -1,4 +1,4 @@
-"""Nothing is replaced that this project did not make, unless that was asked for."""
+"""Files of other programs are replaced only with ``--overwrite``."""
 
 import shutil
 from dataclasses import replace
@@ -27,7 +27,7 @@ def put_foreign_shard(prefix: Path) -> dict[str, bytes]:
     return shard_files(prefix.parent)
 
 
-def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
+def test_a_shard_of_another_program_is_replaced_only_with_overwrite(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
@@ -41,10 +41,10 @@ def test_a_shard_of_another_program_is_replaced_only_where_that_is_asked_for(
     assert shard_files(output) != foreign
 
 
-def test_a_record_of_document_ends_that_is_left_alone_is_in_nobodys_way(
+def test_a_leftover_record_of_document_ends_blocks_nothing(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """``verify`` writes it beside any shard; it holds nothing that is not in the shard."""
+    """``verify`` writes it beside any shard, and it can be derived from the shard."""
     record = tmp_path / "out/a.ends.json"
     record.parent.mkdir()
     record.write_bytes(b"{}")
@@ -57,14 +57,14 @@ def test_a_record_of_document_ends_that_is_left_alone_is_in_nobodys_way(
     assert record.read_bytes() != b"{}"
 
 
-def test_a_shard_that_another_program_put_in_the_place_of_ours_is_kept(
+def test_a_shard_of_another_program_in_place_of_ours_is_kept(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, output = write_jsonl("a.jsonl", ["hello"]), tmp_path / "out"
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     foreign = put_foreign_shard(output / "a")
 
-    with pytest.raises(ConfigError, match="another program replaced it"):
+    with pytest.raises(ConfigError, match="another program replaced the shard"):
         tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
     assert shard_files(output) == foreign
 
@@ -108,7 +108,7 @@ def test_too_many_rejects_leave_a_list_that_the_next_run_may_replace(
 def test_two_inputs_never_become_the_same_shard_in_two_commands(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """The second used to replace what the first had made. An input that was moved may."""
+    """The second command used to replace the first one's shard. A moved input may do so."""
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
     first, second = write_jsonl("x/a.jsonl", ["one"]), write_jsonl("y/a.jsonl", ["two"])
     tokenize([first], output, config)
@@ -123,10 +123,10 @@ def test_two_inputs_never_become_the_same_shard_in_two_commands(
     assert shard_files(output) != kept
 
 
-def test_a_text_file_is_split_otherwise_only_where_that_is_asked_for(
+def test_a_text_file_is_split_differently_only_with_overwrite(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """Shards of whole files used to be replaced by shards of lines without a word."""
+    """Shards of whole files used to be replaced silently by shards of lines."""
     (tmp_path / "text").mkdir()
     (tmp_path / "text/a.txt").write_text("one\ntwo\n")
     write_jsonl("text/b.jsonl", ["one"])
@@ -192,7 +192,7 @@ def test_mix_replaces_its_own_list_and_no_other_file(tmp_path: Path) -> None:
 def test_entries_of_the_catalog_that_tokenize_did_not_make_are_kept(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """Of shards that are still there: copied with their catalog, or without the records of ours."""
+    """Entries of existing shards: copied with their catalog, or without our records."""
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
     paths = [write_jsonl(f"{name}.jsonl", [name]) for name in "abc"]
     tokenize(paths, output, config)
@@ -209,7 +209,7 @@ def test_entries_of_the_catalog_that_tokenize_did_not_make_are_kept(
     assert found["a"] == listed["a"]
 
 
-def test_a_shard_that_is_made_again_has_its_new_entry_in_the_catalog(
+def test_a_rewritten_shard_has_its_new_entry_in_the_catalog(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"

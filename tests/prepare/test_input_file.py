@@ -1,4 +1,4 @@
-"""Inputs by URL, from a real web server of the tests' own; and what tells inputs apart."""
+"""Inputs by URL, from a web server in the tests; and the identity of inputs."""
 
 import gzip
 import os
@@ -41,7 +41,7 @@ class RangeHandler(SimpleHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_files_behind_urls_become_the_same_shards(
 def test_folders_and_patterns_of_urls_are_searched(
     folder: Path, url: str, asked: str, found: list[str]
 ) -> None:
-    """As folders and patterns of this machine are."""
+    """Like local folders and patterns."""
     assert names(f"{url}{asked}") == found
     if "?" not in asked:
         assert names(f"{folder}{asked}") == found
@@ -141,7 +141,7 @@ def test_a_url_that_cannot_be_read_is_an_error_that_names_it(
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_input_that_changed_is_noticed(folder: Path, url: str) -> None:
-    """Also where its size stays, and where the store remembers what it told before."""
+    """Even if its size stays the same, and if the store caches its listing."""
     path = folder / "code/plain.jsonl"
     files = [InputFile.of(path), InputFile.of(f"{url}/code/plain.jsonl")]
     for file in files:
@@ -157,7 +157,7 @@ def test_an_input_that_changed_is_noticed(folder: Path, url: str) -> None:
 def test_a_server_that_sends_no_parts_is_an_error(
     folder: Path, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    """A large file would be sent from its beginning for every part of it."""
+    """Otherwise a large file would be sent from its beginning for every part."""
     monkeypatch.setattr(RangeHandler, "do_GET", SimpleHTTPRequestHandler.do_GET)
     config = TokenizeConfig(tokenizer=tokenizer_path, job_bytes=9000)
 

@@ -1,4 +1,4 @@
-"""Everything in a folder is read, or said to be left out."""
+"""Everything in a folder is read, or reported as skipped."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def names(location: str | Path, *, skip_unknown: bool = False) -> list[str]:
 
 
 def test_every_usual_format_is_an_input_in_upper_and_lower_case(tmp_path: Path) -> None:
-    """Each of these suffixes was left out in silence before."""
+    """Each of these suffixes used to be skipped silently."""
     found = ["E.JSONL", "a.jsonl.zstd", "b.jsonl.xz", "c.bz2", "d.ndjson", "f.txt", "g.arrow"]
     found += ["h.feather", "i.csv", "j.tsv.gz", "k.txt.zst"]
     for name in found:
@@ -36,7 +36,7 @@ def test_every_usual_format_is_an_input_in_upper_and_lower_case(tmp_path: Path) 
 def test_links_are_followed_and_those_to_a_folder_above_are_not(
     tmp_path: Path, asked: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A corpus may lie on another disk."""
+    """A corpus may be on another disk."""
     made(tmp_path / "elsewhere/a.jsonl")
     made(tmp_path / "text/web/b.jsonl")
     (tmp_path / "text/books").symlink_to(tmp_path / "elsewhere")
@@ -49,7 +49,7 @@ def test_links_are_followed_and_those_to_a_folder_above_are_not(
     assert "skipped, not text data: web/loop" in caplog.text
 
 
-def test_hidden_files_and_companions_are_left_out_and_the_log_says_so(
+def test_hidden_files_and_companions_are_skipped_with_a_log_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Notebooks keep copies of files in hidden folders."""
@@ -93,7 +93,7 @@ PROBLEMS = {
 }
 
 
-def test_what_cannot_be_read_is_an_error_that_names_all_of_it(
+def test_unreadable_files_are_one_error_that_names_all_of_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With ``skip_unknown`` it is a warning for each."""
@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_an_error_that_names_all_of_it(
 
 @pytest.mark.parametrize("name", ["fifo.jsonl", "device.jsonl", "kernel.txt"])
 def test_a_file_named_by_itself_is_a_regular_file(tmp_path: Path, name: str) -> None:
-    """A FIFO would be waited for, and /dev/zero read without an end."""
+    """Opening a FIFO would block, and reading /dev/zero would never end."""
     make, reason = PROBLEMS[name]
     make(tmp_path / name)
 
@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_searched_is_an_error(
 def test_a_file_that_is_found_twice_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its documents would be seen twice as often as the others."""
+    """Training would read its documents twice as often as others."""
     made(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").symlink_to("a.jsonl")
 
@@ -152,7 +152,7 @@ def test_a_file_that_is_found_twice_is_reported(
 
 
 def test_the_files_beside_shards_are_not_inputs(tmp_path: Path) -> None:
-    """The output may lie in the folder of the inputs, and the command be run again."""
+    """The output may be in the folder of the inputs when the command is run again."""
     for name in ("a.jsonl", "a.bin", "a.idx", "a.rejects.jsonl", "a.tokenizer.json", "a.ends.json"):
         made(tmp_path / name)
     for name in ("shards.catalog", "b.bin.partial-1", ".blendtitan/a.jsonl"):

@@ -64,15 +64,15 @@ def group_is_gone(group: int) -> bool:
 
 @pytest.fixture
 def whole(large_folder: Path, tokenizer_path: Path, tmp_path: Path) -> dict[str, bytes]:
-    """The shards that a command makes which is left alone."""
+    """The shards of an undisturbed command."""
     tokenize([large_folder], tmp_path / "whole", TokenizeConfig(tokenizer=tokenizer_path))
     return shard_files(tmp_path / "whole")
 
 
-def test_a_killed_command_leaves_no_process_and_is_gone_on_with(
+def test_a_killed_command_leaves_no_process_and_can_be_continued(
     large_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    """SIGKILL of the parent alone: a worker that waited for it would stay for ever."""
+    """SIGKILL of the parent alone: a worker that waited for it would never end."""
     output = tmp_path / "out"
     process = started(large_folder, tokenizer_path, output)
     wait_until(lambda: len(finished_jobs(output)) >= 3)
@@ -118,7 +118,7 @@ def test_commands_killed_at_random_moments_end_with_the_same_shards(
     assert not list(output.rglob("*partial*"))
 
 
-def test_a_part_that_a_power_cut_damaged_is_made_again(
+def test_a_part_damaged_by_a_power_cut_is_written_again(
     large_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     """Parts are not flushed to disk one by one, so their content may be gone."""
@@ -138,7 +138,7 @@ def test_a_part_that_a_power_cut_damaged_is_made_again(
     assert shard_files(output) == whole
 
 
-def test_an_interrupted_command_cleans_up_and_says_so_in_one_line(
+def test_an_interrupted_command_cleans_up_and_prints_one_line(
     large_folder: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """Ctrl-C in a terminal is sent to all processes of the group."""
@@ -155,10 +155,10 @@ def test_an_interrupted_command_cleans_up_and_says_so_in_one_line(
     assert not list(output.rglob("*.claim"))
 
 
-def test_of_four_ranks_one_may_be_killed(
+def test_one_of_four_ranks_may_be_killed(
     large_folder: Path, tokenizer_path: Path, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
-    """The others take over what it had claimed, and all of them say that everything is done."""
+    """The others take over its claims, and all of them report that everything is done."""
     output = tmp_path / "out"
     ranks = [
         started(

@@ -39,7 +39,7 @@ def test_files_are_read_as_their_names_say(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.gz", "a.zst"])
 @pytest.mark.parametrize("missing", [1, 15, "all"])
 def test_a_truncated_file_is_an_error(tmp_path: Path, name: str, missing: int | str) -> None:
-    """The usual reader of zstd files takes a truncated one for a whole one."""
+    """The usual reader of zstd files accepts truncated files."""
     content = b"" if missing == "all" else COMPRESSED[name][: -int(missing)]
 
     with pytest.raises(InputError, match=rf"{name}: the compressed data cannot be read"):
@@ -90,7 +90,7 @@ def test_usual_variants_of_json_lines_are_read(tmp_path: Path, content: bytes) -
         (b'{"text": ""}', "'text' is an empty string"),
     ],
 )
-def test_a_bad_line_is_reported_and_costs_no_neighbour(
+def test_a_bad_line_is_reported_and_its_neighbours_are_read(
     tmp_path: Path, line: bytes, reason: str
 ) -> None:
     path = written(tmp_path / "a.jsonl", b'{"text": "one"}\n%b\n{"text": "three"}\n' % line)
@@ -104,14 +104,14 @@ def test_a_bad_line_is_reported_and_costs_no_neighbour(
 
 
 @pytest.mark.parametrize("score", ["NaN", "[Infinity, -Infinity]", '"\\ud800"', "1e999"])
-def test_other_fields_may_hold_what_only_python_writes(tmp_path: Path, score: str) -> None:
+def test_other_fields_may_hold_json_extensions_of_python(tmp_path: Path, score: str) -> None:
     """Python's own writer makes NaN and Infinity, which JSON does not have."""
     path = written(tmp_path / "a.jsonl", b'{"text": "one", "score": %b}\n' % score.encode())
 
     assert read_texts(path) == ["one"]
 
 
-def test_a_key_may_be_a_path_and_a_name_with_a_dot_comes_first(tmp_path: Path) -> None:
+def test_a_key_may_be_a_path_and_a_name_with_a_dot_takes_precedence(tmp_path: Path) -> None:
     nested = b'{"content": {"text": "one"}}\n'
     literal = b'{"content.text": "two", "content": {"text": "other"}}\n'
     path = written(tmp_path / "a.jsonl", nested + literal + b'{"content": "three"}\n')
@@ -124,7 +124,7 @@ def test_a_key_may_be_a_path_and_a_name_with_a_dot_comes_first(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("bad", [b'{"text": ""}', b'{"id": 1}', b'{"text": "\\ud800"}', b'{"te'])
-def test_a_bad_object_costs_no_other_on_its_line(tmp_path: Path, bad: bytes) -> None:
+def test_a_bad_object_does_not_affect_others_on_its_line(tmp_path: Path, bad: bytes) -> None:
     path = written(tmp_path / "a.jsonl", b'{"text": "one"}%b\n{"text": "two"}' % bad)
 
     one, reject, two = read_texts(path)
@@ -134,7 +134,7 @@ def test_a_bad_object_costs_no_other_on_its_line(tmp_path: Path, bad: bytes) -> 
 
 
 def test_each_line_belongs_to_the_range_that_it_starts_in(tmp_path: Path) -> None:
-    """Whatever the ranges, each line is read once: also empty, bad and very long ones."""
+    """Each line is read once for any ranges, including empty, bad and very long lines."""
     lines = [
         b'{"text": "one"}',
         b"",
@@ -159,7 +159,7 @@ def test_another_key_can_be_read(tmp_path: Path) -> None:
     assert read_texts(path, key="content") == ["one"]
 
 
-def test_a_line_that_is_too_long_is_reported() -> None:
+def test_a_too_long_line_is_reported() -> None:
     """A file without line ends must not fill the memory."""
     long = itertools.repeat(b"x" * 1000, 100)
 

@@ -42,7 +42,7 @@ def test_values_of_arrays_and_one_after_the_other_are_found(indent: int | None) 
             assert all(content[at:].startswith(v) for at, v in zip(places, parts, strict=True))
 
 
-def test_a_value_that_is_too_long_is_counted_and_costs_no_neighbour() -> None:
+def test_a_too_long_value_is_counted_and_its_neighbours_are_read() -> None:
     blocks = [b'[{"a": 1}, {"b": "', *([b"x" * 1000] * 100), b'"}, {"c": 3}]']
 
     found = list(split_values(blocks, max_bytes=1000, in_arrays=True))

@@ -66,7 +66,7 @@ def test_a_file_list_gives_order_and_corpora(folder: Path, tmp_path: Path) -> No
     assert numbered(tmp_path / "out") == {"mine/00000": [[6], [7], [8], [1, 2], [3]]}
 
 
-def test_merged_shards_have_the_bytes_of_one_that_was_written_whole(
+def test_merged_shards_have_the_bytes_of_a_shard_written_at_once(
     folder: Path, write_shard: WriteShard, tmp_path: Path
 ) -> None:
     merge([folder / "web" / name for name in "abc"], tmp_path / "out", target_tokens=3)
@@ -98,7 +98,7 @@ def test_documents_keep_their_sequences(tmp_path: Path) -> None:
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=20),
     target_tokens=st.integers(1, 30),
 )
-def test_no_group_could_take_the_next_shard(sizes: list[int], target_tokens: int) -> None:
+def test_each_group_takes_as_many_shards_as_fit(sizes: list[int], target_tokens: int) -> None:
     sources = [
         SourceShard(Path(str(number)), "web", np.dtype("<u2"), 1, 1, size)
         for number, size in enumerate(sizes)
@@ -111,10 +111,10 @@ def test_no_group_could_take_the_next_shard(sizes: list[int], target_tokens: int
         assert group.num_tokens + following.sources[0].num_tokens > target_tokens
 
 
-def test_where_the_kernel_cannot_copy_the_bytes_are_read_and_written(
+def test_bytes_are_read_and_written_if_the_kernel_cannot_copy(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two file systems, for one."""
+    """For example between two file systems."""
 
     def refuse(*_: object) -> int:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
@@ -141,7 +141,7 @@ def test_a_corpus_that_cannot_name_a_folder_is_an_error(
 ) -> None:
     (tmp_path / "list.txt").write_text(f"1 tokens/web/a {corpus}\n")
 
-    with pytest.raises(ConfigError, match="Give it another name in the file list"):
+    with pytest.raises(ConfigError, match="Rename the corpus in the file list"):
         merge([tmp_path / "list.txt"], tmp_path / "out", target_tokens=5)
 
 
@@ -151,8 +151,8 @@ def test_a_target_is_at_least_one_token(folder: Path, target_tokens: float) -> N
         merge([folder], folder / "out", target_tokens=target_tokens)
 
 
-def test_inputs_are_never_written_over(write_shard: WriteShard, tmp_path: Path) -> None:
-    """Also under another name."""
+def test_inputs_are_never_overwritten(write_shard: WriteShard, tmp_path: Path) -> None:
+    """Even under another name."""
     write_shard("out/web/00000", [[1]])
     (tmp_path / "link").symlink_to(tmp_path / "out")
 
@@ -170,10 +170,10 @@ def test_other_shards_in_the_folder_are_an_error(folder: Path, tmp_path: Path) -
     merge([folder], tmp_path / "out", target_tokens=5)
 
 
-def test_a_shard_that_merge_did_not_make_is_replaced_only_where_that_is_asked_for(
+def test_a_shard_that_merge_did_not_make_is_replaced_only_with_overwrite(
     folder: Path, write_shard: WriteShard, tmp_path: Path
 ) -> None:
-    """Also where only its tokens differ: documents cut to one length have the same index."""
+    """Even if only its tokens differ: documents cut to one length have the same index."""
     write_shard("out/web/00000", [[1, 2], [3], [4, 9]])
     before = numbered(tmp_path / "out")
 
@@ -198,9 +198,7 @@ def test_a_lone_file_of_a_shards_name_is_not_replaced_by_merge(
     assert [entry for entry in (tmp_path / "out").rglob("*.*")] == [path]
 
 
-def test_a_merge_that_is_repeated_keeps_the_shards_that_are_finished(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_repeated_merge_keeps_finished_shards(folder: Path, tmp_path: Path) -> None:
     merge([folder], tmp_path / "out", target_tokens=5)
     kept, lost = (tmp_path / f"out/web/0000{number}.bin" for number in range(2))
     inode = kept.stat().st_ino
@@ -212,7 +210,7 @@ def test_a_merge_that_is_repeated_keeps_the_shards_that_are_finished(
 
 
 def test_a_shard_that_contradicts_itself_is_refused(folder: Path, tmp_path: Path) -> None:
-    """Copied as it is, it would move the boundaries of the shards after it."""
+    """Copied unchanged, it would move the boundaries of the shards after it."""
     with (folder / "web" / "a.idx").open("r+b") as idx:
         idx.seek(34)
         idx.write(b"\x01")
@@ -229,7 +227,7 @@ def test_a_shard_named_twice_is_an_error(folder: Path, tmp_path: Path) -> None:
         merge([folder, folder / "web" / "a"], tmp_path / "out", target_tokens=5)
 
 
-def test_the_command_shows_what_became_of_the_shards(
+def test_the_command_shows_the_merged_shards(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["merge", str(folder), "--output", str(tmp_path / "out"), "--target-tokens", "1e9"]
@@ -284,7 +282,7 @@ print(*names)
 def test_a_killed_merge_leaves_whole_shards_and_can_be_repeated(
     folder: Path, tmp_path: Path, output: str
 ) -> None:
-    """Whoever sees an ``.idx`` can read the shard; what was half written is cleared away."""
+    """Every visible ``.idx`` has a readable shard; partial files are removed."""
     words = [str(folder), str(tmp_path / "out"), output]
     done = subprocess.run(
         [sys.executable, "-c", KILLED_AT_EVERY_STEP, *words],
@@ -361,7 +359,7 @@ def test_shards_of_different_tokenizers_are_not_merged(
 def test_a_merged_shard_claims_no_tokenizer_that_a_source_does_not(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a record and no record comes no record: the merged shard is then probed."""
+    """Without the record of one source there is none, so a run probes the merged shard."""
     write_recorded(tmp_path / "in/web/a", A)
     write_recorded(tmp_path / "in/web/b", None)
     write_recorded(tmp_path / "in/code/a", A)
@@ -373,7 +371,7 @@ def test_a_merged_shard_claims_no_tokenizer_that_a_source_does_not(
 
 
 def test_a_record_that_describes_another_shard_is_not_merged(tmp_path: Path) -> None:
-    """As where another program has put a shard in the place of ours."""
+    """As when another program has replaced our shard."""
     write_recorded(tmp_path / "in/web/a", A)
     record = TokenizerRecord(A, documents=1, tokens=7)
     record_path(tmp_path / "in/web/a").write_bytes(encode_record(record))

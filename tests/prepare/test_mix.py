@@ -27,7 +27,7 @@ def weights(file_list: Path) -> dict[str, float]:
 
 
 def test_a_weight_is_tokens_times_epochs(tokens: Path, tmp_path: Path) -> None:
-    """So a pass over the whole blend reads each corpus as often as was asked for."""
+    """A pass over the whole blend therefore reads each corpus for the requested epochs."""
     corpora = mix(
         [tokens], tmp_path / "new" / "list.txt", MixConfig(epochs={"code": 2, "web": 0.1})
     )
@@ -104,8 +104,8 @@ def test_a_corpus_that_is_read_too_often_is_an_error(tokens: Path, tmp_path: Pat
         mix([tokens], tmp_path / "list.txt", config)
 
 
-def test_a_horizon_leaves_the_weights_as_they_are(tokens: Path, tmp_path: Path) -> None:
-    """Only shares enter the order, and a longer run goes on with the same list."""
+def test_a_horizon_does_not_change_the_weights(tokens: Path, tmp_path: Path) -> None:
+    """Only shares affect the order, and a longer run continues with the same list."""
     mix([tokens], tmp_path / "a.txt", MixConfig(epochs={"code": 2}))
     mix([tokens], tmp_path / "b.txt", MixConfig(epochs={"code": 2}, horizon_tokens=50))
 

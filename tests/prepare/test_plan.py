@@ -26,7 +26,7 @@ def prefixes(
 
 
 def test_files_below_a_folder_keep_their_relative_path(folder: Path) -> None:
-    """So first-level subfolders are corpora, in the text as in the tokens."""
+    """First-level subfolders are therefore corpora, in the text and in the tokens."""
     assert prefixes(folder) == ["out/code/a", "out/top", "out/web/a.v2", "out/web/b/1"]
 
 
@@ -48,15 +48,15 @@ def test_a_corpus_puts_everything_into_a_subfolder(folder: Path) -> None:
         ("[ct]o*/*", ["out/code/a"]),
     ],
 )
-def test_a_pattern_keeps_what_lies_below_its_fixed_part(
+def test_a_pattern_keeps_the_path_below_its_fixed_part(
     folder: Path, pattern: str, found: list[str]
 ) -> None:
-    """So a wildcard in the place of a corpus gives corpora."""
+    """A wildcard in place of a corpus therefore gives corpora."""
     assert prefixes(folder / pattern) == found
 
 
 def test_the_text_of_each_worker_is_estimated_from_compressed_sizes_too(tmp_path: Path) -> None:
-    """By it, a run decides whether it is worth proving the fast tokenizer tier."""
+    """A run uses it to decide whether a proof of the fast tokenizer tier pays off."""
     for name in ("a.jsonl", "b.jsonl.gz"):
         (tmp_path / name).write_bytes(bytes(600))
     jobs = {
@@ -89,7 +89,7 @@ def test_a_corpus_may_have_a_key_of_its_own(folder: Path) -> None:
         (("b\udcff",), "is a key or corpus, expected a name in UTF-8"),
     ],
 )
-def test_a_key_of_a_corpus_that_is_not_there_is_an_error(
+def test_a_key_of_a_missing_corpus_is_an_error(
     folder: Path, keys: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -102,8 +102,8 @@ def test_keys_differ_and_several_are_folder_names(folder: Path, keys: tuple[str,
         prefixes(folder, keys=keys)
 
 
-def test_what_the_command_writes_is_no_input(folder: Path) -> None:
-    """The output may lie in the folder of the inputs."""
+def test_outputs_of_the_command_are_not_inputs(folder: Path) -> None:
+    """The output may be in the folder of the inputs."""
     (folder / "web/.blendtitan").mkdir()
     (folder / "web/.blendtitan/a.jsonl").touch()
     (folder / "web/a.rejects.jsonl").touch()

@@ -15,18 +15,18 @@ from blendtitan.prepare.workers import Rank, rank_of_process
     ],
     ids=["alone", "Slurm", "Open MPI", "PBS with PALS", "a Slurm allocation, outside of a step"],
 )
-def test_launchers_say_the_rank(environment: dict[str, str], expected: Rank) -> None:
+def test_launchers_determine_the_rank(environment: dict[str, str], expected: Rank) -> None:
     assert rank_of_process(None, None, environment) == expected
 
 
-def test_an_mpiexec_inside_of_slurm_says_the_rank() -> None:
+def test_mpiexec_inside_slurm_determines_the_rank() -> None:
     """Its processes inherit Slurm's variables, all of them the same."""
     slurm = {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}
 
     assert rank_of_process(None, None, slurm | {"PMI_RANK": "3", "PMI_SIZE": "4"}) == Rank(3, 4)
 
 
-def test_what_is_given_counts() -> None:
+def test_given_ranks_take_precedence() -> None:
     environment = {"SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
 
     assert rank_of_process(0, 2, environment) == Rank(0, 2)
@@ -35,12 +35,12 @@ def test_what_is_given_counts() -> None:
 @pytest.mark.parametrize(
     ("rank", "world_size", "environment", "message"),
     [
-        (1, None, {}, "--rank and --world-size are given together"),
+        (1, None, {}, "--rank and --world-size must be given together"),
         (2, 2, {}, "expected a rank from 0"),
         (None, None, {"PMI_RANK": "x", "PMI_SIZE": "2"}, "PMI_RANK is 'x'"),
     ],
 )
-def test_a_rank_that_cannot_be_is_an_error(
+def test_an_impossible_rank_is_an_error(
     rank: int | None, world_size: int | None, environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):

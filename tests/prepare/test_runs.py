@@ -54,14 +54,14 @@ def started(
 
 
 def without_gigatoken(folder: Path) -> str:
-    """A place for ``PYTHONPATH`` where gigatoken cannot be imported from."""
+    """A folder for ``PYTHONPATH`` that makes importing gigatoken fail."""
     (folder / "gigatoken").mkdir(parents=True)
     (folder / "gigatoken/__init__.py").write_text("raise ImportError('not installed')")
     return str(folder)
 
 
 def ended(*processes: subprocess.Popen[str]) -> tuple[list[int], str]:
-    """Exit statuses, sorted, and what was written to stderr by all together."""
+    """Sorted exit statuses, and the combined stderr."""
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert not any("Traceback" in error or "[Errno" in error for error in errors), errors
     return sorted(process.returncode for process in processes), "".join(errors)
@@ -74,10 +74,10 @@ def left_over(output: Path) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])
-def test_of_two_tokenizers_at_once_one_is_refused_and_the_other_finishes(
+def test_one_of_two_simultaneous_tokenizers_is_refused_and_the_other_finishes(
     text: Path, tokenizer_path: Path, other_tokenizer: Path, tmp_path: Path, more: list[str]
 ) -> None:
-    """Both used to pass the check at the start; then they waited for each other, or mixed."""
+    """Both used to pass the check at the start, and then waited for each other or mixed shards."""
     tokenize([text], tmp_path / "a", TokenizeConfig(tokenizer=tokenizer_path))
     tokenize([text], tmp_path / "b", TokenizeConfig(tokenizer=other_tokenizer))
     output = tmp_path / "out"
@@ -114,7 +114,7 @@ def test_the_same_command_twice_at_once_shares_the_work(
 def test_a_rank_without_the_fast_tier_uses_the_reference_and_makes_the_same_shards(
     text: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """Each accepts what the other makes. They used to wait for each other's parts."""
+    """Each accepts the other's output. They used to wait for each other's parts."""
     tokenize([text], tmp_path / "once", TokenizeConfig(tokenizer=tokenizer_path))
     output, ranks = tmp_path / "out", [("--rank", str(n), "--world-size", "2") for n in range(2)]
 
@@ -131,10 +131,10 @@ def test_a_rank_without_the_fast_tier_uses_the_reference_and_makes_the_same_shar
 
 
 @pytest.mark.slow
-def test_what_the_fast_tier_began_is_finished_without_it(
+def test_work_that_the_fast_tier_began_is_finished_without_it(
     text: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """The ids are the same. It used to fail: what was finished was not accepted any more."""
+    """The ids are the same. This used to fail, because finished work was no longer accepted."""
     output = tmp_path / "out"
     first = started(text / "0.jsonl", output, tokenizer_path)
     assert ended(first)[0] == [0]
@@ -156,7 +156,7 @@ BeginRun = Callable[..., Run]
 
 @pytest.fixture
 def begin(tokenizer_path: Path, tmp_path: Path, write_jsonl: WriteJsonl) -> BeginRun:
-    """Runs of this process, told apart by their settings."""
+    """Runs of this process, distinguished by their settings."""
     settings = Settings.of(load_tokenizer(tokenizer_path))
 
     def run(*, eod_id: int = 2, tier: Tier = "auto", name: str = "text/a.jsonl") -> Run:
@@ -182,11 +182,11 @@ def run_files(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "out/.blendtitan" / RUNS_FOLDER).iterdir())
 
 
-def test_a_run_of_the_same_settings_is_admitted_and_one_of_others_is_not(begin: BeginRun) -> None:
+def test_a_run_of_the_same_settings_is_admitted_and_another_is_refused(begin: BeginRun) -> None:
     begin()
     begin()
 
-    with pytest.raises(ConfigError, match=r"eod_id 2.*this command would with .*eod_id 3"):
+    with pytest.raises(ConfigError, match=r"eod_id 2.*this command uses .*eod_id 3"):
         begin(eod_id=3)
 
 
@@ -198,7 +198,7 @@ def test_the_same_shards_of_another_input_are_refused(begin: BeginRun) -> None:
         begin(name="more/a.jsonl")
 
 
-def test_a_killed_run_keeps_no_other_out(begin: BeginRun, tmp_path: Path) -> None:
+def test_a_killed_run_does_not_block_others(begin: BeginRun, tmp_path: Path) -> None:
     run = begin()
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
@@ -210,7 +210,7 @@ def test_a_killed_run_keeps_no_other_out(begin: BeginRun, tmp_path: Path) -> Non
     assert run_files(tmp_path) == [other.path]
 
 
-def test_a_silent_run_of_another_machine_is_waited_for_no_longer_than_a_lease(
+def test_a_silent_run_of_another_machine_blocks_others_for_a_lease(
     begin: BeginRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "LEASE_SECONDS", 0.3)
@@ -228,7 +228,7 @@ def test_a_silent_run_of_another_machine_is_waited_for_no_longer_than_a_lease(
     assert other.path.exists()
 
 
-def test_auto_uses_the_reference_beside_a_run_that_accepts_nothing_else(begin: BeginRun) -> None:
+def test_auto_uses_the_reference_beside_a_run_that_requires_it(begin: BeginRun) -> None:
     begin(tier="reference")
 
     assert begin(tier="auto").tier == "reference"
@@ -237,17 +237,19 @@ def test_auto_uses_the_reference_beside_a_run_that_accepts_nothing_else(begin: B
 
 
 @pytest.mark.parametrize("tier", ["auto", "fast"])
-def test_the_reference_tier_is_refused_beside_an_earlier_run_of_another(
+def test_the_reference_tier_is_refused_beside_an_earlier_run_of_another_tier(
     begin: BeginRun, tier: Tier
 ) -> None:
-    """It would wait for parts that the other one makes, and make them again."""
+    """Otherwise it would wait for the parts of the other run, and make them again."""
     begin(tier=tier)
 
-    with pytest.raises(ConfigError, match=rf"tier '{tier}', and this command .* 'reference'"):
+    with pytest.raises(ConfigError, match=rf"tier '{tier}', but this command .* 'reference'"):
         begin(tier="reference")
 
 
-def test_a_run_that_gives_up_the_fast_tier_is_one_of_the_reference(begin: BeginRun) -> None:
+def test_a_run_that_gives_up_the_fast_tier_becomes_one_of_the_reference_tier(
+    begin: BeginRun,
+) -> None:
     begin().give_up_fast_tier()
 
     assert begin(tier="reference").tier == "reference"

@@ -14,7 +14,7 @@ def shares(config: MixConfig) -> dict[str, float]:
     return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
 
-def test_a_corpus_that_is_not_named_is_read_once() -> None:
+def test_an_unnamed_corpus_is_read_once() -> None:
     config = MixConfig(epochs={"code": 2.5}, tokens={"web": 90.0})
 
     assert corpus_epochs(TOKENS, config) == {"code": 2.5, "web": 0.1, "books": 1.0}
@@ -28,26 +28,26 @@ def test_corpora_without_a_share_divide_the_rest_by_their_tokens() -> None:
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 5.0, 1e9])
 def test_a_temperature_divides_by_a_power_of_the_tokens(temperature: float) -> None:
-    """Of 1: by tokens; of 2: by their root; a very high one: evenly."""
+    """1 divides by tokens, 2 by their square root, and a very high one evenly."""
     powers = {name: count ** (1 / temperature) for name, count in TOKENS.items()}
     expected = {name: power / math.fsum(powers.values()) for name, power in powers.items()}
 
     assert shares(MixConfig(temperature=temperature)) == pytest.approx(expected)
 
 
-def test_a_temperature_divides_what_shares_leave() -> None:
+def test_a_temperature_divides_the_rest_after_the_shares() -> None:
     found = shares(MixConfig(shares={"code": 0.5}, temperature=2))
 
     assert found == pytest.approx({"code": 0.5, "web": 0.5 * 30 / 50, "books": 0.5 * 20 / 50})
 
 
-def test_a_low_temperature_of_a_large_corpus_is_no_overflow() -> None:
+def test_a_low_temperature_of_a_large_corpus_does_not_overflow() -> None:
     epochs = corpus_epochs({"a": 10**13, "b": 10**12}, MixConfig(temperature=0.01))
 
     assert epochs["a"] == pytest.approx(1.1)
 
 
-def test_a_pass_over_a_blend_of_shares_reads_as_many_tokens_as_there_are() -> None:
+def test_a_pass_over_a_blend_of_shares_reads_the_total_number_of_tokens() -> None:
     epochs = corpus_epochs(TOKENS, MixConfig(shares={"code": 0.5}))
 
     assert sum(epochs[name] * TOKENS[name] for name in TOKENS) == pytest.approx(1400)
@@ -62,12 +62,12 @@ def test_a_pass_over_a_blend_of_shares_reads_as_many_tokens_as_there_are() -> No
     ],
 )
 def test_shares_are_those_of_one_blend(shares: dict[str, float], message: str) -> None:
-    """Scaled in silence, they would be others than were asked for."""
+    """Silent scaling would change the requested shares."""
     with pytest.raises(ConfigError, match=message):
         corpus_epochs(TOKENS, MixConfig(shares=shares))
 
 
-def test_shares_of_all_corpora_sum_to_one_but_for_rounding() -> None:
+def test_shares_of_all_corpora_sum_to_one_up_to_rounding() -> None:
     corpus_epochs(TOKENS, MixConfig(shares={"code": 0.1, "web": 0.2, "books": 0.7}))
 
 
@@ -102,7 +102,7 @@ def test_temperature_and_horizon_are_above_0(option: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan")])
-def test_a_cap_is_no_negative_number(value: float) -> None:
+def test_a_cap_is_at_least_0(value: float) -> None:
     with pytest.raises(ConfigError, match="--max-epochs is"):
         MixConfig(max_epochs=value)
 

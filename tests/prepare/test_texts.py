@@ -1,4 +1,4 @@
-"""Every format gives its texts, and says what it cannot use."""
+"""Every format gives its texts, and reports unusable ones."""
 
 import bz2
 import gzip
@@ -75,7 +75,7 @@ def test_a_compressed_file_that_ends_too_early_is_an_error(
 
 
 @pytest.mark.parametrize("num_bytes", [1, 3, 5, 8, 11])
-def test_of_zstd_that_is_cut_no_error_speaks_of_buffers(tmp_path: Path, num_bytes: int) -> None:
+def test_errors_of_truncated_zstd_do_not_mention_buffers(tmp_path: Path, num_bytes: int) -> None:
     for level in (1, 19):
         whole = zstd.compress(LINES * 1000 + bytes(range(256)) * 9, level)
         path = written(tmp_path / "a.jsonl.zst", whole[:-num_bytes])
@@ -220,7 +220,7 @@ def test_columns_of_every_type_that_holds_texts_are_read(
         ({"content": [{"text": "other"}, None], "content.text": ["one", None]}, "one"),
     ],
 )
-def test_a_column_may_be_nested_and_a_name_with_a_dot_comes_first(
+def test_a_column_may_be_nested_and_a_name_with_a_dot_takes_precedence(
     tmp_path: Path, columns: dict[str, list[object]], texts: str
 ) -> None:
     path = tmp_path / "a.parquet"
@@ -305,7 +305,7 @@ def test_a_first_line_that_names_no_columns_is_an_error(
         read(path)
 
 
-def test_a_json_file_is_cut_only_where_it_has_lines(tmp_path: Path) -> None:
+def test_only_json_files_with_lines_are_cut(tmp_path: Path) -> None:
     for content, expected in ((LINES, True), (b"[" + LINES[:15] + b"]", False)):
         file = InputFile.of(written(tmp_path / "a.json", content))
 

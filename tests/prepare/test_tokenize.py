@@ -48,7 +48,7 @@ def text_folder(write_jsonl: WriteJsonl) -> Path:
     return folder
 
 
-def test_documents_end_in_an_eod_that_is_counted(
+def test_documents_end_in_a_counted_eod(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """Where the index does not count the EOD, every document boundary after the first is off."""
@@ -114,7 +114,7 @@ def test_every_shard_has_a_record_of_the_tokenizer(
     assert [record and record.documents for record in records] == [30, 9, 9, 7]
 
 
-def test_shards_of_an_earlier_release_get_their_record_without_being_made_again(
+def test_shards_of_an_earlier_release_get_a_record_and_are_kept(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """The work folder says which tokenizer made them."""
@@ -129,7 +129,7 @@ def test_shards_of_an_earlier_release_get_their_record_without_being_made_again(
     assert written_at(output) == before
 
 
-def test_records_of_shards_are_no_inputs(
+def test_records_of_shards_are_not_inputs(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """The output may lie in a folder of inputs, and a record ends in .json."""
@@ -147,7 +147,7 @@ def written_at(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in output.glob("*.bin")}
 
 
-def test_what_is_finished_is_not_done_again_and_a_changed_input_is(
+def test_finished_work_is_kept_and_a_changed_input_is_tokenised_again(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     config = TokenizeConfig(tokenizer=tokenizer_path)
@@ -167,7 +167,7 @@ def test_what_is_finished_is_not_done_again_and_a_changed_input_is(
     assert documents(output / "b") == expected(tokenizer_path, ["changed"])
 
 
-def test_a_shard_that_was_removed_or_cut_is_made_again(
+def test_a_removed_or_truncated_shard_is_written_again(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     config = TokenizeConfig(tokenizer=tokenizer_path)
@@ -204,7 +204,7 @@ def test_another_tokenizer_is_an_error_unless_shards_may_be_replaced(
 def test_nothing_but_shards_and_records_is_left(
     text_folder: Path, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """What killed processes left of the same shards goes as well."""
+    """Remnants of the same shards from killed processes are removed as well."""
     output = tmp_path / "out"
     (output / "code").mkdir(parents=True)
     partial = output / "code/a.bin.partial-0123-45"
@@ -219,7 +219,7 @@ def test_nothing_but_shards_and_records_is_left(
     assert not list(output.rglob("*.parts"))
 
 
-def test_the_record_lists_every_job_and_what_it_depends_on(
+def test_the_record_lists_every_job_and_its_inputs(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path = write_jsonl("a.jsonl", ["one", "two", "three"])
@@ -242,7 +242,7 @@ def test_the_record_lists_every_job_and_what_it_depends_on(
 
 
 @pytest.mark.parametrize("job_bytes", [15, 10**6])
-def test_what_is_left_out_is_listed_with_place_and_reason(
+def test_rejected_texts_are_listed_with_place_and_reason(
     tokenizer_path: Path, tmp_path: Path, job_bytes: int
 ) -> None:
     lines = [
@@ -282,7 +282,7 @@ def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: 
     assert r"\n" not in str(caught.value)
 
 
-def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
+def test_too_many_rejected_texts_leave_no_shard_until_they_are_allowed(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,
@@ -308,7 +308,7 @@ def test_too_many_bad_texts_leave_no_shard_until_they_are_allowed(
 def test_bad_texts_of_all_files_count_together(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """The allowance is for the command. What is finished when it is exceeded stays."""
+    """The limit is for the whole command. Finished shards stay when it is exceeded."""
     for name in ("a", "b", "c"):
         write_jsonl(f"text/{name}.jsonl", ["good", ""])
     config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=1)
@@ -319,7 +319,7 @@ def test_bad_texts_of_all_files_count_together(
     assert len(find_shards(tmp_path / "out")) == 1
 
 
-def test_the_command_stops_at_the_first_text_that_is_not_allowed(
+def test_the_command_stops_at_the_first_text_beyond_the_limit(
     tokenizer_path: Path, tmp_path: Path
 ) -> None:
     """Millions of bad lines should not be read to the last one."""
@@ -407,7 +407,7 @@ def test_a_failure_ends_with_the_error_on_a_line_of_its_own(
     assert second.startswith(f"{tmp_path}/a.jsonl, byte 13: 'text' is of type int, expected")
 
 
-def test_one_is_not_spoken_of_as_many(
+def test_messages_use_the_singular_for_one(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=1)
@@ -418,10 +418,10 @@ def test_one_is_not_spoken_of_as_many(
         tokenize([tmp_path / "b.csv"], tmp_path / "out", config)
 
 
-def test_it_is_an_error_if_there_is_no_document_at_all(
+def test_an_output_without_documents_is_an_error(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """Training on nothing would be found out much later."""
+    """Otherwise the missing data would surface much later, in training."""
     path = write_jsonl("a.jsonl", ["", ""])
     config = TokenizeConfig(tokenizer=tokenizer_path, max_rejects=100)
 
@@ -429,7 +429,7 @@ def test_it_is_an_error_if_there_is_no_document_at_all(
         tokenize([path], tmp_path / "out", config)
 
 
-def test_documents_that_are_too_long_are_left_out_until_they_are_allowed(
+def test_too_long_documents_are_rejected_until_they_are_allowed(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, output = write_jsonl("a.jsonl", ["good", "x" * 90]), tmp_path / "out"
@@ -456,7 +456,7 @@ def test_a_removed_input_is_reported_and_its_shard_deleted_on_request(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Text that was taken away, say for its licence, would be trained on all the same."""
+    """Otherwise a run would still train on text that was removed, such as for its licence."""
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
     gone = write_jsonl("text/web/b.jsonl", ["must go"])
     write_jsonl("text/web/a.jsonl", ["keep"])
@@ -464,7 +464,7 @@ def test_a_removed_input_is_reported_and_its_shard_deleted_on_request(
     gone.unlink()
 
     tokenize([tmp_path / "text"], output, config)
-    assert f"{gone}: is gone, but its shard {output}/web/b with 1 document is" in caplog.text
+    assert f"{gone}: was removed, but its shard {output}/web/b with 1 document still" in caplog.text
     assert len(find_shards(output)) == 2
     tokenize([tmp_path / "text"], output, replace(config, prune=True))
 
@@ -477,7 +477,7 @@ def test_a_removed_input_is_reported_and_its_shard_deleted_on_request(
 def test_shards_of_other_inputs_are_never_deleted(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, again: str
 ) -> None:
-    """Several commands may fill one output, and what made a shard may be on another disk."""
+    """Several commands may fill one output, and a shard's input may be on another disk."""
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
     gone = write_jsonl("text/books/b.jsonl", ["b"])
     write_jsonl("text/web/a.jsonl", ["a"])
@@ -495,7 +495,7 @@ def test_an_input_that_became_empty_leaves_no_shard(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The old shard would be trained on, though nothing of its text is left."""
+    """Otherwise a run would train on the old shard, whose text no longer exists."""
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
     emptied = write_jsonl("text/web/b.jsonl", ["must go"])
     write_jsonl("text/web/a.jsonl", ["keep"])
@@ -513,7 +513,7 @@ def test_an_input_that_became_empty_leaves_no_shard(
 def test_the_table_lists_shards_of_removed_inputs_as_the_catalog_does(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """A total that differs from that of `stats` would be believed."""
+    """The total must equal that of `stats`."""
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
     gone = write_jsonl("text/web/b.jsonl", ["must go"])
     write_jsonl("text/web/a.jsonl", ["keep"])
@@ -533,7 +533,7 @@ def test_the_table_lists_shards_of_removed_inputs_as_the_catalog_does(
 
 
 class DisagreeingEncoder(Encoder):
-    """A fast tier that is found out in the middle of a run."""
+    """A fast tier that fails in the middle of a run."""
 
     def encode(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Wrong ids, then an error."""
@@ -552,7 +552,7 @@ def _disagreeing(path: Path) -> DisagreeingEncoder:
 
 
 def use_encoders(monkeypatch: pytest.MonkeyPatch, *encoders: Encoder) -> list[Encoder]:
-    """Let the next runs have these encoders; returns those that are left."""
+    """Make the next runs use these encoders; return the unused ones."""
     left = list(encoders)
     monkeypatch.setattr(tokenize_module, "build_encoder", lambda *_, **__: left.pop(0))
     # The tokenizer is that of other tests, too, for which gigatoken is right.
@@ -560,14 +560,14 @@ def use_encoders(monkeypatch: pytest.MonkeyPatch, *encoders: Encoder) -> list[En
     return left
 
 
-def test_after_the_fast_tier_failed_everything_is_done_again(
+def test_after_a_failure_of_the_fast_tier_all_its_work_is_repeated(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it gave before it was found out may be wrong too, also in shards of earlier runs."""
+    """Its earlier ids may be wrong too, even in shards of earlier runs."""
     texts = ["of an earlier run", "first" * 100, "found out"]
     files = [write_jsonl(f"{at}.jsonl", [text]) for at, text in enumerate(texts)]
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
@@ -584,17 +584,17 @@ def test_after_the_fast_tier_failed_everything_is_done_again(
     assert found == expected(tokenizer_path, texts)
     assert wrong != documents(output / "0")
     assert left == []
-    assert "is made again by the reference tier" in caplog.text
+    assert "The reference tier replaces the fast tier's shards" in caplog.text
 
 
-def test_what_the_fast_tier_made_is_done_again_if_the_first_documents_differ(
+def test_shards_of_the_fast_tier_are_replaced_if_the_first_documents_differ(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A difference before the run says as much about earlier shards as one during it."""
+    """A difference before the run casts the same doubt on earlier shards as one during it."""
     texts = ["of an earlier run", "b"]
     files = [write_jsonl(f"{at}.jsonl", [text]) for at, text in enumerate(texts)]
     config, output = TokenizeConfig(tokenizer=tokenizer_path), tmp_path / "out"
@@ -620,11 +620,11 @@ def test_what_the_fast_tier_made_is_done_again_if_the_first_documents_differ(
     found = [*documents(output / "0"), *documents(output / "1")]
     assert wrong != documents(output / "0")
     assert found == expected(tokenizer_path, texts)
-    assert "is made again by the reference tier" in caplog.text
+    assert "The reference tier replaces the fast tier's shards" in caplog.text
     assert list((output / ".blendtitan").glob("*.fast-tier-is-wrong"))
 
 
-def test_a_difference_in_another_output_makes_the_fast_tier_untrusted_everywhere(
+def test_a_difference_in_one_output_makes_the_fast_tier_untrusted_in_all(
     write_jsonl: WriteJsonl,
     tokenizer_path: Path,
     tmp_path: Path,
@@ -673,7 +673,7 @@ def test_a_fast_tier_that_was_found_wrong_is_not_trusted_later(
         tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path, tier="fast"))
 
 
-def test_the_reference_tier_makes_again_what_the_fast_one_made_and_not_the_reverse(
+def test_the_reference_tier_replaces_shards_of_the_fast_tier_but_not_the_reverse(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     path, output = write_jsonl("a.jsonl", ["a"]), tmp_path / "out"
@@ -779,7 +779,7 @@ def test_another_control_token_may_end_documents(
 def test_documents_may_begin_with_bos(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """Some models are trained so. Shards with and without it are of different settings."""
+    """Some models are trained this way. Shards with and without BOS have different settings."""
     path, config = write_jsonl("a.jsonl", ["one", "two"]), TokenizeConfig(tokenizer=tokenizer_path)
 
     tokenize([path], tmp_path / "out", replace(config, bos=True), engine=LocalEngine(1))
@@ -838,7 +838,7 @@ def test_the_output_and_the_tokenizer_may_have_paths_that_are_not_utf8(
 def test_documents_with_unknown_tokens_and_without_text_are_counted_and_reported(
     write_jsonl: WriteJsonl, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Training on them teaches nothing, and tells of a tokenizer that does not fit the text."""
+    """Training on them teaches nothing, and they indicate an unsuitable tokenizer."""
     vocab = {"<unk>": 0, "</s>": 1, "a": 2}
     made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]

@@ -29,17 +29,17 @@ def test_large_jobs_come_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("place", "first"), [(0, 0), (0.25, 1), (0.5, 2), (0.99, 3)])
-def test_each_process_begins_at_its_own_place(tmp_path: Path, place: float, first: int) -> None:
-    """Thousands of processes that ask for the same jobs would keep the file system busy."""
+def test_each_process_starts_at_its_own_place(tmp_path: Path, place: float, first: int) -> None:
+    """Thousands of processes that try the same jobs would overload the file system."""
     jobs = jobs_from(plan_of(100, 101, 102, 103, folder=tmp_path), place)
 
     assert [job.num_bytes - 100 for job in jobs] == [(first + n) % 4 for n in range(4)]
 
 
-def test_a_part_that_vanished_before_it_is_joined_is_made_again(
+def test_a_part_that_vanished_before_joining_is_written_again(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a rank that was taken for dead has joined the shard and removed the parts."""
+    """As when a rank that seemed dead has joined the shard and removed the parts."""
     work = planned_work([write_jsonl("a.jsonl", ["a", "b"])], tmp_path / "out", tokenizer_path)
     removed: list[Path] = []
 
@@ -57,7 +57,7 @@ def test_a_part_that_vanished_before_it_is_joined_is_made_again(
     assert find_shards(tmp_path / "out") == [tmp_path / "out/a"]
 
 
-def test_what_one_rank_finds_wrong_with_the_fast_tier_stops_the_others(
+def test_a_faulty_fast_tier_on_one_rank_stops_the_others(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
     encoder = Encoder(load_tokenizer(tokenizer_path))
@@ -70,10 +70,10 @@ def test_what_one_rank_finds_wrong_with_the_fast_tier_stops_the_others(
     assert find_shards(tmp_path / "out") == []
 
 
-def test_a_rank_with_the_reference_tier_does_not_keep_parts_that_were_found_wrong(
+def test_a_rank_with_the_reference_tier_does_not_keep_faulty_parts(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """Its own ids are right, but it would join parts of the others."""
+    """Its own ids are right, but it would join parts of other ranks."""
     work = planned_work([write_jsonl("a.jsonl", ["a"])], tmp_path / "out", tokenizer_path)
     work = replace(work, tier="auto")
     work.doubt_path.write_text("gigatoken gives other ids.")

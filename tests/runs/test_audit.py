@@ -25,7 +25,7 @@ GLOBAL_BATCH_SIZE = 4
 
 
 def save(folder: Path, step: int, state_dict: dict[str, Any], *, part: str = "dataloader") -> None:
-    """As TorchTitan does."""
+    """Save a checkpoint as TorchTitan does."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, that there is one process
         dcp.save({part: state_dict}, checkpoint_id=folder / f"step-{step}", no_dist=True)
@@ -67,9 +67,7 @@ def problems(run: list[Audited]) -> dict[int, str]:
     return {one.stored.step: "; ".join(one.problems) for one in run if one.problems}
 
 
-def test_a_run_that_was_changed_and_resumed_is_proved(
-    tmp_path: Path, plans: list[BlendConfig]
-) -> None:
+def test_a_changed_and_resumed_run_is_proved(tmp_path: Path, plans: list[BlendConfig]) -> None:
     train(tmp_path / "run/checkpoint", plans)
     for folder in ("run", "run/checkpoint"):
         run = audit_run(tmp_path / folder)
@@ -91,14 +89,14 @@ def edited(state_dict: dict[str, str], edit: Edit) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        (lambda s: s.update(consumed_samples=36), "the samples before sample 36"),
-        (lambda s: s.update(digest="0"), "the samples before sample 32"),
-        (lambda s: s.update(seed=8), "the samples before sample 32"),
+        (lambda s: s.update(consumed_samples=36), "other samples before sample 36"),
+        (lambda s: s.update(digest="0"), "other samples before sample 32"),
+        (lambda s: s.update(seed=8), "other samples before sample 32"),
         (lambda s: s.pop("chapters"), "damaged phases"),
         (lambda s: s["pace"][0].update(global_batch_size=5), "expected 40 at step 8; its steps"),
     ],
 )  # fmt: skip
-def test_a_state_that_does_not_agree_with_itself_is_named(
+def test_an_inconsistent_state_is_named(
     tmp_path: Path, plans: list[BlendConfig], edit: Edit, expected: str
 ) -> None:
     states = train(tmp_path, plans)
@@ -107,9 +105,7 @@ def test_a_state_that_does_not_agree_with_itself_is_named(
     assert expected in problems(audit_run(tmp_path))[8]
 
 
-def test_samples_that_were_passed_over_are_noticed(
-    tmp_path: Path, plans: list[BlendConfig]
-) -> None:
+def test_skipped_samples_are_noticed(tmp_path: Path, plans: list[BlendConfig]) -> None:
     """A state of the next step: it agrees with itself, but not with its own step."""
     states = train(tmp_path, plans)
     save(tmp_path, 8, states[9])
@@ -128,7 +124,7 @@ def test_another_run_in_between_is_noticed(tmp_path: Path, plans: list[BlendConf
 
 
 def test_another_history_is_noticed(tmp_path: Path, plans: list[BlendConfig]) -> None:
-    """Step 8 of a run that was never changed, among those of one that was."""
+    """Step 8 of an unchanged run, among the checkpoints of a changed run."""
     train(tmp_path, plans)
     save(tmp_path, 8, train(tmp_path / "other/x", plans[:1], steps=8)[8])
 
@@ -139,7 +135,7 @@ def test_another_history_is_noticed(tmp_path: Path, plans: list[BlendConfig]) ->
 
 
 def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendConfig]) -> None:
-    """A chapter that forgets how far a row was read gives a state that agrees with itself."""
+    """A phase that forgets the progress of a row gives a consistent state."""
     states = train(tmp_path, plans)
     for step in (12, 14):
         state = json.loads(states[step][STATE_KEY])
@@ -154,13 +150,13 @@ def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendC
 
 
 def rewritten(state: dict[str, Any]) -> str:
-    """A state with the digest that its chapters give: what a faulty loader would have saved."""
+    """A state with the digest of its phases, as a faulty loader would save it."""
     from blendtitan.history.phases import phases_from
     from blendtitan.state import digest_of, digest_slots, order_settings
 
-    chapter = phases_from(state["chapters"], blended=True)[-1]
-    slots = digest_slots(chapter.first_slot, state["consumed_samples"])
-    ids = chapter.order(order_settings(state)).places(slots).sample_ids
+    phase = phases_from(state["chapters"], blended=True)[-1]
+    slots = digest_slots(phase.first_slot, state["consumed_samples"])
+    ids = phase.order(order_settings(state)).places(slots).sample_ids
     return json.dumps(state | {"digest": digest_of(ids)})
 
 
@@ -180,7 +176,7 @@ def test_checkpoints_without_a_state_are_listed(tmp_path: Path, plans: list[Blen
 
 
 class Hostile:
-    """What runs code where a pickle is loaded."""
+    """An object that runs code when a pickle is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -225,7 +221,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, plans: list[BlendConfig], name:
 def test_the_latest_state_is_that_of_the_latest_checkpoint_that_can_be_read(
     tmp_path: Path, plans: list[BlendConfig]
 ) -> None:
-    """Whether its files or its state are damaged; where none can be read, each is named."""
+    """Its files or its state may be damaged. If none can be read, each is named."""
     states = train(tmp_path, plans[:1])
     whole = latest_state(tmp_path)
     save(tmp_path, 6, edited(states[4], lambda state: state.pop("chapters")))
@@ -252,8 +248,10 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
 # Two runs
 
 
-def test_runs_that_read_the_same_are_told(tmp_path: Path, plans: list[BlendConfig]) -> None:
-    """Though one went further."""
+def test_runs_that_read_the_same_samples_are_reported(
+    tmp_path: Path, plans: list[BlendConfig]
+) -> None:
+    """Even if one trained longer."""
     train(tmp_path / "a", plans)
     train(tmp_path / "b", plans[:2])
 
@@ -261,7 +259,7 @@ def test_runs_that_read_the_same_are_told(tmp_path: Path, plans: list[BlendConfi
     assert (parting.slot, parting.reasons) == (None, ())
 
 
-def test_where_runs_part_is_told(tmp_path: Path, plans: list[BlendConfig]) -> None:
+def test_the_slot_at_which_runs_part_is_reported(tmp_path: Path, plans: list[BlendConfig]) -> None:
     config = plans[0]
     other = dataclasses.replace(
         config, segments=(SegmentConfig(first_slot=12, shares={"web": 0.9}),)
@@ -294,7 +292,7 @@ def test_the_command_prints_a_line_for_each_checkpoint(
     assert lines[3] == "Both runs read the same samples, as far as both have trained."
 
 
-def test_the_command_fails_where_something_is_not_proved(
+def test_the_command_fails_if_a_checkpoint_is_not_proved(
     tmp_path: Path, plans: list[BlendConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = train(tmp_path, plans)

@@ -1,4 +1,4 @@
-"""A step against those before it: what is counted, and what is planted and must be found."""
+"""Comparison of a step with earlier steps: counts, and planted anomalies that must be found."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ from tests.runs.test_explain import CORPORA, changed, tokens_of
 
 __all__ = ["changed"]
 
-# In the order of the files, so that what is planted is read where it lies.
+# In the order of the files, so that planted documents are read in place.
 IN_ORDER = {"shuffle_sample_in_corpus": False, "split": "1"}
 
 
@@ -49,7 +49,7 @@ def test_corpora_and_documents_are_counted(write_run: WriteRun) -> None:
             assert lens.per_sample == len(documents) / len(samples)
 
 
-def test_tokens_that_are_rare_before_are_told(write_run: WriteRun) -> None:
+def test_tokens_that_were_rare_before_are_listed(write_run: WriteRun) -> None:
     source = open_run(write_run(CORPORA))
     found = compare_step(source, 9, window=8)
     now, before = (
@@ -68,8 +68,8 @@ def test_tokens_that_are_rare_before_are_told(write_run: WriteRun) -> None:
     assert EOD not in {token.token for token in found.tokens}
 
 
-def test_what_made_a_loss_spike_is_found(write_run: WriteRun, write_shard: WriteShard) -> None:
-    """A document of one token again and again, and one that is there twice."""
+def test_the_cause_of_a_loss_spike_is_found(write_run: WriteRun, write_shard: WriteShard) -> None:
+    """A document that repeats one token, and a duplicated document."""
     path = write_run({"web": (1, [900])}, blendcorpus=IN_ORDER)
     rng = np.random.default_rng(0)
     documents = [[*rng.integers(3, 900, 7).tolist(), EOD] for _ in range(100)]
@@ -89,7 +89,7 @@ def test_what_made_a_loss_spike_is_found(write_run: WriteRun, write_shard: Write
     assert compare_step(open_run(path), 5, window=3).twins == ((35, 37),)
 
 
-def test_steps_of_a_changed_run_are_compared_over_its_chapters(
+def test_steps_of_a_changed_run_are_compared_over_its_phases(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     """From windows of 8 tokens to windows of 12."""
@@ -103,12 +103,12 @@ def test_steps_of_a_changed_run_are_compared_over_its_chapters(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--around", "1"], "expected at least 2: no step is before the first"),
+        (["--around", "1"], "expected at least 2: step 1 has no step before it"),
         (["--around", "5", "--window", "0"], "window is 0, expected an int of at least 1"),
         (["--step", "5", "--window", "3"], "expected --around with it"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(
+def test_invalid_comparisons_are_refused(
     write_run: WriteRun,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
@@ -119,11 +119,11 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_without_the_data_nothing_is_compared(changed: tuple[Path, list[list[int]]]) -> None:
-    with pytest.raises(ConfigError, match="tokens are in the data, which is not known"):
+    with pytest.raises(ConfigError, match="comparing steps needs the data, which is not known"):
         compare_step(open_run(None, changed[0]), 5)
 
 
-def test_a_shard_that_is_gone_is_named(
+def test_a_missing_shard_is_named(
     changed: tuple[Path, list[list[int]]], write_shard: WriteShard
 ) -> None:
     write_shard("web/web_0", [[5, 6, EOD]] * 100)

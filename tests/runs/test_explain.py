@@ -1,4 +1,4 @@
-"""Explained slots: what the loader really gives, slot by slot, and where it lies on disk."""
+"""Explained slots against the loader's samples, slot by slot, and their places on disk."""
 
 import dataclasses
 import json
@@ -75,7 +75,9 @@ def check_places(source: OpenRun, sample: Explained) -> None:
 
 
 @FLAGS
-def test_a_thousand_slots_are_what_the_loader_gives(write_run: WriteRun, blend: bool) -> None:
+def test_a_thousand_explained_slots_equal_the_loaders_samples(
+    write_run: WriteRun, blend: bool
+) -> None:
     """With segments, a row that wraps around, rows of several shards, and many epochs."""
     path = write_run(
         CORPORA,
@@ -109,7 +111,7 @@ def test_inserted_eods_are_of_their_documents_and_not_of_the_bytes(
         check_places(source, sample)
 
 
-def test_any_slot_is_told(write_run: WriteRun) -> None:
+def test_any_slot_can_be_explained(write_run: WriteRun) -> None:
     path = write_run(CORPORA)
     source, dataset = open_run(path), dataset_of(path)
     for sample in explain_slots(source, [10**12, 10**15 - 1]):
@@ -129,7 +131,7 @@ def explained(
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_a_rank_is_told_the_rows_of_its_batches(
+def test_explained_rows_of_a_rank_are_those_of_its_batches(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str], ranks: int
 ) -> None:
     """Step after step, micro batch after micro batch, as its loader gives them."""
@@ -179,7 +181,7 @@ def test_steps_slots_and_tokens_choose_the_same_samples(
         (["--tokens", "-1"], "tokens is -1, expected an int of at least 0"),
     ],
 )
-def test_what_there_is_not_is_refused(
+def test_missing_steps_ranks_and_samples_are_refused(
     write_run: WriteRun,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
@@ -194,7 +196,7 @@ def test_what_there_is_not_is_refused(
 
 @pytest.fixture
 def changed(write_run: WriteRun, tmp_path: Path) -> tuple[Path, list[list[int]]]:
-    """A run that was changed three times, in a folder; what each of its slots held."""
+    """A run that was changed three times, in a folder; and the tokens of each of its slots."""
     path = write_run(CORPORA)
     config = read_run(path).blend
     more = dataclasses.replace(
@@ -208,7 +210,7 @@ def changed(write_run: WriteRun, tmp_path: Path) -> tuple[Path, list[list[int]]]
 
 
 def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[list[int]]:
-    """What a run of 4 samples a step trains on, one row for each slot; a checkpoint per plan."""
+    """Train a run of 4 samples per step: a row of tokens per slot, and a checkpoint per plan."""
     rows: list[list[int]] = []
     state = None
     for number, config in enumerate(plans, start=1):
@@ -224,7 +226,7 @@ def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[
     return rows
 
 
-def test_the_past_of_a_changed_run_is_told_from_its_checkpoint(
+def test_the_past_of_a_changed_run_is_explained_from_its_checkpoint(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     """Other weights, longer windows, and back: epochs that were begun have several byte ranges."""
@@ -240,7 +242,7 @@ def test_the_past_of_a_changed_run_is_told_from_its_checkpoint(
     assert "step 120 after 480 samples" in source.about
 
 
-def test_without_the_data_a_checkpoint_tells_shards_and_tokens(
+def test_without_the_data_a_checkpoint_gives_shards_and_tokens(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     folder, _ = changed
@@ -252,7 +254,7 @@ def test_without_the_data_a_checkpoint_tells_shards_and_tokens(
         assert all(part.prefix is None for part in one.parts)
 
 
-def test_data_that_is_gone_is_told_and_the_rest_explained(
+def test_missing_data_is_reported_and_the_rest_explained(
     changed: tuple[Path, list[list[int]]], tmp_path: Path
 ) -> None:
     folder, _ = changed
@@ -263,7 +265,7 @@ def test_data_that_is_gone_is_told_and_the_rest_explained(
     assert explain_slots(source, [5])[0].parts[0].prefix is None
 
 
-def test_a_shard_that_was_replaced_is_not_taken_for_the_old_one(
+def test_a_replaced_shard_is_not_mistaken_for_the_old_one(
     changed: tuple[Path, list[list[int]]], write_shard: WriteShard
 ) -> None:
     folder, _ = changed
@@ -275,10 +277,10 @@ def test_a_shard_that_was_replaced_is_not_taken_for_the_old_one(
                      "books_2": True, "books_1": True}  # fmt: skip
 
 
-def test_shards_of_one_name_and_size_are_told_apart(
+def test_shards_of_one_name_and_size_are_distinguished(
     write_run: WriteRun, write_shard: WriteShard, tmp_path: Path
 ) -> None:
-    """In different folders; nothing but their order tells them apart."""
+    """They are in different folders, and only their order distinguishes them."""
     path = write_run({"web": (1, [40])})
     for place in range(2):
         write_shard(f"{place}/part", [[3 + 5000 * place + 9 * i, EOD] for i in range(60)])
@@ -309,7 +311,7 @@ def test_another_checkpoint_may_be_named(
     assert "slot 120: step 31, sample 0\n" in out
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_one_that_is_whole(
+def test_a_damaged_checkpoint_is_skipped_for_an_intact_one(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
     folder, _ = changed
@@ -320,10 +322,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_one_that_is_whole(
     assert "at step 90 after 360 samples (skipped, because damaged: step-120)" in about
 
 
-def test_that_no_checkpoint_tells_of_changes_is_warned_of(
+def test_checkpoints_without_a_loader_state_are_a_warning(
     changed: tuple[Path, list[list[int]]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after a copy without hidden files: what is explained may not be what was trained on."""
+    """As after a copy without hidden files: the run may have trained on other samples."""
     folder, _ = changed
     for metadata in folder.glob("checkpoint/*/.metadata"):
         metadata.unlink()
@@ -369,7 +371,7 @@ def test_the_originals_order_is_explained(write_run: WriteRun, tmp_path: Path) -
         assert tokens_of(source, sample) == [*expected.input_ids.tolist(), expected.labels[-1]]
         assert (sample.window.draw, sample.window.epoch) == (expected.draw, expected.epoch)
         check_places(source, sample)
-    with pytest.raises(ConfigError, match=r"slot 1,000 is asked for, but order = \"blendcorpus\""):
+    with pytest.raises(ConfigError, match=r"slot 1,000 is requested, but order = \"blendcorpus\""):
         explain_slots(source, [1000])
 
 
@@ -422,7 +424,7 @@ def test_a_range_of_steps_is_counted(
         assert line.split()[5:] == [f"{count}" for count in counts]
 
 
-def test_long_texts_are_shortened_unless_all_is_asked_for(
+def test_long_texts_are_shortened_without_full(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run({"web": (1, [4000])}, training={"seq_len": 200})

@@ -1,4 +1,4 @@
-"""When a document is read: against looking at every slot."""
+"""The readings of a document, against a search of every slot."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ Readings = dict[tuple[str, int], list[tuple[int, tuple[tuple[int, int], ...]]]]
 
 
 def all_readings(source: OpenRun, num_slots: int) -> Readings:
-    """For each document: the slots that hold some of it, and which of its tokens."""
+    """The slots that hold part of each document, and its tokens there."""
     found: Readings = {}
     for sample in explain_slots(source, range(num_slots), with_texts=False):
         held: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -63,7 +63,7 @@ def test_documents_with_inserted_eods_are_found(
     check_all(open_run(path), 300)
 
 
-def test_documents_of_shards_of_one_name_and_size_are_told_apart(
+def test_documents_of_shards_of_one_name_and_size_are_distinguished(
     write_run: WriteRun, write_shard: WriteShard, tmp_path: Path
 ) -> None:
     path = write_run({"web": (1, [40])})
@@ -74,16 +74,16 @@ def test_documents_of_shards_of_one_name_and_size_are_told_apart(
     check_all(open_run(path), 60)
 
 
-def test_documents_are_found_in_all_chapters_of_a_changed_run(
+def test_documents_are_found_in_all_phases_of_a_changed_run(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
-    """Also in what was left of unfinished epochs of other lengths."""
+    """Even in remainders of unfinished epochs of other lengths."""
     folder, rows = changed
 
     check_all(open_run(folder), len(rows))
 
 
-def test_a_document_that_is_not_there_is_refused(write_run: WriteRun) -> None:
+def test_a_missing_document_is_refused(write_run: WriteRun) -> None:
     source = open_run(write_run(CORPORA))
 
     with pytest.raises(ConfigError, match=r"web_0: document 900 is not in the train split, which"):
@@ -95,7 +95,7 @@ def test_a_document_that_is_not_there_is_refused(write_run: WriteRun) -> None:
 def test_documents_are_not_known_from_a_checkpoint_alone(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
-    with pytest.raises(ConfigError, match="documents are in the data, which is not known"):
+    with pytest.raises(ConfigError, match="finding a document needs the data, which is not known"):
         find_document(open_run(None, changed[0]), "web_0", 0)
 
 

@@ -16,7 +16,7 @@ from tests.runs.conftest import WriteRun
 from tests.test_visible import HOSTILE, is_safe
 
 NAMES = [name for name in HOSTILE if name not in ("\udcff", "over\rwritten")]
-"""Those that a line of a file list, which is UTF-8 text, can hold."""
+"""Names that a line of a file list, which is UTF-8 text, can hold."""
 
 MARKUP = ["[/x]", "[web]", "[bold red]x"]
 
@@ -108,7 +108,7 @@ def test_folders_and_files_with_hostile_names_are_shown(
 
 
 def test_json_is_data_and_holds_the_names_themselves(hostile_run: Path, capsys: Capture) -> None:
-    """Control characters are spelled as JSON spells them."""
+    """Control characters are escaped as in JSON."""
     files = file_list(hostile_run)
     assert main(["stats", str(files), "--json"]) == 0
     shown = capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_wrong_arguments_are_shown(capsys: Capture) -> None:
     assert is_safe(capsys.readouterr().err)
 
 
-def test_headings_and_cells_of_tables_are_no_markup(capsys: Capture) -> None:
+def test_headings_and_cells_of_tables_are_not_markup(capsys: Capture) -> None:
     """A heading is the name of a corpus where ``explain`` counts samples of each."""
     table = Table(("[/a]", "[b]"))
     table.add_row(":smile:", "[link=http://x]c")

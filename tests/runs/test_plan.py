@@ -1,4 +1,4 @@
-"""The plan: what a run will read, against counting its slots one by one."""
+"""The plan of a run, against counting its slots one by one."""
 
 import json
 import re
@@ -32,10 +32,10 @@ def planned(path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> 
 
 
 @pytest.mark.parametrize("blend", [True, False])
-def test_it_says_what_counting_the_slots_finds(
+def test_the_plan_equals_the_counted_slots(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str], blend: bool
 ) -> None:
-    """With segments, a thousand slots: tokens, epochs and what is never read of each corpus."""
+    """A thousand slots with segments: tokens, epochs and unread tokens of each corpus."""
     path = write_run(
         CORPORA,
         training={"steps": 125},
@@ -66,7 +66,7 @@ def test_it_says_what_counting_the_slots_finds(
             assert 0 <= left_over <= 8 * len(own)
 
 
-def test_epochs_are_told_at_the_end_of_each_segment(
+def test_epochs_are_shown_at_the_end_of_each_segment(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
@@ -84,7 +84,7 @@ def test_epochs_are_told_at_the_end_of_each_segment(
         assert segment["epochs"] == pytest.approx(expected)
 
 
-def test_the_sizes_of_the_splits_are_told(
+def test_the_sizes_of_the_splits_are_shown(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(CORPORA)
@@ -133,13 +133,13 @@ def test_a_plan_without_anything_wrong_has_no_warnings(write_run: WriteRun) -> N
         ({}, "the run does not reach: books 85.3%, code 53.6%, web 73.5%"),
     ],
 )  # fmt: skip
-def test_what_is_likely_a_mistake_is_warned_of(
+def test_likely_mistakes_are_warnings(
     write_run: WriteRun, sections: dict[str, dict[str, Any]], expected: str
 ) -> None:
     assert expected in warned(write_run(CORPORA, **sections))
 
 
-def test_nothing_is_logged_beside_the_warnings(
+def test_a_plan_logs_nothing_but_its_warnings(
     write_run: WriteRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A valid split of less than a window is a warning of the plan."""
@@ -165,7 +165,7 @@ def test_corpora_that_are_not_validated_are_named(write_run: WriteRun) -> None:
         (False, "append_eod is false, and the documents of 1 of 2 shards do not end in EOD (2)"),
     ],
 )
-def test_documents_without_eod_are_warned_of(
+def test_documents_without_eod_are_a_warning(
     write_run: WriteRun, write_shard: WriteShard, append_eod: bool, expected: str
 ) -> None:
     path = write_run({"web": (1, [900, 300])}, blendcorpus={"append_eod": append_eod})
@@ -174,7 +174,7 @@ def test_documents_without_eod_are_warned_of(
     assert expected in warned(path)
 
 
-def test_documents_of_which_some_lack_eod_are_warned_of(
+def test_a_mixture_of_documents_with_and_without_eod_is_a_warning(
     write_run: WriteRun, write_shard: WriteShard
 ) -> None:
     path = write_run({"web": (1, [900])}, blendcorpus={"append_eod": False})
@@ -184,7 +184,7 @@ def test_documents_of_which_some_lack_eod_are_warned_of(
     assert "40 of 80 documents end in EOD" in warned(path)
 
 
-def test_a_token_type_too_small_for_the_vocabulary_is_warned_of(
+def test_a_token_type_too_small_for_the_vocabulary_is_a_warning(
     write_run: WriteRun, write_shard: WriteShard
 ) -> None:
     path = write_run({"web": (1, [900, 300])})
@@ -195,8 +195,8 @@ def test_a_token_type_too_small_for_the_vocabulary_is_warned_of(
     )
 
 
-def test_a_tokenizer_that_is_not_there_is_warned_of(write_run: WriteRun) -> None:
-    """The plan does not need it where EOD is configured."""
+def test_a_missing_tokenizer_is_a_warning(write_run: WriteRun) -> None:
+    """The plan does not need it if EOD is configured."""
     missing = {"model": {"tokenizer_path": "nowhere"}}
     path = write_run(CORPORA, **missing, blendcorpus={"eod_token_id": EOD})
 
@@ -208,7 +208,7 @@ def test_a_tokenizer_that_is_not_there_is_warned_of(write_run: WriteRun) -> None
 # Which run
 
 
-def test_a_run_folder_stands_for_the_settings_it_holds(
+def test_a_run_folder_gives_the_settings_of_its_configuration(
     write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(CORPORA)
@@ -221,7 +221,7 @@ def test_a_run_folder_stands_for_the_settings_it_holds(
         read_run(tmp_path)
 
 
-def test_the_number_of_ranks_is_asked_for_where_steps_depend_on_it(
+def test_the_number_of_ranks_is_required_if_steps_depend_on_it(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_run(CORPORA, training={"global_batch_size": -1})
@@ -308,7 +308,7 @@ def test_ranks_of_a_pipeline_read_its_parts_of_a_micro_batch(write_run: WriteRun
         ({"segment": [{"from_step": 3}]}, "segment 1: shares are None"),
     ],
 )
-def test_what_the_trainer_refuses_of_a_blend_is_refused(
+def test_settings_that_the_trainer_refuses_are_refused(
     write_run: WriteRun, section: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
@@ -318,14 +318,14 @@ def test_what_the_trainer_refuses_of_a_blend_is_refused(
 def test_a_run_without_a_blend_is_refused(write_run: WriteRun) -> None:
     with pytest.raises(ConfigError, match="'c4', which TorchTitan reads"):
         read_run(write_run(CORPORA, training={"dataset": "c4"}))
-    with pytest.raises(EmptySplitError, match="nothing is trained on"):
+    with pytest.raises(EmptySplitError, match="leaves no training data"):
         plan_run(read_run(write_run(CORPORA, blendcorpus={"split": "0,1,1"})))
 
 
-def test_the_originals_order_is_planned_as_far_as_it_tells(
+def test_the_originals_order_is_planned_without_unused_tokens(
     write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It has no rows, so what is left unused is not known."""
+    """It has no rows, so the number of unused tokens is unknown."""
     order = {"order": "blendcorpus", "data_cache_path": str(tmp_path / "cache")}
     path = write_run(CORPORA, blendcorpus=order, training={"global_batch_size": 8, "steps": 20})
     plan = planned(path, capsys)
@@ -371,7 +371,7 @@ def test_a_plan_refuses_shards_of_another_tokenizer(
         plan_run(read_run(path))
 
 
-def test_a_plan_warns_of_another_tokenizer_where_training_would(
+def test_a_plan_warns_of_another_tokenizer_if_training_would(
     write_run: WriteRun, word_identity: TokenizerIdentity, tmp_path: Path
 ) -> None:
     path = write_run({"web": (1.0, [500])}, blendcorpus={"tokenizer_check": "warn"})
@@ -381,7 +381,7 @@ def test_a_plan_warns_of_another_tokenizer_where_training_would(
     assert any("1 of 1 shards do not belong" in text for text in plan_run(read_run(path)).warnings)
 
 
-def test_a_plan_without_a_usable_tokenizer_says_that_it_compared_nothing(
+def test_a_plan_without_a_usable_tokenizer_warns_that_nothing_was_compared(
     write_run: WriteRun, tmp_path: Path
 ) -> None:
     path = write_run(

@@ -1,4 +1,4 @@
-"""The metrics of a run: those of the steps that the model went on from."""
+"""The metrics of a run: for repeated steps, those from which the model continued."""
 
 import re
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_steps_done_again_are_those_of_the_later_start(tmp_path: Path) -> None:
     assert "valid" not in scalars
 
 
-def test_a_file_cut_short_gives_what_is_whole(tmp_path: Path) -> None:
+def test_a_truncated_file_gives_its_complete_entries(tmp_path: Path) -> None:
     """A killed run leaves half an entry."""
     path = write_start(tmp_path, 0, loss=[(1, 4.0), (2, 3.0)])
     path.write_bytes(path.read_bytes()[:-3])

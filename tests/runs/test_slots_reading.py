@@ -1,4 +1,4 @@
-"""The order backwards, against looking at every slot."""
+"""The inverse of the order, against a search of every slot."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def phase_of(past: Past, *, blended: bool, first_slot: int) -> Phase:
 @pytest.mark.parametrize("blended", [True, False])
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_all_slots_that_read_a_stretch_are_found(past: str, blended: bool, shuffled: bool) -> None:
-    """In segments, epochs, and what unfinished epochs of other lengths had left."""
+    """In segments, epochs, and remainders of unfinished epochs of other lengths."""
     first, stop = 100, 500
     settings = OrderSettings(seed=3, split="train", shuffled=shuffled, blended=blended)
     order = phase_of(PASTS[past], blended=blended, first_slot=first).order(settings)

@@ -11,7 +11,7 @@ LENS = st.lists(st.one_of(st.integers(0, 20), st.integers(131_070, 131_075)), mi
 
 @given(parts=st.lists(LENS, min_size=1, max_size=3), percent=st.integers(0, 100))
 def test_quantiles_are_those_of_the_sorted_lengths(parts: list[list[int]], percent: int) -> None:
-    """Exact for short and long documents, whatever the number of shards they are in."""
+    """Exact for short and long documents, in any number of shards."""
     counted = DocumentLengths()
     for part in parts:
         shard = DocumentLengths()

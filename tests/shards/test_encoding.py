@@ -58,7 +58,7 @@ def test_a_document_with_other_ids_than_its_text_is_a_fault(
 def test_a_document_whose_text_cannot_be_recovered_is_counted_and_no_fault(
     write_shard: WriteShard, tokenizer: Tokenizer
 ) -> None:
-    """Half a character has no text, and neither has a control symbol inside of a document."""
+    """Half a character has no text, and neither has a control symbol inside a document."""
     half = [*tokenizer.encode("\u6f22")[:-1], tokenizer.eos_id]
     inside = [*tokenizer.encode("a"), tokenizer.bos_id, *tokenizer.encode("b"), tokenizer.eos_id]
     index = ShardIndex.open(write_shard("a", [half, inside, *documents(tokenizer)[:3]]))

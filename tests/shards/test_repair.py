@@ -1,4 +1,4 @@
-"""Repair: the bytes of a right shard, or nothing changed."""
+"""Repair writes the bytes of a correct shard, or changes nothing."""
 
 import os
 import re
@@ -40,7 +40,7 @@ def recorded_ends(prefix: Path) -> DocumentEnds | None:
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<i4"])
-def test_a_repaired_shard_has_the_bytes_of_one_that_was_written_right(
+def test_a_repaired_shard_has_the_bytes_of_a_correct_shard(
     write_uncounted: WriteUncounted, write_shard: WriteShard, dtype: str
 ) -> None:
     right = files(write_shard("right/web", DOCUMENTS, dtype))
@@ -54,7 +54,7 @@ def test_a_repaired_shard_has_the_bytes_of_one_that_was_written_right(
 def test_a_repaired_shard_keeps_the_record_of_its_tokenizer(
     write_uncounted: WriteUncounted,
 ) -> None:
-    """Its documents and the tokens in its .bin, which the record names, stay what they were."""
+    """Its documents and the tokens in its .bin, which the record counts, stay the same."""
     prefix = write_uncounted("web", DOCUMENTS)
     tokenizer = TokenizerIdentity(hash="1:a", name="t", kind="huggingface", vocab_size=99, eod_id=2)
     record = TokenizerRecord(tokenizer, documents=3, tokens=8)
@@ -69,7 +69,7 @@ def test_a_repaired_shard_keeps_the_record_of_its_tokenizer(
 def test_a_repair_records_the_document_ends_that_it_proved(
     write_uncounted: WriteUncounted,
 ) -> None:
-    """They are those that would be found; a record from before says nothing of the new .idx."""
+    """They equal the ends that a check would find; an earlier record is not about the new .idx."""
     prefix = write_uncounted("web", DOCUMENTS)
     repair_shard(prefix, eod_id=EOD)
     recorded = recorded_ends(prefix)
@@ -96,10 +96,10 @@ def test_a_repair_records_nothing_of_tokens_that_changed_meanwhile(
     assert not Path(f"{prefix}.ends.json").exists()
 
 
-def test_a_shard_with_nothing_wrong_is_left_alone(
+def test_a_sound_shard_is_not_changed(
     write_uncounted: WriteUncounted, write_shard: WriteShard
 ) -> None:
-    """So the command can be run again."""
+    """The command can therefore be run again."""
     repaired, sound = write_uncounted("a/web", DOCUMENTS), write_shard("b/web", DOCUMENTS)
     repair_shard(repaired, eod_id=EOD)
     after = files(repaired)
@@ -110,8 +110,8 @@ def test_a_shard_with_nothing_wrong_is_left_alone(
     assert files(sound).keys() == {"web.bin", "web.idx"}
 
 
-def test_what_is_not_proved_is_refused(write_uncounted: WriteUncounted) -> None:
-    """One document that would end in another token: perhaps the shard is short of a file's end."""
+def test_an_unproved_correction_is_refused(write_uncounted: WriteUncounted) -> None:
+    """One document would end in another token, perhaps because the .bin is truncated."""
     prefix = write_uncounted("web", [[5, EOD], [6, 7, 8], [9, EOD]])
     before = files(prefix)
 
@@ -123,14 +123,14 @@ def test_what_is_not_proved_is_refused(write_uncounted: WriteUncounted) -> None:
 
 
 def write_index(prefix: Path, lens: list[int], documents: list[int]) -> Path:
-    """An ``.idx`` of these lengths and document index, whatever the ``.bin`` holds."""
+    """Write an ``.idx`` with these lengths and this document index, for any ``.bin``."""
     index = encode_index(np.array(lens, np.int32), np.array(documents), dtype=np.dtype("<u2"))
     Path(f"{prefix}.idx").write_bytes(b"".join(index))
     return prefix
 
 
 def test_the_last_sequence_of_each_document_that_has_one_is_counted(tmp_path: Path) -> None:
-    """Megatron-LM appends EOD there, and none to an empty text: documents 1, 2 and 4 here."""
+    """Megatron-LM appends EOD there, but not to an empty text: documents 1, 2 and 4 here."""
     documents = [0, 2, 2, 2, 3, 3]
     right = b"".join(
         encode_index(np.array([1, 2, 2], np.int32), np.array(documents), dtype=np.dtype("<u2"))
@@ -144,7 +144,7 @@ def test_the_last_sequence_of_each_document_that_has_one_is_counted(tmp_path: Pa
     assert (tmp_path / "web.idx").read_bytes() == right
 
 
-def test_a_lost_document_index_is_restored_where_every_sequence_ends_in_eod(
+def test_a_lost_document_index_is_restored_if_every_sequence_ends_in_eod(
     write_shard: WriteShard,
 ) -> None:
     prefix = write_shard("web", DOCUMENTS)
@@ -176,7 +176,7 @@ def move_pointer(prefix: Path) -> None:
 def test_wrong_pointers_are_computed_from_lengths_that_describe_the_bin(
     write_shard: WriteShard,
 ) -> None:
-    """Opening such a shard finds nothing, but some of its documents are read from other places."""
+    """Opening such a shard detects nothing, but some documents are read from wrong places."""
     prefix = write_shard("web", DOCUMENTS)
     right = Path(f"{prefix}.idx").read_bytes()
     move_pointer(prefix)
@@ -189,7 +189,7 @@ def test_wrong_pointers_are_computed_from_lengths_that_describe_the_bin(
 def test_pointers_are_not_computed_from_lengths_that_cut_documents(
     write_shard: WriteShard,
 ) -> None:
-    """The sum of the lengths is right, but not each of them: the tokens tell."""
+    """The sum of the lengths is right, but some lengths are wrong, as the tokens show."""
     prefix = write_index(write_shard("web", DOCUMENTS), [2, 2, 4], [0, 1, 2, 3])
     move_pointer(prefix)
     before = files(prefix)
@@ -228,7 +228,7 @@ def test_a_shard_with_unknown_damage_is_refused(write_shard: WriteShard) -> None
         ([[5, EOD], [-1, EOD]], "document 1 holds the token id -1, expected ids from 0"),
     ],
 )
-def test_what_no_correction_makes_right_is_not_called_right(
+def test_a_shard_that_stays_wrong_after_corrections_is_refused(
     write_shard: WriteShard,
     capsys: pytest.CaptureFixture[str],
     documents: list[list[int]],
@@ -253,7 +253,7 @@ def test_uncounted_eods_do_not_hide_a_token_id_below_0(write_uncounted: WriteUnc
     assert files(prefix) == before
 
 
-def test_an_older_kept_file_is_not_written_over(write_uncounted: WriteUncounted) -> None:
+def test_an_older_kept_file_is_not_overwritten(write_uncounted: WriteUncounted) -> None:
     prefix = write_uncounted("web", DOCUMENTS)
     Path(f"{prefix}.idx.before-repair").write_bytes(b"of another time")
     before = files(prefix)
@@ -263,7 +263,7 @@ def test_an_older_kept_file_is_not_written_over(write_uncounted: WriteUncounted)
     assert files(prefix) == before
 
 
-def test_the_command_repairs_what_it_can_and_names_the_rest(
+def test_the_command_repairs_some_shards_and_names_the_others(
     write_uncounted: WriteUncounted, write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_uncounted("tokens/a", DOCUMENTS).parent
@@ -275,7 +275,7 @@ def test_the_command_repairs_what_it_can_and_names_the_rest(
     assert f"{folder}/a: repaired" in shown.out
     assert "1 repaired, 1without faults" in shown.out
     assert f"{folder}/b: with one more token each, 1 of 2 documents" in shown.err
-    assert "1 of 3 shards are as they were" in shown.err
+    assert "1 of 3 shards were not changed" in shown.err
 
 
 # Repairs a shard again and again from the same start, killed before its first change of the

@@ -47,7 +47,7 @@ def test_the_table_has_the_same_numbers(folder: Path, capsys: pytest.CaptureFixt
 def test_a_shard_that_cannot_be_read_fails_the_command_and_hides_no_other(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Found in a folder or named, by any of its files."""
+    """Whether it is found in a folder or named, by any of its files."""
     (folder / "web" / "a.idx").unlink()
     (folder / "web" / "b.idx").write_bytes(b"short")
 
@@ -67,7 +67,7 @@ def test_a_shard_that_cannot_be_read_fails_the_command_and_hides_no_other(
 def test_documents_without_text_and_with_unknown_text_are_counted_with_a_tokenizer(
     write_shard: WriteShard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Training on them teaches nothing, and tells of a tokenizer that does not fit the text."""
+    """Training on them teaches nothing, and they indicate an unsuitable tokenizer."""
     path = write_word_tokenizer(tmp_path)
     write_shard("tokens/web/a", [[2, 0, 0, 1], [1], [2, 1], [0, 1], [1]])
     asked = [str(tmp_path / "tokens"), "--tokenizer", str(path)]
@@ -86,7 +86,7 @@ def test_documents_without_text_and_with_unknown_text_are_counted_with_a_tokeniz
 
 
 def write_word_tokenizer(folder: Path) -> Path:
-    """A tokenizer whose model names the token for unknown text, and no file beside it does."""
+    """A tokenizer whose token for unknown text is named only in its model."""
     vocab = {"<unk>": 0, "</s>": 1, "a": 2}
     made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     made.add_special_tokens(["</s>"])

@@ -1,4 +1,4 @@
-"""What one pass over the tokens of a shard counts, however documents lie in the blocks."""
+"""The counts of one pass over the tokens of a shard, for any division into blocks."""
 
 from pathlib import Path
 

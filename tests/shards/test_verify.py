@@ -92,7 +92,7 @@ def test_documents_of_several_sequences_or_none_are_sound(tmp_path: Path) -> Non
 def test_every_entry_of_the_idx_is_compared(
     write_shard: WriteShard, at: int, value: bytes, message: str
 ) -> None:
-    """Damage that opening the shard does not find."""
+    """Damage that opening the shard does not detect."""
     prefix = write_shard("web", DOCUMENTS)
     overwrite(Path(f"{prefix}.idx"), at, value)
 
@@ -120,10 +120,10 @@ def test_a_negative_token_is_outside_of_any_vocabulary(write_shard: WriteShard) 
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
-def test_a_mixture_of_documents_with_and_without_eod_says_how_many(
+def test_a_mixture_of_documents_with_and_without_eod_is_counted(
     write_shard: WriteShard, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A document without tokens has no end; EODs inside of documents do not count."""
+    """A document without tokens has no end; EODs inside documents do not count."""
     monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
 
     (problem,) = checked(write_shard("web", [[5, EOD], [EOD, 6], [7, 8, EOD]])).problems
@@ -139,7 +139,7 @@ def test_a_mixture_of_documents_with_and_without_eod_says_how_many(
 def test_empty_documents_are_sound_and_counted(
     write_shard: WriteShard, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Megatron-LM writes an empty text so, without EOD."""
+    """Megatron-LM writes an empty text as a document without EOD."""
     monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
     shard = checked(write_shard("web", [[], [5, EOD], [], [], [5, 7, EOD], []]))
 
@@ -150,7 +150,7 @@ def test_empty_documents_are_sound_and_counted(
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
-def test_what_documents_begin_with_is_told(
+def test_the_first_token_of_documents_is_reported(
     write_shard: WriteShard, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
@@ -200,7 +200,7 @@ def remove_idx(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut_bin, remove_bin, remove_idx])
-def test_the_command_reports_all_shards_and_fails_where_one_is_bad(
+def test_the_command_reports_all_shards_and_fails_if_one_is_bad(
     damage: Callable[[Path], None], write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, good = write_shard("tokens/web/a", DOCUMENTS), write_shard("tokens/web/b", DOCUMENTS)
@@ -218,9 +218,7 @@ def test_the_command_reports_all_shards_and_fails_where_one_is_bad(
     assert shown.err.endswith("1 of 2 shards are bad\n")
 
 
-def test_json_has_what_was_found(
-    write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_json_has_the_findings(write_shard: WriteShard, capsys: pytest.CaptureFixture[str]) -> None:
     prefix = write_shard("web", DOCUMENTS)
 
     assert main(["verify", str(prefix), "--json"]) == 0
@@ -252,7 +250,7 @@ def test_json_has_what_was_found(
     }
 
 
-def test_the_report_says_how_many_shards_have_a_record_of_document_ends(
+def test_the_report_counts_shards_with_a_record_of_document_ends(
     write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shards = [str(write_shard(name, DOCUMENTS)) for name in ("a", "b")]
@@ -265,8 +263,8 @@ def test_the_report_says_how_many_shards_have_a_record_of_document_ends(
     assert "document ends recorded" not in capsys.readouterr().out
 
 
-def test_a_failed_check_keeps_what_is_recorded_of_another_eod(write_shard: WriteShard) -> None:
-    """Nor does an EOD that ends no document replace one that ends some."""
+def test_a_failed_check_keeps_the_record_of_another_eod(write_shard: WriteShard) -> None:
+    """An EOD that ends no document does not replace one that ends some."""
     prefix = write_shard("web", [[5, 6, EOD], [9, 9], [7, EOD]])
     ends = Path(f"{prefix}.ends.json")
     main(["verify", str(prefix), "--eod-id", str(EOD)])
@@ -278,7 +276,7 @@ def test_a_failed_check_keeps_what_is_recorded_of_another_eod(write_shard: Write
     assert ends.read_bytes() == recorded
 
 
-def test_a_good_check_replaces_what_is_recorded_of_another_eod(write_shard: WriteShard) -> None:
+def test_a_successful_check_replaces_the_record_of_another_eod(write_shard: WriteShard) -> None:
     prefix = write_shard("web", [[5, 6, EOD], [9, EOD]])
     ends = Path(f"{prefix}.ends.json")
     main(["verify", str(prefix), "--eod-id", "9"])
@@ -287,7 +285,7 @@ def test_a_good_check_replaces_what_is_recorded_of_another_eod(write_shard: Writ
     assert f'"eod_id": {EOD}, ' in ends.read_text()
 
 
-def test_eod_is_known_from_the_recorded_ends_and_is_said_where_it_is_not(
+def test_eod_is_taken_from_recorded_ends_and_its_absence_is_reported(
     write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = write_shard("web", DOCUMENTS)
@@ -302,7 +300,7 @@ def test_eod_is_known_from_the_recorded_ends_and_is_said_where_it_is_not(
     assert "no EOD is known" not in printed
 
 
-def test_one_is_not_spoken_of_as_many(
+def test_messages_use_the_singular_for_one(
     write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_shard("good", [[EOD]])
@@ -315,7 +313,7 @@ def test_one_is_not_spoken_of_as_many(
         assert main([command, str(prefix)]) == 1
         assert f"1 of 1 shard {said}" in capsys.readouterr().err
     assert main(["repair", str(prefix), "--eod-id", "2"]) == 1
-    assert "1 of 1 shard is as it was" in capsys.readouterr().err
+    assert "1 of 1 shard was not changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--vocab-size", "--threads"])
@@ -331,7 +329,7 @@ def test_a_setting_out_of_range_is_an_error(
 
 @pytest.fixture
 def cataloged(tmp_path: Path, write_shard: WriteShard) -> Path:
-    """A folder with a catalog of two shards, whose .bin files have parts of their own."""
+    """A folder with a catalog of two shards, whose .bin files have several parts."""
     entries: dict[str, CatalogEntry] = {}
     for name in ("code/a", "web/b"):
         prefix = write_shard(f"tokens/{name}", DOCUMENTS)
@@ -353,7 +351,7 @@ def problems(folder: Path) -> list[str]:
     return [problem for shard in shards for problem in shard.problems]
 
 
-def test_shards_are_as_their_catalog_lists_them(cataloged: Path) -> None:
+def test_shards_match_their_catalog(cataloged: Path) -> None:
     shards = verify([cataloged], Expected())
 
     assert [shard.problems for shard in shards] == [[], []]
@@ -364,7 +362,7 @@ def test_shards_are_as_their_catalog_lists_them(cataloged: Path) -> None:
 def test_a_changed_token_is_found_by_its_checksum(
     cataloged: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    """It is a valid token, so nothing else tells. The part that holds it is named."""
+    """The token is valid, so only the checksum shows it. The damaged part is named."""
     monkeypatch.setattr(tokens_module, "_BLOCK_TOKENS", block)
     overwrite(cataloged / "web/b.bin", 6, struct.pack("<H", 9))
 
@@ -373,7 +371,7 @@ def test_a_changed_token_is_found_by_its_checksum(
     assert "copy both files of the shard again" in problem
 
 
-def test_a_shard_that_was_replaced_by_another_one_is_found(cataloged: Path) -> None:
+def test_a_replaced_shard_is_found(cataloged: Path) -> None:
     """Both files are from one and the same shard, as when copies were mixed up."""
     for suffix in (".bin", ".idx"):
         (cataloged / f"web/b{suffix}").unlink()
@@ -384,7 +382,7 @@ def test_a_shard_that_was_replaced_by_another_one_is_found(cataloged: Path) -> N
     assert "web/b.idx: the checksum is" in problem
 
 
-def test_a_shard_that_is_listed_and_not_there_is_missed(cataloged: Path) -> None:
+def test_a_listed_shard_that_is_missing_is_reported(cataloged: Path) -> None:
     for suffix in (".bin", ".idx"):
         (cataloged / f"web/b{suffix}").unlink()
 
@@ -402,9 +400,7 @@ def test_the_catalog_is_found_from_a_prefix_below_its_folder(cataloged: Path) ->
     assert problems(cataloged / "web") == []
 
 
-def test_a_shard_that_is_not_listed_has_no_checksums(
-    cataloged: Path, write_shard: WriteShard
-) -> None:
+def test_an_unlisted_shard_has_no_checksums(cataloged: Path, write_shard: WriteShard) -> None:
     write_shard("tokens/web/new", DOCUMENTS)
 
     assert problems(cataloged) == []
@@ -445,7 +441,7 @@ CATALOG_OF = b'{"format": 1, "checksum": "xxh3_128", "shards": %s}'
         (INFINITE, "JSON is malformed: invalid character"),
     ],
 )
-def test_what_is_wrong_with_a_catalog_is_said_in_words(
+def test_errors_of_a_catalog_are_described_in_words(
     cataloged: Path, content: bytes, reason: str
 ) -> None:
     (cataloged / "shards.catalog").write_bytes(content)
@@ -454,7 +450,7 @@ def test_what_is_wrong_with_a_catalog_is_said_in_words(
         problems(cataloged)
 
 
-def test_what_tokenize_wrote_is_verified_with_its_catalog(tmp_path: Path) -> None:
+def test_output_of_tokenize_is_verified_with_its_catalog(tmp_path: Path) -> None:
     """From the jobs of a large file to the parts of a .bin."""
     lines = Path(json.__file__).read_text(encoding="utf-8").splitlines()
     (tmp_path / "tokenizer.model").write_bytes(train_tokenizer(lines, vocab_size=600))

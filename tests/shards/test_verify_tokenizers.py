@@ -1,4 +1,4 @@
-"""Which tokenizers made the shards of a folder or list, and whether it was the named one."""
+"""The tokenizers that made the shards of a folder or list, compared with the named one."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ def other(tokenizer: TokenizerIdentity) -> TokenizerIdentity:
 
 
 def verified(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """Exit status and everything that is printed."""
+    """The exit status and the whole output."""
     status = main(["verify", *map(str, arguments)])
     printed = capsys.readouterr()
     return status, printed.out + printed.err
@@ -28,7 +28,7 @@ def verified(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[in
 
 @pytest.fixture
 def mixed(write_shard: WriteShard, word_identity: TokenizerIdentity, tmp_path: Path) -> Path:
-    """Three shards, of which one was made with another tokenizer."""
+    """Three shards, one of them made with another tokenizer."""
     for name in ("a", "b", "c"):
         prefix = write_shard(f"tokens/web/{name}", DOCUMENTS)
         write_record(prefix, other(word_identity) if name == "b" else word_identity)
@@ -38,7 +38,7 @@ def mixed(write_shard: WriteShard, word_identity: TokenizerIdentity, tmp_path: P
 def test_shards_of_different_tokenizers_in_one_folder_are_reported(
     mixed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The one that differs from most, with both tokenizers."""
+    """The minority shard is named, with both tokenizers."""
     status, printed = verified(capsys, mixed)
 
     assert status == 1
@@ -61,14 +61,14 @@ def test_two_folders_may_be_of_two_tokenizers(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nobody said that they are read together."""
+    """They need not be read together."""
     write_record(write_shard("one/a", DOCUMENTS), word_identity)
     write_record(write_shard("two/a", DOCUMENTS), other(word_identity))
 
     assert verified(capsys, tmp_path / "one", tmp_path / "two")[0] == 0
 
 
-def test_records_are_compared_with_the_tokenizer_that_is_named(
+def test_records_are_compared_with_the_named_tokenizer(
     mixed: Path, word_tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, printed = verified(capsys, mixed / "web/b", "--tokenizer", word_tokenizer)
@@ -85,7 +85,7 @@ def bare_tokenizer(word_tokenizer: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(word_tokenizer / "tokenizer.json", tmp_path / "tokenizer.json"))
 
 
-def test_the_eod_of_a_record_ends_the_text_where_the_tokenizer_names_none(
+def test_the_eod_of_a_record_is_used_if_the_tokenizer_names_none(
     write_shard: WriteShard,
     word_identity: TokenizerIdentity,
     bare_tokenizer: Path,
@@ -101,7 +101,7 @@ def test_the_eod_of_a_record_ends_the_text_where_the_tokenizer_names_none(
     assert f"EOD is token {EOD} by the records" in printed
 
 
-def test_a_shard_of_which_no_document_could_be_compared_is_told(
+def test_a_shard_without_comparable_documents_is_reported(
     write_shard: WriteShard, bare_tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = write_shard("tokens/a", DOCUMENTS)
@@ -112,21 +112,21 @@ def test_a_shard_of_which_no_document_could_be_compared_is_told(
     assert "no EOD is known (shards: 1)" in printed
 
 
-def test_what_a_shard_without_a_record_was_made_with_is_said_not_to_be_known(
+def test_the_tokenizer_of_a_small_shard_without_a_record_is_undetermined(
     write_shard: WriteShard, word_tokenizer: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Five tokens are too few to tell; that is no fault of the shard."""
+    """Five tokens are too few for a verdict, which is not a fault of the shard."""
     prefix = write_shard("tokens/a", DOCUMENTS)
     status, printed = verified(capsys, prefix, "--tokenizer", word_tokenizer)
 
     assert status == 0
-    assert "tokens/a: it is not known whether this tokenizer made it" in printed
+    assert "tokens/a: cannot determine whether this tokenizer made it" in printed
 
 
 def test_a_record_of_another_shard_is_reported(
     write_shard: WriteShard, word_identity: TokenizerIdentity, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another program put its shard in the place of ours, and left our record there."""
+    """Another program replaced our shard, but not our record."""
     prefix = write_shard("tokens/a", DOCUMENTS)
     record = TokenizerRecord(word_identity, documents=2, tokens=6)
     record_path(prefix).write_bytes(encode_record(record))

@@ -214,7 +214,7 @@ def test_a_kept_catalog_of_another_list_is_built_again(
     wrong.rename(right)
 
     assert_equal(read_catalog(config), built)
-    assert "the kept catalog is damaged, or of another file list" in caplog.text
+    assert "the cached catalog is damaged, or of another file list" in caplog.text
 
 
 def test_a_kept_catalog_that_contradicts_itself_is_built_again(

@@ -92,9 +92,7 @@ def test_no_more_is_claimed_than_was_looked_at(
     caplog.set_level(logging.INFO)
     read_catalog(config_of(large))
 
-    assert (
-        "all of them in 0 of 1 shards, and in the other shards a sample of 4 of 50" in caplog.text
-    )
+    assert "all of them in 0 of 1 shards, and in the others a sample of 4 of 50" in caplog.text
 
 
 def test_a_mixture_in_a_sample_gives_the_number_of_checked_documents(

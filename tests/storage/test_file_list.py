@@ -101,7 +101,7 @@ def test_the_weight_of_a_folder_is_shared_by_tokens(
         ("1 a b c", r"found 4 words"),
         ('1 "a', r"expected a closing quote"),
         ("1 a ''", r"the corpus is empty"),
-        ("# nothing", r"no shard is named"),
+        ("# nothing", r"found no shards"),
         ("1 a\nb", r"list\.txt:2: the line has no weight, but .*list\.txt:1 has one"),
         ("1 a x\n2 a x", r"is named twice"),
         ("1 x/a\n2 y/a", r"Name the corpus of each"),
@@ -128,7 +128,7 @@ def test_half_a_shard_in_a_folder_is_an_error(tmp_path: Path, write_shard: Write
     write_shard("tokens/web/b", [[5, 2]])
     (tmp_path / "tokens/web/a.idx").unlink()
 
-    with pytest.raises(MissingShardError, match=r"a\.bin is there, so the copy is incomplete"):
+    with pytest.raises(MissingShardError, match=r"a\.bin exists, so the copy is incomplete"):
         read_file_list(tmp_path / "tokens")
 
 

@@ -63,7 +63,7 @@ def test_a_json_blend_is_read_where_all_splits_have_one_list(shards: Path, blend
         (0.3, "found 0.3, expected a list of shards"),
         ([None, "a"], "found null, expected a weight or a prefix"),
         ([["30", "a"]], r'found \["30", "a"\], expected a weight or a prefix'),
-        (["30", "a", "b"], "found the number 30 where a prefix was expected"),
+        (["30", "a", "b"], "found the number 30, expected a prefix"),
         (["-1", "a"], "a: weight is -1"),
         ([True, "a"], "found true"),
     ],

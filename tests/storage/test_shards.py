@@ -154,7 +154,7 @@ DAMAGES = {
         "it is a folder, expected a reg",
     ),
     "missing bin": (remove(".bin"), MissingShardError, r"wiki\.bin: cannot be read"),
-    "missing idx": (remove(".idx"), MissingShardError, r"wiki\.bin is there, so the copy is incom"),
+    "missing idx": (remove(".idx"), MissingShardError, r"wiki\.bin exists, so the copy is incom"),
 }
 
 

@@ -67,7 +67,7 @@ def test_gradients_are_reduced_by_sums(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_models_with_masks_of_their_own_are_refused() -> None:
     """With causal attention only they would be other models."""
     spec = build_model_spec("gpt_oss", "debugmodel", vocab_size=128)
-    with pytest.raises(ConfigError, match=r"gpt_oss needs attention masks of its own"):
+    with pytest.raises(ConfigError, match=r"gpt_oss needs its own attention masks"):
         settled(BlendTrainer.Config(model_spec=spec))
 
 

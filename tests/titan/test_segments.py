@@ -113,7 +113,7 @@ def test_a_table_that_cannot_be_used_is_refused(table: dict[str, Any], message: 
     [
         ([{"from_step": 3, "shares": {"wbe": 1}}], "names the corpus 'wbe', expected one of code"),
         ([{"from_step": 3, "shares": {"web": 0, "code": 0}}], "leaves no corpus"),
-        ([ONLY_WEB, ONLY_WEB], "begins at or before the one before it"),
+        ([ONLY_WEB, ONLY_WEB], "begins at or before the previous segment"),
     ],
 )
 def test_segments_that_do_not_fit_the_corpora_are_refused(

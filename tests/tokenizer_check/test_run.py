@@ -100,7 +100,7 @@ def test_too_few_tokens_to_tell_are_a_warning_with_the_figures(
     warnings = checked(tmp_path / "data", tokenizers["byte-level"])
 
     assert len(warnings) == 1
-    assert "it is not known whether the tokenizer of this run made" in warnings[0]
+    assert "cannot determine whether the tokenizer of this run made" in warnings[0]
     assert "of 1 pairs of tokens" in warnings[0]
 
 
@@ -115,7 +115,7 @@ def test_a_tokenizer_that_cannot_decode_refuses_no_shard(
     warnings = checked(tmp_path / "data", load_tokenizer(tmp_path))
 
     assert len(warnings) == 1
-    assert "it is not known whether" in warnings[0]
+    assert "cannot determine whether" in warnings[0]
 
 
 def test_every_tokenizer_that_can_decode_is_able_to_refuse(tokenizers: Tokenizers) -> None:
@@ -138,7 +138,7 @@ def test_a_good_answer_is_kept_as_long_as_shards_and_tokenizer_stay(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A kept catalog is loaded in microseconds a shard: the check must not cost more."""
+    """A cached catalog loads in microseconds per shard: the check must not cost more."""
     own = tokenizers["byte-level"]
     cache: dict[str, Any] = {"data_cache_path": tmp_path / "cache"}
     prefix = write_text("data/web/a", own)

@@ -38,7 +38,7 @@ def saved_hf(tokenizer: Tokenizer, folder: Path, **config: str) -> HFTokenizer:
 @pytest.mark.parametrize(
     "text", ["", " ", "a  b\n\n\tc\r\n", "\u00e9 \u6f22 \U0001f600 \x00", TEXT]
 )
-def test_a_text_comes_back_as_it_was(tokenizer: SPTokenizer | HFTokenizer, text: str) -> None:
+def test_a_text_comes_back_unchanged(tokenizer: SPTokenizer | HFTokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -51,7 +51,7 @@ def test_control_symbols_in_text_stay_text(tokenizer: SPTokenizer | HFTokenizer,
     assert tokenizer.decode(ids) == text
 
 
-def test_bos_and_eos_are_added_when_asked_for(tokenizer: SPTokenizer | HFTokenizer) -> None:
+def test_bos_and_eos_are_added_on_request(tokenizer: SPTokenizer | HFTokenizer) -> None:
     ids = tokenizer.encode("text")
     both = [tokenizer.bos_id, *ids, tokenizer.eos_id]
 
@@ -90,7 +90,7 @@ def test_an_id_outside_the_vocabulary_is_an_error(
 
 
 def test_a_copy_for_another_process_is_the_same(tokenizer: SPTokenizer | HFTokenizer) -> None:
-    """The tokenizers library forgets, when pickled, that special tokens in text stay text."""
+    """A pickled tokenizers object no longer keeps special tokens in text as text."""
     copy = pickle.loads(pickle.dumps(tokenizer))
 
     assert copy.encode("a </s> b", eos=True) == tokenizer.encode("a </s> b", eos=True)
@@ -106,8 +106,8 @@ def test_special_ids_of_sentencepiece_are_those_of_the_model(sp_path: Path) -> N
     assert (tokenizer.unk_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (0, 1, 2, -1)
 
 
-def test_an_eos_that_is_read_from_text_is_no_eos(tmp_path: Path) -> None:
-    """A model trained with ``--user_defined_symbols=</s>`` cannot tell documents apart."""
+def test_an_eos_that_is_read_from_text_is_refused(tmp_path: Path) -> None:
+    """A model trained with ``--user_defined_symbols=</s>`` cannot separate documents."""
     prefix = str(tmp_path / "user")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
@@ -216,7 +216,7 @@ def test_these_backends_are_hugging_face(hf_path: Path, backend: str) -> None:
 def test_tokenizer_path_is_read_before_hf_assets_path(
     sp_path: Path, hf_path: Path, tmp_path: Path, backend: str
 ) -> None:
-    """TorchTitan sets ``hf_assets_path`` by default, so the other one is what the user chose."""
+    """TorchTitan sets ``hf_assets_path`` by default, so the user's choice is the other key."""
     path = sp_path if backend == "sp" else hf_path
     first = job_config(backend, tokenizer_path=path, hf_assets_path=tmp_path)
     second = job_config(backend, tokenizer_path=None, hf_assets_path=path)
@@ -230,7 +230,7 @@ def test_a_configuration_may_be_a_mapping(sp_path: Path) -> None:
     assert isinstance(build_tokenizer(config), SPTokenizer)
 
 
-def test_tiktoken_is_not_implemented_and_names_what_is() -> None:
+def test_tiktoken_is_not_implemented_and_alternatives_are_named() -> None:
     with pytest.raises(NotImplementedError, match="sptoken"):
         build_tokenizer(job_config("tiktoken"))
 
@@ -245,7 +245,7 @@ def test_a_configuration_without_a_path_is_an_error() -> None:
         build_tokenizer(job_config("sp"))
 
 
-def test_the_kind_is_found_by_file_names(sp_path: Path, hf_path: Path) -> None:
+def test_the_kind_is_determined_by_file_names(sp_path: Path, hf_path: Path) -> None:
     for path in (sp_path, sp_path.parent):
         assert isinstance(load_tokenizer(path), SPTokenizer)
     for path in (hf_path, hf_path / "tokenizer.json"):

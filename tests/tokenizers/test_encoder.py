@@ -33,7 +33,7 @@ UseStandIn = Callable[[Answer], None]
 
 
 class StandIn:
-    """What gigatoken is to us, except for the texts on which it is wrong or panics."""
+    """A stand-in for gigatoken that is wrong or panics on some texts."""
 
     def __init__(self, path: Path, answer: Callable[[str], NDArray[np.integer] | None]) -> None:
         self._tokenizer = load_tokenizer(path)
@@ -46,7 +46,7 @@ class StandIn:
 
 
 class PanicException(BaseException):
-    """What a panic in Rust becomes: no ``Exception``, and not importable."""
+    """A panic in Rust as Python sees it: not an ``Exception``, and not importable."""
 
 
 def wrong_for(*texts: str) -> Callable[[str], NDArray[np.integer] | None]:
@@ -73,7 +73,7 @@ def fast(request: pytest.FixtureRequest, sp_path: Path, hf_path: Path) -> Encode
 
 @pytest.fixture
 def use_stand_in(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UseStandIn:
-    """Replace gigatoken, also while the proof is made, which is then not one of gigatoken."""
+    """Replace gigatoken, also during the proof, which is then not about gigatoken."""
 
     def use(answer: Callable[[str], NDArray[np.integer] | None]) -> None:
         def stand_in(*_: object, **__: object) -> FastEncoder:
@@ -142,7 +142,7 @@ def test_control_symbols_in_text_stay_text(fast: Encoder) -> None:
 
 
 def test_a_model_with_another_normalisation_gives_the_same_ids(tmp_path: Path) -> None:
-    """The default normalisation of SentencePiece is one that gigatoken 0.10 gets wrong."""
+    """The default normalisation of SentencePiece is wrong in gigatoken 0.10."""
     prefix = str(tmp_path / "nfkc")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines()),
@@ -173,7 +173,7 @@ def test_a_wrong_id_for_a_hard_text_is_noticed(
 
 
 def test_a_wrong_id_in_the_first_documents_is_noticed(path: Path, use_stand_in: UseStandIn) -> None:
-    """It is no reason to use the reference in silence: earlier runs may have used the proof."""
+    """A silent switch to the reference is wrong, because earlier runs may have used the proof."""
     use_stand_in(wrong_for(NOT_COMPARED))
 
     assert build_encoder(path, "auto").tier == "fast"
@@ -193,7 +193,7 @@ def test_a_wrong_id_in_the_middle_of_a_run_is_noticed(path: Path, use_stand_in: 
         running.encode(["some", COMPARED, "texts"])
 
 
-def test_ids_that_are_missing_at_the_end_are_a_disagreement(path: Path) -> None:
+def test_missing_ids_at_the_end_are_a_disagreement(path: Path) -> None:
     reference = load_tokenizer(path)
     shorter = Encoder(
         reference,
@@ -223,8 +223,10 @@ def test_a_panic_before_the_run_means_the_reference(
 
 
 def test_a_panic_while_loading_means_the_reference(
-    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # keep the refusal from later tests
+
     def load_hf_json(_: bytes) -> None:
         raise PanicException("not a byte")
 
@@ -242,7 +244,7 @@ def test_a_panic_in_the_middle_of_a_run_is_our_error(path: Path, use_stand_in: U
         running.encode([NOT_COMPARED])
 
 
-def test_ctrl_c_is_no_failure_of_the_library(path: Path) -> None:
+def test_ctrl_c_is_not_a_failure_of_the_library(path: Path) -> None:
     def interrupted(_: str) -> None:
         raise KeyboardInterrupt
 
@@ -285,7 +287,7 @@ def test_an_unknown_tier_is_an_error(path: Path) -> None:
 
 
 def test_a_cache_beyond_its_bound_is_dropped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library remembers every word it has seen, for as long as it lives."""
+    """The library never forgets a word that it has seen."""
     built: list[StandIn] = []
 
     def build_backend() -> StandIn:
@@ -341,7 +343,7 @@ def test_a_file_that_changed_under_a_run_is_an_error(sp_path: Path, tmp_path: Pa
         pickle.loads(pickled)
 
 
-def test_the_identity_tells_special_tokens_apart(hf_path: Path, tmp_path: Path) -> None:
+def test_the_identity_depends_on_special_tokens(hf_path: Path, tmp_path: Path) -> None:
     """EOS is written after each document, and is named outside of ``tokenizer.json``."""
     (tmp_path / "tokenizer.json").write_bytes((hf_path / "tokenizer.json").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<s>"}')

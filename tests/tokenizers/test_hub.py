@@ -31,7 +31,7 @@ def test_a_path_that_exists_comes_first(
     assert located("org/name") == Path("org/name")
 
 
-def test_a_name_that_is_not_in_the_cache_is_an_error_that_says_how_to_download(
+def test_a_name_outside_the_cache_is_an_error_with_the_download_command(
     snapshot: Path,
 ) -> None:
     with pytest.raises(ConfigError, match=r"models--org--other.*hf download org/other"):

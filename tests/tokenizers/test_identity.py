@@ -1,4 +1,4 @@
-"""Two tokenizers have one identity where they give every text the same ids, and only there."""
+"""Two tokenizers have one identity if and only if they give every text the same ids."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def identity(
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
-def test_what_changes_ids_changes_the_identity(saved: Path, tmp_path: Path, edit: Any) -> None:
+def test_changes_of_ids_change_the_identity(saved: Path, tmp_path: Path, edit: Any) -> None:
     content = json.loads(saved.read_text())
     before = identity(tmp_path, content)
     edit(content)
@@ -71,8 +71,8 @@ def test_what_changes_ids_changes_the_identity(saved: Path, tmp_path: Path, edit
     assert not identity(tmp_path, content).gives_ids_of(before)
 
 
-def test_what_changes_no_ids_does_not_change_the_identity(saved: Path, tmp_path: Path) -> None:
-    """Formatting, padding, truncation, decoding, and what is added around a text."""
+def test_changes_without_effect_on_ids_keep_the_identity(saved: Path, tmp_path: Path) -> None:
+    """Formatting, padding, truncation, decoding, and tokens added around a text."""
     content = json.loads(saved.read_text())
     before = identity(tmp_path, content)
     tokenizer = Tokenizer.from_file(str(saved))
@@ -88,7 +88,7 @@ def test_what_changes_no_ids_does_not_change_the_identity(saved: Path, tmp_path:
 def test_files_of_older_releases_of_the_library_have_the_same_identity(
     saved: Path, tmp_path: Path
 ) -> None:
-    """Merges were texts, and what has its default was not written."""
+    """They wrote merges as texts, and left out defaults."""
     content = json.loads(saved.read_text())
     before = identity(tmp_path, content)
     model = content["model"]
@@ -118,7 +118,7 @@ def test_an_older_metaspace_has_the_same_identity(tmp_path: Path) -> None:
 
 
 def test_eod_is_compared_apart_from_the_hash(saved: Path) -> None:
-    """The same ids with another EOD: an error can say which setting mends it."""
+    """With the same ids and another EOD, the error can name the setting to change."""
     tokenizer = HFTokenizer(saved)
 
     assert identity_of(tokenizer, 0).gives_ids_of(identity_of(tokenizer, 1))

@@ -94,7 +94,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail where a proof is made instead of read."""
+    """Fail if a proof is made instead of read."""
     monkeypatch.setattr(proof, "prove", lambda *_, **__: pytest.fail("a proof is made"))
 
 
@@ -129,7 +129,7 @@ def test_both_tiers_give_the_same_ids_for_texts_with_symbols(
 
 
 def test_a_text_with_a_user_defined_symbol_goes_to_the_reference(symbols_path: Path) -> None:
-    """The fast library puts a space behind each of them: it normalises the rest on its own."""
+    """The fast library adds a space after each, because it normalises the rest separately."""
     texts = [f"a{symbol}b {symbol}" for symbol in SYMBOLS]
     encoder = build_encoder(symbols_path, "fast")
 
@@ -137,7 +137,7 @@ def test_a_text_with_a_user_defined_symbol_goes_to_the_reference(symbols_path: P
 
 
 def test_characters_of_a_newer_unicode_go_to_the_reference(deepseek_path: Path) -> None:
-    """The libraries know different versions of Unicode, by which patterns cut words."""
+    """The libraries use different versions of Unicode, which affect how patterns cut words."""
     encoder = build_encoder(deepseek_path, "fast")
     codes = chain(range(0x800, 0x3000), range(0x11C00, 0x12000))
     newer = [code for code in codes if unicodedata.category(chr(code)) == "Cn"]
@@ -152,7 +152,7 @@ def test_characters_of_a_newer_unicode_go_to_the_reference(deepseek_path: Path) 
 def test_a_scan_finds_the_characters_on_which_libraries_disagree(
     deepseek_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """U+323B0 became a letter with Unicode 17, which one of the libraries does not know."""
+    """U+323B0 became a letter with Unicode 17, which one library does not support."""
     tokenizer = load_tokenizer(deepseek_path)
     structure = structure_of(tokenizer, read_definition(tokenizer))
     monkeypatch.setattr("blendtitan.tokenizers.scan._varied", lambda: iter(range(0x180)))
@@ -199,7 +199,7 @@ def test_marks_and_letters_that_one_library_composes_are_disputed(
     assert not any(map(is_disputed, ["e\u0301\u0323", "\u00e9", "\u1df5", "\uac00\u11a8"]))
 
 
-def test_a_list_of_proven_structures_holds_for_other_versions_of_the_libraries_no_more(
+def test_a_list_of_proven_structures_is_only_valid_for_its_library_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert proof.listed_structures()
@@ -306,7 +306,7 @@ def test_processes_may_use_the_cache_at_once() -> None:
 
 @pytest.mark.usefixtures("cache", "no_proofs")
 def test_little_text_is_encoded_by_the_reference_without_a_proof(sp_path: Path) -> None:
-    """A small job starts at once: it is done before a proof would be."""
+    """A small job starts at once, because it ends before a proof would."""
     assert build_encoder(sp_path, "auto", text_bytes=1_000_000).tier == "reference"
 
 

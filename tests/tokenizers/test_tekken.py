@@ -32,7 +32,7 @@ KINDS = ["aZ the ab", "0129", " \t\n\u3000\x85", "'s'LL.,!?</s>", "\u00e9\u01c5\
 
 
 def texts(count: int) -> list[str]:
-    """Texts of all kinds of characters, and of any."""
+    """Texts of every kind of character, and of random characters."""
     rng = random.Random(0)
     anything = [chr(c) for c in range(0x3000) if not 0xD800 <= c < 0xE000]
     made = ["".join(rng.choices(rng.choice([*KINDS, anything]), k=40)) for _ in range(count)]
@@ -66,7 +66,7 @@ def tekken_path(tmp_path: Path) -> Path:
 
 
 def test_the_ids_are_those_of_mistral_common(tekken_path: Path) -> None:
-    """It is the library that defines them; a conversion could change them."""
+    """That library defines them; a conversion could change them."""
     tekken = pytest.importorskip("mistral_common.tokens.tokenizers.tekken")
     theirs, ours = tekken.Tekkenizer.from_file(tekken_path), load_tokenizer(tekken_path)
 
@@ -76,7 +76,7 @@ def test_the_ids_are_those_of_mistral_common(tekken_path: Path) -> None:
     assert ours.vocab_size == theirs.n_words
 
 
-def test_a_text_comes_back_and_holds_no_control_symbol(tekken_path: Path) -> None:
+def test_a_text_comes_back_without_control_symbols(tekken_path: Path) -> None:
     tokenizer = load_tokenizer(tekken_path)
 
     for text in texts(20):
@@ -96,8 +96,8 @@ def test_every_way_to_name_a_tokenizer_leads_to_it(tekken_path: Path) -> None:
         assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 4)
 
 
-def test_the_identity_is_of_what_decides_ids(tekken_path: Path) -> None:
-    """Formatting and unused pieces do not."""
+def test_the_identity_depends_on_what_determines_ids(tekken_path: Path) -> None:
+    """Formatting and unused pieces do not change ids."""
     before = identity_of(load_tokenizer(tekken_path), 2)
     content = json.loads(tekken_path.read_text())
     content["vocab"].pop()
@@ -114,7 +114,7 @@ def test_the_identity_is_of_what_decides_ids(tekken_path: Path) -> None:
 def test_any_control_symbol_may_be_eos(tekken_path: Path) -> None:
     assert load_tokenizer(tekken_path, eos="[INST]").eos_id == 3
     assert load_tokenizer(tekken_path, eos=7).eos_id == 7
-    with pytest.raises(ConfigError, match="'the' is asked for as EOS, expected a control symbol"):
+    with pytest.raises(ConfigError, match="'the' is requested as EOS, expected a control symbol"):
         load_tokenizer(tekken_path, eos="the")
 
 

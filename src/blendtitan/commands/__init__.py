@@ -1,6 +1,6 @@
-"""The commands: for each one its arguments, and the calls that it makes.
+"""The commands: the arguments and the calls of each.
 
-A command imports what it calls when it runs, so that ``--help`` answers at once.
+A command imports its modules when it runs, so that ``--help`` answers at once.
 """
 
 from blendtitan.commands import runs, shards, start, text

@@ -1,4 +1,4 @@
-"""How commands are declared: a summary, arguments, and the function that they call."""
+"""Declaration of commands: a summary, arguments, and the function to call."""
 
 import argparse
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def command(name: str, summary: str, *arguments: Add) -> Callable[[Run], Run]:
 
 
 def local_path(text: str) -> Path:
-    """The path that an argument gives.
+    """The path of an argument.
 
     A URL is an error, not a folder named ``s3:``; so is an empty text, which would be the current
     folder.
@@ -76,7 +76,7 @@ def path(name: str, metavar: str, help: str, **more: Any) -> Add:
 
 
 def number(name: str, metavar: str, help: str, **more: Any) -> Add:
-    """A number; a whole number unless ``type`` says otherwise."""
+    """A number; a whole number unless ``type`` is given."""
     return argument(name, help, **{"metavar": metavar, "type": int} | more)
 
 
@@ -86,7 +86,7 @@ def flag(name: str, help: str) -> Add:
 
 
 def one_of(*arguments: Add, required: bool = False) -> Add:
-    """Arguments of which at most one may be given, or exactly one."""
+    """Mutually exclusive arguments; with ``required``, exactly one must be given."""
 
     def add(parser: argparse._ActionsContainer) -> None:
         group = parser.add_mutually_exclusive_group(required=required)

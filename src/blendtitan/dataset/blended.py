@@ -1,4 +1,4 @@
-"""From slots of the global order to samples."""
+"""The samples of slots of the global order."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ ORDER_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample and where it came from."""
+    """One sample and its origin."""
 
     input_ids: IntArray
     """Shape ``(L,)``."""
@@ -57,7 +57,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where the samples of some slots are stored. Arrays have the shape ``(n,)``."""
+    """The stored places of the samples of some slots. Arrays have the shape ``(n,)``."""
 
     slots: IntArray
     places: Places
@@ -84,7 +84,7 @@ class BlendedDataset:
         weights: Weight of each corpus, as in the file list.
         segments: Stretches of the run with constant shares, as planned now.
         order: The window of each slot.
-        history: What the run has read so far. None: the run was not resumed.
+        history: The past of the run. None: the run was not resumed.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class BlendedDataset:
 
     @property
     def first_slot(self) -> int:
-        """The first slot that can be read: the one at which the run was last changed."""
+        """The first readable slot: the start of the present phase."""
         return self.order.first_slot
 
     @property
@@ -149,7 +149,7 @@ class BlendedDataset:
 
     @property
     def segments_read(self) -> Sequence[Segment]:
-        """Stretches of the run with constant shares, past ones as read, later ones as planned."""
+        """Stretches of the run with constant shares: the past as read, the future as planned."""
         return self.segments if self.history is None else self.history.segments_read
 
     def fixed_facts(self) -> dict[str, Any]:

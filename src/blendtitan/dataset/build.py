@@ -1,4 +1,4 @@
-"""Build datasets from a configuration: the only place where they are put together."""
+"""Build datasets from a configuration; the only place that assembles them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -26,7 +26,7 @@ OTHER_ORDERS = {ORIGINAL_ORDER: "blendtitan.original.dataset"}
 
 
 class Datasets:
-    """The splits of a blend: ``train``, ``valid`` and ``test``; None where a split is empty.
+    """The splits of a blend: ``train``, ``valid`` and ``test``; None for an empty split.
 
     ``build_datasets`` makes it. Valid and test are built on first access, because most processes
     need one split, and each costs time and memory for every shard.
@@ -66,7 +66,7 @@ def build_datasets(
         ConfigError: The file list cannot be used.
         ShardError: A shard cannot be used.
         EmptySplitError: A corpus has no documents for training, or, in the original's order, a
-            shard has none for a split that is used.
+            shard has none for a used split.
     """
     catalog = catalog or read_catalog(config)
     if catalog.settings != _catalog_settings(config):
@@ -169,7 +169,7 @@ def _with_documents(
     empty = [name for name, shards in usable.items() if not shards]
     if empty and split == "train":
         raise EmptySplitError(
-            f"corpus {empty[0]!r} has no documents for training: every shard of it is too small "
+            f"corpus {empty[0]!r} has no documents for training: each of its shards is too small "
             f"for the split. Join its shards into larger ones, or give train a larger part."
         )
     if empty:
@@ -189,7 +189,7 @@ def _corpus_rows(
     """The rows of a corpus with these shards; ``tokens`` are those of all shards in the split."""
     if not blended:
         return CorpusRows([sum(tokens[shard] for shard in shards)], [1.0], [None])
-    # A shard keeps its place where a split leaves others out.
+    # A shard keeps its place even if a split leaves others out.
     used = [(place, shard) for place, shard in enumerate(shards) if tokens[shard]]
     return CorpusRows(
         [tokens[shard] for _, shard in used],
@@ -228,7 +228,7 @@ def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> 
     excess = cuts[-1] - num_documents
     if excess == 0:
         return cuts
-    # Megatron moves it to train even if train is to be empty, and then loses or repeats documents,
-    # as it does if the first split is smaller than the excess.
+    # Megatron moves it to train even if train should be empty, or is smaller than the excess, and
+    # then loses or repeats documents.
     first = next(s for s, fraction in enumerate(fractions) if fraction > 0)
     return [*cuts[: first + 1], *(max(0, cut - excess) for cut in cuts[first + 1 :])]

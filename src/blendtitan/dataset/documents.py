@@ -1,7 +1,7 @@
 """Document starts in rows of tokens, and the labels, positions and masks that depend on them.
 
 In most shards EOD ends each document. Where BOS and EOD are one token, it also begins each, and
-belongs to the document that it begins: positions restart at it, and as a label it lies beyond the
+belongs to the document that it begins: positions restart at it, and as a label it is beyond the
 end of the document before.
 
 Shapes: B = rows, L = sequence length.
@@ -65,7 +65,7 @@ def mask_labels(
     config: BlendConfig,
     roles: NDArray[np.uint8] | None,
 ) -> None:
-    """With ``eod_mask_loss``, mask in place the labels that are the first token of a document.
+    """Mask in place, with ``eod_mask_loss``, the labels that are the first token of a document.
 
     Args:
         labels: Shape ``(B, L)``.
@@ -82,7 +82,7 @@ def mask_labels(
 def document_starts(
     input_ids: NDArray[np.integer], *, eod_id: int | None, roles: NDArray[np.uint8] | None = None
 ) -> IntArray:
-    """For each place of each window, the place at which its document starts. Shapes ``(B, L)``.
+    """The start of the document at each place of each window, as a place. Shapes ``(B, L)``.
 
     A document that began before the window starts at 0. Without ``eod_id``, each window is taken
     as one document.

@@ -28,8 +28,8 @@ def vocabulary_error(
     """The error for the first token outside the vocabulary.
 
     Args:
-        dataset: What is read.
-        plan: Of the samples.
+        dataset: The dataset that was read.
+        plan: The plan of the samples.
         start: First sample of ``tokens`` in the plan.
         tokens: Shape ``(n, L + 1)``.
     """

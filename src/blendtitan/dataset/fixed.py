@@ -1,4 +1,4 @@
-"""Fixed samples: what a validation reads, the same each time and on any number of ranks."""
+"""Fixed samples: the data of a validation, the same each time and on any number of ranks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class FixedSamples:
     """Forward passes of every rank. The last one may have rows that do not count."""
 
     is_whole: bool
-    """Whether these are all windows, each of them once."""
+    """Whether these are all windows, once each."""
 
 
 def fixed_samples(
@@ -35,14 +35,14 @@ def fixed_samples(
         samples_per_step: Samples that one forward pass of all ranks together takes.
 
     Returns:
-        Where ``limit`` is below the number of windows, that many samples of the blend, or of the
+        If ``limit`` is below the number of windows, that many samples of the blend, or of the
         corpus, in its order. Otherwise all windows, each once. The whole blend is the whole of
         each corpus, and has no steps of its own: its loss is ``blend_loss`` of theirs.
     """
     corpora = {name: dataset.only(name).num_windows for name in dataset.corpora}
     found: list[FixedSamples] = []
     for corpus, num_windows in [(None, dataset.num_windows), *corpora.items()]:
-        # The original's order has no windows, but the samples that it was made for.
+        # The original's order has no windows, but a fixed number of samples.
         is_whole = (limit is None or limit >= num_windows) and not dataset.config.has_horizon
         num_samples = num_windows if limit is None else min(num_windows, limit)
         steps = -(-num_samples // samples_per_step)
@@ -53,7 +53,7 @@ def fixed_samples(
 def blend_loss(dataset: Dataset, losses: Mapping[str, float]) -> float:
     """The blend's loss from those of whole corpora: their mean, weighted by the shares.
 
-    It estimates what samples drawn by share would give, without their chance. Corpora without
+    It estimates the loss of samples drawn by share, without their random error. Corpora without
     documents in the split have no loss and no weight.
     """
     shares = shares_of({name: dataset.segments[0].weights[name] for name in losses})

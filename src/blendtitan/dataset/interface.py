@@ -64,7 +64,7 @@ class Dataset(Protocol):
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Stretches with constant shares, of the whole run as it is planned now."""
+        """Stretches with constant shares, of the whole run as planned now."""
         ...
 
     @property
@@ -129,7 +129,7 @@ class Dataset(Protocol):
         """The ids of the samples of some slots. Shapes ``(n,)``."""
         ...
 
-    # Only the dataset knows what its plans are.
+    # Each kind of dataset has its own kind of plan.
     def read(self, plan: Any, start: int, stop: int) -> NDArray[np.integer]:
         """Tokens of samples ``start`` to ``stop`` of a plan. Shape ``(stop - start, L + 1)``."""
         ...

@@ -10,7 +10,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.order.blend import Segment, shares_of
 
-# The order never gives a corpus as much as two samples more than its share.
+# A corpus is always fewer than two samples above its share.
 _ROUNDING_SAMPLES = 2
 
 
@@ -19,16 +19,16 @@ class Progress:
     """The content of the first samples of a dataset, by corpus. Shapes ``(num_corpora,)``."""
 
     tokens: NDArray[np.int64]
-    """Tokens read, those read again counted again."""
+    """Tokens read, including repetitions."""
 
     epochs: NDArray[np.float64]
-    """Tokens read per token that the corpus has."""
+    """Tokens read per token of the corpus."""
 
     shares: NDArray[np.float64]
     """Fraction of all samples that were of the corpus. 0 before the first one."""
 
     configured_shares: NDArray[np.float64]
-    """The same fraction, as the weights ask for it: over all segments that were read."""
+    """The configured fraction, over all segments that were read."""
 
 
 def progress(dataset: Dataset, consumed_samples: int) -> Progress:
@@ -46,7 +46,7 @@ def progress(dataset: Dataset, consumed_samples: int) -> Progress:
 
 
 def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> None:
-    """Check how often the first ``num_samples`` samples read each corpus.
+    """Check that the first ``num_samples`` samples do not repeat a corpus too often.
 
     Args:
         dataset: The split that is trained on.
@@ -79,9 +79,9 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
 def configured_shares(
     corpora: Sequence[str], segments: Sequence[Segment], consumed_samples: int
 ) -> NDArray[np.float64]:
-    """Fraction of the first samples that the weights of segments ask for. ``(num_corpora,)``.
+    """Configured fraction of the first samples, from the weights of segments. ``(num_corpora,)``.
 
-    It is the mean over the segments, each counted as long as it was read.
+    It is the mean over the segments, weighted by the samples read in each.
     """
     number = {name: i for i, name in enumerate(corpora)}
     samples = max(1, consumed_samples)

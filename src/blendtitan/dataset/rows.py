@@ -1,6 +1,6 @@
 """Rows: the documents of one split, laid end to end, and the reading of windows from them.
 
-A row is what windows are cut from: one shard, or all shards of a corpus. It consists of pieces, one
+Windows are cut from a row: one shard, or all shards of a corpus. It consists of pieces, one
 per shard. The rows of a split are kept as columns, so that many slots are resolved in a few NumPy
 calls. A *position* counts the tokens of all rows, piece after piece.
 """
@@ -95,7 +95,7 @@ class Rows:
         return np.searchsorted(self.piece_starts, positions, side="right") - 1
 
     def contiguous_bytes(self, pieces: IntArray, positions: IntArray, count: int) -> IntArray:
-        """Byte offsets at which ``count`` tokens from each position lie in one stretch, else -1."""
+        """Byte offsets of ``count`` tokens from each position if they are contiguous, else -1."""
         shards = self.piece_shards[pieces]
         whole = positions + count <= self.piece_starts[pieces + 1]
         offsets = positions - self.piece_starts[pieces]
@@ -103,7 +103,7 @@ class Rows:
         return np.where(whole & ~self.catalog.lacks_eod[shards], at, -1)
 
     def read_contiguous(self, shard: int, at_bytes: int, out: NDArray[np.integer]) -> None:
-        """Fill ``out``, of any integer type, with tokens that lie in one stretch of a shard."""
+        """Fill ``out``, of any integer type, with contiguous tokens of a shard."""
         dtype = self.dtype if self.is_uniform else self.catalog.dtype(shard)
         file = self.files.open(
             self.catalog.prefixes[shard] + ".bin",

@@ -127,7 +127,7 @@ def read_with_eod(
         index: The shard's ``.idx``.
         read_tokens: From an offset in the shard and a count to that many tokens.
         documents: Documents of the split.
-        offset: Where to begin, in tokens from the split's start, inserted EODs included.
+        offset: Start, in tokens from the split's start, inserted EODs included.
         out: Shape ``(count,)``; the split has at least ``offset + count`` tokens.
         eod_id: The token to insert.
 
@@ -135,7 +135,7 @@ def read_with_eod(
         MixedEodError: A document already ends in EOD.
     """
     document_id = document_at_with_eod(index, documents.start, offset)
-    # Every document has at least one token here, its EOD: more than this many are not touched.
+    # Every document has at least one token here, its EOD, which limits the documents touched.
     last = min(document_id + len(out), documents.stop)
     starts = index.document_starts(document_id, last)
     first_token = index.document_start(documents.start)
@@ -153,5 +153,5 @@ def read_with_eod(
         found = document_at_with_eod(index, documents.start, offset + int(doubled[0]))
         raise MixedEodError(
             f"{index.prefix}: document {found} ends in EOD ({eod_id}), but others of the shard "
-            f"do not. Tokenise the shard again, or set append_eod = false to read it as it is."
+            f"do not. Tokenise the shard again, or set append_eod = false to insert no EOD."
         )

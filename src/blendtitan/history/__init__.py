@@ -1,1 +1,1 @@
-"""What a changed run read before, and how it continues. Imported only when used."""
+"""The history of a changed run, and its continuation. Imported only when used."""

@@ -17,7 +17,7 @@ from blendtitan.history.remainder import BegunRows, Past, read_further
 from blendtitan.order.blend import BlendOrder, Segment
 from blendtitan.order.slots import CorpusRows, SlotOrder
 
-# A weight such as 0.3 / 3 differs in its last bits from what it is after another scaling.
+# A weight such as 0.3 / 3 has other last bits after another scaling.
 _ROUNDING = 1e-9
 
 
@@ -53,7 +53,7 @@ def _same_shares(one: Segment, other: Segment) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderSettings:
-    """What never changes during a run."""
+    """Settings that never change during a run."""
 
     seed: int
     split: str
@@ -75,11 +75,11 @@ class CorpusShards:
     """Tokens in the split."""
     weights: tuple[float, ...]
     places: tuple[int, ...]
-    """Numbers that choose the order within each shard; none has two meanings in a run."""
+    """Numbers that select the order within each shard; each has one meaning in a run."""
     draws: int = 0
-    """Draws of the corpus before the phase, since its shards are blended as they are."""
+    """Draws of the corpus before the phase, since the present blend of its shards began."""
     pasts: tuple[Past, ...]
-    """How far each row had been read when its shards began to be blended as they are."""
+    """The progress of each row when the present blend of its shards began."""
 
     def row_slices(self, *, blended: bool) -> list["slice[int, int, None]"]:
         """The shards of each row."""
@@ -87,7 +87,7 @@ class CorpusShards:
         return [slice(i, i + 1) for i in range(number)] if blended else [slice(0, number)]
 
     def rows(self, *, blended: bool) -> CorpusRows:
-        """The rows as an order takes them."""
+        """The rows, for an order."""
         if blended:
             return CorpusRows(self.tokens, self.weights, self.places)
         return CorpusRows([sum(self.tokens)], [1.0], [None])
@@ -102,7 +102,7 @@ class Phase:
     segments: tuple[Segment, ...]
     """Segments of the whole run, as planned then; their slots count from the run's first."""
     corpora: Mapping[str, CorpusShards]
-    """By name, sorted."""
+    """Shards of each corpus, sorted by name."""
 
     def blend(self) -> BlendOrder:
         """The corpus of each slot, counted from the phase's first."""
@@ -131,7 +131,7 @@ class Phase:
 def pasts_at(
     phase: Phase, settings: OrderSettings, slot: int
 ) -> dict[str, tuple[int, tuple[Past, ...]]]:
-    """For each corpus its draws since its tree began, and how far rows were read by ``slot``."""
+    """Draws of each corpus since its tree began, and the progress of its rows at ``slot``."""
     order = phase.order(settings)
     draws = order.blend.draws_before(slot - phase.first_slot)
     found: dict[str, tuple[int, tuple[Past, ...]]] = {}
@@ -154,9 +154,9 @@ def segments_from(segments: Sequence[Segment], slot: int) -> tuple[Segment, ...]
 
 
 def occurrences(keys: Iterable[Hashable]) -> list[int]:
-    """For each key, the number of equal keys before it.
+    """The number of equal keys before each key.
 
-    Shards of one name and size, in different folders, are told apart by nothing else.
+    Only this number distinguishes shards of one name and size in different folders.
     """
     seen: Counter[Hashable] = Counter()
     numbers: list[int] = []
@@ -167,7 +167,7 @@ def occurrences(keys: Iterable[Hashable]) -> list[int]:
 
 
 def draws_before(phases: Sequence[Phase], slot: int) -> list[dict[str, int]]:
-    """How many of the first ``slot`` slots each corpus has, phase by phase."""
+    """Draws of each corpus in the first ``slot`` slots, phase by phase."""
     stops = [*(phase.first_slot for phase in phases[1:]), slot]
     found: list[dict[str, int]] = []
     for phase, stop in zip(phases, stops, strict=True):
@@ -193,12 +193,12 @@ _LARGEST = 1 << 53
 
 
 def saved_segments(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Segments as ``phases_from`` reads them."""
+    """Segments as JSON, for ``phases_from``."""
     return [{"first_slot": s.first_slot, "weights": dict(s.weights)} for s in segments]
 
 
 def saved_phases(phases: Sequence[Phase]) -> list[dict[str, Any]]:
-    """Phases as ``phases_from`` reads them."""
+    """Phases as JSON, for ``phases_from``."""
     return [
         {
             "first_slot": phase.first_slot,

@@ -1,4 +1,4 @@
-"""What a saved state records of a run's data and settings, and how that differs from a run's now.
+"""Records of a run's data and settings in a saved state, compared with those of a run now.
 
 Shards are recognised by fingerprints. Multiplying all weights by one number changes nothing, so
 shares are compared and shown.
@@ -144,12 +144,12 @@ _LISTED = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What a saved state records of a run. Everything is JSON but the phases."""
+    """The data and settings of a run in a saved state. Everything except phases is JSON."""
 
     fixed_facts: dict[str, Any]
-    """What the order and the tokens depend on and never changes in a run."""
+    """Facts that determine order and tokens, and never change in a run."""
     phase_facts: dict[str, Any]
-    """What the order depends on and only another phase may change."""
+    """Facts that determine the order, and change only with a new phase."""
     phases: tuple[Phase, ...]
     checksums: dict[str, str]
     """Checksums of each corpus's shards, where known; the order does not depend on them."""
@@ -208,7 +208,7 @@ def _segment_differences(saved: Sequence[Segment], now: Sequence[Segment]) -> li
 
 
 def _shown(segment: Sequence[Segment]) -> object:
-    """A segment that only one side has; None on the other side."""
+    """A segment that only one side has; None if empty."""
     return [f"from slot {each.first_slot:,}" for each in segment] or None
 
 
@@ -232,7 +232,7 @@ def _corpus_differences(
     before, now = shards
     if found != differences(_digest(facts[0]), _digest(facts[1]), path) or not (before and now):
         return found  # more than the digest, or less
-    # The digest is also that of the weights.
+    # The digest covers the weights, too.
     contents = [(each.names, each.ids, each.tokens) for each in (before, now)]
     if contents[0] != contents[1] or before.weights == now.weights:
         return found

@@ -1,10 +1,10 @@
-"""Remainders: what is left of the epochs that were begun before a run was changed.
+"""Remainders: the unread parts of epochs that were begun before a run was changed.
 
-When a run continues with windows of another length, each row first finishes the epoch that it was
-in. A shuffled epoch leaves unread windows all over its row. Laid end to end in the order of the
+When a run continues with windows of another length, each row first finishes its current epoch.
+A shuffled epoch leaves unread windows all over its row. Laid end to end in the order of the
 row, they form a new row, the remainder, from which windows of the new length are cut, so
-neighbouring tokens stay neighbours. Which windows were read is arithmetic: only a count per block
-of windows is kept.
+neighbouring tokens stay neighbours. The read windows follow from arithmetic: only a count per
+block of windows is kept.
 """
 
 import threading
@@ -30,7 +30,7 @@ from blendtitan.order.slots import Places, SlotOrder
 IntArray = NDArray[np.int64]
 
 Past = tuple[tuple[int, int], ...]
-"""How far a row was read: ``(seq_len, draws)`` for each window length in turn."""
+"""The progress of a row: ``(seq_len, draws)`` for each window length in turn."""
 
 # Unread windows are counted in blocks of this many: finding one looks at a whole block.
 _BLOCK = 256
@@ -49,16 +49,16 @@ def read_further(past: Past, seq_len: int, draws: int) -> Past:
 
 
 class Remainder:
-    """The windows of one epoch of one row that were not read yet, laid end to end.
+    """The unread windows of one epoch of one row, laid end to end.
 
     Args:
-        parent: What the epoch's windows are cut from; None: the row itself.
+        parent: The remainder that the epoch's windows are cut from; None: the row itself.
         seq_len: Length of the epoch's windows, in tokens; neighbours share one token more.
         shift: Offset of window 0.
         num_windows: Windows of the epoch.
         num_read: How many of them were read, from 1 to ``num_windows - 1``.
         key: Key of the epoch's permutation.
-        shuffled: Whether windows were read in the order of the permutation, or as they lie.
+        shuffled: Whether windows were read in the order of the permutation, or in row order.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Remainder:
         return int(mix64(np.array([self._key], np.uint64) ^ mix64(step))[0])
 
     def cut(self, seq_len: int, *, num_read: int) -> "Remainder":
-        """What is left of windows of another length cut from here, once ``num_read`` are read."""
+        """The remainder after reading ``num_read`` windows of another length cut from this one."""
         return Remainder(
             self,
             seq_len=seq_len,
@@ -106,7 +106,7 @@ class Remainder:
         )
 
     def stretches(self, start: int, count: int) -> list[tuple[int, int]]:
-        """Where tokens ``start`` to ``start + count`` lie in the row: ``(offset, tokens)`` each."""
+        """Stretches of the row with tokens ``start`` to ``start + count``: ``(offset, tokens)``."""
         first, last = start // self._seq_len, (start + count - 1) // self._seq_len
         found: list[tuple[int, int]] = []
         for place, window in enumerate(self._windows(first, last).tolist(), start=first):
@@ -122,7 +122,7 @@ class Remainder:
         return [part for stretch in found for part in self._parent.stretches(*stretch)]
 
     def places_of(self, start: int, count: int) -> list[tuple[int, int]]:
-        """Where those tokens of the row that are left lie here: ``(offset, tokens)`` each."""
+        """Stretches of this remainder with those row tokens, if unread: ``(offset, tokens)``."""
         ranges = [(start, count)] if self._parent is None else self._parent.places_of(start, count)
         found: list[tuple[int, int]] = []
         for at, tokens in ranges:
@@ -136,7 +136,7 @@ class Remainder:
         return found
 
     def _places(self, windows: IntArray) -> list[tuple[int, int]]:
-        """``(window, place among the windows left)`` of each of some windows that is left."""
+        """``(window, place among the unread windows)`` of each unread window among some windows."""
         if not self._shuffled:
             return [(w, w - self._num_read) for w in windows.tolist() if w >= self._num_read]
         is_left = unpermute(windows, *self._same(len(windows))) >= self._num_read
@@ -149,7 +149,7 @@ class Remainder:
         return found
 
     def _windows(self, first: int, last: int) -> IntArray:
-        """Windows left number ``first`` to ``last``, both included, in the row's order."""
+        """Unread windows number ``first`` to ``last``, both included, in the row's order."""
         if not self._shuffled:
             return np.arange(first, last + 1) + self._num_read
         before = self._left_before_block()
@@ -160,7 +160,7 @@ class Remainder:
         return left[first - before[low] : last + 1 - before[low]]
 
     def _left_before_block(self) -> IntArray:
-        """Windows left before each block, then all of them. Shape ``(num_blocks + 1,)``."""
+        """Unread windows before each block, then all of them. Shape ``(num_blocks + 1,)``."""
         with self._counting:
             if self._counts is None:
                 self._counts = self._count()
@@ -183,16 +183,16 @@ class Remainder:
 
 @dataclass(frozen=True, slots=True)
 class BegunRow:
-    """Where a row stands when the length of its windows changes."""
+    """The position of a row when the length of its windows changes."""
 
     next_epoch: int
-    """The first epoch of which no window was read."""
+    """The first epoch without a read window."""
     remainder: Remainder | None
-    """What is left of the epoch before it; None: nothing."""
+    """The remainder of the epoch before it; None: nothing."""
 
 
 def begun_row(num_tokens: int, key: int, past: Past, *, shuffled: bool) -> BegunRow:
-    """Where a row of ``num_tokens`` tokens with this key stands after its past."""
+    """The position after its past of a row of ``num_tokens`` tokens with this key."""
     begun = BegunRow(0, None)
     for seq_len, draws in past:
         remainder = begun.remainder
@@ -210,7 +210,7 @@ def begun_row(num_tokens: int, key: int, past: Past, *, shuffled: bool) -> Begun
 def _in_whole_epochs(
     num_tokens: int, key: int, next_epoch: int, draws: int, *, seq_len: int, shuffled: bool
 ) -> BegunRow:
-    """Where a row stands ``draws`` windows after the start of epoch ``next_epoch``."""
+    """The position of a row ``draws`` windows after the start of epoch ``next_epoch``."""
     size = np.array([num_tokens])
     windows = int(num_windows(size, seq_len=seq_len)[0])
     epochs, num_read = divmod(draws, windows)
@@ -233,10 +233,10 @@ def _in_whole_epochs(
 
 @dataclass(frozen=True, slots=True)
 class BegunRows:
-    """How far all rows had been read before a phase. Columns of rows have the shape ``(R,)``."""
+    """The progress of all rows before a phase. Columns of rows have the shape ``(R,)``."""
 
     corpus_draws: IntArray
-    """Draws of each corpus since its rows are blended as they are. Shape ``(num_corpora,)``."""
+    """Draws of each corpus since the present blend of its rows began. Shape ``(num_corpora,)``."""
     row_draws: IntArray
     """Draws of each row with windows of the present length."""
     next_epochs: IntArray
@@ -256,7 +256,7 @@ class BegunRows:
         pasts: Sequence[Past],
         draws: Sequence[int],
     ) -> Self:
-        """Where rows stand after their pasts, and corpora after so many draws."""
+        """Build the positions of rows after their pasts, and of corpora after their draws."""
         seq_len = order.seq_len
         now = [past[-1][1] if past and past[-1][0] == seq_len else 0 for past in pasts]
         next_epochs, num_remaining = np.zeros((2, len(pasts)), np.int64)
@@ -321,5 +321,5 @@ class BegunRows:
     def stretches(self, row: int, start: int, seq_len: int) -> list[tuple[int, int]]:
         """The pieces of a window of a remainder, as ``(offset, tokens)`` in its row."""
         *others, (offset, tokens) = self.remainders[row].stretches(start, seq_len)
-        # The last label is the token that follows in the row.
+        # The last label is the next token of the row.
         return [*others, (offset, tokens + 1)]

@@ -1,4 +1,4 @@
-"""A dataset within the history of its run: what a state records of it, and how it continues.
+"""A dataset within the history of its run: its record in a state, and its continuation.
 
 The next phase has changed data, weights or lengths; every corpus keeps its position.
 """
@@ -77,7 +77,7 @@ class _KnownCorpus:
         self._name = name
         self._last: tuple[Phase, int] | None = None
         self._rows: dict[_RowKey, tuple[int, Past]] = {}
-        """For each row: the place of its first shard, and its progress."""
+        """The place of each row's first shard, and the row's progress."""
         self._next_place = 0
 
     def note(self, phase: Phase, draws: int, pasts: tuple[Past, ...], *, blended: bool) -> None:
@@ -166,12 +166,12 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RunHistory:
-    """What a resumed run has read."""
+    """The phases that a resumed run has read."""
 
     phases: tuple[Phase, ...]
-    """The phases of the run; the last is the one that is read."""
+    """The phases of the run; the last is the current one."""
     held: Mapping[str, Any] | None
-    """What the checkpoint recorded of each corpus. None: what the catalog says now."""
+    """The facts of each corpus in the checkpoint. None: use the present catalog."""
 
     @property
     def segments_read(self) -> Sequence[Segment]:
@@ -205,7 +205,7 @@ def _summed(counts: Sequence[Mapping[str, int]], corpora: Sequence[str]) -> IntA
 
 
 def settings_of(dataset: BlendedDataset) -> OrderSettings:
-    """What never changes during the dataset's run."""
+    """The settings that never change during the dataset's run."""
     config = dataset.config
     return OrderSettings(
         seed=config.seed,
@@ -232,7 +232,7 @@ def phases_of(dataset: Dataset) -> tuple[Phase, ...]:
 
 
 def record_of(dataset: Dataset) -> RunRecord:
-    """What a state records of a dataset's run."""
+    """The record of a dataset's run, for a state."""
     phases = phases_of(dataset)
     phase_facts: dict[str, Any] = {}
     if phases:
@@ -254,7 +254,7 @@ def record_of(dataset: Dataset) -> RunRecord:
 def in_phases(
     dataset: BlendedDataset, phases: Sequence[Phase], held: Mapping[str, Any] | None = None
 ) -> BlendedDataset:
-    """The dataset after the given phases, the last of which describes it."""
+    """This dataset after the given phases; the last phase describes it."""
     now = phases[-1]
     assert dataset.config.seq_length == now.seq_len
     return BlendedDataset(
@@ -273,7 +273,7 @@ def in_next_phase(
 ) -> tuple[BlendedDataset, list[str]]:
     """The dataset with which a run of these phases continues at ``slot``.
 
-    Also returns how each corpus continues: one line each.
+    Also returns one line about the continuation of each corpus.
     """
     settings = settings_of(dataset)
     continued = with_next_phase(

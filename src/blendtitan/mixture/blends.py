@@ -41,15 +41,15 @@ class SweepConfig:
     corpora: tuple[str, ...] = ()
     """The corpora whose shares change among each other. Empty: all."""
     runs: int | None = None
-    """Blends to draw; with a grid, how many of its points."""
+    """Number of blends to draw, or of the grid's points to use."""
     seed: int = 0
-    """Chooses what is drawn."""
+    """Seed of the random draw."""
     levels: int | None = None
     """The shares of a grid are multiples of ``1 / levels``."""
     concentration: float | None = None
-    """The larger, the nearer to the base blends are drawn. None: anywhere, evenly."""
+    """Larger values draw blends nearer to the base. None: uniform over all blends."""
     factors: tuple[float, ...] | None = None
-    """What the share of one corpus at a time is multiplied with."""
+    """Factors for the share of one corpus at a time."""
     min_share: float | None = None
     """The least share of a corpus. None: 0, which leaves it out."""
 
@@ -94,15 +94,14 @@ def blends_of(config: SweepConfig, corpora: Sequence[str], base: Shares) -> Shar
         return normalised(one_at_a_time(base, varied, factors))
     if len(varied) < 2:
         raise ConfigError(
-            f"--method {config.method}: {len(varied)} corpus would always have all of its share, "
-            f"expected at least two corpora"
+            f"--method {config.method}: found {len(varied)} corpus to vary, expected at least two"
         )
     whole = float(base[varied].sum())
     least = (config.min_share or 0.0) / whole
     if not 0 <= least * len(varied) < 1:
         raise ConfigError(
             f"--min-share is {config.min_share}, expected at least 0 and less than "
-            f"{whole / len(varied):g}, an equal part of what {len(varied)} corpora have"
+            f"{whole / len(varied):g}, an equal share of {len(varied)} corpora"
         )
     points = (
         _grid_points(config, len(varied))
@@ -138,7 +137,7 @@ def one_at_a_time(base: Shares, corpora: list[int], factors: list[float]) -> Sha
     Args:
         base: A blend. Shape ``(num_corpora,)``.
         corpora: Numbers of the corpora whose shares are changed.
-        factors: What the share of each is multiplied with; the product is at most 1.
+        factors: Factors for the share of each; the product is at most 1.
 
     Returns:
         Shape ``(1 + len(corpora) * len(factors), num_corpora)``. The other corpora keep their
@@ -160,9 +159,9 @@ def raised(blends: Shares, least: float) -> Shares:
 
 
 def normalised(blends: Shares) -> Shares:
-    """Blends with shares of 12 decimals, whose sums are as near to 1 as floats come.
+    """Blends with shares of 12 decimals, whose sums are as near to 1 as floats allow.
 
-    So they are read and compared as they are written. A smaller share would not be drawn in the
+    So blends read from a file equal those written. A smaller share would not be drawn in the
     first 10^12 samples; it becomes 0.
     """
     rows = [(row / math.fsum(row)).round(_DECIMALS) for row in blends]
@@ -180,7 +179,7 @@ def _grid_points(config: SweepConfig, num_corpora: int) -> Shares:
         raise ConfigError(
             f"--levels {config.levels}: the grid of {num_corpora} corpora has {size:,} points. "
             f"Choose fewer levels or --corpora"
-            f"{', or say with --runs how many of them' if size <= _MAX_LISTED else ''}; or draw "
+            f"{', or select some of them with --runs' if size <= _MAX_LISTED else ''}; or draw "
             f"blends with --method dirichlet."
         )
     if config.runs is not None and config.runs > size:
@@ -193,7 +192,7 @@ def _grid_points(config: SweepConfig, num_corpora: int) -> Shares:
 
 
 def _random_points(config: SweepConfig, base: Shares, least: float) -> Shares:
-    """Points from a Dirichlet distribution; a larger number of them begins with the same ones."""
+    """Points from a Dirichlet distribution; more points begin with the same ones."""
     assert config.runs is not None
     parameters = np.ones(len(base))
     if config.concentration is not None:
@@ -216,8 +215,8 @@ def _check_factors(
     for number in varied:
         if base[number] == 1:
             raise ConfigError(
-                f"{corpora[number]!r} has all of the blend, up to rounding, so no other can take "
-                f"what it gives. Raise the weights of the others."
+                f"{corpora[number]!r} has all of the blend, up to rounding, so its share cannot go "
+                f"to others. Raise the weights of the others."
             )
         for factor in factors:
             if factor * base[number] > 1:

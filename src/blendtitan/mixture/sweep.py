@@ -39,7 +39,7 @@ class Sweep:
     """Blends of the corpora of one configuration."""
 
     run: RunConfig
-    """The configuration that they are made from."""
+    """The base configuration."""
     corpora: tuple[str, ...]
     base: Shares
     """The blend of its file list. Shape ``(num_corpora,)``."""
@@ -58,7 +58,7 @@ def plan_sweep(source: Path, config: SweepConfig, *, ranks: int | None = None) -
     Raises:
         ConfigError: The configuration cannot be used, or has segments, the original's order or no
             TensorBoard; a corpus is unknown; or a blend reads a corpus too often.
-        BlendTitanError: Others of ``data_of_run``.
+        BlendTitanError: Other errors of ``data_of_run``.
     """
     run = read_run(source, ranks=ranks)
     _check_can_be_swept(run)
@@ -107,7 +107,7 @@ def segment_of(shares: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Rows as a CSV file; numbers as Python spells them, None as nothing."""
+    """Rows as a CSV file; numbers in Python's form, None as an empty cell."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -122,7 +122,7 @@ def read_shares(folder: Path) -> dict[str, dict[str, float]]:
     path = folder / SHARES
     if not path.is_file():
         raise ConfigError(
-            f"{folder}: this folder has no {SHARES}. Name one that `blendtitan sweep` has written."
+            f"{folder}: this folder has no {SHARES}. Name a folder that `blendtitan sweep` wrote."
         )
     try:
         (_, *corpora), *rows = [*csv.reader(io.StringIO(read_text(path)))] or [[""]]
@@ -177,7 +177,7 @@ def how_to_train(folder: Path, sweep: Sweep) -> Iterator[str]:
         "    torchrun --nproc-per-node 1 -m blendtitan.titan.train "
         '--job.config_file "$config" || break'
     )
-    yield from ("  done", "", "A run that is started again resumes from its last checkpoint. Then:")
+    yield from ("  done", "", "A restarted run resumes from its last checkpoint. Then:")
     yield from ("", f"  blendtitan sweep {quoted} --collect")
 
 
@@ -203,7 +203,7 @@ def _check_can_be_swept(run: RunConfig) -> None:
 def _check_repetition(sweep: Sweep, train: Dataset) -> None:
     tokens = sweep.run.num_samples * sweep.run.blend.seq_length
     epochs = sweep.blends * tokens / train.corpus_tokens
-    # A share that is meant to be the limit exactly may be computed as a little more.
+    # A share exactly at the limit may be computed as slightly more.
     limit = sweep.run.max_epochs * (1 + 1e-9)
     often = np.argwhere(epochs > limit).tolist() if limit else []
     if often:
@@ -225,9 +225,9 @@ def _check_same_sweep(folder: Path, configurations: Mapping[Path, str], shares: 
     differs += [p for p, text in configurations.items() if _text_of(p) not in (None, text)]
     if differs:
         raise ConfigError(
-            f"{differs[0]}: found the file of another sweep, expected the one that this "
-            f"configuration and these arguments make. Choose another folder; or delete this one, "
-            f"with everything that its runs wrote."
+            f"{differs[0]}: found the file of another sweep, expected the file for this "
+            f"configuration and these arguments. Choose another folder; or delete this folder, "
+            f"including the output of its runs."
         )
 
 
@@ -247,15 +247,15 @@ class RunLosses:
     run: str
     shares: Mapping[str, float]
     logged: int = 0
-    """The last step with losses; 0: there is none."""
+    """The last step with losses; 0 if there is none."""
     steps: int | None = None
     """Steps of the whole run; None: it was not begun."""
     finished: bool = False
     losses: Mapping[str, float] = field(default_factory=dict)
-    """By column, without those that the run did not log; empty: the run is not finished."""
+    """Losses by column, if logged; empty: the run is not finished."""
 
     def cells(self, columns: Iterable[str]) -> list[str]:
-        """Losses to the digits that a run's logs have; empty where there is none."""
+        """Losses with the digits of a run's logs; missing losses are empty."""
         return [f"{self.losses[name]:.7g}" if name in self.losses else "" for name in columns]
 
 
@@ -272,7 +272,7 @@ def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
 def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = False) -> None:
     """Write ``losses.csv``, ``ratios.csv`` and ``metrics.csv``.
 
-    The last two are what `olmix fit --from-csv` reads, and, with the run as index, RegMix.
+    `olmix fit --from-csv` reads the last two, and so does RegMix, with the run as index.
 
     Raises:
         ConfigError: The folder holds such a file.
@@ -302,7 +302,7 @@ def mean_losses(
     """Losses of a run by column: training over the last logged steps, validation the last one.
 
     A corpus's training loss is the mean over its labels in these steps. A corpus without labels,
-    and a validation that was not made, are missing.
+    and a validation that did not happen, are missing.
     """
     training = scalars[LOSS]
     first = int(training.steps[-last:][0])
@@ -322,7 +322,7 @@ def mean_losses(
 
 
 def losses_table(runs: Iterable[RunLosses]) -> Table:
-    """How far each run is, and the blend's losses of those that are finished."""
+    """The progress of each run, and the blend's losses of finished runs."""
     table = Table(("run", "steps", "loss", "validation loss"))
     for run in runs:
         steps = "not begun" if run.steps is None else f"{run.logged:,} of {run.steps:,}"
@@ -332,7 +332,7 @@ def losses_table(runs: Iterable[RunLosses]) -> Table:
 
 
 def last_logged(steps: int, freq: int) -> int:
-    """The last step with a log, where the first and every ``freq``-th step have one."""
+    """The last logged step, if the first and every ``freq``-th step are logged."""
     return steps - steps % freq or 1
 
 
@@ -374,7 +374,7 @@ def _last_step(scalars: Mapping[str, Scalars], tag: str) -> int:
 
 
 def _columns(runs: Iterable[RunLosses], corpora: Iterable[str]) -> list[str]:
-    """Columns of losses: of the blend and of every corpus, of what any run has logged."""
+    """Columns of losses of the blend and of every corpus that any run has logged."""
     logged = {column for run in runs for column in run.losses}
     return [
         column

@@ -1,1 +1,1 @@
-"""Integers to integers: which sample has a slot. Opens no file."""
+"""The global order as pure arithmetic: the sample of each slot. Opens no file."""

@@ -1,4 +1,4 @@
-"""Blending: which corpus has a slot, and which of its draws that is.
+"""Blending: the corpus of each slot, and its draw.
 
 A blend of ``n`` weights is a binary tree, built as in Huffman's code. A node with children of
 weights ``a <= b`` sends ``floor(k * p + 1/2)`` of its first ``k`` slots to the lighter child, with
@@ -23,7 +23,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The weights that hold from one slot of the global order on."""
+    """The weights from one slot of the global order on."""
 
     first_slot: int
     """Slot at which the segment begins; the first segment begins at 0."""
@@ -35,7 +35,7 @@ class Segment:
 def total_weight(weights: Iterable[float]) -> float:
     """Sum of weights, added from left to right.
 
-    ``sum`` rounds differently since Python 3.12, and shares decide which corpus has a slot.
+    ``sum`` rounds differently since Python 3.12, and shares determine the corpus of each slot.
     """
     total = 0.0
     for weight in weights:
@@ -170,7 +170,7 @@ class BlendOrder:
     def build(cls, segments: Sequence[Segment], corpora: Iterable[str] = ()) -> Self:
         """Order of ``segments``, the first of which begins at slot 0.
 
-        ``corpora`` are numbered even where no segment names them.
+        ``corpora`` are numbered even if no segment names them.
         """
         assert segments
         assert segments[0].first_slot == 0

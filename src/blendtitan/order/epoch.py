@@ -1,4 +1,4 @@
-"""Epochs: which windows a row of documents has, and in which order an epoch visits them.
+"""Epochs: the windows of a row of documents, and the order in which an epoch visits them.
 
 Window ``i`` of a row of ``T`` tokens is the tokens ``i * L + shift`` to ``i * L + shift + L`` (both
 included), with ``L = seq_len``. Neighbours share one token: the last label of a window is the first
@@ -80,7 +80,7 @@ def epoch_keys(keys: Bits, epochs: IntArray) -> Bits:
 
 
 def permute(index: IntArray, size: IntArray, keys: Bits) -> IntArray:
-    """Image of each ``index`` under the permutation of ``0 .. size - 1`` that its key chooses.
+    """Image of each ``index`` under the permutation of ``0 .. size - 1`` of its key.
 
     Args:
         index: Numbers from 0 to ``size - 1``. Shape ``(n,)``.
@@ -139,7 +139,7 @@ def _half_bits(size: Bits) -> Bits:
 
 def _feistel(values: Bits, half_bits: Bits, keys: Bits) -> Bits:
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
-    # The high bits of the mix are its best: they are the ones that are fed down.
+    # The high bits of the mix are its best, so they are used.
     down = np.uint64(64) - half_bits
     left, right = values >> half_bits, values & mask
     for salt in ROUND_SALTS:

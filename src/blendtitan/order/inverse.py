@@ -1,4 +1,4 @@
-"""The permutation of an epoch backwards: the place at which a window is visited."""
+"""The inverse permutation of an epoch: the place at which a window is visited."""
 
 import numpy as np
 

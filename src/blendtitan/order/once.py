@@ -1,4 +1,4 @@
-"""Every window once: what a validation of a whole split reads."""
+"""Every window once: the order of a validation of a whole split."""
 
 from dataclasses import dataclass, fields
 from typing import Self

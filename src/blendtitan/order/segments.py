@@ -15,10 +15,10 @@ def segments_of(weights: Mapping[str, float], changes: Sequence[Segment]) -> tup
             share; a share of 0 drops it. Shares need not sum to 1.
 
     Returns:
-        Segments with the weights of all corpora that are drawn. The first one begins at 0.
+        Segments with the weights of all drawn corpora. The first begins at 0.
 
     Raises:
-        ConfigError: A change names an unknown corpus, leaves none, or is not after the one before.
+        ConfigError: A change names an unknown corpus, leaves none, or is out of order.
     """
     _check_changes(changes, list(weights))
     segments = [Segment(0, weights)]
@@ -40,7 +40,7 @@ def _check_changes(changes: Sequence[Segment], corpora: Sequence[str]) -> None:
                 f"{where} names the corpus {name!r}, expected one of {', '.join(corpora)}"
             )
         if change.first_slot <= last_slot:
-            raise ConfigError(f"{where} begins at or before the one before it, expected after it")
+            raise ConfigError(f"{where} begins at or before the previous segment, expected later")
         named = {name for name, share in change.weights.items() if share > 0}
         drawn = (drawn | named) - (change.weights.keys() - named)
         if not drawn:

@@ -1,6 +1,6 @@
-"""Slots: from a place in the global order to a window of a row of documents.
+"""Slots: the window of a row of documents at each place in the global order.
 
-A row is what windows are cut from: one shard, or all shards of a corpus. Draw ``d`` of a row of
+Windows are cut from a row: one shard, or all shards of a corpus. Draw ``d`` of a row of
 ``N`` windows is, in epoch ``d // N``, the window at place ``d mod N`` of that epoch's order.
 """
 
@@ -28,7 +28,7 @@ from blendtitan.order.epoch import (
 IntArray = NDArray[np.int64]
 
 NO_CORPUS = -1
-"""In place of a corpus's number: the row belongs to a corpus that is not drawn."""
+"""Stands for the number of a corpus that is not drawn."""
 
 
 class CorpusRows(NamedTuple):
@@ -43,7 +43,7 @@ class CorpusRows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The windows that some slots are. Arrays have the shape ``(n,)``."""
+    """The windows of some slots. Arrays have the shape ``(n,)``."""
 
     corpora: IntArray
     draws: IntArray
@@ -54,7 +54,7 @@ class Places:
     starts: IntArray
     """Offset of the window in its row, in tokens."""
     sample_ids: Bits
-    """Identifies the sample, whatever other corpora there are."""
+    """Identifies the sample, independently of other corpora."""
     is_remainder: NDArray[np.bool_] | None = None
     """True where the window is cut from a remainder, which ``starts`` then counts in. None: no
     window is; see ``history/remainder.py``."""
@@ -115,9 +115,9 @@ class SlotOrder:
         """The order of a blend.
 
         Args:
-            segments: Those of the blend; the first begins at slot 0.
+            segments: Segments of the blend; the first begins at slot 0.
             corpora: The rows of each corpus, sorted by name.
-            seed: Of the run.
+            seed: Seed of the run.
             split: Name of the split.
             seq_len: Length of a model input, in tokens.
             shuffled: Whether the windows of an epoch are permuted.
@@ -142,7 +142,7 @@ class SlotOrder:
         return int(self.row_windows[self.row_corpora != NO_CORPUS].sum())
 
     def only(self, corpus: str) -> Self:
-        """One corpus alone: slot ``d`` is what draw ``d`` of the corpus is here."""
+        """One corpus alone: its slot ``d`` is draw ``d`` of the corpus here."""
         number = self.blend.corpora.index(corpus)
         return replace(
             self,

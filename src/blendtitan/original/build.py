@@ -1,4 +1,4 @@
-"""From a catalog to the index files of the original's order: built by one process for all."""
+"""Build the index files of the original's order from a catalog, in one process for all."""
 
 import hashlib
 import json
@@ -40,18 +40,18 @@ logger = visible_logger(__name__)
 IntArray = NDArray[np.int64]
 RecordArray = NDArray[np.void]
 
-# Another number gives the files other names, so that none is read as what it is not.
+# Another number gives the files other names, so that no file of another format is read.
 _FORMAT = 1
 
-# Shuffling and cutting let other threads work. Each of them has one shard in memory, so that
-# there are not as many as a large node has cores.
+# Shuffling and cutting release the interpreter. Each thread holds one shard in memory, so
+# their number is limited.
 _THREADS = 8
 
 
 def original_indices(config: BlendConfig, catalog: Catalog) -> tuple[IndexFile | None, ...]:
-    """The index of each split, kept in ``data_cache_path``: found there, or built and put there.
+    """The index of each split: found in ``data_cache_path``, or built and stored there.
 
-    One process calls this and tells the others. None where a split is not used.
+    One process calls this and sends the result to the others. None for an unused split.
 
     Raises:
         ConfigError: The folder cannot be used, numba is missing, or documents lack EOD.
@@ -74,7 +74,7 @@ def original_indices(config: BlendConfig, catalog: Catalog) -> tuple[IndexFile |
 
 
 def samples_of_splits(config: BlendConfig) -> list[int]:
-    """Samples that the original is asked for of train, valid and test; 0 where one is not used."""
+    """Samples that the original makes of train, valid and test; 0 for an unused split."""
     asked = (config.train_samples, config.eval_samples, config.eval_samples)
     fractions = split_fractions(config.split)
     return [samples or 0 if part else 0 for samples, part in zip(asked, fractions, strict=True)]
@@ -85,8 +85,8 @@ def _check_eod(config: BlendConfig, catalog: Catalog) -> None:
         prefix = catalog.prefixes[int(np.argmax(catalog.lacks_eod))]
         raise ConfigError(
             f"{prefix}: its documents do not end in EOD ({config.eod_token_id}), and append_eod = "
-            f'true would insert it. The original, and so order = "blendcorpus", reads documents as '
-            f"they are: set append_eod = false."
+            f'true would insert it. The original, and so order = "blendcorpus", inserts no EOD: '
+            f"set append_eod = false."
         )
 
 
@@ -111,7 +111,7 @@ def _original_index(folder: Path, config: BlendConfig, catalog: Catalog, split: 
 
 
 def _identity(config: BlendConfig, catalog: Catalog, split: str) -> str:
-    """Name made of all that an index depends on."""
+    """A name that identifies everything an index depends on."""
     parts: list[object] = [
         *(_FORMAT, split, samples_of_splits(config)[SPLITS.index(split)]),
         *(split_fractions(config.split), config.seed, config.seq_length),
@@ -121,7 +121,7 @@ def _identity(config: BlendConfig, catalog: Catalog, split: str) -> str:
         catalog.prefixes, catalog.corpora, catalog.weights.tolist(), strict=True
     ):
         parts.append([prefix, corpus, weight])
-        with suppress(OSError):  # Building says what is wrong with it.
+        with suppress(OSError):  # Building reports the error.
             status = os.stat(f"{prefix}.idx")
             parts.append([status.st_size, status.st_mtime_ns])
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
@@ -178,7 +178,7 @@ def _sequences(config: BlendConfig, catalog: Catalog, split: str, shard: int) ->
     """Sequences of a shard that are in a split.
 
     Raises:
-        EmptySplitError: There are none.
+        EmptySplitError: The split is empty.
     """
     part = SPLITS.index(split)
     num_sequences = int(catalog.num_sequences[shard])
@@ -203,7 +203,7 @@ def _shard_records(
 ) -> tuple[RecordArray, NDArray[np.int32], list[int]]:
     """``(records, reads, tokens of each shard)``, shard after shard.
 
-    A shard has as many records as it is asked for, in the order in which it gives its samples.
+    A shard has the requested number of records, in the order of its samples.
     """
     sequences = [_sequences(config, catalog, split, shard) for shard in range(len(asked))]
     records = np.empty(sum(asked), RECORD)

@@ -1,4 +1,4 @@
-"""From slots to samples, in the order of the original BlendCorpus."""
+"""The samples of slots, in the order of the original BlendCorpus."""
 
 import operator
 from collections.abc import Iterator, Sequence
@@ -26,17 +26,17 @@ from blendtitan.storage.reader import OpenFiles
 IntArray = NDArray[np.int64]
 
 NO_SAMPLE = -1
-"""In place of the number of a sample: the slot is beyond the horizon."""
+"""Stands for the number of a sample if the slot is beyond the horizon."""
 
 
 @dataclass(frozen=True, slots=True)
 class OriginalPlan:
-    """Where the samples of some slots are stored. Arrays have the shape ``(n,)``."""
+    """The stored places of the samples of some slots. Arrays have the shape ``(n,)``."""
 
     slots: IntArray
     corpora: IntArray
     records: NDArray[np.void]
-    """Rows of the index, with ``NO_SAMPLE`` as window where a slot is beyond the horizon."""
+    """Rows of the index; the window is ``NO_SAMPLE`` if a slot is beyond the horizon."""
     sample_ids: NDArray[np.uint64]
     """Identifies each sample."""
 
@@ -99,7 +99,7 @@ class OriginalDataset:
 
     @property
     def num_windows(self) -> int:
-        """Samples that there are: the horizon of the order."""
+        """Number of samples: the horizon of the order."""
         if self._corpus is None:
             return self._index.num_slots
         return self._index.corpora[self._corpus].num_samples
@@ -124,10 +124,10 @@ class OriginalDataset:
         """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``.
 
         Raises:
-            ConfigError: There are not as many samples.
+            ConfigError: The order has fewer samples.
         """
         if not 0 <= slot <= self.num_windows:
-            raise self._beyond(f"{slot:,} samples are asked for")
+            raise self._beyond(f"{slot:,} samples are requested")
         if self._corpus is None:
             return self._index.draws_before(slot)
         return np.array([slot])
@@ -137,12 +137,12 @@ class OriginalDataset:
         return self.draws_before(slot) * self.config.seq_length
 
     def only(self, corpus: str) -> "OriginalDataset":
-        """The samples of one corpus alone: slot ``d`` is what here is draw ``d`` of the corpus."""
+        """The samples of one corpus alone: its slot ``d`` is draw ``d`` of the corpus here."""
         number = self.corpora.index(corpus)
         return OriginalDataset(self.config, self.split, self._index, self._rows, corpus=number)
 
     def once(self) -> "OriginalDataset":
-        """Itself: this order has as many samples as it was made for, in its own order."""
+        """Itself, because the number and order of samples are fixed."""
         return self
 
     def __getitem__(self, slot: int) -> Sample:
@@ -229,9 +229,9 @@ class OriginalDataset:
             filled += count
         if filled < len(out):
             raise CorruptShardError(
-                f"{self._rows.catalog.prefixes[shard]}: {filled:,} tokens are where the index of "
-                f"the order has a sample of {len(out):,}. The .idx was replaced while the run was "
-                f"reading: start it again."
+                f"{self._rows.catalog.prefixes[shard]}: found {filled:,} tokens for a sample, "
+                f"expected {len(out):,} from the index of the order. The .idx was replaced while "
+                f"the run was reading: start it again."
             )
         limit = self.config.vocab_size
         if limit is not None and not all_below(out, limit):
@@ -245,7 +245,7 @@ class OriginalDataset:
             ShardError: The shard's ``.idx`` is missing or damaged.
         """
         if plan.records[at]["window"] == NO_SAMPLE:
-            raise self._beyond(f"slot {plan.slots[at]:,} is asked for")
+            raise self._beyond(f"slot {plan.slots[at]:,} is requested")
         return self._stretches(plan.records[at])
 
     def _stretches(self, record: np.void) -> Iterator[tuple[int, int]]:
@@ -311,7 +311,7 @@ class OriginalDataset:
         """Itself, if there are no changes.
 
         Raises:
-            ConfigError: There are.
+            ConfigError: There are changes.
         """
         if changes:
             raise ConfigError(
@@ -344,9 +344,9 @@ def build_splits(
     files: OpenFiles,
     indices: Sequence[IndexFile | None] | None,
 ) -> dict[str, OriginalDataset | None]:
-    """The splits of a blend; None where a split is not used. Without indices, they are built."""
+    """The splits of a blend; None for an unused split. Builds missing indices."""
     indices = original_indices(config, catalog) if indices is None else indices
-    # The original reads documents as they are: no EOD is inserted.
+    # The original inserts no EOD.
     catalog = replace(catalog, lacks_eod=np.zeros_like(catalog.lacks_eod))
     shards = [[shard] for shard in range(len(catalog.prefixes))]
     found: dict[str, OriginalDataset | None] = dict.fromkeys(SPLITS)

@@ -7,8 +7,8 @@
     32      ...   JSON text: corpora, tokens of shards, rows and digest of each column
     ...     ...   the columns, end to end
 
-Everything is little endian. The digest of the text vouches for the digests of the columns in it,
-so one process can check all of a file and tell the others sixteen bytes to know it by.
+Everything is little endian. The text holds the digests of the columns, so the digest of the text
+covers the file: one process checks a file, and sends the others the sixteen bytes of that digest.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from blendtitan.storage.reader import OpenFile
 IntArray = NDArray[np.int64]
 
 BLOCK_SLOTS = 4096
-"""Draws of every corpus are noted once in so many slots."""
+"""Slots between two stored counts of the draws of every corpus."""
 
 RECORD = np.dtype(
     [
@@ -39,7 +39,7 @@ RECORD = np.dtype(
         ("num_reads", "<i4"),  # sequences that the sample takes tokens from
         ("window", "<i8"),  # number of the sample in its shard, before they are shuffled
         ("first_read", "<i8"),  # row of ``reads`` that has the first of these sequences
-        ("offset", "<i4"),  # where in that sequence the sample starts, in tokens
+        ("offset", "<i4"),  # start of the sample in that sequence, in tokens
     ]
 )
 
@@ -54,7 +54,7 @@ _MAGIC = b"BTORDER1"
 _HEADER = struct.Struct("<8sQ16s")
 _DIGEST_BYTES = 16
 _HASH_BYTES = 1 << 22
-# Rows that are not asked for are read too, where that saves a read.
+# Also read rows between requested rows, if that saves a read.
 _GAP_ROWS = 64
 
 
@@ -100,7 +100,7 @@ def write_index(
             },
         }
     ).encode()
-    # What a power cut leaves of it is found out by its digests when it is next looked at.
+    # The digests detect a file that a power cut left incomplete.
     with replaced_file(path, durable=False) as file:
         file.write(_HEADER.pack(_MAGIC, len(text), bytes.fromhex(_digest(text))) + text)
         for buffer in buffers.values():
@@ -109,10 +109,10 @@ def write_index(
 
 
 def checked_index(path: Path) -> IndexFile | None:
-    """The index at ``path``, all of whose bytes were checked; None if they are not what they were.
+    """The index at ``path``, after checking all its bytes; None if it is damaged.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no such file.
     """
     file = OpenFile(str(path), *open_regular(str(path)))
     try:
@@ -134,7 +134,7 @@ class _Column:
 
 
 class OrderIndex:
-    """An opened index. Rows are read when they are asked for; safe to share by threads."""
+    """An opened index. Rows are read on demand; threads may share it."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class OrderIndex:
         """Open an index that another process, or this one, checked.
 
         Raises:
-            ConfigError: It is not there, or another file is.
+            ConfigError: The file is missing or was replaced.
         """
         try:
             file = OpenFile(index_file.path, *open_regular(index_file.path))
@@ -182,7 +182,7 @@ class OrderIndex:
 
         Raises:
             BlendTitanError: The file ends early.
-            ValueError: It is no index, or has another size.
+            ValueError: It is not an index, or has another size.
         """
         magic, text_bytes, digest = _HEADER.unpack(file.read(_HEADER.size, at=0))
         if magic != _MAGIC or text_bytes > file.num_bytes:
@@ -204,11 +204,11 @@ class OrderIndex:
 
     @property
     def num_slots(self) -> int:
-        """Slots that the order has: its horizon."""
+        """Slots of the order: its horizon."""
         return self._columns["slots"].num_rows
 
     def is_whole(self, name: str) -> bool:
-        """Whether a column has the digest that the text gives; all of it is read."""
+        """Read a whole column; return whether it has the digest in the text."""
         column = self._columns[name]
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         stop = column.at + column.num_rows * column.dtype.itemsize

@@ -1,17 +1,17 @@
 """The order of the original BlendCorpus, which is Megatron's GPT dataset of 2022.
 
-Each shard asked for ``n`` samples shuffles its documents over as many epochs as ``n`` samples
+For ``n`` samples, each shard shuffles its documents over as many epochs as ``n`` samples
 take, cuts them into samples of ``seq_len + 1`` tokens and shuffles these. A corpus joins the
 samples of its shards, one after the other or blended, and may shuffle them once more. The blend
-joins the corpora. Every step depends on how many samples are asked for: this order has a horizon.
+joins the corpora. Every step depends on the number of samples: this order has a horizon.
 
-What the original calls a document is a *sequence* here: one entry of an ``.idx`` file.
+The original's documents are called *sequences* here: entries of an ``.idx`` file.
 
 Source: ``blendcorpus/data/gpt_dataset.py``, ``blendable_dataset.py``, ``dataset_utils.py`` and
-``helpers.cpp`` at commit ac485ec, with what they inherit from Megatron-DeepSpeed.
+``helpers.cpp`` at commit ac485ec, including the code from Megatron-DeepSpeed.
 
-The loops in which each step needs the one before are compiled by numba, which is imported when the
-first of them is called: no other order needs it.
+Loops whose steps depend on earlier steps are compiled by numba, which is imported at the first
+call, because no other order needs it.
 """
 
 import math
@@ -32,7 +32,7 @@ IntArray = NDArray[np.int64]
 def greedy_blend(
     weights: NDArray[np.float64], num_samples: int
 ) -> tuple[NDArray[np.int32], IntArray]:
-    """Give each sample to the part that lacks most of its share so far, the first of equal ones.
+    """Give each sample to the part that lacks most of its share so far; ties go to the first.
 
     Args:
         weights: Share of each part. Shape ``(num_parts,)``.
@@ -41,8 +41,8 @@ def greedy_blend(
     Returns:
         ``(part, draw)`` of each sample, shapes ``(num_samples,)``: it is the part's draw ``draw``.
 
-    Source: ``build_blending_indices`` in Megatron's ``helpers.cpp``. What a part lacks is compared
-    as two rounded operations in doubles, a product and a difference, and never as a fused one.
+    Source: ``build_blending_indices`` in Megatron's ``helpers.cpp``. The lack of a part is
+    two rounded operations in doubles, a product and a difference, and never a fused one.
     """
     parts = np.empty(num_samples, np.int32)
     draws = np.empty(num_samples, np.int64)
@@ -53,7 +53,7 @@ def greedy_blend(
 def sample_cuts(
     lens: NDArray[np.integer[Any]], *, seq_len: int, num_samples: int
 ) -> tuple[IntArray, IntArray]:
-    """Cut what is read into samples of ``seq_len + 1`` tokens; neighbours share one.
+    """Cut the tokens of reads into samples of ``seq_len + 1``; neighbours share one.
 
     Args:
         lens: Tokens of each read, more than ``num_samples * seq_len`` together.
@@ -112,16 +112,16 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 Number = TypeVar("Number", bound=np.integer[Any])
 
 _SURPLUS = 1.005
-"""Samples that are made for each one asked for, so that no shard runs short while blending."""
+"""Samples made per requested sample, so that no shard runs short while blending."""
 
 _WHOLE_LAST_EPOCH = 0.80
-"""From this part of its samples on, the last epoch is shuffled together with the others."""
+"""Least fraction of its samples at which the last epoch is shuffled with the others."""
 
 
 def samples_of_shards(weights: Sequence[float], num_samples: int) -> list[int]:
-    """Samples that each shard makes when the blend is asked for ``num_samples``.
+    """Samples that each shard makes for a blend of ``num_samples``.
 
-    The order of the floating-point operations is the original's: it decides what is rounded up.
+    The order of the floating-point operations is the original's, because it affects rounding.
     """
     total = 0.0
     for weight in weights:
@@ -132,8 +132,8 @@ def samples_of_shards(weights: Sequence[float], num_samples: int) -> list[int]:
 def sequence_cuts(num_sequences: int, fractions: Sequence[float]) -> list[int]:
     """Cut the sequences of one shard into train, valid and test: four numbers from 0 on.
 
-    Unlike ``document_cuts``, what rounding has left over always goes to train, even where that
-    has nothing: then a cut can be out of place, and the original fails or leaves sequences out.
+    Unlike in ``document_cuts``, the excess of rounding always goes to train, even if train is
+    empty: then a cut can be out of place, and the original fails or leaves sequences out.
     """
     sizes = [round(fraction * num_sequences) for fraction in fractions]
     excess = sum(sizes) - num_sequences
@@ -142,13 +142,13 @@ def sequence_cuts(num_sequences: int, fractions: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class ShardSamples:
-    """The samples of one shard in one split, in the order in which the shard gives them."""
+    """The samples of one shard in one split, in order."""
 
     reads: NDArray[np.int32]
     """Number of each sequence that is read, in reading order. Shape ``(num_reads,)``."""
     windows: IntArray
-    """Number of each sample in reading order: it starts ``window * seq_len`` tokens into what
-    is read. Shape ``(num_samples,)``."""
+    """Number of each sample in reading order: it starts ``window * seq_len`` tokens into the
+    reads. Shape ``(num_samples,)``."""
     first_reads: IntArray
     """Read that holds the first token of each sample. Shape ``(num_samples,)``."""
     offsets: IntArray
@@ -160,14 +160,14 @@ class ShardSamples:
 def shard_samples(
     lens: NDArray[np.int32], first: int, *, seq_len: int, num_samples: int, seed: int
 ) -> ShardSamples:
-    """The samples that a shard gives which is asked for so many.
+    """The samples of a shard, at least ``num_samples``.
 
     Args:
         lens: Tokens of each sequence of the split; there is at least one. Shape ``(n,)``.
         first: Number of the first of these sequences.
         seq_len: Length of a model input, in tokens.
-        num_samples: Samples asked for. More are made and shuffled, as many as the epochs hold.
-        seed: Of the order.
+        num_samples: Requested samples. More are made and shuffled, as many as the epochs hold.
+        seed: Seed of the order.
     """
     rng = np.random.RandomState(seed)
     tokens = int(lens.sum(dtype=np.int64))
@@ -224,8 +224,8 @@ def corpus_samples(
 
     Returns:
         Two arrays of shape ``(sum of num_samples,)``; ``shard`` counts within the corpus. Each
-        sample comes once: a part that lacks most lacks something, so none is given more than its
-        share of the samples before, and one; and at the end that is what it has.
+        sample comes once: a part that gets a sample lacks part of its share, so no part ever
+        exceeds its share by a whole sample, and at the end each has exactly its share.
     """
     counts = np.array(num_samples, np.int64)
     if blend:
@@ -245,7 +245,7 @@ def blend_of_corpora(num_samples: Sequence[int]) -> tuple[NDArray[np.int32], Int
     """``(corpus, draw)`` of each slot, from the number of samples that each corpus has."""
     counts = np.array(num_samples, np.int64)
     weights = counts / counts.sum()
-    # They are divided once more by their sum, which rounding may have moved away from 1.
+    # Divide them once more by their sum, because rounding may have moved it away from 1.
     return _whole_blend(weights / weights.sum(), counts)
 
 

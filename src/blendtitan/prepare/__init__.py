@@ -1,1 +1,1 @@
-"""From text files to shards, and from shards to a file list."""
+"""Preparation of data: text files become shards, and shards a file list."""

@@ -11,7 +11,7 @@ from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile, readable
 from blendtitan.prepare.streams import BadText, TextRange, check_unambiguous
 
-# Documents are large, so a few rows are many bytes.
+# Documents are large, so a few rows hold many bytes.
 _BATCH_ROWS = 256
 _BATCH_BYTES = 1 << 24
 _SLICE_BYTES = 1 << 22
@@ -27,7 +27,7 @@ _TEXT_TYPES = (
 
 
 def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]]:
-    """First row group, last + 1 and stored bytes of neighbours of up to ``run_bytes`` together."""
+    """Runs of row groups of up to ``run_bytes``: ``(first, last + 1, stored bytes)`` each."""
     with _opened(file, "a Parquet file") as opened:
         metadata = pq.ParquetFile(opened).metadata
     runs: list[tuple[int, int, int]] = []

@@ -16,7 +16,7 @@ in little-endian integers of 64 bits after the first eight bytes:
     D       document index: first item of each document, then N; not in fairseq's files
 
 fairseq stores every id plus 1, and subtracts it again when it reads ("for Lua compatibility"); its
-items are documents. gpt-neox and Megatron store ids as they are.
+items are documents. gpt-neox and Megatron store ids unchanged.
 
 Source: ``indexed_dataset.py`` of fairseq and of gpt-neox.
 """
@@ -48,7 +48,7 @@ _INT32_MAX = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A shard in another format, all of whose entries are checked."""
+    """A shard in another format, with every entry checked."""
 
     prefix: Path
     description: str
@@ -69,14 +69,14 @@ class _Source:
                     raise CorruptShardError(
                         f"{self.prefix}.bin: found the stored id {tokens.min()}, expected 1 or "
                         f"more. fairseq stores every id plus 1, and this file has no document "
-                        f"index, as fairseq's have none; it was written by another program."
+                        f"index, like fairseq's, so another program wrote it."
                     )
                 out.write((tokens - self.dtype.type(1)).data)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertedShard:
-    """A shard, and what it became."""
+    """A shard and its conversion."""
 
     source: Path
     prefix: Path
@@ -110,7 +110,7 @@ def convert(
 
 def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
     """Convert one shard: both files are written beside their names, then renamed."""
-    found = _opened(source)
+    found = _open_source(source)
     write_shard(
         prefix, encode_index(found.lens, found.documents, dtype=found.dtype), found.write_tokens
     )
@@ -124,7 +124,7 @@ def convert_shard(source: Path, prefix: Path) -> ConvertedShard:
     )
 
 
-def _opened(prefix: Path) -> _Source:
+def _open_source(prefix: Path) -> _Source:
     file = OpenFile.open(f"{prefix}.idx")
     head = file.read(min(_OLD_HEADER.size + 8, file.num_bytes), at=0)
     if head.startswith(OLD_MAGIC):
@@ -136,7 +136,7 @@ def _opened(prefix: Path) -> _Source:
     ShardIndex.open(prefix)
     raise ConfigError(
         f"{prefix}: is in Megatron's format already, expected TNTIDX or a multimodal shard. "
-        f"Leave it out, and use it as it is."
+        f"Leave it out of the inputs; it can be used directly."
     )
 
 
@@ -154,7 +154,7 @@ def _multimodal_shard(prefix: Path, file: OpenFile, arrays: IndexArrays) -> _Sou
         place = int(np.flatnonzero(modes)[0])
         raise CorruptShardError(
             f"{file.path}: sequence {place:,} has mode {modes[place]}, expected 0 (text) for all. "
-            f"The shard holds more than text, which cannot be trained on here."
+            f"The shard holds more than text, so BlendTitan cannot train on it."
         )
     description = "Megatron's multimodal format, modes left out"
     return _Source(prefix, description, arrays.dtype, arrays.lens, arrays.documents)
@@ -204,7 +204,7 @@ def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
 
 
 def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-    """Check that every item starts where the sizes before it end."""
+    """Check that every item starts at the sum of the sizes before it."""
     if len(sizes) and (sizes.min() < 0 or sizes.max() > _INT32_MAX):
         found = f"an item of {sizes.min()} to {sizes.max()} tokens"
         raise corrupt(file.path, f"found {found}", f"0 to {_INT32_MAX:,}")
@@ -225,7 +225,7 @@ def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.in
 
 def _check_documents(file: OpenFile, documents: NDArray[np.int64], num_items: int) -> None:
     if documents[0] != 0 or (documents[1:] < documents[:-1]).any():
-        raise corrupt(file.path, "found a document index that falls", "one that grows from 0")
+        raise corrupt(file.path, "found a decreasing document index", "an index that grows from 0")
     if documents[-1] != num_items:
         raise CorruptShardError(
             f"{file.path}: the document index ends at item {documents[-1]:,}, expected "

@@ -1,4 +1,4 @@
-"""The end of a datatrove pipeline: writes the documents that its other steps let through.
+"""A datatrove pipeline step that writes documents as shards.
 
 ``LocalPipelineExecutor(pipeline=[JsonlReader("text"), ..., ShardSink("tokens/web", "tokenizer")])``
 """

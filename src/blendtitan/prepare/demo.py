@@ -3,8 +3,8 @@
 DIR/text/CORPUS/*.jsonl          documents
 DIR/tokenizer/tokenizer.model    trained on a sample of them
 DIR/tokens/CORPUS/*.bin, *.idx   shards
-DIR/demo.txt                     written first: where it exists, all of these are the demo's
-DIR/file_list.txt                written last: where it exists, the demo is complete
+DIR/demo.txt                     written first; marks all of these files as the demo's
+DIR/file_list.txt                written last; marks the demo as complete
 """
 
 import ast
@@ -97,7 +97,7 @@ CORPORA: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | None:
-    """Make the demo in ``output``. An interrupted demo is made anew, a complete one is kept.
+    """Make the demo in ``output``. An interrupted demo is made again, a complete demo is kept.
 
     Returns the corpora of the file list, or None if the demo was complete.
 
@@ -107,7 +107,7 @@ def prepare_demo(output: Path, *, vocab_size: int = 4096) -> list[CorpusMix] | N
     """
     if vocab_size not in VOCAB_SIZES:
         raise ConfigError(
-            f"the demo's vocabulary is to hold {vocab_size} ids, expected "
+            f"the demo's vocabulary size is {vocab_size}, expected "
             f"{VOCAB_SIZES.start} to {VOCAB_SIZES.stop - 1}"
         )
     file_list, tokenizer = output / "file_list.txt", output / "tokenizer"

@@ -1,11 +1,11 @@
-"""From texts to documents, the ids of each text followed by EOD, and to the parts of shards.
+"""Encode texts as documents, the ids of each text followed by EOD, and write parts of shards.
 
 One job makes one part:
 
 START-STOP.tokens    tokens of the documents, as in a .bin
 START-STOP.lens      tokens of each document, int32
 START-STOP.rejects   JSON lines: rejected texts
-START-STOP.json      manifest: what the part was made from, and its counts; written last
+START-STOP.json      manifest: inputs, settings and counts of the part; written last
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _BATCH_CHARS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the ids of a shard depend on besides its input. Other settings make another shard."""
+    """The settings that a shard's ids depend on. Other settings make another shard."""
 
     tokenizer: str
     """Hash of everything that the tokenizer's ids depend on."""
@@ -59,7 +59,7 @@ class Settings:
             )
         if bos and tokenizer.bos_id == ABSENT:
             raise ConfigError(
-                f"{tokenizer.path}: BOS is asked for, but the tokenizer has none. Leave --bos out, "
+                f"{tokenizer.path}: --bos is given, but the tokenizer has no BOS. Leave --bos out, "
                 f"or for a tokenizer.json name bos_token in a tokenizer_config.json beside it."
             )
         dtype = token_dtype(tokenizer.vocab_size)
@@ -97,7 +97,7 @@ class DocumentBatch:
     """Consecutive texts of an input, as a shard stores them."""
 
     tokens: NDArray[np.integer]
-    """Ids of each text, followed by EOD and preceded by BOS if asked for: ``(num_tokens,)``."""
+    """Ids of each text, followed by EOD and, with ``bos``, preceded by BOS: ``(num_tokens,)``."""
 
     lens: NDArray[np.int32]
     """Tokens of each document, EOD included. Shape ``(num_documents,)``."""
@@ -159,7 +159,7 @@ def _batches(texts: Iterable[str | BadText]) -> Iterator[tuple[list[str], list[B
     for text in texts:
         if isinstance(text, BadText):
             bad_texts.append(text)
-            # A file of nothing else must not fill the memory.
+            # A file of rejected texts alone must not fill the memory.
             num_chars += len(text.reason)
         else:
             batch.append(text)
@@ -196,7 +196,7 @@ class TooManyRejectsError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class RejectLimit:
-    """How many more texts may be rejected."""
+    """The limit of rejected texts, and the file that stops all processes."""
 
     left: int
     stop_path: Path
@@ -217,7 +217,7 @@ class RejectLimit:
 def write_part(
     job: Job, encoder: Encoder, settings: Settings, signals: Signals, limit: RejectLimit
 ) -> Counts:
-    """Do one job: each text becomes a document, followed by EOD. Repeated, it gives the same.
+    """Do one job: write each text as a document, followed by EOD. Repeating it is safe.
 
     Nothing is flushed to disk: after a power cut, the digests show whether the part is complete.
 
@@ -251,7 +251,7 @@ def write_part(
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a job's part was made from, and its counts."""
+    """The inputs, settings and counts of a job's part."""
 
     identity: dict[str, Any]
     counts: Counts
@@ -284,9 +284,9 @@ def finished_counts(jobs: Iterable[Job], settings: Settings, tier: Tier) -> Coun
 
 
 def is_accepted(found: str, tier: Tier) -> bool:
-    """Whether a run of one tier keeps what another tier made.
+    """Whether a run of one tier keeps the output of another.
 
-    Ids of the reference are always right; ids of the fast tier are if they were proven before.
+    Ids of the reference tier are always right; ids of the fast tier, if they are proven.
     """
     return found == "reference" or (found == FAST_PROVEN and tier != "reference")
 

@@ -1,7 +1,7 @@
-"""Where the processes run that share a plan: on this machine, in Ray, under MPI, or as ranks.
+"""Engines that run the processes of a plan: on this machine, in Ray, under MPI, or as ranks.
 
 Every engine hands ``do_work`` to its processes and waits. No text passes through an engine, and
-each process finds free jobs by itself, so the shards are the same whatever the engine.
+each process finds free jobs by itself, so the shards are the same with any engine.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ from blendtitan.tokenizers.fast import return_freed_memory
 EngineName = Literal["local", "ray", "mpi"]
 
 MAX_RETRIES = 3
-"""How often Ray restarts a task whose process was lost."""
+"""Number of times that Ray restarts a task whose process was lost."""
 
 Submit = Callable[[int], Future[list[str]]]
 """Starts the worker of an index."""
@@ -51,11 +51,11 @@ class Engine(ABC):
         self.workers = workers
 
     def num_workers(self, num_jobs: int) -> int:
-        """How many processes share ``num_jobs`` jobs."""
+        """Number of processes that share ``num_jobs`` jobs."""
         return max(1, min(self.workers, num_jobs))
 
     def run(self, work: Work) -> list[str]:
-        """Do a plan, and return why inputs cannot be read.
+        """Do a plan, and return an error for each input that cannot be read.
 
         Raises:
             FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong, too.
@@ -75,7 +75,7 @@ class Engine(ABC):
     @abstractmethod
     @contextmanager
     def started(self, work: Work, count: int) -> Generator[tuple[Submit, Iterator[Totals]]]:
-        """Start processes for a plan; end them with the block, also after an interrupt."""
+        """Start processes for a plan, and end them when the block ends, even after an interrupt."""
         ...
 
 
@@ -169,7 +169,7 @@ class MpiEngine(Engine):
 
 @contextmanager
 def started_engine(name: EngineName, *, workers: int | None) -> Generator[Engine | None]:
-    """An engine; None in processes that only worked for another one's, once they have finished.
+    """The engine; None, after the work, in MPI processes that only worked for the first.
 
     Args:
         name: ``local`` for processes of this machine; ``ray`` for a Ray cluster, or Ray on this
@@ -223,8 +223,8 @@ def _mpi_engine(workers: int | None) -> Generator[Engine | None]:
     num_others = MPI.COMM_WORLD.Get_size() - 1
     if num_others == 0:
         raise ConfigError(
-            "the engine 'mpi' was started as one process, expected one that commands and at least "
-            "one that works: mpiexec -n 3 blendtitan tokenize ..."
+            "the engine 'mpi' was started as one process, expected a coordinator and at least "
+            "one worker: mpiexec -n 3 blendtitan tokenize ..."
         )
     with MPICommExecutor(MPI.COMM_WORLD, root=0) as executor:
         # Its type does not derive from the standard library's.
@@ -247,7 +247,7 @@ class _SharedSignals(Signals):
         return self.stopped.is_set()
 
     def add(self, num_bytes: int = 0, num_documents: int = 0, num_tokens: int = 0) -> None:
-        # Every job passes here again and again.
+        # Every job calls this very often.
         if self.stopped.is_set():
             raise _StoppedError
         with self._totals.get_lock():
@@ -261,7 +261,7 @@ class _SharedSignals(Signals):
 
 
 def _process_context() -> BaseContext:
-    """How to start processes: as forks of this one, where that is safe.
+    """The start method for processes: forks of this one, where that is safe.
 
     Forks share the memory of the tokenizer and need not load it again. A process with other
     threads must not be forked, because locks that they hold would never be released. The system
@@ -284,7 +284,7 @@ def _start_worker(work: Work, signals: _SharedSignals, num_workers: int) -> None
 
 
 def _die_with_parent() -> None:
-    # A worker whose parent was killed would otherwise work for ever.
+    # A worker would otherwise outlive a killed parent.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -301,8 +301,8 @@ def _work(worker: int) -> list[str]:
 def interrupt_postponed() -> Generator[None]:
     """Handle Ctrl-C when the block ends; processes started inside never handle it.
 
-    A terminal sends it to all of them. Only the parent handles it, but not while it forks, when
-    Python drops what is raised.
+    A terminal sends it to all of them. Only the parent handles it, but not while it forks,
+    because Python drops exceptions raised then.
     """
     is_main = threading.current_thread() is threading.main_thread()  # no other is interrupted
     received: list[int] = []

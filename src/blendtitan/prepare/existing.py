@@ -1,7 +1,7 @@
-"""Shards that an output already holds: which may be replaced, and which have lost their input.
+"""Existing shards of an output: those that may be replaced, and those whose input is gone.
 
-A shard belongs to this project if it has a record, or if its parts say that it is being put in
-place. Anything else of the same name was made by another program, and is never replaced without
+A shard belongs to this project if it has a record, or if its parts show that it is being put in
+place. Any other file of the same name was made by another program, and is only replaced with
 ``--overwrite``.
 """
 
@@ -39,7 +39,7 @@ _ELSEWHERE = "Choose another --output, or replace the shards with --overwrite."
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
-    """Check that writing a shard replaces nothing but its own earlier version.
+    """Check that writing a shard replaces only its own earlier version.
 
     Raises:
         ConfigError: The shard, or files of its names, were made by another program, with other
@@ -56,8 +56,8 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
         _check_recorded(shard, record, settings, tokenizer)
     elif not shard.placing_path.exists() and _is_shard(shard.prefix):
         raise ConfigError(
-            f"{shard.prefix}: is not the shard that {shard.record_path} describes; another "
-            f"program replaced it. Choose another --output, or replace it with --overwrite."
+            f"{shard.prefix}: another program replaced the shard that {shard.record_path} "
+            f"describes. Choose another --output, or replace it with --overwrite."
         )
     _check_parts(shard, settings, tokenizer)
 
@@ -68,7 +68,7 @@ def check_other_shards(
     """Check that the shards of ``output`` that this command does not make have its settings.
 
     Raises:
-        ConfigError: One has others, and ``overwrite`` is not set.
+        ConfigError: A shard has other settings, and ``overwrite`` is not set.
     """
     planned = {shard.record_path for shard in shards}
     others = [
@@ -88,7 +88,7 @@ def check_other_shards(
     if not overwrite:
         raise ConfigError(f"{found} One output holds shards of one tokenizer: choose another one.")
     logger.warning(
-        "%s %s shards like this stay as they are: make them again as well, or delete them.",
+        "%s %s shards like this stay unchanged: make them again as well, or delete them.",
         *(found, f"{len(others):,}"),
     )
 
@@ -97,8 +97,8 @@ def _check_unrecorded(shard: Shard) -> None:
     # Made by another release, or being put in place.
     if os.path.lexists(shard.record_path) or shard.placing_path.exists():
         return
-    # `verify` writes the record of document ends beside any shard, so it says nothing about whose
-    # the shard is, and it may remain from a shard that is gone.
+    # `verify` writes the record of document ends beside any shard, so it does not show who made
+    # the shard, and it may be left over from a deleted one.
     paths = [Path(f"{shard.prefix}{s}") for s in SHARD_SUFFIXES if s != ENDS_SUFFIX]
     if not shard.parts_folder.exists():
         paths.append(shard.rejects_path)
@@ -154,7 +154,7 @@ def _txt_mode(source: Mapping[str, object]) -> str:
 
 
 def _is_another_input(recorded: str, location: str) -> bool:
-    """Whether a shard's input is a different file that still exists, not one that was moved."""
+    """Whether a shard's input is a different file that still exists, not a moved file."""
     if recorded == location:
         return False
     if is_url(recorded) or is_url(location):
@@ -184,7 +184,7 @@ def _readable_record(path: Path) -> Record | None:
 
 @dataclass(frozen=True, slots=True)
 class RemovedInput:
-    """An input that is gone, and the shard that it left behind."""
+    """A removed input, and its remaining shard."""
 
     location: str
     prefix: Path
@@ -201,7 +201,7 @@ class RemovedInput:
 def removed_inputs(
     output: Path, inputs: Sequence[str | Path], planned: Iterable[Path]
 ) -> Iterator[RemovedInput]:
-    """Inputs below ``inputs`` that are gone although their shard is still there.
+    """Removed inputs below ``inputs`` whose shards still exist.
 
     Several commands may fill one output. So a shard counts only if its input was below one of
     the inputs of this command.

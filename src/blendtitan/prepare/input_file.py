@@ -1,4 +1,4 @@
-"""Input files: what their names say about their format, and how to open them, locally or by URL."""
+"""Input files: the format that a name implies, and opening a local file or a URL."""
 
 import os
 import re
@@ -80,7 +80,7 @@ _TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a file is read, according to its name."""
+    """The format of a file, according to its name."""
 
     kind: Kind
     compression: Compression = ""
@@ -99,7 +99,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How texts are read from files where the file name leaves it open."""
+    """Options for reading texts that a file's name does not determine."""
 
     txt: TxtMode = "file"
     """Whether a ``.txt`` file is one document, or each of its lines is."""
@@ -121,7 +121,7 @@ def format_of(name: str) -> Format | None:
     inner = PurePosixPath(path.stem).suffix
     if compression is None or inner in _CONTAINERS or inner in _COMPRESSIONS:
         return None
-    # A name such as part-000.gz does not say what is compressed; JSON is recognised by content.
+    # A name such as part-000.gz does not give the inner format; JSON is recognised by content.
     return Format(_KINDS.get(inner, "json"), compression)
 
 
@@ -140,7 +140,7 @@ def is_companion(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One input file as it was found. A different size or version is a different input."""
+    """One input file. A different size or version is a different input."""
 
     location: str
     """Absolute path, or URL."""
@@ -163,13 +163,13 @@ class InputFile:
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """What distinguishes this input from others and from its own earlier versions."""
+        """The identity of this input, different for its earlier versions."""
         return {"input": self.location, "num_bytes": self.num_bytes, "version": self.version}
 
     def check_unchanged(self) -> None:
-        """Raise an ``InputError`` if the file changed or is gone."""
+        """Raise an ``InputError`` if the file was changed or removed."""
         if is_url(self.location):
-            # File systems of stores cache what they once listed.
+            # File systems of stores cache their listings.
             with readable(self.location):
                 file_system(self.location)[0].invalidate_cache()
         found = InputFile.of(self.location)

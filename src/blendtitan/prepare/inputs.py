@@ -33,12 +33,12 @@ WILDCARDS = frozenset("*?[")
 
 _SHOWN_NAMES = 20
 
-# In a folder that datasets.save_to_disk wrote, this file lists the data files. Other Arrow files
-# beside it are caches.
+# datasets.save_to_disk lists the data files in this file. Other Arrow files beside it are
+# caches.
 _DATASET_STATE = "state.json"
 _DATA_FILES = "_data_files"
 
-# Files that blendtitan writes beside shards. The output may lie in a folder of inputs.
+# Files that blendtitan writes beside shards. The output may be in a folder of inputs.
 _OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ENDS_SUFFIX, ".idx.before-repair")
 _SHARD_SUFFIXES = {".bin": ".idx", ".idx": ".bin"}
 _PARTIAL = ".partial-"
@@ -172,7 +172,7 @@ class _Found:
             self.check_dataset(location.removesuffix(suffix))
 
     def check_dataset(self, folder: str) -> None:
-        """Of the Arrow files of a saved dataset, keep those that its state lists."""
+        """Keep only the Arrow files that the state of a saved dataset lists."""
         state_file = f"{folder}/{_DATASET_STATE}"
         arrow_files = [
             path

@@ -155,7 +155,7 @@ def split_values(blocks: Iterable[bytes], *, max_bytes: int, in_arrays: bool) ->
 
     Raises:
         InputError: With ``in_arrays``, the last value or an outer array is incomplete. The
-            message is the reason. Without it, an incomplete value is returned as it is.
+            message is the reason. Without it, an incomplete value is returned.
     """
     splitter = _Splitter(max_bytes, in_arrays)
     for block in blocks:
@@ -199,7 +199,7 @@ class _Splitter:
         self._position += len(block)
 
     def finish(self) -> Iterator[Piece]:
-        """The value that the end of the content ends."""
+        """The value that ends with the content, if there is one."""
         if self._in_arrays and (self._depth or self._in_string or self._array_start is not None):
             begin = self._array_start if self._value_start is None else self._value_start
             raise InputError(
@@ -209,7 +209,7 @@ class _Splitter:
             yield self._ended(self._carried, self._value_start)
 
     def _begin(self, block: bytes, pos: int) -> int:
-        """Skip what precedes a value; returns the start of the value or of the rest."""
+        """Skip to the next value; returns the start of the value or of the rest."""
         found = _NOT_SPACE.search(block, pos)
         if found is None:
             return len(block)
@@ -224,7 +224,7 @@ class _Splitter:
         return pos + 1
 
     def _scan_value(self, block: bytes, pos: int, start: int) -> tuple[int, bool]:
-        """Advance to the next significant byte; returns the position after it, and if it ends."""
+        """Skip past the next significant byte; return the new position, and if the value ends."""
         is_scalar = self._depth == 0 and (self._value_bytes or pos > start - self._position)
         pattern = _SCALAR_END if is_scalar else _IN_VALUE if self._depth else _NOT_SPACE
         found = pattern.search(block, pos)

@@ -46,7 +46,7 @@ class SourceShard:
     num_documents: int
     num_tokens: int
     tokenizer: TokenizerIdentity | None = None
-    """From its record. None: there is none, or it describes another shard."""
+    """Its tokenizer, by its record. None: no record, or the record of another shard."""
 
     @classmethod
     def open(cls, prefix: Path, corpus: str) -> "SourceShard":
@@ -136,13 +136,13 @@ def merge(
     """Join neighbouring shards of each corpus into shards of up to ``target_tokens`` tokens.
 
     The inputs stay. Every output shard appears when it is complete. An interrupted call can be
-    repeated: shards that already hold exactly the bytes to be written stay as they are.
+    repeated: shards that already hold exactly the bytes to be written are kept.
 
     Args:
         inputs: Prefixes, folders of shards and file lists, as ``named_shards`` takes them.
         output: Folder of the new shards: ``output/CORPUS/00000``, ``00001``, and so on.
-        target_tokens: A shard that has more tokens by itself becomes an output of its own.
-        overwrite: Write every shard anew, and replace different shards of the same names.
+        target_tokens: A larger shard becomes an output of its own.
+        overwrite: Write every shard again, and replace different shards of the same names.
 
     Raises:
         ConfigError: The shards of a corpus differ in dtype, or the folder holds other shards.
@@ -155,7 +155,7 @@ def merge(
     _check_tokenizers(sources)
     merged = plan_merge(sources, output, target_tokens=target_tokens)
     _check_output(output, merged)
-    # Before anything is written: a refused command leaves the folder as it was.
+    # Check first, so that a refused command leaves the folder unchanged.
     finished = set() if overwrite else {shard.prefix for shard in merged if _is_finished(shard)}
     for shard in merged:
         if shard.prefix in finished:
@@ -221,8 +221,8 @@ def _check_tokenizers(sources: Sequence[SourceShard]) -> None:
 def _check_corpus(corpus: str, sources: Sequence[SourceShard]) -> None:
     if corpus in (".", "..") or "/" in corpus:
         raise ConfigError(
-            f"corpus {corpus!r}: its shards go to a folder of this name, which cannot be one. "
-            f"Give it another name in the file list."
+            f"corpus {corpus!r}: its shards go to a folder of this name, which is not a valid "
+            f"folder name. Rename the corpus in the file list."
         )
     first = sources[0]
     other = next((source for source in sources if source.dtype != first.dtype), None)
@@ -248,7 +248,7 @@ def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
     if other is not None:
         raise ConfigError(
             f"{output}: holds {other}, which this call does not write. Choose an empty folder, so "
-            f"that no document is in it twice."
+            f"that no document is duplicated."
         )
 
 
@@ -312,7 +312,7 @@ def _write_merged(shard: MergedShard) -> None:
 def _joined_ends(
     shard: MergedShard, signatures: Sequence[FileSignature | None]
 ) -> DocumentEnds | None:
-    """How its documents end, if every source has a record of it and did not change since."""
+    """The record of document ends, if every source has a current one."""
     found: list[DocumentEnds] = []
     for source, signature in zip(shard.sources, signatures, strict=True):
         if signature is None or file_signature(str(source.prefix)) != signature:

@@ -30,7 +30,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixConfig:
-    """How much of each corpus a blend contains. The keys of all mappings are names of corpora."""
+    """The amount of each corpus in a blend. The keys of all mappings are names of corpora."""
 
     epochs: Mapping[str, float] = field(default_factory=dict)
     """Number of times that one pass over the blend reads a corpus."""
@@ -99,7 +99,7 @@ def mix(
         inputs: Shard prefixes, folders of shards, and file lists. The corpus of a shard is the one
             that a file list with this input would give. Weights in file lists are ignored.
         output: The file list to write.
-        config: How much of each corpus is read.
+        config: The amount of each corpus to read.
         overwrite: Replace a file that this function did not write.
 
     Returns:
@@ -136,9 +136,9 @@ def mix(
 
 
 def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str, float]:
-    """How often one pass over the blend reads each corpus, by the tokens of each.
+    """The epochs of each corpus in one pass over the blend, given its tokens.
 
-    With shares, a pass reads as many tokens as there are, so that weights are tokens, too.
+    With shares, a pass reads the total number of tokens, so weights are tokens, too.
 
     Raises:
         ConfigError: A corpus is unknown, or the shares do not sum to one blend.
@@ -159,7 +159,7 @@ def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str,
 
 
 def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
-    """Raise if the run, or one pass if its length is not known, reads a corpus too often."""
+    """Raise if the run (or one pass, if its length is unknown) repeats a corpus too often."""
     horizon = config.horizon_tokens or sum(row.weight for row in corpora)
     # A share that meets the limit exactly may be computed as a little more.
     limit = config.max_epochs * (1 + 1e-12) or math.inf
@@ -178,7 +178,7 @@ def check_repetition(corpora: Sequence[CorpusMix], config: MixConfig) -> None:
 
 
 def epochs_at(corpora: Sequence[CorpusMix], horizon_tokens: float) -> list[float]:
-    """How often each corpus has been read once the run has read so many tokens of the blend."""
+    """The epochs of each corpus after the run has read ``horizon_tokens`` tokens of the blend."""
     pass_tokens = sum(row.weight for row in corpora)
     return [row.epochs * (horizon_tokens / pass_tokens) for row in corpora]
 
@@ -214,7 +214,7 @@ def horizon_from_steps(
 
 
 def parse_numbers(option: str, words: Iterable[str]) -> dict[str, float]:
-    """Numbers by corpus, from words such as ``code=2``; ``option`` starts the error."""
+    """Numbers by corpus, from words such as ``code=2``; ``option`` is named in errors."""
     numbers: dict[str, float] = {}
     for word in words:
         corpus, equals, number = word.rpartition("=")

@@ -1,4 +1,4 @@
-"""The plan of a command: which shards it makes from which inputs, and in which jobs.
+"""The plan of a command: its shards, their inputs and their jobs.
 
 Inputs are files. A file and a key make a shard. A job is a range of the file, done in one go.
 """
@@ -41,7 +41,7 @@ class Shard:
 
     @property
     def source(self) -> dict[str, str | int]:
-        """What distinguishes the texts of this input from others and from earlier versions."""
+        """The identity of the texts of this input, different for its earlier versions."""
         is_split = self.options.txt == "line" and self.input.format.kind == "text"
         return self.input.identity | ({"txt": "line"} if is_split else {})
 
@@ -52,17 +52,17 @@ class Shard:
 
     @property
     def failure_path(self) -> Path:
-        """File that says, while a command runs, why the input cannot be read."""
+        """File that holds, while a command runs, the error that makes the input unreadable."""
         return self.parts_folder / "failed"
 
     @property
     def placing_path(self) -> Path:
-        """File that exists from the moment at which the shard is put in place."""
+        """File that exists once the shard is being put in place."""
         return self.parts_folder / "placing"
 
     @property
     def record_path(self) -> Path:
-        """Record of what the finished shard was made from."""
+        """Record of the inputs and settings of the finished shard."""
         return Path(f"{self.work_prefix}.jsonl")
 
     @property
@@ -115,7 +115,7 @@ def plan_shards(
         output: Folder of the shards. Several keys have a subfolder each.
         keys: Fields or columns that hold the texts; ``CORPUS=KEY`` is for one corpus.
         corpus: Subfolder of ``output`` for everything.
-        options: How texts are read from files.
+        options: Settings for reading texts.
         skip_unknown: Warn about files that cannot be read or have another format.
 
     Raises:
@@ -132,7 +132,7 @@ def plan_shards(
         raise ConfigError(f"the keys are {', '.join(keys) or 'none'}, expected different names")
     for name in [*([] if corpus is None else [corpus]), *(keys if len(keys) > 1 else [])]:
         if name in ("", ".", "..", WORK_FOLDER) or "/" in name:
-            raise ConfigError(f"{name!r} is to be a folder, expected the name of one folder")
+            raise ConfigError(f"{name!r} names a subfolder, expected the name of one folder")
     files = [
         (file, relative.parent / without_suffixes(relative.name))
         for location in inputs
@@ -191,7 +191,7 @@ def _with_own_keys(
 
 
 def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
-    """The jobs of a shard. Together they read its input once; the shard depends on no range."""
+    """The jobs of a shard. Together they read its input once; the cuts do not affect the shard."""
     file = shard.input
     if file.format.kind == "parquet":
         # Imported on demand: pyarrow takes longer than everything else together.
@@ -202,7 +202,7 @@ def plan_jobs(shard: Shard, job_bytes: int) -> tuple[Job, ...]:
     num_jobs = 1
     if file.num_bytes and is_cut(file, shard.options):
         num_jobs = -(-file.num_bytes // job_bytes)
-    # Equal sizes, so that no process ends with a much smaller job than the others.
+    # Equal sizes, so that the last job is not much smaller than the others.
     cuts = [file.num_bytes * n // num_jobs for n in range(num_jobs + 1)]
     return tuple(Job(shard, a, b, b - a) for a, b in pairwise(cuts))
 

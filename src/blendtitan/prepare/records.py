@@ -1,6 +1,6 @@
 """Finished shards: joining the parts of their jobs, their records, and ``shards.catalog``.
 
-A record says what a shard was made from. Once it exists, the shard is complete.
+A record holds the inputs and settings of a shard. Once it exists, the shard is complete.
 """
 
 import os
@@ -50,13 +50,13 @@ _RECORD_SUFFIX = ".jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a shard was made from, and how. The manifests of its jobs follow in the file."""
+    """Inputs and settings of a shard. The manifests of its jobs follow in the file."""
 
     source: dict[str, str | int]
     key: str
     settings: Settings
     tier: str
-    """``reference``, or how the fast tier was proven right."""
+    """``reference``, or the proof of the fast tier."""
 
     counts: Counts
 
@@ -83,7 +83,7 @@ class Record:
 def join_parts(
     jobs: Sequence[Job], counts: Counts, settings: Settings, tokenizer: TokenizerIdentity
 ) -> None:
-    """Make a shard from its finished jobs. Repeated, or done by two at once, it gives the same.
+    """Make a shard from its finished jobs. Repeating it, or doing it twice at once, is safe.
 
     A shard without documents has no files, but a record in the work folder.
     """
@@ -137,10 +137,10 @@ def write_rejects(jobs: Sequence[Job], counts: Counts) -> None:
 
 
 def load_record(path: Path) -> Record | None:
-    """The record in a file. None: there is none, or another release wrote it.
+    """The record in a file. None: no file, or a file of another release.
 
     Raises:
-        DamagedFileError: The file holds something else. Its shard can be made again.
+        DamagedFileError: The file is damaged. Its shard can be made again.
     """
     try:
         with open_file(path) as file:
@@ -169,7 +169,7 @@ def load_manifests(path: Path) -> list[Manifest]:
 
 
 def read_record(prefix: Path, path: Path) -> Record | None:
-    """The record of a finished shard. None: there is none, or the shard is missing."""
+    """The record of a finished shard. None: the record or the shard is missing."""
     try:
         record = load_record(path)
     except DamagedFileError:
@@ -191,7 +191,7 @@ def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | No
 
 
 def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdentity) -> None:
-    """Write the tokenizer record of a finished shard again if it is missing or another's."""
+    """Restore the tokenizer record of a finished shard if it is missing or wrong."""
     if not counts.documents:
         return
     record = TokenizerRecord(tokenizer, counts.documents, counts.tokens)
@@ -250,9 +250,9 @@ def _manifest(line: bytes) -> Manifest:
 def write_catalog(output: Path) -> None:
     """List the shards below ``output`` in its catalog, with their digests.
 
-    The entries of shards with records come from these. The entry of any other shard, which
-    somebody copied into the folder with its catalog, is kept while the shard exists. Several
-    commands may finish at once: each looks again after writing, so that the last one to write
+    The entries of shards with records come from the records. The entry of any other shard,
+    copied into the folder with its catalog, is kept while the shard exists. Several
+    commands may finish at once: each looks again after writing, so that the last to write
     has seen all records.
     """
     remove_file_partials(output / CATALOG_FILE)
@@ -266,7 +266,7 @@ def write_catalog(output: Path) -> None:
 
 
 def withdraw_entries(output: Path, prefixes: Collection[Path]) -> None:
-    """Remove shards that are about to change, and all that have records, from the catalog.
+    """Remove shards that will change, and all shards with records, from the catalog.
 
     ``write_catalog`` adds them again. Until then, their entries could be wrong.
     """

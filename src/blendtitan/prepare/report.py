@@ -1,4 +1,4 @@
-"""What ``blendtitan tokenize`` reports at the end: rejected texts, errors, warnings and a table."""
+"""The final report of ``blendtitan tokenize``: rejected texts, errors, warnings, a table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from blendtitan.visible import counted, visible_logger
 logger = visible_logger(__name__)
 
 SHOWN_REJECTS = 20
-"""Reasons that are shown with one text each; a file beside each shard lists all its texts."""
+"""Most reasons to show, with one text each; a file beside each shard lists all its texts."""
 
 
 def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
@@ -29,7 +29,7 @@ def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_reje
     if errors or num_rejects > max_rejects:
         by_file = ((error.partition(": ")[2] or error, error) for error in errors)
         failures = grouped(by_file, most=len(errors), more="more files like it")
-        # Failures stand last, where people look first.
+        # Failures come last, where people look first.
         raise InputError(
             f"{counted(len(errors), 'error')}; {counted(num_rejects, 'text')} rejected in finished "
             f"jobs, {max_rejects:,} allowed (--max-rejects). A file with an error has no new "
@@ -76,14 +76,14 @@ def report_unproven(shards: Iterable[Shard]) -> None:
 
 
 def report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
-    """Report shards whose input is gone."""
+    """Report shards whose input was removed."""
     for left in removed:
         if is_pruned:
-            logger.info("%s: is gone, so its shard %s was deleted", left.location, left.prefix)
+            logger.info("%s: was removed, so its shard %s was deleted", left.location, left.prefix)
         else:
             logger.warning(
-                "%s: is gone, but its shard %s with %s is still there, and in %s. Delete "
-                "it with --prune.",
+                "%s: was removed, but its shard %s with %s still exists, and is listed in %s. "
+                "Delete it with --prune.",
                 *(left.location, left.prefix),
                 *(counted(left.counts.documents, "document"), CATALOG_FILE),
             )
@@ -113,7 +113,7 @@ def tokenize_table(
 
 
 def _reject_lines(counts: Mapping[Shard, Counts]) -> list[str]:
-    """For each of the first reasons a rejected text, and how many each file has."""
+    """A rejected text for each of the first reasons, and the number of rejects of each file."""
     lines: list[str] = []
 
     def described() -> Iterator[tuple[str, str]]:
@@ -124,7 +124,7 @@ def _reject_lines(counts: Mapping[Shard, Counts]) -> list[str]:
             except (OSError, DamagedFileError) as error:
                 lines.append(
                     f"{location}: {found.rejects:,} texts, but their list cannot be read "
-                    f"({error}). To have it made again, delete {shard.record_path} and run with "
+                    f"({error}). To recreate it, delete {shard.record_path} and run with "
                     f"--overwrite."
                 )
             if found.rejects > SHOWN_REJECTS:

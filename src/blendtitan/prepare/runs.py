@@ -1,13 +1,13 @@
 """Processes and commands that work on one output at the same time.
 
-A claim is a file that only one process can create: it says who does which job. Claims only avoid
-double work, because a job that two processes do gives the same result. So they need no lock, no
-server and no synchronised clocks.
+A claim is a file that only one process can create: it assigns a job to a process. Claims only
+avoid double work, because a job that two processes do gives the same result. So they need no
+lock, no server and no synchronised clocks.
 
 A run is a command. Each has a file in ``DIR/.blendtitan/.runs`` named TIME-PROCESS.run: a line that
-describes it, and a line with its shards. A command first writes its file, and then looks for those
-of others, so that of two conflicting ones that start at once, at least one sees the other. Files of
-commands that have ended do not count, so a killed command keeps no other one out.
+describes it, and a line with its shards. A command first writes its file, and then looks for other
+files, so if two conflicting commands start at once, at least one sees the other. Files of commands
+that have ended do not count, so a killed command blocks no other.
 """
 
 import hashlib
@@ -42,10 +42,10 @@ from blendtitan.visible import visible, visible_logger
 logger = visible_logger(__name__)
 
 LEASE_SECONDS = 60.0
-"""How long the holder of a claim may show no sign of life before others take it over."""
+"""Seconds without a sign of life after which others take over a claim."""
 
 _UNREADABLE_SECONDS = 2.0
-"""The same for a claim without a readable holder, who was killed while writing it."""
+"""The same for a claim without a readable holder, which was killed while writing it."""
 
 
 class Heartbeat:
@@ -72,7 +72,7 @@ class Heartbeat:
 
 
 class Silence:
-    """How long files of others have been unchanged, by this process's own clock.
+    """Time since files of others last changed, by this process's own clock.
 
     The clocks of file servers and other machines may differ from it.
     """
@@ -93,7 +93,7 @@ class Silence:
 class Claims:
     """The claims of one process on work that others could do as well.
 
-    Holders may be silent for ``lease_seconds``. The files ``renewed`` are kept fresh, too.
+    Holders may be silent for ``lease_seconds``. The ``renewed`` files are kept fresh, too.
     """
 
     def __init__(
@@ -109,10 +109,10 @@ class Claims:
 
     @contextmanager
     def claimed(self, path: Path) -> Generator[bool]:
-        """Whether this process got the claim, which it returns when the block ends.
+        """Try to claim a file for the block; yields whether this process got it.
 
         A claim is taken over from a local process that has ended, and from any process that
-        showed no sign of life for a lease. In a folder that is gone, there is no claim.
+        showed no sign of life for a lease. In a missing folder, nothing can be claimed.
 
         Raises:
             OutputError: The claim cannot be written.
@@ -130,7 +130,7 @@ class Claims:
     def _is_abandoned(self, path: Path) -> bool:
         if path.is_dir():
             raise OutputError(
-                f"{path}: is a folder, expected a file that only `blendtitan tokenize` makes. "
+                f"{path}: is a folder, expected a file of `blendtitan tokenize`. "
                 f"Delete the folder, and run again."
             )
         holder = Process.of_name(read_note(path))
@@ -151,8 +151,8 @@ def _create(path: Path) -> bool:
         with writing(path), open(fd, "w") as file:
             file.write(Process.current().name)
     except OutputError:
-        # A full disk may have room for the file's name but not for its holder. Nobody could take
-        # over such a claim before a lease has passed.
+        # A full disk may have room for the file's name but not for its holder. Such a claim would
+        # block others for a lease.
         path.unlink(missing_ok=True)
         raise
     return True
@@ -183,29 +183,29 @@ _MOST_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What others must know of a run."""
+    """The facts about a run that other runs need."""
 
     host: str
     tokenizer: str
     settings: Settings
 
     inputs: tuple[str, ...]
-    """The first ones, for people."""
+    """The first inputs, for messages."""
 
     sources: str
-    """Digest of all its shards and of what they are made from."""
+    """Digest of all its shards and their inputs."""
 
     tier: Tier
 
     is_admitted: bool = False
-    """Whether it may no longer be refused, so that conflicting commands are."""
+    """Whether it is accepted; conflicting commands are then refused."""
 
 
 class Other(NamedTuple):
-    """Another run, which may live."""
+    """Another run, which may be alive."""
 
     path: Path
-    """Its name begins with the time of the start: of two that start at once, the first stays."""
+    """Its name begins with the start time: of two simultaneous runs, the first stays."""
 
     process: Process
     entry: Entry
@@ -215,12 +215,12 @@ class Other(NamedTuple):
 
 
 class Run:
-    """This command, among those that work on the same output."""
+    """This command among those that work on the same output."""
 
     def __init__(self, output: Path, entry: Entry, shards: Mapping[str, str]) -> None:
         name = f"{time.time_ns():020d}-{Process.current().name}{_SUFFIX}"
         self.path = output / WORK_FOLDER / RUNS_FOLDER / name
-        """Its file. Its workers keep it fresh; if it is gone, the run must end."""
+        """Its file. Its workers keep it fresh; if it is removed, the run must end."""
         self._output = output
         self._entry = entry
         self._shards = shards
@@ -232,14 +232,14 @@ class Run:
         return self._entry.tier
 
     def give_up_fast_tier(self) -> None:
-        """Use the reference tier from now on, and tell others."""
+        """Use the reference tier from now on, and record it for other runs."""
         if not self.path.exists():
             raise ConfigError(was_removed(self.path))
         self._write(replace(self._entry, tier="reference"))
 
     @contextmanager
     def kept_fresh(self) -> Generator[None]:
-        """A block in which this process itself shows that the run lives."""
+        """Keep the run's file fresh from this process until the block ends."""
         heartbeat = Heartbeat([self.path])
         try:
             yield
@@ -247,16 +247,16 @@ class Run:
             heartbeat.stop()
 
     def begin(self) -> None:
-        """Write its file and be admitted beside the existing runs, or raise a ``ConfigError``."""
+        """Register beside the existing runs, or raise a ``ConfigError``."""
         with writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._write(self._entry)
-        told: set[Path] = set()
+        reported: set[Path] = set()
         while rivals := [other for other in self._others() if self._conflict(other)]:
             for other in rivals:
                 if self._is_silent(other):
-                    if other.path not in told:
-                        told.add(other.path)
+                    if other.path not in reported:
+                        reported.add(other.path)
                         logger.info("waiting: %s has shown no sign of life", other)
                 elif other.entry.is_admitted or other.path < self.path:
                     self._yield_to(other)
@@ -283,7 +283,7 @@ class Run:
             raise ConfigError(conflict)
 
     def _others(self) -> Iterator[Other]:
-        """Runs that may live. Files of runs that are known to have ended are removed."""
+        """Runs that may be alive. Removes the files of runs that have ended."""
         for path in sorted(self.path.parent.glob(f"*{_SUFFIX}")):
             process = Process.of_name(path.stem.partition("-")[2])
             if path == self.path or process is None:
@@ -297,18 +297,18 @@ class Run:
                     yield Other(path, process, entry)
 
     def _conflict(self, other: Other) -> str:
-        """Why another run and this one cannot work at the same time, or an empty text."""
+        """The conflict between another run and this one; empty if there is none."""
         ours, theirs, where = self._entry, other.entry, f"{self._output}: {other} makes shards"
         if theirs.settings != ours.settings:
             return (
-                f"{where} there with {described_settings(theirs.tokenizer, theirs.settings)}, and "
-                f"this command would with {described_settings(ours.tokenizer, ours.settings)}. "
+                f"{where} there with {described_settings(theirs.tokenizer, theirs.settings)}, but "
+                f"this command uses {described_settings(ours.tokenizer, ours.settings)}. "
                 f"Choose another --output, or wait until it has ended."
             )
         if (theirs.tier == "reference") != (ours.tier == "reference"):
             return (
-                f"{where} there with the tokenizer tier {theirs.tier!r}, and this command was "
-                f"asked for {ours.tier!r}. Give all commands that share an output the same "
+                f"{where} there with the tokenizer tier {theirs.tier!r}, but this command has "
+                f"{ours.tier!r}. Give all commands that share an output the same "
                 f"--tokenizer-tier, or run one after the other."
             )
         if theirs.sources == ours.sources or not self._shares_a_shard(other):
@@ -329,7 +329,7 @@ class Run:
         return False
 
     def _is_silent(self, other: Other) -> bool:
-        """Whether a run of another machine seems to have ended, which takes a lease to know."""
+        """Whether a run of another machine was silent for a lease, so it has probably ended."""
         if other.process.is_local:
             return False
         with suppress(FileNotFoundError):
@@ -352,10 +352,10 @@ def registered_run(
     inputs: Iterable[str | Path],
     tier: Tier,
 ) -> Generator[Run]:
-    """This command as one that works on ``output``, until the block ends.
+    """Register this command as working on ``output`` until the block ends.
 
     Raises:
-        ConfigError: Another command works there with which this one cannot share it.
+        ConfigError: Another command works there, and cannot share the output.
     """
     sources: dict[str, str] = {}
     for shard in shards:
@@ -377,14 +377,14 @@ def registered_run(
 
 
 def described_settings(tokenizer: str, settings: Settings) -> str:
-    """Settings as error messages show them."""
+    """Settings in words, for errors."""
     values = settings.described()
     values["tokenizer"] = f"{tokenizer} ({settings.tokenizer[:_DIGEST_CHARS]})".strip()
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def was_removed(path: Path) -> str:
-    """The message when the file of a run is gone while the run works."""
+    """The message for a run whose file was removed while it works."""
     return (
         f"{path}: was removed while this command was working, so another one may have begun to "
         f"write the same shards. Run again."

@@ -45,7 +45,7 @@ _DAMAGE: tuple[type[Exception], ...] = (
 )
 
 Advance = Callable[[int], None]
-"""Called with the number of bytes of a file, as stored, that were read."""
+"""Called with the number of stored bytes that were read."""
 
 Piece = tuple[int, bytes | int]
 """The first byte of a line or value, and its content or, if it is too long, its size in bytes."""
@@ -53,7 +53,7 @@ Piece = tuple[int, bytes | int]
 
 @dataclass(frozen=True, slots=True)
 class BadText:
-    """A place in a file that holds no text to train on, and the reason."""
+    """A place in a file without usable text, and the reason."""
 
     unit: str
     """The unit of ``place``: ``byte``, ``row`` or ``document``."""
@@ -74,12 +74,12 @@ class BadText:
 
 @dataclass(frozen=True, slots=True)
 class TextRange:
-    """A part of an input file, and how texts are read from it."""
+    """A part of an input file, and the options for reading its texts."""
 
     file: InputFile
 
     start: int
-    """First byte; in a Parquet file, first row group. Files that are not cut are read whole."""
+    """First byte; in a Parquet file, first row group. Files that cannot be cut are read whole."""
 
     stop: int
     """The byte or row group after the last. Lines that start before it belong to the range."""
@@ -110,7 +110,7 @@ class TextRange:
             yield place, line.removeprefix(UTF8_BOM) if is_first else line  # pyright: ignore
 
     def _first_line_start(self) -> int:
-        """The first byte of the range that begins a line, or ``stop`` if there is none."""
+        """The first byte of the range that begins a line, or ``stop`` if none does."""
         # The line at `start` begins there if the byte before it ends another.
         position = self.start - 1
         for block in read_blocks(self.file, start=position):
@@ -136,7 +136,7 @@ def read_blocks(
     with readable(file.location):
         try:
             if compression and file.num_bytes == 0:
-                # Compressed nothing is not empty; an empty file is a copy that never started.
+                # Compressed empty content has bytes; an empty file is a copy that never started.
                 raise EOFError("the file is empty")
             with file.open() as opened:
                 opened.seek(start)
@@ -217,7 +217,7 @@ def split_lines(
     line_bytes = 0
     for block in blocks:
         if not line_bytes and block.isspace():
-            # Skip blank lines at once: a file of nothing else must not take hours.
+            # Skip blank lines together: a file of blank lines must not take hours.
             end = block.rfind(b"\n") + 1
             at, block = at + end, block[end:]
         *ends, rest = block.split(b"\n")
@@ -250,5 +250,5 @@ def check_unambiguous(name: str, names: list[str], location: str) -> None:
     if names.count(name) > 1:
         raise InputError(
             f"{location}: there are {names.count(name)} columns {name!r}, expected one: the name "
-            f"is ambiguous. Rename them, so that the one that holds the texts has its own name."
+            f"is ambiguous. Give the column with the texts a unique name."
         )

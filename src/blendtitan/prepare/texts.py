@@ -53,7 +53,7 @@ def _read_text(source: TextRange) -> Texts:
 
 
 def _read_whole(source: TextRange) -> Texts:
-    """The text of a file as one document. A file of white space only holds none."""
+    """The text of a file as one document; nothing for a file of white space."""
     blocks: list[bytes] = []
     num_bytes = 0
     for block in source.blocks():
@@ -111,7 +111,7 @@ def _column_names(rows: Iterator[list[str]], location: str) -> list[str]:
     except csv.Error as error:
         raise InputError(
             f"{location}: the first line is not a row of CSV ({error}), expected the names of the "
-            f"columns, and lines that end in LF or CRLF. Where they end in CR alone, convert them, "
+            f"columns, and lines that end in LF or CRLF. If they end in CR alone, convert them, "
             f"as with tr '\\r' '\\n', and close all quotes."
         ) from error
     if not all(map(is_unicode, names)):

@@ -114,8 +114,8 @@ def tokenize(
 ) -> dict[Shard, Counts]:
     """Tokenise files, folders and patterns of files into shards below ``output``.
 
-    Each input file makes one shard per key. Existing shards with the same input and settings stay
-    as they are. All files are processed, even if some fail. A file that cannot be read to its end,
+    Each input file makes one shard per key. Existing shards with the same input and settings are
+    kept. All files are processed, even if some fail. A file that cannot be read to its end,
     or has more rejected texts than allowed, leaves no new shard.
 
     Args:
@@ -123,14 +123,14 @@ def tokenize(
         output: Folder of the shards.
         config: The settings.
         corpus: Subfolder of ``output`` for all shards. None: the subfolders of the inputs.
-        engine: Where the processes run. None: one process per core of this machine.
+        engine: The engine that runs the processes. None: one process per core of this machine.
 
     Returns:
         The counts of each shard, in the order of the inputs. A shard without documents has counts
         of zero and no files.
 
     Raises:
-        ConfigError: A setting or the tokenizer cannot be used. Nothing was written.
+        ConfigError: A setting or the tokenizer is unusable. Nothing was written.
         FastTierError: The fast tokenizer tier was requested, and gave other ids than the reference.
         InputError: A file cannot be used, or more texts are rejected than allowed.
     """
@@ -190,7 +190,7 @@ class _Tokenizing:
     run: Run
 
     def check_output(self) -> None:
-        """Check that nothing would be replaced but what the same command made."""
+        """Check that this command would replace only its own shards."""
         settings, tokenizer, overwrite = self.settings, self.tokenizer.path, self.config.overwrite
         with self.run.kept_fresh():
             check_other_shards(
@@ -200,13 +200,13 @@ class _Tokenizing:
                 check_replaceable(shard, settings, tokenizer)
 
     def finish(self, tier: Tier) -> dict[Shard, Counts]:
-        """Do what is not finished yet."""
+        """Do the unfinished work, and return the counts of all shards."""
         if tier != "reference":
             check_not_refuted(self.settings.tokenizer)
         with self.run.kept_fresh():
             plan, errors = self._unfinished(tier)
-            work = self._prepared(plan, tier) if plan else None
-        # Outside of the block: this process is forked, and so must have no thread.
+            work = self._prepare(plan, tier) if plan else None
+        # Outside the block, because this process forks and must have no threads.
         if work is not None:
             work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
@@ -216,14 +216,14 @@ class _Tokenizing:
         if not errors and len(counts) < len(self.shards):
             missing = next(shard for shard in self.shards if shard not in counts)
             errors.append(
-                f"{missing.input.location}: is not finished, expected shard {missing.prefix}. It "
+                f"{missing.input.location}: its shard {missing.prefix} is not finished. The input "
                 f"changed, or its files in {WORK_FOLDER} were removed: run again."
             )
         check_counts(counts, errors, self.config.max_rejects)
         return counts
 
     def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:
-        """The jobs of unfinished shards, and why inputs cannot be read."""
+        """The jobs of unfinished shards, and an error for each unreadable input."""
         plan: dict[Shard, tuple[Job, ...]] = {}
         errors: list[str] = []
         if tier != "reference":
@@ -253,14 +253,14 @@ class _Tokenizing:
             logger.warning("%s. The shard is made again.", error)
             with writing(shard.record_path):
                 shard.record_path.unlink(missing_ok=True)
-            # The shard stays ours although its record is gone.
+            # Keep the shard marked as ours without its record.
             shard.parts_folder.mkdir(parents=True, exist_ok=True)
             write_atomically(shard.placing_path, b"")
             return None
         return record
 
-    def _prepared(self, plan: Plan, tier: Tier) -> Work:
-        """The work for the processes. Prepares the output for it."""
+    def _prepare(self, plan: Plan, tier: Tier) -> Work:
+        """Prepare the output, and return the work for the processes."""
         rank = self.config.rank
         withdraw_entries(self.output, [shard.prefix for shard in plan])
         for shard, jobs in plan.items():
@@ -306,26 +306,26 @@ class _Tokenizing:
 
 
 def _doubt_path(output: Path, settings: Settings) -> Path:
-    """File that says why the fast tier is not to be used for this tokenizer."""
+    """File with the reason not to use the fast tier for this tokenizer."""
     return output / WORK_FOLDER / f"{settings.tokenizer[:16]}.fast-tier-is-wrong"
 
 
 def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
-    """Warn that the reference tier is used; raise if the fast one was asked for."""
+    """Warn that the reference tier is used; raise if the fast tier was requested."""
     if tier == "fast":
         raise FastTierError(
-            f"{reason} What it made for this tokenizer is not trusted: run again with "
-            f"--tokenizer-tier auto or reference, which make it anew."
+            f"{reason} Its shards of this tokenizer are not trusted: run again with "
+            f"--tokenizer-tier auto or reference, which replace them."
         )
     logger.warning(
-        "%s What the fast tier made for this tokenizer is made again by the reference tier. To "
-        "try the fast one once more, as with another version of gigatoken, delete %s.",
+        "%s The reference tier replaces the fast tier's shards of this tokenizer. To "
+        "try the fast tier again, such as with another version of gigatoken, delete %s.",
         *(reason, doubt_path),
     )
 
 
 def _first_texts(plan: Plan) -> Iterator[str]:
-    """Some texts, to try the tokenizer on. An unreadable file is reported elsewhere."""
+    """Some texts to test the tokenizer with. Unreadable files are reported elsewhere."""
     for job in next(iter(plan.values()))[:1]:
         with suppress(InputError):
             texts = (text for text in read_texts(job, lambda _: None) if isinstance(text, str))

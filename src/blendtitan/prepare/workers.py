@@ -1,4 +1,4 @@
-"""What each process that shares a plan does: take the next free job, until all are finished.
+"""The work of each process of a plan: take the next free job until all are finished.
 
 All processes of a command, and of other ranks on other machines, see the same plan. Finished work
 is visible in the work folder, and work in progress in its claims. So processes may come and go.
@@ -59,9 +59,9 @@ class Rank:
 def rank_of_process(
     rank: int | None, world_size: int | None, environment: Mapping[str, str]
 ) -> Rank:
-    """The rank that was given, or the one that Slurm, PBS or MPI assigned, or the only one."""
+    """The given rank, or the rank from Slurm, PBS or MPI, or the only one."""
     if (rank is None) != (world_size is None):
-        raise ConfigError("--rank and --world-size are given together, or neither of them")
+        raise ConfigError("--rank and --world-size must be given together")
     if rank is not None and world_size is not None:
         return Rank(rank, world_size)
     for rank_name, size_name in _RANK_VARIABLES:
@@ -79,7 +79,7 @@ def rank_of_process(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """A plan, and everything that is needed to do it. A pickled copy reads the tokenizer again."""
+    """A plan and everything needed to do it. A pickled copy reads the tokenizer again."""
 
     plan: Plan
     encoder: Encoder
@@ -90,14 +90,14 @@ class Work:
     rank: Rank
 
     tier: Tier
-    """The tier asked for. ``reference`` keeps nothing that the fast tier made."""
+    """The requested tier. ``reference`` keeps no output of the fast tier."""
 
     doubt_path: Path
     """File that exists, with the reason, once any rank finds the fast tier wrong."""
 
     overwrite: bool = False
     run_path: Path | None = None
-    """File of the command among those that work on the output. None: there are no others."""
+    """The command's file among those of the output. None: no other command can run."""
 
     @property
     def stop_path(self) -> Path:
@@ -113,10 +113,10 @@ class Work:
 def do_work(
     work: Work, worker: int, num_workers: int, *, signals: Signals | None = None
 ) -> list[str]:
-    """Take free jobs until everything is finished; returns why inputs cannot be read.
+    """Take free jobs until all are finished; return an error for each unreadable input.
 
-    This is process ``worker`` of the ``num_workers`` of its rank. ``signals`` connects it to the
-    process that waits for it, if there is one.
+    This is process ``worker`` of the ``num_workers`` of its rank. ``signals`` connects it to a
+    waiting process, if any.
 
     Raises:
         FastTierError: The fast tokenizer tier failed, so its earlier ids may be wrong as well.
@@ -130,9 +130,9 @@ def do_work(
 def jobs_from(plan: Plan, place: float) -> list[Job]:
     """All jobs, in the order in which a process tries them.
 
-    Large jobs come first, so that no process is left alone with one at the end. Among those of
-    about one size, each process starts at its own ``place``, from 0 to below 1 of the plan, so that
-    they rarely collide.
+    Large jobs come first, so that none is left for the end. Among jobs of similar size, each
+    process starts at its own ``place``, from 0 to below 1 of the plan, so that they rarely
+    collide.
     """
     jobs = [job for jobs in plan.values() for job in jobs]
     first = int(place * len(jobs))
@@ -148,7 +148,7 @@ class _Worker:
         self._work = work
         self._signals = signals
         self._claims = Claims(renewed=[work.run_path] if work.run_path else [])
-        # Jobs that are not known to be finished yet.
+        # Jobs not known to be finished.
         self._unfinished = {shard: dict.fromkeys(jobs) for shard, jobs in work.plan.items()}
         self._errors: list[str] = []
         self._rejects = 0
@@ -160,7 +160,7 @@ class _Worker:
                 worked = [self._work_on(job) for job in jobs]
                 worked += [self._close(shard) for shard in list(self._unfinished)]
                 if self._unfinished and not any(worked):
-                    # Others have claimed the rest. One of them may be killed.
+                    # Others have claimed the rest, and may be killed.
                     time.sleep(_POLL_SECONDS)
         except TooManyRejectsError as error:
             # Empty if another process is writing the reason, and reports it itself.
@@ -170,7 +170,7 @@ class _Worker:
         return self._errors
 
     def _work_on(self, job: Job) -> bool:
-        """Do a job if it is free; returns whether it was."""
+        """Do a job if it is free; return whether it was."""
         if job not in self._unfinished.get(job.shard, ()) or self._is_done(job):
             return False
         with self._claims.claimed(job.path("claim")) as is_claimed:
@@ -185,7 +185,7 @@ class _Worker:
         return True
 
     def _renew_folder(self, shard: Shard) -> None:
-        """Recreate a missing folder for parts: without it, nobody can claim anything."""
+        """Recreate a missing folder for parts, which holds the claims."""
         if not shard.parts_folder.exists() and not self._is_finished(shard):
             with writing(shard.parts_folder):
                 shard.parts_folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +207,7 @@ class _Worker:
                 )
             raise TooManyRejectsError(*read_note(work.stop_path).splitlines()) from error
         except InputError as error:
-            # Others need not read the file up to the same error.
+            # Spare other processes from reading the file up to the same error.
             write_atomically(job.shard.failure_path, str(error).encode())
         except FastTierError as error:
             write_atomically(self._work.doubt_path, str(error).encode())
@@ -219,7 +219,7 @@ class _Worker:
         return True
 
     def _check_may_write(self) -> None:
-        """Check that no rank found the fast tier wrong, and no command took this one for dead."""
+        """Check that no rank found the fast tier wrong, and no command took this one over."""
         work = self._work
         if work.tier != "reference" and work.doubt_path.exists():
             raise FastTierError(read_note(work.doubt_path))
@@ -241,7 +241,7 @@ class _Worker:
         return finished_record(shard, self._work.settings, self._work.tier) is not None
 
     def _close(self, shard: Shard) -> bool:
-        """Join a shard if all its jobs are finished; returns whether nothing is left to do."""
+        """Join a shard if all its jobs are finished; return whether it is done."""
         if shard not in self._unfinished:
             return False
         if shard.failure_path.exists():
@@ -270,11 +270,11 @@ class _Worker:
             else:
                 join_parts(jobs, counts, work.settings, work.tokenizer)
         except ConfigError as error:
-            # Another program has written something of this name since the command began.
+            # Another program has written a file of this name since the command began.
             self._errors += str(error).splitlines()
         except FileNotFoundError:
-            # Taken for dead after a silent lease, this or another process went on, and one was
-            # faster. Look at what is left again.
+            # A process that was silent for a lease is still working, so two processes joined the
+            # shard, and one was faster. Check again.
             for job in jobs:
                 remove_damaged_part(job)
             self._unfinished[shard] = dict.fromkeys(jobs)

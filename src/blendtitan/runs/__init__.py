@@ -1,1 +1,1 @@
-"""What looks at a run: its plan, the samples of any step, its checkpoints, a report."""
+"""Inspection of a run: its plan, the samples of any step, its checkpoints, a report."""

@@ -1,14 +1,14 @@
 """Proof, from the states in a run's checkpoints, that each continues the one before.
 
-The order is arithmetic and the states hold everything that it depends on, so only the states are
-read: no data, no weights. Proved for two neighbouring checkpoints:
+The order is arithmetic and the states hold everything that it depends on, so the audit reads only
+the states: no data, no weights. It proves for two neighbouring checkpoints:
 
 - seed, split and flags are the same;
 - the later one contains the history of the earlier one: its phases, its segments up to there, and
   its batch schedule;
 - the last 4,096 samples before the earlier one, in the order of the later one, have the earlier
   one's digest;
-- phases that began in between begin where every row stood then;
+- each phase that began in between continues every row at its position;
 - both have consumed as many samples as their steps and global batch sizes say.
 """
 
@@ -30,7 +30,7 @@ from blendtitan.tables import Table
 
 @dataclass(slots=True)
 class Audited:
-    """One checkpoint and what is wrong with it."""
+    """One checkpoint and its problems."""
 
     stored: StoredState
     state: SavedState | None = None
@@ -38,14 +38,14 @@ class Audited:
     problems: list[str] = field(default_factory=list)
 
     def verdict(self) -> str:
-        """Whether it is proved, in words."""
+        """The verdict in words: proved, or the problems."""
         proved = "proved"
         if self.state is not None and not self.state.phases:
             proved = "proved, except for the samples: the original's order is in the data"
         return "; ".join(self.problems) or self.stored.note or proved
 
     def json(self) -> dict[str, Any]:
-        """The checkpoint for programs."""
+        """The checkpoint as JSON."""
         state = self.state
         return {
             "step": self.stored.step,
@@ -59,7 +59,7 @@ class Audited:
 
 
 def audit_run(run_folder: Path) -> list[Audited]:
-    """Every checkpoint of a run, each proved against the readable one before it.
+    """Every checkpoint of a run, each checked against the previous readable one.
 
     Raises:
         ConfigError: There is no checkpoint.
@@ -93,7 +93,7 @@ def _audited(stored: StoredState) -> Audited:
 
 
 def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
-    """Why ``after`` does not continue where ``before`` stopped; empty if it does."""
+    """The reasons why ``after`` does not continue ``before``; empty if it does."""
     names = [
         name for name, fact in before.fixed_facts.items() if after.fixed_facts.get(name) != fact
     ]
@@ -101,7 +101,7 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
         return [f"has another {', '.join(names)} than the checkpoint before"]
     consumed = before.consumed_samples
     if after.consumed_samples < consumed:
-        return [f"consumed {after.consumed_samples:,} samples, the one before it {consumed:,}"]
+        return [f"consumed {after.consumed_samples:,} samples, the checkpoint before {consumed:,}"]
     problems: list[str] = []
     if not _contains(after.phases, before.phases, consumed):
         problems.append("has another history than the checkpoint before")
@@ -143,7 +143,7 @@ def _digest_at(later: SavedState, earlier: SavedState) -> str:
 
 
 def _phase_problems(state: SavedState) -> Iterator[str]:
-    """Phases that do not begin where the rows of those before stood."""
+    """A line for each corpus of a phase that does not continue the phases before it."""
     settings = order_settings(state.fixed_facts)
     for number in range(1, len(state.phases)):
         before, phase = state.phases[:number], state.phases[number]
@@ -167,13 +167,13 @@ def _phase_problems(state: SavedState) -> Iterator[str]:
 
 
 def _as_new(shards: CorpusShards) -> CorpusShards:
-    """The same shards, as a run would begin with them."""
+    """The same shards, as at the start of a run."""
     return replace(shards, draws=0, pasts=((),) * len(shards.pasts))
 
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Up to where two runs read the same samples."""
+    """The slot at which two runs part, and the reasons."""
 
     slot: int | None
     """The first slot that may differ; None: no difference is known."""
@@ -189,7 +189,7 @@ class Parting:
 
 
 def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
-    """Up to which slot two runs read the same samples, and what differs from there on.
+    """The slot up to which two runs read the same samples, and the differences after it.
 
     Raises:
         ResumeError: A run has no state to compare.
@@ -238,7 +238,7 @@ def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ..
 
 
 def _shares(phase: Phase) -> dict[str, float]:
-    """Shares of the last segment, to the digits that a person would compare."""
+    """Shares of the last segment, rounded for comparison."""
     shares = shares_of(segments_read([phase])[-1].weights)
     return {name: float(f"{share:.9g}") for name, share in shares.items()}
 
@@ -257,7 +257,7 @@ def audit_table(run: Sequence[Audited]) -> Table:
 
 
 def audit_json(run: Sequence[Audited], parting: Parting | None) -> dict[str, Any]:
-    """The audit for programs; with ``parting``, also where two runs part."""
+    """The audit as JSON; with ``parting``, also where two runs part."""
     found: dict[str, Any] = {"checkpoints": [one.json() for one in run]}
     if parting is not None:
         found |= {"parts_at_slot": parting.slot, "reasons": list(parting.reasons)}
@@ -268,7 +268,7 @@ def check_proved(run: Sequence[Audited]) -> None:
     """Check that nothing is wrong with any checkpoint.
 
     Raises:
-        ResumeError: Something is, or no checkpoint holds a state.
+        ResumeError: A checkpoint has a problem, or none holds a state.
     """
     wrong = [one for one in run if one.problems]
     if wrong:

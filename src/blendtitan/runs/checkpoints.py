@@ -22,7 +22,7 @@ _INCOMPLETE = f"no {METADATA}: its writing was interrupted, or it was not copied
 
 _LEAST_MEMORY = 1 << 30
 _MEMORY_PER_METADATA_BYTE = 12
-"""Pickles that PyTorch wrote need 7 bytes for each of theirs. Others can ask for thousands."""
+"""A pickle that PyTorch wrote needs 7 bytes per byte. A hostile one can need thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class StoredState:
     path: Path
     step: int
     state_dict: dict[str, Any] | None
-    """The loader's state; None: the checkpoint has none, or is incomplete."""
+    """The loader's state; None: it is missing, or the checkpoint is incomplete."""
     note: str
-    """Why there is none; or why a later checkpoint was skipped."""
+    """The reason why there is no state, or why a later checkpoint was skipped."""
     is_damaged: bool = False
-    """Whether there is none because the checkpoint cannot be read."""
+    """Whether the state is missing because the checkpoint cannot be read."""
 
 
 def stored_states(run_folder: Path) -> list[StoredState]:
@@ -65,8 +65,8 @@ def latest_state(folder: Path) -> StoredState:
     """The checkpoint of a folder, or the latest of a run that holds a readable state.
 
     Raises:
-        ConfigError: There is none with a state.
-        ResumeError: There is none with a readable state, and some cannot be read.
+        ConfigError: No checkpoint has a state.
+        ResumeError: No checkpoint has a readable state, and some are damaged.
     """
     is_checkpoint = _STEP.fullmatch(folder.absolute().name) is not None
     found = [_stored(folder.absolute())] if is_checkpoint else stored_states(folder)
@@ -77,11 +77,11 @@ def latest_state(folder: Path) -> StoredState:
 
 
 def own_state(run_folder: Path) -> StoredState | None:
-    """The latest checkpoint of a run that holds a readable state; None: there is none yet.
+    """The latest checkpoint of a run that holds a readable state; None before the first save.
 
     Raises:
         ConfigError: There are several checkpoint folders.
-        ResumeError: There is none with a readable state, and some cannot be read.
+        ResumeError: No checkpoint has a readable state, and some are damaged.
     """
     if not any(run_folder.glob("*/step-*")):
         return None
@@ -102,7 +102,7 @@ def _notes(found: Sequence[StoredState]) -> str:
 
 
 def _latest(found: Sequence[StoredState]) -> StoredState | None:
-    """The latest with a readable state; its note names the damaged ones after it."""
+    """The latest checkpoint with a readable state; its note names damaged later ones."""
     damaged: list[StoredState] = []
     for stored in reversed(found):
         try:

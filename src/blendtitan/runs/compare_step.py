@@ -1,4 +1,4 @@
-"""One step against the steps before it, and what is unusual in it: ``explain --around``."""
+"""One step compared with the steps before it, to find what is unusual: ``explain --around``."""
 
 import hashlib
 import math
@@ -40,7 +40,7 @@ class Lengths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparedCorpus:
-    """One corpus in the step and before it. Lengths are None where no sample is of it."""
+    """One corpus in the step and before it. Lengths are None if it has no samples."""
 
     name: str
     samples: int
@@ -73,7 +73,7 @@ class RepetitiveSample:
     """The most frequent one."""
     text: str | None
     token_share: float
-    """Of all tokens of the sample."""
+    """Its fraction of the sample's tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,17 +82,17 @@ class Comparison:
 
     step: int
     first_before: int
-    """First of the steps before; the last of them is the one before ``step``."""
+    """The first of the earlier steps; the last is ``step - 1``."""
     corpora: tuple[ComparedCorpus, ...]
     twins: tuple[tuple[int, int], ...]
-    """Pairs of slots that hold the same tokens, the second of them in the step."""
+    """Pairs of slots that hold the same tokens; the second slot is in the step."""
     tokens: tuple[UnusualToken, ...]
-    """Those that distinguish the step most from the steps before, most distinctive first."""
+    """The tokens that distinguish the step from the steps before, most distinctive first."""
     samples: tuple[RepetitiveSample, ...]
     """The most repetitive samples of the step."""
 
     def lines(self) -> Iterator[str | Table]:
-        """The comparison for people."""
+        """The comparison as text."""
         before = f"{self.first_before:,} to {self.step - 1:,}"
         yield from (f"Step {self.step:,} compared with the steps before it, {before}.", "")
         yield Table(
@@ -133,13 +133,13 @@ class Comparison:
         )
 
     def json(self) -> dict[str, Any]:
-        """The comparison for programs."""
+        """The comparison as JSON."""
         twins = [{"slot": slot, "same_as": earlier} for earlier, slot in self.twins]
         return asdict(self) | {"twins": twins}
 
 
 def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
-    """Compare what a step reads with the ``window`` steps before it, or as many as there are.
+    """Compare the samples of a step with those of up to ``window`` steps before it.
 
     Raises:
         ConfigError: The step is the first one, or the data is not there.
@@ -147,9 +147,9 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
     """
     check_at_least("window", window, 1)
     if run.contents is None:
-        raise ConfigError(f"tokens are in the data, which is not known: {run.about}")
+        raise ConfigError(f"comparing steps needs the data, which is not known: {run.about}")
     if step < 2:
-        raise ConfigError(f"step is {step}, expected at least 2: no step is before the first")
+        raise ConfigError(f"step is {step}, expected at least 2: step 1 has no step before it")
     first = max(1, step - window)
     slots = step_slots(run.slots.schedule, step)
     begin = step_slots(run.slots.schedule, first).start
@@ -177,7 +177,7 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
 
 
 class _Read:
-    """What the samples of some slots hold."""
+    """Token counts, lengths and digests of the samples of some slots."""
 
     def __init__(self, run: OpenRun, contents: Contents, slots: range) -> None:
         self.samples: Counter[str] = Counter()
@@ -193,7 +193,7 @@ class _Read:
             self.tokens.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))
 
     def _add(self, contents: Contents, window: Window) -> NDArray[np.integer]:
-        """Add a window; its tokens."""
+        """Add a window and return its tokens."""
         missing = [s.key.name for s in window.stretches if not contents.holds(s)]
         if missing:
             raise ConfigError(
@@ -237,7 +237,7 @@ class _Read:
 
 
 def _twins(now: _Read, before: _Read) -> Iterator[tuple[int, int]]:
-    """Slots of the step that hold the same tokens as an earlier slot, of it or before it."""
+    """Slots of the step that hold the same tokens as an earlier slot, and that slot."""
     known: dict[bytes, int] = {}
     for slot, digest in before.digests:
         known.setdefault(digest, slot)
@@ -248,11 +248,11 @@ def _twins(now: _Read, before: _Read) -> Iterator[tuple[int, int]]:
 
 
 def _unusual(run: OpenRun, now: Counter[int], before: Counter[int]) -> Iterator[UnusualToken]:
-    """Tokens that are rare before, by how much they distinguish the step.
+    """Tokens that were rarer before, the most distinctive first.
 
     A token's score is its count times the logarithm of how much more frequent it is: its part
-    of the divergence of the step's tokens from those before. Half a count is added to each of
-    those before, so that a token that never came has a finite ratio.
+    of the divergence of the step's tokens from those before. Half a count is added to each
+    earlier count, so that a new token has a finite ratio.
     """
     num_now, num_before = now.total(), before.total()
 

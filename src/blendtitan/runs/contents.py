@@ -1,4 +1,4 @@
-"""What stretches of shards hold: their documents, bytes and tokens."""
+"""The contents of stretches of shards: their documents, bytes and tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DocumentPart:
-    """Tokens of one document that lie in a stretch."""
+    """The tokens of one document in a stretch."""
 
     document_id: int
     first: int
@@ -52,7 +52,7 @@ class Contents:
 
     @classmethod
     def build(cls, catalog: Catalog, split: str, *, eod_id: int | None, max_open: int) -> Self:
-        """The shards of a catalog; ``eod_id`` is inserted where documents lack it."""
+        """The shards of a catalog; ``eod_id`` is inserted after documents that lack it."""
         s = SPLITS.index(split)
         usable = np.flatnonzero(catalog.split_tokens(s) > 0).tolist()
         known = Fingerprints.of_catalog(catalog)
@@ -63,7 +63,7 @@ class Contents:
         return cls(catalog, built, {key: row for row, key in enumerate(keys)})
 
     def holds(self, stretch: Stretch) -> bool:
-        """Whether the shard of a stretch is there."""
+        """Whether the catalog has the shard of a stretch."""
         return stretch.key in self.row_of
 
     def prefix(self, stretch: Stretch) -> str:
@@ -119,7 +119,7 @@ class Contents:
         return dict(sorted(shards.items()))
 
     def documents_of_corpora(self) -> dict[str, list[int]]:
-        """How many documents each shard of each corpus has in the split."""
+        """The number of documents in the split, for each shard of each corpus."""
         counts = np.diff(self.catalog.document_cuts)[:, self.rows.split].tolist()
         return {
             name: [counts[shard] for shard in shards]
@@ -133,7 +133,7 @@ class Contents:
         return first, stop
 
     def byte_range(self, stretch: Stretch) -> tuple[int, int]:
-        """Where a stretch lies in the ``.bin``: its first byte, and the one after the last.
+        """The bytes of a stretch in the ``.bin``: the first, and the end.
 
         Inserted EODs are not in the file and do not count.
         """
@@ -145,7 +145,7 @@ class Contents:
         return (split_start + stretch.offset) * size, (split_start + stop) * size
 
     def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
-        """The path of the shard that is or ends in ``shard``, and where a document of it lies.
+        """The path of the shard that is or ends in ``shard``, and the stretch of a document of it.
 
         Raises:
             ConfigError: There is no such shard, or the document is not in the split.

@@ -1,4 +1,4 @@
-"""Which documents make up a step, a slot or a token of a run: ``blendtitan explain``."""
+"""The documents behind a step, a slot or a token of a run: ``blendtitan explain``."""
 
 import json
 from collections import Counter
@@ -29,27 +29,27 @@ from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
 
 _DETAILED = 8
-"""Up to so many samples are shown document by document, unless all of them are asked for."""
+"""The most samples to show document by document, unless ``--full`` is given."""
 
 _HEAD, _TAIL = 70, 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """What a sample has of one shard."""
+    """The part of a sample that comes from one shard."""
 
     stretch: Stretch
     prefix: str | None = None
-    """Path of the shard, without suffix; None: it is not there, so the rest is not known."""
+    """Path of the shard, without suffix; None: it is missing, so the rest is unknown."""
     byte_range: tuple[int, int] | None = None
-    """In the ``.bin``: the first byte, and the one after the last."""
+    """Bytes in the ``.bin``: the first, and the end."""
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
-    """Text of each document's tokens; None: not asked for, or not of this tokenizer."""
+    """Text of each document's tokens; None: not requested, or not of this tokenizer."""
 
     @property
     def shard(self) -> str:
-        """Path of the shard, or its name where the path is not known."""
+        """Path of the shard, or its name if the path is unknown."""
         return self.prefix or self.stretch.key.name
 
 
@@ -63,16 +63,16 @@ class Explained:
 
 
 def ranks_of(run: OpenRun, number: int | None) -> Ranks | None:
-    """How a step is divided among so many ranks; None if their number is not given.
+    """The division of a step among ``number`` ranks; None if the number is not given.
 
     Raises:
-        ConfigError: The run's configuration, which has the micro batch, is not given.
+        ConfigError: The configuration, which holds the micro batch, is not given.
     """
     if number is None:
         return None
     check_at_least("ranks", number, 1)
     if run.config is None:
-        raise ConfigError("ranks read micro batches: name the run's configuration, which has them")
+        raise ConfigError("--ranks needs the micro batch: name the run's configuration")
     return Ranks(number, run.config.micro_batch)
 
 
@@ -84,7 +84,7 @@ def select_step(
     rank: int | None = None,
     sample: int | None = None,
 ) -> list[int]:
-    """Slots of a step, of one rank's part of it, or of one sample of these.
+    """The slots of a step, of one rank's part of it, or of one sample.
 
     Raises:
         ConfigError: There is no such step, rank or sample.
@@ -107,7 +107,7 @@ def select_step(
 
 
 def select_tokens(run: OpenRun, tokens: int) -> list[int]:
-    """The slot of the token that comes after so many tokens of the run."""
+    """The slot that holds the token after the first ``tokens`` tokens of the run."""
     check_at_least("tokens", tokens, 0)
     return [slot_at_tokens(tokens + 1, run.slots.lengths) - 1]
 
@@ -115,7 +115,7 @@ def select_tokens(run: OpenRun, tokens: int) -> list[int]:
 def explain_slots(
     run: OpenRun, slots: Sequence[int], *, ranks: Ranks | None = None, with_texts: bool = True
 ) -> list[Explained]:
-    """What some slots are, with the documents, bytes and texts of those whose data is there.
+    """The samples of some slots, with documents, bytes and texts where the data is available.
 
     Raises:
         ConfigError: There is no such slot, or the tokenizer cannot be used.
@@ -155,7 +155,7 @@ def _part(contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | No
 
 
 def decoded(tokenizer: Tokenizer, tokens: NDArray[np.integer]) -> str | None:
-    """Text of some tokens; None where one is not of this tokenizer."""
+    """Text of some tokens; None if a token is not of this tokenizer."""
     try:
         return tokenizer.decode(tokens)
     except VocabularyError:
@@ -164,13 +164,13 @@ def decoded(tokenizer: Tokenizer, tokens: NDArray[np.integer]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class SampleReport:
-    """Samples as the command shows them."""
+    """Samples, for display."""
 
     samples: Sequence[Explained]
     is_range: bool
-    """Whether they are those of a range of steps: then only counts are shown of many."""
+    """Whether they come from a range of steps: many samples are then shown as counts only."""
     is_full: bool
-    """Whether all of them are shown document by document, with all of their text."""
+    """Whether every sample is shown document by document, with its whole text."""
 
     @property
     def is_detailed(self) -> bool:
@@ -186,7 +186,7 @@ class SampleReport:
             yield from ("", *_sample_lines(sample, full=self.is_full))
 
     def json(self) -> dict[str, Any]:
-        """The samples for programs."""
+        """The samples as JSON."""
         return {"samples": [_sample_json(sample, full=self.is_full) for sample in self.samples]}
 
 
@@ -199,7 +199,7 @@ def sample_report(
     is_full: bool,
     as_json: bool,
 ) -> SampleReport:
-    """The samples of some slots; their data is read as far as it is shown."""
+    """The samples of some slots; reads only the data that is shown."""
     is_detailed = as_json or is_full or len(slots) <= _DETAILED
     if is_range and not is_detailed:
         run = replace(run, contents=None)
@@ -208,7 +208,7 @@ def sample_report(
 
 
 def _samples_by_step(samples: Sequence[Explained]) -> Table:
-    """One row for each step: how many samples of each corpus it has."""
+    """One row for each step: its number of samples of each corpus."""
     corpora = sorted({sample.window.corpus for sample in samples})
     steps: dict[int | None, list[Window]] = {}
     for sample in samples:
@@ -266,7 +266,7 @@ def _shortened(text: str, full: bool) -> str:
 
 
 def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
-    """One sample for programs. Ranges of bytes and tokens end before their second number."""
+    """One sample as JSON. Ranges of bytes and tokens exclude their second number."""
     window = sample.window
     return {
         "slot": window.slot,
@@ -303,7 +303,7 @@ def _span(first: int, count: int) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class SegmentReport:
-    """The segments of a run as the command shows them."""
+    """The segments of a run, for display."""
 
     segments: list[dict[str, Any]]
 
@@ -317,8 +317,7 @@ class SegmentReport:
         slots = run.slots
         if not slots.phases:
             raise ConfigError(
-                "the original's order has one blend for the whole run, and no segments. Ask for a "
-                "step"
+                "the original's order has one blend for the whole run, and no segments. Name a step"
             )
         found: list[dict[str, Any]] = []
         for segment in slots.segments:
@@ -340,11 +339,11 @@ class SegmentReport:
         return cls(found)
 
     def json(self) -> dict[str, Any]:
-        """The segments for programs."""
+        """The segments as JSON."""
         return {"segments": self.segments}
 
     def lines(self) -> Iterator[Table]:
-        """One row for each segment: where it begins, and the share of each corpus."""
+        """One row for each segment: its start, and the share of each corpus."""
         corpora = sorted({name for segment in self.segments for name in segment["shares"]})
         yield Table(
             ["from slot", "from step", "phase", "seq_length", *corpora],

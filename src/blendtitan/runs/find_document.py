@@ -1,4 +1,4 @@
-"""When a document was or will be read, by the inverse of the order: ``explain --document``.
+"""The steps that read a document, from the inverse of the order: ``explain --document``.
 
 Few windows of each epoch overlap a document, and each step of the order has an inverse: the
 permutation of an epoch is undone, and the slot of a draw is found by bisection over the number of
@@ -25,17 +25,17 @@ from blendtitan.tables import Table
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """One sample that holds some of a document."""
+    """One sample that holds part of a document."""
 
     window: Window
     place: Place
     tokens: tuple[tuple[int, int], ...]
-    """Ranges of the document's tokens that it holds, in the order in which they come."""
+    """Ranges of the document's tokens in the sample, in order of appearance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """A document, and when it is read."""
+    """A document, and the samples that read it."""
 
     prefix: str
     corpus: str
@@ -46,7 +46,7 @@ class Document:
     readings: tuple[Reading, ...]
 
     def lines(self) -> Iterator[str | Table]:
-        """A sentence, and one row for each sample that holds some of the document."""
+        """A sentence, and one row for each sample that holds part of the document."""
         yield (
             f"{self.prefix}: document {self.document_id:,} ({self.num_tokens:,} tokens, corpus "
             f"{self.corpus!r}) is read by {len(self.readings):,} of the first "
@@ -67,7 +67,7 @@ class Document:
             )
 
     def json(self) -> dict[str, Any]:
-        """The same for programs. Ranges of tokens end before their second number."""
+        """The same as JSON. Ranges of tokens exclude their second number."""
         return {
             "shard": self.prefix,
             "corpus": self.corpus,
@@ -95,9 +95,9 @@ def find_document(
     stop_slot: int | None = None,
     ranks: Ranks | None = None,
 ) -> Document:
-    """When a document is read, before ``stop_slot`` or in the whole run.
+    """Find the samples that read a document, before ``stop_slot`` or in the whole run.
 
-    ``shard`` is the path of its shard, without suffix, or the end of it.
+    ``shard`` is the path of its shard, without suffix, or the end of that path.
 
     Raises:
         ConfigError: There is no such document in the split, or the order has no inverse, or the
@@ -109,7 +109,7 @@ def find_document(
             "has no inverse. Ask for a step"
         )
     if run.contents is None:
-        raise ConfigError(f"documents are in the data, which is not known: {run.about}")
+        raise ConfigError(f"finding a document needs the data, which is not known: {run.about}")
     if stop_slot is None:
         stop_slot = run.num_samples
     prefix, whole = run.contents.document(shard, document_id)
@@ -131,7 +131,7 @@ def find_document(
 
 
 def _windows(history: History, whole: Stretch, stop_slot: int) -> Iterator[Window]:
-    """Windows of all phases that may hold some of a document, in the order of their slots."""
+    """Windows of all phases that may hold part of a document, by slot."""
     if whole.count == 0:
         return
     stops = [*(phase.first_slot for phase in history.phases[1:]), stop_slot]
@@ -161,7 +161,7 @@ IntArray = NDArray[np.int64]
 def slots_reading(
     order: SlotOrder, row: int, *, start: int, count: int, stop_slot: int
 ) -> list[int]:
-    """The slots of a phase whose windows may hold some tokens of a row; no others do.
+    """Every slot of a phase whose window may hold some tokens of a row.
 
     Args:
         order: The order of the phase.
@@ -171,7 +171,7 @@ def slots_reading(
         stop_slot: Only slots below this one are returned.
 
     Returns:
-        Slots in growing order. A few of them may hold the token before the first one instead.
+        Slots in growing order. A few may hold only the token before the first.
     """
     corpus = int(order.row_corpora[row])
     begun = order.begun
@@ -223,8 +223,8 @@ def _places_in_epoch(
     seq_len, num_windows = order.seq_len, int(order.row_windows[row])
     key = epoch_keys(order.keys[[row]], epoch)
     shift = int(epoch_shifts(key, epoch, order.left_over[[row]])[0])
-    # Window w has the tokens w * L + shift to w * L + shift + L, both included. A single one may
-    # wrap around: it is taken whatever it holds.
+    # Window w has the tokens w * L + shift to w * L + shift + L, both included. A single window
+    # may wrap around, so it is always taken.
     first = (start - shift - 1) // seq_len if num_windows > 1 else 0
     last = (start + count - 1 - shift) // seq_len if num_windows > 1 else 0
     windows = np.arange(max(0, first), min(num_windows - 1, last) + 1)
@@ -237,11 +237,11 @@ def _places_in_epoch(
 def _draws_of_remainder(
     order: SlotOrder, begun: BegunRows, row: int, start: int, count: int
 ) -> list[int]:
-    """Places, among the windows cut from a remainder, of those that hold some tokens."""
+    """Places of the windows cut from a remainder that hold some tokens."""
     if row not in begun.remainders:
         return []
     num_remaining = int(begun.num_remaining[row])
-    # The last label of a window is the token that follows in the row, whatever was left there.
+    # The last label of a window is the next token of the row, read before or not.
     low = max(0, start - 1)
     windows = {
         window

@@ -1,4 +1,4 @@
-"""A run to ask about: its configuration, its checkpoints and its data; without torch."""
+"""A run opened for inspection: configuration, checkpoints and data, without torch."""
 
 import math
 from collections.abc import Mapping
@@ -44,12 +44,12 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """What a run reads, and in which steps, by its configuration."""
+    """The data and the steps of a run, from its configuration."""
 
     path: Path
     """The TOML file."""
     blend: BlendConfig
-    """With its segments, as in a run that is never changed."""
+    """The blend and its segments, assuming that the run is never changed."""
     steps: int
     global_batch_size: int
     """Samples of a step of all ranks together."""
@@ -59,7 +59,7 @@ class RunConfig:
     validates: bool
     segments: tuple[SegmentSettings, ...]
     tokenizer_check: str
-    """What to do if shards were made with another tokenizer: ``error`` or ``warn``."""
+    """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
     """The keys of ``[model]`` that name the tokenizer."""
 
@@ -88,17 +88,17 @@ class RunData(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenRun:
-    """A run to ask about."""
+    """A run opened for inspection."""
 
     slots: Slots
     config: RunConfig | None
     """None: only the state of a checkpoint is known."""
     contents: Contents | None
-    """What the shards hold; None: the data is not known, or not there."""
+    """The contents of the shards; None: the data is unknown or missing."""
     about: str
-    """Where the order comes from, and why the data is not there, in a sentence."""
+    """A sentence: the origin of the order, and why the data is missing, if it is."""
     num_samples: int
-    """Samples of the whole run, as far as is known."""
+    """Samples of the whole run, if known, or else those of the checkpoint."""
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
 
@@ -110,12 +110,12 @@ def open_run(
 
     Args:
         config: TOML file of a run, or its folder; None: no data is read.
-        state: Folder of a checkpoint, or of a run, whose latest checkpoint with a state counts;
-            None: that of the run's folder. A run without checkpoints is taken as never changed.
-        ranks: Data-parallel ranks, where the configuration does not fix the global batch size.
+        state: Folder of a checkpoint, or of a run: its latest checkpoint with a state is used.
+            None: the run's own folder. A run without checkpoints counts as never changed.
+        ranks: Data-parallel ranks, if the configuration does not fix the global batch size.
 
     Raises:
-        ConfigError: Neither is given, or one cannot be used.
+        ConfigError: Neither is given, or one of them is unusable.
         ResumeError: The checkpoint cannot be read.
         ShardError: A shard cannot be used, and no state is given.
     """
@@ -123,7 +123,7 @@ def open_run(
     if state is not None:
         return _of_state(latest_state(state), run)
     if run is None or config is None:
-        raise ConfigError("nothing to explain: name a run's configuration, or --state")
+        raise ConfigError("nothing to explain: name a run's configuration, or give --state")
     stored = own_state(config) if config.is_dir() else None
     return unchanged_run(run) if stored is None else _of_state(stored, run)
 
@@ -199,7 +199,7 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
         datasets = build_datasets(run.blend, catalog)
     if datasets.train is None:
         raise EmptySplitError(
-            f"{run.path}: nothing is trained on: blendcorpus.split is {run.blend.split!r}"
+            f"{run.path}: blendcorpus.split is {run.blend.split!r}, which leaves no training data"
         )
     return RunData(catalog, datasets, datasets.train)
 
@@ -207,7 +207,7 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
 def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
     """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    ``ranks`` is needed where ``training.global_batch_size`` is not set.
+    ``ranks`` is needed if ``training.global_batch_size`` is not set.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
@@ -218,7 +218,7 @@ def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
     if values["training.dataset"] != "blendcorpus":
         raise ConfigError(
             f"{path}: training.dataset is {values['training.dataset']!r}, which TorchTitan reads. "
-            f"Expected 'blendcorpus': only its order is known."
+            f"Expected 'blendcorpus', whose order is known."
         )
     for key, other in _FOLLOWING.items():
         check_follows(key, values[key], other=other, expected=values[other])
@@ -262,7 +262,7 @@ def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
     """Samples of a step of all ranks together, checked as the trainer checks it."""
     set_by = "training.global_batch_size"
     size, local = values[set_by], values["training.local_batch_size"]
-    # The ranks are a multiple of this, whatever the number of processes.
+    # The number of ranks is a multiple of this, for any number of processes.
     degrees = ("data_parallel_replicate_degree", "data_parallel_shard_degree")
     known = math.prod(max(1, values[f"parallelism.{degree}"]) for degree in degrees)
     if ranks is not None:
@@ -313,7 +313,7 @@ def _blend(path: Path, values: Values) -> BlendConfig:
 
 
 def _eos_id(values: Values) -> int | None:
-    """The tokenizer's EOS, which ends a document unless something else is configured."""
+    """The tokenizer's EOS, which ends a document unless configured otherwise."""
     try:
         eos_id = _tokenizer(tuple(_model(values).items())).eos_id
     except ConfigError as error:

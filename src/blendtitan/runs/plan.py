@@ -1,4 +1,4 @@
-"""What a run will read, from its configuration alone, without training: ``blendtitan plan``."""
+"""The samples of a run, from its configuration alone, without training: ``blendtitan plan``."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -37,15 +37,15 @@ class CorpusPlan:
     tokens: int
     """Inserted EODs included."""
     weight: float
-    """As the file list has it."""
+    """Weight in the file list."""
     share: float
-    """Of all samples of the run, as its segments ask for it."""
+    """Configured share of all samples of the run."""
     tokens_read: int
     epochs: float
     windows: int
     """Windows of one epoch."""
     steps_per_epoch: float | None
-    """Steps that read as many samples as it has windows, at its share; None: never drawn."""
+    """Steps of one epoch at the corpus's share; None: never drawn."""
     tokens_unused: int | None
     """Tokens of windows that the run does not reach; None: unknown in this order."""
     bytes_read: int
@@ -62,7 +62,7 @@ class SegmentPlan:
     """Steps before it; not whole if it begins within a step."""
     shares: dict[str, float]
     epochs: dict[str, float]
-    """Of each corpus, at the segment's end."""
+    """Epochs of each corpus at the segment's end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,14 +79,14 @@ class SplitPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """What a run will read."""
+    """The plan of a run."""
 
     run: RunConfig
     corpora: tuple[CorpusPlan, ...]
     segments: tuple[SegmentPlan, ...]
     splits: tuple[SplitPlan, ...]
     steps_per_epoch: float
-    """Steps that read as many samples as all corpora together have windows."""
+    """Steps that read one epoch of all corpora together."""
     warnings: tuple[str, ...]
 
     @property
@@ -110,7 +110,7 @@ class RunPlan:
         )
 
     def lines(self) -> Iterator[str | Table]:
-        """The plan for people: corpora, segments if there are several, splits, warnings."""
+        """The plan as text: corpora, segments if there are several, splits, warnings."""
         yield from (self.headline(), "", _corpus_table(self), "")
         if len(self.segments) > 1:
             yield from (_segment_table(self), "")
@@ -122,7 +122,7 @@ class RunPlan:
             yield from ("", "Warnings:", *(f"- {warning}" for warning in self.warnings))
 
     def json(self) -> dict[str, Any]:
-        """The plan for programs."""
+        """The plan as JSON."""
         run = self.run
         return {
             "config": str(run.path),
@@ -141,7 +141,7 @@ class RunPlan:
 
 
 def plan_run(run: RunConfig) -> RunPlan:
-    """What a run will read, if it is never changed; errors as ``data_of_run``.
+    """Plan a run that is never changed; errors as ``data_of_run``.
 
     Raises:
         TokenizerMismatchError: Shards were made with another tokenizer than the run's.
@@ -154,7 +154,7 @@ def plan_run(run: RunConfig) -> RunPlan:
     catalog, datasets, train = data_of_run(run, check=check)
     reads = _row_reads(train, catalog, run.num_samples)
     corpora = tuple(_corpora(run, train, catalog, reads))
-    with quietly():  # the other splits are built when they are asked for
+    with quietly():  # the other splits are built on demand
         return RunPlan(
             run=run,
             corpora=corpora,
@@ -174,7 +174,7 @@ def plan_run(run: RunConfig) -> RunPlan:
 
 
 class _RowReads(NamedTuple):
-    """What a run reads of each row. Arrays have the shape ``(R,)``."""
+    """The tokens of each row that a run reads. Arrays have the shape ``(R,)``."""
 
     corpora: IntArray  # number of each row's corpus
     is_short: NDArray[np.bool_]  # shorter than a window, so its only window repeats tokens
@@ -183,7 +183,7 @@ class _RowReads(NamedTuple):
 
 
 def _row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> _RowReads | None:
-    """What the first ``num_samples`` samples read; None in an order without rows."""
+    """The reads of the first ``num_samples`` samples; None in an order without rows."""
     if not isinstance(dataset, BlendedDataset):
         return None
     (phase,) = phases_of(dataset)
@@ -318,7 +318,7 @@ def _eod_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
     if lacking:
         yield (
             f"append_eod is false, and the documents of {lacking:,} of {len(catalog.prefixes):,} "
-            f"shards do not end in EOD ({eod_id}): nothing marks where they end"
+            f"shards do not end in EOD ({eod_id}): nothing marks their ends"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run logged to TensorBoard, over all its starts."""
+"""The metrics that a run logged to TensorBoard, over all its starts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Scalars:
 def read_scalars(run_folder: Path) -> dict[str, Scalars]:
     """The metrics of a run by name, from all TensorBoard files below its folder.
 
-    A run that was stopped and resumed has one file for each start. Steps that a start repeated
-    come from the later file: the model continued from these.
+    A run that was stopped and resumed has one file for each start. Repeated steps come
+    from the later file, from which the model continued.
 
     Raises:
         ConfigError: There is no TensorBoard file.
@@ -47,7 +47,7 @@ def has_scalars(run_folder: Path) -> bool:
 
 
 def read_starts(run_folder: Path) -> list[Logged]:
-    """What each start of a run logged, oldest first."""
+    """Read the metrics of each start of a run, oldest first."""
     with requires_extra("report", "reading TensorBoard files"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -84,7 +84,7 @@ def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:
 
 
 def _check_regular(path: Path) -> None:
-    # TensorBoard opens the file by itself, and would wait for a pipe.
+    # TensorBoard opens the file itself, and would block on a pipe.
     try:
         open_file(path).close()
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What the slots of a run are, in all of its phases: from a checkpoint or a configuration.
+"""The windows of a run's slots, in all of its phases: from a checkpoint or a configuration.
 
-A slot is a window, and a window lies in one shard or in several. The order knows the name of each
+A slot is a window of one or several shards. The order knows the name of each
 shard, a digest of its contents and its tokens in the split, so all of this is known without the
 data. ``contents.py`` adds documents, bytes and texts.
 """
@@ -30,7 +30,7 @@ IntArray = NDArray[np.int64]
 
 
 class ShardKey(NamedTuple):
-    """What identifies a shard of a run, wherever its files lie."""
+    """Identity of a shard in a run, independent of its folder."""
 
     corpus: str
     name: str
@@ -38,7 +38,7 @@ class ShardKey(NamedTuple):
     id: str
     """Digest of its contents."""
     occurrence: int
-    """How many shards before it, in its corpus, have the same id: those of one name and size."""
+    """Number of earlier shards of the corpus with the same id (same name and size)."""
 
 
 def shard_keys(corpora: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> list[ShardKey]:
@@ -53,13 +53,13 @@ class Stretch:
 
     key: ShardKey
     offset: int
-    """From the first token that the shard has in the split, inserted EODs included."""
+    """Tokens from the shard's first token in the split, inserted EODs included."""
     count: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """What a slot is."""
+    """The window that a slot reads."""
 
     slot: int
     phase: int
@@ -73,7 +73,7 @@ class Window:
     """Whether it is cut from the remainder of an epoch that a change interrupted."""
     sample_id: int
     stretches: tuple[Stretch, ...]
-    """Where its ``seq_len + 1`` tokens lie."""
+    """The stretches that hold its ``seq_len + 1`` tokens."""
 
 
 PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
@@ -81,7 +81,7 @@ PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """How a step is divided among the ranks."""
+    """The division of a step among the ranks."""
 
     number: int
     micro_batch: int
@@ -90,14 +90,14 @@ class Ranks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a sample is read. Everything is counted from 0, except the step, from 1."""
+    """The step, rank and micro batch of a sample. Counts start at 0, steps at 1."""
 
     step: int | None = None
-    """None: how many samples a step has is not known."""
+    """None: the number of samples in a step is unknown."""
     sample: int | None = None
     """Place in the global batch."""
     rank: int | None = None
-    """None, like the fields below: the number of ranks is not known."""
+    """None, like the fields below: the number of ranks is unknown."""
     micro_batch: int | None = None
     """Number of the micro batch within the step."""
     row: int | None = None
@@ -125,7 +125,7 @@ def step_slots(schedule: BatchSchedule, step: int) -> range:
 
 
 def place_of(schedule: BatchSchedule, slot: int, ranks: Ranks | None) -> Place:
-    """Where a slot is read.
+    """The place of a slot in its step.
 
     Raises:
         ConfigError: A step cannot be divided among so many ranks.
@@ -158,7 +158,7 @@ class History:
 
     @classmethod
     def of_state(cls, state: SavedState, schedule: BatchSchedule) -> Self:
-        """The slots of a checkpoint: the past, and the future as it was planned then."""
+        """The slots of a checkpoint: the past, and the future as planned then."""
         return cls(state.phases, order_settings(state.fixed_facts), schedule)
 
     @property
@@ -191,7 +191,7 @@ class History:
         return [PhaseSlots.build(phase, self.settings) for phase in self.phases]
 
     def draws_before(self, slot: int) -> dict[str, int]:
-        """How many of the first ``slot`` slots each corpus has."""
+        """Draws of each corpus in the first ``slot`` slots."""
         names = sorted(self.corpus_tokens)
         found = RunHistory(self.phases, None).draws_before(slot, names)
         return dict(zip(names, found.tolist(), strict=True))
@@ -203,7 +203,7 @@ class History:
         return dict(zip(names, found.tolist(), strict=True))
 
     def windows(self, slots: IntArray) -> list[Window]:
-        """What some slots are. Shape ``(n,)``."""
+        """The windows of some slots, of shape ``(n,)``."""
         found: dict[int, Window] = {}
         firsts = [phase.first_slot for phase in self.phases]
         of_slot = np.searchsorted(firsts, slots, side="right") - 1
@@ -239,7 +239,7 @@ class PhaseSlots:
         return cls(order, keys, np.cumsum([0, *tokens]), np.cumsum([0, *rows]))
 
     def windows(self, slots: IntArray, phase: int, before: dict[str, int]) -> Iterator[Window]:
-        """What some slots of this phase are; ``before`` are draws in earlier phases."""
+        """The windows of some slots of this phase; ``before`` holds the draws of earlier phases."""
         found = self.order.places(slots)
         for i, slot in enumerate(slots.tolist()):
             corpus = self.order.blend.corpora[int(found.corpora[i])]
@@ -265,7 +265,7 @@ class PhaseSlots:
                 yield Stretch(self.keys[shard], offset, part)
 
     def row_of(self, stretch: Stretch) -> tuple[int, int] | None:
-        """The row that reads a stretch, and where it begins there; None: this phase does not."""
+        """The row that reads a stretch, and its start there; None: this phase does not read it."""
         if stretch.key not in self.keys:
             return None
         position = int(self.shard_starts[self.keys.index(stretch.key)]) + stretch.offset
@@ -275,7 +275,7 @@ class PhaseSlots:
 
 @dataclass(frozen=True, slots=True)
 class OriginalSlots:
-    """The slots of a run in the original's order: they need the data and its index."""
+    """The slots of a run in the original's order, from the data and its index."""
 
     dataset: OriginalDataset
     keys: list[ShardKey]
@@ -307,7 +307,7 @@ class OriginalSlots:
         return self._by_name(self.dataset.corpus_tokens)
 
     def draws_before(self, slot: int) -> dict[str, int]:
-        """How many of the first ``slot`` slots each corpus has."""
+        """Draws of each corpus in the first ``slot`` slots."""
         return self._by_name(self.dataset.draws_before(slot))
 
     def tokens_before(self, slot: int) -> dict[str, int]:
@@ -318,10 +318,10 @@ class OriginalSlots:
         return dict(zip(self.dataset.corpora, numbers.tolist(), strict=True))
 
     def windows(self, slots: IntArray) -> list[Window]:
-        """What some slots are. Shape ``(n,)``.
+        """The windows of some slots, of shape ``(n,)``.
 
         Raises:
-            ConfigError: A slot is beyond the samples that the order is made for.
+            ConfigError: A slot is beyond the last sample of the order.
             ShardError: An ``.idx`` is missing or damaged.
         """
         plan = self.dataset.plan(slots)
@@ -351,7 +351,7 @@ Slots = History | OriginalSlots
 
 
 def as_one_split(catalog: Catalog) -> Catalog:
-    """The catalog as if every document were in train, and none lacked EOD: offsets as they lie."""
+    """The catalog with every document in train and no EOD inserted: offsets are those on disk."""
     documents, tokens = (
         np.concatenate([np.zeros_like(cuts[:, :1]), np.repeat(cuts[:, 3:], 3, axis=1)], axis=1)
         for cuts in (catalog.document_cuts, catalog.token_cuts)

@@ -1,4 +1,4 @@
-"""The batch arithmetic of a run: whole micro batches for every rank, and how many samples it reads.
+"""The batch arithmetic of a run: micro batches of every rank, and the number of samples.
 
 The trainer and the tools share it, so both refuse the same runs in the same words.
 """
@@ -16,7 +16,7 @@ def data_ranks(world_size: int, *, replicate: int, shard: int, model: int) -> in
     Args:
         world_size: Processes of the run.
         replicate: ``parallelism.data_parallel_replicate_degree``.
-        shard: ``parallelism.data_parallel_shard_degree``; -1: all processes that are left.
+        shard: ``parallelism.data_parallel_shard_degree``; -1: all remaining processes.
         model: Processes that share one replica of the model: the product of the tensor, context
             and pipeline degrees.
 
@@ -47,7 +47,7 @@ def check_batches(
         are_all_ranks: False if the run has an unknown multiple of ``ranks``.
 
     Raises:
-        ConfigError: It is not. The error names the nearest sizes that are.
+        ConfigError: It is not. The error names the nearest valid sizes.
     """
     check_at_least("training.local_batch_size", local_batch_size, 1)
     part = local_batch_size * ranks
@@ -65,7 +65,7 @@ def check_batches(
 
 
 def check_validation(*, steps: int, samples: int | None) -> None:
-    """Check that a validation reads something."""
+    """Check that a validation reads at least one step."""
     if samples is not None:
         check_at_least("validation.samples", samples, 1)
     if steps != -1 and steps < 1:
@@ -91,13 +91,13 @@ def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
 def samples_of_run(
     *, steps: int, global_batch_size: int, validates: bool, validation: tuple[int | None, int]
 ) -> dict[str, int | None]:
-    """``train_samples`` and ``eval_samples`` of a run; None if one is open.
+    """``train_samples`` and ``eval_samples`` of a run; None if unknown.
 
     Without ``training.global_batch_size`` they depend on the number of ranks, and with
     ``validation.steps = -1`` on the data.
 
     Args:
-        steps: Of the run.
+        steps: Steps of the run.
         global_batch_size: Samples of a step; below 1 if it depends on the ranks.
         validates: Whether the run validates at all.
         validation: ``samples``, or None, and ``steps`` of a validation.
@@ -124,11 +124,11 @@ def horizon(section: BlendSection, run: Mapping[str, int | None]) -> dict[str, i
     """``train_samples`` and ``eval_samples`` for the original's order.
 
     Args:
-        section: Its values win.
+        section: Its values take precedence.
         run: From ``samples_of_run``.
 
     Raises:
-        ConfigError: Both leave one open.
+        ConfigError: Neither determines a value.
     """
     found: dict[str, int] = {}
     for name, set_by in _SET_BY.items():

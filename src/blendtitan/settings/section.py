@@ -25,7 +25,7 @@ class BlendSection(BlendKeys):
     limit."""
 
     tokenizer_check: Literal["error", "warn"] = "error"
-    """What to do at the start if shards were made with another tokenizer than the run's. Shards
+    """Action at the start if shards were made with another tokenizer than the run's. Shards
     without a tokenizer record are judged by a sample of their tokens."""
 
     def blend_config(
@@ -58,7 +58,7 @@ class BlendSection(BlendKeys):
 
 
 def check_follows(key: str, value: int | None, *, other: str, expected: int) -> None:
-    """Check that a key that may be left out equals the one that it follows."""
+    """Check that an optional key equals the key that it follows."""
     if value not in (None, expected):
         raise ConfigError(
             f"{key} is {value}, expected {expected}, the value of {other}. Leave {key} out to "

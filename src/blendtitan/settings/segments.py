@@ -1,4 +1,4 @@
-"""``[[blendcorpus.segment]]``: new shares from a step, or a number of tokens, on."""
+"""``[[blendcorpus.segment]]``: new shares after a step or a number of tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -77,14 +77,14 @@ def changes_of(
         if change.first_slot >= MAX_SLOT:
             raise ConfigError(
                 f"segment {number} begins at sample {change.first_slot:,}, expected one below "
-                f"{MAX_SLOT:,}, where the order ends. Delete it, or start it earlier."
+                f"{MAX_SLOT:,}, the end of the order. Delete it, or start it earlier."
             )
     return changes
 
 
-def lengths_of(chapters: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
+def lengths_of(phases: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
     """The lengths of a run that continues at ``slot`` with windows of ``seq_len``."""
-    lengths = [(chapter.first_slot, chapter.seq_len) for chapter in chapters]
+    lengths = [(phase.first_slot, phase.seq_len) for phase in phases]
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
 
 

@@ -31,7 +31,7 @@ RESOLVED = "config.toml"
 """File in a run's ``job.dump_folder`` with all of its settings."""
 
 NONE = "none"
-"""Stands for None, for which TOML has no value."""
+"""Stands for None, which TOML lacks."""
 
 OLD_VALUES: Mapping[str, Mapping[Any, Any]] = {
     "model.name": {"blendcorpus": "llama3"},
@@ -66,7 +66,7 @@ def read_values(path: str | Path, hints: Hints = HINTS) -> Values:
 
 
 def read_toml(path: str | Path) -> Values:
-    """All values of a file as they are written, by ``section.key``.
+    """All values of a file by ``section.key``, unchecked.
 
     Raises:
         ConfigError: The file cannot be read, or is not a TOML file of sections.
@@ -104,7 +104,7 @@ def checked_values(pairs: Iterable[tuple[str, Any]], hints: Hints, source: str) 
     Args:
         pairs: ``section.key`` as it is spelled, and its value.
         hints: The known keys.
-        source: Where the values come from; it starts the errors.
+        source: Origin of the values; it starts the errors.
 
     Raises:
         ConfigError: As ``read_values``, or synonyms of one key differ.
@@ -153,7 +153,7 @@ def check_section(section: str, hints: Hints, source: str) -> None:
 
 
 def _check_unknown(key: str, value: Any, hints: Hints, source: str) -> None:
-    """Check that a key that does not exist did in an older release, and has no effect."""
+    """Check that an unknown key is from an older release and has no effect."""
     from blendtitan.settings.old_keys import REMOVED, RENAMED
 
     section, _, _ = key.partition(".")
@@ -235,7 +235,7 @@ def described(hint: Any) -> str:
 
 
 def value_of(text: str, hint: Any) -> Any:
-    """The value that a word of the command line stands for, where a type is expected."""
+    """The value of a command-line word, for an expected type."""
     kinds = _alternatives(hint)
     if any(kind is str or get_origin(kind) is Literal for kind in kinds):
         return text
@@ -244,7 +244,7 @@ def value_of(text: str, hint: Any) -> Any:
     try:
         return tomllib.loads(f"value = {text.lower() if bool in kinds else text}")["value"]
     except (ValueError, RecursionError):
-        return text  # refused when its type is checked
+        return text  # rejected by the check of its type
 
 
 def _none(value: Any, hint: Any) -> Any:
@@ -258,7 +258,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def toml_of(value: Any) -> str:
-    """A value as TOML spells it, on one line."""
+    """A value in TOML, on one line."""
     match value:
         case None:
             return f'"{NONE}"'

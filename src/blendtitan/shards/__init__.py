@@ -1,1 +1,1 @@
-"""What looks at shards, or mends them: counts, complete checks, repair of index files."""
+"""Inspection and repair of shards: counts, complete checks, repair of index files."""

@@ -1,4 +1,4 @@
-"""How many documents have which length: exact quantiles and histograms."""
+"""Exact quantiles and histograms of document lengths."""
 
 import math
 from typing import Self
@@ -12,7 +12,7 @@ IntArray = NDArray[np.int64]
 
 
 class DocumentLengths:
-    """How many documents have which length, in tokens. Memory grows with the distinct lengths."""
+    """The number of documents of each length, in tokens. Memory grows with distinct lengths."""
 
     def __init__(self) -> None:
         self._lens = np.zeros(0, np.int64)
@@ -40,7 +40,7 @@ class DocumentLengths:
         self._add(other._lens, other._counts)
 
     def quantile(self, fraction: float) -> int:
-        """The shortest length that at least this fraction of the documents do not exceed.
+        """The smallest length that at least this fraction of the documents do not exceed.
 
         A fraction of 0 gives the shortest document, 1 the longest.
         """

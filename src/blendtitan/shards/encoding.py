@@ -1,4 +1,4 @@
-"""Whether documents have the ids that a tokenizer gives their text, found from the ids alone.
+"""Check from ids alone whether a tokenizer gives the texts of documents these ids.
 
 The ids are decoded, and the text is encoded again by the reference tier. A tokenizer gives its own
 ids back, so a document with other ids was encoded by something else, or wrongly. Documents whose
@@ -18,7 +18,7 @@ from blendtitan.tokenizers.fast import first_difference, split
 IntArray = NDArray[np.int64]
 
 MAX_TOKENS = 1 << 20
-"""At most so many tokens of a shard are compared."""
+"""Most tokens of a shard to compare."""
 
 _CONTEXT_IDS = 8
 
@@ -33,12 +33,12 @@ class Comparison:
 
     differing: list[int] = field(default_factory=list)
     example: str = ""
-    """Where the first of them differs."""
+    """The first difference, in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A tokenizer, and how many documents of each shard are compared with it."""
+    """A tokenizer, and the number of documents per shard to compare with it."""
 
     tokenizer: Tokenizer
     eod_id: int | None
@@ -77,8 +77,8 @@ def encoding_problems(index: ShardIndex, encoding: Encoding, found: Comparison) 
         yield (
             f"{index.prefix}: {len(found.differing):,} of the {found.documents:,} documents that "
             f"were compared have other ids than {encoding.tokenizer.path} gives their text. "
-            f"{found.example} The shard was written with another tokenizer, or by a fast tokenizer "
-            f"that was wrong: tokenise it again."
+            f"{found.example} The shard was written with another tokenizer, or by a faulty fast "
+            f"tokenizer: tokenise it again."
         )
 
 

@@ -1,14 +1,14 @@
-"""Repair of ``.idx`` files that are wrong in a known way; the tokens stay as they are.
+"""Repair of ``.idx`` files with known damage; the tokens stay unchanged.
 
 Three kinds of damage are known, alone or together, each made by a program that many people use:
 
 - Megatron-LM's ``--append-eod`` wrote an EOD to the ``.bin`` without counting it in the length of
   the document's last sequence (Megatron-LM #431). An empty text is a document of no sequence,
   and has no EOD.
-- A merge lost the document index, so that it holds nothing but a 0.
+- A merge lost the document index, so that it holds only a 0.
 - Pointers are wrong, as after an overflow, although the lengths describe the ``.bin`` exactly.
 
-A correction is made only where the tokens prove it.
+A correction is made only if the tokens prove it.
 """
 
 import filecmp
@@ -52,7 +52,7 @@ class RepairedShard:
 
 
 def repair(inputs: Sequence[Path], *, eod_id: int) -> list[RepairedShard]:
-    """Repair all shards that need it; one that cannot be repaired does not stop the others.
+    """Repair all shards that need it, and continue after a shard that cannot be repaired.
 
     Raises:
         ConfigError: An input cannot be used, or ``eod_id`` is negative.
@@ -72,7 +72,7 @@ def check_repaired(shards: Sequence[RepairedShard]) -> None:
     """Check that every shard was repaired or sound; raises ShardError with all reasons."""
     errors = [shard.error for shard in shards if shard.error is not None]
     if errors:
-        kept = "is as it was" if len(shards) == 1 else "are as they were"
+        kept = "was not changed" if len(shards) == 1 else "were not changed"
         raise ShardError(*errors, f"{len(errors):,} of {counted(len(shards), 'shard')} {kept}")
 
 
@@ -82,7 +82,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     The new ``.idx`` replaces the old one in one step, so a reader sees one or the other.
 
     Returns:
-        What was corrected, in words. Empty where every entry is right and nothing was done.
+        The corrections in words; empty if every entry is right.
 
     Raises:
         ShardError: Something else is wrong with the shard, or its tokens do not prove the
@@ -113,14 +113,14 @@ class Layout:
     documents: NDArray[np.int64]
 
     corrections: dict[str, str]
-    """What is corrected, and how an error describes the attempt."""
+    """Each correction, and its description in an error."""
 
     needs_eod: bool
     """Whether every document must end in EOD to prove the corrections."""
 
 
 def _explained(prefix: Path) -> Layout:
-    """The layout that a shard has, or should have; a ShardError if no known damage explains it."""
+    """The layout that a shard should have; a ShardError if no known damage explains it."""
     arrays = IndexArrays.open(prefix)
     bin_bytes, token_bytes = OpenFile.open(f"{prefix}.bin").num_bytes, arrays.dtype.itemsize
     lens, documents = arrays.lens, arrays.documents
@@ -133,7 +133,7 @@ def _explained(prefix: Path) -> Layout:
     missing, remainder = divmod(bin_bytes - num_tokens * token_bytes, token_bytes)
     lacks_eods = remainder == 0 and missing == len(last) > 0
     if not lacks_eods and not (missing == remainder == 0 and bin_bytes > 0):
-        # Opening the shard says best what is wrong.
+        # Opening the shard gives the best error.
         ShardIndex.open(prefix)
         raise CorruptShardError(
             f"{arrays.path}: its lengths sum to {num_tokens:,} tokens, but the .bin has "
@@ -160,7 +160,7 @@ def _explained(prefix: Path) -> Layout:
 
 
 def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | None:
-    """Check by all tokens that every document ends in EOD once the ``.idx`` is corrected.
+    """Check all tokens: every document ends in EOD once the ``.idx`` is corrected.
 
     Wrong pointers beside lengths that describe the ``.bin`` need less: that all documents end in
     EOD or none, because a shard may be without EOD.

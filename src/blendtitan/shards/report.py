@@ -1,4 +1,4 @@
-"""What ``blendtitan verify`` shows: the tokenizers of shards compared, a table and notes."""
+"""The report of ``blendtitan verify``: comparison of tokenizers, a table and notes."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ def verify_tokenizers(
         inputs: Prefixes, folders of shards and file lists. Each folder or list should be of one
             tokenizer, and so should the prefixes together.
         shards: All of their shards.
-        tokenizer: What they should have been made with. None: any.
+        tokenizer: The expected tokenizer. None: any.
         eod_id: Token that should end their documents; None: not compared.
     """
     of_prefix = {shard.prefix: shard for shard in shards}
@@ -55,7 +55,7 @@ def verify_tokenizers(
 
 
 def _others(shards: Sequence[VerifiedShard]) -> Iterator[tuple[VerifiedShard, VerifiedShard]]:
-    """Shards of another tokenizer than most have, each with the first of the majority."""
+    """Shards of a minority tokenizer, each with the first shard of the majority."""
     alike: list[tuple[TokenizerIdentity, list[VerifiedShard]]] = []
     for shard in shards:
         assert shard.tokenizer is not None
@@ -81,7 +81,7 @@ def _compare(shards: Sequence[VerifiedShard], tokenizer: Tokenizer, eod_id: int 
     try:
         findings = check_shards(made, tokenizer, eod_id=eod_id)
     except ShardError as error:
-        # Each shard was read before: one has just been changed.
+        # Each shard was readable before, so a shard has just been changed.
         for shard in usable.values():
             shard.problems.append(f"the tokenizer could not be compared: {error}")
         return
@@ -92,7 +92,7 @@ def _compare(shards: Sequence[VerifiedShard], tokenizer: Tokenizer, eod_id: int 
         )
     for prefix, reason in findings.unclear.items():
         usable[prefix].notes.append(
-            f"{prefix}: it is not known whether this tokenizer made it ({reason})"
+            f"{prefix}: cannot determine whether this tokenizer made it ({reason})"
         )
 
 
@@ -113,7 +113,7 @@ def verify_table(shards: Iterable[VerifiedShard]) -> Table:
 
 
 def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
-    """What is not a fault but worth knowing about the shards."""
+    """Notes about the shards that are not problems."""
     for shard in shards:
         yield from shard.notes
     summaries = [shard.tokens for shard in shards if shard.tokens is not None]
@@ -165,7 +165,7 @@ def _comparison_notes(compared: Sequence[Comparison]) -> Iterator[str]:
 
 
 def _begin_notes(summaries: Iterable[TokenSummary]) -> Iterator[str]:
-    """The token that most documents begin with, where there is one."""
+    """The token that most documents begin with, if there is one."""
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
     for tokens in summaries:
         if tokens.first_token is not None and tokens.num_begin > tokens.num_filled // 2 > 0:

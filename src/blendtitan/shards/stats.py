@@ -25,7 +25,7 @@ _QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 @dataclass(slots=True)
 class Stats:
-    """What a shard, a corpus, or all of them hold."""
+    """The counts of a shard, of a corpus, or of all."""
 
     num_shards: int = 0
     num_tokens: int = 0
@@ -74,7 +74,7 @@ class Stats:
         return [*counts, ", ".join(sorted(self.dtypes)), *lens]
 
     def json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same as JSON."""
         lens = {name: self.lengths.quantile(part) for name, part in _QUANTILES.items()}
         of_tokens = {
             "documents_with_unknown": self.num_unknown,
@@ -91,10 +91,10 @@ class Stats:
 
 @dataclass(slots=True)
 class StatsReport:
-    """What the inputs hold. Corpora and the total leave out shards that cannot be read."""
+    """The counts of the inputs. Corpora and the total leave out unreadable shards."""
 
     shards: list[tuple[NamedShard, Stats | ShardError]] = field(default_factory=list)
-    """Each shard and what it holds, or why it cannot be read."""
+    """Each shard with its counts, or with the error of reading it."""
 
     corpora: dict[str, Stats] = field(default_factory=dict)
     total: Stats = field(default_factory=Stats)
@@ -131,7 +131,7 @@ class StatsReport:
         return table
 
     def notes(self) -> Iterator[str]:
-        """What the texts lack, if anything."""
+        """Sentences about unknown or missing text, if any."""
         yield from text_notes(
             self.total.lengths.num_documents,
             num_unknown=self.total.num_unknown,
@@ -139,7 +139,7 @@ class StatsReport:
         )
 
     def json(self) -> dict[str, Any]:
-        """The report for programs."""
+        """The report as JSON."""
         return {
             "shards": [
                 {"prefix": str(shard.prefix), "corpus": shard.corpus}

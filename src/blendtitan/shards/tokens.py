@@ -28,17 +28,17 @@ class TextSymbols:
 
     @classmethod
     def of_tokenizer(cls, tokenizer: Tokenizer) -> Self:
-        """The ids of a tokenizer, as far as it has them."""
+        """The ids of a tokenizer; None for those that it lacks."""
         ids = tokenizer.bos_id, tokenizer.unknown_id
         return cls(*(None if symbol == ABSENT else symbol for symbol in ids))
 
 
 @dataclass(slots=True)
 class TokenSummary:
-    """What one pass over the tokens found."""
+    """The results of one pass over the tokens."""
 
     eod_id: int | None = None
-    """The token that was counted at document ends. None: no token was."""
+    """The token that was counted at document ends. None: no count."""
 
     num_documents: int = 0
     num_empty: int = 0
@@ -75,7 +75,7 @@ class TokenSummary:
 
     @property
     def document_ends(self) -> DocumentEnds | None:
-        """How all documents end. None: no token was counted at their ends."""
+        """The ends of all documents. None: no token was counted at their ends."""
         if self.eod_id is None:
             return None
         return DocumentEnds(
@@ -196,7 +196,7 @@ def _add_eod_only(
 ) -> None:
     is_only = lens == 1
     if bos_id is not None:
-        # The first token of a document that the block cuts is the last one of the block before.
+        # If the block cuts a document, its first token ends the block before.
         before_last = tokens[np.maximum(ends - 2, 0)]
         is_bos = np.where(ends >= 2, before_last == bos_id, previous_token == bos_id)
         is_only |= (lens == 2) & is_bos
@@ -207,7 +207,7 @@ def _add_eod_only(
 def _add_unknown(
     summary: TokenSummary, tokens: Tokens, at: int, ends: IntArray, last_unknown: int
 ) -> int:
-    """Count documents with unknown text; returns the last of them, which the block may cut."""
+    """Count documents with unknown text; return the last one, which the block may cut."""
     places = np.flatnonzero(tokens == summary.unk_id) + at
     documents = np.unique(np.searchsorted(ends, places, "right"))
     summary.num_unknown += int(np.count_nonzero(documents != last_unknown))

@@ -1,4 +1,4 @@
-"""Complete checks of shards, beyond what opening and reading check: ``blendtitan verify``."""
+"""Complete checks of shards, beyond those of opening and reading: ``blendtitan verify``."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ from blendtitan.visible import counted
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expected:
-    """What the tokens are compared with. None: no comparison."""
+    """The expected properties of the tokens. None: no comparison."""
 
     vocab_size: int | None = None
     eod_id: int | None = None
@@ -41,7 +41,7 @@ class Expected:
             check_at_least("eod_id", self.eod_id, 0)
 
     def with_tokenizer(self, tokenizer: Tokenizer, *, documents: int) -> Self:
-        """Also compare with a tokenizer: its vocabulary and EOD where they are None, and its ids.
+        """Also compare with a tokenizer: its vocabulary and EOD if they are None, and its ids.
 
         ``documents`` of each shard are encoded again.
         """
@@ -64,7 +64,7 @@ class Expected:
 
 @dataclass(slots=True)
 class VerifiedShard:
-    """What was found in one shard. ``index`` and ``tokens`` are None where they were not read."""
+    """The findings of one shard. ``index`` and ``tokens`` are None if they were not read."""
 
     prefix: Path
     corpus: str
@@ -75,7 +75,7 @@ class VerifiedShard:
     """Its entry in the catalog. None: it is not listed, so there are no checksums."""
 
     tokenizer: TokenizerIdentity | None = None
-    """What made it, by the record beside it. None: it has no record."""
+    """The tokenizer in the record beside it. None: it has no record."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -84,10 +84,10 @@ class VerifiedShard:
     """Whether its EOD comes from a record beside it, because none was given."""
 
     is_recorded: bool = False
-    """Whether a record beside the shard says how its documents end."""
+    """Whether a record beside the shard describes the ends of its documents."""
 
     def json(self) -> dict[str, Any]:
-        """The shard for programs."""
+        """The shard as JSON."""
         index, tokens, compared = self.index, self.tokens, self.comparison
         with_eod = tokens if tokens and tokens.eod_id is not None else None
         with_unknown = tokens if tokens and tokens.unk_id is not None else None
@@ -118,7 +118,7 @@ class VerifiedShard:
 def verify(
     inputs: Sequence[Path], expected: Expected, *, threads: int | None = None
 ) -> list[VerifiedShard]:
-    """Check every shard; a damaged shard does not keep the others from being checked.
+    """Check every shard, and continue after damaged shards.
 
     Args:
         inputs: Prefixes, folders of shards and file lists.
@@ -158,7 +158,7 @@ def _missing_shards(
 
 
 def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs) -> VerifiedShard:
-    """Check one shard: first its ``.idx``; where that is sound, its tokens and checksums."""
+    """Check one shard: its ``.idx`` and, if that is sound, its tokens and checksums."""
     found = VerifiedShard(*shard, signature=file_signature(str(shard.prefix)))
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
@@ -188,7 +188,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs
 
 
 def index_problems(index: ShardIndex) -> Iterator[str]:
-    """What is wrong with the arrays of an ``.idx`` whose ends were checked when it was opened."""
+    """Problems with the arrays of an ``.idx``, except those that opening it checks."""
     arrays = IndexArrays.of_file(index.file)
     try:
         num_tokens = arrays.check_lens()
@@ -206,7 +206,7 @@ def index_problems(index: ShardIndex) -> Iterator[str]:
 
 
 def _read_record(index: ShardIndex) -> tuple[TokenizerRecord | None, list[str]]:
-    """The record of a shard's tokenizer, if it is good, and what is wrong with it."""
+    """The record of a shard's tokenizer, if it is good, and its problems."""
     try:
         record = read_record(index.prefix)
     except ShardError as error:
@@ -222,7 +222,7 @@ def _read_record(index: ShardIndex) -> tuple[TokenizerRecord | None, list[str]]:
 
 
 def _recorded_eod(found: VerifiedShard, record: TokenizerRecord | None) -> int | None:
-    """The token that ends documents, by the tokenizer's record, else by that of document ends."""
+    """EOD from the tokenizer's record, or else from the record of document ends."""
     if record is not None and record.tokenizer.eod_id is not None:
         return record.tokenizer.eod_id
     ends = found.signature and read_ends(str(found.prefix), found.signature)
@@ -230,7 +230,7 @@ def _recorded_eod(found: VerifiedShard, record: TokenizerRecord | None) -> int |
 
 
 def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:
-    """Read the ``.bin`` once, for everything."""
+    """Read the ``.bin`` once, for all checks."""
     parts = () if found.entry is None else found.entry.bin_digests
     digests = [xxh3_128() for _ in parts]
     ends = np.cumsum([num_bytes for num_bytes, _ in parts])
@@ -264,7 +264,7 @@ def _checksum_problem(where: str, found: str, expected: str) -> str:
     return (
         f"{where}: the checksum is {found}, expected {expected}, from {CATALOG_FILE}. The file was "
         f"damaged or changed: copy both files of the shard again, or tokenise it again. After a "
-        f"change on purpose, delete {CATALOG_FILE}."
+        f"deliberate change, delete {CATALOG_FILE}."
     )
 
 
@@ -288,7 +288,7 @@ def _token_problems(prefix: Path, tokens: TokenSummary, expected: Expected) -> I
 
 
 def record_document_ends(shards: Iterable[VerifiedShard]) -> None:
-    """Record beside each shard how its documents end, for training.
+    """Write a record of document ends beside each shard, for training.
 
     An earlier record of another EOD is kept, unless the shard is good with this one.
     """

@@ -1,1 +1,1 @@
-"""From text and a tokenizer to a training run: a folder with all that a run needs."""
+"""Run folders: everything that a run needs, from text and a tokenizer to training."""

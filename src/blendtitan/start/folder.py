@@ -1,4 +1,4 @@
-"""A run folder: what ``blendtitan init`` writes, and ``prepare`` and ``train`` read.
+"""A run folder, which ``blendtitan init`` writes, and ``prepare`` and ``train`` read.
 
 DIR/data.toml       the tokenizer and the corpora; edit it and prepare again
 DIR/config.toml     the run; edit it, or override keys on the command line of ``train``
@@ -53,7 +53,7 @@ class DataConfig:
     """Text of each corpus: a file, a folder, a pattern or a URL."""
 
     epochs: dict[str, float] = field(default_factory=dict)
-    """How often one pass over the blend reads a corpus; 1 for one that is not named."""
+    """Epochs of each corpus in one pass over the blend; 1 if it is not named."""
 
     shards: list[str] = field(default_factory=list)
     """Folders of shards that exist already, prefixes of shards, or file lists."""
@@ -95,7 +95,7 @@ def init_folder(
     Raises:
         ConfigError: The folder holds a run, there is no such template, or two corpora have one
             name.
-        InputError: There is no text that can be read.
+        InputError: There is no readable text.
     """
     for name in (CONFIG, DATA):
         if (folder / name).exists():
@@ -203,7 +203,7 @@ def config_path(target: Path) -> Path:
     """The TOML file of a run, given the file or the run's folder.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is no such file.
     """
     path = target / CONFIG if target.is_dir() else target
     if not path.is_file():

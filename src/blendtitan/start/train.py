@@ -18,7 +18,7 @@ _ONE_PROCESS = {
     "MASTER_ADDR": "localhost",
     "MASTER_PORT": "0",
 }
-"""What torchrun sets. A run of one process starts sooner without it."""
+"""Environment that torchrun sets. A run of one process starts sooner without torchrun."""
 
 
 def check_run(config: Path) -> None:
@@ -53,7 +53,7 @@ def training_command(
     """
     with requires_extra("train", "blendtitan train"):
         import torch
-        import torchtitan  # noqa: F401  # only whether it is there
+        import torchtitan  # noqa: F401  # check that it is installed
     if nproc is None:
         nproc = max(1, torch.accelerator.device_count())
     if nproc < 1:

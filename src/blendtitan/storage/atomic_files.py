@@ -35,7 +35,7 @@ class Process:
     pid: int
 
     started: str
-    """When the process began, in ticks of its machine."""
+    """Start time of the process, in ticks of its machine."""
 
     @classmethod
     def current(cls) -> Self:
@@ -44,7 +44,7 @@ class Process:
 
     @classmethod
     def of_name(cls, name: str) -> Self | None:
-        """The process of this name. None: the text is not such a name."""
+        """The process of this name. None: the text is not a process's name."""
         parts = name.split("-")
         if len(parts) != 3 or not all(part.isascii() and part.isalnum() for part in parts):
             return None
@@ -74,7 +74,7 @@ class Process:
         except PermissionError:
             pass
         state, started = _state_and_start(self.pid)
-        # Where nobody waits for a killed process, as in many containers, it stays in the table.
+        # If no parent waits for a killed process, as in many containers, it stays in the table.
         return state == "Z" or (started is not None and started != self.started)
 
 
@@ -106,15 +106,15 @@ def _state_and_start(pid: int) -> tuple[str | None, str | None]:
         return None, None
 
 
-# A folder where a file is to be, or a file where a folder is to be.
+# A folder in place of a file, or a file in place of a folder.
 _IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
 
 
 @contextmanager
 def writing(path: Path) -> Generator[None]:
-    """Context in which ``path`` is written, which turns the system's errors into ours.
+    """Turn the system's errors of writing ``path`` in the block into ours.
 
-    The system names no file when a write fails, and never the disk.
+    The system names neither the file nor the disk when a write fails.
 
     Raises:
         OutputError: The disk is full or does not let the file be written, or a folder has its
@@ -128,7 +128,7 @@ def writing(path: Path) -> Generator[None]:
                 f"{path}: cannot be written: {error.strerror}. {space_on_disk(path.parent)} Make "
                 f"space there, or choose another folder, and run again."
             ) from error
-        # A file that is read inside the block is named by the system's error.
+        # The system's error names a file that is read inside the block.
         if error.errno in _FORBIDDEN and str(error.filename).startswith(str(path)):
             raise OutputError(
                 f"{path}: cannot be written: {error.strerror}. Allow it, or choose another folder."
@@ -136,8 +136,8 @@ def writing(path: Path) -> Generator[None]:
         named = str(error.filename2 or error.filename)
         if error.errno in _IN_THE_WAY and named.startswith(str(path)):
             raise OutputError(
-                f"{path}: cannot be written: {error.strerror}. Move away what is in its place, or "
-                f"choose another folder for the output."
+                f"{path}: cannot be written: {error.strerror}. Move away the file or folder in its "
+                f"place, or choose another folder for the output."
             ) from error
         raise
 
@@ -149,7 +149,7 @@ def check_replaceable(path: Path, pattern: str) -> None:
     matches the end of a line.
 
     Raises:
-        ConfigError: Something else has its name.
+        ConfigError: Another file or folder has its name.
     """
     if not os.path.lexists(path):
         return
@@ -162,7 +162,7 @@ def check_replaceable(path: Path, pattern: str) -> None:
 
 
 def read_note(path: Path) -> str:
-    """The beginning of a text file, to be shown to a person; an error as text."""
+    """The beginning of a text file, for messages; an error as text."""
     try:
         with open_file(path) as file:
             return file.read(_NOTE_BYTES).decode(errors="replace").strip()
@@ -184,7 +184,7 @@ _OLD_SECONDS = 3600.0
 
 
 def remove_file_partials(path: Path) -> None:
-    """Delete partial files that killed processes left. Those of living processes stay."""
+    """Delete partial files of killed processes. Those of living processes stay."""
     for partial in path.parent.glob(f"{glob.escape(path.name)}.partial-*"):
         if _is_abandoned(partial):
             partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The catalog: what a run needs to know about every shard, as one small value.
+"""The catalog: the facts about every shard that a run needs, as one small value.
 
 One process builds it from the header and a few entries of each ``.idx``, and sends it to the others
 as bytes; see ``catalog_bytes.py``.
@@ -21,12 +21,12 @@ from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-# Bytes that may be read of all shards together to learn how their documents end, beside a small
-# sample of each: with thousands of shards, the start then takes little longer than without.
+# Bytes to read from all shards together to find their document ends, besides a small sample of
+# each. With thousands of shards, this keeps the start fast.
 _ENDS_BYTES = 1 << 26
 
 EOD_ENDS, EOD_ENDS_AND_BEGINS, EOD_BEGINS = range(3)
-"""The role of EOD in documents as they are read: at the end; at both ends, as where BOS and
+"""The role of EOD in documents as they are read: at the end; at both ends, as when BOS and
 EOD are one token; at the beginning alone."""
 
 
@@ -62,7 +62,7 @@ class Catalog:
     """The role of EOD: ``EOD_ENDS``, ``EOD_ENDS_AND_BEGINS`` or ``EOD_BEGINS``."""
 
     checksums: NDArray[np.uint8]
-    """Digests of what ``shards.catalog`` lists, zeros where it lists nothing; see ``records``."""
+    """Digests of the entries of ``shards.catalog``, or zeros without an entry; see ``records``."""
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
@@ -90,17 +90,17 @@ def build_catalog(
     inserts_eod: bool,
     settings: str,
 ) -> Catalog:
-    """Open every shard of a file list, check it, and collect what a run needs to know about it.
+    """Open and check every shard of a file list, and collect the facts that a run needs.
 
     Args:
         shards: Shards of the file list.
-        cut_documents: From a number of documents to the four cuts of the splits.
-        eod_id: Token at which documents end. None: the run does not need to know where they end.
+        cut_documents: Maps a number of documents to the four cuts of the splits.
+        eod_id: Token at which documents end. None: the run does not need document ends.
         inserts_eod: Whether every document is to be followed by ``eod_id``.
-        settings: Kept in the catalog, to tell whether it fits a configuration.
+        settings: Kept in the catalog, to check whether it fits a configuration.
 
     Raises:
-        ShardError: A shard is missing, corrupt or empty; or, where EOD is to follow every
+        ShardError: A shard is missing, corrupt or empty; or, if EOD must follow every
             document, some documents end in EOD and others do not.
     """
     allowance = _ENDS_BYTES // max(len(shards), 1)
@@ -176,7 +176,7 @@ def _log_ends(found: list[DocumentEnds]) -> None:
     sampled = [ends for ends in found if not ends.is_complete]
     if sampled:
         logger.info(
-            "Checked how documents end: all of them in %s of %s shards, and in the other shards a "
+            "Checked the ends of documents: all of them in %s of %s shards, and in the others a "
             "sample of %s of %s. `blendtitan verify --eod-id` checks all of them once and keeps "
             "the result beside the shards.",
             *(f"{len(found) - len(sampled):,}", f"{len(found):,}"),

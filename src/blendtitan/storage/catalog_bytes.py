@@ -1,4 +1,4 @@
-"""Catalogs as bytes: what one process sends to the others, or keeps between runs."""
+"""Catalogs as bytes, to send to other processes or keep between runs."""
 
 import json
 import struct
@@ -30,7 +30,7 @@ _TEXT_BYTES = struct.Struct("<Q")
 
 
 def encode_catalog(catalog: Catalog) -> bytes:
-    """A catalog as bytes that ``decode_catalog`` reads."""
+    """A catalog as bytes, for ``decode_catalog``."""
     text = json.dumps([catalog.prefixes, catalog.corpora, catalog.settings]).encode()
     rows = np.empty(len(catalog.prefixes), _ROW)
     for name in _ROW.names or ():
@@ -42,7 +42,7 @@ def decode_catalog(data: bytes) -> Catalog:
     """The catalog that ``encode_catalog`` wrote.
 
     Raises:
-        CorruptShardError: The bytes are something else, or contradict each other.
+        CorruptShardError: The bytes are damaged, or contradict each other.
     """
     try:
         (text_bytes,) = _TEXT_BYTES.unpack_from(data)

@@ -1,6 +1,6 @@
-"""Finds how the documents of a shard begin and end: with EOD, or with another token.
+"""Find whether the documents of a shard begin and end with EOD.
 
-All documents are checked where that is cheap, else a sample spread over the shard.
+All documents are checked if that is cheap, otherwise a sample spread over the shard.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,10 @@ from blendtitan.storage.records import DocumentEnds
 
 IntArray = NDArray[np.int64]
 
-# Tokens that lie closer together than this are read with what is between them: on a disk or a
-# network, a read takes as long as reading this much more.
+# Tokens closer together than this are read with the bytes between them: on a disk or a network,
+# one read takes as long as reading this much more.
 _FAR_BYTES = 1 << 14
-# A document costs no more than this, however long it is, because what lies between its ends is
-# not read.
+# Cost limit of a document of any length, because the bytes between its ends are not read.
 _MOST_BYTES = 1 << 16
 # Up to this size, everything between the first and the last token is read at once.
 _WHOLE_BYTES = 1 << 16
@@ -37,7 +36,7 @@ def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> Doc
     Args:
         index: The shard's ``.idx``.
         eod_id: The token in question.
-        allowance: Bytes that may be read, or what takes as long. A small sample is always taken.
+        allowance: Bytes that may be read, in cost. A small sample is always taken.
 
     Raises:
         ShardError: The shard cannot be read, or an entry of its ``.idx`` cannot be right.

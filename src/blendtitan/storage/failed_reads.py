@@ -1,4 +1,4 @@
-"""Reads of an opened file that failed or came short, and files that cannot be opened."""
+"""Failed or short reads of an opened file, and files that cannot be opened."""
 
 import os
 
@@ -10,17 +10,17 @@ from blendtitan.storage.shard_faults import missing_file_advice
 
 
 def complete_read(file: OpenFile, buffer: memoryview, found: int | OSError, *, at: int) -> None:
-    """Fill ``buffer`` after a first read that failed or came short.
+    """Fill ``buffer`` after a failed or short first read.
 
     Args:
-        file: What is read.
+        file: The file.
         buffer: One byte per item.
-        found: Bytes that the first read gave, or how it failed.
+        found: Bytes of the first read, or its error.
         at: Byte offset of the buffer in the file.
 
     Raises:
         CorruptShardError: The file ends before that, or its size has changed.
-        MissingShardError: It cannot be read, also after retries.
+        MissingShardError: It cannot be read, even after retries.
     """
     try:
         if isinstance(found, OSError):
@@ -38,7 +38,7 @@ def missing_error(path: str, verb: str, error: OSError) -> MissingShardError:
 
 
 def _read_rest(file: OpenFile, buffer: memoryview, found: int, *, at: int) -> None:
-    # A positioned read may return less than asked for, on a network or after a signal.
+    # A positioned read may return less than requested, on a network or after a signal.
     is_new = False
     while found < len(buffer):
         more = os.preadv(file.fd, [buffer[found:]], at + found)
@@ -49,7 +49,7 @@ def _read_rest(file: OpenFile, buffer: memoryview, found: int, *, at: int) -> No
             )
         found += more
         if more == 0:
-            # This file was truncated. A whole one may have its name by now.
+            # This file was truncated, but a whole file may have replaced it.
             open_again(file)
             is_new, found = True, 0
 
@@ -69,7 +69,7 @@ def _read_again(file: OpenFile, buffer: memoryview, error: OSError, *, at: int) 
 
 
 def open_again(file: OpenFile) -> None:
-    """Open the file of this path anew, for all threads that read it."""
+    """Open the file of this path again, for all threads that read it."""
     fd, num_bytes = open_regular(file.path)
     try:
         check_size(file.path, num_bytes, file.num_bytes)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
-from blendtitan.files import io_map, read_text, tried
+from blendtitan.files import io_map, read_text, with_retries
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 
 # Not shlex: names such as it's, a#b and back\slash need no quotes in a list.
@@ -67,7 +67,7 @@ class ShardEntry(NamedTuple):
     """Path without ``.bin``/``.idx``."""
 
     weight: float
-    """Relative number of samples drawn from this shard. A corpus weighs what its shards weigh."""
+    """Relative number of samples drawn from this shard. A corpus has the sum of its shards."""
 
     corpus: str
     """Name of the corpus that the shard belongs to."""
@@ -84,7 +84,7 @@ class ShardList:
     corpora: list[str]
 
     signatures: list[FileSignature | None]
-    """The files of each shard as they were when the list was read."""
+    """The files of each shard when the list was read."""
 
     def __len__(self) -> int:
         return len(self.prefixes)
@@ -137,7 +137,7 @@ def list_lines(path: Path) -> list[Line]:
 
         lines = lines_of_other_form(text, path, lines, error)
     if not lines:
-        raise FileListError(f"{path}: no shard is named in it, expected at least one line")
+        raise FileListError(f"{path}: found no shards, expected at least one line")
     _check_weights_agree(lines)
     return lines
 
@@ -192,12 +192,12 @@ def find_listed_shards(lines: Sequence[Line]) -> list[ListedShards]:
 
 
 def check_unique(shards: Iterable[ListedShard], where: str) -> None:
-    """Check that no shard is listed twice, also through links.
+    """Check that no shard is listed twice, even through links.
 
     Raises:
-        FileListError: One is.
+        FileListError: A shard is listed twice.
     """
-    # A list has many files in few folders, and resolving a path asks for every part of it.
+    # A list has many files in few folders, and resolving a path looks up each of its parts.
     real_folder = functools.cache(os.path.realpath)
     files: set[str] = set()
     first_of: dict[tuple[int, int], str] = {}
@@ -210,7 +210,7 @@ def check_unique(shards: Iterable[ListedShard], where: str) -> None:
             file = os.path.realpath(file)
         if file in files:
             raise FileListError(
-                f"{where}: {prefix} is named twice, so its samples would be seen twice. "
+                f"{where}: {prefix} is named twice, so its samples would be repeated. "
                 f"Name it once, with the sum of the weights."
             )
         files.add(file)
@@ -218,7 +218,7 @@ def check_unique(shards: Iterable[ListedShard], where: str) -> None:
 
 def _read_list(path: Path) -> str:
     try:
-        text = tried(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
+        text = with_retries(lambda: read_text(path, encoding="utf-8-sig"), path=str(path))
     except FileNotFoundError:
         from blendtitan.storage.list_forms import nearest_name
 
@@ -303,7 +303,7 @@ def _check_weights_agree(lines: list[Line]) -> None:
 
 
 def _check_names_differ(listed: list[ListedShards]) -> None:
-    """Check that a corpus named by a file name is not also another line's."""
+    """Check that no two lines give the same corpus by file name."""
     named = {line.corpus for line, _, _ in listed if line.corpus is not None}
     first_of: dict[str, str] = {}
     for line, is_folder, _ in listed:
@@ -316,5 +316,5 @@ def _check_names_differ(listed: list[ListedShards]) -> None:
             raise FileListError(
                 f"{line.where}: {line.path} would be the corpus {name!r}, as would {other}. Name "
                 f"the corpus of each: write the list as text with a line WEIGHT PREFIX CORPUS for "
-                f"each shard. Where it has no weights, a shard's number of tokens is its weight."
+                f"each shard. Without weights, a shard's number of tokens is its weight."
             )

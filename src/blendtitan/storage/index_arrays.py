@@ -51,7 +51,7 @@ class IndexArrays:
 
     @classmethod
     def of_file(cls, file: OpenFile, *, may_have_modes: bool = False) -> Self:
-        """As ``open``; the modes of a multimodal shard may follow the arrays."""
+        """The same for an open file; modes of a multimodal shard may follow the arrays."""
         head = file.read(min(HEADER.size, file.num_bytes), at=0)
         header = decode_header(
             head, file_bytes=file.num_bytes, path=file.path, may_have_modes=may_have_modes
@@ -173,7 +173,7 @@ def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:
     """Offsets in the shard, in tokens, at which a sequence starts and ends.
 
     Raises:
-        CorruptShardError: They lie outside the shard, or in the wrong order.
+        CorruptShardError: They are outside the shard, or in the wrong order.
     """
     # In one read. The last sequence ends with the shard.
     header, token_bytes = index.header, index.dtype.itemsize
@@ -183,7 +183,7 @@ def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:
     start, end = pointers if len(pointers) == 2 else (pointers[0], end_bytes)
     if (start | end) % token_bytes or not 0 <= start <= end <= end_bytes:
         raise index.corrupt(
-            f"sequence {sequence_id} lies at bytes {start} to {end}",
+            f"sequence {sequence_id} is at bytes {start} to {end}",
             f"growing multiples of {token_bytes} up to {end_bytes}",
         )
     return start // token_bytes, end // token_bytes

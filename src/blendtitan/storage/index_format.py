@@ -43,7 +43,7 @@ CODE_OF_DTYPE = {dtype: code for code, dtype in DTYPE_CODES.items()}
 
 @dataclass(frozen=True, slots=True)
 class IndexHeader:
-    """The fixed fields of an ``.idx`` file and where its three arrays start, in bytes."""
+    """The fixed fields of an ``.idx`` file, and the byte offsets of its three arrays."""
 
     dtype: np.dtype[Any]
     num_sequences: int

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from blendtitan.errors import ConfigError, CorruptShardError, OutputError
-from blendtitan.files import read_file, tried
+from blendtitan.files import read_file, with_retries
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
@@ -16,7 +16,7 @@ from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-# Part of the name, so that a catalog of another release is not looked at.
+# Part of the name, so that catalogs of other releases are ignored.
 _FORMAT = 7
 _DIGEST_BYTES = 16
 
@@ -24,7 +24,7 @@ _DIGEST_BYTES = 16
 def kept_catalog(
     folder: Path, shards: ShardList, settings: str, build: Callable[[], Catalog]
 ) -> Catalog:
-    """The catalog kept in ``folder`` for these shards and settings, else built and kept there.
+    """The catalog of these shards and settings: read from ``folder``, or built and kept there.
 
     ``settings`` is a text of everything that the catalog depends on besides the shards.
 
@@ -64,7 +64,7 @@ def shards_identity(shards: ShardList, settings: str) -> str | None:
 def _read(path: Path, shards: ShardList, settings: str) -> Catalog | None:
     """The catalog in a file. None: there is no file, or it does not hold this catalog."""
     try:
-        data = tried(lambda: read_file(path), path=str(path))
+        data = with_retries(lambda: read_file(path), path=str(path))
     except FileNotFoundError:
         return None
     payload = data[_DIGEST_BYTES:]
@@ -75,7 +75,7 @@ def _read(path: Path, shards: ShardList, settings: str) -> Catalog | None:
     if catalog and data[:_DIGEST_BYTES] == _digest(payload) and _fits(catalog, shards, settings):
         return catalog
     logger.warning(
-        "%s: the kept catalog is damaged, or of another file list; it is built again", path
+        "%s: the cached catalog is damaged, or of another file list; it is built again", path
     )
     return None
 

@@ -1,6 +1,6 @@
 """Other forms of file lists: folders, Megatron-LM's blends and the inputs of commands.
 
-Megatron-LM's ``--data-args-path`` names a text of words, however they are broken into lines: either
+Megatron-LM's ``--data-args-path`` names a text of words, in lines of any length: either
 ``WEIGHT PREFIX WEIGHT PREFIX ...`` or ``PREFIX PREFIX ...``. ``--per-split-data-args-path`` names a
 JSON object of such lists, one per split.
 
@@ -33,7 +33,7 @@ from blendtitan.visible import visible
 
 
 class NamedShard(NamedTuple):
-    """A shard as it was named, before it is opened."""
+    """A shard that an input names, not yet opened."""
 
     prefix: Path
     corpus: str
@@ -69,7 +69,7 @@ def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = 
 def find_shards(folder: Path) -> list[Path]:
     """Prefixes of all ``.bin`` and ``.idx`` files below ``folder``, sorted by path.
 
-    Symbolic links are followed. A file without its other half is found as well, so that opening the
+    Symbolic links are followed. A file without its other half is included, so that opening the
     shard reports it.
 
     Raises:
@@ -80,7 +80,7 @@ def find_shards(folder: Path) -> list[Path]:
         raise FileListError(f"{error.filename}: cannot be searched ({error.strerror})") from error
 
     found: set[Path] = set()
-    real = [os.path.realpath(folder)]  # of each folder from the first down to the present one
+    real = [os.path.realpath(folder)]  # of each folder from the top down to the current one
     depth_of_first = len(folder.parts)
     for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         depth = len(Path(root).parts) - depth_of_first
@@ -89,7 +89,7 @@ def find_shards(folder: Path) -> list[Path]:
             real[depth:] = [
                 os.path.realpath(root) if os.path.islink(root) else os.path.join(above, name)
             ]
-        # A link to a folder above would be walked for ever.
+        # A link to a folder above would never end.
         if any(os.path.commonpath([real[depth], above]) == real[depth] for above in real[:depth]):
             folders.clear()
             continue
@@ -124,9 +124,9 @@ def shards_in_folder(line: Line) -> list[ListedShard]:
 def lines_of_other_form(
     text: str, path: Path, lines: list[Line], error: FileListError | None
 ) -> list[Line]:
-    """The lines of a list that may be a blend of Megatron-LM, or that our form does not fit.
+    """The lines of a list that may be a blend of Megatron-LM, or that is not in our form.
 
-    ``lines`` are those in our form, ``error`` is why there are none.
+    ``lines`` are the lines in our form; ``error`` is the reason if there are none.
 
     Raises:
         FileListError: It has neither form.
@@ -162,7 +162,7 @@ def _input_lines(path: Path) -> list[Line]:
 
 
 def _quoted(word: str) -> str:
-    """A word as it is written to a list."""
+    """A word in the form of a list, quoted if needed."""
     if not word.isprintable():
         raise FileListError(f"{word!r}: a name with such characters cannot be written to a list")
     if word and not re.search(r"[\s\"'#]", word) and not _is_fraction(word):
@@ -186,7 +186,7 @@ def _checked_name(name: str, folder: str) -> str:
 
 
 def _may_be_blend(lines: list[Line]) -> bool:
-    """Whether lines that have our form make no sense in it."""
+    """Whether lines in our form make sense only as a blend."""
     if not lines or lines[0].weight is not None:
         return any(line.weight is None for line in lines)
     first = lines[0]
@@ -195,7 +195,7 @@ def _may_be_blend(lines: list[Line]) -> bool:
 
 
 def _lines_of_blend(text: str, path: Path) -> list[Line] | None:
-    """The lines of a ``--data-args-path`` file. None: the text is no such file.
+    """The lines of a ``--data-args-path`` file. None: the text is another kind of file.
 
     Words without weights are prefixes only if each of them is a shard: they may be a path with
     spaces.
@@ -216,7 +216,7 @@ def _lines_of_blend(text: str, path: Path) -> list[Line] | None:
 
 
 def _lines_of_json(text: str, path: Path) -> list[Line] | None:
-    """The lines of a JSON blend. None: the text is no JSON, but perhaps a list of ours."""
+    """The lines of a JSON blend. None: the text is not JSON, but perhaps our list."""
     is_blend = text.lstrip()[:1] in ("{", "[")
     if not is_blend and not _is_bare_value(text, path):
         return None
@@ -236,7 +236,7 @@ def _lines_of_json(text: str, path: Path) -> list[Line] | None:
     number = next((word for word in words if _is_number(word)), None)
     if number is not None:
         raise FileListError(
-            f"{path}: found the number {number} where a prefix was expected. A JSON blend is a "
+            f"{path}: found the number {number}, expected a prefix. A JSON blend is a "
             f"list of prefixes, or of weights and prefixes in turn."
         )
     return [Line(f"{path}", _found_prefix(word, path)) for word in words]
@@ -252,10 +252,10 @@ def _is_bare_value(text: str, path: Path) -> bool:
 
 
 def _check_corpora(lines: Sequence[Line], text: str, path: Path) -> None:
-    """Check that no corpus is a word of a blend that was cut or is malformed.
+    """Check that no corpus is a word of a cut or malformed blend.
 
-    Unless it is quoted, a third word is a mistake where it is a fraction after the only shard, or
-    the path of a shard that no line names.
+    Unless quoted, a third word is a mistake if it is a fraction after the only shard, or the
+    path of a shard that no line names.
     """
     named = {line.path for line in lines}
     first_of = {line.corpus: line for line in reversed(lines) if line.corpus is not None}
@@ -283,24 +283,24 @@ def _is_left_out(prefixes: Sequence[str], named: Set[str]) -> bool:
 
 
 def _is_fraction(word: str) -> bool:
-    """Whether a word is a number that nobody counts with."""
+    """Whether a word is a number in decimal notation, which is not a count."""
     return _is_number(word) and ("." in word or "e-" in word.lower())
 
 
 def _one_list(splits: dict[str, Any], path: Path) -> Any:
-    """The list of all splits, which are cut from the documents of one list here."""
+    """The list of all splits; BlendTitan cuts the splits from the documents of one list."""
     unknown = [key for key in splits if key not in SPLITS]
     if unknown or not splits.get("train"):
         raise FileListError(
             f"{path}: found the keys {', '.join(splits) or 'none'}, expected a list of shards as "
-            f"train, and no others than {', '.join(SPLITS)}"
+            f"train, and only keys among {', '.join(SPLITS)}"
         )
     for split in SPLITS[1:]:
         if splits.get(split) and splits[split] != splits["train"]:
             raise FileListError(
-                f"{path}: {split} names other shards than train. Splits are cut from the documents "
-                f"of one list here: name all shards in train, and set blendcorpus.split; or leave "
-                f"the shards of {split} out, and evaluate on them in a run of their own."
+                f"{path}: {split} names other shards than train. BlendTitan cuts splits from the "
+                f"documents of one list: name all shards in train, and set blendcorpus.split; or "
+                f"leave the shards of {split} out, and evaluate on them in a separate run."
             )
     return splits["train"]
 
@@ -320,7 +320,7 @@ def _words_of_json(content: Any, path: Path) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as JSON has it, shortened."""
+    """A value as JSON, shortened."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
@@ -338,12 +338,12 @@ def _weighted_lines(words: Sequence[str], path: Path) -> list[Line]:
 
 
 def _found_prefix(prefix: str, path: Path) -> str:
-    """A prefix as a path, relative to the list's folder or, as in Megatron, to this one."""
+    """A prefix as a path, relative to the list's folder or, as in Megatron, the current one."""
     beside, here = _places(prefix, path)
     is_beside, is_here = os.path.exists(f"{beside}.idx"), os.path.exists(f"{here}.idx")
     if is_beside and is_here and not os.path.samefile(f"{beside}.idx", f"{here}.idx"):
         raise FileListError(
-            f"{path}: {prefix} is a shard in the folder of the list and in the present folder, "
+            f"{path}: {prefix} is a shard in the folder of the list and in the current folder, "
             f"from which Megatron-LM reads it. Give its absolute path."
         )
     return here if is_here else beside

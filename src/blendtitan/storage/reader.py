@@ -1,6 +1,6 @@
 """Shards read at given positions: no memory maps, a bounded number of open files.
 
-The ``.idx`` is checked when it is opened, and its entries are read when they are needed.
+The ``.idx`` is checked when it is opened, and its entries are read on demand.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError
-from blendtitan.files import open_regular, tried
+from blendtitan.files import open_regular, with_retries
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 
 # Small files are read whole with their header.
@@ -30,8 +30,8 @@ _LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
 class FileSignature(NamedTuple):
     """Sizes and modification times of the two files of a shard.
 
-    Equal signatures mean unchanged files. Getting one asks the file system once for each file; on a
-    network every question is a round trip.
+    Equal signatures mean unchanged files. A signature costs one file system call per file, which
+    is a round trip on a network.
     """
 
     idx_bytes: int
@@ -66,7 +66,7 @@ class FileSignature(NamedTuple):
 
 
 def file_signature(prefix: str) -> FileSignature | None:
-    """The signature of a shard. None: a file is missing, or the file system does not answer."""
+    """The signature of a shard. None: a file is missing, or the file system fails."""
     try:
         return FileSignature.of_files(os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin"))
     except OSError:
@@ -74,10 +74,10 @@ def file_signature(prefix: str) -> FileSignature | None:
 
 
 class OpenFile:
-    """A file opened for reading. It is closed when the last reference to it goes.
+    """A file opened for reading, and closed with the last reference to it.
 
-    Reads that fail with a passing error are repeated on the file opened anew: a file server that
-    was away does not know what was open before.
+    Reads that fail with a passing error are repeated after opening the file again, because a file
+    server that was away has forgotten its open files.
     """
 
     __slots__ = ("fd", "num_bytes", "path")
@@ -96,7 +96,7 @@ class OpenFile:
             MissingShardError: It cannot be opened.
         """
         try:
-            return cls(path, *tried(lambda: open_regular(path), path=path))
+            return cls(path, *with_retries(lambda: open_regular(path), path=path))
         except OSError as error:
             raise _missing(path, "opened", error) from error
 
@@ -133,7 +133,7 @@ class OpenFile:
 class OpenFiles:
     """The most recently used files, at most ``max_open`` of them. Threads may share it.
 
-    A file that is pushed out while a thread still reads it stays open until that read ends.
+    A file that is evicted while a thread reads it stays open until that read ends.
     """
 
     def __init__(self, max_open: int) -> None:
@@ -142,21 +142,21 @@ class OpenFiles:
         self._lock = threading.Lock()
 
     def open(self, path: str, expected_bytes: Callable[[], int]) -> OpenFile:
-        """The open file of ``path``, opened now if need be.
+        """The open file of ``path``, opened now if needed.
 
         Raises:
             MissingShardError: It cannot be opened.
-            CorruptShardError: Opened now, its size is not ``expected_bytes()``.
+            CorruptShardError: It was opened now, and its size is not ``expected_bytes()``.
         """
         file = self._files.get(path)
         if file is not None and len(self._files) < self._max_open:
-            return file  # While there is room, nobody needs to know which was used last.
+            return file  # While there is room, the order of use does not matter.
         with self._lock:
             file = self._files.pop(path, None)
             if file is not None:
                 self._files[path] = file
                 return file
-        # Without the lock: on a network this takes long, and other threads have work to do.
+        # Without the lock, because opening is slow on a network, and would block other threads.
         file = OpenFile.open(path)
         check_size(path, file.num_bytes, expected_bytes())
         with self._lock:
@@ -176,7 +176,7 @@ class ShardIndex:
     num_tokens: int
     file: OpenFile
     head: bytes = b""
-    """The first bytes of the file, as far as they were read when it was opened."""
+    """The first bytes of the file that were read when it was opened."""
 
     @classmethod
     def open(cls, prefix: Path | str, *, bin_bytes: int | None = None) -> Self:
@@ -184,7 +184,7 @@ class ShardIndex:
 
         Args:
             prefix: Path of the shard without its suffix.
-            bin_bytes: Size of the ``.bin``. None: the file system is asked.
+            bin_bytes: Size of the ``.bin``. None: ask the file system.
 
         Raises:
             MissingShardError: One of the two files is absent or cannot be read.
@@ -243,7 +243,7 @@ class ShardIndex:
         Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
 
         Raises:
-            CorruptShardError: They lie outside the shard, or in the wrong order.
+            CorruptShardError: They are outside the shard, or in the wrong order.
         """
         header, token_bytes = self.header, self.dtype.itemsize
         sequences = self.entries(header.documents_at, first, last + 1)
@@ -286,7 +286,7 @@ class ShardIndex:
         return self.head[at:end] if end <= len(self.head) else self.file.read(num_bytes, at=at)
 
     def corrupt(self, found: str, expected: str) -> CorruptShardError:
-        """The error for an entry that cannot be right."""
+        """The error for an impossible entry."""
         return CorruptShardError(
             f"{self.file.path}: {found}, expected {expected}. "
             f"Copy both files again, or tokenise the shard again."
@@ -296,7 +296,7 @@ class ShardIndex:
         """Check the size of the ``.bin`` against the ends of the arrays, and set ``num_tokens``."""
         header, token_bytes = self.header, self.dtype.itemsize
         if header.num_documents and header.num_sequences and bin_bytes:
-            # The arrays lie end to end: the end of one is read with the beginning of the next.
+            # The arrays are end to end: the end of one is read with the beginning of the next.
             ends = self.read(12, at=header.pointers_at - 4)
             last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
             ends = self.read(16, at=header.documents_at - 8)
@@ -313,7 +313,7 @@ class ShardIndex:
 
 
 def read_head(file: OpenFile) -> tuple[IndexHeader, bytes]:
-    """The checked header of an opened ``.idx`` file, and the bytes that were read with it.
+    """The checked header of an opened ``.idx`` file, and the bytes read with it.
 
     Raises:
         CorruptShardError: A field has a value that the format does not allow, or the file is
@@ -330,7 +330,7 @@ def size_of(path: str) -> int:
         MissingShardError: It is absent, or the size cannot be read.
     """
     try:
-        return tried(lambda: os.stat(path).st_size, path=path)
+        return with_retries(lambda: os.stat(path).st_size, path=path)
     except OSError as error:
         raise _missing(path, "read", error) from error
 

@@ -1,7 +1,7 @@
 """Records beside shards that the tools write: tokenizers, document ends, catalogs of folders.
 
 ``PREFIX.tokenizer.json`` names the tokenizer that made a shard. It also names the number of
-documents and tokens of the shard, so that it is not believed once another program has replaced it.
+documents and tokens of the shard, so that it is ignored once another program has replaced it.
 """
 
 import errno
@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from blendtitan.errors import CorruptShardError, MissingShardError, OutputError, ShardError
-from blendtitan.files import DamagedFileError, decode_json, read_file, tried
+from blendtitan.files import DamagedFileError, decode_json, read_file, with_retries
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.retries import RETRIES
 from blendtitan.storage.atomic_files import replaced_file, write_atomically
@@ -33,7 +33,7 @@ from blendtitan.storage.records import (
     read_ends,
 )
 
-# A record has about 250 bytes. Whatever is much larger is something else.
+# A record has about 250 bytes. A much larger file is not a record.
 _MOST_RECORD_BYTES = 16_384
 _LONGEST_NAME = 200
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=_LONGEST_NAME)]
@@ -48,7 +48,7 @@ class TokenizerRecord:
     tokens: int
 
     def describes(self, *, documents: int, tokens: int) -> bool:
-        """Whether a shard of this size is the one that the record was written for."""
+        """Whether the record was written for a shard of this size."""
         return (self.documents, self.tokens) == (documents, tokens)
 
 
@@ -85,7 +85,7 @@ def encode_record(record: TokenizerRecord) -> bytes:
 
 
 def read_record(prefix: Path | str) -> TokenizerRecord | None:
-    """The record beside a shard. None: there is none.
+    """The record beside a shard, or None.
 
     Raises:
         CorruptShardError: The file is not a record.
@@ -93,7 +93,7 @@ def read_record(prefix: Path | str) -> TokenizerRecord | None:
     """
     path = f"{prefix}{RECORD_SUFFIX}"
     try:
-        data = tried(lambda: read_file(path, most_bytes=_MOST_RECORD_BYTES), path=path)
+        data = with_retries(lambda: read_file(path, most_bytes=_MOST_RECORD_BYTES), path=path)
         found = decode_json(data, _StoredRecord)
     except FileNotFoundError:
         return None
@@ -125,13 +125,13 @@ def _not_a_record(path: str, reason: object) -> CorruptShardError:
 
 
 def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> None:
-    """Write the catalog of a folder, by prefix in it, unless it is there with the same content."""
+    """Write the catalog of a folder, by prefix in it, unless the file has the same content."""
     shards = {name: msgspec.structs.asdict(entry) for name, entry in sorted(entries.items())}
     content = {"format": 1, "checksum": CHECKSUM, "shards": shards}
     data = json.dumps(content, indent=1).encode()
     path = folder / CATALOG_FILE
     found = None
-    # A file that cannot be read cannot be replaced either, which is an error that names it.
+    # An unreadable file cannot be replaced either, and that error names it.
     with suppress(OSError):
         found = read_file(path)
     if found != data:
@@ -139,7 +139,7 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
 
 
 def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
-    """The sum for shards that become one. None: they were checked for different tokens."""
+    """The record of joined shards. None: their records are about different tokens."""
     if len({ends.eod_id for ends in found}) != 1:
         return None
     rows = [msgspec.structs.astuple(ends) for ends in found]
@@ -147,10 +147,10 @@ def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
 
 
 def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature | None) -> bool:
-    """Record how all documents of a shard end; returns whether the record is there.
+    """Record the ends of all documents of a shard; return whether the record exists.
 
-    It is not where a file changed since ``signature``, from before the documents were read, or
-    where the folder is read-only. A record with the same content is not written again.
+    It does not if a file changed since ``signature``, taken before reading the documents, or if
+    the folder is read-only. A record with the same content is not written again.
     """
     if not ends.is_complete or signature is None or file_signature(str(prefix)) != signature:
         return False
@@ -167,9 +167,9 @@ def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature 
 
 
 def record_ends(prefix: Path, eod_id: int) -> bool:
-    """Read how the documents of a shard end, and record it, unless it is recorded already.
+    """Read and record the ends of a shard's documents, unless they are recorded already.
 
-    Returns whether the record is there, as it is not where another process is replacing the shard.
+    Return whether the record exists; it does not if another process is replacing the shard.
     """
     signature = file_signature(str(prefix))
     if signature is None:

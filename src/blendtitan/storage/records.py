@@ -1,7 +1,7 @@
-"""Records beside shards that a run reads: catalogs of folders, and how documents end.
+"""Records beside shards that a run reads: catalogs of folders, and document ends.
 
-``shards.catalog`` lists digests of the files of a folder's shards, to prove that a copy is whole. A
-run keeps a short digest of each entry, and notices on resume that a shard was replaced.
+``shards.catalog`` lists digests of the files of a folder's shards, to verify copies. A run keeps a
+short digest of each entry, and detects replaced shards on resume.
 
 ``PREFIX.ends.json`` counts the documents of a shard that begin or end with EOD. It holds sizes and
 times of change of both files of the shard and is used only while they are the same. It can be
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
-from blendtitan.files import DamagedFileError, decode_json, read_file, tried
+from blendtitan.files import DamagedFileError, decode_json, read_file, with_retries
 from blendtitan.storage.reader import FileSignature
 from blendtitan.visible import visible_logger
 
@@ -31,7 +31,7 @@ RECORD_SUFFIX = ".tokenizer.json"
 """Suffix of the record of a shard's tokenizer."""
 
 ENDS_SUFFIX = ".ends.json"
-"""Suffix of the record of how a shard's documents end."""
+"""Suffix of the record of a shard's document ends."""
 
 SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, ".bin")
 """Suffixes of all files of a shard, in the order in which they are deleted."""
@@ -43,7 +43,7 @@ CHECKSUM = "xxh3_128"
 """The hash of all digests: fast enough to check shards at the speed of the disk."""
 
 
-# A record of ends has about 200 bytes. Whatever is much larger is something else.
+# A record of ends has about 200 bytes. A much larger file is not a record.
 _MOST_ENDS_BYTES = 4096
 
 _PARTS_BYTES, _CONTENT_BYTES = 4, 8
@@ -53,17 +53,17 @@ CHECKSUM_BYTES = _PARTS_BYTES + _CONTENT_BYTES
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One shard, by what it held when it was written."""
+    """The contents of one shard when it was written."""
 
     documents: Count
     tokens: Count
     dtype: str
 
     idx_digest: str
-    """Of the whole ``.idx``."""
+    """Digest of the whole ``.idx``."""
 
     bin_digests: tuple[tuple[Count, str], ...]
-    """Size in bytes and digest of neighbouring parts, which together are the ``.bin``."""
+    """Size in bytes and digest of consecutive parts, which together are the ``.bin``."""
 
 
 class _FolderCatalog(msgspec.Struct):
@@ -76,12 +76,12 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
     """Shards that the catalog of a folder lists, by prefix. None: there is no catalog.
 
     Raises:
-        CorruptShardError: The catalog cannot be understood.
+        CorruptShardError: The catalog is damaged.
         MissingShardError: It cannot be read.
     """
     path = folder / CATALOG_FILE
     try:
-        data = tried(lambda: read_file(path), path=str(path))
+        data = with_retries(lambda: read_file(path), path=str(path))
         return decode_json(data, _FolderCatalog).shards
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -95,7 +95,7 @@ def read_folder_catalog(folder: Path) -> dict[str, CatalogEntry] | None:
 
 
 class FolderCatalogs:
-    """The catalogs of the folders that shards lie in, each read once."""
+    """The catalogs of shards' folders, each read once."""
 
     def __init__(self) -> None:
         self.of_folder = functools.cache(read_folder_catalog)
@@ -124,10 +124,10 @@ class FolderCatalogs:
 
 
 def listed_checksums(prefixes: Sequence[str], num_tokens: Sequence[int]) -> NDArray[np.uint8]:
-    """A short digest of what ``shards.catalog`` lists for each shard; zeros if it is not listed.
+    """A short digest of each shard's entry in ``shards.catalog``; zeros if it is not listed.
 
-    The same file may have been written in other parts, and only checksums over the same parts can
-    be compared: see ``differ``.
+    A file may be listed in other parts, and only checksums over the same parts can be compared:
+    see ``differ``.
 
     Args:
         prefixes: Absolute paths of the shards.
@@ -150,7 +150,7 @@ def listed_checksums(prefixes: Sequence[str], num_tokens: Sequence[int]) -> NDAr
 
 
 def differ(one: bytes, other: bytes) -> bool:
-    """Whether two checksums show different content; False where they cannot be compared."""
+    """Whether two checksums show different content; False if they cannot be compared."""
     is_comparable = one[:_PARTS_BYTES] == other[:_PARTS_BYTES] and any(one) and any(other)
     return is_comparable and one != other
 
@@ -201,7 +201,7 @@ class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def begins_with_eod(self) -> bool:
-        """Whether all begin with EOD, as where BOS and EOD are one token."""
+        """Whether all begin with EOD, as when BOS and EOD are one token."""
         return self.num_begin == self.num_filled > 0
 
     def described(self) -> str:
@@ -223,7 +223,7 @@ def read_ends(
 ) -> DocumentEnds | None:
     """The recorded ends of a shard's documents, for this EOD or for any.
 
-    None: there is no record, or it belongs to other files or another EOD.
+    None: no record, or a record of other files or another EOD.
     """
     try:
         data = read_file(f"{prefix}{ENDS_SUFFIX}", most_bytes=_MOST_ENDS_BYTES)

@@ -1,4 +1,4 @@
-"""Why a shard cannot be used, and what to do about it."""
+"""Errors for unusable shards, with the remedy."""
 
 import errno
 import os
@@ -68,7 +68,7 @@ def missing_file_advice(path: str, error: OSError) -> str:
     other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
     if os.path.exists(other):
         name = os.path.basename(other)
-        return f"{name} is there, so the copy is incomplete: copy both files again."
+        return f"{name} exists, so the copy is incomplete: copy both files again."
     return "Check the path in the file list; relative paths start at the list's folder."
 
 
@@ -77,7 +77,7 @@ def mixed_error(prefix: str, ends: DocumentEnds) -> MixedEodError:
     more = "" if ends.is_complete else " `blendtitan verify` counts them all."
     return MixedEodError(
         f"{prefix}: {ends.described()}, expected all or none.{more} Tokenise the shard again, or "
-        f"set append_eod = false to read it as it is."
+        f"set append_eod = false to insert no EOD."
     )
 
 
@@ -106,7 +106,7 @@ def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
 
 
 def _has_length(index: ShardIndex) -> bool:
-    """Whether the last sequence has a token: enough to tell an empty shard from a lost file."""
+    """Whether the last sequence has a token, to distinguish an empty shard from a lost file."""
     header = index.header
     if header.num_sequences == 0:
         return False
@@ -129,7 +129,7 @@ def _num_with_sequences(index: ShardIndex) -> int:
 
 
 def header_fault(header: bytes, *, file_bytes: int, path: str) -> CorruptShardError:
-    """The error for an ``.idx`` whose header, as ``decode_header`` takes it, cannot be used."""
+    """The error for an ``.idx`` with an unusable header, in the form of ``decode_header``."""
     return CorruptShardError(f"{path}: {_header_fault(header, file_bytes, path)}")
 
 

@@ -32,7 +32,7 @@ from blendtitan.storage.records import ENDS_SUFFIX, RECORD_SUFFIX, SHARD_SUFFIXE
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
 
-# Errors of kernels and file systems that cannot copy from one of two files to the other.
+# Errors of kernels and file systems that cannot copy between two files.
 _CANNOT_COPY = (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM)
 
 
@@ -60,7 +60,7 @@ class ShardWriter:
         self.dtype = dtype
         self.tokenizer = tokenizer
         self.num_tokens = 0
-        # Four bytes a document, however many there are.
+        # Four bytes per document.
         self._lens = array("i")
         self._bin = partial_bin
 
@@ -185,10 +185,10 @@ def write_shard(
     write_tokens: Callable[[BinaryIO], None],
     record: TokenizerRecord | None = None,
 ) -> FileSignature:
-    """Write both files of a shard beside their names, then rename them; returns their signature.
+    """Write both files of a shard under partial names, rename them, and return their signature.
 
     ``index`` is the content of the ``.idx``; ``write_tokens`` writes that of the ``.bin``. A
-    missing folder is made.
+    missing folder is created.
     """
     bin_path = Path(f"{prefix}.bin")
     with writing(bin_path.parent):
@@ -239,10 +239,10 @@ def stored_tokens(
 
 
 def append_file(source: Path, target: BinaryIO) -> int:
-    """Append a whole file to one that is open for writing, and return its size in bytes.
+    """Append a whole file to an open file, and return its size in bytes.
 
-    The kernel copies the bytes, or shares the blocks where the file system can; Python copies them
-    where the kernel cannot.
+    The kernel copies the bytes, or shares the blocks if the file system can; otherwise Python
+    copies them.
     """
     target.flush()
     with open_file(source) as file:
@@ -279,7 +279,7 @@ def remove_shard(prefix: Path) -> None:
 
 
 def remove_partials(prefix: Path) -> None:
-    """Delete partial files of a shard that killed processes left."""
+    """Delete partial files of a shard from killed processes."""
     for suffix in SHARD_SUFFIXES:
         remove_file_partials(Path(f"{prefix}{suffix}"))
 
@@ -295,17 +295,17 @@ def _check_no_folders(prefix: Path) -> None:
 def publish(prefix: Path) -> FileSignature:
     """Rename the complete partial files of a shard so that no reader sees half of it.
 
-    Returns the signature of these files, whatever another process puts in their place meanwhile.
+    Returns the signature of these files, even if another process replaces them meanwhile.
 
     Raises:
-        OutputError: A folder has one of these names. What was there before is untouched.
+        OutputError: A folder has one of these names. Existing files are unchanged.
     """
     _check_no_folders(prefix)
     final = [Path(f"{prefix}{suffix}") for suffix in (".bin", ".idx")]
     tokens, index = map(partial_path, final)
     signature = FileSignature.of_files(index.stat(), tokens.stat())
-    # An old .idx must not describe the new .bin, nor an old record the new tokens, not even for a
-    # moment. Without its .idx nothing is a shard, so the record is in place before the shard is.
+    # An old .idx must never describe the new .bin, nor an old record the new tokens. A shard exists
+    # once it has its .idx, so the record is put in place first.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
     Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
     record = record_path(prefix)

@@ -15,7 +15,7 @@ __all__ = ["prepare"]
 
 
 def __getattr__(name: str) -> object:
-    # The entry point says in one line what is not installed, so this package imports without torch.
+    # The entry point reports missing packages in one line, so this package imports without torch.
     if name == "prepare":
         with requires_extra("train", "blendtitan.titan.prepare"):
             from blendtitan.titan.upstream import prepare

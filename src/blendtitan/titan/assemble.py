@@ -37,7 +37,7 @@ BLENDCORPUS = "blendcorpus"
 """Value of ``training.dataset`` that chooses this project's loader."""
 
 _CHUNKS = 8
-"""Chunks that the loss is computed in, to hold fewer logits at once. TorchTitan's default."""
+"""Chunks of the loss, which limit the logits in memory. TorchTitan's default."""
 
 
 def build_config(settings: Settings) -> BlendTrainer.Config:
@@ -78,7 +78,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
 
 def _training(settings: Settings) -> TrainingConfig:
     training = TrainingConfig(**_shared(settings.training, TrainingConfig))
-    # Pipelines exclude CUDA graphs, which TorchTitan checks before a trainer adapts to a CPU.
+    # Pipelines exclude CUDA graphs; TorchTitan checks this before a trainer adapts to a CPU.
     if settings.parallelism.pipeline_parallel_degree > 1 and cpu.is_used():
         training.disable_cuda_graphs = True
     return training
@@ -128,7 +128,7 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
 
 
 def _check_agreement(settings: Settings) -> None:
-    """Check keys that repeat others, and keys of loaders that are not used."""
+    """Check keys that repeat others, and keys of unused loaders."""
     training, validation = settings.training, settings.validation
     for key in ("local_batch_size", "seq_len"):
         asked, used = getattr(validation, key), getattr(training, key)

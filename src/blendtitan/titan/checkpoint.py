@@ -30,7 +30,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 _MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
-"""PyTorch's error, on every rank and before it reads anything, for a checkpoint without it."""
+"""PyTorch's error for a checkpoint without this key, on every rank, before reading anything."""
 
 _SIZE_MISMATCH = "Size mismatch between saved"
 """PyTorch's error for a tensor of another shape."""
@@ -44,8 +44,8 @@ _MARKS = (METADATA, "model.safetensors.index.json")
 """Files that mark a complete checkpoint of PyTorch or of Hugging Face."""
 
 _SAVING = ".saving"
-"""Empty file in the folder of a checkpoint while it is saved. It distinguishes a checkpoint that a
-killed run left from one that lost its ``.metadata``."""
+"""Empty file in the folder of a checkpoint while it is saved. It distinguishes the checkpoint of a
+killed run from a checkpoint that lost its ``.metadata``."""
 
 
 class BlendCheckpointManager(CheckpointManager):
@@ -53,14 +53,14 @@ class BlendCheckpointManager(CheckpointManager):
 
     @dataclass(kw_only=True, slots=True)
     class Config(CheckpointManager.Config):
-        """``[checkpoint]``: TorchTitan's, and how damaged checkpoints are treated."""
+        """``[checkpoint]``: TorchTitan's keys, and the treatment of damaged checkpoints."""
 
         fallback: bool = False
         """Resume from the newest intact checkpoint if the one to load is damaged. False: a damaged
         checkpoint is an error that names the newest intact one."""
 
     _step = 0
-    """Step of the checkpoint that is being saved or was saved last."""
+    """Step of the current save, or of the last."""
 
     def __init__(self, config: Config, **parts: Any) -> None:
         super().__init__(config, **parts)
@@ -73,10 +73,10 @@ class BlendCheckpointManager(CheckpointManager):
         return super()._load(int(from_first_rank(lambda: b"%d" % self._chosen(step))))
 
     def _chosen(self, step: int) -> int:
-        """The step of the checkpoint to load; -1 if there is none.
+        """The step of the checkpoint to load, or -1.
 
         Raises:
-            BlendTitanError: The checkpoint cannot be used.
+            BlendTitanError: The checkpoint is unusable.
         """
         complete = self._complete_steps()
         self._log_incomplete(self._steps() - complete)
@@ -101,8 +101,8 @@ class BlendCheckpointManager(CheckpointManager):
     def _log_incomplete(self, steps: set[int]) -> None:
         for step in sorted(steps):
             logger.warning(
-                "%s: is incomplete, because a run was ended while saving it. It is not used, and "
-                "is written again when training reaches its step.",
+                "%s: is incomplete, because a run ended while saving it. It is ignored, and "
+                "written again when training reaches its step.",
                 self._create_checkpoint_id(step),
             )
 
@@ -159,22 +159,22 @@ class BlendCheckpointManager(CheckpointManager):
         **kwargs: Any,
     ) -> Any:
         """Save a checkpoint in place of an older one of the same step."""
-        # A run that ended now would leave the old .metadata with new tensors. The other ranks write
-        # nothing before rank 0 has planned with them.
+        # Otherwise a run that ended now would leave the old .metadata with new tensors. The other
+        # ranks write nothing before rank 0 has planned the save.
         if is_first_rank():
             for mark in _MARKS:
                 _remove_file(filesystem.join(checkpoint_id, mark))
             _mark(checkpoint_id)
-        with _saved(checkpoint_id):
+        with _reporting_save_errors(checkpoint_id):
             result = super().dcp_save(state_dict, checkpoint_id, async_mode, *args, **kwargs)
         if async_mode is AsyncMode.DISABLED:
             _unmark(checkpoint_id)
         return result
 
     def _wait_for_saving(self) -> None:
-        """Wait for the checkpoint that is written in the background."""
+        """Wait for a background save."""
         folder = self._create_checkpoint_id(self._step)
-        with _saved(folder):
+        with _reporting_save_errors(folder):
             super()._wait_for_saving()
         _unmark(folder)
 
@@ -196,8 +196,8 @@ class BlendCheckpointManager(CheckpointManager):
     def _purge_stale_checkpoints(self) -> None:
         """Delete old checkpoints except the latest ``keep_latest_k``, the one being saved included.
 
-        TorchTitan counts folders. Incomplete and damaged ones, and those of steps after the one the
-        run resumed from, would take the places of the only checkpoints it can resume from.
+        TorchTitan counts folders. Incomplete and damaged folders, and those of steps after the
+        resumed one, would take the places of the only checkpoints that can be resumed from.
         """
         if not self._should_purge():
             return
@@ -228,8 +228,8 @@ class BlendCheckpointManager(CheckpointManager):
 
 
 @contextmanager
-def _saved(folder: str) -> Generator[None]:
-    """A block that saves a checkpoint, or waits until it is saved.
+def _reporting_save_errors(folder: str) -> Generator[None]:
+    """Turn errors of saving a checkpoint in the block into one error on all ranks.
 
     Raises:
         OutputError: Any rank could not save it; all ranks raise.
@@ -252,9 +252,9 @@ def _remove_file(path: str) -> None:
 
 
 def _mark(folder: str) -> None:
-    """Mark a folder as being saved into, if the disk allows it."""
+    """Mark the folder of a running save, if the disk allows it."""
     if not filesystem.is_remote(folder):
-        with suppress(OSError):  # saving itself fails in a moment, on all ranks
+        with suppress(OSError):  # the save itself then fails on all ranks
             Path(folder).mkdir(parents=True, exist_ok=True)
             Path(folder, _SAVING).touch()
 

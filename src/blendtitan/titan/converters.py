@@ -1,4 +1,4 @@
-"""Quantisation and activation checkpointing, as their sections ask for them."""
+"""Quantisation and activation checkpointing, as configured in their sections."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ class EveryNthLayerAC(FullAC):
 
     @dataclass(kw_only=True, slots=True)
     class Config(FullAC.Config):
-        """TorchTitan's, and which layers."""
+        """TorchTitan's settings, and the choice of layers."""
 
         every: int
         """Layers ``every - 1``, ``2 * every - 1`` and so on are recomputed. 0: all."""

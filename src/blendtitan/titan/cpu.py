@@ -52,10 +52,10 @@ def default_spmd_backend() -> SpmdBackend:
 
 
 def adapted(config: C) -> C:
-    """The configuration, with the changes that training on a CPU needs. They are logged.
+    """The configuration with the changes that a CPU needs. Logs them.
 
     Raises:
-        ConfigError: It cannot train on a CPU.
+        ConfigError: The configuration cannot train on a CPU.
     """
     # Imported here because it imports torchtitan.
     from blendtitan.titan.model import use_sdpa
@@ -98,7 +98,7 @@ class SumReduction:
     parallelize: Callable[..., nn.Module]
 
     def __call__(self, model: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
-        """Parallelise the model as it would be on an accelerator, but for the reduction."""
+        """Parallelise the model as on an accelerator, except for the reduction."""
         model = self.parallelize(model, *arguments, **keywords)
         for module in model.modules():
             if isinstance(module, FSDPModule):

@@ -96,7 +96,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
             dp_rank=dp_rank,
             dp_world_size=dp_world_size,
             num_samples=num_samples,
-            # The parts of a pipeline's micro batch must not end one by one.
+            # All parts of a pipeline's micro batch must end together.
             batches_per_step=micro_batch // local_batch_size,
             positions=config.positions,
             attention_mask=False,  # TorchTitan makes masks from positions
@@ -126,7 +126,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
 def configured_dataset(
     config: BlendCorpusDataLoader.Config, *, seq_len: int, tokenizer: BaseTokenizer
 ) -> Dataset:
-    """The split that a configuration reads, with all corpora. Opened once for all loaders.
+    """The split of a configuration, with all corpora. Opened once for all loaders.
 
     Raises:
         EmptySplitError: The split has no documents.
@@ -149,7 +149,7 @@ def configured_dataset(
 
 @dataclass(frozen=True, slots=True)
 class _RunTokenizer:
-    """The tokenizer of a run, equal only to itself: not every kind of tokenizer has a hash."""
+    """The tokenizer of a run, equal only to itself, because some tokenizers have no hash."""
 
     tokenizer: BaseTokenizer = field(compare=False)
     number: int
@@ -167,8 +167,8 @@ class _RunTokenizer:
         return None
 
 
-# The validator builds its loader anew for every validation: that must cost neither reads nor
-# another broadcast. Every rank builds the same loaders in the same order.
+# The validator builds its loader for every validation, which must cost neither reads nor another
+# broadcast. Every rank builds the same loaders in the same order.
 @lru_cache(maxsize=4)
 def _datasets(blend: BlendConfig, tokenizer: _RunTokenizer) -> Datasets:
     catalog = shared_catalog(blend, build_check=lambda: tokenizer.check(blend))

@@ -1,4 +1,4 @@
-"""Sizes of TorchTitan's models that its registries do not have, described as they describe theirs.
+"""Sizes of TorchTitan's models that its registries lack, in the form of its registries.
 
 To add one, write a function of the attention backend and add it to ``FLAVORS``.
 """

@@ -40,7 +40,7 @@ class RowCrossEntropyLoss(CrossEntropyLoss):
         """Whether it is called once per chunk of the sequence."""
         self.global_vocab_size = config.global_vocab_size
         self.fn = cast(LossFunction, row_cross_entropy)
-        self._maybe_compile(compile_config)  # what ``fn`` is
+        self._maybe_compile(compile_config)  # sets ``fn``
         self._losses_of = cast(Callable[..., tuple[torch.Tensor, torch.Tensor]], self.fn)
         self.fn = self._loss
 
@@ -76,7 +76,7 @@ class RowChunkedLoss(ChunkedLossWrapper):
 
 
 RowLoss = RowCrossEntropyLoss | RowChunkedLoss
-"""A loss that has ``rows``."""
+"""A loss with ``rows``."""
 
 
 def row_cross_entropy(

@@ -27,9 +27,9 @@ _LISTED = 16
 
 
 class LateLogger(BaseLogger):
-    """A logger of TorchTitan's, which opens files when built; this one builds it at the first use.
+    """Builds a logger of TorchTitan at first use, because building it opens files.
 
-    A start that is refused then leaves no empty TensorBoard file and no empty W&B run.
+    A refused start then leaves no empty TensorBoard file and no empty W&B run.
     """
 
     def __init__(self, build: Callable[[], BaseLogger]) -> None:
@@ -99,13 +99,13 @@ class LossMetrics(MetricsProcessor):
 
 
 def logs_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
-    """Whether this rank logs losses: one rank of the pipeline's last stage does."""
+    """Whether this rank logs losses, as one rank of the pipeline's last stage does."""
     rank = logging_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
     return torch.distributed.get_rank() == rank
 
 
 def listed(values: Mapping[str, str]) -> str:
-    """``code 1.2, web 3.4``: the first of many, with the number of those left out."""
+    """Values as ``code 1.2, web 3.4``; a long list is cut, with the number of the rest."""
     shown = [f"{name} {value}" for name, value in list(values.items())[:_LISTED]]
     more = len(values) - len(shown)
     return ", ".join([*shown, *([f"and {more:,} more, see the metrics"] if more else [])])
@@ -155,14 +155,14 @@ class DataClock:
         self._step_seconds = 0.0
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches of the loader. Measures the wait for each."""
+        """The batches of the loader, with the wait for each measured."""
         self._samples_read = self._loader.consumed_samples
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
             try:
                 batch = next(iterator)
-            except StopIteration:  # a finite stream: TorchTitan has an error of its own for it
+            except StopIteration:  # a finite stream, for which TorchTitan has its own error
                 return
             self._wait_seconds += time.perf_counter() - start
             yield batch

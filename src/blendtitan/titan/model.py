@@ -1,4 +1,4 @@
-"""TorchTitan's models, with the vocabulary of the tokenizer and the attention of the machine."""
+"""TorchTitan's models, adapted to the tokenizer's vocabulary and the machine's attention."""
 
 import difflib
 import importlib
@@ -42,7 +42,7 @@ def build_model_spec(
     """One of TorchTitan's decoders, for a vocabulary and an attention backend.
 
     Raises:
-        ConfigError: There is no such model, flavor, or backend for it.
+        ConfigError: The model, flavor or backend does not exist.
     """
     package = _package(name)
     theirs = next(
@@ -79,10 +79,10 @@ def build_model_spec(
 
 
 def model_vocab_size(requested: int | None, *, tokenizer_vocab_size: int) -> int:
-    """Vocabulary of the model: as requested, else the tokenizer's, rounded up.
+    """Vocabulary of the model: the requested size, or else the tokenizer's, rounded up.
 
     Raises:
-        ConfigError: The requested one is smaller than the tokenizer's.
+        ConfigError: The requested size is smaller than the tokenizer's.
     """
     if requested is None:
         return round_up(tokenizer_vocab_size, VOCAB_MULTIPLE)
@@ -116,7 +116,7 @@ def is_varlen(spec: ModelSpec) -> bool:
 
 
 def use_sdpa(spec: ModelSpec) -> bool:
-    """Replace attention that reads masks by causal SDPA, in place. Returns whether it had any.
+    """Replace masked attention by causal SDPA, in place; return whether there was any.
 
     Raises:
         ConfigError: The model's masks are more than causal, so SDPA would train another model.
@@ -125,8 +125,8 @@ def use_sdpa(spec: ModelSpec) -> bool:
     owner = cast(type[Decoder], owner_of(decoder_config(spec)))
     if masked and owner.get_attention_masks is not Decoder.get_attention_masks:
         raise ConfigError(
-            f"model {spec.name} needs attention masks of its own, which SDPA does not have. It "
-            f"trains on an accelerator, with model.attn_backend = 'flex'."
+            f"model {spec.name} needs its own attention masks, which SDPA does not support. "
+            f"Train it on an accelerator, with model.attn_backend = 'flex'."
         )
     for parent, name in masked:
         setattr(parent, name, ScaledDotProductAttention.Config())

@@ -1,6 +1,6 @@
 """The sections and keys of a TOML file: one dataclass per section, one field per key.
 
-Where TorchTitan has a dataclass for a section, it is used unchanged, with its keys, defaults and
+If TorchTitan has a dataclass for a section, it is used unchanged, with its keys, defaults and
 checks. A nested dataclass is a table of its own, such as ``[quantize.linear.float8]``. To add a
 key, add a field here, use it in ``assemble.py`` and run scripts/write_known_keys.py; to add a
 section, add a field to ``Settings``.
@@ -235,7 +235,7 @@ class QuantizeGroupedSettings:
 
 @dataclass(kw_only=True, slots=True)
 class QuantizeSettings:
-    """``[quantize]``: lower precision, if ``model.converters`` asks for it."""
+    """``[quantize]``: lower precision, if ``model.converters`` names it."""
 
     linear: QuantizeLinearSettings = field(default_factory=QuantizeLinearSettings)
     """Linear modules."""

@@ -1,8 +1,8 @@
-"""The catalog, and the index of the original's order, found or made by rank 0 for all ranks.
+"""The catalog and the index of the original's order, read or built by rank 0 for all ranks.
 
-Thousands of ranks that each open every ``.idx`` bring a file system down, and ranks that read at
-different times may see different files. So rank 0 reads, and broadcasts what it found, or the error
-that every rank then raises. How often that happens depends on the configuration alone, never on the
+Thousands of ranks that each open every ``.idx`` overload a file system, and ranks that read at
+different times may see different files. So rank 0 reads, and broadcasts the result, or an error
+that every rank raises. The number of broadcasts depends only on the configuration, not on the
 data.
 """
 
@@ -37,9 +37,9 @@ def shared_catalog(
     """The catalog of a configuration, read by rank 0. A collective operation.
 
     Args:
-        config: What to read.
-        build_check: Called on rank 0 only. What it returns compares the shards with the run's
-            tokenizer before the catalog is broadcast.
+        config: The blend.
+        build_check: Called on rank 0 only. The check that it returns compares the shards with
+            the run's tokenizer before the catalog is broadcast.
 
     Raises:
         BlendTitanError: An error of rank 0, on every rank.
@@ -70,7 +70,7 @@ def from_first_rank(find: Callable[[], bytes]) -> bytes:
 
     Raises:
         BlendTitanError: An error of rank 0, on every rank.
-        Exception: Any other error of rank 0, as it was raised there; on the others a RuntimeError
+        Exception: Any other error of rank 0, unchanged there; on the other ranks a RuntimeError
             with its traceback.
     """
     error: Exception | None = None
@@ -78,7 +78,7 @@ def from_first_rank(find: Callable[[], bytes]) -> bytes:
     if is_first_rank():
         try:
             message = _FOUND + find()
-        except Exception as caught:  # the other ranks wait for a message, whatever it is
+        except Exception as caught:  # the other ranks wait for a message in any case
             error = caught
             message = _message_of(caught)
     message = _broadcast(message)

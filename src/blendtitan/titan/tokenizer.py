@@ -17,7 +17,7 @@ class BlendTokenizer(BaseTokenizer):
 
     @dataclass(kw_only=True, slots=True)
     class Config(BaseTokenizer.Config):
-        """The kind of tokenizer to read. ``build`` takes the folder."""
+        """The kind of tokenizer. ``build`` takes the folder."""
 
         backend: str = ""
         """``sptoken`` and its synonyms for SentencePiece (the default), ``hf``, ``tekken``."""

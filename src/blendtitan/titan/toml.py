@@ -1,7 +1,7 @@
-"""A TOML file and command-line arguments to ``Settings``, and settings back to a TOML file.
+"""Read ``Settings`` from a TOML file and the command line, and write them to a TOML file.
 
-Paths are relative to the working directory, as in TorchTitan, not to the file. A value on the
-command line wins over the file, the file over the defaults.
+Paths are relative to the working directory, as in TorchTitan, not to the file. The command line
+overrides the file, and the file the defaults.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 CONFIG_FILE = "job.config_file"
-"""The key that names the file. It is given on the command line only."""
+"""The key that names the file, on the command line only."""
 
 COMMAND_LINE = "command line"
 
@@ -38,7 +38,7 @@ _HEAD = "# Every setting of this run, defaults included. It can be given to --jo
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
-    """The settings of a run, from its command line: a file, and keys that win over it.
+    """Read the settings of a run from its command line: a file, and keys that override it.
 
     Args:
         arguments: ``--job.config_file PATH`` and any number of ``--section.key value``,
@@ -46,8 +46,8 @@ def read_settings(arguments: Sequence[str]) -> Settings:
             ``--section.no_key``.
 
     Raises:
-        ConfigError: A section or key is unknown or gone, a value has the wrong type or is refused
-            by its section, or the file cannot be read.
+        ConfigError: A section or key is unknown or removed, a value has the wrong type or is
+            invalid, or the file cannot be read.
     """
     words = _read_arguments(arguments)
     path = words.pop(CONFIG_FILE, None)
@@ -57,7 +57,7 @@ def read_settings(arguments: Sequence[str]) -> Settings:
 
 
 def _built(kind: type, values: Values, *, source: str, section: str = "") -> Any:
-    """A dataclass whose fields are keys, or sections below."""
+    """A dataclass whose fields are keys or subsections."""
     hints = get_type_hints(kind)
     own: Values = {}
     below: dict[str, Values] = {}
@@ -97,7 +97,7 @@ def _positive(word: str) -> tuple[str, bool]:
 
 
 def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """``section.key`` to its text; the last one counts."""
+    """The text of each ``section.key``; the last value counts."""
     words: dict[str, str] = {}
     waiting = None
     for argument in arguments:
@@ -127,7 +127,7 @@ def resolved_toml(settings: Settings) -> str:
 def write_resolved(settings: Settings) -> Path:
     """Write all settings into the run's folder and return the path.
 
-    A file of this name that no run wrote, such as the one that configured the run, is kept under
+    A file of this name that no run wrote, such as the run's input configuration, is kept under
     another name.
     """
     path = Path(settings.job.dump_folder) / RESOLVED
@@ -141,7 +141,7 @@ def write_resolved(settings: Settings) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of the run's folder, the whole file or none of it."""
+    """Write a file of the run's folder atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_file_partials(path)
     write_atomically(path, text.encode())

@@ -37,7 +37,7 @@ logger = visible_logger(__name__)
 
 @record  # torchrun shows the error of the rank that failed first
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train as the command line says. Ctrl-C ends the process with status 130."""
+    """Train with the command line's configuration. Ctrl-C ends the process with status 130."""
     prepare()
     check_versions("0.3")
     from torchtitan.tools.logging import init_logger
@@ -72,7 +72,7 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def read_run(arguments: Sequence[str]) -> "tuple[Trainer.Config, Settings | None]":
-    """The configuration that the command line asks for, in either form.
+    """The configuration of the command line, in either form.
 
     The second value holds the settings of the first form; the second form has none.
     """
@@ -106,7 +106,7 @@ def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
         else:
             trainer.train()
     except Exception as error:
-        # At once: as soon as the other ranks notice, torchrun ends this one.
+        # Log at once: when the other ranks notice, torchrun ends this rank.
         logger.error("This rank fails: %s", joined(traceback.format_exception_only(error)))
         raise
     finally:
@@ -121,9 +121,9 @@ def _write_settings(settings: "Settings") -> None:
 
 
 def _end_with_agent() -> None:
-    """End this rank when torchrun is killed, which would leave its ranks running.
+    """End this rank when torchrun is killed, because the rank would keep running.
 
-    Started again, the run would have two processes that write the same checkpoints.
+    A restarted run would then have two processes that write the same checkpoints.
     """
     if dist.is_torchelastic_launched():
         threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()

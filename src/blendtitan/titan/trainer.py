@@ -1,7 +1,7 @@
 """TorchTitan's trainer for our loader: completes the configuration and checks the data position.
 
-TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. This is where the
-loader is aligned with the trainer's step, and where the run's folder is first written to.
+TorchTitan calls ``batch_generator`` once, after it has loaded a checkpoint. There the
+loader is aligned with the trainer's step, and the run's folder is first written to.
 """
 
 import copy
@@ -110,14 +110,14 @@ class BlendTrainer(Trainer):
         return parallel_dims
 
     def when_accepted(self, write: Callable[[], object]) -> None:
-        """Call ``write`` on rank 0 as soon as nothing can refuse the run any more.
+        """Call ``write`` on rank 0 once no check can refuse the run.
 
         Until then a start must not change the run's folder, which describes the run that trains.
         """
         self._when_accepted.append(write)
 
     def accept(self) -> None:
-        """Write what describes the run into its folder."""
+        """Write the files that describe the run into its folder."""
         if isinstance(self.metrics_processor, LossMetrics):
             self.metrics_processor.open()
         if torch.distributed.get_rank() != 0:
@@ -138,7 +138,7 @@ class BlendTrainer(Trainer):
         return super().batch_generator(data_iterable)
 
     def _align(self, loader: BlendCorpusDataLoader) -> None:
-        """Move the loader to the trainer's step. Log and check what the whole run reads."""
+        """Move the loader to the trainer's step. Log and check the data of the whole run."""
         assert isinstance(self.config.dataloader, BlendCorpusDataLoader.Config)
         training = self.config.training
         samples = training.local_batch_size * self.gradient_accumulation_steps
@@ -203,7 +203,7 @@ def _check_batches(config: Trainer.Config) -> None:
     """
     training, parallelism = config.training, config.parallelism
     if "WORLD_SIZE" not in os.environ or config.comm.mode not in ("default", "torchcomms"):
-        return  # a trial, for which TorchTitan makes up the number of processes
+        return  # a trial, for which TorchTitan invents the number of processes
     ranks = data_ranks(
         int(os.environ["WORLD_SIZE"]),
         replicate=parallelism.data_parallel_replicate_degree,
@@ -222,7 +222,7 @@ def _check_batches(config: Trainer.Config) -> None:
 
 
 def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
-    """A copy completed with values that follow from other parts of the configuration.
+    """A copy, completed with values that follow from other parts of the configuration.
 
     Raises:
         ConfigError: Parts contradict each other, or this machine cannot train with it.
@@ -247,7 +247,7 @@ def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
 def _settled_loader(
     loader: BlendCorpusDataLoader.Config, config: Trainer.Config
 ) -> BlendCorpusDataLoader.Config:
-    """A loader's configuration, completed with what the model and the trainer decide."""
+    """A loader's configuration, completed with values from the model and the trainer."""
     local_batch_size = config.training.local_batch_size
     check_follows(
         "blendcorpus.micro_batch_size",
@@ -285,7 +285,7 @@ def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
     """Check that the attention can mask documents.
 
     Raises:
-        ConfigError: It cannot, with the rest of the configuration.
+        ConfigError: The attention cannot mask documents in this configuration.
     """
     if not reads_positions(spec):
         backends = "no other backend trains on a CPU" if cpu.is_used() else "flex and varlen can"

@@ -98,7 +98,7 @@ def check_prepared() -> None:
 
 
 def has_accelerator() -> bool:
-    """Whether PyTorch finds one."""
+    """Whether PyTorch finds an accelerator."""
     return _get_available_device_type() is not None
 
 
@@ -107,21 +107,21 @@ class CpuDevice:
 
     @staticmethod
     def device_count() -> int:
-        """Every process sees one CPU."""
+        """One: every process sees one CPU."""
         return 1
 
     @staticmethod
     def current_device() -> int:
-        """An index, as barriers want it. ``torch.cpu`` returns the string ``cpu``."""
+        """An index, as barriers need it. ``torch.cpu`` returns the string ``cpu``."""
         return 0
 
     @staticmethod
     def set_device(device: torch.device) -> None:
-        """There is only one."""
+        """Do nothing: there is only one CPU."""
 
     @staticmethod
     def synchronize() -> None:
-        """CPU kernels have finished when they return."""
+        """Do nothing: CPU kernels have finished when they return."""
 
     @staticmethod
     def get_device_name(device: torch.device) -> str:
@@ -144,18 +144,18 @@ class CpuDevice:
 
     @staticmethod
     def reset_peak_memory_stats() -> None:
-        """The kernel keeps the peak of a process's whole life."""
+        """Do nothing: the kernel keeps the peak of a process's whole life."""
 
     @staticmethod
     def empty_cache() -> None:
-        """The CPU allocator keeps none."""
+        """Do nothing: the CPU allocator has no cache."""
 
 
 def check_torch(config: Trainer.Config) -> None:
-    """Check that this PyTorch can do what is configured.
+    """Check that this PyTorch supports the configuration.
 
     Raises:
-        ConfigError: It cannot run TorchTitan's pipelines.
+        ConfigError: This PyTorch cannot run TorchTitan's pipelines.
     """
     from torch.distributed.pipelining.schedules import _PipelineSchedule
 

@@ -61,7 +61,7 @@ class BlendCorpusValidator(Validator):
         self._blend, *self._corpora = fixed_samples(
             self._dataset, limit=limit, samples_per_step=samples_per_step
         )
-        # With steps = -1 TorchTitan warns that ranks may wait for each other: here they cannot.
+        # With steps = -1 TorchTitan warns that ranks may wait for each other; here they never do.
         super().__init__(replace(config, steps=self._blend.steps), **arguments)
         self._metrics: MetricsProcessor = arguments["metrics_processor"]
         schedule = self.parallelism.pipeline_parallel_schedule

@@ -21,7 +21,7 @@ def with_blend(config: Trainer.Config, loader: BlendCorpusDataLoader.Config) -> 
 
     If the configuration validates on TorchTitan's own text data, the copy validates on the valid
     split of the blend, and reports each corpus. The metrics and checkpoint components are replaced
-    only if they are TorchTitan's own; components of yours stay.
+    only if they are TorchTitan's own; your components stay.
 
     Args:
         config: Configuration of any language model. It is not changed.

@@ -42,7 +42,7 @@ class Titan02Tokenizer(BaseTokenizer):
         self.engine: Tokenizer = build_tokenizer(job_config)
         self.bos_id = _present(self.engine.bos_id)
         self.eos_id = _present(self.engine.eos_id)
-        """Masks of documents are made from it, so the loader sets it to the blend's EOD."""
+        """TorchTitan makes document masks from it, so the loader sets it to the blend's EOD."""
 
     def encode(self, text: str, add_bos: bool = False, add_eos: bool = False) -> list[int]:
         """Ids of a text."""
@@ -76,7 +76,7 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         self._job = job_config
         self._step_of_run = step_of_run
         self.corpus_ids: deque[torch.Tensor] | None = None
-        """Corpora of the rows of each batch delivered, for whoever sets it and takes them out."""
+        """Corpora of the rows of each delivered batch; whoever sets it also empties it."""
         training = job_config.training
         self.global_batch_size: int = training.global_batch_size
         """Samples of a step of all ranks together."""
@@ -91,7 +91,7 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Yield ``({"input": ids}, labels)``: TorchTitan gives every other key to the model."""
         size = self.global_batch_size
-        # A state says where it was saved; without one, the rest of the checkpoint does.
+        # The state records its step; without a state, the rest of the checkpoint does.
         step = self.step_here(size) if self._is_placed else self._step_of_run()
         self.align(step, global_batch_size=size)
         self._check_data(self._job.training.steps - step)
@@ -101,7 +101,7 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
             yield {"input": batch.input_ids}, batch.labels
 
     def _check_data(self, steps_left: int) -> None:
-        """Check and log how much of each corpus the whole run reads."""
+        """Check and log the amount of each corpus that the whole run reads."""
         num_samples = self.consumed_samples + max(0, steps_left) * self.global_batch_size
         if is_first_rank():
             logger.info("The whole run:\n%s", corpus_table(self.dataset, num_samples))
@@ -127,16 +127,16 @@ class FixedDataLoader(BaseDataLoader):
         self._loader = _loader(job_config, dataset, size=size, num_samples=num_samples, **ranks)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Yield what the training loader yields."""
+        """Yield batches in the form of the training loader."""
         for batch in self._loader:
             yield {"input": batch.input_ids}, batch.labels
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: it begins anew each time."""
+        """An empty state: every iteration starts from the beginning."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is no state."""
 
 
 def _loader(job_config: Any, dataset: Dataset, *, size: int = 0, **options: Any) -> DataLoader:

@@ -28,7 +28,7 @@ class LossByCorpus:
 
     def __init__(self, plain: Loss, *, compile_backend: str | None = None) -> None:
         self.plain = plain
-        """TorchTitan's loss, used where no corpora are known and while validating."""
+        """TorchTitan's loss, used without known corpora and while validating."""
         self.corpus_ids: deque[torch.Tensor] = deque()
         """Corpora of the rows of batches that were delivered, not yet trained on."""
         self.losses: CorpusLosses | None = None
@@ -38,7 +38,7 @@ class LossByCorpus:
             self._by_row = torch.compile(row_cross_entropy, backend=compile_backend)
 
     def begin(self, num_corpora: int) -> None:
-        """Tell how many corpora there are."""
+        """Set the number of corpora."""
         self._num_corpora = num_corpora
 
     def __call__(self, pred: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ class LossByCorpus:
         return loss
 
     def take(self, parallel_dims: ParallelDims) -> tuple[list[float], list[int]] | None:
-        """Mean losses and labels of each corpus since they were last taken, of all ranks."""
+        """Mean losses and labels of each corpus on all ranks, since the last call."""
         if self.losses is None:
             return None
         group = _loss_group(parallel_dims)

@@ -1,7 +1,7 @@
 """TorchTitan 0.2's models with our tokenizer, loader, losses and validator.
 
 ``experimental.custom_import`` imports this module, which registers each of TorchTitan's language
-models anew under its own name. For a model of your own, register ``adapted(spec)``.
+models again under its own name. For a model of your own, register ``adapted(spec)``.
 """
 
 import copy
@@ -41,7 +41,7 @@ _OTHER_DATA = {"flux"}  # makes images
 
 
 def adapted(spec: TrainSpec) -> TrainSpec:
-    """The same model, which trains on our data where ``training.dataset`` is ``blendcorpus``."""
+    """The same model, which trains on our data if ``training.dataset`` is ``blendcorpus``."""
     hooks = _Hooks(spec)
     parallelize = spec.parallelize_fn
     return replace(
@@ -68,7 +68,7 @@ class _Hooks:
         self._lr_schedulers: Any = None
 
     def build_tokenizer(self, job_config: Any) -> Any:
-        """Ours, or TorchTitan's where it reads the data."""
+        """Build our tokenizer, or TorchTitan's if it reads the data."""
         if _is_ours(job_config.training) or job_config.model.tokenizer_backend:
             return Titan02Tokenizer(job_config)
         build = self._spec.build_tokenizer_fn
@@ -77,7 +77,7 @@ class _Hooks:
     def build_dataloader(
         self, dp_world_size: int, dp_rank: int, tokenizer: Any, job_config: Any
     ) -> Any:
-        """Ours, or TorchTitan's. The model's arguments are settled here, before it is built."""
+        """Build our loader, or TorchTitan's, and complete the arguments of the model."""
         ranks = {"dp_world_size": dp_world_size, "dp_rank": dp_rank}
         args = self.model_args.get(job_config.model.flavor)
         if args is not None and tokenizer is not None:
@@ -108,7 +108,7 @@ class _Hooks:
         return self._loader
 
     def build_loss(self, job_config: Any, **arguments: Any) -> Any:
-        """TorchTitan's, which also keeps the losses of corpora where it can."""
+        """Build TorchTitan's loss, which also keeps the losses of corpora if possible."""
         plain = self._spec.build_loss_fn(job_config, **arguments)
         if self._loader is None:
             return plain
@@ -129,7 +129,7 @@ class _Hooks:
         return self._loss
 
     def build_metrics(self, job_config: Any, parallel_dims: Any, model_args: Any = None) -> Any:
-        """TorchTitan's, which also logs what is known of corpora, and checks the loader's place."""
+        """Build TorchTitan's metrics, which also log corpora and check the loader's position."""
         upstream: Any = metrics
         build = self._spec.build_metrics_processor_fn or upstream.build_metrics_processor
         processor = build(job_config, parallel_dims, model_args)
@@ -148,12 +148,12 @@ class _Hooks:
         return processor
 
     def build_lr_schedulers(self, *arguments: Any, **keywords: Any) -> Any:
-        """TorchTitan's. They count steps, and know them from the checkpoint before the loader."""
+        """Build TorchTitan's schedulers, which get the step from a checkpoint before the loader."""
         self._lr_schedulers = self._spec.build_lr_schedulers_fn(*arguments, **keywords)
         return self._lr_schedulers
 
     def build_validator(self, **arguments: Any) -> Any:
-        """Ours, or TorchTitan's where ``validation.dataset`` names another data set."""
+        """Build our validator, or TorchTitan's if ``validation.dataset`` is another data set."""
         if _is_ours(arguments["job_config"].validation):
             if self._loader is None:
                 raise ConfigError(
@@ -195,7 +195,7 @@ def _is_ours(section: Any) -> bool:
 
 
 def _set_vocab_size(args: Any, model: Any, tokenizer_size: int) -> None:
-    """Set the model's vocabulary: as asked for, else the flavor's where the tokenizer fits."""
+    """Set the model's vocabulary: as configured, or else the flavor's if the tokenizer fits."""
     own = getattr(args, "vocab_size", None)
     size = own if model.vocab_size is None else model.vocab_size
     if size is None:
@@ -257,7 +257,7 @@ def _add_flavors(name: str, spec: TrainSpec) -> None:
 
 
 def register() -> None:
-    """Register TorchTitan's language models anew, under their names.
+    """Register TorchTitan's language models again, under their names.
 
     Raises:
         ConfigError: Another TorchTitan is installed.
@@ -271,7 +271,7 @@ def register() -> None:
         try:
             importlib.import_module(f"torchtitan.models.{name}")
         except ImportError:
-            continue  # TorchTitan reports what is missing when the model is asked for
+            continue  # TorchTitan reports the missing package if the model is used
         spec = get_train_spec(name)
         _add_flavors(name, spec)
         register_train_spec(name, adapted(spec))

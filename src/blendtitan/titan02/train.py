@@ -20,7 +20,7 @@ _OURS = {
 
 
 def main() -> None:
-    """Train as the command line says."""
+    """Train with the command line's configuration."""
     given = {argument.partition("=")[0].replace("-", "_") for argument in sys.argv[1:]}
     for key, module in _OURS.items():
         if key.replace("-", "_") not in given:

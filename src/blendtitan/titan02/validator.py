@@ -34,7 +34,7 @@ class Titan02Validator(Validator):
         limit = settings.samples
         if limit is None and settings.steps > 0:
             limit = settings.steps * self._samples_per_step
-        settings.steps = -1  # as far as the loader goes
+        settings.steps = -1  # to the end of the loader
         self._fixed = [
             fixed
             for fixed in fixed_samples(
@@ -67,7 +67,7 @@ class Titan02Validator(Validator):
             )
 
     def _loss(self, fixed: FixedSamples, model_parts: list[nn.Module], step: int) -> float:
-        """Mean loss of fixed samples, as TorchTitan's validator finds it."""
+        """Mean loss of fixed samples, computed by TorchTitan's validator."""
         dataset = self._dataset if fixed.corpus is None else self._dataset.only(fixed.corpus)
         self.validation_dataloader = FixedDataLoader(
             self.job_config,

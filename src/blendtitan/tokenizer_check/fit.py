@@ -1,10 +1,10 @@
-"""How well the tokens of shards fit a tokenizer: decode them, encode the text, and compare.
+"""Test whether a tokenizer made the tokens of shards: decode, encode again, and compare.
 
 A tokenizer gives a text one sequence of ids, so the tokens of its own documents come back. For a
 tokenizer that did not make them, tokens are as good as shuffled. So a shard is judged by the
 number of lost pairs of neighbouring tokens, relative to the number that is lost if the same tokens
 are shuffled. If shuffling loses nothing either, as with a tokenizer that decodes to words with
-spaces between them, tokens do not show who made them.
+spaces between them, tokens do not reveal their tokenizer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ from blendtitan.tokenizers import Tokenizer
 CUT_MARGIN = 12
 """Tokens at the end of a cut document that are not compared: the following text decides them."""
 
-# Measured with all pairs of 27 tokenizers. Matches lost at most 0.07 of what shuffling loses, even
-# those that drop part of the text, and mismatches at least 0.33.
+# Measured with all pairs of 27 tokenizers, as a part of the pairs that shuffling loses: matches
+# lost at most 0.07, even those that drop part of the text, and mismatches at least 0.33.
 MATCH_BELOW = 0.15
 MISMATCH_FROM = 0.3
 CERTAIN_FROM = 0.6
@@ -32,17 +32,17 @@ _LEAST_LOST = 5
 """Pairs that shuffling must lose for the comparison to mean anything."""
 
 _LEAST_LIVE_LOST = 3
-"""Of them, pairs of tokens that come back elsewhere."""
+"""The least of those lost pairs whose tokens come back elsewhere."""
 
 _MOST_CONTROL = 0.25
 """Highest fraction of control symbols in a match. Text is full of them if another tokenizer made
 it, or if this one does not know its script; the rest may match by chance."""
 
 _MOST_SHARDS = 48
-"""Shards that are compared, unless there are more corpora: then one of each."""
+"""Shards to compare; with more corpora, one shard of each."""
 
 _TOKENS = 12_288
-"""Tokens of all shards together, unless that is too few for each."""
+"""Tokens to compare in all shards together, unless each would have too few."""
 
 _TOKENS_OF_SHARD = 256
 _MOST_TOKENS = 131_072
@@ -72,7 +72,7 @@ https://example.org/archive?year=2026&month=11 lists unreasonably long, unpronou
 
 
 class Verdict(Enum):
-    """What the tokens show."""
+    """The conclusion from the tokens."""
 
     MATCH = "match"
     UNCLEAR = "unclear"
@@ -88,7 +88,7 @@ class DocumentStart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What becomes of pairs of neighbouring tokens when they are decoded and encoded again."""
+    """Counts of pairs of neighbouring tokens that survive decoding and encoding, and are lost."""
 
     pairs: int = 0
     lost: int = 0
@@ -141,8 +141,8 @@ class Fit:
         control = f"; {self.control:,} tokens are control symbols" if self.control else ""
         return (
             f"of {self.pairs:,} pairs of tokens, {self.lost:,} are lost when their text is encoded "
-            f"again; of the tokenizer's own about 0 would be, of another's about "
-            f"{self.expected_lost:,.0f}{control}"
+            f"again; expected about 0 for this tokenizer, {self.expected_lost:,.0f} for another"
+            f"{control}"
         )
 
 
@@ -154,13 +154,13 @@ class ProbedShard(NamedTuple):
     fit: Fit
 
     verdict: Verdict
-    """By its own tokens or, if they are too few, by those of its corpus."""
+    """Verdict from its own tokens or, if they are too few, from its corpus."""
 
 
 def probe(
     corpus_of: Mapping[str, str], tokenizer: Tokenizer, *, eod_id: int | None
 ) -> list[ProbedShard]:
-    """Compare tokens of some shards with a tokenizer: of every corpus, of 48 shards if possible.
+    """Compare tokens of shards of every corpus with a tokenizer: 48 shards if possible.
 
     ``corpus_of`` is the corpus of each shard, by prefix. ``eod_id`` ends documents, and is not
     compared.
@@ -200,7 +200,7 @@ def knows_its_own(tokenizer: Tokenizer) -> bool:
 def fit(
     tokenizer: Tokenizer, documents: Sequence[DocumentStart], *, apart: NDArray[np.int64]
 ) -> Fit:
-    """How well the tokens of some documents fit a tokenizer, without those in ``apart``."""
+    """Measure the fit of the tokens of some documents to a tokenizer, except those in ``apart``."""
     pieces: list[NDArray[np.int64]] = []
     compared: list[NDArray[np.int64]] = []
     inner = np.setdiff1d(apart, [tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id])
@@ -239,7 +239,7 @@ def fit(
 def _pieces(
     tokens: NDArray[np.int64], apart: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], bool]]:
-    """The tokens between those that stand apart, and whether a piece is the last."""
+    """The tokens between those in ``apart``, and whether a piece is the last."""
     start = 0
     for end in [*np.flatnonzero(np.isin(tokens, apart)).tolist(), len(tokens)]:
         if end > start:
@@ -250,7 +250,7 @@ def _pieces(
 def _lost_pairs(
     before: Sequence[NDArray[np.int64]], after: Sequence[NDArray[np.int64]], dead: NDArray[np.int64]
 ) -> tuple[int, int, int]:
-    """Pairs of neighbours before, those that are missing after, and the live ones of these."""
+    """The number of neighbouring pairs, of lost pairs, and of live lost pairs."""
     wanted, missing = np.unique(_pairs(before), return_counts=True)
     total = int(missing.sum())
     found, num_found = np.unique(_pairs(after), return_counts=True)
@@ -273,7 +273,7 @@ def _verdict(shard: Fit, corpus: Fit) -> Verdict:
 
 
 def _chosen(corpus_of: Mapping[str, str]) -> list[str]:
-    """At least one shard of each corpus; more, evenly spread, if there are few corpora."""
+    """Shards to compare: at least one of each corpus; more, evenly spread, if corpora are few."""
     by_corpus: dict[str, list[str]] = {}
     for prefix, corpus in corpus_of.items():
         by_corpus.setdefault(corpus, []).append(prefix)

@@ -1,4 +1,4 @@
-"""Compare the tokenizer of a run with those that made its shards, at the start of the run."""
+"""Compare the tokenizer of a run with those of its shards, at the start of the run."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ _REMEDY = (
 
 
 class MadeShard(NamedTuple):
-    """What is needed of a shard to trust its record."""
+    """The facts about a shard that its record must match."""
 
     prefix: str
     corpus: str
@@ -48,10 +48,10 @@ class MadeShard(NamedTuple):
 
 @dataclass(slots=True)
 class Findings:
-    """How shards and a tokenizer match."""
+    """The result of comparing shards with a tokenizer."""
 
     tokenizer: str = ""
-    """The tokenizer that they were compared with, for people, if there are mismatches."""
+    """The tokenizer in words, if there are mismatches."""
 
     mismatches: dict[str, str] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ def check_shards(
         record if record and record.describes(documents=s.documents, tokens=s.tokens) else None
         for s, record in zip(shards, records, strict=True)
     ]
-    # Hashing a large tokenizer.json takes most of a second, so only if it is needed.
+    # Hashing a large tokenizer.json takes most of a second, so do it only if needed.
     own = identity_of(tokenizer, eod_id) if any(believed) else None
     findings = Findings()
     unknown: dict[str, TokenizerRecord | None] = {}
@@ -97,7 +97,7 @@ def _probe(
     *,
     eod_id: int | None,
 ) -> None:
-    """Compare the tokens of shards that no record vouches for, and add what was found."""
+    """Compare the tokens of shards without a valid record, and add the findings."""
     from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
 
     corpus_of = {s.prefix: s.corpus for s in shards if s.prefix in unknown}
@@ -180,7 +180,7 @@ class TokenizerCheck:
                 try:
                     write_atomically(path, json.dumps({"warnings": warnings}).encode())
                 except (OSError, OutputError) as error:
-                    # The run works without it: the folder may be read-only.
+                    # The folder may be read-only, and the run does not need the result.
                     logger.warning(
                         "The tokenizer check will be repeated at the next start: %s", error
                     )
@@ -201,7 +201,7 @@ class TokenizerCheck:
         corpus_of = dict(zip(catalog.prefixes, catalog.corpora, strict=True))
         where = self._config.data_file_list
         warnings = [
-            f"{where}: it is not known whether the tokenizer of this run made {line}"
+            f"{where}: cannot determine whether the tokenizer of this run made {line}"
             for line in _lines(findings.unclear, corpus_of)
         ]
         if findings.mismatches:
@@ -227,7 +227,7 @@ class TokenizerCheck:
 
 
 def _read_stored(path: Path) -> list[str] | None:
-    """The warnings of a stored result. None: there is no usable one."""
+    """The warnings of a stored result. None: no usable result."""
     try:
         stored: Any = json.loads(read_file(path, most_bytes=_MOST_BYTES))
         warnings: Any = stored["warnings"]

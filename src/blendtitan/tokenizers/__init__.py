@@ -3,7 +3,7 @@
 The ids that delimit documents (BOS, EOS, padding and other control symbols) are never produced
 from text. A text that spells out ``</s>`` stays text, so it cannot end a document.
 
-``build_encoder`` uses a faster library where it is proven to give the same ids.
+``build_encoder`` uses a faster library if it is proven to give the same ids.
 
 Imports neither torch nor torchtitan, so that worker processes start fast.
 """

@@ -1,4 +1,4 @@
-"""The interface of every tokenizer, and how their files are found and read."""
+"""The interface of every tokenizer, and access to their files."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class Tokenizer(ABC):
     """The file that it was read from."""
 
     asked_eos: str | int | None
-    """Token or id that was requested as EOS. None: the one that the files name."""
+    """Token or id that was requested as EOS. None: the EOS of the files."""
 
     vocab_size: int
     """Largest id plus 1."""
@@ -96,7 +96,7 @@ class Tokenizer(ABC):
         )
 
     def control_ids(self) -> frozenset[int]:
-        """Ids that no text is encoded to, or that do not identify their text."""
+        """Ids that no text produces, or that do not identify their text."""
         return frozenset({self.bos_id, self.eos_id, self.pad_id, self.unk_id} - {ABSENT})
 
     def decode(self, ids: Iterable[int] | NDArray[np.integer]) -> str:
@@ -119,7 +119,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _decode_ids(self, ids: list[int]) -> str:
-        """Text of ids that are known to be in range."""
+        """Text of ids that are in range."""
 
     def _present(self, token: int, name: str) -> int:
         if token == ABSENT:
@@ -130,7 +130,7 @@ class Tokenizer(ABC):
 def concatenated(encoded: Sequence[NDArray[np.integer]]) -> EncodedTexts:
     """Arrays of ids, one per text, in the form that ``encode_batch`` returns."""
     lens = np.fromiter(map(len, encoded), dtype=np.int32, count=len(encoded))
-    # NumPy cannot concatenate nothing, hence the empty array in front.
+    # NumPy cannot concatenate an empty list, hence the empty array in front.
     return np.concatenate([_NO_IDS, *encoded], dtype=np.int32, casting="unsafe"), lens
 
 
@@ -156,7 +156,7 @@ def located(path: str | Path) -> Path:
     The network is never used.
 
     Raises:
-        ConfigError: It has the form of a repository's name, and is neither.
+        ConfigError: It looks like a repository's name, and neither exists.
     """
     name = _HUB_NAME.fullmatch(str(path))
     if name is None or os.path.lexists(path) or name[1] in (".", ".."):

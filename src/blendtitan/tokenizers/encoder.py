@@ -92,8 +92,7 @@ class Encoder:
         return results
 
     def __reduce__(self) -> tuple[object, tuple[Tokenizer, Proof | None, str]]:
-        # Without the megabytes that the fast tier has read: waiting for them would start
-        # processes one after the other.
+        # Without the megabytes of the fast tier, which would delay the start of each process.
         proof = self._proof if self._fast else None
         return _copied_encoder, (self._tokenizer, proof, self.identity)
 
@@ -111,8 +110,8 @@ def build_encoder(
         tokenizer: A loaded tokenizer, or the path that ``load_tokenizer`` takes.
         tier: ``auto`` is ``fast`` if that is proven to give the same ids, else ``reference``.
         first_texts: Some documents of the user, on which the two tiers are also compared.
-        text_bytes: How much text each process encodes. ``auto`` makes no proof for less than a
-            proof costs. None: a lot.
+        text_bytes: Bytes of text that each process encodes. ``auto`` makes no proof if it would
+            cost more than it saves. None: a lot.
 
     Raises:
         ConfigError: There is no usable tokenizer, or ``fast`` is requested and not possible.
@@ -146,7 +145,7 @@ def build_encoder(
 
 def is_compared(text: str) -> bool:
     """Whether both tiers encode a document; the same in every run and process."""
-    # Hashing all of every text would cost as much as encoding it.
+    # Hashing whole texts would cost as much as encoding them.
     key = f"{text[:_EDGE_CHARS]}{len(text)}{text[-_EDGE_CHARS:]}"
     return crc32(key.encode(errors="surrogatepass")) % COMPARED_EVERY == 0
 
@@ -155,5 +154,5 @@ def _copied_encoder(tokenizer: Tokenizer, proof: Proof | None, identity: str) ->
     fast = proof and FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
     encoder = Encoder(tokenizer, fast, proof)
     if encoder.identity != identity:
-        raise ConfigError(f"{encoder.path}: was changed while it is in use. Run the command again.")
+        raise ConfigError(f"{encoder.path}: was changed while in use. Run the command again.")
     return encoder

@@ -1,8 +1,8 @@
-"""The fast tier: gigatoken's encoder, and how it is compared with the reference.
+"""The fast tier: gigatoken's encoder, and its comparison with the reference.
 
 Only gigatoken's encoder of one text is used. It returns an array and leaves the cores to our
 worker processes; its encoder of many texts needs a library that takes 0.2 s to import, and its
-file reader drops what it cannot read. If gigatoken is missing or fails, or does not support a
+file reader drops unreadable text. If gigatoken is missing or fails, or does not support a
 tokenizer, the functions here raise a ``FastTierError``.
 """
 
@@ -118,7 +118,7 @@ def _resident_bytes() -> int | None:
 
 
 def return_freed_memory() -> None:
-    """Return freed memory to the system, of which glibc would keep much."""
+    """Return freed memory to the system; glibc would keep much of it."""
     with suppress(AttributeError):  # Other C libraries do it by themselves.
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -162,7 +162,7 @@ def first_difference(found: NDArray[np.integer], expected: NDArray[np.integer]) 
 
 
 def difference(text: str, found: NDArray[np.integer], expected: NDArray[np.integer]) -> str:
-    """A sentence that says where the ids of a text differ."""
+    """A sentence about the first difference in the ids of a text."""
     at = first_difference(found, expected)
     window = slice(at, at + _CONTEXT_IDS)
     return (
@@ -186,9 +186,9 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 class DisputedTexts:
-    """Whether a text contains anything on which the tiers may disagree.
+    """Tests whether a text contains anything on which the tiers may disagree.
 
-    All text passes through here on its way to the fast tier, so each test begins with a cheap one
+    Every text for the fast tier is tested, so each test begins with a cheap test
     that rules out nearly every text.
     """
 
@@ -242,7 +242,7 @@ def ranges_of(codes: Iterable[int]) -> Ranges:
 
 @cache
 def _table(ranges: Ranges) -> NDArray[np.bool_]:
-    """For each code point, whether it is in one of the ranges."""
+    """Whether each code point is in one of the ranges. One entry per code point."""
     table = np.zeros(sys.maxunicode + 1 if ranges else 0, np.bool_)
     for first, last in ranges:
         table[first : last + 1] = True

@@ -51,7 +51,7 @@ class HFTokenizer(Tokenizer):
             if role in named:
                 control[self._id_of(named, role)] = named[role]
         self.spelled_out = self._symbol_spellings(control)
-        """For each control symbol that the library reads from text: the ids of its characters."""
+        """Ids of the characters of each control symbol that the library reads from text."""
         logger.info("%s: Hugging Face, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
 
     @property
@@ -74,7 +74,7 @@ class HFTokenizer(Tokenizer):
             special = ", ".join(self.symbols()[:8])
             advice = f"Name one of its special tokens, such as {special}." if special else _NO_EOS
             raise ConfigError(
-                f"{self.path}: has no token {eos!r}, which is asked for as EOS. {advice}"
+                f"{self.path}: has no token {eos!r}, which is requested as EOS. {advice}"
             )
         return token
 
@@ -99,8 +99,8 @@ class HFTokenizer(Tokenizer):
             if not symbols.keys().isdisjoint(spelling):
                 raise ConfigError(
                     f"{self.path}: the control symbol {symbol!r} (id {symbol_id}) is ordinary "
-                    f"text, so documents that hold it could not be told apart. Use a tokenizer "
-                    f"whose BOS, EOS and padding are symbols of their own."
+                    f"text, so a document that contains it could not be separated. Use a tokenizer "
+                    f"with dedicated symbols for BOS, EOS and padding."
                 )
             spellings[symbol_id] = spelling
         return spellings
@@ -139,7 +139,7 @@ class HFTokenizer(Tokenizer):
 def _vocab_size(tokenizer: tokenizers.Tokenizer) -> int:
     """Smallest number that is larger than every id."""
     num_tokens = tokenizer.get_vocab_size(with_added_tokens=True)
-    # If that many ids have a token, there are no others. A dictionary of all takes far longer.
+    # If that many ids have a token, there are no others. Building a dictionary takes far longer.
     if all(map(tokenizer.id_to_token, range(num_tokens))):
         return num_tokens
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

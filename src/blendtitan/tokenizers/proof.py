@@ -1,7 +1,7 @@
-"""The proof that both tiers give the same ids for a tokenizer, or for which texts they do not.
+"""The proof that both tiers give the same ids for a tokenizer, except for disputed texts.
 
 It has two parts. ``scan`` compares how the tiers cut and normalise text, which depends only on
-the structure of the tokenizer. ``prove_vocabulary`` compares what depends on its pieces and
+the structure of the tokenizer. ``prove_vocabulary`` compares the effects of its pieces and
 symbols. Structures that passed the first part with the installed libraries are listed in
 ``proven.json``. Other proofs are made once, and kept in the user's cache. Wherever the fast tier
 cannot be used, a ``FastTierError`` gives the reason.
@@ -46,7 +46,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 PROOF_VERSION = 2
-"""Version of what a proof covers. Ids of the fast tier are trusted with this version only."""
+"""Version of the scope of a proof. Ids of the fast tier are trusted with this version only."""
 
 SAMPLE_TEXTS = 50_000
 """Random texts that a proof compares."""
@@ -63,7 +63,7 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """For which texts the fast tier gives the ids of the reference."""
+    """The texts for which the fast tier gives the ids of the reference."""
 
     ranges: Ranges = ()
     """Code points: texts that contain one are disputed."""
@@ -75,7 +75,7 @@ class Proof:
     """Whether the fast tier looks for added tokens itself."""
 
     refusal: str = ""
-    """Why the fast tier cannot be used for any text. Empty: it can."""
+    """The reason why the fast tier cannot be used at all; empty if it can."""
 
     is_refuted: bool = False
     """Whether a run showed that an earlier, positive proof was wrong."""
@@ -105,7 +105,7 @@ def proof_of(tokenizer: Tokenizer, identity: str, *, text_bytes: int | None = No
         if text_bytes is not None and text_bytes < worthwhile:
             return None
         with _locked(key):
-            proof = read_proof(key) or _made(tokenizer, key, structure, definition)
+            proof = read_proof(key) or _make_proof(tokenizer, key, structure, definition)
     if proof.refusal:
         raise FastTierError(proof.refusal)
     return proof
@@ -131,14 +131,14 @@ def prove(tokenizer: Tokenizer, structure: Structure, definition: dict[str, Any]
     """Compare the tiers on everything that a proof covers."""
     ranges = listed_structures().get(structure.key)
     if ranges is None:
-        ranges = _scanned(structure)
+        ranges = _scan(structure)
     return prove_vocabulary(tokenizer, ranges, definition, sample_texts=SAMPLE_TEXTS)
 
 
 def prove_vocabulary(
     tokenizer: Tokenizer, ranges: Ranges, definition: dict[str, Any], *, sample_texts: int
 ) -> Proof:
-    """Compare the tiers on what depends on the pieces and symbols of one tokenizer."""
+    """Compare the tiers on the pieces and symbols of one tokenizer."""
     symbols = [symbol["content"] for symbol in read_symbols(definition)]
     reads_symbols = bool(symbols) and not isinstance(tokenizer, SPTokenizer)
     proof = Proof(ranges, reads_symbols=reads_symbols)
@@ -166,7 +166,7 @@ def listed_structures() -> dict[str, Ranges]:
     return {key: _ranges(entry["disputed"]) for key, entry in content["structures"].items()}
 
 
-def _made(
+def _make_proof(
     tokenizer: Tokenizer, key: str, structure: Structure, definition: dict[str, Any]
 ) -> Proof:
     started = time.monotonic()
@@ -188,7 +188,7 @@ def _made(
     return proof
 
 
-def _scanned(structure: Structure) -> Ranges:
+def _scan(structure: Structure) -> Ranges:
     """The disputed code points of a structure, from the cache or from a scan."""
     key = _key("structure", structure.key)
     found = read_proof(key)
@@ -219,7 +219,7 @@ def _hashed(value: object) -> str:
 
 
 def read_proof(key: str) -> Proof | None:
-    """A proof in the cache. None: there is none, or it is damaged."""
+    """A proof in the cache. None: it is missing or damaged."""
     try:
         found = orjson.loads(read_file(cache_path(key)))
         value = found["value"]
@@ -240,7 +240,7 @@ def read_proof(key: str) -> Proof | None:
 
 
 def write_proof(key: str, proof: Proof) -> bool:
-    """Keep a proof, which can be made again; returns whether that was possible."""
+    """Store a proof in the cache; return whether that was possible."""
     path = cache_path(key)
     value = asdict(proof) | {"libraries": library_versions()}
     content = orjson.dumps({"key": key, "digest": _hashed([value]), "value": value})

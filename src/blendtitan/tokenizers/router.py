@@ -1,4 +1,4 @@
-"""Which adapter reads which file, and which tokenizer it is."""
+"""The adapter for each kind of tokenizer file, and the identity of a tokenizer."""
 
 import hashlib
 from collections.abc import Mapping
@@ -59,7 +59,7 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
 
     Args:
         path: A file, a folder, or the name of a Hugging Face Hub repository in the local cache.
-        eos: Token or id to use as EOS. None: the one that the files name.
+        eos: Token or id to use as EOS. None: the EOS of the files.
 
     Raises:
         ConfigError: There is no usable tokenizer.
@@ -91,7 +91,7 @@ def _path_in(model: Any) -> Path:
 
 
 _SCHEME = "1"
-"""Another way to hash needs another value. Hashes of different schemes are not compared."""
+"""Version of the hashing scheme. Hashes of different schemes are not compared."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -104,7 +104,7 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
 
 
 def identity_of(tokenizer: Tokenizer, eod_id: int | None) -> TokenizerIdentity:
-    """The identity of a tokenizer whose documents end in ``eod_id``, or in none."""
+    """The identity of a tokenizer whose documents end in ``eod_id``, or without EOD."""
     digest = hashlib.sha256(_definition(tokenizer)).hexdigest()
     kind = type(tokenizer).__name__.removesuffix("Tokenizer").lower()
     if isinstance(tokenizer, SPTokenizer):
@@ -124,15 +124,14 @@ def _definition(tokenizer: Tokenizer) -> bytes:
     """Bytes that are equal for two tokenizers if they give every text the same ids."""
     if isinstance(tokenizer, TekkenTokenizer):
         definition = tekken_definition(tokenizer.path)
-        # Texts never become symbols, so their names decide nothing.
+        # Texts never become symbols, so the names of symbols do not matter.
         decisive = {name: value for name, value in definition.items() if name != "symbols"}
         return orjson.dumps(decisive, option=orjson.OPT_SORT_KEYS)
     content = read_bytes(tokenizer.path)
     if not isinstance(tokenizer, HFTokenizer):
         return content
     parsed = orjson.loads(content)
-    # Other fields change no ids: the library is asked for ids without special tokens, truncation
-    # and padding.
+    # Other fields change no ids: encoding uses no special tokens, truncation or padding.
     added = map(_added_token, parsed.get("added_tokens") or ())
     decisive = {
         "added_tokens": sorted(added, key=lambda token: token["id"]),
@@ -150,7 +149,7 @@ def _added_token(token: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model without what library releases write differently."""
+    """A model without the fields that library releases write differently."""
     known = {key: value for key, value in model.items() if value not in (None, False)}
     if "merges" in known:
         merges = [m.split(" ", 1) if isinstance(m, str) else m for m in known["merges"]]
@@ -161,7 +160,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _component(component: Any) -> Any:
-    """A normalizer or pre-tokenizer without what library releases write differently."""
+    """A normalizer or pre-tokenizer without fields that library releases write differently."""
     if isinstance(component, list):
         return [_component(part) for part in component]
     if not isinstance(component, Mapping):

@@ -38,7 +38,7 @@ from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
 from blendtitan.tokenizers.structure import META_SPACE, Structure, fast_definition, probe_model
 
 MAX_DISPUTED = 50_000
-"""With more disputed code points, the tiers must differ in more than their Unicode version."""
+"""Most disputed code points that different Unicode versions can explain."""
 
 CONTEXTS = "a@a A@A @Aa x'@y 1@1 @ ^@^n !@@'s\n@\n"
 """Neighbours of a code point, ``@``, that reveal all kinds which patterns distinguish."""
@@ -63,14 +63,14 @@ _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 
 
 def scan_structure(structure: Structure) -> Ranges:
-    """Code points on which the two tiers disagree, whatever the vocabulary.
+    """Code points on which the two tiers disagree, with any vocabulary.
 
     Raises:
         FastTierError: The tiers differ in more than that, so the fast one cannot be used.
     """
     has_marks = structure.composes_marks
     with _probe_tiers(structure) as probes:
-        # The probes differ in which cuts between two ASCII characters they show.
+        # Each probe reveals other cuts between two ASCII characters.
         disputed = set(_disputed_code_points(*probes[0], marks=has_marks))
         if has_marks:
             for text in differing_texts(*probes[0], _composed_texts()):

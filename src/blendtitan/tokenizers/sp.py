@@ -41,7 +41,7 @@ class SPTokenizer(Tokenizer):
             symbols = [self._model.id_to_piece(token) for token in control]
             such_as = f", such as {', '.join(symbols[:8])}" if symbols else f". {self.eos_advice}"
             raise ConfigError(
-                f"{self.path}: {eos!r} is asked for as EOS, expected a control symbol, which no "
+                f"{self.path}: {eos!r} is requested as EOS, expected a control symbol, which no "
                 f"text contains{such_as}"
             )
         return found
@@ -91,6 +91,6 @@ def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
     except RuntimeError as error:
         raise ConfigError(
             f"{path}: {len(content):,} bytes that are not a SentencePiece model. The copy is "
-            f"incomplete, or it is a tokenizer of another kind: where tokenizer.model is for "
-            f"tiktoken, the backend 'hf' reads the tokenizer.json of the same tokenizer."
+            f"incomplete, or it is a tokenizer of another kind: if tokenizer.model is for "
+            f"tiktoken, use the backend 'hf' with the tokenizer.json of the same tokenizer."
         ) from error

@@ -1,8 +1,8 @@
 """The structure of a tokenizer: everything that decides its ids, except its vocabulary.
 
 A proof that both tiers cut and normalise text in the same way holds for every tokenizer of one
-structure. What depends on the vocabulary is checked for each tokenizer. A ``FastTierError`` says
-why the proof cannot cover a tokenizer.
+structure. The vocabulary is checked for each tokenizer. A ``FastTierError`` gives the reason if
+the proof cannot cover a tokenizer.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ _COVERED = {
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What the two tiers are proven equal for."""
+    """The part of a tokenizer for which the two tiers are proven equal."""
 
     definition: dict[str, Any]
     """The ``tokenizer.json`` that the fast tier reads, without vocabulary and added tokens."""
 
     sp_model: bytes = b""
-    """For SentencePiece: the model without its pieces. Empty for a ``tokenizer.json``."""
+    """A SentencePiece model without its pieces. Empty for a ``tokenizer.json``."""
 
     @property
     def composes_marks(self) -> bool:
@@ -78,7 +78,7 @@ def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def structure_of(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> Structure:
     """The structure of a tokenizer."""
-    # ignore_merges concerns words that are pieces, all of which are checked for each tokenizer.
+    # ignore_merges concerns words that are pieces, which are all checked for each tokenizer.
     dropped = {"vocab", "merges", "ignore_merges"}
     if not definition["model"].get("byte_fallback"):
         dropped |= {"unk_token", "fuse_unk"}
@@ -97,7 +97,7 @@ def read_symbols(definition: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def symbol_markers(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> tuple[str, ...]:
-    """Strings of which every text that contains a symbol contains at least one."""
+    """Strings such that every text with a symbol contains at least one of them."""
     markers = [
         marker
         for symbol in read_symbols(definition)
@@ -147,7 +147,7 @@ def _uncovered(structure: Structure) -> Iterator[str]:
 
 
 def _canonical(part: Any) -> Any:
-    """A normaliser or pre-tokenizer without what does not change ids."""
+    """A normaliser or pre-tokenizer without the fields that do not affect ids."""
     if not part or part["type"] != "Sequence":
         defaults = {"use_regex": True} if part and part["type"] == "ByteLevel" else {}
         return part and defaults | {k: v for k, v in part.items() if k != "trim_offsets"}

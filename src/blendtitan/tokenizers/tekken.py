@@ -59,7 +59,7 @@ class TekkenTokenizer(Tokenizer):
         found = eos if isinstance(eos, int) else self._symbols.get(eos, ABSENT)
         if not 0 <= found < self._num_symbols:
             raise ConfigError(
-                f"{self.path}: {eos!r} is asked for as EOS, expected a control symbol, which no "
+                f"{self.path}: {eos!r} is requested as EOS, expected a control symbol, which no "
                 f"text contains, such as {', '.join(self.symbols()[:8])}, or an id below "
                 f"{self._num_symbols}"
             )
@@ -101,13 +101,13 @@ def is_tekken(path: Path) -> bool:
 
 
 def tekken_definition(path: Path) -> dict[str, Any]:
-    """Everything that decides the ids of a Tekken file.
+    """Everything that determines the ids of a Tekken file.
 
     ``pattern`` cuts text into words; ``pieces`` are in the order of their ids, in base 64;
     ``num_symbols`` ids precede them; ``symbols`` are the names of some of those.
 
     Raises:
-        ConfigError: It is not such a file.
+        ConfigError: It is not a Tekken file.
     """
     try:
         parsed = orjson.loads(read_bytes(path))

@@ -18,7 +18,7 @@ SEGMENTS = [
 ]
 
 
-def test_bins_hold_what_counting_finds(write_run: WriteRun) -> None:
+def test_bins_equal_the_counted_slots(write_run: WriteRun) -> None:
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
     slots = open_run(path).slots
     curve = blend_curve(slots, 1000)
@@ -33,7 +33,7 @@ def test_bins_hold_what_counting_finds(write_run: WriteRun) -> None:
 
 
 def test_no_bin_crosses_a_segment(write_run: WriteRun) -> None:
-    """It would show a share that was never asked for. The second begins within step 51."""
+    """Such a bin would show a share that was never configured. Segment 2 begins in step 51."""
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
     curve = blend_curve(open_run(path).slots, 1000)
 
@@ -55,7 +55,7 @@ def test_configured_shares_are_those_of_each_segment(write_run: WriteRun) -> Non
 
 
 def test_the_past_of_a_changed_run_is_that_of_its_checkpoint(trained_run: TrainedRun) -> None:
-    """The file in the folder alone would say that nothing ever changed."""
+    """The file in the folder alone would not show any change."""
     folder = trained_run("run")
     curve = blend_curve(open_run(folder).slots, 160)
     web = curve.configured[curve.corpora.index("web")]

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: light, dark, on a phone, printed; it asks nobody for anything."""
+"""The page in a real Chromium: light, dark, on a phone and printed, without network access."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first test that looks at the report leaves it for the others."""
+    """Path at which the first test leaves the report for the others."""
     return tmp_path_factory.mktemp("report") / "report.html"
 
 
@@ -63,7 +63,7 @@ def report(trained_run: TrainedRun, report_path: Path) -> Path:
 
 
 def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]]:
-    """A page, and what it should not do: messages, errors, requests other than its own file."""
+    """A page, and its violations: messages, errors, requests other than its own file."""
     page = browser.new_page(**screen)
     page.set_default_timeout(120_000)
     wrong: list[str] = []
@@ -83,7 +83,7 @@ def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]
 
 @pytest.fixture(scope="module")
 def kept() -> Iterator[list[tuple[Page, list[str]]]]:
-    """The page that tests share; at first none."""
+    """The page that tests share, initially none."""
     pages: list[tuple[Page, list[str]]] = []
     yield pages
     for page, _ in pages:
@@ -94,7 +94,7 @@ def kept() -> Iterator[list[tuple[Page, list[str]]]]:
 def shared(
     browser: Browser, report: Path, kept: list[tuple[Page, list[str]]]
 ) -> tuple[Page, list[str]]:
-    """A page in light colours, and what it did wrong. Drawing one takes seconds."""
+    """A page in light colours, and its violations. Drawing one takes seconds."""
     if not kept:
         kept.append(opened(browser, report, color_scheme="light"))
     return kept[0]
@@ -202,7 +202,7 @@ def test_hostile_texts_and_names_are_shown_and_do_nothing(
 
 
 def test_the_page_runs_no_script_but_its_own(browser: Browser, report: Path) -> None:
-    """If a text were markup all the same, it could not do anything."""
+    """Even unescaped markup in a text would be harmless."""
     page, wrong = opened(browser, report)
     page.evaluate(
         """() => {

@@ -1,4 +1,4 @@
-"""What a report says of a run, against the plan, the order and what was logged."""
+"""The facts of a report, against the plan, the order and the logged metrics."""
 
 import shutil
 from pathlib import Path
@@ -34,7 +34,9 @@ def test_a_configuration_is_a_run_that_has_not_begun(write_run: WriteRun) -> Non
         assert corpus.tokens == own.tokens
 
 
-def test_a_run_stands_where_its_checkpoint_and_its_metrics_say(trained_run: TrainedRun) -> None:
+def test_the_progress_of_a_run_is_that_of_its_checkpoint_and_metrics(
+    trained_run: TrainedRun,
+) -> None:
     """Before the change 60 % of 40 samples are of the web, then 82 % of 40."""
     facts = gather_run(trained_run("run"), name="run")
     web = next(corpus for corpus in facts.corpora if corpus.name == "web")
@@ -70,7 +72,7 @@ def test_a_run_may_have_checkpoints_and_no_metrics(trained_run: TrainedRun) -> N
     assert not facts.metrics
 
 
-def test_without_the_data_the_rest_is_told(trained_run: TrainedRun, tmp_path: Path) -> None:
+def test_without_the_data_the_rest_is_reported(trained_run: TrainedRun, tmp_path: Path) -> None:
     folder = trained_run("run")
     shutil.rmtree(tmp_path / "web")
     facts = gather_run(folder, name="run")
@@ -95,7 +97,7 @@ def test_samples_are_those_of_the_order_with_their_places(write_run: WriteRun) -
         assert sample.passages[0].is_text
 
 
-def test_of_many_documents_in_a_sample_three_are_shown(
+def test_three_of_many_documents_in_a_sample_are_shown(
     write_run: WriteRun, write_shard: WriteShard
 ) -> None:
     path = write_run({"web": (1, [400])}, blendcorpus={"shuffle_sample_in_corpus": False})
@@ -118,7 +120,7 @@ def test_without_a_tokenizer_samples_are_token_ids(write_run: WriteRun, tmp_path
     assert all(passage.content.replace(" ", "").isdecimal() for passage in passages)
 
 
-def test_a_step_that_is_none_is_refused(write_run: WriteRun) -> None:
+def test_an_invalid_step_is_refused(write_run: WriteRun) -> None:
     with pytest.raises(ConfigError, match="step is 0, expected at least 1"):
         gather_run(write_run(CORPORA), name="run", step=0)
 

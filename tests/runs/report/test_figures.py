@@ -51,7 +51,7 @@ def test_both_themes_have_the_same_colours() -> None:
     assert LIGHT.keys() == DARK.keys()
 
 
-def test_bands_sum_to_all_samples_and_name_what_is_configured(trained_run: TrainedRun) -> None:
+def test_bands_sum_to_all_samples_and_show_the_configured_shares(trained_run: TrainedRun) -> None:
     facts = gather_run(trained_run("run"), name="run")
     data = blend_figure(facts.curve, reached_step=20)["data"]
     bands = [trace for trace in data if trace.get("stackgroup")]
@@ -81,7 +81,7 @@ def test_beyond_the_largest_corpora_all_others_are_one_band(write_run: WriteRun)
     assert np.sum([band["y"] for band in bands], axis=0) == pytest.approx(100, abs=0.01)
 
 
-def test_losses_are_those_that_were_logged(trained_run: TrainedRun) -> None:
+def test_losses_equal_the_logged_values(trained_run: TrainedRun) -> None:
     runs = gather_runs([trained_run("a", of_loss=4.0), trained_run("b", of_loss=5.0)])
     of_blend = metric_figure(runs, [(LOSS, "training")], "loss")
     of_corpora = corpus_metric_figure(runs, "loss_metrics/loss", list(CORPORA), "loss")
@@ -95,7 +95,7 @@ def test_losses_are_those_that_were_logged(trained_run: TrainedRun) -> None:
     assert len({trace["line"]["dash"] for trace in of_corpora["data"][:3]}) == 1
 
 
-def test_what_was_not_logged_has_no_figure(write_run: WriteRun) -> None:
+def test_metrics_that_were_not_logged_have_no_figure(write_run: WriteRun) -> None:
     facts = gather_run(write_run(CORPORA), name="run")
 
     assert metric_figure([facts], [(LOSS, "training")], "loss") is None
@@ -111,6 +111,6 @@ def test_many_points_become_means_of_neighbours() -> None:
     assert thin_steps.mean() == pytest.approx(steps.mean(), rel=1e-3)
 
 
-def test_a_loss_that_is_no_number_is_a_gap() -> None:
+def test_a_loss_that_is_not_a_number_is_a_gap() -> None:
     """JSON has no NaN."""
     assert numbers([1.23456789, float("nan"), float("inf")]) == [1.23457, None, None]

@@ -1,4 +1,4 @@
-"""Document lengths: all of them, or an even sample that is said to be one."""
+"""Document lengths: all of them, or an even sample that is marked as one."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_huge_corpora_are_sampled_evenly(
     assert found.quantiles[-1] > 190
 
 
-def test_of_many_shards_some_are_looked_at(
+def test_only_some_of_many_shards_are_read(
     write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_run({"web": (1, [100] * 40)}, blendcorpus={"split": "1"})

@@ -1,4 +1,4 @@
-"""The file that the commands write: whole, self-contained, with nothing that texts can do."""
+"""The HTML file: complete, self-contained, and safe with any text."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ def without_scripts(html: str) -> str:
     return re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
 
 
-def test_the_command_says_what_it_wrote(
+def test_the_command_reports_the_written_file(
     trained_run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.html"
@@ -33,7 +33,7 @@ def test_the_command_says_what_it_wrote(
     assert "web" in output.read_text()
 
 
-def test_a_configuration_alone_says_that_there_are_no_losses(
+def test_a_configuration_alone_is_reported_without_losses(
     write_run: WriteRun, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.html"
@@ -88,8 +88,8 @@ def test_everything_is_escaped() -> None:
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in html
 
 
-def test_an_incomplete_page_is_never_seen(tmp_path: Path) -> None:
-    """What was there stays until the new one is whole; nothing else is left beside it."""
+def test_an_incomplete_page_is_never_visible(tmp_path: Path) -> None:
+    """The old file stays until the new one is complete, and no other file is left."""
     path = tmp_path / "page.html"
     write_page(page_of("one"), path)
     write_page(page_of("two"), path)
@@ -99,7 +99,7 @@ def test_an_incomplete_page_is_never_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["report", "--output"], ["plan", "--picture"]])
-def test_a_file_that_is_no_page_is_replaced_only_where_that_is_asked_for(
+def test_a_file_that_is_not_a_page_is_replaced_only_with_overwrite(
     write_run: WriteRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     path, (command, option) = tmp_path / "page.html", words
@@ -113,7 +113,7 @@ def test_a_file_that_is_no_page_is_replaced_only_where_that_is_asked_for(
     assert main(arguments) == 0
 
 
-def test_its_folder_is_made_or_what_stands_there_named(tmp_path: Path) -> None:
+def test_its_folder_is_created_or_the_file_in_its_place_is_named(tmp_path: Path) -> None:
     write_page(page_of("one"), tmp_path / "new/page.html")
 
     assert "one" in (tmp_path / "new/page.html").read_text()

@@ -17,7 +17,7 @@ from blendtitan.shards.document_lengths import DocumentLengths
 IntArray = NDArray[np.int64]
 
 MOST_DOCUMENTS = 200_000
-"""Of a corpus with more documents, an even sample is counted."""
+"""Most documents of a corpus to count; a larger corpus is sampled evenly."""
 
 _MOST_SHARDS = 16
 _BLOCKS = 8
@@ -29,7 +29,7 @@ OF_EACH = 2
 """Sample texts of a corpus."""
 
 MOST_SAMPLES = 60
-"""Sample texts of all corpora together; the corpora that are met first win."""
+"""Sample texts of all corpora together; the first corpora get them."""
 
 _LOOKED_AT = 4096
 _AT_ONCE = 256
@@ -48,7 +48,7 @@ class CorpusLengths:
     quantiles: tuple[int, ...]
     """The shortest, the median, the 90th percentile and the longest."""
     edges: IntArray
-    """Where bins begin, and the end of the last. Shape ``(B + 1,)``."""
+    """Starts of the bins, and the end of the last. Shape ``(B + 1,)``."""
     fractions: NDArray[np.float64]
     """Fraction of the documents in each bin. Shape ``(B,)``."""
 
@@ -59,7 +59,7 @@ class CorpusLengths:
 
 
 def corpus_lengths(contents: Contents) -> dict[str, CorpusLengths]:
-    """Document lengths of every corpus in the split; ShardError for a missing or damaged one."""
+    """Document lengths of every corpus in the split; ShardError for a missing or damaged shard."""
     shards = contents.shards_of_corpora()
     return {name: _lengths(contents, own) for name, own in shards.items()}
 
@@ -68,7 +68,7 @@ def _lengths(contents: Contents, shards: Sequence[int]) -> CorpusLengths:
     ranges = {shard: contents.document_range(shard) for shard in shards}
     total = sum(stop - first for first, stop in ranges.values())
     lengths = DocumentLengths()
-    # All documents if they are few; else shards at even distances, and blocks of each likewise.
+    # All documents if they are few; otherwise blocks at even distances, of shards likewise.
     is_sample = total > MOST_DOCUMENTS
     chosen = list(ranges.values())
     if is_sample:
@@ -92,7 +92,7 @@ def _lengths(contents: Contents, shards: Sequence[int]) -> CorpusLengths:
 
 
 def _blocks(first: int, stop: int, share: float) -> list[tuple[int, int]]:
-    """Blocks of documents at even distances, together ``share`` of them; all if that is all."""
+    """Blocks of documents at even distances that make up ``share`` of them."""
     count = max(1, round((stop - first) * min(1.0, share) / _BLOCKS))
     if count * _BLOCKS >= stop - first:
         return [(first, stop)]
@@ -109,9 +109,9 @@ class Passage(NamedTuple):
     """Document and tokens, in words."""
     content: str = ""
     is_text: bool = False
-    """Whether the content is text. Else it is token ids."""
+    """Whether the content is text; otherwise it is token ids."""
     is_cut: bool = False
-    """Whether there is more."""
+    """Whether the content is cut off."""
 
 
 class SampleText(NamedTuple):

@@ -1,4 +1,4 @@
-"""The facts that a report shows about a run: gathered once, before anything is drawn."""
+"""The facts that a report shows about a run, gathered once before drawing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class BlendCurve:
     segment_steps: FloatArray
     """Steps before each segment. Shape ``(S,)``."""
     configured: FloatArray
-    """Share that a segment asks for. Shape ``(C, S)``."""
+    """Configured share of a segment. Shape ``(C, S)``."""
     is_phase: tuple[bool, ...]
     """Whether a segment begins because data or window length changed, too."""
 
@@ -56,16 +56,16 @@ class CorpusFacts:
 
     name: str
     shards: int | None
-    """With documents for training; None, as for documents: the data is not there."""
+    """Shards with documents for training; None, as for documents: the data is missing."""
     documents: int | None
     tokens: int
-    """In the train split, inserted EODs included."""
+    """Tokens in the train split, inserted EODs included."""
     configured: float
-    """Share that the segments ask for: so far, or of the whole run before it has begun."""
+    """Configured share: so far, or of the whole run before it has begun."""
     achieved: float
     """Fraction of these samples that is of the corpus."""
     tokens_read: int
-    """So far, like the epochs."""
+    """Tokens read so far."""
     epochs: float
     epochs_at_end: float
 
@@ -77,7 +77,7 @@ class RunFacts:
     name: str
     config: RunConfig
     about: str
-    """Where the order comes from."""
+    """The origin of the order."""
     num_samples: int
     tokens_at_end: int
     last_step: int
@@ -86,16 +86,16 @@ class RunFacts:
     """Steps that were trained, by checkpoints and metrics; 0: none."""
     curve: BlendCurve
     corpora: tuple[CorpusFacts, ...]
-    """In the order of the curve's."""
+    """Corpora in the order of the curve."""
     metrics: Mapping[str, Scalars]
-    """Empty: none was logged."""
+    """Logged metrics by name; may be empty."""
     waited: float | None
     """Fraction of the time in training steps spent waiting for data; None: not logged."""
     lengths: Mapping[str, CorpusLengths]
-    """By corpus; empty: the data is not there."""
+    """Document lengths by corpus; empty: the data is missing."""
     samples: tuple[SampleText, ...]
     samples_step: int
-    """The first step that samples were taken from."""
+    """The first step whose samples are shown."""
     settings: Mapping[str, str]
     """``section.key`` of the TOML file, and the value as TOML has it."""
 
@@ -104,19 +104,19 @@ class RunFacts:
         return next((corpus for corpus in self.corpora if corpus.name == name), None)
 
     def last(self, metric: str, corpus: str = "") -> float | None:
-        """The value of a metric that was logged last."""
+        """The last logged value of a metric."""
         found = self.metrics.get(f"{metric}/{corpus}" if corpus else metric)
         return None if found is None else float(found.values[-1])
 
     def lengths_by_share(self) -> list[tuple[str, CorpusLengths]]:
-        """Document lengths, those of the corpus with the largest share first."""
+        """Document lengths by corpus, the largest share first."""
         return [(c.name, self.lengths[c.name]) for c in self.corpora if c.name in self.lengths]
 
 
 def gather_runs(
     paths: Sequence[Path], *, step: int = 1, ranks: int | None = None
 ) -> tuple[RunFacts, ...]:
-    """The facts of runs, named by their folders or files, or by their paths where these are alike.
+    """The facts of runs, named by folder or file, or by path where these names repeat.
 
     Errors as ``gather_run``.
     """
@@ -193,7 +193,7 @@ def steps_before(schedule: BatchSchedule, slot: int) -> float:
 
 
 def _edges(firsts: Sequence[int], stop: int) -> list[int]:
-    """Where bins begin, and the end: no bin has samples of two segments."""
+    """Starts of the bins, and the end. No bin spans two segments."""
     least = max(_LEAST_SAMPLES, -(-stop // _MOST_BINS))
     edges: list[int] = []
     for first, end in zip(firsts, [*firsts[1:], stop], strict=True):
@@ -203,7 +203,7 @@ def _edges(firsts: Sequence[int], stop: int) -> list[int]:
 
 
 def _metrics(path: Path) -> Mapping[str, Scalars]:
-    """What a run logged; nothing for a TOML file, or without TensorBoard files."""
+    """The logged metrics of a run; empty for a TOML file, or without TensorBoard files."""
     try:
         return read_scalars(path) if path.is_dir() else {}
     except ConfigError:
@@ -211,7 +211,7 @@ def _metrics(path: Path) -> Mapping[str, Scalars]:
 
 
 def _waited(metrics: Mapping[str, Scalars], schedule: BatchSchedule) -> float | None:
-    """Time waited, as a fraction of the time that all logged steps took."""
+    """Time spent waiting, as a fraction of the time of all logged steps."""
     waits, speeds = metrics.get(WAIT_SECONDS), metrics.get(SAMPLES_PER_SECOND)
     if waits is None or speeds is None or waits.steps.tolist() != speeds.steps.tolist():
         return None

@@ -1,6 +1,6 @@
-"""Figures as plotly.js takes them: plain values, with names in place of colours.
+"""Figures for plotly.js: plain values, with names in place of colours.
 
-``style.json`` has what figures share. Figures name colours ``@ink`` or ``@series0``; the page
+``style.json`` has the common style. Figures name colours ``@ink`` or ``@series0``; the page
 replaces the names by those of its theme. Series have the colours of Okabe and Ito, which
 colour-blind readers can distinguish, lightened in the dark theme.
 """
@@ -31,7 +31,7 @@ LIGHT: dict[str, str] = STYLE["light"]
 DARK: dict[str, str] = STYLE["dark"]
 
 MOST_CORPORA = sum(name.startswith("series") for name in LIGHT)
-"""Corpora that are drawn one by one; the others are drawn together, or left out."""
+"""Most corpora to draw one by one; the others are drawn together, or left out."""
 
 _MOST_ROWS = 24
 _MOST_POINTS = 600
@@ -41,22 +41,22 @@ _WIDE = 4.0
 
 
 def series(number: int) -> str:
-    """Name of the colour of the ``number``-th thing that is drawn."""
+    """Name of the colour of series ``number``."""
     return f"@series{number % MOST_CORPORA}"
 
 
 def _style(kind: str, number: int) -> str:
-    """The ``number``-th of the dashes, symbols or patterns."""
+    """Dash, symbol or pattern of series ``number``."""
     return STYLE[kind][number % len(STYLE[kind])]
 
 
 def shown(name: str) -> str:
-    """A name as plotly.js shows it unchanged: it takes HTML for styles, ``%{y}`` for a value."""
+    """A name escaped for plotly.js, which interprets HTML and ``%{y}``."""
     return html.escape(name).replace("%{", "&#37;{")
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:
-    """Numbers of six digits; None for those that are not finite."""
+    """Numbers rounded to six digits; None for those that are not finite."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
@@ -85,7 +85,7 @@ def _line(
 def metric_figure(
     runs: Sequence[RunFacts], metrics: Sequence[tuple[str, str]], y_title: str
 ) -> Figure | None:
-    """``(metric, name in the legend)`` of all runs over their steps; None where no run has any."""
+    """``(metric, name in the legend)`` of all runs over their steps; None if no run logged any."""
     lines: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
         for m, (metric, called) in enumerate(metrics):
@@ -111,7 +111,7 @@ def corpus_metric_figure(
 
 
 def thinned(scalars: Scalars) -> tuple[FloatArray, FloatArray]:
-    """Steps and values; of many, the means of neighbours."""
+    """Steps and values; long series become means of neighbours."""
     steps, values = scalars.steps.astype(np.float64), scalars.values
     if len(steps) <= _MOST_POINTS:
         return steps, values
@@ -200,7 +200,7 @@ def lengths_figure(lengths: Sequence[tuple[str, CorpusLengths]]) -> Figure:
 def blend_figure(curve: BlendCurve, *, reached_step: int = 0) -> Figure:
     """The blend over training: stacked shares, against the configured ones as dashed lines.
 
-    ``reached_step`` is how far the run was trained; 0: it has not begun.
+    ``reached_step`` is the last trained step; 0: the run has not begun.
     """
     names, achieved, configured = _drawn(curve)
     data = [_band(curve, c, name, achieved[c], configured[c]) for c, name in enumerate(names)]
@@ -250,7 +250,7 @@ def _band(
 
 
 def _boundaries(curve: BlendCurve, configured: FloatArray) -> Iterator[dict[str, Any]]:
-    """Where the bands would meet if every share were as configured."""
+    """The boundaries of the bands if every share were as configured."""
     steps = numbers([*curve.segment_steps, curve.bin_steps[-1]])
     tops = np.cumsum(configured, axis=0)[:-1]
     for number, shares in enumerate(tops):
@@ -262,7 +262,7 @@ def _boundaries(curve: BlendCurve, configured: FloatArray) -> Iterator[dict[str,
 
 
 def _marks(curve: BlendCurve) -> Iterator[tuple[float, str]]:
-    """Where segments begin, with a label while there are few."""
+    """The starts of segments, labelled while there are few."""
     is_few = len(curve.segment_steps) <= _MOST_LABELS
     for step, is_phase in zip(curve.segment_steps[1:], curve.is_phase[1:], strict=True):
         label = f"{'changed on resume' if is_phase else 'segment'} after {step:,.6g}"

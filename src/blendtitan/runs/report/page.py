@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: ``page.html`` says what is in it."""
+"""A report as one self-contained HTML file, from the template ``page.html``."""
 
 import base64
 import hashlib
@@ -21,12 +21,12 @@ with requires_extra("report", "an HTML page"):
     from plotly.offline import get_plotlyjs
 
 _GENERATOR = '<meta name="generator" content="blendtitan report">'
-"""A line near the beginning of the template, by which earlier pages are recognised."""
+"""A line near the beginning of the template that identifies earlier pages."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """What a page shows: runs side by side, or the blend of a run that has not begun."""
+    """The contents of a page: runs side by side, or the blend of a run that has not begun."""
 
     title: str
     lead: str
@@ -44,7 +44,7 @@ def page_html(page: Page) -> str:
     """The page as HTML.
 
     Text of any kind is escaped. The page allows no script except its own two, which it names by
-    their digests, and no request: what a document says cannot do anything.
+    their digests, and no request, so the text of a document is harmless.
     """
     library, script = get_plotlyjs(), package_text("page.js")
     environment = jinja2.Environment(
@@ -81,13 +81,13 @@ def check_page(path: Path) -> None:
     """Check that a page written to ``path`` would replace nothing but an earlier page.
 
     Raises:
-        ConfigError: Something else has this name.
+        ConfigError: Another file or folder has this name.
     """
     check_replaceable(path, _GENERATOR)
 
 
 def write_page(page: Page, path: Path, *, overwrite: bool = False) -> int:
-    """Write a page completely or not at all, and its folder if needed; its size in bytes.
+    """Write a page atomically, create its folder if needed, and return its size in bytes.
 
     ``overwrite`` replaces a file that is not an earlier page.
 
@@ -109,7 +109,7 @@ def _digits(number: float) -> str:
 
 
 def _same_documents(runs: Sequence[RunFacts]) -> Mapping[str, str]:
-    """The first run that reads the same documents, by the names of later runs."""
+    """The first run that reads the same documents, by the name of each later run."""
     first: dict[Any, str] = {}
     for run in runs:
         first.setdefault(_shown_documents(run), run.name)
@@ -118,14 +118,14 @@ def _same_documents(runs: Sequence[RunFacts]) -> Mapping[str, str]:
 
 
 def _shown_documents(run: RunFacts) -> tuple[Any, ...]:
-    """The corpora of a run as far as the section on documents shows them."""
+    """The corpora of a run in the section on documents."""
     lengths = {name: own.quantiles for name, own in run.lengths.items()}
     own = ((c.name, c.tokens, c.documents or 0, lengths.get(c.name, ())) for c in run.corpora)
     return tuple(sorted(own))
 
 
 def _digest(script: str) -> str:
-    """What names a script in a Content-Security-Policy."""
+    """The hash that identifies a script in a Content-Security-Policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
