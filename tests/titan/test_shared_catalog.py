@@ -42,8 +42,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "magic": (overwrite(".idx", 0, b"X"), "CorruptShardError", "starts with"),
     "dtype": (overwrite(".idx", 17, b"\x06"), "CorruptShardError", "dtype code is 6"),
     "lengths": (overwrite(".idx", 50, b"\x09"), "CorruptShardError", "has 9 tokens"),
-    "no_idx": (lambda p: Path(f"{p}.idx").unlink(), "MissingShardError", ".bin is there"),
-    "no_bin": (lambda p: Path(f"{p}.bin").unlink(), "MissingShardError", ".idx is there"),
+    "no_idx": (lambda p: Path(f"{p}.idx").unlink(), "MissingShardError", ".bin exists"),
+    "no_bin": (lambda p: Path(f"{p}.bin").unlink(), "MissingShardError", ".idx exists"),
     "empty": (lambda p: write_shard(p, 0), "CorruptShardError", "the shard is empty"),
     "unreadable": (
         make_folder(".idx"),
