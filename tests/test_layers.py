@@ -99,7 +99,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "start": (
         STORAGE | {"prepare", "settings", "tables", "tokenizers", "start"},
-        {"msgspec", "tomlkit", "torch", "torchtitan"},
+        {"msgspec", "tomlkit", "torch"},
     ),
     "cli": ({"errors", "visible", "terminal", "commands"}, set()),
     "__main__": ({"cli"}, set()),

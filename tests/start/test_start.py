@@ -156,7 +156,7 @@ def test_shards_are_used_as_they_are(tmp_path: Path, text: Path) -> None:
         ("tokeniser = 'a'", r"data\.toml: unknown key tokeniser, expected one of tokenizer, "),
         ("tokenizer = 1", r"data\.toml: Expected `str`, got `int`"),
         ("tokenizer = 'a'", r"data\.toml: names no corpus, expected \[corpora\] or shards"),
-        ("tokenizer", r"data\.toml: cannot be read as TOML"),
+        ("tokenizer", r"data\.toml: not a TOML file: "),
         ("[corpora]\nweb = 'a'", r"data\.toml: .*missing required field `tokenizer`"),
     ],
 )

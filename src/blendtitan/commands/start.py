@@ -9,8 +9,8 @@ from blendtitan.terminal import say
 
 @command(
     "init",
-    "make a run folder: the data and the configuration of a run",
-    path("folder", "DIR", "folder of the run, which is made"),
+    "create a run folder, with the data and the configuration of a run",
+    path("folder", "DIR", "run folder to create"),
     argument(
         "--data",
         "text: a file, folder, pattern or URL, or a folder of shards; NAME=PATH names the corpus",
@@ -27,7 +27,7 @@ from blendtitan.terminal import say
     ),
     argument(
         "--template",
-        "configuration to begin with, such as llama3_8b (default: %(default)s, a small model that "
+        "configuration to start from, such as llama3_8b (default: %(default)s, a small model that "
         "trains on any machine)",
         metavar="NAME",
         default="debug",
@@ -52,7 +52,7 @@ def _init(options: Namespace) -> None:
 @command(
     "prepare",
     "turn the text of a run folder into shards and a file list",
-    path("folder", "DIR", "folder that init made"),
+    path("folder", "DIR", "run folder that init created"),
     number("--workers", "N", "processes (default: one per core)"),
 )
 def _prepare(options: Namespace) -> None:
@@ -67,7 +67,7 @@ def _prepare(options: Namespace) -> None:
 @command(
     "train",
     "train on this machine, with one or more processes",
-    path("run", "RUN", "folder that init made, or a TOML file"),
+    path("run", "RUN", "run folder that init created, or a TOML file"),
     number("--nproc", "N", "processes (default: one per accelerator, or one)"),
 )
 def _train(options: Namespace) -> None:

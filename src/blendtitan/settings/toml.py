@@ -74,13 +74,22 @@ def read_toml(path: str | Path) -> Values:
     return dict(_flat(_document(path)))
 
 
-def _document(path: str | Path) -> dict[str, Any]:
+def toml_document(path: str | Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        ConfigError: The file cannot be read, or is not a TOML file.
+    """
     try:
-        document = tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
+        return tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
+
+
+def _document(path: str | Path) -> dict[str, Any]:
+    document = toml_document(path)
     for section, content in document.items():
         if not isinstance(content, dict):
             raise ConfigError(f"{path}: {section} is outside of a section, such as [training]")

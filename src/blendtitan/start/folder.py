@@ -8,10 +8,9 @@ DIR/outputs/        checkpoints and metrics, made by ``train``
 """
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,12 +18,13 @@ import msgspec
 import tomlkit
 
 from blendtitan.errors import ConfigError
-from blendtitan.files import MOST_TOML_BYTES, read_text
+from blendtitan.files import read_text
 from blendtitan.prepare.input_file import is_url, without_suffixes
 from blendtitan.prepare.inputs import WILDCARDS, find_inputs
 from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.settings.templates import TEMPLATES
+from blendtitan.settings.toml import toml_document
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.tables import Table
 from blendtitan.tokenizers import HFTokenizer, SPTokenizer, Tokenizer, load_tokenizer
@@ -170,19 +170,16 @@ def read_data_config(path: Path) -> DataConfig:
     Raises:
         ConfigError: It is missing, or has other keys or values.
     """
-    try:
-        values = tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
-        unknown = sorted(values.keys() - {*DataConfig.__dataclass_fields__})
-        if unknown:
-            known = ", ".join(DataConfig.__dataclass_fields__)
-            raise ConfigError(f"{path}: unknown key {unknown[0]}, expected one of {known}")
-        config = msgspec.convert(values, DataConfig)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise ConfigError(
             f"{path}: there is no such file. Make a run folder first: blendtitan init"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
+        )
+    values = toml_document(path)
+    known = [each.name for each in fields(DataConfig)]
+    for key in sorted(values.keys() - {*known}):
+        raise ConfigError(f"{path}: unknown key {key}, expected one of {', '.join(known)}")
+    try:
+        config = msgspec.convert(values, DataConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {error}") from error
     if not config.corpora and not config.shards:

@@ -51,10 +51,9 @@ def training_command(
         MissingExtraError: PyTorch or TorchTitan is not installed.
         ConfigError: ``nproc`` is below 1.
     """
-    with requires_extra("train", "blendtitan train"):
-        import torch
-        import torchtitan  # noqa: F401  # check that it is installed
     if nproc is None:
+        with requires_extra("train", "blendtitan train"):
+            import torch
         nproc = max(1, torch.accelerator.device_count())
     if nproc < 1:
         raise ConfigError(f"--nproc is {nproc}, expected at least 1")
