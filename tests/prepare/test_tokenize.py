@@ -19,12 +19,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import tokenize as tokenize_module
-from blendtitan.prepare.documents import Counts, Signals
+from blendtitan.prepare.documents import Counts, RejectLimit, Signals
 from blendtitan.prepare.engines import Engine, LocalEngine, Submit, Totals
 from blendtitan.prepare.existing import removed_inputs
 from blendtitan.prepare.input_file import ReadOptions
 from blendtitan.prepare.report import tokenize_table
-from blendtitan.prepare.streams import zstd
+from blendtitan.prepare.streams import BadText, zstd
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Work, do_work
 from blendtitan.storage.list_forms import find_shards
@@ -280,6 +280,17 @@ def test_several_reasons_are_lines_of_the_error(tokenizer_path: Path, tmp_path: 
     places = [line.partition(":")[0] for line in lines[-2:]]
     assert places == [f"{path}, byte 0", f"{path}, byte 13"]
     assert r"\n" not in str(caught.value)
+
+
+def test_reasons_that_are_not_shown_are_counted(tmp_path: Path) -> None:
+    limit = RejectLimit(0, tmp_path / "stop")
+    texts = [BadText("row", row, f"reason {row}") for row in range(25)]
+
+    with pytest.raises(InputError) as caught:
+        limit.check(25, "a.parquet", texts)
+    *lines, last = str(caught.value).splitlines()
+    assert len(lines) == 20
+    assert last == "a.parquet: 5 other reasons"
 
 
 def test_too_many_rejected_texts_leave_no_shard_until_they_are_allowed(

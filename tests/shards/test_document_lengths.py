@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.shards.document_lengths import DocumentLengths
+from blendtitan.shards.document_lengths import DocumentLengths, document_lens
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import WriteShard
 
@@ -26,6 +26,7 @@ def test_quantiles_are_those_of_the_sorted_lengths(parts: list[list[int]], perce
 
 def test_all_documents_of_a_shard_are_counted(write_shard: WriteShard) -> None:
     index = ShardIndex.open(write_shard("web", [[1] * length for length in (3, 1, 4, 1, 5)]))
-    counted = DocumentLengths.of_shard(index)
+    counted = DocumentLengths()
+    counted.add(document_lens(index))
 
     assert [counted.quantile(k / 5) for k in range(1, 6)] == [1, 1, 3, 4, 5]

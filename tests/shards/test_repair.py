@@ -239,7 +239,7 @@ def test_a_shard_that_stays_wrong_after_corrections_is_refused(
 
     assert main(["repair", str(prefix), "--eod-id", str(EOD)]) == 1
     printed = capsys.readouterr()
-    assert "0 repaired, 0without faults" in printed.out
+    assert "0 repaired, 0 without faults" in printed.out
     assert re.search(f"not repairable: .*{reason}", printed.err)
     assert files(prefix) == before
 
@@ -273,7 +273,7 @@ def test_the_command_repairs_some_shards_and_names_the_others(
     assert main(["repair", str(folder), "--eod-id", "2"]) == 1
     shown = capsys.readouterr()
     assert f"{folder}/a: repaired" in shown.out
-    assert "1 repaired, 1without faults" in shown.out
+    assert "1 repaired, 1 without faults" in shown.out
     assert f"{folder}/b: with one more token each, 1 of 2 documents" in shown.err
     assert "1 of 3 shards were not changed" in shown.err
 

@@ -1,13 +1,15 @@
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.storage.atomic_files import partial_path, replaced_file, write_atomically
-from blendtitan.storage.writer import ShardWriter, append_file, remove_partials
+from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, write_shard
 
 
 @pytest.mark.parametrize("answer", [None, errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -102,3 +104,18 @@ def test_files_of_a_living_process_stay(tmp_path: Path) -> None:
     remove_partials(tmp_path / "a")
 
     assert sorted(tmp_path.iterdir()) == sorted([written, tmp_path / of_another_machine])
+
+
+def test_the_index_is_made_before_any_token_is_copied(tmp_path: Path) -> None:
+    """Making it checks the inputs of a merge, which may have gigabytes of tokens."""
+
+    def index() -> Iterator[bytes]:
+        yield b"MMIDIDX"
+        raise CorruptShardError("a source is corrupt")
+
+    def write_tokens(file: BinaryIO) -> None:
+        raise AssertionError("tokens were copied")
+
+    with pytest.raises(CorruptShardError, match="a source is corrupt"):
+        write_shard(tmp_path / "web", index(), write_tokens)
+    assert list(tmp_path.iterdir()) == []

@@ -102,7 +102,7 @@ def _repair(options: Namespace) -> None:
             f"{shard.prefix.name}{KEPT_SUFFIX}"
         )
     num_good = sum(not shard.corrections and shard.error is None for shard in shards)
-    say(f"{len(repaired):,} repaired, {num_good:,}without faults")
+    say(f"{len(repaired):,} repaired, {num_good:,} without faults")
     check_repaired(shards)
 
 

@@ -209,7 +209,10 @@ class RejectLimit:
                 (text.reason, f"{location}, {text.unit} {text.place}: {text.reason}")
                 for text in bad_texts
             )
-            raise TooManyRejectsError(*grouped(described, most=_SHOWN_REASONS))
+            lines = grouped(described, most=_SHOWN_REASONS)
+            more = len({text.reason for text in bad_texts}) - len(lines)
+            others = [f"{location}: {more:,} other reasons"] if more else []
+            raise TooManyRejectsError(*lines, *others)
         if self.stop_path.exists():
             raise TooManyRejectsError
 

@@ -215,13 +215,15 @@ def _corpora(
     run: RunConfig, train: Dataset, catalog: Catalog, reads: _RowReads | None
 ) -> Iterator[CorpusPlan]:
     end = progress(train, run.num_samples)
-    documents, sizes = np.diff(catalog.document_cuts)[:, 0], _token_bytes(catalog)
+    of_corpus, documents = np.array(catalog.corpora), np.diff(catalog.document_cuts)[:, 0]
+    sizes = _token_bytes(catalog) if reads is None else None
     for i, name in enumerate(train.corpora):
-        own = np.array(catalog.corpora) == name
+        own = of_corpus == name
         windows = train.only(name).num_windows
         share, tokens_read = float(end.configured_shares[i]), int(end.tokens[i])
         samples = share * run.global_batch_size
         if reads is None:  # neighbours' common token twice
+            assert sizes is not None
             each = float(np.average(sizes[own], weights=catalog.weights[own]))
             unused, num_bytes = None, (tokens_read + tokens_read // run.blend.seq_length) * each
         else:

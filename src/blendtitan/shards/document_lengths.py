@@ -1,7 +1,6 @@
 """Exact quantiles and histograms of document lengths."""
 
 import math
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +17,6 @@ class DocumentLengths:
         self._lens = np.zeros(0, np.int64)
         """Distinct lengths, in ascending order."""
         self._counts = np.zeros(0, np.int64)
-
-    @classmethod
-    def of_shard(cls, index: ShardIndex) -> Self:
-        """Count the documents of a shard; raises CorruptShardError for an impossible entry."""
-        lengths = cls()
-        lengths.add(document_lens(index))
-        return lengths
 
     @property
     def num_documents(self) -> int:
@@ -53,9 +45,7 @@ class DocumentLengths:
 
     def _add(self, lens: IntArray, counts: IntArray) -> None:
         self._lens, places = np.unique(np.append(self._lens, lens), return_inverse=True)
-        merged = np.zeros(len(self._lens), np.int64)
-        np.add.at(merged, places, np.append(self._counts, counts))
-        self._counts = merged
+        self._counts = np.bincount(places, np.append(self._counts, counts)).astype(np.int64)
 
 
 def document_lens(index: ShardIndex) -> IntArray:

@@ -1,6 +1,6 @@
 """Documents, tokens and document lengths of shards and corpora: ``blendtitan stats``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,14 +67,8 @@ class Stats:
             self.num_unknown = (self.num_unknown or 0) + other.num_unknown
             self.num_eod_only = (self.num_eod_only or 0) + other.num_eod_only
 
-    def cells(self) -> list[Cell]:
-        """The row of a table."""
-        counts = self.num_shards, self.lengths.num_documents, self.num_tokens
-        lens = map(self.lengths.quantile, _QUANTILES.values())
-        return [*counts, ", ".join(sorted(self.dtypes)), *lens]
-
     def json(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """The counts as JSON."""
         lens = {name: self.lengths.quantile(part) for name, part in _QUANTILES.items()}
         of_tokens = {
             "documents_with_unknown": self.num_unknown,
@@ -93,18 +87,20 @@ class Stats:
 class StatsReport:
     """The counts of the inputs. Corpora and the total leave out unreadable shards."""
 
-    shards: list[tuple[NamedShard, Stats | ShardError]] = field(default_factory=list)
-    """Each shard with its counts, or with the error of reading it."""
+    shards: list[tuple[NamedShard, dict[str, Any] | ShardError]] = field(default_factory=list)
+    """Each shard with its counts as JSON, or with the error of reading it."""
 
     corpora: dict[str, Stats] = field(default_factory=dict)
-    total: Stats = field(default_factory=Stats)
+    total: Stats | None = None
+    """None if no shard could be read."""
 
     def add(self, shard: NamedShard, found: Stats | ShardError) -> None:
-        """Add a shard."""
-        self.shards.append((shard, found))
+        """Add a shard. Of its lengths, only those of its corpus are kept."""
         if isinstance(found, Stats):
             self.corpora.setdefault(shard.corpus, Stats()).update(found)
-            self.total.update(found)
+            self.shards.append((shard, found.json()))
+        else:
+            self.shards.append((shard, found))
 
     def check_readable(self) -> None:
         """Check that every shard could be read; raises ShardError with all messages."""
@@ -119,35 +115,36 @@ class StatsReport:
         rows = (
             [
                 str(shard.prefix),
-                *(found.cells() if isinstance(found, Stats) else ["cannot be read"]),
+                *(["cannot be read"] if isinstance(found, ShardError) else _cells(found)),
             ]
             for shard, found in self.shards
         )
         table = Table(headings, rows)
         for corpus, stats in self.corpora.items():
-            table.add_row(corpus, *stats.cells())
-        if self.corpora:
-            table.add_row("total", *self.total.cells())
+            table.add_row(corpus, *_cells(stats.json()))
+        if self.total is not None:
+            table.add_row("total", *_cells(self.total.json()))
         return table
 
     def notes(self) -> Iterator[str]:
         """Sentences about unknown or missing text, if any."""
-        yield from text_notes(
-            self.total.lengths.num_documents,
-            num_unknown=self.total.num_unknown,
-            num_eod_only=self.total.num_eod_only,
-        )
+        if self.total is not None:
+            yield from text_notes(
+                self.total.lengths.num_documents,
+                num_unknown=self.total.num_unknown,
+                num_eod_only=self.total.num_eod_only,
+            )
 
     def json(self) -> dict[str, Any]:
         """The report as JSON."""
         return {
             "shards": [
                 {"prefix": str(shard.prefix), "corpus": shard.corpus}
-                | (found.json() if isinstance(found, Stats) else {"error": str(found)})
+                | ({"error": str(found)} if isinstance(found, ShardError) else found)
                 for shard, found in self.shards
             ],
             "corpora": {corpus: stats.json() for corpus, stats in self.corpora.items()},
-            "total": self.total.json() if self.corpora else None,
+            "total": self.total.json() if self.total else None,
         }
 
 
@@ -175,4 +172,15 @@ def describe(inputs: Sequence[Path], tokenizer: Tokenizer | None = None) -> Stat
     with ThreadPoolExecutor(_THREADS) as pool:
         for shard, found in zip(shards, pool.map(stats_or_error, shards), strict=True):
             report.add(shard, found)
+    if report.corpora:
+        report.total = total = Stats()
+        for stats in report.corpora.values():
+            total.update(stats)
     return report
+
+
+def _cells(counts: Mapping[str, Any]) -> list[Cell]:
+    """The row of a table for counts as JSON."""
+    lens = counts["tokens_per_document"].values()
+    numbers = counts["shards"], counts["documents"], counts["tokens"]
+    return [*numbers, ", ".join(counts["dtypes"]), *lens]

@@ -27,7 +27,7 @@ from blendtitan.storage.index_arrays import encode_index
 from blendtitan.storage.index_format import CODE_OF_DTYPE
 from blendtitan.storage.reader import FileSignature
 from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
-from blendtitan.storage.records import ENDS_SUFFIX, RECORD_SUFFIX, SHARD_SUFFIXES
+from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
@@ -151,7 +151,11 @@ class ShardWriter:
             record = TokenizerRecord(self.tokenizer, self.num_documents, self.num_tokens)
         with writing(Path(f"{self.prefix}.bin")):
             flush_and_close(self._bin)
-        _finish(self.prefix, encode_index(lens, dtype=self.dtype), record)
+        _write_partial(
+            Path(f"{self.prefix}.idx"),
+            lambda file: file.writelines(encode_index(lens, dtype=self.dtype)),
+        )
+        publish(self.prefix, record)
 
     def abort(self) -> None:
         """Delete the unfinished files."""
@@ -195,25 +199,18 @@ def write_shard(
         bin_path.parent.mkdir(parents=True, exist_ok=True)
     remove_partials(prefix)
     try:
-        with writing(bin_path), partial_path(bin_path).open("wb") as tokens:
-            write_tokens(tokens)
-            flush_and_close(tokens)
-        return _finish(prefix, index, record)
+        # The .idx first: making it checks the inputs, before gigabytes of tokens are copied.
+        _write_partial(Path(f"{prefix}.idx"), lambda file: file.writelines(index))
+        _write_partial(bin_path, write_tokens)
+        return publish(prefix, record)
     finally:
         _discard(prefix)
 
 
-def _finish(prefix: Path, index: Iterable[bytes], record: TokenizerRecord | None) -> FileSignature:
-    """Write the rest of a shard whose ``.bin`` is complete under its partial name."""
-    contents = {".idx": index}
-    if record is not None:
-        contents[RECORD_SUFFIX] = map(encode_record, [record])
-    for suffix, blocks in contents.items():
-        path = Path(f"{prefix}{suffix}")
-        with writing(path), partial_path(path).open("wb") as file:
-            file.writelines(blocks)
-            flush_and_close(file)
-    return publish(prefix)
+def _write_partial(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    with writing(path), partial_path(path).open("wb") as file:
+        write(file)
+        flush_and_close(file)
 
 
 def _discard(prefix: Path) -> None:
@@ -292,8 +289,10 @@ def _check_no_folders(prefix: Path) -> None:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
-def publish(prefix: Path) -> FileSignature:
+def publish(prefix: Path, record: TokenizerRecord | None = None) -> FileSignature:
     """Rename the complete partial files of a shard so that no reader sees half of it.
+
+    ``record``, if there is one, is written beside it; an old one is deleted otherwise.
 
     Returns the signature of these files, even if another process replaces them meanwhile.
 
@@ -301,6 +300,9 @@ def publish(prefix: Path) -> FileSignature:
         OutputError: A folder has one of these names. Existing files are unchanged.
     """
     _check_no_folders(prefix)
+    path_of_record = record_path(prefix)
+    if record is not None:
+        _write_partial(path_of_record, lambda file: file.write(encode_record(record)))
     final = [Path(f"{prefix}{suffix}") for suffix in (".bin", ".idx")]
     tokens, index = map(partial_path, final)
     signature = FileSignature.of_files(index.stat(), tokens.stat())
@@ -308,11 +310,10 @@ def publish(prefix: Path) -> FileSignature:
     # once it has its .idx, so the record is put in place first.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
     Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
-    record = record_path(prefix)
-    if partial_path(record).exists():
-        partial_path(record).replace(record)
+    if record is None:
+        path_of_record.unlink(missing_ok=True)
     else:
-        record.unlink(missing_ok=True)
+        partial_path(path_of_record).replace(path_of_record)
     for path, partial in zip(final, (tokens, index), strict=True):
         partial.replace(path)
     sync_folder(prefix.parent)

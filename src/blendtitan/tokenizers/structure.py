@@ -202,7 +202,7 @@ def _parsed(content: bytes) -> Any:
     except Exception as error:
         raise FastTierError(
             f"the library protobuf is missing, or does not match the installed sentencepiece "
-            f"({type(error).__name__}: {error}): pip install -U 'blendtitan[fast]'"
+            f"({type(error).__name__}: {error}). Update it with `pip install -U protobuf`"
         ) from error
     model: Any = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     model.ParseFromString(content)

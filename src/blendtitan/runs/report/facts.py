@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from blendtitan.batch_schedule import BatchSchedule, consumed_at
 from blendtitan.dataset.progress import configured_shares
-from blendtitan.errors import ConfigError
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
@@ -19,7 +18,7 @@ from blendtitan.runs.report.documents import (
     corpus_lengths,
     sample_texts,
 )
-from blendtitan.runs.scalars import Scalars, read_scalars
+from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.runs.slots import Slots, step_slots
 from blendtitan.settings.toml import read_toml, toml_of
 
@@ -204,10 +203,7 @@ def _edges(firsts: Sequence[int], stop: int) -> list[int]:
 
 def _metrics(path: Path) -> Mapping[str, Scalars]:
     """The logged metrics of a run; empty for a TOML file, or without TensorBoard files."""
-    try:
-        return read_scalars(path) if path.is_dir() else {}
-    except ConfigError:
-        return {}
+    return read_scalars(path) if path.is_dir() and has_scalars(path) else {}
 
 
 def _waited(metrics: Mapping[str, Scalars], schedule: BatchSchedule) -> float | None:
