@@ -26,6 +26,7 @@ lines is passed line by line: ``ShardError(*problems, summary)``.
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Self
 
 from blendtitan.visible import Lines, joined
 
@@ -59,6 +60,14 @@ class MissingShardError(ShardError):
 
 class CorruptShardError(ShardError):
     """The files of a shard contradict each other or the format."""
+
+    @classmethod
+    def of_index(cls, path: str, found: str, expected: str) -> Self:
+        """The error for an ``.idx`` that contradicts itself."""
+        return cls(
+            f"{path}: {found}, expected {expected}. "
+            f"Copy both files again, or tokenise the shard again."
+        )
 
 
 class UncountedEodError(CorruptShardError):

@@ -89,7 +89,8 @@ def test_killed_training_resumes_bit_for_bit_from_the_last_complete_checkpoint(
 
     check(job, whole, saved)
     assert job.losses("training").keys() == set(range(saved + 1, STEPS + 1))
-    assert job.complete_steps() == whole.complete_steps()
+    # A kill between a save and the deletions after it leaves older ones.
+    assert job.complete_steps()[-2:] == whole.complete_steps()[-2:]
     state, expected = job.state(STEPS), whole.state(STEPS)
     assert state.keys() == expected.keys()
     for name, value in expected.items():

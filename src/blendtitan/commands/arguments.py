@@ -14,6 +14,10 @@ Add = Callable[[argparse._ActionsContainer], object]
 """Adds an argument, or a group of arguments, to a parser."""
 
 
+Run = Callable[[argparse.Namespace], None]
+"""Runs a command with its parsed options."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command; its manual and its example are in ``manuals/NAME.txt``."""
@@ -21,7 +25,7 @@ class Command:
     name: str
     summary: str
     arguments: tuple[Add, ...]
-    run: Callable[[argparse.Namespace], None]
+    run: Run
 
     def texts(self) -> tuple[str, str]:
         """The manual and the example."""
@@ -36,8 +40,6 @@ class Command:
 
 COMMANDS: dict[str, Command] = {}
 """All commands by name, once their modules are imported."""
-
-Run = Callable[[argparse.Namespace], None]
 
 
 def command(name: str, summary: str, *arguments: Add) -> Callable[[Run], Run]:

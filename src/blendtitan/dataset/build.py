@@ -132,9 +132,7 @@ def _build_split(
     if split_fractions(config.split)[s] == 0:
         return None
     tokens = catalog.split_tokens(s).tolist()
-    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
-    for shard, name in enumerate(catalog.corpora):
-        shards_of[name].append(shard)
+    shards_of = catalog.shards_of_corpora()
     usable = _with_documents(shards_of, tokens, split)
     if not usable:
         return None

@@ -80,9 +80,6 @@ def corpus_shards(
 
 def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
     """The facts about each corpus in a state: its shards, their weights, and tokens by split."""
-    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
-    for shard, name in enumerate(catalog.corpora):
-        shards_of[name].append(shard)
     tokens = np.diff(catalog.token_cuts)
     return {
         name: {
@@ -90,34 +87,30 @@ def corpora_held(catalog: Catalog) -> dict[str, dict[str, Any]]:
             "shards": len(shards),
             "shards_digest": _shards_digest(catalog, shards),
         }
-        for name, shards in shards_of.items()
+        for name, shards in catalog.shards_of_corpora().items()
     }
 
 
 def checksums_held(catalog: Catalog) -> dict[str, str]:
     """Checksums of each corpus's shards, as hexadecimal text, if any of them has one."""
-    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(catalog.corpora))}
-    for shard, name in enumerate(catalog.corpora):
-        shards_of[name].append(shard)
-    held = {name: catalog.checksums[shards] for name, shards in shards_of.items()}
+    held = {name: catalog.checksums[shards] for name, shards in catalog.shards_of_corpora().items()}
     return {name: checksums.tobytes().hex() for name, checksums in held.items() if checksums.any()}
 
 
 def changed_checksums(catalog: Catalog, saved: Mapping[str, str]) -> list[str]:
     """A line for each shard whose checksum differs from the saved one."""
     lines: list[str] = []
+    shards_of = catalog.shards_of_corpora()
     for name, now in checksums_held(catalog).items():
         found, expected = bytes.fromhex(now), bytes.fromhex(saved.get(name, ""))
-        prefixes = [p for p, corpus in zip(catalog.prefixes, catalog.corpora, strict=True)
-                    if corpus == name]  # fmt: skip
         if len(found) != len(expected):
             continue
-        for place, prefix in enumerate(prefixes):
+        for place, shard in enumerate(shards_of[name]):
             span = slice(place * CHECKSUM_BYTES, (place + 1) * CHECKSUM_BYTES)
             if differ(expected[span], found[span]):
                 lines.append(
-                    f"  corpus {name!r}, shard {prefix}: checksum {expected[span].hex()}, now "
-                    f"{found[span].hex()}"
+                    f"  corpus {name!r}, shard {catalog.prefixes[shard]}: checksum "
+                    f"{expected[span].hex()}, now {found[span].hex()}"
                 )
     return lines
 

@@ -139,7 +139,7 @@ def build_order(
     asked = samples_of_shards(
         catalog.weights.tolist(), samples_of_splits(config)[SPLITS.index(split)]
     )
-    shards_of = _shards_of_corpora(catalog.corpora)
+    shards_of = catalog.shards_of_corpora()
     made, reads, shard_tokens = _shard_records(config, catalog, split, asked)
     shard_starts = np.cumsum([0, *asked])[:-1]
     records = np.empty(len(made), RECORD)
@@ -165,13 +165,6 @@ def build_order(
         "reads": reads,
     }
     return corpora, shard_tokens, columns
-
-
-def _shards_of_corpora(corpora: Sequence[str]) -> dict[str, list[int]]:
-    shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(corpora))}
-    for shard, name in enumerate(corpora):
-        shards_of[name].append(shard)
-    return shards_of
 
 
 def _sequences(config: BlendConfig, catalog: Catalog, split: str, shard: int) -> range:

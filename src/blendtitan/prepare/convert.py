@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
 from blendtitan.files import open_file
-from blendtitan.storage.index_arrays import IndexArrays, corrupt, encode_index
+from blendtitan.storage.index_arrays import IndexArrays, encode_index
 from blendtitan.storage.index_format import DTYPE_CODES, MAGIC, OLD_MAGIC
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, size_of
@@ -163,12 +163,14 @@ def _multimodal_shard(prefix: Path, file: OpenFile, arrays: IndexArrays) -> _Sou
 def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
     """A shard in the TNTIDX format. The sizes are checked before anything else is read."""
     if len(head) < _OLD_HEADER.size:
-        raise corrupt(file.path, f"found {file.num_bytes} bytes", f"a header of {_OLD_HEADER.size}")
+        raise CorruptShardError.of_index(
+            file.path, f"found {file.num_bytes} bytes", f"a header of {_OLD_HEADER.size}"
+        )
     _, version, code, token_bytes, num_items, num_sizes = _OLD_HEADER.unpack_from(head)
     dtype = DTYPE_CODES.get(code)
     if version != 1 or dtype is None or dtype.kind not in "iu" or token_bytes != dtype.itemsize:
         found = f"version {version}, dtype code {code} of {token_bytes} bytes"
-        raise corrupt(
+        raise CorruptShardError.of_index(
             file.path, f"found {found}", "version 1 and an integer type, code 1 to 5 or 8"
         )
     least = _OLD_HEADER.size + 8 * (2 * (num_items + 1) + num_sizes)
@@ -177,7 +179,7 @@ def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
         at += 8
         num_entries = int.from_bytes(head[_OLD_HEADER.size :], "little") if len(head) == at else 0
         if num_entries < 1 or file.num_bytes != least + 8 + 8 * num_entries:
-            raise corrupt(
+            raise CorruptShardError.of_index(
                 file.path,
                 f"found {file.num_bytes:,} bytes",
                 f"{least:,} without a document index or {least + 8 + 8 * num_entries:,} with one, "
@@ -188,7 +190,9 @@ def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
     ends = np.cumsum([num_items + 1, num_items + 1, num_sizes])
     first_sizes, starts, sizes, documents = np.split(numbers, ends)
     if not np.array_equal(first_sizes, np.arange(num_items + 1)) or num_sizes != num_items:
-        raise corrupt(file.path, "found items of several dimensions", "texts, which have one")
+        raise CorruptShardError.of_index(
+            file.path, "found items of several dimensions", "texts, which have one"
+        )
     _check_items(file, starts, sizes)
     found, expected = size_of(f"{prefix}.bin"), int(sizes.sum()) * dtype.itemsize
     if found != expected or not num_items:
@@ -207,16 +211,16 @@ def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.in
     """Check that every item starts at the sum of the sizes before it."""
     if len(sizes) and (sizes.min() < 0 or sizes.max() > _INT32_MAX):
         found = f"an item of {sizes.min()} to {sizes.max()} tokens"
-        raise corrupt(file.path, f"found {found}", f"0 to {_INT32_MAX:,}")
+        raise CorruptShardError.of_index(file.path, f"found {found}", f"0 to {_INT32_MAX:,}")
     expected = np.append(0, np.cumsum(sizes))
     wrong = np.flatnonzero(starts != expected)
     if len(wrong):
         at = int(wrong[0])
         if at == len(sizes):
-            raise corrupt(
+            raise CorruptShardError.of_index(
                 file.path, f"found the last item ends at token {starts[at]:,}", f"{expected[at]:,}"
             )
-        raise corrupt(
+        raise CorruptShardError.of_index(
             file.path,
             f"item {at} starts at token {starts[at]:,}",
             f"{expected[at]:,}, where the sizes before it end",
@@ -225,7 +229,9 @@ def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.in
 
 def _check_documents(file: OpenFile, documents: NDArray[np.int64], num_items: int) -> None:
     if documents[0] != 0 or (documents[1:] < documents[:-1]).any():
-        raise corrupt(file.path, "found a decreasing document index", "an index that grows from 0")
+        raise CorruptShardError.of_index(
+            file.path, "found a decreasing document index", "an index that grows from 0"
+        )
     if documents[-1] != num_items:
         raise CorruptShardError(
             f"{file.path}: the document index ends at item {documents[-1]:,}, expected "

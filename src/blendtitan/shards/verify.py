@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from xxhash import xxh3_128
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import MissingShardError, ShardError
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.shards.document_lengths import document_lens
 from blendtitan.shards.encoding import Comparison, Encoding, compare_encoding, encoding_problems
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens
-from blendtitan.storage.index_arrays import IndexArrays
+from blendtitan.storage.index_arrays import IndexArrays, document_ends
 from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, named_shards
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path, write_ends
@@ -163,7 +163,8 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs
     try:
         found.entry = catalogs.entry(str(shard.prefix.absolute()))
         found.index = index = ShardIndex.open(shard.prefix)
-        found.problems += index_problems(index)
+        arrays = IndexArrays.of_file(index.file)
+        found.problems += index_problems(index, arrays)
         if found.entry is not None:
             content = index.file.read(index.file.num_bytes, at=0)
             digest, listed = xxh3_128(content).hexdigest(), found.entry.idx_digest
@@ -175,7 +176,8 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs
             eod_id = _recorded_eod(found, record) if expected.eod_id is None else None
             if eod_id is not None:
                 found.has_recorded_eod, expected = True, expected.with_eod(eod_id)
-            _verify_tokens(found, index, expected)
+            ends = document_ends(arrays.lens, arrays.documents)
+            _verify_tokens(found, index, ends, expected)
         if expected.encoding is not None and not found.problems:
             found.comparison = compare_encoding(index, expected.encoding)
             found.problems += encoding_problems(index, expected.encoding, found.comparison)
@@ -187,9 +189,8 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs
     return found
 
 
-def index_problems(index: ShardIndex) -> Iterator[str]:
+def index_problems(index: ShardIndex, arrays: IndexArrays) -> Iterator[str]:
     """Problems with the arrays of an ``.idx``, except those that opening it checks."""
-    arrays = IndexArrays.of_file(index.file)
     try:
         num_tokens = arrays.check_lens()
         if num_tokens != index.num_tokens:
@@ -229,7 +230,12 @@ def _recorded_eod(found: VerifiedShard, record: TokenizerRecord | None) -> int |
     return None if ends is None or ends.lacks_eod else ends.eod_id
 
 
-def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) -> None:
+def _verify_tokens(
+    found: VerifiedShard,
+    index: ShardIndex,
+    ends_of_documents: NDArray[np.int64],
+    expected: Expected,
+) -> None:
     """Read the ``.bin`` once, for all checks."""
     parts = () if found.entry is None else found.entry.bin_digests
     digests = [xxh3_128() for _ in parts]
@@ -246,7 +252,7 @@ def _verify_tokens(found: VerifiedShard, index: ShardIndex, expected: Expected) 
     found.tokens = summarize_tokens(
         OpenFile.open(f"{index.prefix}.bin"),
         index.dtype,
-        np.cumsum(document_lens(index)),
+        ends_of_documents,
         eod_id=expected.eod_id,
         vocab_size=expected.vocab_size,
         symbols=expected.symbols,

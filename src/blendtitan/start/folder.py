@@ -26,6 +26,7 @@ from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.settings.templates import TEMPLATES
 from blendtitan.settings.toml import toml_document
 from blendtitan.storage.atomic_files import write_atomically
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.tables import Table
 from blendtitan.tokenizers import HFTokenizer, SPTokenizer, Tokenizer, load_tokenizer
 
@@ -252,7 +253,7 @@ def _data_toml(config: DataConfig) -> str:
 
 
 def _holds_shards(path: str) -> bool:
-    return not is_url(path) and Path(path).is_dir() and any(Path(path).rglob("*.idx"))
+    return not is_url(path) and Path(path).is_dir() and bool(find_shards(Path(path)))
 
 
 def _corpora_in(text: str) -> list[FoundCorpus]:

@@ -76,6 +76,13 @@ class Catalog:
         num_documents = int(self.document_cuts[shard, 3])
         return IndexHeader(self.dtype(shard), int(self.num_sequences[shard]), num_documents)
 
+    def shards_of_corpora(self) -> dict[str, list[int]]:
+        """Numbers of the shards of each corpus, in file-list order; corpora sorted by name."""
+        shards_of: dict[str, list[int]] = {name: [] for name in sorted(set(self.corpora))}
+        for shard, name in enumerate(self.corpora):
+            shards_of[name].append(shard)
+        return shards_of
+
     def split_tokens(self, split: int) -> NDArray[np.int64]:
         """Tokens of each shard in a split, inserted EODs included."""
         documents = np.diff(self.document_cuts)[:, split]

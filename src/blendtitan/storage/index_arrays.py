@@ -18,9 +18,8 @@ from blendtitan.storage.index_format import (
     MAGIC,
     VERSION,
     IndexHeader,
-    decode_header,
 )
-from blendtitan.storage.reader import OpenFile, ShardIndex
+from blendtitan.storage.reader import OpenFile, ShardIndex, read_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,7 @@ class IndexArrays:
     @classmethod
     def of_file(cls, file: OpenFile, *, may_have_modes: bool = False) -> Self:
         """The same for an open file; modes of a multimodal shard may follow the arrays."""
-        head = file.read(min(HEADER.size, file.num_bytes), at=0)
-        header = decode_header(
-            head, file_bytes=file.num_bytes, path=file.path, may_have_modes=may_have_modes
-        )
+        header, _ = read_head(file, may_have_modes=may_have_modes)
         lens = np.empty(header.num_sequences, np.dtype("<i4"))
         pointers = np.empty(header.num_sequences, np.dtype("<i8"))
         documents = np.empty(header.num_documents + 1, np.dtype("<i8"))
@@ -95,34 +91,31 @@ class IndexArrays:
         negative = np.flatnonzero(self.lens < 0)
         if len(negative):
             at = int(negative[0])
-            raise corrupt(self.path, f"sequence {at} has {self.lens[at]} tokens", "0 or more")
+            raise CorruptShardError.of_index(
+                self.path, f"sequence {at} has {self.lens[at]} tokens", "0 or more"
+            )
         return int(self.lens.sum(dtype=np.int64))
 
     def check_documents(self) -> None:
         """Raise a CorruptShardError unless the document index grows from 0 to the last sequence."""
         documents, num_sequences = self.documents, len(self.lens)
         if documents[0] != 0:
-            raise corrupt(self.path, f"document 0 starts at sequence {documents[0]}", "0")
+            raise CorruptShardError.of_index(
+                self.path, f"document 0 starts at sequence {documents[0]}", "0"
+            )
         # Compared, not subtracted: a difference of two entries could overflow.
         wrong = np.flatnonzero((documents[1:] < documents[:-1]) | (documents[1:] > num_sequences))
         if len(wrong):
             at = int(wrong[0]) + 1
-            raise corrupt(
+            raise CorruptShardError.of_index(
                 self.path,
                 f"document {at} starts at sequence {documents[at]}",
                 f"{documents[at - 1]} to {num_sequences}",
             )
         if documents[-1] != num_sequences:
-            raise corrupt(
+            raise CorruptShardError.of_index(
                 self.path, f"the document index ends at {documents[-1]}", f"{num_sequences}"
             )
-
-
-def corrupt(path: str, found: str, expected: str) -> CorruptShardError:
-    """The error for an ``.idx`` that contradicts itself."""
-    return CorruptShardError(
-        f"{path}: {found}, expected {expected}. Copy both files again, or tokenise the shard again."
-    )
 
 
 def encode_index(

@@ -111,23 +111,19 @@ class OpenFile:
             MissingShardError: It cannot be read.
         """
         try:
-            found = os.preadv(self.fd, [buffer.data], at)
+            found: int | OSError = os.preadv(self.fd, [buffer.data], at)
         except OSError as error:
-            self._complete(buffer.data.cast("B"), error, at=at)
-        else:
-            if found < buffer.nbytes:
-                self._complete(buffer.data.cast("B"), found, at=at)
+            found = error
+        if found != buffer.nbytes:
+            from blendtitan.storage.failed_reads import complete_read
+
+            complete_read(self, buffer.data.cast("B"), found, at=at)
 
     def read(self, num_bytes: int, *, at: int) -> bytes:
         """Exactly ``num_bytes`` bytes from byte offset ``at`` on; errors as ``read_into``."""
         data = np.empty(num_bytes, np.uint8)
         self.read_into(data, at=at)
         return data.tobytes()
-
-    def _complete(self, buffer: memoryview, found: int | OSError, *, at: int) -> None:
-        from blendtitan.storage.failed_reads import complete_read
-
-        complete_read(self, buffer, found, at=at)
 
 
 class OpenFiles:
@@ -287,10 +283,7 @@ class ShardIndex:
 
     def corrupt(self, found: str, expected: str) -> CorruptShardError:
         """The error for an impossible entry."""
-        return CorruptShardError(
-            f"{self.file.path}: {found}, expected {expected}. "
-            f"Copy both files again, or tokenise the shard again."
-        )
+        return CorruptShardError.of_index(self.file.path, found, expected)
 
     def _count_tokens(self, bin_bytes: int) -> None:
         """Check the size of the ``.bin`` against the ends of the arrays, and set ``num_tokens``."""
@@ -312,15 +305,21 @@ class ShardIndex:
         raise size_fault(self, bin_bytes)
 
 
-def read_head(file: OpenFile) -> tuple[IndexHeader, bytes]:
-    """The checked header of an opened ``.idx`` file, and the bytes read with it.
+def read_head(file: OpenFile, *, may_have_modes: bool = False) -> tuple[IndexHeader, bytes]:
+    """The header of an opened ``.idx`` file, checked by ``decode_header``, and bytes read with it.
 
     Raises:
         CorruptShardError: A field has a value that the format does not allow, or the file is
             not as long as its header says.
     """
     head = file.read(min(_HEAD_BYTES, file.num_bytes), at=0)
-    return decode_header(head[: HEADER.size], file_bytes=file.num_bytes, path=file.path), head
+    header = decode_header(
+        head[: HEADER.size],
+        file_bytes=file.num_bytes,
+        path=file.path,
+        may_have_modes=may_have_modes,
+    )
+    return header, head
 
 
 def size_of(path: str) -> int:

@@ -16,6 +16,7 @@ from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.errors import ConfigError
+from blendtitan.settings.section import check_follows
 from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.model import build_model_spec, model_vocab_size
@@ -131,12 +132,12 @@ def _check_agreement(settings: Settings) -> None:
     """Check keys that repeat others, and keys of unused loaders."""
     training, validation = settings.training, settings.validation
     for key in ("local_batch_size", "seq_len"):
-        asked, used = getattr(validation, key), getattr(training, key)
-        if asked not in (None, used):
-            raise ConfigError(
-                f"validation.{key} is {asked}, expected {used}, the value of training.{key}. "
-                f"Leave validation.{key} out to follow it."
-            )
+        check_follows(
+            f"validation.{key}",
+            getattr(validation, key),
+            other=f"training.{key}",
+            expected=getattr(training, key),
+        )
     if training.dataset != BLENDCORPUS:
         if validation.dataset == BLENDCORPUS:
             raise ConfigError(

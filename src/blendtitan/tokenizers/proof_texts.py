@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -12,9 +14,13 @@ from blendtitan.tokenizers.base import Tokenizer, read_bytes
 LONG = 1 << 16
 """Characters of the longest texts: beyond every buffer and cache, but encoded in milliseconds."""
 
+
 # Words, scripts, white space and symbols of every kind, contexts of a symbol ``@``, and the first
 # code points of many scripts.
-_DATA = orjson.loads(read_bytes(Path(__file__).with_suffix(".json")))
+@cache
+def _data() -> Any:
+    return orjson.loads(read_bytes(Path(__file__).with_suffix(".json")))
+
 
 _LONG = (
     "a" * LONG,
@@ -55,10 +61,10 @@ def vocabulary_texts(
 
 def hard_texts(symbols: Iterable[str]) -> Iterator[str]:
     """Every kind of text for which encoders are known to differ, or could, with these symbols."""
-    yield from (*_DATA["texts"], *_LONG)
-    for space in _DATA["spaces"]:
+    yield from (*_data()["texts"], *_LONG)
+    for space in _data()["spaces"]:
         yield from (space, f"a{space}b", f"{space}a", f"a{space}", f".{space}1{space}\n{space}")
-    spellings = dict.fromkeys((*_DATA["control_like"], *symbols))
+    spellings = dict.fromkeys((*_data()["control_like"], *symbols))
     for spelling in spellings:
         yield from (spelling, f"a{spelling}b", f" {spelling} {spelling}\n")
     yield "".join(spellings)
@@ -72,7 +78,7 @@ def symbol_texts(symbols: Sequence[str], seed: int = 0) -> Iterator[str]:
     for symbol in symbols:
         for spelling in (symbol, symbol[:-1], symbol[1:], symbol[: len(symbol) // 2]):
             if spelling:
-                yield from (place.replace("@", spelling) for place in _DATA["places"])
+                yield from (place.replace("@", spelling) for place in _data()["places"])
     if len(symbols) <= _ALL_PAIRS:
         pairs: Iterable[tuple[str, str]] = product(symbols, symbols)
     else:
@@ -92,9 +98,9 @@ def random_texts(
         lambda: rng.choice(pieces or ["a"]),
         lambda: "".join(rng.choices(pieces or ["a"], k=3)),
         lambda: _script_run(rng),
-        lambda: rng.choice(_DATA["space_characters"]) * rng.choice((1, 1, 2, 3, 17)),
-        lambda: "".join(rng.choices(_DATA["emoji"], k=3)),
-        lambda: "".join(rng.choices(_DATA["marks"], k=rng.choice((1, 2, 5)))),
+        lambda: rng.choice(_data()["space_characters"]) * rng.choice((1, 1, 2, 3, 17)),
+        lambda: "".join(rng.choices(_data()["emoji"], k=3)),
+        lambda: "".join(rng.choices(_data()["marks"], k=rng.choice((1, 2, 5)))),
         lambda: "".join(rng.choices("0123456789.,'-_/:()[]{}<>|!?#@^*\"\\", k=4)),
         lambda: chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))),
         lambda: rng.choice(fragments or ["<s>"]),
@@ -106,6 +112,6 @@ def random_texts(
 
 
 def _script_run(rng: random.Random) -> str:
-    start = rng.choice(_DATA["starts"])
+    start = rng.choice(_data()["starts"])
     length = 400 if rng.random() < 0.002 else rng.randrange(1, 9)
     return "".join(chr(start + rng.randrange(64)) for _ in range(length))

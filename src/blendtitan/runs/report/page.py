@@ -111,9 +111,7 @@ def _digits(number: float) -> str:
 def _same_documents(runs: Sequence[RunFacts]) -> Mapping[str, str]:
     """The first run that reads the same documents, by the name of each later run."""
     first: dict[Any, str] = {}
-    for run in runs:
-        first.setdefault(_shown_documents(run), run.name)
-    found = {run.name: first[_shown_documents(run)] for run in runs}
+    found = {run.name: first.setdefault(_shown_documents(run), run.name) for run in runs}
     return {name: other for name, other in found.items() if name != other}
 
 
