@@ -33,6 +33,15 @@ SCREENS: dict[str, dict[str, Any]] = {
     "dark phone": PHONE | {"color_scheme": "dark"},
 }
 
+CLIPPED = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const box = plot.getBoundingClientRect();
+  const outside = (r) => r.width > 0 && (r.left < box.left - 1 || r.right > box.right + 1
+    || r.top < box.top - 1 || r.bottom > box.bottom + 1);
+  return [...plot.querySelectorAll("text:not(.nsewdrag text)")]
+    .filter((text) => outside(text.getBoundingClientRect())).map((text) => text.textContent);
+})"""
+"""Texts of figures that are cut off by the edge of their figure."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -117,6 +126,7 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
 
     assert page.locator(".plot .main-svg").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(CLIPPED) == []
     assert color_of(page, "body", "backgroundColor") == colors["paper"]
     assert color_of(page, "body", "color") == colors["ink"]
     assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]
@@ -155,7 +165,7 @@ def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
 def test_tables_sort_by_a_click_and_by_the_keyboard(shared: tuple[Page, list[str]]) -> None:
     """Numbers as numbers, the largest first; then the other way round."""
     page, wrong = shared
-    table = page.get_by_role("table", name="a: what the train split holds")
+    table = page.get_by_role("table", name="a: contents of the train split")
     heading = table.get_by_role("columnheader", name="tokens")
     tokens = table.locator("tbody td:nth-child(4)")
     heading.get_by_role("button").click()

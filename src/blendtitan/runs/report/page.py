@@ -3,7 +3,8 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 from blendtitan import metric_names
 from blendtitan.errors import requires_extra
 from blendtitan.runs.report import documents, figures
-from blendtitan.runs.report.facts import BlendCurve, RunFacts
+from blendtitan.runs.report.facts import BlendCurve, RunFacts, by_share
 from blendtitan.runs.report.figures import DARK, LIGHT, Figure, package_text
 from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
 
 # Before any work is done: gathering the facts of a run may take minutes.
 with requires_extra("report", "an HTML page"):
     import jinja2
+    import markupsafe
     from plotly.offline import get_plotlyjs
 
 _GENERATOR = '<meta name="generator" content="blendtitan report">'
@@ -51,6 +53,7 @@ def page_html(page: Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"values": _values, "after_step": "after step {:,.6g}".format}
+    environment.filters["breakable"] = _breakable
     drawn: list[Figure] = []
     keys = sorted({key for run in page.runs for key in run.settings})
     settings = [(key, [run.settings.get(key) for run in page.runs]) for key in keys]
@@ -61,7 +64,8 @@ def page_html(page: Page) -> str:
         figures=figures,
         documents=documents,
         metrics=metric_names,
-        corpora=list(dict.fromkeys(c.name for run in page.runs for c in run.corpora)),
+        corpora=by_share([page.curve] if page.curve else [run.curve for run in page.runs]),
+        summaries=[summary(run) for run in page.runs],
         same_documents=_same_documents(page.runs),
         differing=[(key, own) for key, own in settings if None not in own and len({*own}) > 1],
         partly=[(key, own) for key, own in settings if None in own],
@@ -75,6 +79,63 @@ def page_html(page: Page) -> str:
         digests=[_digest(library), _digest(script)],
         themes={"light": LIGHT, "dark": DARK},
     )
+
+
+def summary(run: RunFacts) -> dict[str, str]:
+    """The facts about a run in words, by name. Facts that are unknown are left out."""
+    read = sum(corpus.tokens_read for corpus in run.corpora)
+    is_partial = 0 < run.reached_step < run.last_step
+    read_of = f"{amount(read)} of " if is_partial else ""
+    seconds, starts = run.wall_seconds, run.num_starts
+    shown = {
+        "description": run.description,
+        "model": run.model,
+        "steps trained": f"{run.reached_step:,} of {run.last_step:,}",
+        "samples": amount(run.num_samples),
+        "tokens": read_of + amount(run.tokens_at_end),
+        "samples per step": f"{run.config.global_batch_size:,}",
+        "sequence length": f"{run.config.blend.seq_length:,}",
+        "corpora": f"{len(run.corpora):,}",
+        **_losses(run),
+        "wall time": duration(seconds) if seconds else None,
+        "starts": f"{starts:,}" if starts > 1 else None,
+        "tokens per second, median": _median(run, metric_names.TOKENS_PER_SECOND, amount),
+        "per device, median": _median(run, metric_names.DEVICE_TOKENS_PER_SECOND, amount),
+        "MFU, median": _median(run, metric_names.MFU, "{:.3g}%".format),
+        "step time spent waiting for data": None if run.waited is None else f"{run.waited:.2%}",
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def _losses(run: RunFacts) -> Mapping[str, str]:
+    of_run = {"last loss": metric_names.LOSS, "last validation loss": metric_names.VALIDATION_LOSS}
+    last = {name: run.last(metric) for name, metric in of_run.items()}
+    return {name: f"{loss:.4f}" for name, loss in last.items() if loss is not None}
+
+
+def _median(run: RunFacts, metric: str, form: Callable[[float], str]) -> str | None:
+    value = run.median(metric)
+    return None if value is None else form(value)
+
+
+def amount(number: float) -> str:
+    """A count; from a hundred million on, with three digits and a unit."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if number >= max(size, 1e8):
+            return f"{number / size:.3g} {unit}"
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def check_page(path: Path) -> None:
@@ -120,6 +181,12 @@ def _shown_documents(run: RunFacts) -> tuple[Any, ...]:
     lengths = {name: own.quantiles for name, own in run.lengths.items()}
     own = ((c.name, c.tokens, c.documents or 0, lengths.get(c.name, ())) for c in run.corpora)
     return tuple(sorted(own))
+
+
+def _breakable(key: str) -> markupsafe.Markup:
+    """A key that may be broken after its dots and underscores."""
+    text = str(markupsafe.escape(key))
+    return markupsafe.Markup(re.sub(r"([._])", r"\1<wbr>", text))
 
 
 def _digest(script: str) -> str:
