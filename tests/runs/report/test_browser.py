@@ -155,7 +155,7 @@ def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
 def test_tables_sort_by_a_click_and_by_the_keyboard(shared: tuple[Page, list[str]]) -> None:
     """Numbers as numbers, the largest first; then the other way round."""
     page, wrong = shared
-    table = page.get_by_role("table", name="a: what the train split holds")
+    table = page.get_by_role("table", name="a: contents of the train split")
     heading = table.get_by_role("columnheader", name="tokens")
     tokens = table.locator("tbody td:nth-child(4)")
     heading.get_by_role("button").click()
