@@ -173,11 +173,8 @@ def how_to_train(folder: Path, sweep: Sweep) -> Iterator[str]:
         f"folder, one after the other or each as a job:"
     )
     yield from ("", f"  for config in {quoted}/blend-*.toml; do")
-    yield (
-        "    torchrun --nproc-per-node 1 -m blendtitan.titan.train "
-        '--job.config_file "$config" || break'
-    )
-    yield from ("  done", "", "A restarted run resumes from its last checkpoint. Then:")
+    yield from ('    blendtitan train "$config" || break', "  done", "")
+    yield "A restarted run resumes from its last checkpoint. Then:"
     yield from ("", f"  blendtitan sweep {quoted} --collect")
 
 
@@ -272,14 +269,15 @@ def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
 def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = False) -> None:
     """Write ``losses.csv``, ``ratios.csv`` and ``metrics.csv``.
 
-    `olmix fit --from-csv` reads the last two, and so does RegMix, with the run as index.
+    ``losses.csv`` has a column for every loss that a run logged. The regressions of Olmix and
+    RegMix fail on gaps, so ``metrics.csv`` has only the losses that all finished runs logged.
 
     Raises:
         ConfigError: The folder holds such a file.
     """
-    corpora = list(runs[0].shares)
-    columns = _columns(runs, corpora)
+    corpora, columns = list(runs[0].shares), _columns(runs)
     finished = [run for run in runs if run.finished]
+    complete = [column for column in columns if column not in _gaps(runs)]
     shares = [f"share/{corpus}" for corpus in corpora]
     if not overwrite:
         # Columns of losses are added when runs finish.
@@ -290,7 +288,7 @@ def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = F
     for name, rows in {
         LOSSES: [["run", "steps", *shares, *columns], *every],
         RATIOS: [["run_id", *corpora], *([run.run, *run.shares.values()] for run in finished)],
-        METRICS: [["run_id", *columns], *([run.run, *run.cells(columns)] for run in finished)],
+        METRICS: [["run_id", *complete], *([run.run, *run.cells(complete)] for run in finished)],
     }.items():
         remove_file_partials(folder / name)
         write_atomically(folder / name, csv_text(rows).encode())
@@ -329,6 +327,17 @@ def losses_table(runs: Iterable[RunLosses]) -> Table:
         losses = [run.losses.get(column) for column in ("loss", "valid_loss")]
         table.add_row(run.run, steps, *(None if x is None else f"{x:.4f}" for x in losses))
     return table
+
+
+def missing_columns(runs: Sequence[RunLosses]) -> Iterator[str]:
+    """Lines that name the losses without a column, and why."""
+    columns, gaps = _columns(runs), _gaps(runs)
+    for kind, name in (("loss", "training"), ("valid_loss", "validation")):
+        missing = [c for c in runs[0].shares if f"{kind}/{c}" not in columns]
+        if missing and kind in columns:
+            yield f"No finished run has a {name} loss of {', '.join(missing)}: no such column."
+    if gaps:
+        yield f"{METRICS} has no column of losses that some finished runs lack: {', '.join(gaps)}."
 
 
 def last_logged(steps: int, freq: int) -> int:
@@ -373,15 +382,18 @@ def _last_step(scalars: Mapping[str, Scalars], tag: str) -> int:
     return int(scalars[tag].steps[-1]) if tag in scalars else 0
 
 
-def _columns(runs: Iterable[RunLosses], corpora: Iterable[str]) -> list[str]:
-    """Columns of losses of the blend and of every corpus that any run has logged."""
+def _columns(runs: Sequence[RunLosses]) -> list[str]:
+    """Columns of the losses that any run has logged, of the blend and of each corpus."""
     logged = {column for run in runs for column in run.losses}
-    return [
-        column
-        for kind in ("loss", "valid_loss")
-        if kind in logged
-        for column in (kind, *(f"{kind}/{corpus}" for corpus in corpora))
-    ]
+    suffixes = ["", *(f"/{corpus}" for corpus in runs[0].shares)]
+    every = (f"{kind}{suffix}" for kind in ("loss", "valid_loss") for suffix in suffixes)
+    return [column for column in every if column in logged]
+
+
+def _gaps(runs: Sequence[RunLosses]) -> list[str]:
+    """Columns that some finished runs have and others lack."""
+    finished = [run.losses for run in runs if run.finished]
+    return [c for c in _columns(runs) if any(c not in losses for losses in finished)]
 
 
 def _header_pattern(*columns: str) -> str:
