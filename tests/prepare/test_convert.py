@@ -139,7 +139,7 @@ def test_two_shards_of_one_name_are_not_converted_into_one(tmp_path: Path) -> No
 
 
 def test_a_shard_in_megatrons_format_is_named(tmp_path: Path, write_shard: WriteShard) -> None:
-    with pytest.raises(ConfigError, match="is in Megatron's format already"):
+    with pytest.raises(ConfigError, match="is already in Megatron's format"):
         list(convert([write_shard("old/web", [[5, EOD]])], tmp_path / "new"))
 
 

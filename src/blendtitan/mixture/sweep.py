@@ -133,7 +133,7 @@ def read_shares(folder: Path) -> dict[str, dict[str, float]]:
     except ValueError as error:
         raise ConfigError(
             f"{path}: cannot be used ({error}), expected a run and a share of each corpus in every "
-            f"line. Write it again with the same `blendtitan sweep` as before."
+            f"line. Write it again with the same `blendtitan sweep` command."
         ) from error
     if not shares:
         raise ConfigError(f"{path}: found no run in it, expected at least one")
@@ -182,8 +182,8 @@ def _check_can_be_swept(run: RunConfig) -> None:
     if run.segments:
         raise ConfigError(
             f"{run.path}: blendcorpus.segment has {len(run.segments)} entries, expected none: a "
-            f"sweep puts each blend in its place, from step 0 on. Delete them, and let the weights "
-            f"of the file list be the base of the sweep."
+            f"sweep sets one segment per run, from step 0 on. Delete them; the base of the sweep "
+            f"is then the blend of the file list."
         )
     if run.blend.has_horizon:
         raise ConfigError(
@@ -233,8 +233,8 @@ def _text_of(path: Path) -> str | None:
 
 
 LOSSES, RATIOS, METRICS = "losses.csv", "ratios.csv", "metrics.csv"
-"""Files in the folder of a sweep: everything; and, of the finished runs, shares and losses apart,
-with the run as ``run_id`` in front of both."""
+"""Files in the folder of a sweep: everything in one table; and the shares and the losses of the
+finished runs in two, each with ``run_id`` as its first column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -354,7 +354,7 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     if found != segment_of(shares):
         raise ConfigError(
             f"{path}: the run was made with blendcorpus.segment = {found}, expected "
-            f"{segment_of(shares)}, as the table of the sweep has it. Delete the run's folder and "
+            f"{segment_of(shares)}, the blend in {SHARES}. Delete the run's folder and "
             f"train it again with the configuration beside it."
         )
     steps = settings["training.steps"]

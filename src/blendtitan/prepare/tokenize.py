@@ -250,7 +250,7 @@ class _Tokenizing:
         except FileNotFoundError:
             return None
         except DamagedFileError as error:
-            logger.warning("%s. The shard is made again.", error)
+            logger.warning("%s. The shard is rebuilt.", error)
             with writing(shard.record_path):
                 shard.record_path.unlink(missing_ok=True)
             # Keep the shard marked as ours without its record.

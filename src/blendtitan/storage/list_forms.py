@@ -298,9 +298,9 @@ def _one_list(splits: dict[str, Any], path: Path) -> Any:
     for split in SPLITS[1:]:
         if splits.get(split) and splits[split] != splits["train"]:
             raise FileListError(
-                f"{path}: {split} names other shards than train. BlendTitan cuts splits from the "
-                f"documents of one list: name all shards in train, and set blendcorpus.split; or "
-                f"leave the shards of {split} out, and evaluate on them in a separate run."
+                f"{path}: {split} lists other shards than train. BlendTitan cuts splits from the "
+                f"documents of one list: list all shards in train, and set blendcorpus.split; or "
+                f"omit the shards of {split}, and evaluate on them in a separate run."
             )
     return splits["train"]
 
