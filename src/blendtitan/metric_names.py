@@ -3,18 +3,6 @@
 LOSS = "loss_metrics/global_avg_loss"
 """Training loss of the blend. TorchTitan logs it."""
 
-LEARNING_RATE = "lr"
-"""Learning rate. TorchTitan logs it, since 0.3 with the name of the optimizer appended."""
-
-GRADIENT_NORM = "grad_norm"
-"""Norm of the gradients before clipping. TorchTitan logs it, as the next two."""
-
-DEVICE_TOKENS_PER_SECOND = "throughput(tps)"
-"""Tokens per second and device, the time of validation and checkpoints included."""
-
-MFU = "mfu(%)"
-"""Model FLOPS utilisation: FLOPS of the model, in percent of the device's peak."""
-
 CORPUS_LOSS = "loss_metrics/loss"
 """Mean loss of a corpus's labels since the last log."""
 
@@ -32,9 +20,6 @@ WAIT_SECONDS = "data/wait_seconds"
 
 SAMPLES_PER_SECOND = "data/samples_per_second"
 """Samples of all ranks per second of training steps since the last log."""
-
-TOKENS_PER_SECOND = "data/tokens_per_second"
-"""The same in tokens. It is computed for reports and not logged."""
 
 READ_RETRIES = "data/read_retries"
 """Reads retried since the last log."""

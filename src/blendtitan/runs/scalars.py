@@ -11,6 +11,21 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.files import open_file
 
+LEARNING_RATE = "lr"
+"""Learning rate. TorchTitan 0.3 appends the name of the optimizer."""
+
+GRADIENT_NORM = "grad_norm"
+"""Norm of the gradients before clipping. TorchTitan logs it, as the next two."""
+
+DEVICE_TOKENS_PER_SECOND = "throughput(tps)"
+"""Tokens per second and device, the time of validation and checkpoints included."""
+
+MFU = "mfu(%)"
+"""Model FLOPS utilisation: FLOPS of the model, in percent of the device's peak."""
+
+TOKENS_PER_SECOND = "data/tokens_per_second"
+"""``data/samples_per_second`` in tokens. It is computed for reports and not logged."""
+
 Logged = Mapping[str, list[tuple[int, float]]]
 """Steps and values of each metric."""
 

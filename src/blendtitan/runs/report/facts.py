@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from blendtitan.batch_schedule import BatchSchedule, consumed_at
 from blendtitan.dataset.progress import configured_shares
-from blendtitan.metric_names import SAMPLES_PER_SECOND, TOKENS_PER_SECOND, WAIT_SECONDS
+from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
 from blendtitan.runs.report.documents import (
@@ -18,7 +18,15 @@ from blendtitan.runs.report.documents import (
     corpus_lengths,
     sample_texts,
 )
-from blendtitan.runs.scalars import Logged, Scalars, has_scalars, joined, read_starts, wall_seconds
+from blendtitan.runs.scalars import (
+    TOKENS_PER_SECOND,
+    Logged,
+    Scalars,
+    has_scalars,
+    joined,
+    read_starts,
+    wall_seconds,
+)
 from blendtitan.runs.slots import Slots, step_slots
 from blendtitan.settings.toml import NONE, read_toml, toml_of
 

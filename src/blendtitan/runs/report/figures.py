@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan.metric_names import LEARNING_RATE
 from blendtitan.runs.report.facts import BlendCurve, FloatArray, RunFacts
-from blendtitan.runs.scalars import Scalars
+from blendtitan.runs.scalars import LEARNING_RATE, Scalars
 
 Figure = dict[str, Any]
 """``data`` and ``layout``."""

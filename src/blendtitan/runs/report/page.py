@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from blendtitan import metric_names
 from blendtitan.errors import requires_extra
+from blendtitan.runs import scalars
 from blendtitan.runs.report import documents, figures
 from blendtitan.runs.report.facts import BlendCurve, RunFacts, by_share
 from blendtitan.runs.report.figures import DARK, LIGHT, Figure, package_text
@@ -19,7 +19,6 @@ from blendtitan.storage.atomic_files import check_replaceable, write_atomically,
 # Before any work is done: gathering the facts of a run may take minutes.
 with requires_extra("report", "an HTML page"):
     import jinja2
-    import markupsafe
     from plotly.offline import get_plotlyjs
 
 _GENERATOR = '<meta name="generator" content="blendtitan report">'
@@ -53,7 +52,6 @@ def page_html(page: Page) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"values": _values, "after_step": "after step {:,.6g}".format}
-    environment.filters["breakable"] = _breakable
     drawn: list[Figure] = []
     keys = sorted({key for run in page.runs for key in run.settings})
     settings = [(key, [run.settings.get(key) for run in page.runs]) for key in keys]
@@ -64,6 +62,7 @@ def page_html(page: Page) -> str:
         figures=figures,
         documents=documents,
         metrics=metric_names,
+        scalars=scalars,
         corpora=by_share([page.curve] if page.curve else [run.curve for run in page.runs]),
         summaries=[summary(run) for run in page.runs],
         same_documents=_same_documents(page.runs),
@@ -99,9 +98,9 @@ def summary(run: RunFacts) -> dict[str, str]:
         **_losses(run),
         "wall time": duration(seconds) if seconds else None,
         "starts": f"{starts:,}" if starts > 1 else None,
-        "tokens per second, median": _median(run, metric_names.TOKENS_PER_SECOND, amount),
-        "per device, median": _median(run, metric_names.DEVICE_TOKENS_PER_SECOND, amount),
-        "MFU, median": _median(run, metric_names.MFU, "{:.3g}%".format),
+        "tokens per second, median": _median(run, scalars.TOKENS_PER_SECOND, amount),
+        "per device, median": _median(run, scalars.DEVICE_TOKENS_PER_SECOND, amount),
+        "MFU, median": _median(run, scalars.MFU, "{:.3g}%".format),
         "step time spent waiting for data": None if run.waited is None else f"{run.waited:.2%}",
     }
     return {name: value for name, value in shown.items() if value}
@@ -181,12 +180,6 @@ def _shown_documents(run: RunFacts) -> tuple[Any, ...]:
     lengths = {name: own.quantiles for name, own in run.lengths.items()}
     own = ((c.name, c.tokens, c.documents or 0, lengths.get(c.name, ())) for c in run.corpora)
     return tuple(sorted(own))
-
-
-def _breakable(key: str) -> markupsafe.Markup:
-    """A key that may be broken after its dots and underscores."""
-    text = str(markupsafe.escape(key))
-    return markupsafe.Markup(re.sub(r"([._])", r"\1<wbr>", text))
 
 
 def _digest(script: str) -> str:
