@@ -97,7 +97,7 @@ def test_a_corpus_without_validation_has_no_column(
         log_run(folder, f"blend-00{number}", steps=10, without=without)
 
     assert collect(folder) == 0
-    assert "No finished run has a validation loss of code: no such" in capsys.readouterr().out
+    assert "a validation loss of code, so there is no such column" in capsys.readouterr().out
     for name in ("losses.csv", "metrics.csv"):
         lines = table(folder / name)
         assert "valid_loss/web" in lines[0]
@@ -114,7 +114,7 @@ def test_a_loss_that_one_run_lacks_is_left_out_of_the_table_without_gaps(
     log_run(folder, "blend-001", steps=10)
 
     assert collect(folder) == 0
-    assert "that some finished runs lack: loss/code." in capsys.readouterr().out
+    assert "that some finished runs did not log: loss/code." in capsys.readouterr().out
     assert [bool(line["loss/code"]) for line in table(folder / "losses.csv")[:2]] == [False, True]
     for line in table(folder / "metrics.csv"):
         assert "loss/code" not in line

@@ -335,9 +335,10 @@ def missing_columns(runs: Sequence[RunLosses]) -> Iterator[str]:
     for kind, name in (("loss", "training"), ("valid_loss", "validation")):
         missing = [c for c in runs[0].shares if f"{kind}/{c}" not in columns]
         if missing and kind in columns:
-            yield f"No finished run has a {name} loss of {', '.join(missing)}: no such column."
+            names = ", ".join(missing)
+            yield f"No finished run has a {name} loss of {names}, so there is no such column."
     if gaps:
-        yield f"{METRICS} has no column of losses that some finished runs lack: {', '.join(gaps)}."
+        yield f"{METRICS} omits losses that some finished runs did not log: {', '.join(gaps)}."
 
 
 def last_logged(steps: int, freq: int) -> int:

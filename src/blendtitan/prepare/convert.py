@@ -210,7 +210,7 @@ def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
 def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
     """Check that every item starts at the sum of the sizes before it."""
     if len(sizes) and (sizes.min() < 0 or sizes.max() > _INT32_MAX):
-        found = f"an item of {sizes.min()} to {sizes.max()} tokens"
+        found = f"items of {sizes.min()} to {sizes.max()} tokens"
         raise CorruptShardError.of_index(file.path, f"found {found}", f"0 to {_INT32_MAX:,}")
     expected = np.append(0, np.cumsum(sizes))
     wrong = np.flatnonzero(starts != expected)

@@ -318,8 +318,8 @@ def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
             f"--tokenizer-tier auto or reference, which replace them."
         )
     logger.warning(
-        "%s The reference tier replaces the fast tier's shards of this tokenizer. To "
-        "try the fast tier again, such as with another version of gigatoken, delete %s.",
+        "%s The reference tier replaces the fast tier's shards of this tokenizer. To try the fast "
+        "tier again, for example with another version of gigatoken, delete %s.",
         *(reason, doubt_path),
     )
 

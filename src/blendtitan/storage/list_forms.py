@@ -292,8 +292,8 @@ def _one_list(splits: dict[str, Any], path: Path) -> Any:
     unknown = [key for key in splits if key not in SPLITS]
     if unknown or not splits.get("train"):
         raise FileListError(
-            f"{path}: found the keys {', '.join(splits) or 'none'}, expected a list of shards as "
-            f"train, and only keys among {', '.join(SPLITS)}"
+            f"{path}: found the keys {', '.join(splits) or 'none'}, expected a list of shards "
+            f"under train, and no keys but {', '.join(SPLITS)}"
         )
     for split in SPLITS[1:]:
         if splits.get(split) and splits[split] != splits["train"]:
