@@ -7,6 +7,7 @@ The second form takes a Python function that returns a configuration, as TorchTi
 point does. Further arguments, ``--section.key value``, override the file or the function.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ logger = visible_logger(__name__)
 @record  # torchrun shows the error of the rank that failed first
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train with the command line's configuration. Ctrl-C ends the process with status 130."""
+    gc.disable()  # TorchTitan collects at steps of its choice; until then it only slows imports
     prepare()
     check_versions("0.3")
     from torchtitan.tools.logging import init_logger
