@@ -39,7 +39,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder": (Path.mkdir, "a folder, expected a regular file"),
     "proc": (
         lambda path: path.symlink_to("/proc/self/maps"),
-        "empty by its size but holds bytes",
+        "a file of size 0 with content",
     ),
 }
 EACH_KIND = pytest.mark.parametrize("kind", ODD)

@@ -198,7 +198,7 @@ def test_a_shard_replaced_by_one_of_the_same_size_is_refused(write_blend: WriteB
         r"\(slot \d+: [0-9a-f]{8}, now [0-9a-f]{8}\)",
         line,
     )
-    assert 'set on_change = "new_segment" to train on their present tokens' in str(error.value)
+    assert 'set on_change = "new_segment" to train on their current tokens' in str(error.value)
 
 
 @pytest.mark.parametrize("settings", [{"blend_sample_in_corpus": False}, {"append_eod": False}])
@@ -277,7 +277,7 @@ def test_replaced_tokens_may_be_allowed_and_are_reported(
     one.load_state_dict(state)
 
     assert (one.consumed_samples, len(phases_of(one.dataset))) == (40, 1)
-    assert "Shards hold other tokens than the checkpoint was trained on." in caplog.text
+    assert "Shards no longer hold the tokens that the checkpoint was trained on." in caplog.text
     assert "/web/web_1: " in caplog.text
 
 

@@ -158,7 +158,7 @@ def _understood(understand: Callable[[], T], where: str, data: bytes) -> T:
         elif not any(data):
             found = f"holds {len(data):,} zero bytes"
         else:
-            found = f"cannot be understood ({type(error).__name__}: {error})"
+            found = f"cannot be parsed ({type(error).__name__}: {error})"
         raise ResumeError(f"{where} {found}.") from error
 
 
@@ -240,7 +240,7 @@ def _check_step(contents: Contents, step: int) -> None:
     found = contents.value(STEP_ITEM)
     if found is None:
         raise ResumeError(
-            f"{contents.folder}: holds no training state, but a model alone, as "
+            f"{contents.folder}: holds only a model, no training state, as "
             f"checkpoint.last_save_model_only = true saves it."
         )
     # Other releases of TorchTitan keep it as a tensor.
@@ -302,8 +302,8 @@ def none_complete(folder: str, steps: Collection[int]) -> ResumeError:
     """The error for checkpoints that all lack the file that completes them."""
     return ResumeError(
         f"{folder}: found checkpoints of the steps {_listed(steps)}, none with its .metadata file, "
-        f"so training cannot resume from any of them. A copy made without hidden files looks like "
-        f"this: copy the .metadata files too. To train from step 1 instead, move or delete "
+        f"so training cannot resume from any of them. This happens if a folder is copied without "
+        f"hidden files: copy the .metadata files too. To train from step 1 instead, move or delete "
         f"{folder}, or set another checkpoint.folder."
     )
 
@@ -313,12 +313,12 @@ def _refused(damage: dict[int, str], *, whole: int | None, folder: str) -> Resum
     if whole is None:
         others = " ".join(text for step, text in damage.items() if step != first)
         way_out = (
-            f"No older checkpoint is whole{f' ({others})' if others else ''}. Copy step-{first} "
+            f"No older checkpoint is intact{f' ({others})' if others else ''}. Copy step-{first} "
             f"again. To train from step 1 instead, move or delete {folder}."
         )
     else:
         way_out = (
-            f"The newest whole checkpoint before it is step-{whole}. Copy step-{first} again, or "
+            f"The newest intact checkpoint before it is step-{whole}. Copy step-{first} again, or "
             f"set checkpoint.fallback = true to resume from step-{whole}."
         )
     return ResumeError(f"Cannot resume from step-{first}. {damage[first]} {way_out}")

@@ -225,7 +225,7 @@ class BlendConfig(BlendKeys):
     def _check_original_order(self) -> None:
         if self.segments or self.on_change != "error":
             raise ConfigError(
-                'order = "blendcorpus" has one blend for the whole run: leave out segments and '
+                'order = "blendcorpus" has one blend for the whole run: remove segments and '
                 'on_change, or set order = "blendtitan".'
             )
         for name in ("train_samples", "eval_samples"):
@@ -327,7 +327,7 @@ def check_is_path(name: str, value: Path | str) -> None:
     # Path("s3://bucket") is s3:/bucket.
     if _URL.match(str(value)):
         raise ConfigError(
-            f"{name} is {value}, which is a URL, expected a path of this machine. Mount the store, "
+            f"{name} is {value}, which is a URL, expected a local path. Mount the store, "
             f"or use a local folder and copy it afterwards."
         )
 

@@ -80,7 +80,7 @@ def read_file(path: str | Path, *, most_bytes: int = 1 << 32) -> bytes:
     finally:
         os.close(fd)
     if data and size == 0:
-        raise _not_regular("empty by its size but holds bytes, as files in /proc do", path)
+        raise _not_regular("a file of size 0 with content, as in /proc", path)
     if len(data) != size:
         found = f"{len(data):,}" if len(data) < size else f"more than {size:,}"
         text = f"found {found} bytes, expected {size:,}, its size; it may be changing"

@@ -175,8 +175,8 @@ class DataLoader:
             )
         if resumed.replaced and self._dp_rank == 0:
             logger.warning(
-                "Shards hold other tokens than the checkpoint was trained on. Training reads their "
-                "present tokens, because on_change = 'new_segment':\n%s",
+                "Shards no longer hold the tokens that the checkpoint was trained on. Training "
+                "reads their current tokens, because on_change = 'new_segment':\n%s",
                 joined(resumed.replaced),
             )
         self._replace_dataset(resumed.dataset)

@@ -126,11 +126,11 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     replaced += changed_tokens(dataset, consumed_samples, state.recent_tokens)
     if replaced and not may_change:
         raise ResumeError(
-            "the shards contain other tokens than the checkpoint was trained on. "
+            "the shards no longer contain the tokens that the checkpoint was trained on. "
             "Digests of samples that were read again, or checksums in shards.catalog, differ:",
             *replaced,
             "These shards were replaced or overwritten. Restore them, or set "
-            'on_change = "new_segment" to train on their present tokens, every corpus from its '
+            'on_change = "new_segment" to train on their current tokens, every corpus from its '
             "current position.",
         )
     return Resumed(dataset, consumed_samples, replaced=replaced)
@@ -279,7 +279,7 @@ def _way_out(fixed: list[str]) -> str:
         return restore
     return (
         'Restore the values of the checkpoint, or set on_change = "new_segment" to continue with '
-        "the present values, every corpus from its current position."
+        "the current values, every corpus from its current position."
     )
 
 

@@ -20,7 +20,7 @@ def test_a_damaged_one_is_an_error_that_names_the_newest_whole_one() -> None:
     with pytest.raises(ResumeError) as error:
         choose({2: None, 4: None, 6: "b is empty.", 8: "a is cut."})
     assert str(error.value) == (
-        "Cannot resume from step-8. a is cut. The newest whole checkpoint before it is step-4. "
+        "Cannot resume from step-8. a is cut. The newest intact checkpoint before it is step-4. "
         "Copy step-8 again, or set checkpoint.fallback = true to resume from step-4."
     )
 
@@ -38,7 +38,7 @@ def test_a_requested_step_is_never_replaced_by_a_later_one() -> None:
 
 @pytest.mark.parametrize("fallback", [False, True])
 def test_without_a_whole_one_it_is_an_error(fallback: bool) -> None:
-    with pytest.raises(ResumeError, match=r"from step-4. a is cut. No older checkpoint is whole"):
+    with pytest.raises(ResumeError, match=r"from step-4. a is cut. No older checkpoint is intact"):
         choose({2: "b is cut.", 4: "a is cut."}, fallback=fallback)
 
 

@@ -39,11 +39,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "tensors_zero": (lambda p: zero(p / "__0_0.distcp"), r"distcp: found .* never reached the dis"),
     "tensors_gone": (lambda p: (p / "__0_0.distcp").unlink(), r"__0_0\.distcp: is missing"),
     "item_zero": (end_of_state, r"distcp: found .* 'dataloader.blendtitan', bytes .* overwritten"),
-    "value_zero": (middle_of_state, r"distcp: 'dataloader.blendtitan', .* cannot be understood"),
-    "metadata_cut": (lambda p: os.truncate(p / ".metadata", 300), r"\.metadata cannot be underst"),
+    "value_zero": (middle_of_state, r"distcp: 'dataloader.blendtitan', .* cannot be parsed"),
+    "metadata_cut": (lambda p: os.truncate(p / ".metadata", 300), r"\.metadata cannot be parsed"),
     "metadata_empty": (lambda p: os.truncate(p / ".metadata", 0), r"\.metadata is empty"),
     "metadata_zero": (lambda p: zero(p / ".metadata"), r"\.metadata holds .* zero bytes"),
-    "metadata_hole": (lambda p: zero(p / ".metadata", 200, 400), r"\.metadata cannot be underst"),
+    "metadata_hole": (lambda p: zero(p / ".metadata", 200, 400), r"\.metadata cannot be parsed"),
 }
 
 
@@ -73,7 +73,7 @@ def test_a_folder_renamed_to_another_step_is_noticed(tmp_path: Path) -> None:
 def test_a_model_alone_is_nothing_to_resume_from(tmp_path: Path) -> None:
     path = save(tmp_path, 4, train_state={})
 
-    assert "holds no training state, but a model alone" in str(damage_seen(path))
+    assert "holds only a model, no training state" in str(damage_seen(path))
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_corpus_without_validation_documents_is_left_out_and_named(
 
     assert valid is not None
     assert valid.corpora == ("web",)
-    assert "no documents for valid, left out of it: tiny" in caplog.text
+    assert "no documents for valid, so excluded from it: tiny" in caplog.text
 
 
 def test_a_shard_left_out_of_a_split_changes_neither_shares_nor_the_order_of_others(

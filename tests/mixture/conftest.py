@@ -63,8 +63,19 @@ def collect(folder: Path, *arguments: str) -> int:
     return main(["sweep", str(folder), "--collect", *arguments])
 
 
-def log_run(folder: Path, run: str, *, steps: int, validated: int = 10, loss: float = 3.0) -> None:
-    """What the trainer leaves of a run that stopped after so many steps, and that validation."""
+def log_run(
+    folder: Path,
+    run: str,
+    *,
+    steps: int,
+    validated: int = 10,
+    loss: float = 3.0,
+    without: tuple[str, ...] = (),
+) -> None:
+    """What the trainer leaves of a run that stopped after so many steps, and that validation.
+
+    ``without`` names metrics that the run has not logged.
+    """
     config = (folder / f"{run}.toml").read_text()
     corpora = next(iter(read_shares(folder).values()))
     (folder / run).mkdir()
@@ -77,4 +88,5 @@ def log_run(folder: Path, run: str, *, steps: int, validated: int = 10, loss: fl
         metrics[f"loss_metrics/loss/{corpus}"] = [(step, loss + number + step) for step in logged]
     for tag in ("", *(f"/{corpus}" for corpus in corpora)):
         metrics[f"validation_metrics/loss{tag}"] = [(step, loss + step) for step in validations]
-    write_start(folder / run, 0, **metrics)
+    logs = {name: values for name, values in metrics.items() if name not in without}
+    write_start(folder / run, 0, **logs)

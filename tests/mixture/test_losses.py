@@ -88,6 +88,39 @@ def test_tools_that_read_two_files_get_the_runs_that_are_finished(folder: Path) 
     assert all(float(loss) > 0 for loss in metrics.values())
 
 
+def test_a_corpus_without_validation_has_no_column(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The regressions of Olmix and RegMix fail on an empty column."""
+    for number in range(3):
+        without = ("validation_metrics/loss/code",)
+        log_run(folder, f"blend-00{number}", steps=10, without=without)
+
+    assert collect(folder) == 0
+    assert "a validation loss of code, so there is no such column" in capsys.readouterr().out
+    for name in ("losses.csv", "metrics.csv"):
+        lines = table(folder / name)
+        assert "valid_loss/web" in lines[0]
+        assert "valid_loss/code" not in lines[0]
+        assert all(cell for line in lines for cell in line.values())
+
+
+def test_a_loss_that_one_run_lacks_is_left_out_of_the_table_without_gaps(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that excludes a corpus has no training loss of it."""
+    without = ("loss_metrics/loss/code", "loss_metrics/labels/code")
+    log_run(folder, "blend-000", steps=10, without=without)
+    log_run(folder, "blend-001", steps=10)
+
+    assert collect(folder) == 0
+    assert "that some finished runs did not log: loss/code." in capsys.readouterr().out
+    assert [bool(line["loss/code"]) for line in table(folder / "losses.csv")[:2]] == [False, True]
+    for line in table(folder / "metrics.csv"):
+        assert "loss/code" not in line
+        assert all(line.values())
+
+
 @pytest.mark.parametrize("name", ["losses.csv", "ratios.csv", "metrics.csv"])
 def test_a_table_of_another_program_is_replaced_only_on_request(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str

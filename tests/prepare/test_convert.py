@@ -139,7 +139,7 @@ def test_two_shards_of_one_name_are_not_converted_into_one(tmp_path: Path) -> No
 
 
 def test_a_shard_in_megatrons_format_is_named(tmp_path: Path, write_shard: WriteShard) -> None:
-    with pytest.raises(ConfigError, match="is in Megatron's format already"):
+    with pytest.raises(ConfigError, match="is already in Megatron's format"):
         list(convert([write_shard("old/web", [[5, EOD]])], tmp_path / "new"))
 
 
@@ -153,7 +153,7 @@ def test_a_shard_in_megatrons_format_is_named(tmp_path: Path, write_shard: Write
         (56 + 8 * 2, 1, "items of several dimensions"),
         (56 + 8 * 7, 4, "item 1 starts at token 4, expected 3"),
         (56 + 8 * 11, 8, "the last item ends at token 8, expected 9"),
-        (56 + 8 * 12, -3, "an item of -3 to 3 tokens"),
+        (56 + 8 * 12, -3, "items of -3 to 3 tokens"),
         (56 + 8 * 18, 4, "a decreasing document index"),
         (56 + 8 * 21, 4, "the document index ends at item 4, expected 5"),
     ],

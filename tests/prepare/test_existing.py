@@ -153,7 +153,7 @@ def test_a_folder_holds_shards_of_one_tokenizer(
     record = output / ".blendtitan/a.jsonl"
     record.write_text(record.read_text().replace('"eod_id":2', '"eod_id":1'))
 
-    with pytest.raises(ConfigError, match=r"eod_id 1.*this command has .*eod_id 2"):
+    with pytest.raises(ConfigError, match=r"eod_id 1.*this command uses .*eod_id 2"):
         tokenize([write_jsonl("b.jsonl", ["two"])], output, config)
 
 

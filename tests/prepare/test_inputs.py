@@ -79,9 +79,9 @@ def make_socket(path: Path) -> None:
 
 
 PROBLEMS = {
-    "model.safetensors": (Path.touch, "is of an unknown format"),
-    "archive.tar.gz": (Path.touch, "is of an unknown format"),
-    "lonely.bin": (Path.touch, "is of an unknown format"),
+    "model.safetensors": (Path.touch, "has an unknown format"),
+    "archive.tar.gz": (Path.touch, "has an unknown format"),
+    "lonely.bin": (Path.touch, "has an unknown format"),
     "dangling.jsonl": (
         lambda path: path.symlink_to("/no/such/blob"),
         "cannot be read (No such file or directory; it is a link to /no/such/blob)",
@@ -220,7 +220,7 @@ def test_hidden_and_unknown_files_behind_urls_are_left_out_or_errors_too(tmp_pat
 
     assert names(f"file://{tmp_path}") == ["web/a.jsonl"]
     made(tmp_path / "web/model.safetensors")
-    with pytest.raises(InputError, match=r"model\.safetensors: is of an unknown format"):
+    with pytest.raises(InputError, match=r"model\.safetensors: has an unknown format"):
         names(f"file://{tmp_path}")
 
 

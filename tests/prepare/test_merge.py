@@ -165,7 +165,7 @@ def test_other_shards_in_the_folder_are_an_error(folder: Path, tmp_path: Path) -
     """Shards of an earlier merge would otherwise have their documents in the folder twice."""
     merge([folder], tmp_path / "out", target_tokens=5)
 
-    with pytest.raises(ConfigError, match=r"holds .*web/00001, which this call does not write"):
+    with pytest.raises(ConfigError, match=r"holds .*web/00001, which this command does not write"):
         merge([folder], tmp_path / "out", target_tokens=100)
     merge([folder], tmp_path / "out", target_tokens=5)
 
@@ -223,7 +223,7 @@ def test_a_shard_that_contradicts_itself_is_refused(folder: Path, tmp_path: Path
 
 
 def test_a_shard_named_twice_is_an_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileListError, match="is named twice"):
+    with pytest.raises(FileListError, match="is listed twice"):
         merge([folder, folder / "web" / "a"], tmp_path / "out", target_tokens=5)
 
 

@@ -61,7 +61,7 @@ def test_weights_are_written_exactly(tokens: Path, tmp_path: Path) -> None:
 
 
 def test_a_shard_named_twice_is_an_error(tokens: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is named twice"):
+    with pytest.raises(ConfigError, match="is listed twice"):
         mix([tokens, tokens / "code" / "a"], tmp_path / "list.txt", MixConfig())
 
 

@@ -83,7 +83,7 @@ def test_a_corpus_may_have_a_key_of_its_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (("wbe=content",), "a key is given for wbe, found the corpora code, out, web"),
+        (("wbe=content",), "--key names the corpora wbe, expected only code, out, web"),
         (("web=content", "text", "title"), "expected at most one without a corpus"),
         (("web=a", "b", "web=c"), "the keys of the corpus web are a and c, expected one"),
         (("b\udcff",), "is a key or corpus, expected a name in UTF-8"),
@@ -98,7 +98,7 @@ def test_a_key_of_a_missing_corpus_is_an_error(
 
 @pytest.mark.parametrize("keys", [(), ("text", "text"), ("text", "a/b")])
 def test_keys_differ_and_several_are_folder_names(folder: Path, keys: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"expected different names|name of one folder"):
+    with pytest.raises(ConfigError, match=r"expected different names|valid folder name"):
         prefixes(folder, keys=keys)
 
 
@@ -113,7 +113,7 @@ def test_outputs_of_the_command_are_not_inputs(folder: Path) -> None:
 
 @pytest.mark.parametrize("corpus", ["", ".", "..", "a/b", "/a"])
 def test_a_corpus_is_one_folder_name(folder: Path, corpus: str) -> None:
-    with pytest.raises(ConfigError, match="expected the name of one folder"):
+    with pytest.raises(ConfigError, match="expected a valid folder name"):
         prefixes(folder, corpus=corpus)
 
 

@@ -58,7 +58,7 @@ def test_a_pass_over_a_blend_of_shares_reads_the_total_number_of_tokens() -> Non
     [
         ({"code": 0.5, "web": 0.5}, "sum to 1, which leaves nothing for books"),
         ({"code": 0.5, "web": 0.6}, "sum to 1.1, which leaves nothing for books"),
-        ({"code": 0.5, "web": 0.2, "books": 0.2}, "sum to 0.9, and every corpus has one"),
+        ({"code": 0.5, "web": 0.2, "books": 0.2}, "every corpus has one, and they sum to 0.9"),
     ],
 )
 def test_shares_are_those_of_one_blend(shares: dict[str, float], message: str) -> None:
@@ -114,7 +114,7 @@ def test_an_unknown_corpus_is_an_error_that_names_the_nearest(option: str) -> No
 
     with pytest.raises(ConfigError, match=rf"--{option}: .*'cod'. Did you mean 'code'\?"):
         corpus_epochs(TOKENS, config("cod"))
-    with pytest.raises(ConfigError, match=r"no corpus 'xyz'. Known are books, code, web"):
+    with pytest.raises(ConfigError, match=r"no corpus 'xyz'. The corpora are books, code, web"):
         corpus_epochs(TOKENS, config("xyz"))
 
 

@@ -124,10 +124,10 @@ def test_a_text_file_is_one_document_or_one_for_each_line(
 @pytest.mark.parametrize(
     ("name", "content", "place", "reason"),
     [
-        ("a.jsonl", '{"text": "%s"}\n' % ("x" * 90), 0, "the line has 102 bytes, allowed are 64"),
+        ("a.jsonl", '{"text": "%s"}\n' % ("x" * 90), 0, "the line has 102 bytes, more than the 64"),
         ("a.json", '[{"text": "%s"}]' % ("x" * 90), 1, "the JSON value has 102 bytes"),
-        ("a.txt", "x" * 90, 0, "the file has 90 bytes, allowed are 64"),
-        ("a.parquet", None, 0, "the text has 90 bytes, allowed are 64"),
+        ("a.txt", "x" * 90, 0, "the file has 90 bytes, more than the 64"),
+        ("a.parquet", None, 0, "the text has 90 bytes, more than the 64"),
         ("a.txt", b"\xff", 0, "not valid UTF-8"),
         ("a.csv", b"text\n\xff\n", 0, "'text' is not valid UTF-8"),
         ("a.csv", "id,text\n1,one,more\n", 0, "found 3 fields, expected 2"),
@@ -160,7 +160,7 @@ def test_a_text_that_cannot_be_used_is_reported_with_place_and_reason(
         ("a.json", '[{"text": "one"},', r"starts at byte 0"),
         ("a.csv", "id,txt\n1,one\n", r"there is no column 'text', found id, txt"),
         ("a.csv", 'text\n"%s\n' % ("x\n" * 900), "or its quotes are not closed"),
-        ("a.csv", "text\n%s\n" % ("x" * 900), "the line has 900 bytes, allowed are 640"),
+        ("a.csv", "text\n%s\n" % ("x" * 900), "the line has 900 bytes, more than the 640"),
         ("a.arrow", b"no arrow", r"a\.arrow: cannot be read as Arrow data"),
         ("a.feather", b"FEA1....", r"is a Feather file of version 1"),
     ],

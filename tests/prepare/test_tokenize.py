@@ -714,7 +714,7 @@ def test_shards_that_the_fast_tier_made_without_a_proof_are_made_again(
     tokenize([path], output, TokenizeConfig(tokenizer=tokenizer_path))
 
     assert documents(output / "a") == expected(tokenizer_path, ["a"])
-    assert "shards made again: 1. The fast tokenizer tier (fast) encoded them" in caplog.text
+    assert "shards rebuilt: 1. The fast tokenizer tier (fast) encoded them" in caplog.text
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -866,5 +866,5 @@ def test_documents_with_unknown_tokens_and_without_text_are_counted_and_reported
 
     [found] = counts.values()
     assert (found.documents, found.with_unknown, found.without_text) == (4, 2, 1)
-    assert "2 of 4 documents contain the token for unknown text" in caplog.text
+    assert "2 of 4 documents contain the unknown token" in caplog.text
     assert "1 of 4 documents consist of EOD only" in caplog.text

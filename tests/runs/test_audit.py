@@ -93,7 +93,7 @@ def edited(state_dict: dict[str, str], edit: Edit) -> dict[str, str]:
         (lambda s: s.update(digest="0"), "other samples before sample 32"),
         (lambda s: s.update(seed=8), "other samples before sample 32"),
         (lambda s: s.pop("chapters"), "damaged phases"),
-        (lambda s: s["pace"][0].update(global_batch_size=5), "expected 40 at step 8; its steps"),
+        (lambda s: s["pace"][0].update(global_batch_size=5), "expected 40 at step 8; has another"),
     ],
 )  # fmt: skip
 def test_an_inconsistent_state_is_named(
@@ -119,8 +119,8 @@ def test_another_run_in_between_is_noticed(tmp_path: Path, plans: list[BlendConf
     save(tmp_path, 8, train(tmp_path / "other/x", [other], steps=8)[8])
 
     found = problems(audit_run(tmp_path / "."))
-    assert found[8] == "has another seed than the checkpoint before"
-    assert found[10] == "has another seed than the checkpoint before"
+    assert found[8] == "has another seed than the previous checkpoint"
+    assert found[10] == "has another seed than the previous checkpoint"
 
 
 def test_another_history_is_noticed(tmp_path: Path, plans: list[BlendConfig]) -> None:
@@ -129,8 +129,8 @@ def test_another_history_is_noticed(tmp_path: Path, plans: list[BlendConfig]) ->
     save(tmp_path, 8, train(tmp_path / "other/x", plans[:1], steps=8)[8])
 
     assert problems(audit_run(tmp_path)) == {
-        8: "has another history than the checkpoint before",
-        10: "has another history than the checkpoint before",
+        8: "has another history than the previous checkpoint",
+        10: "has another history than the previous checkpoint",
     }
 
 
@@ -144,7 +144,7 @@ def test_a_corpus_that_starts_over_is_noticed(tmp_path: Path, plans: list[BlendC
         save(tmp_path, step, {STATE_KEY: text})
 
     assert problems(audit_run(tmp_path)) == {
-        step: "the corpus 'code' does not continue at slot 40 where its rows stood"
+        step: "the corpus 'code' does not continue from its position at slot 40"
         for step in (12, 14)
     }
 
@@ -170,7 +170,7 @@ def test_checkpoints_without_a_state_are_listed(tmp_path: Path, plans: list[Blen
     notes = {one.stored.step: one.stored.note for one in audit_run(tmp_path) if one.stored.note}
 
     assert notes == {
-        9: "no .metadata: its writing was interrupted, or it was not copied completely",
+        9: "no .metadata: the save was interrupted, or the copy is incomplete",
         15: "holds no loader state",
     }
 

@@ -119,7 +119,7 @@ def test_invalid_comparisons_are_refused(
 
 
 def test_without_the_data_nothing_is_compared(changed: tuple[Path, list[list[int]]]) -> None:
-    with pytest.raises(ConfigError, match="comparing steps needs the data, which is not known"):
+    with pytest.raises(ConfigError, match="comparing steps needs the data, which is not available"):
         compare_step(open_run(None, changed[0]), 5)
 
 
@@ -128,7 +128,7 @@ def test_a_missing_shard_is_named(
 ) -> None:
     write_shard("web/web_0", [[5, 6, EOD]] * 100)
 
-    with pytest.raises(ConfigError, match="was read from the shard 'web_0' of 'web', which is not"):
+    with pytest.raises(ConfigError, match="was read from the shard 'web_0' of 'web', which is"):
         compare_step(open_run(changed[0]), 5)
 
 

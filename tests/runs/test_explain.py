@@ -331,8 +331,8 @@ def test_checkpoints_without_a_loader_state_are_a_warning(
         metadata.unlink()
 
     assert "assuming that it was never changed" in open_run(folder).about
-    assert "none of its checkpoints holds a loader state, so changes of the run" in caplog.text
-    assert "step-30: no .metadata: its writing was interrupted, or it was not" in caplog.text
+    assert "none of its checkpoints holds a loader state, so changes during the run" in caplog.text
+    assert "step-30: no .metadata: the save was interrupted, or the copy is" in caplog.text
 
 
 def test_the_segments_of_a_run_are_listed(

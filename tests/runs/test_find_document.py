@@ -95,7 +95,9 @@ def test_a_missing_document_is_refused(write_run: WriteRun) -> None:
 def test_documents_are_not_known_from_a_checkpoint_alone(
     changed: tuple[Path, list[list[int]]],
 ) -> None:
-    with pytest.raises(ConfigError, match="finding a document needs the data, which is not known"):
+    with pytest.raises(
+        ConfigError, match="finding a document needs the data, which is not available"
+    ):
         find_document(open_run(None, changed[0]), "web_0", 0)
 
 

@@ -155,7 +155,7 @@ def test_a_plan_logs_nothing_but_its_warnings(
 def test_corpora_that_are_not_validated_are_named(write_run: WriteRun) -> None:
     path = write_run({"web": (1, [900]), "tiny": (1, [9])}, validation={"enable": True})
 
-    assert "no documents for validation, left out of it: tiny" in warned(path)
+    assert "no documents for validation, so excluded from it: tiny" in warned(path)
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,14 @@ def test_documents_without_text_and_with_unknown_text_are_counted_with_a_tokeniz
     assert main(["verify", *asked, "--json", "--no-record"]) == 0
     [verified] = json.loads(capsys.readouterr().out)["shards"]
 
-    assert "2 of 5 documents contain the token for unknown text" in shown
+    assert "2 of 5 documents contain the unknown token" in shown
     assert "2 of 5 documents consist of EOD only" in shown
     for found in (total, verified):
         assert (found["documents_with_unknown"], found["documents_of_eod_only"]) == (2, 2)
 
 
 def write_word_tokenizer(folder: Path) -> Path:
-    """A tokenizer whose token for unknown text is named only in its model."""
+    """A tokenizer whose unknown token is named only in its model."""
     vocab = {"<unk>": 0, "</s>": 1, "a": 2}
     made = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     made.add_special_tokens(["</s>"])

@@ -63,7 +63,7 @@ def test_a_folder_of_files_is_one_corpus(tmp_path: Path, text: Path) -> None:
 def test_two_corpora_of_one_name_must_be_named(tmp_path: Path, text: Path) -> None:
     paths = (str(text / "text"), str(text / "text/web"))
 
-    with pytest.raises(ConfigError, match=r"would be the corpus 'web'.*--data NAME=PATH"):
+    with pytest.raises(ConfigError, match=r"would become the corpus 'web'.*--data NAME=PATH"):
         init(tmp_path / "run", text, *paths)
     assert not (tmp_path / "run").exists()
 
@@ -136,7 +136,7 @@ def test_shards_of_another_tokenizer_are_an_error(
     path = tmp_path / "data.toml"
     path.write_text(path.read_text().replace(str(text / "tokenizer.model"), str(word_tokenizer)))
 
-    with pytest.raises(BlendTitanError, match="One output holds shards of one tokenizer"):
+    with pytest.raises(BlendTitanError, match="All shards of an output must have one tokenizer"):
         prepare_folder(tmp_path, workers=1)
 
 

@@ -100,7 +100,7 @@ def test_a_mixture_in_a_sample_gives_the_number_of_checked_documents(
 ) -> None:
     monkeypatch.setattr("blendtitan.storage.ends._STRETCHES", (8, 8))
 
-    with pytest.raises(MixedEodError, match=r"7 of 8 documents looked at \(50 in all\) end in EOD"):
+    with pytest.raises(MixedEodError, match=r"7 of 8 documents checked \(50 in total\) end in EOD"):
         read_catalog(config_of(large))
 
 

@@ -103,11 +103,11 @@ def test_the_weight_of_a_folder_is_shared_by_tokens(
         ("1 a ''", r"the corpus is empty"),
         ("# nothing", r"found no shards"),
         ("1 a\nb", r"list\.txt:2: the line has no weight, but .*list\.txt:1 has one"),
-        ("1 a x\n2 a x", r"is named twice"),
+        ("1 a x\n2 a x", r"is listed twice"),
         ("1 x/a\n2 y/a", r"Name the corpus of each"),
         ("1 x/p web\n2 y/web", r"another line's corpus 'web'"),
         ('"a"b', r"found 'b' after a quote"),
-        ("1.5e308 a\n1.5e308 b", r"the weights sum to more"),
+        ("1.5e308 a\n1.5e308 b", r"the weights sum to infinity"),
         ("1 .", r"holds no \.idx file"),
     ],
 )
@@ -156,7 +156,7 @@ def test_a_shard_reached_by_two_paths_is_named_twice(
     for suffix in (".bin", ".idx"):
         (tmp_path / f"b{suffix}").symlink_to(tmp_path / f"store/a{suffix}")
     for text in ("1 store/a x\n1 link/a x", "1 store/a x\n1 b x", "1 ."):
-        with pytest.raises(FileListError, match="is named twice"):
+        with pytest.raises(FileListError, match="is listed twice"):
             listed(tmp_path, text)
 
 

@@ -53,8 +53,8 @@ def test_a_json_blend_is_read_where_all_splits_have_one_list(shards: Path, blend
 @pytest.mark.parametrize(
     ("blend", "message"),
     [
-        ({"train": ["a"], "valid": ["b"]}, "valid names other shards than train"),
-        ({"valid": ["a"]}, "found the keys valid, expected a list of shards as train"),
+        ({"train": ["a"], "valid": ["b"]}, "valid lists other shards than train"),
+        ({"valid": ["a"]}, "found the keys valid, expected a list of shards under train"),
         ({"train": ["a"], "web": ["b"]}, "found the keys train, web"),
         ({"train": "a"}, 'found "a", expected a list of shards'),
         ([], "found an empty list, expected a list of shards"),

@@ -65,7 +65,7 @@ def test_data_that_is_not_named_is_an_error(run: SmallRun) -> None:
     job = parsed(run)
     job.blendcorpus.data_file_list = None
 
-    with pytest.raises(ConfigError, match=r"no data is named. Set blendcorpus.data_file_list"):
+    with pytest.raises(ConfigError, match=r"no data is configured. Set blendcorpus.data_file_list"):
         open_datasets(job, Titan02Tokenizer(job), vocab_size=128, dp_world_size=1)
 
 

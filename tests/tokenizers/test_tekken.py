@@ -120,7 +120,7 @@ def test_any_control_symbol_may_be_eos(tekken_path: Path) -> None:
 
 def test_the_reference_tier_is_used(tekken_path: Path) -> None:
     assert build_encoder(tekken_path).tier == "reference"
-    with pytest.raises(FastTierError, match="gigatoken reads no Tekken files"):
+    with pytest.raises(FastTierError, match="gigatoken cannot read Tekken files"):
         fast_definition(load_tokenizer(tekken_path))
 
 

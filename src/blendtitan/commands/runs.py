@@ -238,6 +238,9 @@ def _sweep(options: Namespace) -> None:
         runs = sweep.read_losses(options.folder, last=options.last)
         sweep.write_losses(options.folder, runs, overwrite=options.overwrite)
         show(sweep.losses_table(runs))
+        missing = [*sweep.missing_columns(runs)]
+        if missing:
+            say("", *missing)
         finished = sum(run.finished for run in runs)
         say("", f"{finished} of {len(runs)} runs are finished: {options.folder / sweep.LOSSES}")
         return

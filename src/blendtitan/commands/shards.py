@@ -14,7 +14,7 @@ from blendtitan.terminal import print_result, say
     path(
         "--tokenizer",
         "PATH",
-        "tokenizer of the shards; also counts documents with unknown text, and empty ones",
+        "tokenizer of the shards; also counts documents with the unknown token, and empty ones",
     ),
     json_flag(),
 )
@@ -108,7 +108,7 @@ def _repair(options: Namespace) -> None:
 
 @command(
     "merge",
-    "join many shards into few",
+    "join many shards into fewer",
     SHARDS,
     path("--output", "DIR", "folder of the new shards", required=True),
     number(

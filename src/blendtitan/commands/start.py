@@ -13,7 +13,8 @@ from blendtitan.terminal import say
     path("folder", "DIR", "run folder to create"),
     argument(
         "--data",
-        "text: a file, folder, pattern or URL, or a folder of shards; NAME=PATH names the corpus",
+        "text: a file, folder, glob pattern or URL, or a folder of shards; NAME=PATH names the "
+        "corpus",
         metavar="PATH",
         nargs="+",
         required=True,

@@ -10,7 +10,7 @@ from blendtitan.terminal import say
 @command(
     "tokenize",
     "turn text files into shards",
-    argument("inputs", "file, folder or pattern; path or URL", metavar="INPUT", nargs="+"),
+    argument("inputs", "file, folder or glob pattern; path or URL", metavar="INPUT", nargs="+"),
     path("--output", "DIR", "folder of the shards", required=True),
     path(
         "--tokenizer",
@@ -35,7 +35,7 @@ from blendtitan.terminal import say
     number(
         "--max-rejects",
         "N",
-        "number of texts allowed to be rejected (default: %(default)s)",
+        "number of rejected texts to tolerate (default: %(default)s)",
         default=0,
     ),
     argument(
@@ -47,7 +47,8 @@ from blendtitan.terminal import say
     number(
         "--max-document-bytes",
         "N",
-        "size of the longest document, or line of JSON; longer ones are rejected (default: 16 MiB)",
+        "largest size of a document, or of a line of JSON; larger ones are rejected (default: 16 "
+        "MiB)",
     ),
     flag(
         "--skip-unknown",
@@ -55,7 +56,7 @@ from blendtitan.terminal import say
     ),
     argument("--corpus", "subfolder of DIR for all shards", metavar="NAME"),
     number("--job-bytes", "N", "bytes of a file per job (default: 64 MB)"),
-    flag("--prune", "delete shards whose input below INPUT was removed"),
+    flag("--prune", "delete shards whose input file was removed from INPUT"),
     flag("--overwrite", "replace shards of another tokenizer, key, --txt, input or program"),
     argument(
         "--tokenizer-tier",

@@ -168,14 +168,14 @@ def _with_documents(
     if empty and split == "train":
         raise EmptySplitError(
             f"corpus {empty[0]!r} has no documents for training: each of its shards is too small "
-            f"for the split. Join its shards into larger ones, or give train a larger part."
+            f"for the split. Merge its shards into larger ones, or give train a larger part."
         )
     if empty:
-        logger.warning("no documents for %s, left out of it: %s", split, ", ".join(empty))
+        logger.warning("no documents for %s, so excluded from it: %s", split, ", ".join(empty))
     if split == "train" and 0 in tokens:
         logger.warning(
-            "train: %d of %d shards are too small to have a document for it; the other shards of "
-            "their corpora are read in their place",
+            "train: %d of %d shards are too small to contribute a document; the other shards of "
+            "their corpora are read instead",
             *(tokens.count(0), len(tokens)),
         )
     return {name: shards for name, shards in usable.items() if shards}

@@ -39,7 +39,7 @@ class SweepConfig:
     method: str
     """``grid``, ``dirichlet`` or ``one-at-a-time``."""
     corpora: tuple[str, ...] = ()
-    """The corpora whose shares change among each other. Empty: all."""
+    """The corpora whose shares change; their sum stays. Empty: all."""
     runs: int | None = None
     """Number of blends to draw, or of the grid's points to use."""
     seed: int = 0
@@ -51,7 +51,7 @@ class SweepConfig:
     factors: tuple[float, ...] | None = None
     """Factors for the share of one corpus at a time."""
     min_share: float | None = None
-    """The least share of a corpus. None: 0, which leaves it out."""
+    """The least share of a corpus. None: 0, which excludes it."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -215,8 +215,8 @@ def _check_factors(
     for number in varied:
         if base[number] == 1:
             raise ConfigError(
-                f"{corpora[number]!r} has all of the blend, up to rounding, so its share cannot go "
-                f"to others. Raise the weights of the others."
+                f"{corpora[number]!r} has all of the blend, up to rounding, so its share cannot be "
+                f"given to others. Raise the weights of the others."
             )
         for factor in factors:
             if factor * base[number] > 1:

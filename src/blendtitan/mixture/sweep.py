@@ -133,7 +133,7 @@ def read_shares(folder: Path) -> dict[str, dict[str, float]]:
     except ValueError as error:
         raise ConfigError(
             f"{path}: cannot be used ({error}), expected a run and a share of each corpus in every "
-            f"line. Write it again with the same `blendtitan sweep` as before."
+            f"line. Write it again with the same `blendtitan sweep` command."
         ) from error
     if not shares:
         raise ConfigError(f"{path}: found no run in it, expected at least one")
@@ -173,11 +173,8 @@ def how_to_train(folder: Path, sweep: Sweep) -> Iterator[str]:
         f"folder, one after the other or each as a job:"
     )
     yield from ("", f"  for config in {quoted}/blend-*.toml; do")
-    yield (
-        "    torchrun --nproc-per-node 1 -m blendtitan.titan.train "
-        '--job.config_file "$config" || break'
-    )
-    yield from ("  done", "", "A restarted run resumes from its last checkpoint. Then:")
+    yield from ('    blendtitan train "$config" || break', "  done", "")
+    yield "A restarted run resumes from its last checkpoint. Then:"
     yield from ("", f"  blendtitan sweep {quoted} --collect")
 
 
@@ -185,8 +182,8 @@ def _check_can_be_swept(run: RunConfig) -> None:
     if run.segments:
         raise ConfigError(
             f"{run.path}: blendcorpus.segment has {len(run.segments)} entries, expected none: a "
-            f"sweep puts each blend in its place, from step 0 on. Delete them, and let the weights "
-            f"of the file list be the base of the sweep."
+            f"sweep sets one segment per run, from step 0 on. Delete them; the base of the sweep "
+            f"is then the blend of the file list."
         )
     if run.blend.has_horizon:
         raise ConfigError(
@@ -236,8 +233,8 @@ def _text_of(path: Path) -> str | None:
 
 
 LOSSES, RATIOS, METRICS = "losses.csv", "ratios.csv", "metrics.csv"
-"""Files in the folder of a sweep: everything; and, of the finished runs, shares and losses apart,
-with the run as ``run_id`` in front of both."""
+"""Files in the folder of a sweep: everything in one table; and the shares and the losses of the
+finished runs in two, each with ``run_id`` as its first column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,14 +269,15 @@ def read_losses(folder: Path, *, last: int) -> list[RunLosses]:
 def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = False) -> None:
     """Write ``losses.csv``, ``ratios.csv`` and ``metrics.csv``.
 
-    `olmix fit --from-csv` reads the last two, and so does RegMix, with the run as index.
+    ``losses.csv`` has a column for every loss that a run logged. The regressions of Olmix and
+    RegMix fail on gaps, so ``metrics.csv`` has only the losses that all finished runs logged.
 
     Raises:
         ConfigError: The folder holds such a file.
     """
-    corpora = list(runs[0].shares)
-    columns = _columns(runs, corpora)
+    corpora, columns = list(runs[0].shares), _columns(runs)
     finished = [run for run in runs if run.finished]
+    complete = [column for column in columns if column not in _gaps(runs)]
     shares = [f"share/{corpus}" for corpus in corpora]
     if not overwrite:
         # Columns of losses are added when runs finish.
@@ -290,7 +288,7 @@ def write_losses(folder: Path, runs: Sequence[RunLosses], *, overwrite: bool = F
     for name, rows in {
         LOSSES: [["run", "steps", *shares, *columns], *every],
         RATIOS: [["run_id", *corpora], *([run.run, *run.shares.values()] for run in finished)],
-        METRICS: [["run_id", *columns], *([run.run, *run.cells(columns)] for run in finished)],
+        METRICS: [["run_id", *complete], *([run.run, *run.cells(complete)] for run in finished)],
     }.items():
         remove_file_partials(folder / name)
         write_atomically(folder / name, csv_text(rows).encode())
@@ -331,6 +329,18 @@ def losses_table(runs: Iterable[RunLosses]) -> Table:
     return table
 
 
+def missing_columns(runs: Sequence[RunLosses]) -> Iterator[str]:
+    """Lines that name the losses without a column, and why."""
+    columns, gaps = _columns(runs), _gaps(runs)
+    for kind, name in (("loss", "training"), ("valid_loss", "validation")):
+        missing = [c for c in runs[0].shares if f"{kind}/{c}" not in columns]
+        if missing and kind in columns:
+            names = ", ".join(missing)
+            yield f"No finished run has a {name} loss of {names}, so there is no such column."
+    if gaps:
+        yield f"{METRICS} omits losses that some finished runs did not log: {', '.join(gaps)}."
+
+
 def last_logged(steps: int, freq: int) -> int:
     """The last logged step, if the first and every ``freq``-th step are logged."""
     return steps - steps % freq or 1
@@ -345,7 +355,7 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     if found != segment_of(shares):
         raise ConfigError(
             f"{path}: the run was made with blendcorpus.segment = {found}, expected "
-            f"{segment_of(shares)}, as the table of the sweep has it. Delete the run's folder and "
+            f"{segment_of(shares)}, the blend in {SHARES}. Delete the run's folder and "
             f"train it again with the configuration beside it."
         )
     steps = settings["training.steps"]
@@ -373,15 +383,18 @@ def _last_step(scalars: Mapping[str, Scalars], tag: str) -> int:
     return int(scalars[tag].steps[-1]) if tag in scalars else 0
 
 
-def _columns(runs: Iterable[RunLosses], corpora: Iterable[str]) -> list[str]:
-    """Columns of losses of the blend and of every corpus that any run has logged."""
+def _columns(runs: Sequence[RunLosses]) -> list[str]:
+    """Columns of the losses that any run has logged, of the blend and of each corpus."""
     logged = {column for run in runs for column in run.losses}
-    return [
-        column
-        for kind in ("loss", "valid_loss")
-        if kind in logged
-        for column in (kind, *(f"{kind}/{corpus}" for corpus in corpora))
-    ]
+    suffixes = ["", *(f"/{corpus}" for corpus in runs[0].shares)]
+    every = (f"{kind}{suffix}" for kind in ("loss", "valid_loss") for suffix in suffixes)
+    return [column for column in every if column in logged]
+
+
+def _gaps(runs: Sequence[RunLosses]) -> list[str]:
+    """Columns that some finished runs have and others lack."""
+    finished = [run.losses for run in runs if run.finished]
+    return [c for c in _columns(runs) if any(c not in losses for losses in finished)]
 
 
 def _header_pattern(*columns: str) -> str:

@@ -303,8 +303,8 @@ class OriginalDataset:
         name, asked = self._horizon
         return ConfigError(
             f'{found}, but order = "blendcorpus" with {name} = {asked:,} has '
-            f"{self.num_windows:,} samples of {self.split}. Train for fewer steps, or begin a run "
-            f"of its own with larger {name}: the order changes with it."
+            f"{self.num_windows:,} samples of {self.split}. Train for fewer steps, or start a new "
+            f"run with a larger {name}, which changes the order."
         )
 
     def with_changes(self, changes: Sequence[Segment]) -> "OriginalDataset":

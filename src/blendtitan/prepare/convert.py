@@ -1,9 +1,9 @@
 """``blendtitan convert``: shards of other formats into Megatron's, without tokenising again.
 
-Two formats are known. Multimodal shards of Megatron end the ``.idx`` with one mode byte per
-sequence; shards of text only lose them. TNTIDX is the older format of fairseq, and of gpt-neox's
-and Megatron's ``lazy`` and ``cached``. Its ``.bin`` holds tokens without gaps, and its ``.idx`` is,
-in little-endian integers of 64 bits after the first eight bytes:
+Two formats are known. The ``.idx`` of Megatron's multimodal shards ends with one mode byte per
+sequence; these bytes are dropped from a shard that holds only text. TNTIDX is the older format of
+fairseq, and of gpt-neox's and Megatron's ``lazy`` and ``cached``. Its ``.bin`` holds tokens without
+gaps, and its ``.idx`` is, in little-endian integers of 64 bits after the first eight bytes:
 
     ``TNTIDX`` and two zero bytes
     version, 1
@@ -135,8 +135,8 @@ def _open_source(prefix: Path) -> _Source:
             return _multimodal_shard(prefix, file, arrays)
     ShardIndex.open(prefix)
     raise ConfigError(
-        f"{prefix}: is in Megatron's format already, expected TNTIDX or a multimodal shard. "
-        f"Leave it out of the inputs; it can be used directly."
+        f"{prefix}: is already in Megatron's format, expected TNTIDX or a multimodal shard. Use it "
+        f"directly, and remove it from the inputs."
     )
 
 
@@ -156,7 +156,7 @@ def _multimodal_shard(prefix: Path, file: OpenFile, arrays: IndexArrays) -> _Sou
             f"{file.path}: sequence {place:,} has mode {modes[place]}, expected 0 (text) for all. "
             f"The shard holds more than text, so BlendTitan cannot train on it."
         )
-    description = "Megatron's multimodal format, modes left out"
+    description = "Megatron's multimodal format, modes dropped"
     return _Source(prefix, description, arrays.dtype, arrays.lens, arrays.documents)
 
 
@@ -210,7 +210,7 @@ def _old_shard(prefix: Path, file: OpenFile, head: bytes) -> _Source:
 def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
     """Check that every item starts at the sum of the sizes before it."""
     if len(sizes) and (sizes.min() < 0 or sizes.max() > _INT32_MAX):
-        found = f"an item of {sizes.min()} to {sizes.max()} tokens"
+        found = f"items of {sizes.min()} to {sizes.max()} tokens"
         raise CorruptShardError.of_index(file.path, f"found {found}", f"0 to {_INT32_MAX:,}")
     expected = np.append(0, np.cumsum(sizes))
     wrong = np.flatnonzero(starts != expected)
@@ -218,7 +218,7 @@ def _check_items(file: OpenFile, starts: NDArray[np.int64], sizes: NDArray[np.in
         at = int(wrong[0])
         if at == len(sizes):
             raise CorruptShardError.of_index(
-                file.path, f"found the last item ends at token {starts[at]:,}", f"{expected[at]:,}"
+                file.path, f"the last item ends at token {starts[at]:,}", f"{expected[at]:,}"
             )
         raise CorruptShardError.of_index(
             file.path,
@@ -235,7 +235,8 @@ def _check_documents(file: OpenFile, documents: NDArray[np.int64], num_items: in
     if documents[-1] != num_items:
         raise CorruptShardError(
             f"{file.path}: the document index ends at item {documents[-1]:,}, expected "
-            f"{num_items:,}. A program that merged shards lost documents of the index: convert the "
+            f"{num_items:,}. The shard was merged by a program that lost part of the index: "
+            f"convert the "
             f"original shards, and join them with blendtitan merge."
         )
 

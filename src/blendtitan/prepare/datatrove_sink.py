@@ -135,7 +135,7 @@ def _text(place: int, document: Document) -> str | BadText:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            reason = f"the text holds half a surrogate pair: {error.reason}"
+            reason = f"the text contains an unpaired surrogate: {error.reason}"
         else:
             return text
     return BadText("document", place, f"document {document.id!r}: {reason}")

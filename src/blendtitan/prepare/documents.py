@@ -83,7 +83,7 @@ class Counts:
     rejects: int = 0
 
     with_unknown: int = 0
-    """Documents that contain the token for unknown text. Earlier releases did not count them."""
+    """Documents that contain the unknown token. Earlier releases did not count them."""
 
     without_text: int = 0
     """Documents of EOD and BOS only, because the tokenizer drops all of their text."""

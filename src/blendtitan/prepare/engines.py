@@ -169,7 +169,7 @@ class MpiEngine(Engine):
 
 @contextmanager
 def started_engine(name: EngineName, *, workers: int | None) -> Generator[Engine | None]:
-    """The engine; None, after the work, in MPI processes that only worked for the first.
+    """The engine. MPI processes other than the first work here, and get None at the end.
 
     Args:
         name: ``local`` for processes of this machine; ``ray`` for a Ray cluster, or Ray on this

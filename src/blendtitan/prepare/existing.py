@@ -48,7 +48,7 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
     try:
         record = load_record(shard.record_path)
     except DamagedFileError as error:
-        logger.warning("%s. The shard is made again.", error)
+        logger.warning("%s. The shard is rebuilt.", error)
         return
     if record is None:
         _check_unrecorded(shard)
@@ -82,13 +82,15 @@ def check_other_shards(
         return
     prefix, record = others[0]
     found = (
-        f"{prefix}: was made with {described_settings('', record.settings)}, and this command has "
+        f"{prefix}: was made with {described_settings('', record.settings)}, but this command uses "
         f"{described_settings(str(tokenizer), settings)}."
     )
     if not overwrite:
-        raise ConfigError(f"{found} One output holds shards of one tokenizer: choose another one.")
+        raise ConfigError(
+            f"{found} All shards of an output must have one tokenizer: choose another output."
+        )
     logger.warning(
-        "%s %s shards like this stay unchanged: make them again as well, or delete them.",
+        "%s %s such shards stay unchanged: tokenise them again as well, or delete them.",
         *(found, f"{len(others):,}"),
     )
 
@@ -113,20 +115,21 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
     if (record.key, record.settings) != (shard.key, settings):
         raise ConfigError(
             f"{shard.prefix}: was made from key {record.key!r} with "
-            f"{described_settings('', record.settings)}, and this command has key {shard.key!r} "
+            f"{described_settings('', record.settings)}, but this command uses key {shard.key!r} "
             f"and {described_settings(str(tokenizer), settings)}. {_ELSEWHERE}"
         )
     made, asked = _txt_mode(record.source), _txt_mode(shard.source)
     if made and asked and made != asked:
         raise ConfigError(
-            f"{shard.prefix}: was made with --txt {made}, and this command has --txt {asked}. "
+            f"{shard.prefix}: was made with --txt {made}, but this command uses --txt {asked}. "
             f"{_ELSEWHERE}"
         )
     source = str(record.source.get("input", ""))
     if _is_another_input(source, shard.input.location):
         raise ConfigError(
-            f"{shard.prefix}: was made from {source}, and this command would replace it by a shard "
-            f"of {shard.input.location}. Choose another --output, a subfolder with --corpus, or "
+            f"{shard.prefix}: was made from {source}, but this command would replace it with a "
+            f"shard of {shard.input.location}. Choose another --output, a subfolder with --corpus, "
+            f"or "
             f"replace the shard with --overwrite."
         )
 
@@ -140,8 +143,8 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
             of_parts = {name: found[name] for name in wanted if name in found}
             if any(wanted[name] != value for name, value in of_parts.items()):
                 raise ConfigError(
-                    f"{shard.parts_folder}: holds unfinished work with {of_parts}, and this "
-                    f"command has {described_settings(str(tokenizer), settings)}. Finish it with "
+                    f"{shard.parts_folder}: holds unfinished work with {of_parts}, but this "
+                    f"command uses {described_settings(str(tokenizer), settings)}. Finish it with "
                     f"the same settings, choose another --output, or discard it with --overwrite."
                 )
         return

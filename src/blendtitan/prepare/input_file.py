@@ -251,7 +251,7 @@ def _remote_file(url: str) -> InputFile:
     if info.get("size") is None:
         raise InputError(
             f"{url}: the store does not report its size, expected a store that does and that "
-            f"serves parts of files. Copy the file to this machine first."
+            f"supports range requests. Copy the file to this machine first."
         )
     name = next((name for name in (*_VERSIONS, *_TIMES) if info.get(name)), None)
     return InputFile(url, int(info["size"]), f"{name} {info[name]}" if name else "")

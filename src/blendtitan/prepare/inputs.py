@@ -91,12 +91,12 @@ class _Found:
         if is_companion(name):
             self.companions.add(location)
         elif format_of(name) is None:
-            self.problems[location] = "is of an unknown format"
+            self.problems[location] = "has an unknown format"
         else:
             self.files[location] = _relative(path_of(location), path_of(self.top))
 
     def add_local(self, path: str, siblings: set[str], above: tuple[Inode, ...]) -> None:
-        """Add a local file, or everything below a local folder that is inside of ``above``."""
+        """Add a local file, or everything below a folder; ``above`` are the folders around it."""
         name = os.path.basename(path)
         if name.startswith("."):
             if name != WORK_FOLDER:
@@ -156,7 +156,7 @@ class _Found:
             raise InputError(
                 *lines[:_SHOWN_NAMES],
                 f"{text}: {number} cannot be read as text, expected {EXPECTED_NAMES}. Move or "
-                f"hide them (.name), or leave them out with --skip-unknown.",
+                f"hide them (.name), or skip them with --skip-unknown.",
             )
         for path, reason in sorted(self.problems.items()):
             logger.warning("skipped: %s: %s", path, reason)

@@ -221,7 +221,7 @@ def _check_tokenizers(sources: Sequence[SourceShard]) -> None:
 def _check_corpus(corpus: str, sources: Sequence[SourceShard]) -> None:
     if corpus in (".", "..") or "/" in corpus:
         raise ConfigError(
-            f"corpus {corpus!r}: its shards go to a folder of this name, which is not a valid "
+            f"corpus {corpus!r}: its shards go to a folder of this name, but it is not a valid "
             f"folder name. Rename the corpus in the file list."
         )
     first = sources[0]
@@ -247,7 +247,8 @@ def _check_output(output: Path, merged: Sequence[MergedShard]) -> None:
     other = next((prefix for prefix in found if prefix not in expected), None)
     if other is not None:
         raise ConfigError(
-            f"{output}: holds {other}, which this call does not write. Choose an empty folder, so "
+            f"{output}: holds {other}, which this command does not write. Choose an empty folder, "
+            f"so "
             f"that no document is duplicated."
         )
 

@@ -148,7 +148,9 @@ def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str,
         for name in getattr(config, option):
             if name not in num_tokens:
                 near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
+                hint = (
+                    f"Did you mean {near[0]!r}?" if near else f"The corpora are {', '.join(known)}."
+                )
                 raise ConfigError(f"--{option}: there is no corpus {name!r}. {hint}")
     if not config.shares and config.temperature is None:
         from_tokens = {name: value / num_tokens[name] for name, value in config.tokens.items()}
@@ -237,8 +239,8 @@ def _all_shares(
     rest = 1.0 - math.fsum(shares.values())
     if not others and abs(rest) > _ROUNDING:
         raise ConfigError(
-            f"--shares: they sum to {1.0 - rest:g}, and every corpus has one, expected 1. Leave "
-            f"out a corpus, which then gets the rest."
+            f"--shares: every corpus has one, and they sum to {1.0 - rest:g}, expected 1. Omit one "
+            f"corpus, which then gets the rest."
         )
     if others and rest <= _ROUNDING:
         raise ConfigError(

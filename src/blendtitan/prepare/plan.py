@@ -132,7 +132,9 @@ def plan_shards(
         raise ConfigError(f"the keys are {', '.join(keys) or 'none'}, expected different names")
     for name in [*([] if corpus is None else [corpus]), *(keys if len(keys) > 1 else [])]:
         if name in ("", ".", "..", WORK_FOLDER) or "/" in name:
-            raise ConfigError(f"{name!r} names a subfolder, expected the name of one folder")
+            raise ConfigError(
+                f"{name!r} would be the name of a subfolder, expected a valid folder name"
+            )
     files = [
         (file, relative.parent / without_suffixes(relative.name))
         for location in inputs
@@ -151,7 +153,7 @@ def plan_shards(
         if first is not location:
             raise ConfigError(
                 f"{first} and {location} would both become the shard {shard.prefix}. "
-                f"Rename one, or tokenise them into folders of their own."
+                f"Rename one, or tokenise them into different folders."
             )
     return _with_own_keys(shards, key_of, output) if key_of else shards
 
@@ -162,14 +164,14 @@ def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]
     for corpus, _, key in (key.partition("=") for key in keys if "=" in key):
         if (first := key_of.setdefault(corpus, key)) != key:
             raise ConfigError(
-                f"the keys of the corpus {corpus} are {first} and {key}, expected one. Give the "
-                f"other in a command of its own, with another --output."
+                f"the keys of the corpus {corpus} are {first} and {key}, expected one. Use the "
+                f"other in a separate command, with another --output."
             )
     others = [key for key in keys if "=" not in key]
     if key_of and len(others) > 1:
         raise ConfigError(
             f"the keys are {', '.join(keys)}, expected at most one without a corpus, for all "
-            f"other corpora. Give the others in commands of their own."
+            f"other corpora. Use the others in separate commands."
         )
     return others or (["text"] if key_of else []), key_of
 
@@ -181,7 +183,7 @@ def _with_own_keys(
     missing = key_of.keys() - set(corpora)
     if missing:
         raise ConfigError(
-            f"a key is given for {', '.join(sorted(missing))}, found the corpora "
+            f"--key names the corpora {', '.join(sorted(missing))}, expected only "
             f"{', '.join(sorted(set(corpora)))}"
         )
     return tuple(

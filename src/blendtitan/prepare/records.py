@@ -43,7 +43,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 _FORMAT = 2
-"""Format of records. Shards with records of another format are made again."""
+"""Format of records. Shards with records of another format are rebuilt."""
 
 _RECORD_SUFFIX = ".jsonl"
 
@@ -322,7 +322,7 @@ def _other_entries(output: Path, but: Collection[Path] = ()) -> dict[str, Catalo
     try:
         listed = read_folder_catalog(output) or {}
     except CorruptShardError as error:
-        logger.warning("%s Its entries of shards that tokenize did not make are lost.", error)
+        logger.warning("%s Its entries for shards that tokenize did not write are lost.", error)
         return {}
     excluded = {*but, *(prefix for prefix, _ in record_paths(output))}
     return {

@@ -52,8 +52,7 @@ def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_reje
     documents = counted(total.documents, "document")
     if total.with_unknown:
         logger.warning(
-            "%d of %s contain the token for unknown text: the tokenizer lacks some of their "
-            "characters",
+            "%d of %s contain the unknown token: the tokenizer lacks some of their characters",
             *(total.with_unknown, documents),
         )
     if total.without_text:
@@ -69,8 +68,8 @@ def report_unproven(shards: Iterable[Shard]) -> None:
     unproven = [record for record in records if record and not is_accepted(record.tier, "auto")]
     if unproven:
         logger.warning(
-            "shards made again: %d. The fast tokenizer tier (%s) encoded them before its ids "
-            "were proven equal to those of the reference, so some of them may be wrong.",
+            "shards rebuilt: %d. The fast tokenizer tier (%s) encoded them before its ids "
+            "were proven equal to those of the reference, so some ids may have been wrong.",
             *(len(unproven), unproven[0].tier),
         )
 

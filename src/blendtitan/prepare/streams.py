@@ -68,7 +68,7 @@ class BadText:
         cls, place: int, num_bytes: int, max_bytes: int, *, what: str, unit: str = "byte"
     ) -> "BadText":
         """A text that exceeds the limit."""
-        limit = f"allowed are {max_bytes:,} (--max-document-bytes)"
+        limit = f"more than the {max_bytes:,} allowed (--max-document-bytes)"
         return cls(unit, place, f"the {what} has {num_bytes:,} bytes, {limit}")
 
 

@@ -135,8 +135,8 @@ def _csv_lines(source: TextRange) -> Iterator[str]:
     for place, line in split_lines(source.blocks(), max_line_bytes=source.max_bytes):
         if isinstance(line, int):
             raise InputError(
-                f"{source.file.location}, byte {place:,}: the line has {line:,} bytes, allowed are "
-                f"{source.max_bytes:,} (--max-document-bytes)"
+                f"{source.file.location}, byte {place:,}: the line has {line:,} bytes, more than "
+                f"the {source.max_bytes:,} allowed (--max-document-bytes)"
             )
         line = line.removeprefix(UTF8_BOM) if place == 0 else line
         yield line.decode(errors="surrogateescape") + "\n"

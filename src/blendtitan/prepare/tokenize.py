@@ -250,7 +250,7 @@ class _Tokenizing:
         except FileNotFoundError:
             return None
         except DamagedFileError as error:
-            logger.warning("%s. The shard is made again.", error)
+            logger.warning("%s. The shard is rebuilt.", error)
             with writing(shard.record_path):
                 shard.record_path.unlink(missing_ok=True)
             # Keep the shard marked as ours without its record.
@@ -318,8 +318,8 @@ def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
             f"--tokenizer-tier auto or reference, which replace them."
         )
     logger.warning(
-        "%s The reference tier replaces the fast tier's shards of this tokenizer. To "
-        "try the fast tier again, such as with another version of gigatoken, delete %s.",
+        "%s The reference tier replaces the fast tier's shards of this tokenizer. To try the fast "
+        "tier again, for example with another version of gigatoken, delete %s.",
         *(reason, doubt_path),
     )
 

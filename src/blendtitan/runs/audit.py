@@ -41,7 +41,7 @@ class Audited:
         """The verdict in words: proved, or the problems."""
         proved = "proved"
         if self.state is not None and not self.state.phases:
-            proved = "proved, except for the samples: the original's order is in the data"
+            proved = "proved, except for the samples, which need the data in the original's order"
         return "; ".join(self.problems) or self.stored.note or proved
 
     def json(self) -> dict[str, Any]:
@@ -76,9 +76,7 @@ def audit_run(run_folder: Path) -> list[Audited]:
     for (before, earlier), (after, later) in pairwise(known):
         after.problems += continuation_problems(earlier, later)
         if after.schedule[: len(before.schedule)] != before.schedule:
-            after.problems.append(
-                f"its steps had other numbers of samples than step {before.stored.step:,} says"
-            )
+            after.problems.append(f"has another batch schedule than step {before.stored.step:,}")
     return found
 
 
@@ -98,17 +96,17 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
         name for name, fact in before.fixed_facts.items() if after.fixed_facts.get(name) != fact
     ]
     if before.fixed_facts != after.fixed_facts:
-        return [f"has another {', '.join(names)} than the checkpoint before"]
+        return [f"has another {', '.join(names)} than the previous checkpoint"]
     consumed = before.consumed_samples
     if after.consumed_samples < consumed:
-        return [f"consumed {after.consumed_samples:,} samples, the checkpoint before {consumed:,}"]
+        return [
+            f"consumed {after.consumed_samples:,} samples, the previous checkpoint {consumed:,}"
+        ]
     problems: list[str] = []
     if not _contains(after.phases, before.phases, consumed):
-        problems.append("has another history than the checkpoint before")
+        problems.append("has another history than the previous checkpoint")
     elif _digest_at(after, before) != before.digest:
-        problems.append(
-            f"has other samples before slot {consumed:,} than the checkpoint before trained on"
-        )
+        problems.append(f"has other samples before slot {consumed:,} than the previous checkpoint")
     return problems + list(_phase_problems(after))
 
 
@@ -161,8 +159,8 @@ def _phase_problems(state: SavedState) -> Iterator[str]:
                 found = replace(found, places=shards.places)
             if found != replace(shards, weights=found.weights):
                 yield (
-                    f"the corpus {name!r} does not continue at slot {phase.first_slot:,} where "
-                    f"its rows stood"
+                    f"the corpus {name!r} does not continue from its position at slot "
+                    f"{phase.first_slot:,}"
                 )
 
 
@@ -232,8 +230,8 @@ def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ..
     }
     found = tuple(f"{name}: {x!r}, {y!r}" for name, (x, y) in sides.items() if x != y)
     return found or (
-        "weights in the same proportions that may round differently, sizes of shards, or how far "
-        "they had been read before",
+        "weights with equal ratios that may round differently, sizes of shards, or earlier "
+        "progress",
     )
 
 

@@ -18,7 +18,7 @@ logger = visible_logger(__name__)
 _STEP = re.compile(r"step-(\d+)")
 _NAME = f"dataloader.{STATE_KEY}"
 
-_INCOMPLETE = f"no {METADATA}: its writing was interrupted, or it was not copied completely"
+_INCOMPLETE = f"no {METADATA}: the save was interrupted, or the copy is incomplete"
 
 _LEAST_MEMORY = 1 << 30
 _MEMORY_PER_METADATA_BYTE = 12
@@ -89,8 +89,8 @@ def own_state(run_folder: Path) -> StoredState | None:
     latest = _latest(found)
     if latest is None:
         logger.warning(
-            "%s: none of its checkpoints holds a loader state, so changes of the run are not "
-            "known (%s)",
+            "%s: none of its checkpoints holds a loader state, so changes during the run are "
+            "unknown (%s)",
             run_folder,
             _notes(found),
         )

@@ -147,7 +147,7 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
     """
     check_at_least("window", window, 1)
     if run.contents is None:
-        raise ConfigError(f"comparing steps needs the data, which is not known: {run.about}")
+        raise ConfigError(f"comparing steps needs the data, which is not available: {run.about}")
     if step < 2:
         raise ConfigError(f"step is {step}, expected at least 2: step 1 has no step before it")
     first = max(1, step - window)
@@ -198,7 +198,7 @@ class _Read:
         if missing:
             raise ConfigError(
                 f"slot {window.slot:,} was read from the shard {missing[0]!r} of "
-                f"{window.corpus!r}, which is not there, or no longer the same"
+                f"{window.corpus!r}, which is missing or has changed"
             )
         documents = [part for s in window.stretches for part in contents.documents(s)]
         lens = np.array([part.document_tokens for part in documents], np.int64)

@@ -72,7 +72,7 @@ def ranks_of(run: OpenRun, number: int | None) -> Ranks | None:
         return None
     check_at_least("ranks", number, 1)
     if run.config is None:
-        raise ConfigError("--ranks needs the micro batch: name the run's configuration")
+        raise ConfigError("--ranks needs the micro batch size: name the run's configuration")
     return Ranks(number, run.config.micro_batch)
 
 

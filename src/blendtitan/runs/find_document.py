@@ -105,11 +105,11 @@ def find_document(
     """
     if not isinstance(run.slots, History):
         raise ConfigError(
-            "when a document is read is known only with order = 'blendtitan': the original's order "
-            "has no inverse. Ask for a step"
+            "documents can be found only with order = 'blendtitan': the original's order has no "
+            "inverse. Name a step instead"
         )
     if run.contents is None:
-        raise ConfigError(f"finding a document needs the data, which is not known: {run.about}")
+        raise ConfigError(f"finding a document needs the data, which is not available: {run.about}")
     if stop_slot is None:
         stop_slot = run.num_samples
     prefix, whole = run.contents.document(shard, document_id)

@@ -291,12 +291,12 @@ def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) 
         is_less = samples < run.global_batch_size
         least = f"a global batch of {run.global_batch_size:,}" if is_less else _LEAST_VALIDATION
         yield (
-            f"the valid split has {samples:,} samples, fewer than {least}: its loss says little. "
+            f"the valid split has {samples:,} samples, fewer than {least}: its loss will be noisy. "
             f"Give it a larger part of blendcorpus.split"
         )
     without = [name for name in train.corpora if name not in valid.corpora]
     if without:
-        yield f"no documents for validation, left out of it: {', '.join(without)}"
+        yield f"no documents for validation, so excluded from it: {', '.join(without)}"
 
 
 def _eod_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
@@ -336,7 +336,7 @@ def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
         yield (
             f"the tokenizer has {vocab_size:,} ids, but {len(small):,} of {len(largest):,} shards "
             f"hold no id above {largest[small[0]]:,} ({catalog.dtype(small[0]).name}): they were "
-            f"made with another tokenizer, or ids were cut off. The first is "
+            f"made with another tokenizer, or ids were truncated. The first is "
             f"{catalog.prefixes[small[0]]}"
         )
 
@@ -351,8 +351,8 @@ def _size_warnings(run: RunConfig, catalog: Catalog, reads: _RowReads | None) ->
     too_small = int((catalog.split_tokens(0) == 0).sum())
     if too_small and split_fractions(run.blend.split)[0] > 0:
         yield (
-            f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to have a document "
-            f"for training: the other shards of their corpora are read in their place"
+            f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to contribute a "
+            f"document to the train split: the other shards of their corpora are read instead"
         )
 
 

@@ -117,7 +117,7 @@ def step_slots(schedule: BatchSchedule, step: int) -> range:
     if not schedule:
         raise ConfigError(
             "the checkpoint does not say how many samples a step has. Name the run's "
-            "configuration, or ask for a slot"
+            "configuration, or a slot"
         )
     if step < 1:
         raise ConfigError(f"step is {step}, expected at least 1: a run's first step is 1")

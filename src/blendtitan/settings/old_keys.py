@@ -61,7 +61,7 @@ _ALL_EXPERTS = Removed("all experts are converted", ("experts", ["experts"]))
 REMOVED: Mapping[str, Removed] = {
     "job.config_file": Removed("it is given on the command line only"),
     "job.custom_config_module": _ADD_KEYS_IN_PYTHON,
-    "job.use_for_integration_test": Removed("no run reads it", (True, False)),
+    "job.use_for_integration_test": Removed("it has no effect", (True, False)),
     "model.print_after_conversion": Removed(
         "debug.print_config = true logs the model after conversion", (False,)
     ),
@@ -96,18 +96,18 @@ REMOVED: Mapping[str, Removed] = {
     "quantize.linear.float8.enable_fsdp_float8_all_gather": _SCALED_BY_ROW,
     "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": _SCALED_BY_ROW,
     "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": Removed("torchao chooses its kernels"),
-    "quantize.linear.mx.recipe_name": Removed("there is one recipe"),
+    "quantize.linear.mx.recipe_name": Removed("there is only one recipe"),
     "quantize.linear.mx.filter_fqns": Removed(
         "name the modules that are converted, not those that are not, in quantize.linear.mx.fqns"
     ),
     "quantize.grouped_mm.float8.fqns": _ALL_EXPERTS,
     "quantize.grouped_mm.mx.fqns": _ALL_EXPERTS,
     "mx": Removed("see [quantize.linear.mx]"),
-    "memory_estimation.enable": Removed("there is no estimate", (False,)),
-    "memory_estimation": Removed("there is no estimate"),
-    "fault_tolerance.enable": Removed("TorchTitan trains with TorchFT in an experiment", (False,)),
-    "fault_tolerance": Removed("TorchTitan trains with TorchFT in an experiment"),
+    "memory_estimation.enable": Removed("memory is not estimated", (False,)),
+    "memory_estimation": Removed("memory is not estimated"),
+    "fault_tolerance.enable": Removed("TorchFT is only an experiment of TorchTitan", (False,)),
+    "fault_tolerance": Removed("TorchFT is only an experiment of TorchTitan"),
     "experimental.custom_args_module": _ADD_KEYS_IN_PYTHON,
-    "debug.batch_invariant": Removed("it is for inference", (False,)),
+    "debug.batch_invariant": Removed("it is an inference setting", (False,)),
 }
 """Keys and sections that TorchTitan 0.3 does not have."""

@@ -45,7 +45,8 @@ class BlendSection(BlendKeys):
         data_file_list = self.data_file_list or dataset_path
         if data_file_list is None:
             raise ConfigError(
-                "no data is named. Set blendcorpus.data_file_list, or training.dataset_path, to a "
+                "no data is configured. Set blendcorpus.data_file_list, or training.dataset_path, "
+                "to a "
                 "file list or a folder of shards."
             )
         check_follows(

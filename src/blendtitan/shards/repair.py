@@ -145,8 +145,8 @@ def _explained(prefix: Path) -> Layout:
         lens = lens.copy()
         if (lens[last] == np.iinfo(np.int32).max).any():
             raise ShardError(
-                f"{arrays.path}: a sequence has {lens.max():,} tokens, and its length cannot hold "
-                f"one more. Tokenise the shard again, in shorter documents."
+                f"{arrays.path}: a sequence has {lens.max():,} tokens, and the format cannot store "
+                f"a greater length. Tokenise the shard again, in shorter documents."
             )
         lens[last] += 1
         corrections["the EODs are counted"] = "one more token each"
@@ -221,7 +221,7 @@ def _keep(idx_path: Path) -> None:
     except FileExistsError:
         if not filecmp.cmp(idx_path, kept, shallow=False):
             raise ShardError(
-                f"{kept}: exists, and differs from the present {idx_path.name}. Move it away first."
+                f"{kept}: exists, and differs from the current {idx_path.name}. Move it away first."
             ) from None
     except OSError as error:
         raise ShardError(

@@ -16,8 +16,8 @@ from blendtitan.tokenizer_check.run import MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
 
 _BOS_IS_EOD = (
-    "BOS and EOD are one token: where a document starts with it, positions and masks take it as "
-    "part of that document, not as the end of the one before."
+    "BOS and EOD are one token: where a document starts with it, positions and masks treat it as "
+    "part of that document, not as the end of the previous one."
 )
 
 
@@ -48,7 +48,7 @@ def verify_tokenizers(
             shard.problems.append(
                 f"{shard.prefix}: made with {shard.tokenizer}, while {first.prefix} was made with "
                 f"{first.tokenizer}. Shards that are read together need one tokenizer: tokenise "
-                f"them again with it, or read them apart."
+                f"them again with it, or use them in separate runs."
             )
     if tokenizer is not None:
         _compare(shards, tokenizer, eod_id)
@@ -121,7 +121,7 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
     if with_empty:
         yield (
             f"empty documents: {sum(tokens.num_empty for tokens in with_empty):,}, in shards: "
-            f"{len(with_empty):,}. They are sound: Megatron-LM's tools write an empty text as a "
+            f"{len(with_empty):,}. They are valid: Megatron-LM's tools write an empty text as a "
             f"document without tokens and without EOD."
         )
     yield from text_notes(

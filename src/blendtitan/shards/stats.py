@@ -33,7 +33,7 @@ class Stats:
     lengths: DocumentLengths = field(default_factory=DocumentLengths)
 
     num_unknown: int | None = None
-    """Documents that contain the token for unknown text. None: tokens were not read."""
+    """Documents that contain the unknown token. None: tokens were not read."""
 
     num_eod_only: int | None = None
     """Documents that consist of EOD and BOS. None: tokens were not read."""
@@ -155,8 +155,8 @@ def describe(inputs: Sequence[Path], tokenizer: Tokenizer | None = None) -> Stat
 
     Args:
         inputs: Prefixes, folders of shards and file lists.
-        tokenizer: Also reads all tokens and counts documents with unknown text or without text.
-            None: only the ``.idx`` files are read.
+        tokenizer: Also reads all tokens and counts documents with the unknown token, and documents
+            of EOD only. None: only the ``.idx`` files are read.
 
     Raises:
         FileListError: An input cannot be used.

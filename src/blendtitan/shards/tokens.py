@@ -151,8 +151,8 @@ def text_notes(
     documents, is_one = counted(num_documents, "document"), num_documents == 1
     if num_unknown:
         yield (
-            f"{num_unknown:,} of {documents} {'contains' if is_one else 'contain'} the token for "
-            f"unknown text: the tokenizer lacks some of their characters"
+            f"{num_unknown:,} of {documents} {'contains' if is_one else 'contain'} the unknown "
+            f"token: the tokenizer lacks some of their characters"
         )
     if num_eod_only:
         verb = "consists" if is_one else "consist"

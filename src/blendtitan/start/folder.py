@@ -110,7 +110,7 @@ def init_folder(
     twice = [name for name, count in Counter(corpus.name for corpus in found).items() if count > 1]
     if twice:
         raise ConfigError(
-            f"two inputs would be the corpus {twice[0]!r}. Name them: --data NAME=PATH"
+            f"two inputs would become the corpus {twice[0]!r}. Give them names: --data NAME=PATH"
         )
     loaded = load_tokenizer(tokenizer)
     path = folder.absolute()
@@ -161,7 +161,7 @@ def _check_corpora(tokens: Path, corpora: Mapping[str, str]) -> None:
         if name not in corpora and not name.startswith("."):
             raise ConfigError(
                 f"{tokens / name}: holds the shards of a corpus that [corpora] in data.toml does "
-                f"not name. Name it again, or delete the folder."
+                f"not name. Add it there, or delete the folder."
             )
 
 

@@ -125,13 +125,14 @@ def writing(path: Path) -> Generator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise OutputError(
-                f"{path}: cannot be written: {error.strerror}. {space_on_disk(path.parent)} Make "
-                f"space there, or choose another folder, and run again."
+                f"{path}: cannot be written: {error.strerror}. {space_on_disk(path.parent)} Free "
+                f"some space there, or choose another folder, and run again."
             ) from error
         # The system's error names a file that is read inside the block.
         if error.errno in _FORBIDDEN and str(error.filename).startswith(str(path)):
             raise OutputError(
-                f"{path}: cannot be written: {error.strerror}. Allow it, or choose another folder."
+                f"{path}: cannot be written: {error.strerror}. Change the permissions, or choose "
+                f"another folder."
             ) from error
         named = str(error.filename2 or error.filename)
         if error.errno in _IN_THE_WAY and named.startswith(str(path)):

@@ -184,7 +184,7 @@ def _log_ends(found: list[DocumentEnds]) -> None:
     if sampled:
         logger.info(
             "Checked the ends of documents: all of them in %s of %s shards, and in the others a "
-            "sample of %s of %s. `blendtitan verify --eod-id` checks all of them once and keeps "
+            "sample of %s of %s. `blendtitan verify --eod-id` checks all of them once and stores "
             "the result beside the shards.",
             *(f"{len(found) - len(sampled):,}", f"{len(found):,}"),
             f"{sum(ends.num_checked for ends in sampled):,}",

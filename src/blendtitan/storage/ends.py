@@ -35,8 +35,8 @@ def find_document_ends(index: ShardIndex, eod_id: int, *, allowance: int) -> Doc
 
     Args:
         index: The shard's ``.idx``.
-        eod_id: The token in question.
-        allowance: Bytes that may be read, in cost. A small sample is always taken.
+        eod_id: The token that may end documents.
+        allowance: Cost limit, in bytes read. A small sample is always taken.
 
     Raises:
         ShardError: The shard cannot be read, or an entry of its ``.idx`` cannot be right.

@@ -105,10 +105,12 @@ def read_file_list(path: Path) -> ShardList:
     weights = list(_weights(listed))
     check_unique(shards, str(path))
     if not math.isfinite(sum(weights)):
-        raise FileListError(f"{path}: the weights sum to more than a number can hold. Scale them.")
+        raise FileListError(f"{path}: the weights sum to infinity. Use smaller weights.")
     if 0 in weights:
         prefix = shards[weights.index(0)].prefix
-        raise FileListError(f"{path}: the part of {prefix} in its folder's weight is 0. Scale it.")
+        raise FileListError(
+            f"{path}: the part of {prefix} in its folder's weight rounds to 0. Use larger weights."
+        )
     return ShardList(
         prefixes=[shard.prefix for shard in shards],
         weights=weights,
@@ -210,8 +212,8 @@ def check_unique(shards: Iterable[ListedShard], where: str) -> None:
             file = os.path.realpath(file)
         if file in files:
             raise FileListError(
-                f"{where}: {prefix} is named twice, so its samples would be repeated. "
-                f"Name it once, with the sum of the weights."
+                f"{where}: {prefix} is listed twice, so its samples would be repeated. List it "
+                f"once, with the sum of the weights."
             )
         files.add(file)
 

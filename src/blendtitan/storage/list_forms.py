@@ -292,15 +292,15 @@ def _one_list(splits: dict[str, Any], path: Path) -> Any:
     unknown = [key for key in splits if key not in SPLITS]
     if unknown or not splits.get("train"):
         raise FileListError(
-            f"{path}: found the keys {', '.join(splits) or 'none'}, expected a list of shards as "
-            f"train, and only keys among {', '.join(SPLITS)}"
+            f"{path}: found the keys {', '.join(splits) or 'none'}, expected a list of shards "
+            f"under train, and no keys but {', '.join(SPLITS)}"
         )
     for split in SPLITS[1:]:
         if splits.get(split) and splits[split] != splits["train"]:
             raise FileListError(
-                f"{path}: {split} names other shards than train. BlendTitan cuts splits from the "
-                f"documents of one list: name all shards in train, and set blendcorpus.split; or "
-                f"leave the shards of {split} out, and evaluate on them in a separate run."
+                f"{path}: {split} lists other shards than train. BlendTitan cuts splits from the "
+                f"documents of one list: list all shards in train, and set blendcorpus.split; or "
+                f"omit the shards of {split}, and evaluate on them in a separate run."
             )
     return splits["train"]
 

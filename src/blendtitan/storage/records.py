@@ -208,7 +208,7 @@ class DocumentEnds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The number of checked documents that end in EOD, in words."""
         found = f"{self.num_eod:,} of {self.num_filled:,} documents"
         if not self.is_complete:
-            found += f" looked at ({self.num_documents:,} in all)"
+            found += f" checked ({self.num_documents:,} in total)"
         return f"{found} end in EOD ({self.eod_id})"
 
 

@@ -36,7 +36,8 @@ _SIZE_MISMATCH = "Size mismatch between saved"
 """PyTorch's error for a tensor of another shape."""
 
 _VOCABULARY_HINT = (
-    "The checkpoint's model has other sizes. If only the first dimension of the embedding differs, "
+    "The model in the checkpoint has other sizes. If only the first dimension of the embedding "
+    "differs, "
     "set model.vocab_size to that of the checkpoint; left out, it follows the tokenizer."
 )
 
@@ -101,8 +102,8 @@ class BlendCheckpointManager(CheckpointManager):
     def _log_incomplete(self, steps: set[int]) -> None:
         for step in sorted(steps):
             logger.warning(
-                "%s: is incomplete, because a run ended while saving it. It is ignored, and "
-                "written again when training reaches its step.",
+                "%s: is incomplete, because a run ended while saving it. It is ignored, and saved "
+                "again when training reaches its step.",
                 self._create_checkpoint_id(step),
             )
 

@@ -101,7 +101,7 @@ def decoder_config(spec: ModelSpec) -> Decoder.Config:
         ConfigError: The model is not a decoder of tokens.
     """
     if not isinstance(spec.model, Decoder.Config):
-        raise ConfigError(f"model.name is {spec.name!r}, expected a decoder of tokens")
+        raise ConfigError(f"model.name is {spec.name!r}, expected a language model")
     return spec.model
 
 

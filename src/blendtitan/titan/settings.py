@@ -68,7 +68,7 @@ class ModelSettings:
     """Attention implementation. A CPU always uses ``sdpa``."""
 
     vocab_size: int | None = None
-    """Vocabulary of the model. None: the tokenizer's, rounded up to a multiple of 64."""
+    """Vocabulary size of the model. None: the tokenizer's, rounded up to a multiple of 64."""
 
     tokenizer_backend: str = ""
     """``sptoken`` (or empty) for SentencePiece, ``hf`` for Hugging Face, ``tekken`` for Tekken."""

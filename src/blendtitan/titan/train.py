@@ -109,7 +109,7 @@ def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
             trainer.train()
     except Exception as error:
         # Log at once: when the other ranks notice, torchrun ends this rank.
-        logger.error("This rank fails: %s", joined(traceback.format_exception_only(error)))
+        logger.error("This rank failed: %s", joined(traceback.format_exception_only(error)))
         raise
     finally:
         trainer.close()

@@ -20,7 +20,7 @@ class Model:
     """``sptoken`` (the default), ``hf`` or ``tekken``. The files are in ``hf_assets_path``."""
 
     vocab_size: int | None = None
-    """Vocabulary of the model. None: the flavor's, or the tokenizer's if that is larger."""
+    """Vocabulary size of the model. None: the flavor's, or the tokenizer's if that is larger."""
 
     attn_backend: Literal["", "flex", "varlen", "sdpa"] = ""
     """Kind of attention. Empty: the flavor's."""

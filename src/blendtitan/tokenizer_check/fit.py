@@ -32,7 +32,7 @@ _LEAST_LOST = 5
 """Pairs that shuffling must lose for the comparison to mean anything."""
 
 _LEAST_LIVE_LOST = 3
-"""The least of those lost pairs whose tokens come back elsewhere."""
+"""At least this many of the lost pairs must have tokens that come back elsewhere."""
 
 _MOST_CONTROL = 0.25
 """Highest fraction of control symbols in a match. Text is full of them if another tokenizer made

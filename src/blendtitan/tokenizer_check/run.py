@@ -32,8 +32,8 @@ _SHOWN = 3
 """Shards and corpora that a message names; it counts the others."""
 
 _REMEDY = (
-    "Train with the tokenizer that made the data, or tokenise the data again. To train all the "
-    'same, set blendcorpus.tokenizer_check = "warn".'
+    "Train with the tokenizer that made the data, or tokenise the data again. To train anyway, "
+    'set blendcorpus.tokenizer_check = "warn".'
 )
 
 

@@ -43,7 +43,7 @@ class Tokenizer(ABC):
 
     @property
     def unknown_id(self) -> int:
-        """The id of unknown text, or ``ABSENT``."""
+        """The id of the unknown token, or ``ABSENT``."""
         return self.unk_id
 
     @property

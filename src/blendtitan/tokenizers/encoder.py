@@ -127,7 +127,10 @@ def build_encoder(
         identity = tokenizer_identity(tokenizer)
         proof = proof_of(tokenizer, identity, text_bytes=None if tier == "fast" else text_bytes)
         if proof is None:
-            logger.info("%s: using the reference tokenizer tier: little text", tokenizer.path)
+            logger.info(
+                "%s: using the reference tokenizer tier: too little text for a proof to pay off",
+                tokenizer.path,
+            )
             return Encoder(tokenizer)
         fast = FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
     except FastTierError as error:

@@ -235,7 +235,7 @@ def read_proof(key: str) -> Proof | None:
         return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    logger.warning("%s: is damaged, and is made again", cache_path(key))
+    logger.warning("%s: is damaged, so the proof is made again", cache_path(key))
     return None
 
 

@@ -67,7 +67,7 @@ def library_versions() -> dict[str, str]:
 def fast_definition(tokenizer: Tokenizer) -> dict[str, Any]:
     """The ``tokenizer.json`` of a tokenizer, converted if it is a SentencePiece model."""
     if isinstance(tokenizer, TekkenTokenizer):
-        raise FastTierError("gigatoken reads no Tekken files.")
+        raise FastTierError("gigatoken cannot read Tekken files.")
     content = read_bytes(tokenizer.path)
     if not isinstance(tokenizer, SPTokenizer):
         return orjson.loads(content)

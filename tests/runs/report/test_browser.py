@@ -154,7 +154,7 @@ def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(shown: Shown) -> No
 def test_tables_sort_by_a_click_and_by_the_keyboard(shown: Shown) -> None:
     """Numbers as numbers, the largest first; then the other way round."""
     page, wrong = shown("light")
-    table = page.get_by_role("table", name="a: what the train split holds")
+    table = page.get_by_role("table", name="a: contents of the train split")
     heading = table.get_by_role("columnheader", name="tokens")
     tokens = table.locator("tbody td:nth-child(4)")
     heading.get_by_role("button").click()

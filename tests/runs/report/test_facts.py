@@ -81,7 +81,7 @@ def test_without_the_data_the_rest_is_reported(trained_run: TrainedRun, tmp_path
     assert not facts.lengths
     assert facts.corpora[0].shards is None
     assert facts.samples[-1].corpus == "web"
-    assert facts.samples[-1].passages[0].place == "9 tokens, not there"
+    assert facts.samples[-1].passages[0].place == "9 tokens, not available"
 
 
 def test_samples_are_those_of_the_order_with_their_places(write_run: WriteRun) -> None:

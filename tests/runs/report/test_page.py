@@ -65,7 +65,7 @@ def test_documents_that_runs_share_are_shown_once(trained_run: TrainedRun, tmp_p
     assert main(["report", str(a), "--compare", str(b), "--output", str(output)]) == 0
     html = without_scripts(output.read_text())
     assert "b: the same documents as a." in html
-    assert html.count('aria-label="a: Documents of a corpus by length') == 1
+    assert html.count('aria-label="a: Documents of each corpus by length') == 1
 
 
 def test_a_plan_has_the_same_picture(

@@ -164,7 +164,7 @@ def _sample_text(run: OpenRun, sample: Explained) -> SampleText:
 def _passages(run: OpenRun, sample: Explained) -> Iterator[Passage]:
     for part in sample.parts:
         if part.prefix is None or run.contents is None:
-            yield Passage(part.shard, f"{part.stretch.count:,} tokens, not there")
+            yield Passage(part.shard, f"{part.stretch.count:,} tokens, not available")
             continue
         tokens = run.contents.tokens([part.stretch])
         for document, text in zip(part.documents, part.texts, strict=True):
