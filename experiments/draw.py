@@ -25,7 +25,9 @@ def main() -> None:
     runs = {}
     for argument in named:
         name, _, folders = argument.partition("=")
-        runs[name] = [start for each in folders.split(",") for start in read_starts(Path(each))]
+        runs[name] = [
+            start.logged for each in folders.split(",") for start in read_starts(Path(each))
+        ]
     draw(runs, Path(picture))
     for name, parts in runs.items():
         sys.stdout.write(table_row(name, parts) + "\n")

@@ -1,6 +1,7 @@
 """The metrics of a run: for repeated steps, those from which the model continued."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,19 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from blendtitan.errors import ConfigError
-from blendtitan.runs.scalars import read_scalars
+from blendtitan.runs.scalars import Start, read_scalars, read_starts, wall_seconds
 
 
 def write_start(folder: Path, number: int, **metrics: list[tuple[int, float]]) -> Path:
-    """The TensorBoard file of one start of a run."""
+    """The TensorBoard file of one start of a run, in which each step took a minute."""
+    opened = time.time()
+    first = min((step for logged in metrics.values() for step, _ in logged), default=1)
     writer = EventFileWriter(str(folder / f"tb/start-{number}"))
     for tag, logged in metrics.items():
         for step, value in logged:
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
-            writer.add_event(Event(step=step, summary=summary))
+            written = opened + 60 * (step - first + 1)
+            writer.add_event(Event(step=step, summary=summary, wall_time=written))
     writer.close()
     (path,) = (folder / f"tb/start-{number}").iterdir()
     # Opened a second after the one before.
@@ -62,3 +66,21 @@ def test_a_run_without_tensorboard_files(tmp_path: Path) -> None:
         ConfigError, match=r"found no TensorBoard file .+ metrics\.enable_tensorboard"
     ):
         read_scalars(tmp_path)
+
+
+def test_the_wall_time_is_that_of_all_starts(tmp_path: Path) -> None:
+    """From opening a file, before the first step, to its last value; not the time between."""
+    write_start(tmp_path, 0, loss=[(1, 4.0), (2, 3.0)], valid=[(2, 3.5)])
+    write_start(tmp_path, 1)
+    (start,) = read_starts(tmp_path)
+    later = Start({}, start.written + 3600, start.written + 3630)
+
+    assert wall_seconds([start]) == (pytest.approx(120, abs=1), 1)
+    assert wall_seconds([later, start]) == (pytest.approx(150, abs=1), 2)
+
+
+def test_files_of_several_ranks_are_one_start() -> None:
+    ranks = [Start({}, 100.0, 160.0), Start({}, 101.0, 170.0), Start({}, 102.0, 150.0)]
+
+    assert wall_seconds(ranks) == (70.0, 1)
+    assert wall_seconds([]) == (0.0, 0)

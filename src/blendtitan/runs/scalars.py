@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,33 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.files import open_file
 
+LEARNING_RATE = "lr"
+"""Learning rate. TorchTitan 0.3 appends the name of the optimizer."""
+
+GRADIENT_NORM = "grad_norm"
+"""Norm of the gradients before clipping. TorchTitan logs it, as the next two."""
+
+DEVICE_TOKENS_PER_SECOND = "throughput(tps)"
+"""Tokens per second and device, the time of validation and checkpoints included."""
+
+MFU = "mfu(%)"
+"""Model FLOPS utilisation: FLOPS of the model, in percent of the device's peak."""
+
+TOKENS_PER_SECOND = "data/tokens_per_second"
+"""``data/samples_per_second`` in tokens. It is computed for reports and not logged."""
+
 Logged = Mapping[str, list[tuple[int, float]]]
 """Steps and values of each metric."""
+
+
+class Start(NamedTuple):
+    """What one start of a run logged."""
+
+    logged: Logged
+    opened: float
+    """Time at which the file was opened, before the first step; in seconds, as for ``written``."""
+    written: float
+    """Time of the last value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +64,7 @@ def read_scalars(run_folder: Path) -> dict[str, Scalars]:
             f"{run_folder}: found no TensorBoard file (events.out.tfevents.*) below it. Expected "
             f"those of a run with metrics.enable_tensorboard = true that has logged a step."
         )
-    return joined(read_starts(run_folder))
+    return joined([start.logged for start in read_starts(run_folder)])
 
 
 def has_scalars(run_folder: Path) -> bool:
@@ -46,21 +72,35 @@ def has_scalars(run_folder: Path) -> bool:
     return bool(_event_files(run_folder))
 
 
-def read_starts(run_folder: Path) -> list[Logged]:
-    """Read the metrics of each start of a run, oldest first."""
+def read_starts(run_folder: Path) -> list[Start]:
+    """Read the metrics of each start of a run, oldest first; a start without any is left out."""
     with requires_extra("report", "reading TensorBoard files"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    starts: list[Logged] = []
+    starts: list[Start] = []
     for path in _event_files(run_folder):
         _check_regular(path)
         events = EventAccumulator(str(path), size_guidance={"scalars": 0})
         events.Reload()
-        tags = events.Tags()["scalars"]
-        starts.append(
-            {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in tags}
-        )
+        found = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+        if found:
+            logged = {tag: [(e.step, e.value) for e in each] for tag, each in found.items()}
+            written = max(event.wall_time for each in found.values() for event in each)
+            starts.append(Start(logged, events.FirstEventTimestamp() or written, written))
     return starts
+
+
+def wall_seconds(starts: Sequence[Start]) -> tuple[float, int]:
+    """Seconds during which a run trained, and its number of starts.
+
+    Files of several ranks, which overlap in time, are one start.
+    """
+    seconds, num_starts, until = 0.0, 0, -np.inf
+    for _, opened, written in sorted(starts, key=lambda start: start.opened):
+        num_starts += opened > until
+        seconds += max(0.0, written - max(opened, until))
+        until = max(until, written)
+    return seconds, num_starts
 
 
 def joined(starts: Sequence[Logged]) -> dict[str, Scalars]:

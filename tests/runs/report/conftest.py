@@ -21,12 +21,18 @@ TrainedRun = Callable[..., Path]
 def trained_run(write_run: WriteRun, tmp_path: Path) -> TrainedRun:
     """``trained_run("a")`` makes a folder: 10 steps of 4 samples, then 10 with more of the web.
 
-    The last of 40 steps is not reached. Its losses fall from 4, those of corpora likewise.
+    The last of 40 steps is not reached. Its losses fall from 4, those of corpora likewise. Each
+    step took a minute.
     """
 
     def make(name: str, *, of_loss: float = 4.0) -> Path:
         folder = tmp_path / name
-        path = write_run(CORPORA, training={"steps": 40, "global_batch_size": 4})
+        path = write_run(
+            CORPORA,
+            job={"description": "a small run"},
+            model={"name": "llama3", "flavor": "debugmodel"},
+            training={"steps": 40, "global_batch_size": 4},
+        )
         config = read_run(path).blend
         more = dataclasses.replace(
             config, segments=(SegmentConfig(first_slot=40, shares={"web": 1.8}),)
@@ -45,10 +51,15 @@ def trained_run(write_run: WriteRun, tmp_path: Path) -> TrainedRun:
                 metric: [(step, of_loss * factor / step**0.1) for step in steps]
                 for metric, factor in metrics.items()
             }
-            timing = {
-                "data/wait_seconds": [(step, 0.25) for step in steps],
-                "data/samples_per_second": [(step, 4.0) for step in steps],
+            constant = {
+                "data/wait_seconds": 0.25,
+                "data/samples_per_second": 4.0,
+                "grad_norm": 1.5,
+                "lr/AdamW": 2e-3,
+                "throughput(tps)": 30.0,
+                "mfu(%)": 40.0,
             }
+            timing = {name: [(step, value) for step in steps] for name, value in constant.items()}
             write_start(folder, number, **falling, **timing)
         return folder
 

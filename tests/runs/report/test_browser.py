@@ -33,6 +33,15 @@ SCREENS: dict[str, dict[str, Any]] = {
     "dark phone": PHONE | {"color_scheme": "dark"},
 }
 
+CLIPPED = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const box = plot.getBoundingClientRect();
+  const outside = (r) => r.width > 0 && (r.left < box.left - 1 || r.right > box.right + 1
+    || r.top < box.top - 1 || r.bottom > box.bottom + 1);
+  return [...plot.querySelectorAll("text:not(.nsewdrag text)")]
+    .filter((text) => outside(text.getBoundingClientRect())).map((text) => text.textContent);
+})"""
+"""Texts of figures that are cut off by the edge of their figure."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -120,6 +129,7 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(shown: Shown, sc
 
     assert page.locator(".plot .main-svg").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(CLIPPED) == []
     assert color_of(page, "body", "backgroundColor") == colors["paper"]
     assert color_of(page, "body", "color") == colors["ink"]
     assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]

@@ -54,6 +54,14 @@ def test_waiting_is_a_part_of_the_time_that_samples_took(trained_run: TrainedRun
     assert gather_run(trained_run("run"), name="run").waited == pytest.approx(0.25)
 
 
+def test_tokens_per_second_are_the_samples_in_tokens(trained_run: TrainedRun) -> None:
+    """4 samples of 8 tokens per second."""
+    speeds = gather_run(trained_run("run"), name="run").metrics["data/tokens_per_second"]
+
+    assert speeds.steps.tolist() == list(range(1, 21))
+    assert speeds.values.tolist() == [32.0] * 20
+
+
 def test_a_run_may_have_metrics_and_no_checkpoint(trained_run: TrainedRun) -> None:
     folder = trained_run("run")
     shutil.rmtree(folder / "checkpoint")
@@ -131,3 +139,11 @@ def test_runs_are_called_by_their_folders_unless_these_are_alike(trained_run: Tr
 
     assert [run.name for run in gather_runs([a, b])] == ["a", "b"]
     assert [run.name for run in gather_runs([a, same])] == [str(a), str(same)]
+
+
+def test_a_run_that_init_made_is_called_by_its_own_folder(trained_run: TrainedRun) -> None:
+    """The output of each is in a folder called "outputs"."""
+    first, second = trained_run("first/outputs"), trained_run("second/outputs")
+    runs = gather_runs([first, second / "config.toml"])
+
+    assert [run.name for run in runs] == ["first", "second"]

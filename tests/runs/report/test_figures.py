@@ -2,19 +2,22 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from blendtitan.runs.report.facts import gather_run, gather_runs
+from blendtitan.runs.report.facts import by_share, gather_run, gather_runs
 from blendtitan.runs.report.figures import (
     DARK,
     LIGHT,
     MOST_CORPORA,
     blend_figure,
     corpus_metric_figure,
+    epochs_figure,
+    lengths_figure,
     metric_figure,
     numbers,
     thinned,
@@ -42,7 +45,7 @@ def test_plotly_knows_every_property_of_every_figure(trained_run: TrainedRun) ->
     assert values is not None
     figures = json.loads(values[1])["figures"]
 
-    assert len(figures) == html.count('class="plot"') == 9
+    assert len(figures) == html.count('class="plot"') == 13
     for figure in figures:
         go.Figure(colored(figure))
 
@@ -53,7 +56,7 @@ def test_both_themes_have_the_same_colours() -> None:
 
 def test_bands_sum_to_all_samples_and_show_the_configured_shares(trained_run: TrainedRun) -> None:
     facts = gather_run(trained_run("run"), name="run")
-    data = blend_figure(facts.curve, reached_step=20)["data"]
+    data = blend_figure(facts.curve, facts.curve.corpora, reached_step=20)["data"]
     bands = [trace for trace in data if trace.get("stackgroup")]
     web = next(trace for trace in bands if trace["name"] == "web")
 
@@ -64,21 +67,90 @@ def test_bands_sum_to_all_samples_and_show_the_configured_shares(trained_run: Tr
 
 def test_segments_and_the_last_step_trained_are_marked(trained_run: TrainedRun) -> None:
     facts = gather_run(trained_run("run"), name="run")
-    layout = blend_figure(facts.curve, reached_step=20)["layout"]
+    layout = blend_figure(facts.curve, facts.curve.corpora, reached_step=20)["layout"]
 
     assert [shape["x0"] for shape in layout["shapes"]] == [10, 20]
     labels = [annotation["text"] for annotation in layout["annotations"]]
-    assert labels == ["changed on resume after 10", "trained up to here"]
+    assert labels == ["changed on resume after step 10", "trained up to here"]
 
 
 def test_beyond_the_largest_corpora_all_others_are_one_band(write_run: WriteRun) -> None:
     many = {f"c{i:02d}": (1 + 1 / (1 + i), [30]) for i in range(50)}
     facts = gather_run(write_run(many, training={"steps": 400}), name="run")
-    bands = [t for t in blend_figure(facts.curve)["data"] if t.get("stackgroup")]
+    bands = [
+        t for t in blend_figure(facts.curve, facts.curve.corpora)["data"] if t.get("stackgroup")
+    ]
 
     assert [band["name"] for band in bands][-1] == f"{50 - MOST_CORPORA} others"
     assert len(bands) == MOST_CORPORA + 1
     assert np.sum([band["y"] for band in bands], axis=0) == pytest.approx(100, abs=0.01)
+
+
+def colors_of_corpora(figure: Any) -> set[tuple[str, str]]:
+    """Names and colours in a figure; in a comparison, the run follows the name."""
+    found: set[tuple[str, str]] = set()
+    for trace in figure["data"]:
+        color = trace.get("fillcolor", trace.get("marker", {}).get("color"))
+        if isinstance(color, list):
+            found |= {*zip(trace["y"], color, strict=True)}
+        elif color is not None:
+            found.add((trace["name"].split(" (")[0], color))
+    return found
+
+
+def test_a_corpus_has_one_colour_in_every_figure_and_run(write_run: WriteRun) -> None:
+    """Also where there are more corpora than colours, and runs with other shares."""
+    names = [f"c{i:02d}" for i in range(MOST_CORPORA + 3)]
+    metrics = {f"loss_metrics/loss/{name}": Scalars(np.arange(3), np.ones(3)) for name in names}
+    runs = [
+        replace(gather_run(write_run(blend), name=name), metrics=metrics)
+        for name, blend in (
+            ("a", {name: (1.0 + i, [50]) for i, name in enumerate(names)}),
+            ("b", {name: (30.0 - 3 * i, [50]) for i, name in enumerate(names)}),
+        )
+    ]
+    corpora = by_share(run.curve for run in runs)
+    figures = [
+        *(blend_figure(run.curve, corpora) for run in runs),
+        *(lengths_figure(run, corpora) for run in runs),
+        corpus_metric_figure(runs, "loss_metrics/loss", corpora, "loss"),
+        epochs_figure(runs, corpora),
+    ]
+    legends = {"at the end", f"{len(names) - MOST_CORPORA} others", "configured"}
+    colors = {(c, k) for figure in figures for c, k in colors_of_corpora(figure)}
+    of_corpora = {(corpus, color) for corpus, color in colors if corpus not in legends}
+
+    assert [run.curve.corpora[0] for run in runs] == [names[-1], names[0]]
+    assert len(of_corpora) == len(names)
+    assert {corpus for corpus, _ in of_corpora} == set(names)
+    assert {corpus for corpus, color in of_corpora if color == "@others"} == {*corpora[-3:]}
+    assert (f"{len(names) - MOST_CORPORA} others", "@others") in colors
+
+
+def test_runs_and_corpora_have_no_colour_in_common(trained_run: TrainedRun) -> None:
+    runs = gather_runs([trained_run("a"), trained_run("b")])
+    figure = metric_figure(runs, [(LOSS, "training"), ("validation_metrics/loss", "valid")], "loss")
+    assert figure is not None
+
+    assert [trace["line"]["color"] for trace in figure["data"]] == ["@run0"] * 2 + ["@run1"] * 2
+    for theme in (LIGHT, DARK):
+        of_runs = {color for name, color in theme.items() if name.startswith("run")}
+        assert not of_runs & {color for name, color in theme.items() if not name.startswith("run")}
+
+
+def test_the_learning_rate_of_every_optimizer_is_drawn(trained_run: TrainedRun) -> None:
+    """TorchTitan 0.2 logs "lr", and 0.3 the name of the optimizer after it."""
+    run = gather_run(trained_run("run"), name="run")
+    rates = run.metrics["lr/AdamW"]
+    several = replace(run, metrics={"lr/AdamW": rates, "lr/Muon": rates, "lr_other": rates})
+    for facts, expected in (
+        (run, ["AdamW"]),
+        (several, ["AdamW", "Muon"]),
+        (replace(run, metrics={"lr": rates}), ["learning rate"]),
+    ):
+        figure = metric_figure([facts], [("lr", "learning rate")], "learning rate")
+        assert figure is not None
+        assert [trace["name"] for trace in figure["data"]] == expected
 
 
 def test_losses_equal_the_logged_values(trained_run: TrainedRun) -> None:

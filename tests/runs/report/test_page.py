@@ -1,5 +1,6 @@
 """The HTML file: complete, self-contained, and safe with any text."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -8,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
-from blendtitan.runs.report.page import Page, page_html, write_page
+from blendtitan.runs.report.facts import gather_run
+from blendtitan.runs.report.page import (
+    Page,
+    amount,
+    duration,
+    page_html,
+    report_page,
+    summary,
+    write_page,
+)
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
 
@@ -33,6 +43,77 @@ def test_the_command_reports_the_written_file(
     assert "web" in output.read_text()
 
 
+def test_the_summary_names_model_speed_and_time(trained_run: TrainedRun) -> None:
+    """Half of the run is trained, in steps of a minute."""
+    facts = summary(gather_run(trained_run("run"), name="run"))
+
+    assert facts["description"] == "a small run"
+    assert facts["model"] == "llama3 debugmodel"
+    assert facts["steps trained"] == "20 of 40"
+    assert facts["tokens"] == "640 of 1,280"
+    assert facts["wall time"] == "10 min 0 s"
+    assert facts["tokens per second, median"] == "32"
+    assert facts["per device, median"] == "30"
+    assert facts["MFU, median"] == "40%"
+    assert facts["step time spent waiting for data"] == "25.00%"
+    assert "starts" not in facts
+
+
+def test_the_summary_leaves_out_unknown_facts(write_run: WriteRun) -> None:
+    facts = summary(gather_run(write_run(CORPORA), name="run"))
+
+    assert [*facts] == [
+        *("steps trained", "samples", "tokens", "samples per step", "sequence length", "corpora")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "caption"),
+    [
+        ("mfu(%)", "Model FLOPS utilisation"),
+        ("grad_norm", "Norm of the gradients"),
+        ("lr/AdamW", "Learning rate of each step"),
+        ("throughput(tps)", "Tokens per second of one device"),
+        ("data/tokens_per_second", "Tokens of all devices"),
+    ],
+)
+def test_a_panel_is_drawn_only_if_its_metric_was_logged(
+    trained_run: TrainedRun, metric: str, caption: str
+) -> None:
+    """A run on a quantised model, for one, has no MFU."""
+    run = gather_run(trained_run("run"), name="run")
+    without = {name: values for name, values in run.metrics.items() if name != metric}
+    html = page_html(report_page([run]))
+    fewer = page_html(report_page([dataclasses.replace(run, metrics=without)]))
+
+    assert caption in html
+    assert caption not in fewer
+    assert fewer.count('class="plot"') == html.count('class="plot"') - 1
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(81_920, "81,920"), (2_500_000, "2,500,000"), (1.5e9, "1.5 B"), (1.2e13, "12 T")],
+)
+def test_a_large_amount_is_short(number: float, shown: str) -> None:
+    assert amount(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (42, "42 s"),
+        (59.7, "1 min 0 s"),
+        (330, "5 min 30 s"),
+        (3599.9, "1 h 0 min"),
+        (86_400, "24 h 0 min"),
+        (86_400 * 9 + 7200, "9 d 2 h"),
+    ],
+)
+def test_a_time_has_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
 def test_a_configuration_alone_is_reported_without_losses(
     write_run: WriteRun, tmp_path: Path
 ) -> None:
@@ -40,8 +121,8 @@ def test_a_configuration_alone_is_reported_without_losses(
 
     assert main(["report", str(write_run(CORPORA)), "--output", str(output)]) == 0
     html = without_scripts(output.read_text())
-    assert "run: no losses, because no TensorBoard file" in html
-    assert "run: no waiting times, because no TensorBoard file" in html
+    assert "run: no losses, learning rate or speed, because no TensorBoard file" in html
+    assert "#speed" not in html
     assert "0 of 10" in html
 
 
@@ -55,7 +136,7 @@ def test_compared_runs_show_the_keys_that_differ(trained_run: TrainedRun, tmp_pa
     differing = html[html.index("Keys that differ") :]
     differing = differing[: differing.index("</table>")]
     assert re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', differing) == [
-        ("training.steps", "<td>40</td><td>50</td>")
+        ("training.<wbr>steps", "<td>40</td><td>50</td>")
     ]
 
 

@@ -1,6 +1,6 @@
 """The facts that a report shows about a run, gathered once before drawing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +18,25 @@ from blendtitan.runs.report.documents import (
     corpus_lengths,
     sample_texts,
 )
-from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
+from blendtitan.runs.scalars import (
+    TOKENS_PER_SECOND,
+    Logged,
+    Scalars,
+    has_scalars,
+    joined,
+    read_starts,
+    wall_seconds,
+)
 from blendtitan.runs.slots import Slots, step_slots
-from blendtitan.settings.toml import read_toml, toml_of
+from blendtitan.settings.toml import NONE, read_toml, toml_of
 
 FloatArray = NDArray[np.float64]
 
 # Enough bins for a screen, and few enough that each holds its shares to a few percent.
 _MOST_BINS = 100
 _LEAST_SAMPLES = 32
+
+_MODEL = ("model.name", "model.flavor")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +57,11 @@ class BlendCurve:
     """Configured share of a segment. Shape ``(C, S)``."""
     is_phase: tuple[bool, ...]
     """Whether a segment begins because data or window length changed, too."""
+
+    @property
+    def bin_segments(self) -> NDArray[np.int64]:
+        """The segment of each bin. Shape ``(B,)``."""
+        return np.searchsorted(self.segment_steps, self.bin_steps[:-1], side="right") - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +89,10 @@ class RunFacts:
     """One run."""
 
     name: str
+    description: str
+    """``job.description``; may be empty."""
+    model: str
+    """Name and flavor of the model; may be empty."""
     config: RunConfig
     about: str
     """The origin of the order."""
@@ -88,6 +107,10 @@ class RunFacts:
     """Corpora in the order of the curve."""
     metrics: Mapping[str, Scalars]
     """Logged metrics by name; may be empty."""
+    wall_seconds: float
+    """Time between opening TensorBoard files and their last values; 0: unknown."""
+    num_starts: int
+    """Starts that logged something."""
     waited: float | None
     """Fraction of the time in training steps spent waiting for data; None: not logged."""
     lengths: Mapping[str, CorpusLengths]
@@ -107,9 +130,15 @@ class RunFacts:
         found = self.metrics.get(f"{metric}/{corpus}" if corpus else metric)
         return None if found is None else float(found.values[-1])
 
-    def lengths_by_share(self) -> list[tuple[str, CorpusLengths]]:
-        """Document lengths by corpus, the largest share first."""
-        return [(c.name, self.lengths[c.name]) for c in self.corpora if c.name in self.lengths]
+    @property
+    def is_changed(self) -> bool:
+        """Whether the blend changes during the run."""
+        return len(self.curve.segment_steps) > 1
+
+    def median(self, metric: str) -> float | None:
+        """The median of the logged values of a metric."""
+        found = self.metrics.get(metric)
+        return None if found is None else float(np.median(found.values))
 
 
 def gather_runs(
@@ -119,12 +148,19 @@ def gather_runs(
 
     Errors as ``gather_run``.
     """
-    short = [path.absolute().name if path.is_dir() else path.stem for path in paths]
+    short = [_name(path.absolute()) for path in paths]
     names = short if len(set(short)) == len(paths) else list(map(str, paths))
     return tuple(
         gather_run(path, name=name, step=step, ranks=ranks)
         for path, name in zip(paths, names, strict=True)
     )
+
+
+def _name(path: Path) -> str:
+    """The folder or file, unless it has the name that `blendtitan init` gives it in every run."""
+    if path.name in ("outputs", "config.toml"):
+        return _name(path.parent) if path.parent.name else path.name
+    return path.name if path.is_dir() else path.stem
 
 
 def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None) -> RunFacts:
@@ -138,7 +174,10 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
     run = open_run(path, ranks=ranks)
     config, slots = run.config, run.slots
     assert config is not None
-    metrics = _metrics(path)
+    starts = read_starts(path) if path.is_dir() and has_scalars(path) else []
+    seconds, num_starts = wall_seconds(starts)
+    metrics = _metrics([start.logged for start in starts], slots)
+    values = read_toml(config.path)
     trained = int(steps_before(slots.schedule, run.consumed_samples))
     reached = max([trained, *(int(each.steps[-1]) for each in metrics.values())])
     consumed = consumed_at(slots.schedule, reached)
@@ -146,6 +185,8 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
     curve = blend_curve(slots, num_samples)
     return RunFacts(
         name=name,
+        description=str(values.get("job.description", "")),
+        model=" ".join(str(values[key]) for key in _MODEL if values.get(key) not in (None, NONE)),
         config=config,
         about=run.about,
         num_samples=num_samples,
@@ -155,11 +196,13 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         curve=curve,
         corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),
         metrics=metrics,
+        wall_seconds=seconds,
+        num_starts=num_starts,
         waited=_waited(metrics, slots.schedule),
         lengths={} if run.contents is None else corpus_lengths(run.contents),
         samples=sample_texts(run, step_slots(slots.schedule, step).start),
         samples_step=step,
-        settings={key: toml_of(value) for key, value in read_toml(config.path).items()},
+        settings={key: toml_of(value) for key, value in values.items()},
     )
 
 
@@ -185,6 +228,16 @@ def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
     )
 
 
+def by_share(curves: Iterable[BlendCurve]) -> list[str]:
+    """The corpora of some runs, the largest share first, on average over the runs."""
+    shares: dict[str, float] = {}
+    for curve in curves:
+        own = curve.configured[:, curve.bin_segments] @ curve.bin_samples / curve.bin_samples.sum()
+        for name, share in zip(curve.corpora, own.tolist(), strict=True):
+            shares[name] = shares.get(name, 0.0) + share
+    return sorted(shares, key=lambda name: -shares[name])
+
+
 def steps_before(schedule: BatchSchedule, slot: int) -> float:
     """Steps before a slot; not whole within a step."""
     stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
@@ -201,9 +254,16 @@ def _edges(firsts: Sequence[int], stop: int) -> list[int]:
     return [*edges, stop]
 
 
-def _metrics(path: Path) -> Mapping[str, Scalars]:
-    """The logged metrics of a run; empty for a TOML file, or without TensorBoard files."""
-    return read_scalars(path) if path.is_dir() and has_scalars(path) else {}
+def _metrics(starts: Sequence[Logged], slots: Slots) -> Mapping[str, Scalars]:
+    """The logged metrics of a run, and its tokens per second; empty without TensorBoard files."""
+    metrics = joined(starts)
+    speeds = metrics.get(SAMPLES_PER_SECOND)
+    if speeds is None:
+        return metrics
+    firsts, lengths = zip(*slots.lengths, strict=True)
+    last_slots = [consumed_at(slots.schedule, step) - 1 for step in speeds.steps.tolist()]
+    of_step = np.array(lengths)[np.searchsorted(firsts, last_slots, side="right") - 1]
+    return metrics | {TOKENS_PER_SECOND: Scalars(speeds.steps, speeds.values * of_step)}
 
 
 def _waited(metrics: Mapping[str, Scalars], schedule: BatchSchedule) -> float | None:

@@ -1,21 +1,23 @@
 """Figures for plotly.js: plain values, with names in place of colours.
 
 ``style.json`` has the common style. Figures name colours ``@ink`` or ``@series0``; the page
-replaces the names by those of its theme. Series have the colours of Okabe and Ito, which
-colour-blind readers can distinguish, lightened in the dark theme.
+replaces the names by those of its theme. Corpora have the colours of Okabe and Ito, which
+colour-blind readers can distinguish, lightened in the dark theme. Runs have colours of their own.
+
+``corpora`` are those of the whole page, the largest share first. A corpus has the same colour,
+symbol and pattern in every figure; a run has the same colour and dashes.
 """
 
 import html
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
-from blendtitan.runs.report.documents import CorpusLengths
-from blendtitan.runs.report.facts import BlendCurve, CorpusFacts, FloatArray, RunFacts
-from blendtitan.runs.scalars import Scalars
+from blendtitan.runs.report.facts import BlendCurve, FloatArray, RunFacts
+from blendtitan.runs.scalars import LEARNING_RATE, Scalars
 
 Figure = dict[str, Any]
 """``data`` and ``layout``."""
@@ -31,7 +33,9 @@ LIGHT: dict[str, str] = STYLE["light"]
 DARK: dict[str, str] = STYLE["dark"]
 
 MOST_CORPORA = sum(name.startswith("series") for name in LIGHT)
-"""Most corpora to draw one by one; the others are drawn together, or left out."""
+"""Most corpora to draw one by one; the others are grey and drawn together, or left out."""
+
+_MOST_RUNS = sum(name.startswith("run") for name in LIGHT)
 
 _MOST_ROWS = 24
 _MOST_POINTS = 600
@@ -40,9 +44,12 @@ _MOST_LABELS = 8
 _WIDE = 4.0
 
 
-def series(number: int) -> str:
-    """Name of the colour of series ``number``."""
-    return f"@series{number % MOST_CORPORA}"
+def _corpus_color(number: int) -> str:
+    return f"@series{number}" if number < MOST_CORPORA else "@others"
+
+
+def _run_color(number: int) -> str:
+    return f"@run{number % _MOST_RUNS}"
 
 
 def _style(kind: str, number: int) -> str:
@@ -69,7 +76,7 @@ def _figure(data: list[dict[str, Any]], x_title: str, y_title: str, **layout: An
 
 
 def _line(
-    name: str, x: Iterable[float], y: Iterable[float], color: int, dash: int, symbol: int = 0
+    name: str, x: Iterable[float], y: Iterable[float], *, color: str, dash: int = 0, symbol: int = 0
 ) -> dict[str, Any]:
     return {
         "type": "scatter",
@@ -77,36 +84,52 @@ def _line(
         "x": numbers(x),
         "y": numbers(y),
         "mode": "lines",
-        "line": {"color": series(color), "dash": _style("dashes", dash), "width": 2},
-        "marker": {"color": series(color), "symbol": _style("symbols", symbol), "size": 6},
+        "line": {"color": color, "dash": _style("dashes", dash), "width": 2},
+        "marker": {"color": color, "symbol": _style("symbols", symbol), "size": 6},
     }
 
 
 def metric_figure(
     runs: Sequence[RunFacts], metrics: Sequence[tuple[str, str]], y_title: str
 ) -> Figure | None:
-    """``(metric, name in the legend)`` of all runs over their steps; None if no run logged any."""
+    """``(metric, name in the legend)`` of all runs over their steps; None if no run logged any.
+
+    A metric is followed by those with its name and ``/`` in front, as the learning rates of
+    several optimizers are.
+    """
     lines: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
-        for m, (metric, called) in enumerate(metrics):
-            if metric in run.metrics:
-                name = run.name if len(metrics) == 1 else f"{run.name}: {called}"
-                name, color = (called, m) if len(runs) == 1 else (name, r)
-                lines.append(_line(name, *thinned(run.metrics[metric]), color, m, m))
+        own = [each for metric in metrics for each in _parts(run, *metric)]
+        for m, (metric, called) in enumerate(own):
+            of_run = run.name if len(own) == 1 else f"{run.name}: {called}"
+            name = called if len(runs) == 1 else of_run
+            style = {"color": _run_color(r), "dash": r, "symbol": 2 * m}
+            line = _line(name, *thinned(run.metrics[metric]), **style)
+            # Of two lines of a run, the first is pale, and the second has marks.
+            marks = {"mode": "lines+markers", "marker": line["marker"] | {"size": 9}} if m else {}
+            lines.append(line | marks | {"opacity": 0.6 if m < len(own) - 1 else 1})
     return _over_steps(lines, runs, y_title)
 
 
+def _parts(run: RunFacts, metric: str, called: str) -> Iterator[tuple[str, str]]:
+    """A metric of a run and its parts, as far as they were logged, with their names."""
+    for name in run.metrics:
+        if name == metric or (metric == LEARNING_RATE and name.startswith(f"{metric}/")):
+            yield name, called if name == metric else name.removeprefix(f"{metric}/")
+
+
 def corpus_metric_figure(
-    runs: Sequence[RunFacts], prefix: str, names: Sequence[str], y_title: str
+    runs: Sequence[RunFacts], prefix: str, corpora: Sequence[str], y_title: str
 ) -> Figure | None:
-    """A metric of some corpora: a colour for each corpus, dashes for each run."""
+    """A metric of the first corpora: a colour for each corpus, dashes for each run."""
     lines: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
-        for c, corpus in enumerate(names):
+        for c, corpus in enumerate(corpora[:MOST_CORPORA]):
             metric = f"{prefix}/{corpus}"
             if metric in run.metrics:
                 name = corpus if len(runs) == 1 else f"{corpus} ({run.name})"
-                lines.append(_line(name, *thinned(run.metrics[metric]), c, r, c))
+                style = {"color": _corpus_color(c), "dash": r, "symbol": c}
+                lines.append(_line(name, *thinned(run.metrics[metric]), **style))
     return _over_steps(lines, runs, y_title)
 
 
@@ -141,12 +164,13 @@ def _segment_marks(marks: Sequence[tuple[float, str]]) -> dict[str, Any]:
     }
 
 
-def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
+def epochs_figure(runs: Sequence[RunFacts], corpora: Sequence[str]) -> Figure:
     """Epochs of each corpus: so far, and by the end of the run."""
     ends: dict[str, float] = {}
     for corpus in (corpus for run in runs for corpus in run.corpora):
         ends[corpus.name] = max(ends.get(corpus.name, 0.0), corpus.epochs_at_end)
     names = sorted(ends, key=lambda name: ends[name])[-_MOST_ROWS:]
+    colors = {name: _corpus_color(corpora.index(name)) for name in names}
     dots: list[dict[str, Any]] = []
     for r, run in enumerate(runs):
         of_run = "" if len(runs) == 1 else f" ({run.name})"
@@ -154,8 +178,10 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         known = [own[name] for name in names if name in own]
         if 0 < run.reached_step < run.last_step:
             label = f"after step {run.reached_step:,}{of_run}"
-            dots.append(_dots(label, known, [c.epochs for c in known], r, "-open"))
-        dots.append(_dots(f"at the end{of_run}", known, [c.epochs_at_end for c in known], r, ""))
+            epochs = {c.name: c.epochs for c in known}
+            dots += _dots(label, epochs, colors, _style("symbols", r) + "-open")
+        epochs = {c.name: c.epochs_at_end for c in known}
+        dots += _dots(f"at the end{of_run}", epochs, colors, _style("symbols", r))
     drawn = [ends[name] for name in names if ends[name] > 0]
     is_wide = bool(drawn) and max(drawn) > 30 * min(drawn)
     scale = {"type": "log", "dtick": 1} if is_wide else {"type": "linear", "rangemode": "tozero"}
@@ -166,6 +192,7 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
         "",
         height=170 + 26 * len(names),
         hovermode="closest",
+        showlegend=len(dots) > 2,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         xaxis=scale | {"showgrid": True},
         yaxis=rows,
@@ -173,37 +200,46 @@ def epochs_figure(runs: Sequence[RunFacts]) -> Figure:
 
 
 def _dots(
-    name: str, corpora: Sequence[CorpusFacts], epochs: Sequence[float], run: int, style: str
-) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": shown(name),
-        "x": numbers(epochs),
-        "y": [shown(corpus.name) for corpus in corpora],
-        "marker": {"color": series(run), "symbol": _style("symbols", run) + style, "size": 11},
+    name: str, epochs: Mapping[str, float], colors: Mapping[str, str], symbol: str
+) -> list[dict[str, Any]]:
+    """Dots in the colours of their corpora, and an entry of the legend that shows their symbol."""
+    common = {"type": "scatter", "mode": "markers", "name": shown(name), "legendgroup": shown(name)}
+    marker = {"symbol": symbol, "size": 11}
+    dots = common | {
+        "x": numbers(epochs.values()),
+        "y": [*map(shown, epochs)],
+        "marker": marker | {"color": [colors[corpus] for corpus in epochs]},
+        "showlegend": False,
         "hovertemplate": "%{y}: %{x:.4g} epochs",
     }
+    return [dots, common | {"x": [None], "y": [None], "marker": marker | {"color": "@muted"}}]
 
 
-def lengths_figure(lengths: Sequence[tuple[str, CorpusLengths]]) -> Figure:
-    """Histograms of document lengths, one line for each corpus."""
+def lengths_figure(run: RunFacts, corpora: Sequence[str]) -> Figure | None:
+    """Histograms of document lengths, one line for each of the first corpora."""
     lines: list[dict[str, Any]] = []
-    for c, (name, own) in enumerate(lengths):
-        middles = np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:])
-        line = _line(name, middles, 100 * own.fractions, c, c)
-        lines.append(line | {"hovertemplate": "%{y:.2f} %"})
+    for c, name in enumerate(corpora[:MOST_CORPORA]):
+        if name in run.lengths:
+            own = run.lengths[name]
+            middles = np.sqrt(np.maximum(own.edges[:-1], 0.5) * own.edges[1:])
+            line = _line(name, middles, 100 * own.fractions, color=_corpus_color(c), symbol=c)
+            lines.append(line | {"mode": "lines+markers", "hovertemplate": "%{y:.2f} %"})
     x, y = {"type": "log", "dtick": 1}, {"rangemode": "tozero"}
-    return _figure(lines, "tokens of a document", "documents, %", xaxis=x, yaxis=y)
+    axes = {"xaxis": x, "yaxis": y}
+    return _figure(lines, "tokens per document", "documents, %", **axes) if lines else None
 
 
-def blend_figure(curve: BlendCurve, *, reached_step: int = 0) -> Figure:
+def blend_figure(curve: BlendCurve, corpora: Sequence[str], *, reached_step: int = 0) -> Figure:
     """The blend over training: stacked shares, against the configured ones as dashed lines.
 
     ``reached_step`` is the last trained step; 0: the run has not begun.
     """
-    names, achieved, configured = _drawn(curve)
-    data = [_band(curve, c, name, achieved[c], configured[c]) for c, name in enumerate(names)]
+    drawn, achieved, configured = _drawn(curve, corpora)
+    asked = configured[:, curve.bin_segments]
+    data = [
+        _band(curve, number, name, achieved[row], asked[row])
+        for row, (number, name) in enumerate(drawn)
+    ]
     data += _boundaries(curve, configured)
     marks = list(_marks(curve))
     if 0 < reached_step < curve.bin_steps[-1]:
@@ -219,25 +255,30 @@ def blend_figure(curve: BlendCurve, *, reached_step: int = 0) -> Figure:
     )
 
 
-def _drawn(curve: BlendCurve) -> tuple[list[str], FloatArray, FloatArray]:
-    """The largest corpora one by one, in percent, and all others together."""
-    names, most = list(curve.corpora), MOST_CORPORA
-    achieved, configured = 100 * curve.achieved, 100 * curve.configured
-    if len(names) <= most:
-        return names, achieved, configured
-    achieved, configured = (
-        np.concatenate([shares[:most], shares[most:].sum(axis=0, keepdims=True)])
-        for shares in (achieved, configured)
-    )
-    return [*names[:most], f"{len(names) - most:,} others"], achieved, configured
+def _drawn(
+    curve: BlendCurve, corpora: Sequence[str]
+) -> tuple[list[tuple[int, str]], FloatArray, FloatArray]:
+    """Numbers and names of the first corpora and of all others together, and shares in percent."""
+    numbers_of = {name: corpora.index(name) for name in curve.corpora}
+    order = sorted(range(len(curve.corpora)), key=lambda row: numbers_of[curve.corpora[row]])
+    names = [curve.corpora[row] for row in order]
+    achieved, configured = 100 * curve.achieved[order], 100 * curve.configured[order]
+    most = sum(numbers_of[name] < MOST_CORPORA for name in names)
+    drawn = [(numbers_of[name], name) for name in names[:most]]
+    if len(names) > most:
+        label = names[-1] if len(names) == most + 1 else f"{len(names) - most:,} others"
+        drawn.append((MOST_CORPORA, label))
+        achieved, configured = (
+            np.concatenate([shares[:most], shares[most:].sum(axis=0, keepdims=True)])
+            for shares in (achieved, configured)
+        )
+    return drawn, achieved, configured
 
 
 def _band(
-    curve: BlendCurve, number: int, name: str, achieved: FloatArray, configured: FloatArray
+    curve: BlendCurve, number: int, name: str, achieved: FloatArray, asked: FloatArray
 ) -> dict[str, Any]:
-    color = "@others" if number >= MOST_CORPORA else series(number)
-    of_bin = np.searchsorted(curve.segment_steps, curve.bin_steps[:-1], side="right") - 1
-    asked = configured[of_bin]
+    color = _corpus_color(number)
     return STYLE["band"] | {
         "name": shown(name),
         "x": numbers(curve.bin_steps),
@@ -265,5 +306,5 @@ def _marks(curve: BlendCurve) -> Iterator[tuple[float, str]]:
     """The starts of segments, labelled while there are few."""
     is_few = len(curve.segment_steps) <= _MOST_LABELS
     for step, is_phase in zip(curve.segment_steps[1:], curve.is_phase[1:], strict=True):
-        label = f"{'changed on resume' if is_phase else 'segment'} after {step:,.6g}"
+        label = f"{'changed on resume' if is_phase else 'segment'} after step {step:,.6g}"
         yield float(step), label if is_few else ""

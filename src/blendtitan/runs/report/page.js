@@ -19,13 +19,16 @@
   // What does not fit on a phone: names on axes and in a row, labels beside each other.
   const narrowed = (data, layout) => {
     const names = layout.yaxis.categoryarray;
-    const short = (name) => (name.length > 14 ? `${name.slice(0, 13)}\u2026` : name);
+    const wrapped = (name) => {
+      const lines = name.match(/(?:&[^;]+;|[^&]){1,15}/g);
+      return lines.slice(0, 2).join("<br>") + (lines.length > 2 ? "\u2026" : "");
+    };
     const isBelow = layout.legend.yanchor === "top";
     const entries = data.filter((each) => each.showlegend !== false).length;
     return {
       height: layout.height + (layout.showlegend && isBelow ? 14 * entries : 0),
       legend: { ...layout.legend, font: { size: 11 } },
-      yaxis: names ? { ...layout.yaxis, tickvals: names, ticktext: names.map(short) } : layout.yaxis,
+      yaxis: names ? { ...layout.yaxis, tickvals: names, ticktext: names.map(wrapped), tickfont: { size: 10 } } : layout.yaxis,
       annotations: (layout.annotations ?? []).map((each) => ({
         ...each, textangle: -90, xanchor: "right", yanchor: "top", bgcolor: layout.hoverlabel.bgcolor,
       })),
@@ -83,8 +86,8 @@
     });
     body.append(...rows);
   };
-  for (const heading of document.querySelectorAll("thead th")) {
-    heading.querySelector("button").addEventListener("click", () => sort(heading));
+  for (const button of document.querySelectorAll("thead button")) {
+    button.addEventListener("click", () => sort(button.closest("th")));
   }
 
   let opened = [];

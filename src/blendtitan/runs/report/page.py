@@ -3,15 +3,16 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blendtitan import metric_names
 from blendtitan.errors import requires_extra
+from blendtitan.runs import scalars
 from blendtitan.runs.report import documents, figures
-from blendtitan.runs.report.facts import BlendCurve, RunFacts
+from blendtitan.runs.report.facts import BlendCurve, RunFacts, by_share
 from blendtitan.runs.report.figures import DARK, LIGHT, Figure, package_text
 from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
 
@@ -61,7 +62,9 @@ def page_html(page: Page) -> str:
         figures=figures,
         documents=documents,
         metrics=metric_names,
-        corpora=list(dict.fromkeys(c.name for run in page.runs for c in run.corpora)),
+        scalars=scalars,
+        corpora=by_share([page.curve] if page.curve else [run.curve for run in page.runs]),
+        summaries=[summary(run) for run in page.runs],
         same_documents=_same_documents(page.runs),
         differing=[(key, own) for key, own in settings if None not in own and len({*own}) > 1],
         partly=[(key, own) for key, own in settings if None in own],
@@ -75,6 +78,63 @@ def page_html(page: Page) -> str:
         digests=[_digest(library), _digest(script)],
         themes={"light": LIGHT, "dark": DARK},
     )
+
+
+def summary(run: RunFacts) -> dict[str, str]:
+    """The facts about a run in words, by name. Facts that are unknown are left out."""
+    read = sum(corpus.tokens_read for corpus in run.corpora)
+    is_partial = 0 < run.reached_step < run.last_step
+    read_of = f"{amount(read)} of " if is_partial else ""
+    seconds, starts = run.wall_seconds, run.num_starts
+    shown = {
+        "description": run.description,
+        "model": run.model,
+        "steps trained": f"{run.reached_step:,} of {run.last_step:,}",
+        "samples": amount(run.num_samples),
+        "tokens": read_of + amount(run.tokens_at_end),
+        "samples per step": f"{run.config.global_batch_size:,}",
+        "sequence length": f"{run.config.blend.seq_length:,}",
+        "corpora": f"{len(run.corpora):,}",
+        **_losses(run),
+        "wall time": duration(seconds) if seconds else None,
+        "starts": f"{starts:,}" if starts > 1 else None,
+        "tokens per second, median": _median(run, scalars.TOKENS_PER_SECOND, amount),
+        "per device, median": _median(run, scalars.DEVICE_TOKENS_PER_SECOND, amount),
+        "MFU, median": _median(run, scalars.MFU, "{:.3g}%".format),
+        "step time spent waiting for data": None if run.waited is None else f"{run.waited:.2%}",
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def _losses(run: RunFacts) -> Mapping[str, str]:
+    of_run = {"last loss": metric_names.LOSS, "last validation loss": metric_names.VALIDATION_LOSS}
+    last = {name: run.last(metric) for name, metric in of_run.items()}
+    return {name: f"{loss:.4f}" for name, loss in last.items() if loss is not None}
+
+
+def _median(run: RunFacts, metric: str, form: Callable[[float], str]) -> str | None:
+    value = run.median(metric)
+    return None if value is None else form(value)
+
+
+def amount(number: float) -> str:
+    """A count; from a hundred million on, with three digits and a unit."""
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if number >= max(size, 1e8):
+            return f"{number / size:.3g} {unit}"
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def check_page(path: Path) -> None:
