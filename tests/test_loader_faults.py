@@ -99,7 +99,7 @@ def test_a_disk_that_stays_away_is_an_error_with_shard_and_offset(
 
     assert seen == right
     assert "web_0.bin: cannot be read at byte" in str(errors[0])
-    assert "also after 9 retries" in str(errors[0])
+    assert "even after 9 retries" in str(errors[0])
     assert "corpus 'web', shard " in errors[0].__notes__[0]
     assert "web/web_0, from token " in errors[0].__notes__[0]
 

@@ -46,7 +46,7 @@ class BatchStage:
             f"{self.global_batch_size:,} samples. Its state and the trainer's step do not belong "
             f"together: load both from one checkpoint. If another trainer saved it, set "
             f"training.global_batch_size to the value of that run. To continue after step x "
-            f"training.global_batch_size samples in spite of this, set "
+            f"training.global_batch_size samples anyway, set "
             f'checkpoint.exclude_from_loading = ["dataloader"].'
         )
 

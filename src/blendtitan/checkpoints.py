@@ -246,8 +246,8 @@ def _check_step(contents: Contents, step: int) -> None:
     # Other releases of TorchTitan keep it as a tensor.
     if isinstance(found, int) and found != step:
         raise ResumeError(
-            f"{contents.folder}: holds the state after step {found:,}, expected step {step:,} by "
-            f"its name. The folder was renamed: give it the name step-{found} again."
+            f"{contents.folder}: holds the state after step {found:,}, but its name says "
+            f"step {step:,}. The folder was renamed: rename it back to step-{found}."
         )
 
 

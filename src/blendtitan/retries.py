@@ -77,7 +77,7 @@ class Retries:
         text = error.strerror or str(error)
         if error.errno not in PASSING or not self.pauses:
             return text
-        return f"{text}, also after {len(self.pauses)} retries in {sum(self.pauses):.0f} s"
+        return f"{text}, even after {len(self.pauses)} retries in {sum(self.pauses):.0f} s"
 
     def _log(self, path: str, error: OSError, pause: float) -> None:
         with self._lock:

@@ -64,8 +64,8 @@ def test_a_folder_renamed_to_another_step_is_noticed(tmp_path: Path) -> None:
     path = save(tmp_path, 4).rename(tmp_path / "step-9")
 
     assert damage_seen(path, 9) == (
-        f"{path}: holds the state after step 4, expected step 9 by its name. The folder was "
-        f"renamed: give it the name step-4 again."
+        f"{path}: holds the state after step 4, but its name says step 9. The folder was renamed: "
+        f"rename it back to step-4."
     )
     assert damage_seen(path, None) is None  # as `initial_load_path`, whatever its name
 

@@ -70,7 +70,7 @@ def test_after_all_retries_the_error_names_file_byte_and_tries(path: Path, disk:
 
     with pytest.raises(
         MissingShardError,
-        match=r"wiki\.bin: cannot be read at byte 4 \(Input/output error, also after 9 retries "
+        match=r"wiki\.bin: cannot be read at byte 4 \(Input/output error, even after 9 retries "
         r"in 51 s\)",
     ):
         file.read(2, at=4)

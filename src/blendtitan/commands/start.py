@@ -45,7 +45,7 @@ def _init(options: Namespace) -> None:
     )
     if found:
         show(corpus_table(found))
-    say(f"Wrote {folder / DATA} and {folder / CONFIG}: look at them, then run")
+    say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
     for step in (f"prepare {folder}", f"train {folder}", f"report {folder / 'outputs'}"):
         say(f"  blendtitan {step}")
 

@@ -17,7 +17,7 @@ def slots_error(first: int, last: int, first_slot: int) -> ConfigError:
     if 0 <= first < first_slot:
         return ConfigError(
             f"slot {first:,} was read with other data, weights or another sequence length, "
-            f"before the run was changed at slot {first_slot:,}; expected a slot from there on"
+            f"before the run was changed at slot {first_slot:,}; expected this slot or a later one"
         )
     return ConfigError(f"slots {first} to {last}, expected 0 to 10^15 - 1")
 

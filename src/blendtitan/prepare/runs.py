@@ -257,7 +257,7 @@ class Run:
                 if self._is_silent(other):
                     if other.path not in reported:
                         reported.add(other.path)
-                        logger.info("waiting: %s has shown no sign of life", other)
+                        logger.info("waiting to see whether %s is still running", other)
                 elif other.entry.is_admitted or other.path < self.path:
                     self._yield_to(other)
             # Later runs see this one, and end, or were admitted just before.
@@ -277,7 +277,7 @@ class Run:
     def _yield_to(self, other: Other) -> None:
         """Adopt the reference tier of an earlier run, or raise if another setting differs."""
         if self.tier == "auto" and other.entry.tier == "reference":
-            logger.info("tokenizer tier reference, as %s uses", other)
+            logger.info("using the reference tokenizer tier, because %s does", other)
             self._write(replace(self._entry, tier="reference"))
         if conflict := self._conflict(other):
             raise ConfigError(conflict)
