@@ -8,6 +8,9 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+from playwright.sync_api import Browser
+
+from tests.runs.report.test_browser import browser as browser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page.stem for page in ROOT.glob("docs/*.md"))
@@ -105,3 +108,22 @@ def test_the_first_page_leads_to_the_documentation(site: Path, pages: dict[Path,
     (link,) = pages[site / "index.html"].links
 
     assert target(site / "index.html", link)[0] in pages
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_no_page_is_wider_than_the_window(
+    site: Path,
+    browser: Browser,  # noqa: F811 - the imported fixture
+    width: int,
+) -> None:
+    """Wide tables and blocks scroll on their own; at 1400 pixels, the output of a plan fits."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    for name in PAGES:
+        page.goto((site / f"docs/{name}.html").as_uri())
+
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    page.goto((site / "docs/looking.html").as_uri())
+    output = page.locator("pre", has_text="steps/epoch").first
+    scrolls = output.evaluate("block => block.scrollWidth > block.clientWidth")
+    assert scrolls == (width < 1400)
+    page.close()

@@ -60,6 +60,8 @@ autodoc_mock_imports = ["datatrove"]  # an optional dependency, large
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["width.css"]
 html_extra_path = ["root"]  # the first page leads to docs/index.html
 html_copy_source = False
 html_use_index = False
