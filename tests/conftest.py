@@ -1,5 +1,6 @@
 """Shards and blends small enough to check by hand."""
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,22 @@ EOD = 2
 
 WriteShard = Callable[..., Path]
 WriteBlend = Callable[..., BlendConfig]
+
+
+# Importing all tests makes millions of objects. Looking for garbage among them takes seconds, then
+# and whenever a test collects; a process that is forked would copy them to count their references.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage again, but only among what tests make."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let everything be released at the end, as without tests."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,12 +5,11 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from blendtitan import commands
 from blendtitan.errors import BlendTitanError
-from blendtitan.terminal import complain
+from blendtitan.terminal import complain, say
 from blendtitan.visible import spell_out_logs, visible_lines
 
 _SHOWN = (
@@ -64,10 +63,23 @@ def _report_failure(command: str, error: Exception) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows unknown arguments in a form that is safe to print."""
+    """Shows unknown arguments in a form that is safe to print, and reads a manual when asked."""
 
     def error(self, message: str) -> NoReturn:
         super().error(visible_lines(message))
+
+    def format_help(self) -> str:
+        if (command := COMMANDS.get(self.prog.rpartition(" ")[2])) is not None:
+            self.description, self.epilog = command.texts()
+        return super().format_help()
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        say(f"blendtitan {version('blendtitan')}")
+        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -77,15 +89,12 @@ def parser() -> argparse.ArgumentParser:
         description="Prepare data, train on a blend of corpora, and inspect runs.",
         epilog="Each command has a manual: blendtitan COMMAND --help",
     )
-    whole.add_argument("--version", action="version", version=f"blendtitan {version('blendtitan')}")
+    whole.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        manual, example = command.texts()
         added = subparsers.add_parser(
             name,
             help=command.summary,
-            description=manual,
-            epilog=example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         for add in command.arguments:

@@ -34,7 +34,7 @@ def job(saved: FaultyJob, tmp_path: Path) -> FaultyJob:
     return FaultyJob(tmp_path / "copy", settings)
 
 
-def test_a_damaged_checkpoint_ends_all_ranks_with_one_error_and_fallback_passes_it_over(
+def test_a_damaged_checkpoint_ends_all_ranks_with_one_error_and_fallback_skips_it(
     saved: FaultyJob, job: FaultyJob
 ) -> None:
     """Resuming from an older one is for people to decide, before or after."""

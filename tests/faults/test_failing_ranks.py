@@ -1,4 +1,4 @@
-"""One rank fails while the others wait for it: all end, with its error."""
+"""One rank fails while the others wait for it: all ranks end with its error."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def job(tmp_path: Path, tokenizer_path: Path) -> FaultyJob:
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_a_catalog_that_rank_0_cannot_read_ends_all_with_its_error(
+def test_all_ranks_end_with_the_error_of_rank_0_when_it_cannot_read_the_catalog(
     job: FaultyJob, processes: int
 ) -> None:
     """Only rank 0 reads the shards at the start, and no rank may wait for it forever.

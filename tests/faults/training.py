@@ -57,7 +57,7 @@ def wait_for(condition: Callable[[], object], run: Launched | None = None) -> bo
 
 
 def kill(job: FaultyJob, run: Launched, victim: int | None) -> None:
-    """SIGKILL to one rank, whom the agent must miss, or (None) to all ranks and the agent."""
+    """Kill one rank, which the agent must notice, or (None) all ranks and the agent."""
     if victim is None:
         run.process.kill()
     for rank, pid in job.pids().items():

@@ -12,7 +12,7 @@ WEIGHTS = st.dictionaries(st.sampled_from("abcd"), st.floats(0.1, 10), min_size=
 @given(
     history=st.lists(WEIGHTS, min_size=1, max_size=4), lens=st.lists(st.integers(1, 60), min_size=4)
 )
-def test_draws_of_each_corpus_go_on_over_any_history(
+def test_draws_of_each_corpus_continue_over_any_history(
     history: list[dict[str, float]], lens: list[int]
 ) -> None:
     """No draw of a corpus is skipped or repeated when shares change."""

@@ -30,14 +30,14 @@ def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def write_jsonl(tmp_path: Path) -> WriteJsonl:
     """Write texts as JSON lines to a file below ``tmp_path``."""
+    return lambda name, texts: write_texts(tmp_path / name, texts)
 
-    def write(name: str, texts: Iterable[str]) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        return path
 
-    return write
+def write_texts(path: Path, texts: Iterable[str]) -> Path:
+    """Write texts as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
 
 
 def shard_files(folder: Path) -> dict[str, bytes]:

@@ -18,25 +18,36 @@ from blendtitan.prepare.engines import LocalEngine, RayEngine, interrupt_postpon
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tokenizers import load_tokenizer
-from tests.prepare.conftest import KillingEncoder, WriteJsonl, planned_work, shard_files
+from tests.prepare.conftest import (
+    KillingEncoder,
+    WriteJsonl,
+    planned_work,
+    shard_files,
+    write_texts,
+)
 
 JOB_BYTES = 200_000
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 
 
-@pytest.fixture
-def text_folder(write_jsonl: WriteJsonl) -> Path:
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file of many jobs that take seconds together, and a small one."""
+    folder = tmp_path_factory.mktemp("text")
     text = Path(os.__file__).read_text(encoding="utf-8")
-    write_jsonl("text/a/small.jsonl", ["small"])
-    return write_jsonl("text/b/large.jsonl", [text] * 250).parents[1]
+    write_texts(folder / "a/small.jsonl", ["small"])
+    write_texts(folder / "b/large.jsonl", [text] * 250)
+    return folder
 
 
-@pytest.fixture
-def whole(text_folder: Path, tokenizer_path: Path, tmp_path: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def whole(
+    text_folder: Path, tokenizer_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     """The shards of an undisturbed command."""
-    tokenize([text_folder], tmp_path / "whole", TokenizeConfig(tokenizer=tokenizer_path))
-    return shard_files(tmp_path / "whole")
+    output = tmp_path_factory.mktemp("whole")
+    tokenize([text_folder], output, TokenizeConfig(tokenizer=tokenizer_path))
+    return shard_files(output)
 
 
 def finished_jobs(output: Path) -> list[Path]:

@@ -13,18 +13,20 @@ import pytest
 
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.list_forms import find_shards
-from tests.prepare.conftest import WriteJsonl, shard_files
+from tests.prepare.conftest import shard_files, write_texts
 
 JOB_BYTES = 100_000
 
 
-@pytest.fixture
-def large_folder(write_jsonl: WriteJsonl) -> Path:
+@pytest.fixture(scope="module")
+def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One file that takes seconds, in many jobs, and more files than processes."""
+    folder = tmp_path_factory.mktemp("text")
     text = Path(os.__file__).read_text(encoding="utf-8")
     for number in range(5):
-        write_jsonl(f"text/{number}.jsonl", [text] * 5)
-    return write_jsonl("text/large.jsonl", [text] * 120).parent
+        write_texts(folder / f"{number}.jsonl", [text] * 5)
+    write_texts(folder / "large.jsonl", [text] * 120)
+    return folder
 
 
 def started(text: Path, tokenizer_path: Path, output: Path, *more: str) -> subprocess.Popen[str]:
@@ -62,11 +64,14 @@ def group_is_gone(group: int) -> bool:
     return False
 
 
-@pytest.fixture
-def whole(large_folder: Path, tokenizer_path: Path, tmp_path: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def whole(
+    large_folder: Path, tokenizer_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     """The shards of an undisturbed command."""
-    tokenize([large_folder], tmp_path / "whole", TokenizeConfig(tokenizer=tokenizer_path))
-    return shard_files(tmp_path / "whole")
+    output = tmp_path_factory.mktemp("whole")
+    tokenize([large_folder], output, TokenizeConfig(tokenizer=tokenizer_path))
+    return shard_files(output)
 
 
 def test_a_killed_command_leaves_no_process_and_can_be_continued(

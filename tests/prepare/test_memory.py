@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from itertools import chain
 from pathlib import Path
 
 import orjson
 import pytest
 
-from blendtitan.prepare.demo import code_texts, reference_texts
+from blendtitan.prepare.demo import code_texts
 from blendtitan.prepare.streams import zstd
 
 MEASURE = """
@@ -20,9 +19,8 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 @pytest.fixture(scope="module")
 def lines() -> bytes:
-    """Documents of real text: some 9 MB."""
-    documents = chain(code_texts(), reference_texts())
-    return b"".join(orjson.dumps({"text": text}) + b"\n" for text in documents)
+    """Documents of real text: some 11 MB."""
+    return b"".join(orjson.dumps({"text": text}) + b"\n" for text in code_texts())
 
 
 def peak_kib(text: Path, tokenizer_path: Path, output: Path) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.prepare import documents as documents_module
 from blendtitan.prepare import tokenize as tokenize_module
 from blendtitan.prepare.documents import Counts, RejectLimit, Signals
 from blendtitan.prepare.engines import Engine, LocalEngine, Submit, Totals
@@ -331,9 +332,10 @@ def test_bad_texts_of_all_files_count_together(
 
 
 def test_the_command_stops_at_the_first_text_beyond_the_limit(
-    tokenizer_path: Path, tmp_path: Path
+    tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Millions of bad lines should not be read to the last one."""
+    monkeypatch.setattr(documents_module, "_BATCH_CHARS", 10_000)
     (tmp_path / "a.jsonl").write_bytes(b'{"content": "x"}\n' * 100_000)
     read: list[int] = []
 

@@ -3,11 +3,8 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,12 +89,6 @@ class Job:
     def wait_until_gone(self) -> None:
         """Check that no rank of the last run outlives its agent for long."""
         wait_until(lambda: not any(map(_is_running, self.pids().values())))
-
-    def kill(self, process: subprocess.Popen[str]) -> None:
-        """SIGKILL to torchrun and to the ranks, which it puts into sessions of their own."""
-        for pid in [process.pid, *self.pids().values()]:
-            os.kill(pid, signal.SIGKILL)
-        process.communicate()
 
     def entries(self, run: int = -1) -> list[dict[str, Any]]:
         """What all ranks recorded in one run, each entry with its ``rank``."""
@@ -198,15 +189,6 @@ def small_job(folder: Path, tokenizer_path: Path) -> Job:
         "activation_checkpoint": {"mode": "none"},
     }
     return Job(folder, settings)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until ``condition()`` holds, as long as the process lives."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert process.poll() is None, process.communicate()[0][-5000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def _is_running(pid: int) -> bool:

@@ -4,6 +4,7 @@ A start of Python, PyTorch and TorchTitan takes seconds in every process. Here a
 them once; the agent, and the ranks it starts, are copies of the server.
 """
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -17,6 +18,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
 
+is_collecting_garbage = gc.isenabled()
+gc.disable()  # while millions of objects are made; copies of the server then share them
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
     import torch
@@ -25,6 +28,9 @@ with warnings.catch_warnings():
 
     from blendtitan.titan import train as plain_train
     from tests.titan import recorded_train
+gc.freeze()
+if is_collecting_garbage:
+    gc.enable()
 
 Entry = Callable[..., object]
 

@@ -75,7 +75,7 @@ def test_a_vocabulary_beyond_the_tokenizers_is_written_down(
 
 @pytest.mark.usefixtures("accelerator")
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_run_can_go_on_and_on_other_ranks(name: str, tokenizer_path: Path) -> None:
+def test_a_run_resumes_on_the_same_and_on_other_ranks(name: str, tokenizer_path: Path) -> None:
     """With a global batch size of its own, and complete checkpoints."""
     config = read(name, tokenizer_path)
     checkpoint = config.checkpoint.to_dict()

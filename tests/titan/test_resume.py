@@ -100,7 +100,7 @@ def test_a_place_that_is_not_the_trainers_is_refused(
 
 
 @pytest.mark.parametrize("global_batch_size", [2, 6])
-def test_the_slots_go_on_with_another_global_batch_size(
+def test_slots_continue_with_another_global_batch_size(
     config: Config,
     saved: BlendCorpusDataLoader,
     caplog: pytest.LogCaptureFixture,

@@ -56,7 +56,7 @@ def test_old_checkpoints_are_deleted_while_new_ones_are_written(saved: Job) -> N
     assert not {"step-1", "step-2"} & kept
 
 
-def test_the_slots_go_on_whatever_changes(saved: Job, in_copy: list[str]) -> None:
+def test_slots_continue_whatever_setting_changes(saved: Job, in_copy: list[str]) -> None:
     """Global batch size, ranks, threads, last step: from a checkpoint that is not the last.
 
     Its writing went on while the run did; a loader asked too late would tell of a later place.

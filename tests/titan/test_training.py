@@ -1,31 +1,10 @@
-"""Real training runs: one that torchrun starts and that is killed, and ones that must fail."""
+"""Real training runs that must fail."""
 
 import pytest
 
-from tests.titan.conftest import Job, wait_for
+from tests.titan.conftest import Job
 
 pytestmark = pytest.mark.slow
-
-
-def test_a_killed_run_resumes_like_an_uninterrupted_one(job: Job) -> None:
-    """From the resumed step on, losses are equal bit for bit.
-
-    ``tests/faults/test_killed_training.py`` kills runs more than once, at other moments.
-    """
-    job.settings["validation"] = {"enable": True, "freq": 4}
-    job.settings["training"]["steps"] = 8
-    job.run("--job.dump_folder", str(job.folder / "uninterrupted"))
-    process = job.start_torchrun()
-    wait_for(lambda: 5 in job.losses("training"), process)
-    job.kill(process)
-    job.run()
-
-    for kind in ("training", "validation"):
-        uninterrupted, *parts = (job.losses(kind, run) for run in range(3))
-        assert all(part.items() <= uninterrupted.items() for part in parts)
-        assert set().union(*parts) == uninterrupted.keys()
-    killed, resumed = (min(job.losses("training", run)) for run in (1, 2))
-    assert killed == 1 < resumed
 
 
 def test_a_token_beyond_the_vocabulary_ends_all_ranks(job: Job) -> None:

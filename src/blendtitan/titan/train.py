@@ -7,6 +7,7 @@ The second form takes a Python function that returns a configuration, as TorchTi
 point does. Further arguments, ``--section.key value``, override the file or the function.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ logger = visible_logger(__name__)
 @record  # torchrun shows the error of the rank that failed first
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train with the command line's configuration. Ctrl-C ends the process with status 130."""
+    gc.disable()  # TorchTitan collects at steps of its choice; until then it only slows imports
     prepare()
     check_versions("0.3")
     from torchtitan.tools.logging import init_logger
@@ -45,14 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     init_logger()
     spell_out_logs()
     _end_with_agent()
-    # On a full disk, each line of TorchTitan's log files would print a traceback of its own, and
-    # bury the error that ends the run.
+    # On a full disk, each line of a log file would print a traceback that buries the run's error.
     logging.raiseExceptions = False
     try:
         _train(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
-        # A traceback per rank is noise.
-        if not dist.is_initialized() or dist.get_rank() == 0:
+        if not dist.is_initialized() or dist.get_rank() == 0:  # a traceback per rank is noise
             logger.warning(
                 "Interrupted. The same command resumes from the last complete checkpoint."
             )
@@ -89,10 +89,7 @@ def read_run(arguments: Sequence[str]) -> "tuple[Trainer.Config, Settings | None
 
 
 def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
-    """Build the trainer, train, and close everything.
-
-    Settings are written into the run's folder once its checkpoint and its data are accepted.
-    """
+    """Train, and write the settings into the run's folder once checkpoint and data are accepted."""
     from blendtitan.titan.trainer import BlendTrainer
 
     trainer: Trainer = config.build()

@@ -62,6 +62,8 @@ class SPTokenizer(Tokenizer):
 
     def encode_batch(self, texts: list[str]) -> EncodedTexts:
         """See ``Tokenizer.encode_batch``."""
+        if len(texts) == 1:  # a list starts a thread, which takes longer than a short text
+            return concatenated([self._model.encode(texts[0], return_type="numpy")])
         return concatenated(self._model.encode(texts, return_type="numpy", num_threads=1))
 
     def control_ids(self) -> frozenset[int]:

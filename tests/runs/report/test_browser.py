@@ -4,7 +4,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +90,28 @@ def opened(browser: Browser, path: Path, **screen: Any) -> tuple[Page, list[str]
     return page, wrong
 
 
+Shown = Callable[[str], tuple[Page, list[str]]]
+
+
 @pytest.fixture(scope="module")
-def kept() -> Iterator[list[tuple[Page, list[str]]]]:
-    """The page that tests share, initially none."""
-    pages: list[tuple[Page, list[str]]] = []
+def kept() -> Iterator[dict[str, tuple[Page, list[str]]]]:
+    """The pages that tests share, initially none."""
+    pages: dict[str, tuple[Page, list[str]]] = {}
     yield pages
-    for page, _ in pages:
+    for page, _ in pages.values():
         page.close()
 
 
 @pytest.fixture
-def shared(
-    browser: Browser, report: Path, kept: list[tuple[Page, list[str]]]
-) -> tuple[Page, list[str]]:
-    """A page in light colours, and its violations. Drawing one takes seconds."""
-    if not kept:
-        kept.append(opened(browser, report, color_scheme="light"))
-    return kept[0]
+def shown(browser: Browser, report: Path, kept: dict[str, tuple[Page, list[str]]]) -> Shown:
+    """``shown("dark")`` is the page on a screen, and its violations. Drawing one takes seconds."""
+
+    def show(screen: str) -> tuple[Page, list[str]]:
+        if screen not in kept:
+            kept[screen] = opened(browser, report, **SCREENS[screen])
+        return kept[screen]
+
+    return show
 
 
 def color_of(page: Page, selector: str, kind: str) -> str:
@@ -118,10 +123,8 @@ def color_of(page: Page, selector: str, kind: str) -> str:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
-    browser: Browser, report: Path, screen: str
-) -> None:
-    page, wrong = opened(browser, report, **SCREENS[screen])
+def test_it_is_drawn_without_a_message_a_request_or_an_overflow(shown: Shown, screen: str) -> None:
+    page, wrong = shown(screen)
     colors = DARK if "dark" in screen else LIGHT
 
     assert page.locator(".plot .main-svg").count() > 0
@@ -131,11 +134,10 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(
     assert color_of(page, "body", "color") == colors["ink"]
     assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]
     assert wrong == []
-    page.close()
 
 
-def test_figures_follow_when_the_theme_changes(shared: tuple[Page, list[str]]) -> None:
-    page, wrong = shared
+def test_figures_follow_when_the_theme_changes(shown: Shown) -> None:
+    page, wrong = shown("light")
     for scheme, ink in (("dark", DARK["ink"]), ("light", LIGHT["ink"])):
         page.emulate_media(color_scheme=scheme)
 
@@ -143,10 +145,8 @@ def test_figures_follow_when_the_theme_changes(shared: tuple[Page, list[str]]) -
     assert wrong == []
 
 
-def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
-    browser: Browser, report: Path
-) -> None:
-    page, wrong = opened(browser, report, color_scheme="dark")
+def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(shown: Shown) -> None:
+    page, wrong = shown("dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print", color_scheme="dark")
     page.set_viewport_size({"width": 690, "height": 1000})
@@ -159,12 +159,11 @@ def test_it_is_printed_light_whole_and_no_wider_than_a_sheet(
     assert page.locator("details[open]").count() == 0
     assert page.pdf(format="A4").startswith(b"%PDF")
     assert wrong == []
-    page.close()
 
 
-def test_tables_sort_by_a_click_and_by_the_keyboard(shared: tuple[Page, list[str]]) -> None:
+def test_tables_sort_by_a_click_and_by_the_keyboard(shown: Shown) -> None:
     """Numbers as numbers, the largest first; then the other way round."""
-    page, wrong = shared
+    page, wrong = shown("light")
     table = page.get_by_role("table", name="a: contents of the train split")
     heading = table.get_by_role("columnheader", name="tokens")
     tokens = table.locator("tbody td:nth-child(4)")
@@ -211,9 +210,10 @@ def test_hostile_texts_and_names_are_shown_and_do_nothing(
     page.close()
 
 
-def test_the_page_runs_no_script_but_its_own(browser: Browser, report: Path) -> None:
+def test_the_page_runs_no_script_but_its_own(shown: Shown) -> None:
     """Even unescaped markup in a text would be harmless."""
-    page, wrong = opened(browser, report)
+    page, wrong = shown("dark phone")
+    assert wrong == []
     page.evaluate(
         """() => {
             const script = document.createElement("script");
@@ -224,4 +224,4 @@ def test_the_page_runs_no_script_but_its_own(browser: Browser, report: Path) -> 
 
     assert page.evaluate("window.hacked") is None
     assert any("Content Security Policy" in message for message in wrong)
-    page.close()
+    wrong.clear()
