@@ -203,12 +203,12 @@ def test_a_damaged_file_is_an_error(hf_path: Path, tmp_path: Path, name: str, me
 
 
 @pytest.mark.parametrize("backend", [None, "", "sptoken", "SentencePiece", " sp ", "SPM\n"])
-def test_these_backends_are_sentencepiece(sp_path: Path, backend: str | None) -> None:
+def test_sentencepiece_is_chosen_by_name_or_recognised(sp_path: Path, backend: str | None) -> None:
     assert isinstance(build_tokenizer(job_config(backend, tokenizer_path=sp_path)), SPTokenizer)
 
 
-@pytest.mark.parametrize("backend", ["hf", " HuggingFace "])
-def test_these_backends_are_hugging_face(hf_path: Path, backend: str) -> None:
+@pytest.mark.parametrize("backend", [None, "", "hf", " HuggingFace "])
+def test_hugging_face_is_chosen_by_name_or_recognised(hf_path: Path, backend: str) -> None:
     assert isinstance(build_tokenizer(job_config(backend, hf_assets_path=hf_path)), HFTokenizer)
 
 
@@ -236,7 +236,7 @@ def test_tiktoken_is_not_implemented_and_alternatives_are_named() -> None:
 
 
 def test_an_unknown_backend_is_an_error_that_lists_the_choices() -> None:
-    with pytest.raises(ConfigError, match=r"'bpe', expected one of '', 'sptoken', .*'huggingface'"):
+    with pytest.raises(ConfigError, match=r"'bpe', expected one of 'sptoken', .*'huggingface'"):
         build_tokenizer(job_config("bpe"))
 
 

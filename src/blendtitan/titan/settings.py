@@ -71,7 +71,8 @@ class ModelSettings:
     """Vocabulary size of the model. None: the tokenizer's, rounded up to a multiple of 64."""
 
     tokenizer_backend: str = ""
-    """``sptoken`` (or empty) for SentencePiece, ``hf`` for Hugging Face, ``tekken`` for Tekken."""
+    """``sptoken`` for SentencePiece, ``hf`` for Hugging Face, ``tekken`` for Tekken. Empty: the
+    file name decides."""
 
     tokenizer_path: str | None = None
     """File or folder of the tokenizer. None: ``hf_assets_path``."""

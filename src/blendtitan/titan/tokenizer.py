@@ -20,7 +20,7 @@ class BlendTokenizer(BaseTokenizer):
         """The kind of tokenizer. ``build`` takes the folder."""
 
         backend: str = ""
-        """``sptoken`` and its synonyms for SentencePiece (the default), ``hf``, ``tekken``."""
+        """``sptoken`` and its synonyms for SentencePiece, ``hf``, ``tekken``; empty: recognised."""
 
         path: str | None = None
         """File or folder of the tokenizer. None: the folder that ``build`` is given."""

@@ -17,7 +17,8 @@ class Model:
     """Further keys of ``[model]``."""
 
     tokenizer_backend: str = ""
-    """``sptoken`` (the default), ``hf`` or ``tekken``. The files are in ``hf_assets_path``."""
+    """``sptoken``, ``hf`` or ``tekken``. Empty: recognised by the names of the files in
+    ``hf_assets_path``."""
 
     vocab_size: int | None = None
     """Vocabulary size of the model. None: the flavor's, or the tokenizer's if that is larger."""

@@ -12,9 +12,9 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.tokenizers.base import Tokenizer, located, read_bytes
 from blendtitan.tokenizers.hf import HF_FILE, HFTokenizer
 from blendtitan.tokenizers.sp import SP_FILE, SPTokenizer
-from blendtitan.tokenizers.tekken import TEKKEN_FILE, TekkenTokenizer, is_tekken, tekken_definition
+from blendtitan.tokenizers.tekken import TEKKEN_FILE, TekkenTokenizer, tekken_definition
 
-SP_BACKENDS = ("", "sptoken", "sentencepiece", "sp", "spm")
+SP_BACKENDS = ("sptoken", "sentencepiece", "sp", "spm")
 HF_BACKENDS = ("hf", "huggingface")
 TEKKEN_BACKENDS = ("tekken",)
 
@@ -23,9 +23,9 @@ def build_tokenizer(job_config: Any) -> Tokenizer:
     """The tokenizer that a job's ``model`` section names.
 
     Args:
-        job_config: An object or mapping with a ``model`` section, in the form of TorchTitan
-            0.2's ``JobConfig``. It may set ``tokenizer_backend`` (``None`` and ``""`` mean
-            SentencePiece), and ``tokenizer_path`` or else ``hf_assets_path``.
+        job_config: Object or mapping with a ``model`` section, like TorchTitan 0.2's ``JobConfig``.
+            It sets ``tokenizer_path`` or else ``hf_assets_path``, and may set
+            ``tokenizer_backend``. Without a backend, ``load_tokenizer`` recognises the file.
 
     Raises:
         ConfigError: The backend is unknown, or no path is set, or the file cannot be used.
@@ -34,6 +34,8 @@ def build_tokenizer(job_config: Any) -> Tokenizer:
     model = _field(job_config, "model")
     asked = _field(model, "tokenizer_backend")
     backend = str(asked or "").strip().lower()
+    if not backend:
+        return load_tokenizer(_path_in(model))
     if backend in SP_BACKENDS:
         return SPTokenizer(_path_in(model))
     if backend in HF_BACKENDS:
@@ -71,7 +73,7 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
         if found is None:
             raise ConfigError(f"{path}: found none of {', '.join(names)} in this folder")
         path = found
-    if is_tekken(path):
+    if path.suffix == ".json" and "tekken" in path.name:  # as mistral-common decides
         return TekkenTokenizer(path, eos)
     return HFTokenizer(path, eos) if path.suffix == ".json" else SPTokenizer(path, eos)
 

@@ -95,11 +95,6 @@ class TekkenTokenizer(Tokenizer):
         return self._model.decode([token - first for token in ids if token >= first])
 
 
-def is_tekken(path: Path) -> bool:
-    """Whether a file is a Tekken tokenizer by its name, as mistral-common decides."""
-    return path.suffix == ".json" and "tekken" in path.name
-
-
 def tekken_definition(path: Path) -> dict[str, Any]:
     """Everything that determines the ids of a Tekken file.
 
