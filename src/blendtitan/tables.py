@@ -1,17 +1,9 @@
-"""Tables of numbers and the progress bar, for commands and logs."""
+"""Tables of numbers, for commands and logs."""
 
 import io
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -65,16 +57,3 @@ def as_text(table: Table) -> Lines:
     with console.capture() as capture:
         console.print(table.rich)
     return Lines("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def tokenizing_progress() -> Progress | None:
-    """A bar of bytes read, ``documents`` and ``tokens``; None if stderr is not a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return None
-    columns = (
-        *(TextColumn("tokenising"), BarColumn(), DownloadColumn(), TransferSpeedColumn()),
-        TextColumn("{task.fields[documents]:,} documents, {task.fields[tokens]:,} tokens,"),
-        *(TimeRemainingColumn(), TextColumn("left")),
-    )
-    return Progress(*columns, console=console)

@@ -112,7 +112,7 @@ def test_a_horizon_does_not_change_the_weights(tokens: Path, tmp_path: Path) -> 
     assert weights(tmp_path / "a.txt") == weights(tmp_path / "b.txt")
 
 
-def test_the_command_shows_the_epochs_at_the_horizon(
+def test_the_command_shows_the_epochs_of_the_file_and_those_at_the_horizon(
     tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = main(
@@ -125,5 +125,6 @@ def test_the_command_shows_the_epochs_at_the_horizon(
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
 
     assert status == 0
-    assert ["code", "2", "30", "2", "60", "50.00%"] in rows
+    assert ["code", "2", "30", "1.45", "2", "60", "50.00%"] in rows
     assert ["total", "4", "87", "120", "100.00%"] in rows
+    assert "code 1.45" in (tmp_path / "list.txt").read_text()

@@ -21,9 +21,10 @@ from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.prepare import documents as documents_module
 from blendtitan.prepare import tokenize as tokenize_module
 from blendtitan.prepare.documents import Counts, RejectLimit, Signals
-from blendtitan.prepare.engines import Engine, LocalEngine, Submit, Totals
+from blendtitan.prepare.engines import Engine, LocalEngine, Submit
 from blendtitan.prepare.existing import removed_inputs
 from blendtitan.prepare.input_file import ReadOptions
+from blendtitan.prepare.progress import Totals
 from blendtitan.prepare.report import tokenize_table
 from blendtitan.prepare.streams import BadText, zstd
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize

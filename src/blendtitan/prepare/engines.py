@@ -23,10 +23,11 @@ from typing import Any, Literal, cast
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, InputError, requires_extra
 from blendtitan.prepare.documents import Counts, Signals, read_part
+from blendtitan.prepare.progress import Totals, shown_progress
 from blendtitan.prepare.records import finished_record
 from blendtitan.prepare.workers import Work, do_work
-from blendtitan.tables import tokenizing_progress
 from blendtitan.tokenizers.fast import return_freed_memory
+from blendtitan.visible import visible_logger
 
 EngineName = Literal["local", "ray", "mpi"]
 
@@ -36,8 +37,7 @@ MAX_RETRIES = 3
 Submit = Callable[[int], Future[list[str]]]
 """Starts the worker of an index."""
 
-Totals = tuple[int, int, int]
-"""Bytes read, documents and tokens so far."""
+logger = visible_logger(__name__)
 
 _KEPT = "Finished jobs are kept: run again, with fewer --workers."
 
@@ -66,10 +66,10 @@ class Engine(ABC):
             # Before the progress bar, which has a thread: a process with threads is not forked.
             with interrupt_postponed():
                 futures = [submit(worker) for worker in range(count)]
-            with _progress_bar(work) as show:
+            next(totals)  # an engine counts from here
+            with shown_progress(_bytes_to_read(work), logger.info) as show:
                 while wait(futures, timeout=self.poll_seconds).not_done:
-                    if show:
-                        show(*next(totals))
+                    show(totals)
             return sorted({error for future in futures for error in future.result()})
 
     @abstractmethod
@@ -319,20 +319,9 @@ def interrupt_postponed() -> Generator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-@contextmanager
-def _progress_bar(work: Work) -> Generator[Callable[[int, int, int], None] | None]:
-    """A function that updates the progress bar on a terminal; None without a terminal."""
-    progress = tokenizing_progress()
-    if progress is None:
-        yield None
-        return
-    with progress:
-        planned_bytes = sum(job.num_bytes for jobs in work.plan.values() for job in jobs)
-        total = planned_bytes - _finished(work)[0]
-        task = progress.add_task("", total=total, documents=0, tokens=0)
-        yield lambda num_bytes, documents, tokens: progress.update(
-            task, completed=num_bytes, documents=documents, tokens=tokens
-        )
+def _bytes_to_read(work: Work) -> int:
+    planned_bytes = sum(job.num_bytes for jobs in work.plan.values() for job in jobs)
+    return planned_bytes - _finished(work)[0]
 
 
 def finished_totals(work: Work) -> Iterator[Totals]:

@@ -186,17 +186,26 @@ def epochs_at(corpora: Sequence[CorpusMix], horizon_tokens: float) -> list[float
 
 
 def mix_table(corpora: Iterable[CorpusMix], *, horizon_tokens: float | None = None) -> Table:
-    """Tokens, epochs and share of each corpus, for one pass over the blend or up to a horizon."""
+    """Tokens, epochs and share of each corpus, for one pass over the blend or up to a horizon.
+
+    ``epochs`` are those of one pass, as in the header of the file list.
+    """
     rows = list(corpora)
     pass_tokens = sum(row.weight for row in rows)
     read = horizon_tokens or pass_tokens
-    table = Table(("corpus", "shards", "tokens", "epochs", "tokens read", "share"))
+    in_run = ("in the run",) * bool(horizon_tokens)
+    table = Table(("corpus", "shards", "tokens", "epochs", *in_run, "tokens read", "share"))
     for row, epochs in zip(rows, epochs_at(rows, read), strict=True):
         share = row.weight / pass_tokens
-        counts = row.num_shards, row.num_tokens
-        table.add_row(row.corpus, *counts, f"{epochs:g}", f"{share * read:,.0f}", f"{share:.2%}")
+        counts = (
+            row.num_shards,
+            row.num_tokens,
+            f"{row.epochs:g}",
+            *(f"{epochs:.4g}" for _ in in_run),
+        )
+        table.add_row(row.corpus, *counts, f"{share * read:,.0f}", f"{share:.2%}")
     totals = sum(row.num_shards for row in rows), sum(row.num_tokens for row in rows)
-    table.add_row("total", *totals, "", f"{read:,.0f}", "100.00%")
+    table.add_row("total", *totals, "", *("" for _ in in_run), f"{read:,.0f}", "100.00%")
     return table
 
 

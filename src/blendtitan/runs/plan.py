@@ -168,7 +168,6 @@ def plan_run(run: RunConfig) -> RunPlan:
                 *_eod_warnings(run, catalog),
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
-                *_unused_warnings(corpora),
             ),
         )
 
@@ -354,16 +353,6 @@ def _size_warnings(run: RunConfig, catalog: Catalog, reads: _RowReads | None) ->
             f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to contribute a "
             f"document to the train split: the other shards of their corpora are read instead"
         )
-
-
-def _unused_warnings(corpora: tuple[CorpusPlan, ...]) -> Iterator[str]:
-    unused = [
-        f"{corpus.name} {corpus.tokens_unused / corpus.tokens:.1%}"
-        for corpus in corpora
-        if corpus.tokens_unused
-    ]
-    if unused:
-        yield f"tokens that the run does not reach: {', '.join(unused)}"
 
 
 def _corpus_table(plan: RunPlan) -> Table:
