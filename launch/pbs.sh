@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Train on all nodes of a PBS job, with the mpiexec of PALS:
-#   qsub -l select=8 -v ARGUMENTS="--job.config_file configs/llama3_8b.toml" launch/pbs.sh
-# Submit it from the folder that relative paths refer to. Set queue, project and time on the
-# command line or here. A job that is submitted again resumes from the last checkpoint.
+#   qsub -l select=8 -v ARGUMENTS="RUN --training.steps 100" pbs.sh
+# RUN is a run folder or a TOML file; the other arguments are those of `blendtitan train`. Set queue,
+# project and time on the command line or here. A job that is submitted again resumes from the last
+# checkpoint.
+#   PORT  free port on the first node (default: derived from the job number)
 #PBS -N blendtitan
 #PBS -l select=2
 #PBS -l place=scatter:excl
@@ -10,6 +12,7 @@
 #PBS -j oe
 set -euo pipefail
 cd "$PBS_O_WORKDIR"
+# Activate the environment of blendtitan here: a PBS job does not inherit it.
 
 # One line per chunk; a node with several chunks is listed several times.
 nodes=$(sort -u "$PBS_NODEFILE" | wc -l)
@@ -20,4 +23,5 @@ port=${PORT:-$((20000 + job_number % 10000))}
 # qsub passes no arguments to a script, so they are words of one variable.
 read -ra arguments <<<"${ARGUMENTS:-}"
 exec mpiexec -n "$nodes" --ppn 1 --hostfile "$PBS_NODEFILE" --cpu-bind none \
-    launch/node.sh "$nodes" "$head" "$port" "$PBS_JOBID" "${arguments[@]}" "$@"
+    blendtitan train --nnodes "$nodes" --rendezvous "$head:$port" --job-id "$PBS_JOBID" \
+    "${arguments[@]}" "$@"

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
 NODES = ["gpu-a", "gpu-b", "gpu-c"]
-ARGUMENTS = ["--job.config_file", "a file.toml", "--training.steps=3"]
+ARGUMENTS = ["a run", "--training.steps=3"]
 
 # Writes down how it was called, then does the rest of its program.
 RECORDER = f"""#!{sys.executable}
@@ -26,7 +26,7 @@ SCONTROL = 'print(*os.environ["STAND_IN_NODES"].split(","), sep="\\n")'
 
 # Starts the program on every node at once, each with its rank, as srun and mpiexec do.
 LAUNCHER = """
-program = next(i for i, word in enumerate(sys.argv) if word.endswith("node.sh"))
+program = sys.argv.index("blendtitan")
 ranks = range(len(os.environ["STAND_IN_NODES"].split(",")))
 variable = {"srun": "SLURM_NODEID", "mpiexec": "PALS_RANKID"}[name]
 nodes = [
@@ -85,15 +85,9 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Cluster:
-    """Three nodes, on which torchrun only writes down how it is started."""
-    programs = {"scontrol": SCONTROL, "srun": LAUNCHER, "mpiexec": LAUNCHER, "torchrun": ""}
+    """Three nodes, on which blendtitan only writes down how it is started."""
+    programs = {"scontrol": SCONTROL, "srun": LAUNCHER, "mpiexec": LAUNCHER, "blendtitan": ""}
     return Cluster(tmp_path, NODES, programs)
-
-
-def options(arguments: list[str]) -> dict[str, str]:
-    """``--name value`` pairs before the module."""
-    words = arguments[: arguments.index("-m")]
-    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 @pytest.mark.parametrize("script", sorted(LAUNCH.iterdir()), ids=lambda path: path.name)
@@ -102,30 +96,27 @@ def test_the_scripts_are_valid_and_can_be_started(script: Path) -> None:
     assert os.access(script, os.X_OK)
 
 
-@pytest.mark.parametrize(("script", "port"), [("slurm.sh", 24567), ("pbs.sh", 24321)])
-def test_torchrun_starts_on_every_node_and_meets_on_the_first(
-    cluster: Cluster, script: str, port: int
+@pytest.mark.parametrize(
+    ("script", "port", "job_id"),
+    [("slurm.sh", 24567, "1234567"), ("pbs.sh", 24321, "7654321.server")],
+)
+def test_the_command_starts_on_every_node_and_meets_on_the_first(
+    cluster: Cluster, script: str, port: int, job_id: str
 ) -> None:
     in_words = [argument.replace(" ", "_") for argument in ARGUMENTS]
     if script == "slurm.sh":
         cluster.submit(script, in_words)
     else:  # qsub passes no arguments
         cluster.submit(script, [], ARGUMENTS=" ".join(in_words))
-    runs = cluster.calls("torchrun")
+    runs = cluster.calls("blendtitan")
 
     assert len(runs) == 3
-    assert {run["cwd"] for run in runs} == {str(ROOT)}
     for run in runs:
-        given = options(run["arguments"])
-        assert given["--nnodes"] == "3"
-        assert given["--rdzv-backend"] == "c10d"
-        assert given["--rdzv-endpoint"] == f"gpu-a:{port}"
-        assert given["--nproc-per-node"] == "auto"
-        place = run["arguments"].index("-m")
-        assert run["arguments"][place:] == ["-m", "blendtitan.titan.train", *in_words]
-    assert len({options(run["arguments"])["--rdzv-id"] for run in runs}) == 1
-    hosts = [options(run["arguments"])["--rdzv-conf"] for run in runs]
-    assert sorted(hosts) == ["is_host=false", "is_host=false", "is_host=true"]
+        assert run["cwd"] == str(ROOT)
+        assert run["arguments"] == [
+            *("train", "--nnodes", "3", "--rendezvous", f"gpu-a:{port}", "--job-id", job_id),
+            *in_words,
+        ]
 
 
 def test_slurm_starts_one_task_on_each_node_with_all_its_cores(cluster: Cluster) -> None:
@@ -136,7 +127,7 @@ def test_slurm_starts_one_task_on_each_node_with_all_its_cores(cluster: Cluster)
     assert scontrol["arguments"] == ["show", "hostnames", "compressed[names]"]
     assert srun["arguments"][:4] == ["--nodes", "3", "--ntasks-per-node", "1"]
     assert srun["arguments"][4:8] == ["--cpu-bind", "none", "--kill-on-bad-exit", "1"]
-    assert srun["arguments"][-3:] == ARGUMENTS, "an argument with a blank stays one"
+    assert srun["arguments"][-2:] == ARGUMENTS, "an argument with a blank stays one"
 
 
 def test_pbs_starts_one_process_on_each_node_with_all_its_cores(cluster: Cluster) -> None:
@@ -150,23 +141,7 @@ def test_pbs_starts_one_process_on_each_node_with_all_its_cores(cluster: Cluster
     ]
 
 
-def test_the_environment_chooses_processes_and_port(cluster: Cluster) -> None:
-    cluster.submit("slurm.sh", [], NGPU="4", PORT="29500", LOG_RANK="0,1")
-    given = options(cluster.calls("torchrun")[0]["arguments"])
+def test_the_environment_chooses_the_port(cluster: Cluster) -> None:
+    cluster.submit("slurm.sh", [], PORT="29500")
 
-    assert given["--nproc-per-node"] == "4"
-    assert given["--rdzv-endpoint"] == "gpu-a:29500"
-    assert given["--local-ranks-filter"] == "0,1"
-
-
-def test_outside_of_a_job_step_it_says_what_to_do() -> None:
-    done = subprocess.run(
-        [str(LAUNCH / "node.sh"), "2", "gpu-a", "29500", "1"],
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert done.returncode == 1
-    assert "Start this script with srun or mpiexec" in done.stderr
+    assert "gpu-a:29500" in cluster.calls("blendtitan")[0]["arguments"]

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         STORAGE | {"tokenizers", "tables", "prepare"},
         NUMPY
         | {"orjson", "backports", "compression", "isal", "pyarrow", "sentencepiece", "xxhash"}
-        | {"fsspec", "ray", "mpi4py", "datatrove"},
+        | {"fsspec", "ray", "mpi4py", "datatrove", "rich"},
     ),
     "shards": (
         STORAGE | {"tokenizers", "tokenizer_check", "tables", "shards"},
@@ -87,8 +87,9 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
-    "titan": (TITAN | {"checkpoints"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
-    "titan02": (TITAN | {"titan02"}, {"torch", "torchtitan"}),
+    "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
+    "titan": (TITAN | {"checkpoints", "failures"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "titan02": (TITAN | {"titan02", "failures"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible", "tables"}, set()),
     "commands": (
@@ -98,10 +99,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "start": (
-        STORAGE | {"prepare", "settings", "tables", "tokenizers", "start"},
+        STORAGE | {"prepare", "settings", "tables", "tokenizers", "failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},
     ),
-    "cli": ({"errors", "visible", "terminal", "commands"}, set()),
+    "cli": ({"errors", "visible", "terminal", "failures", "commands"}, set()),
     "__main__": ({"cli"}, set()),
     "__init__": (LOADER, set()),
 }
@@ -166,6 +167,7 @@ ONE_PLACE = {
     "terminal": {"print"},
     "visible": {"logging.getLogger"},
     "cli": {"logging.basicConfig"},
+    "start": {"logging.getLogger"},  # to silence torchrun's
 }
 """Module: what only it may call. The rest prints, logs and draws through them."""
 

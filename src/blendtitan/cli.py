@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from blendtitan import commands
 from blendtitan.errors import BlendTitanError
+from blendtitan.failures import report
 from blendtitan.terminal import complain, say
 from blendtitan.visible import spell_out_logs, visible_lines
 
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain(f"blendtitan {options.command}: interrupted")
         return 130
+    except Exception as error:
+        complain(*report(error, f"blendtitan {options.command}: internal error, please report it"))
+        return 1
     return 0
 
 

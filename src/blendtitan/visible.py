@@ -75,6 +75,12 @@ def spell_out_logs() -> None:
         handler.addFilter(_spell_out_foreign)
 
 
+def drop_logs(pattern: str) -> None:
+    """Drop records that begin with a pattern from the handlers of this process."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: re.match(pattern, record.getMessage()) is None)
+
+
 _is_quiet: ContextVar[bool] = ContextVar("_is_quiet", default=False)
 
 

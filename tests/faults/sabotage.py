@@ -26,7 +26,7 @@ def fails_between_broadcasts(*arguments: str) -> None:
     def failing(*args: Any, **kwargs: Any) -> None:
         sent.append(1)
         if len(sent) == 2:
-            raise RuntimeError("rank 0 fails between two broadcasts")
+            raise RuntimeError("fails between broadcasts")
         broadcast(*args, **kwargs)
 
     if _rank() == 0:
@@ -64,7 +64,7 @@ def loses_a_thread(*arguments: str) -> None:
     def failing(self: BlendedDataset, *args: Any) -> Any:
         reads.append(1)
         if len(reads) > 4:
-            raise OSError(errno.EIO, "the disk of rank 1 fails")
+            raise OSError(errno.EIO, "the disk fails")
         return read(self, *args)
 
     if _rank() == 1:

@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_ends_all_ranks_with_one_error_and_fallback_skips_i
     os.truncate(file, file.stat().st_size // 2)
     output = job.fail(processes=2)
 
-    assert output.count("This rank failed: blendtitan.errors.ResumeError: Cannot resume from ") == 2
+    assert output.count("Cannot resume from ") == 1
     assert f"{file}: found " in output
     assert "set checkpoint.fallback = true to resume from step-2." in output
     assert "CheckpointException" not in output

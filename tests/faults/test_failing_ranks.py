@@ -40,15 +40,14 @@ def test_all_ranks_end_with_the_error_of_rank_0_when_it_cannot_read_the_catalog(
     job.settings["training"]["local_batch_size"] = 1
     output = job.fail(processes=processes)
 
-    assert "CorruptShardError: " in output
-    assert "web_1.bin: found 8 bytes" in output
+    assert output.count("web_1.bin: found 8 bytes") == 1
 
 
 @pytest.mark.parametrize(
     ("processes", "entry", "error"),
     [
-        (4, sabotage.fails_between_broadcasts, "rank 0 fails between two broadcasts"),
-        (2, sabotage.killed_at_start, "SIGKILL"),
+        (4, sabotage.fails_between_broadcasts, "rank 0: RuntimeError: fails between broadcasts"),
+        (2, sabotage.killed_at_start, "rank 0 was ended by SIGKILL."),
     ],
 )
 def test_rank_0_fails_while_the_others_wait_for_the_catalog(
@@ -72,7 +71,7 @@ def test_rank_0_hangs_until_the_others_time_out(job: FaultyJob) -> None:
 def test_a_reading_thread_that_fails_on_one_rank_ends_both(job: FaultyJob) -> None:
     output = job.fail(processes=2, entry=sabotage.loses_a_thread)
 
-    assert "the disk of rank 1 fails" in output
+    assert "rank 1: OSError: [Errno 5] the disk fails" in output
 
 
 def test_a_loss_that_is_not_a_number_on_one_rank_ends_both(job: FaultyJob) -> None:

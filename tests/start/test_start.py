@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,13 +13,8 @@ from blendtitan import cli
 from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.settings.templates import TEMPLATES
-from blendtitan.start.folder import (
-    config_path,
-    init_folder,
-    prepare_folder,
-    read_data_config,
-)
-from blendtitan.start.train import check_run, training_command
+from blendtitan.start.folder import init_folder, prepare_folder, read_data_config
+from blendtitan.start.train import Ranks, check_run, config_path
 from blendtitan.storage.file_list import read_file_list
 from tests.test_docs import ROOT, code_blocks
 
@@ -85,7 +81,6 @@ def test_every_template_is_a_configuration(tmp_path: Path, text: Path, template:
     check_run(tmp_path / "config.toml")
     config = tomllib.loads((tmp_path / "config.toml").read_text())
     assert config["model"]["tokenizer_path"] == str(text / "tokenizer.model")
-    assert config["model"]["tokenizer_backend"] == "sptoken"
     assert config["blendcorpus"]["data_file_list"] == str(tmp_path / "file_list.txt")
 
 
@@ -101,7 +96,6 @@ def test_a_hugging_face_tokenizer_is_recognised(
     init_folder(tmp_path / "run", data, word_tokenizer, template="debug", key="text")
     model = tomllib.loads((tmp_path / "run/config.toml").read_text())["model"]
 
-    assert model["tokenizer_backend"] == "hf"
     assert model["tokenizer_path"] == str(word_tokenizer / "tokenizer.json")
 
 
@@ -199,17 +193,49 @@ def test_an_unknown_option_shows_the_usage_of_train(
     assert "usage: blendtitan train" in capsys.readouterr().err
 
 
-def test_several_processes_are_started_with_torchrun(tmp_path: Path) -> None:
-    arguments = ["--training.steps", "3"]
-    alone, environment = training_command(tmp_path / "run.toml", arguments, nproc=1)
-    several, _ = training_command(tmp_path / "run.toml", arguments, nproc=2)
+def chosen(**options: Any) -> Ranks:
+    return Ranks.chosen(**{"nproc": 2, "nnodes": 1, "rendezvous": None, "job_id": None} | options)
 
-    assert alone[1:3] == ["-m", "blendtitan.titan.train"]
-    assert environment["WORLD_SIZE"] == "1"
-    assert several[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    assert (
-        alone[-4:] == several[-4:] == ["--job.config_file", str(tmp_path / "run.toml"), *arguments]
-    )
+
+def test_rank_0_is_shown_unless_log_rank_names_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOG_RANK", raising=False)
+    assert chosen().shown == {0}
+    monkeypatch.setenv("LOG_RANK", "0,1")
+    assert chosen().shown == {0, 1}
+    monkeypatch.setenv("LOG_RANK", "2")
+    with pytest.raises(ConfigError, match=r"LOG_RANK is '2', expected ranks .* 0 to 1, "):
+        chosen()
+
+
+def test_several_machines_need_a_place_to_meet() -> None:
+    with pytest.raises(ConfigError, match=r"--rendezvous is None, expected HOST:PORT, .* 2 mach"):
+        chosen(nnodes=2)
+    with pytest.raises(ConfigError, match="--rendezvous is 'node0', expected HOST:PORT"):
+        chosen(nnodes=2, rendezvous="node0")
+    with pytest.raises(ConfigError, match="--nnodes is 0, expected at least 1"):
+        chosen(nnodes=0)
+    with pytest.raises(ConfigError, match="--nproc is 0, expected at least 1"):
+        chosen(nproc=0)
+
+
+@pytest.mark.parametrize(("node", "is_host"), [("0", True), ("1", False), (None, None)])
+def test_the_scheduler_says_which_machine_is_first(
+    monkeypatch: pytest.MonkeyPatch, node: str | None, is_host: bool | None
+) -> None:
+    if node is not None:
+        monkeypatch.setenv("SLURM_NODEID", node)
+    ranks = chosen(nnodes=2, rendezvous="node0:29500", job_id="7")
+
+    assert (ranks.rendezvous, ranks.job_id, ranks.is_host) == ("node0:29500", "7", is_host)
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+def test_init_writes_a_job_script(tmp_path: Path, text: Path, scheduler: str) -> None:
+    data, tokenizer = str(text / "text"), str(text / "tokenizer.model")
+    words = ["init", str(tmp_path), "--data", data, "--tokenizer", tokenizer]
+
+    assert cli.main([*words, "--scheduler", scheduler]) == 0
+    assert "blendtitan train --nnodes" in (tmp_path / f"{scheduler}.sh").read_text()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
+from blendtitan.failures import MAX_LINES
 from tests.conftest import wait_until
 from tests.small_corpora import EOD, train_tokenizer, write_corpora
 from tests.titan.launched import Entry, Launched, train
@@ -59,10 +60,17 @@ class Job:
         return self.output
 
     def fail(self, *arguments: str, processes: int = 1, entry: Entry = train) -> str:
-        """Run it, expecting an error of which no process is left; what it printed."""
+        """Run it, expecting one error and no process that is left; what it printed.
+
+        The error is its last lines, at most five; no rank prints a traceback.
+        """
         run = self.launch(*arguments, processes=processes, entry=entry)
         assert run.wait(TIMEOUT_S) > 0, run.output[-5000:]
         self.wait_until_gone()
+        before, error = run.output.rsplit("blendtitan train: ", 1)
+        assert len(error.splitlines()) <= MAX_LINES
+        assert "blendtitan train: " not in before
+        assert "Traceback (most recent call last)" not in run.output
         return run.output
 
     def start_torchrun(self, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""Training under torchrun's own agent, in processes that find everything imported.
+"""Training as ``blendtitan train`` starts it, in processes that find everything imported.
 
 A start of Python, PyTorch and TorchTitan takes seconds in every process. Here a server imports
 them once; the agent, and the ranks it starts, are copies of the server.
@@ -11,7 +11,6 @@ import runpy
 import signal
 import sys
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
@@ -23,9 +22,10 @@ gc.disable()  # while millions of objects are made; copies of the server then sh
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # PyTorch's own, while torchtitan is imported
     import torch
-    from torch.distributed.elastic.multiprocessing.errors import record
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 
+    from blendtitan.start.launch import launch
+    from blendtitan.start.train import Ranks
     from blendtitan.titan import train as plain_train
     from tests.titan import recorded_train
 gc.freeze()
@@ -43,6 +43,9 @@ def train(*arguments: str) -> None:
     # Imported here because importing it needs the device to be chosen.
     from torchtitan import trainer
 
+    # A fork inherits the agent's handlers, which a new process has not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     # Rank 0 sleeps at the end of training, which no test waits for.
     trainer.time = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
@@ -131,15 +134,11 @@ def _agent(
     entry: Entry, arguments: list[str], processes: int, record_path: Path, log: Path
 ) -> None:
     _prepare(record_path, log)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+    status = launch(
+        entry,
+        *arguments,
+        ranks=Ranks(nproc=processes),
         start_method="fork",
-        max_restarts=0,
-        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(),  # all ranks write into the log
     )
-    record(elastic_launch(config, entry))(*arguments)
+    sys.exit(status)

@@ -66,7 +66,6 @@ def test_a_run_begins_from_its_weights_and_writes_them_in_the_same_form(
     weights = write_weights(assets, name)
     job.settings["model"] = {
         "name": name,
-        "tokenizer_backend": "hf",
         "hf_assets_path": str(assets),
     }
     job.settings["checkpoint"] |= {

@@ -1,4 +1,4 @@
-"""A run on two nodes, which are one machine: the launch script, torchrun and training are real."""
+"""A run on two nodes, which are one machine: job script, command and training are real."""
 
 import os
 import socket
@@ -26,8 +26,7 @@ def test_two_nodes_train_together(job: Job, tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "cluster", ["localhost", "localhost"], stand_ins)
     output = cluster.submit(
         "slurm.sh",
-        ["--job.config_file", str(job.write_toml()), "--training.steps", "2"],
-        NGPU="1",
+        [str(job.write_toml()), "--nproc", "1", "--training.steps", "2"],
         PORT=free_port(),
         OMP_NUM_THREADS="1",
         PYTHONPATH=os.environ.get("PYTHONPATH", ""),

@@ -1,6 +1,5 @@
 """Commands from text to a training run: init, prepare and train."""
 
-import os
 from argparse import Namespace
 
 from blendtitan.commands.arguments import argument, command, number, path
@@ -33,15 +32,26 @@ from blendtitan.terminal import say
         metavar="NAME",
         default="debug",
     ),
+    argument(
+        "--scheduler",
+        "also write a job script that trains on several nodes",
+        choices=("slurm", "pbs"),
+    ),
     argument("--key", "field or column that holds the text", metavar="NAME", default="text"),
 )
 def _init(options: Namespace) -> None:
-    from blendtitan.start.folder import CONFIG, DATA, corpus_table, init_folder
+    from blendtitan.start.folder import corpus_table, init_folder
+    from blendtitan.start.train import CONFIG, DATA
     from blendtitan.tables import show
 
     folder = options.folder
     found = init_folder(
-        folder, options.data, options.tokenizer, template=options.template, key=options.key
+        folder,
+        options.data,
+        options.tokenizer,
+        template=options.template,
+        key=options.key,
+        scheduler=options.scheduler,
     )
     if found:
         show(corpus_table(found))
@@ -69,13 +79,28 @@ def _prepare(options: Namespace) -> None:
     "train",
     "train on this machine, with one or more processes",
     path("run", "RUN", "run folder that init created, or a TOML file"),
-    number("--nproc", "N", "processes (default: one per accelerator, or one)"),
+    number("--nproc", "N", "processes on this machine (default: one per accelerator, or one)"),
+    number("--nnodes", "N", "machines, each of which runs this command", default=1),
+    argument(
+        "--rendezvous",
+        "where several machines meet: a free port on the first one",
+        metavar="HOST:PORT",
+    ),
+    argument(
+        "--job-id",
+        "name of the run on several machines (default: the id of the Slurm or PBS job)",
+        metavar="TEXT",
+    ),
 )
 def _train(options: Namespace) -> None:
-    from blendtitan.start.folder import config_path
-    from blendtitan.start.train import check_run, training_command
+    from blendtitan.start.train import Ranks, check_run, config_path, train
 
     config = config_path(options.run)
+    ranks = Ranks.chosen(
+        nproc=options.nproc,
+        nnodes=options.nnodes,
+        rendezvous=options.rendezvous,
+        job_id=options.job_id,
+    )
     check_run(config)
-    words, environment = training_command(config, options.overrides, nproc=options.nproc)
-    os.execve(words[0], words, {**environment, **os.environ})
+    train(config, options.overrides, ranks)

@@ -23,14 +23,13 @@ from blendtitan.prepare.input_file import is_url, without_suffixes
 from blendtitan.prepare.inputs import WILDCARDS, find_inputs
 from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.settings.templates import TEMPLATES
+from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES
 from blendtitan.settings.toml import toml_document
+from blendtitan.start.train import CONFIG, DATA, FILE_LIST, TOKENS
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tables import Table
-from blendtitan.tokenizers import HFTokenizer, SPTokenizer, Tokenizer, load_tokenizer
-
-CONFIG, DATA, FILE_LIST, TOKENS = "config.toml", "data.toml", "file_list.txt", "tokens"
+from blendtitan.tokenizers import Tokenizer, load_tokenizer
 
 _DATA_HEAD = """\
 # What `blendtitan prepare` reads. After a change, run it again: finished work is kept.
@@ -82,6 +81,7 @@ def init_folder(
     *,
     template: str,
     key: str,
+    scheduler: str | None = None,
 ) -> list[FoundCorpus]:
     """Write ``data.toml`` and ``config.toml`` for some text, or shards, and a tokenizer.
 
@@ -92,6 +92,7 @@ def init_folder(
         tokenizer: File or folder of the tokenizer.
         template: Name of a configuration of the project.
         key: Field or column that holds the text.
+        scheduler: ``slurm`` or ``pbs``: also write a job script for runs on several nodes.
 
     Raises:
         ConfigError: The folder holds a run, there is no such template, or two corpora have one
@@ -125,6 +126,9 @@ def init_folder(
     text = tomlkit.dumps(document)
     write_atomically(folder / DATA, _data_toml(config).encode())
     write_atomically(folder / CONFIG, (_CONFIG_HEAD.format(template=template) + text).encode())
+    if scheduler is not None:
+        script = read_text(LAUNCH_SCRIPTS / f"{scheduler}.sh")
+        write_atomically(folder / f"{scheduler}.sh", script.encode())
     return found
 
 
@@ -197,19 +201,6 @@ def corpus_table(found: Sequence[FoundCorpus]) -> Table:
     return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])
 
 
-def config_path(target: Path) -> Path:
-    """The TOML file of a run, given the file or the run's folder.
-
-    Raises:
-        ConfigError: There is no such file.
-    """
-    path = target / CONFIG if target.is_dir() else target
-    if not path.is_file():
-        remedy = "Make a run folder with blendtitan init, or name a TOML file."
-        raise ConfigError(f"{path}: there is no such file. {remedy}")
-    return path
-
-
 def _template(name: str) -> tomlkit.TOMLDocument:
     path = TEMPLATES / f"{name}.toml"
     names = sorted(file.stem for file in TEMPLATES.glob("*.toml"))
@@ -224,8 +215,6 @@ def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer)
     job["description"] = folder.name
     job["dump_folder"] = str(folder / "outputs")
     model: Any = document["model"]
-    kinds = {SPTokenizer: "sptoken", HFTokenizer: "hf"}
-    model["tokenizer_backend"] = kinds.get(type(tokenizer), "tekken")
     model.pop("hf_assets_path", None)
     model["tokenizer_path"] = str(tokenizer.path.absolute())
     section: Any = document["blendcorpus"]

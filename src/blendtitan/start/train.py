@@ -1,14 +1,18 @@
-"""``blendtitan train``: start the processes of a run on this machine."""
+"""``blendtitan train``: check a run, and start its processes on this machine."""
 
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn, Self
 
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.settings.toml import read_values
-from blendtitan.start.folder import DATA, FILE_LIST
+
+CONFIG, DATA, FILE_LIST, TOKENS = "config.toml", "data.toml", "file_list.txt", "tokens"
+"""Names in a run folder."""
 
 _ONE_PROCESS = {
     "RANK": "0",
@@ -18,7 +22,97 @@ _ONE_PROCESS = {
     "MASTER_ADDR": "localhost",
     "MASTER_PORT": "0",
 }
-"""Environment that torchrun sets. A run of one process starts sooner without torchrun."""
+"""Environment that torchrun sets. A run of one process starts sooner without its agent."""
+
+_NODE_RANKS = ("SLURM_NODEID", "PALS_RANKID", "PMIX_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
+"""Variables with the rank of this machine: of Slurm, of PALS, and of other launchers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """The ranks to start on this machine."""
+
+    nproc: int = 1
+    """Their number."""
+
+    shown: frozenset[int] = frozenset({0})
+    """Local ranks whose output is shown. If there are several, each line begins with its rank."""
+
+    nnodes: int = 1
+    """Machines of the run."""
+
+    rendezvous: str = "localhost:0"
+    """``HOST:PORT`` where several machines meet: a free port of the first one."""
+
+    is_host: bool | None = None
+    """Whether this is the first machine. None: PyTorch compares host names."""
+
+    job_id: str = ""
+    """Text that is the same on all machines and different for every run."""
+
+    @classmethod
+    def chosen(
+        cls, *, nproc: int | None, nnodes: int, rendezvous: str | None, job_id: str | None
+    ) -> Self:
+        """The ranks that the options and the environment ask for.
+
+        Args:
+            nproc: None: one per accelerator, or one.
+            nnodes: Machines of the run. Each runs this command.
+            rendezvous: ``HOST:PORT``; needed for several machines.
+            job_id: Name of the run for several machines.
+
+        Raises:
+            ConfigError: A number is below 1, the rendezvous is missing, or ``LOG_RANK`` does not
+                name local ranks.
+            MissingExtraError: PyTorch is not installed.
+        """
+        if nproc is None:
+            with requires_extra("train", "blendtitan train"):
+                import torch
+            nproc = max(1, torch.accelerator.device_count())
+        for name, number in (("--nproc", nproc), ("--nnodes", nnodes)):
+            if number < 1:
+                raise ConfigError(f"{name} is {number}, expected at least 1")
+        shown = os.environ.get("LOG_RANK", "0")
+        if not all(text.isdecimal() and int(text) < nproc for text in shown.split(",")):
+            raise ConfigError(
+                f"LOG_RANK is {shown!r}, expected ranks of this machine, 0 to {nproc - 1}, "
+                f"separated by commas"
+            )
+        ranks = cls(nproc=nproc, shown=frozenset(map(int, shown.split(","))))
+        return ranks if nnodes == 1 else ranks._among(nnodes, rendezvous, job_id)
+
+    def _among(self, nnodes: int, rendezvous: str | None, job_id: str | None) -> Self:
+        host, colon, port = (rendezvous or "").rpartition(":")
+        if not host or not colon or not port.isdecimal():
+            raise ConfigError(
+                f"--rendezvous is {rendezvous!r}, expected HOST:PORT, the same on all {nnodes} "
+                f"machines: the name of the first machine and a free port on it"
+            )
+        node = next((os.environ[name] for name in _NODE_RANKS if name in os.environ), None)
+        return type(self)(
+            nproc=self.nproc,
+            shown=self.shown,
+            nnodes=nnodes,
+            rendezvous=f"{host}:{port}",
+            # Given explicitly where it is known, because a machine may have several host names.
+            is_host=None if node is None else node == "0",
+            job_id=job_id or os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID") or "run",
+        )
+
+
+def config_path(target: Path) -> Path:
+    """The TOML file of a run, given the file or the run's folder.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    path = target / CONFIG if target.is_dir() else target
+    if not path.is_file():
+        remedy = "Make a run folder with blendtitan init, or name a TOML file."
+        raise ConfigError(f"{path}: there is no such file. {remedy}")
+    return path
 
 
 def check_run(config: Path) -> None:
@@ -37,36 +131,26 @@ def check_run(config: Path) -> None:
         )
 
 
-def training_command(
-    config: Path, arguments: Sequence[str], *, nproc: int | None
-) -> tuple[list[str], dict[str, str]]:
-    """The command that trains, and the environment variables that it needs.
+def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
+    """Train, and end this process with the status of training.
 
     Args:
         config: The run's TOML file.
         arguments: ``--section.key value``, as the trainer takes them.
-        nproc: Processes. None: one per accelerator, or one.
+        ranks: The ranks to start on this machine.
 
     Raises:
         MissingExtraError: PyTorch or TorchTitan is not installed.
-        ConfigError: ``nproc`` is below 1.
     """
-    if nproc is None:
-        with requires_extra("train", "blendtitan train"):
-            import torch
-        nproc = max(1, torch.accelerator.device_count())
-    if nproc < 1:
-        raise ConfigError(f"--nproc is {nproc}, expected at least 1")
-    package = "titan02" if _is_02() else "titan"
-    run = ["-m", f"blendtitan.{package}.train", "--job.config_file", str(config), *arguments]
-    environment = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    if nproc == 1:
-        return [sys.executable, *run], environment | _ONE_PROCESS
-    shown = os.environ.get("LOG_RANK", "0")
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(nproc)]
-    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    launcher += ["--local-ranks-filter", shown, "--role", "rank", "--tee", "3"]
-    return [sys.executable, *launcher, *run], environment
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    module = f"blendtitan.{'titan02' if _is_02() else 'titan'}.train"
+    words = ["-u", "-m", module, "--job.config_file", str(config), *arguments]
+    if ranks.nproc == ranks.nnodes == 1:
+        os.execve(sys.executable, [sys.executable, *words], os.environ | _ONE_PROCESS)
+    with requires_extra("train", "blendtitan train"):
+        from blendtitan.start.launch import launch
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does
+    sys.exit(launch(sys.executable, *words, ranks=ranks))
 
 
 def _is_02() -> bool:

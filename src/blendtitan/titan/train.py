@@ -7,6 +7,7 @@ The second form takes a Python function that returns a configuration, as TorchTi
 point does. Further arguments, ``--section.key value``, override the file or the function.
 """
 
+import faulthandler
 import gc
 import logging
 import os
@@ -14,18 +15,19 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from blendtitan.errors import requires_extra
-from blendtitan.visible import joined, spell_out_logs, visible_logger
+from blendtitan.failures import end, record
+from blendtitan.visible import spell_out_logs, visible_logger
 
 with requires_extra("train", "training", exits=__name__ == "__main__"):
     import torch.distributed as dist
-    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.checkpoint.api import CheckpointException
 
-    from blendtitan.titan.upstream import check_versions, prepare
+    from blendtitan.titan.upstream import check_versions, drop_noise, prepare
 
 # Modules that import torchtitan are imported in functions, after ``prepare``.
 if TYPE_CHECKING:
@@ -35,28 +37,36 @@ if TYPE_CHECKING:
 
 logger = visible_logger(__name__)
 
+_ERRORS = (Exception, CheckpointException)  # the second is no Exception
 
-@record  # torchrun shows the error of the rank that failed first
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train with the command line's configuration. Ctrl-C ends the process with status 130."""
+    faulthandler.enable()
     gc.disable()  # TorchTitan collects at steps of its choice; until then it only slows imports
-    prepare()
-    check_versions("0.3")
+    try:
+        prepare()
+        check_versions("0.3")
+        _prepare_logs()
+        _end_with_agent()
+        _train(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            logger.warning("Interrupted. Run it again to resume from the last complete checkpoint.")
+        sys.exit(130)
+    except _ERRORS as error:
+        record(error)
+        end()
+
+
+def _prepare_logs() -> None:
     from torchtitan.tools.logging import init_logger
 
     init_logger()
     spell_out_logs()
-    _end_with_agent()
+    drop_noise()
     # On a full disk, each line of a log file would print a traceback that buries the run's error.
     logging.raiseExceptions = False
-    try:
-        _train(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:
-        if not dist.is_initialized() or dist.get_rank() == 0:  # a traceback per rank is noise
-            logger.warning(
-                "Interrupted. The same command resumes from the last complete checkpoint."
-            )
-        sys.exit(130)
 
 
 def _train(arguments: Sequence[str]) -> None:
@@ -72,10 +82,7 @@ def _train(arguments: Sequence[str]) -> None:
 
 
 def read_run(arguments: Sequence[str]) -> "tuple[Trainer.Config, Settings | None]":
-    """The configuration of the command line, in either form.
-
-    The second value holds the settings of the first form; the second form has none.
-    """
+    """The configuration of the command line, in either form, and the settings of the first form."""
     if any(argument.partition("=")[0] == "--module" for argument in arguments):
         from torchtitan.config import ConfigManager
 
@@ -92,22 +99,21 @@ def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
     """Train, and write the settings into the run's folder once checkpoint and data are accepted."""
     from blendtitan.titan.trainer import BlendTrainer
 
-    trainer: Trainer = config.build()
-    try:
-        if settings is not None and isinstance(trainer, BlendTrainer):
-            trainer.when_accepted(lambda: _write_settings(settings))
-        if config.checkpoint.create_seed_checkpoint:
-            if isinstance(trainer, BlendTrainer):
-                trainer.accept()
-            trainer.checkpointer.save(curr_step=0, last_step=True)
-        else:
-            trainer.train()
-    except Exception as error:
-        # Log at once: when the other ranks notice, torchrun ends this rank.
-        logger.error("This rank failed: %s", joined(traceback.format_exception_only(error)))
-        raise
-    finally:
-        trainer.close()
+    with ExitStack() as stack:
+        try:
+            trainer: Trainer = config.build()
+            stack.callback(trainer.close)
+            if settings is not None and isinstance(trainer, BlendTrainer):
+                trainer.when_accepted(lambda: _write_settings(settings))
+            if config.checkpoint.create_seed_checkpoint:
+                if isinstance(trainer, BlendTrainer):
+                    trainer.accept()
+                trainer.checkpointer.save(curr_step=0, last_step=True)
+            else:
+                trainer.train()
+        except _ERRORS as error:  # at once: when the other ranks notice, torchrun ends this one
+            record(error, config.dump_folder)
+            raise
     dist.destroy_process_group()
 
 
@@ -118,10 +124,7 @@ def _write_settings(settings: "Settings") -> None:
 
 
 def _end_with_agent() -> None:
-    """End this rank when torchrun is killed, because the rank would keep running.
-
-    A restarted run would then have two processes that write the same checkpoints.
-    """
+    """End with torchrun if it is killed: a restarted run would write the same checkpoints."""
     if dist.is_torchelastic_launched():
         threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
 

@@ -19,6 +19,7 @@ import os
 import platform
 import resource
 import sys
+import warnings
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from torch._utils import _get_available_device_type
 from torch.distributed import distributed_c10d
 
 from blendtitan.errors import ConfigError
+from blendtitan.visible import drop_logs
 
 if find_spec("torchtitan") is None:  # importing it would choose a device, see ``prepare``
     raise ModuleNotFoundError("No module named 'torchtitan'", name="torchtitan")
@@ -60,6 +62,14 @@ def prepare() -> None:
 
         utils.device_type = "cpu"
         utils.device_module = CpuDevice  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def drop_noise() -> None:
+    """Drop warnings of torch and torchtitan that mean nothing on this machine."""
+    drop_logs("initial_load_model_only=True has no effect|Error running lspci")
+    if not has_accelerator():
+        drop_logs("Peak flops undefined for")
+        warnings.filterwarnings("ignore", "DTensor random operators may not have complete support")
 
 
 ENTRY_POINTS = {"0.2": "blendtitan.titan02.train", "0.3": "blendtitan.titan.train"}

@@ -9,6 +9,7 @@ import runpy
 import sys
 
 from blendtitan.errors import requires_extra
+from blendtitan.failures import end, record
 
 with requires_extra("train", "training", exits=__name__ == "__main__"):
     from blendtitan.titan.upstream import check_versions, prepare
@@ -20,7 +21,15 @@ _OURS = {
 
 
 def main() -> None:
-    """Train with the command line's configuration."""
+    """Train with the command line's configuration. An error ends the process as in 0.3."""
+    try:
+        _train()
+    except Exception as error:
+        record(error)
+        end()
+
+
+def _train() -> None:
     given = {argument.partition("=")[0].replace("-", "_") for argument in sys.argv[1:]}
     for key, module in _OURS.items():
         if key.replace("-", "_") not in given:

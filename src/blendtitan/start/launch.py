@@ -1,0 +1,125 @@
+"""Start the ranks of a run on this machine under PyTorch's elastic agent, which torchrun runs too.
+
+torchrun ends a failed run with a page about each rank. Here it ends with the first error only.
+"""
+
+import logging
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import (
+    DefaultLogsSpecs,
+    SignalException,
+    Std,
+)
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from blendtitan.errors import ConfigError
+from blendtitan.failures import recorded
+from blendtitan.start.train import Ranks
+from blendtitan.terminal import complain
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
+_KILLED = {"SIGKILL", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"}
+"""Signals that end a rank first. Other ranks fail with errors because it is gone."""
+
+
+def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **more: Any) -> int:
+    """Run a function or a program on each rank; the exit status.
+
+    The first error of any rank is the last that is printed, in at most 5 lines.
+
+    Args:
+        entry: The function, or the path of the program.
+        arguments: Its arguments.
+        ranks: The ranks to start.
+        more: Further settings of ``torch.distributed.launcher.api.LaunchConfig``.
+    """
+    # The agent would print what the report says, and warn that the run ends.
+    for name in ("agent.server.api", "multiprocessing.api", "multiprocessing.errors"):
+        logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        **{
+            "min_nodes": ranks.nnodes,
+            "max_nodes": ranks.nnodes,
+            "nproc_per_node": ranks.nproc,
+            "run_id": ranks.job_id or uuid.uuid4().hex,
+            "role": "rank",  # lines of several ranks begin with [rank0]:
+            "rdzv_backend": "c10d",
+            "rdzv_endpoint": ranks.rendezvous,
+            "rdzv_configs": _is_host(ranks),
+            "max_restarts": 0,
+            "logs_specs": _logs(ranks),
+        }
+        | more
+    )
+    assert config.logs_specs is not None
+    logs, keeps_logs = Path(str(config.logs_specs.root_log_dir)), False
+    try:
+        elastic_launch(config, entry)(*arguments)
+    except ChildFailedError as error:
+        rank, failure = _first_failure(error)
+        if failure.exitcode == INTERRUPTED:
+            return INTERRUPTED
+        is_killed = failure.signal_name() in _KILLED
+        lines = [] if is_killed else _first_report(logs)
+        output = next(logs.rglob(f"{failure.local_rank}/stderr.log"), None)
+        keeps_logs = not lines and output is not None
+        complain(*(lines or _without_report(rank, failure, output)))
+        return 1
+    except SignalException as error:
+        return 128 + error.sigval
+    except RendezvousError as error:
+        raise ConfigError(
+            f"the machines of the run did not meet at {ranks.rendezvous} ({error}). Start this "
+            f"command on all {ranks.nnodes} with the same --rendezvous and --job-id."
+        ) from error
+    finally:
+        if not keeps_logs:
+            shutil.rmtree(logs, ignore_errors=True)
+    return 0
+
+
+def _is_host(ranks: Ranks) -> dict[str, str]:
+    return {} if ranks.is_host is None else {"is_host": str(ranks.is_host).lower()}
+
+
+def _logs(ranks: Ranks) -> DefaultLogsSpecs:
+    """Hidden ranks write into files; a single shown rank writes to the terminal itself."""
+    return DefaultLogsSpecs(
+        log_dir=tempfile.mkdtemp(prefix="blendtitan-ranks-"),
+        redirects={rank: Std.ALL for rank in range(ranks.nproc) if rank not in ranks.shown},
+        tee={rank: Std.ALL for rank in ranks.shown} if len(ranks.shown) > 1 else Std.NONE,
+    )
+
+
+def _first_failure(error: ChildFailedError) -> tuple[int, ProcessFailure]:
+    """The failure that others follow from: a rank that was killed, or the first in time."""
+    killed = [item for item in error.failures.items() if item[1].signal_name() in _KILLED]
+    return killed[0] if killed else error.get_first_failure()
+
+
+def _first_report(logs: Path) -> list[str]:
+    """The report that was written first. Ranks that fail later often fail because of it."""
+    files = sorted(logs.rglob("error.json"), key=lambda path: path.stat().st_mtime_ns)
+    return list(recorded(files[0])) if files else []
+
+
+def _without_report(rank: int, failure: ProcessFailure, output: Path | None) -> list[str]:
+    name = failure.signal_name()
+    if failure.exitcode < 0:
+        lines = [f"blendtitan train: rank {rank} was ended by {name}."]
+    else:
+        lines = [f"blendtitan train: rank {rank} ended with status {failure.exitcode}."]
+    if name == "SIGKILL":
+        lines.append("The system kills processes when memory runs out: see dmesg.")
+    return [*lines, "Its output is above." if output is None else f"Its output: {output}"]
