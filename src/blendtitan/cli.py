@@ -62,7 +62,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _report_failure(command: str, error: Exception) -> int:
-    complain(visible_lines(f"blendtitan {command}: {error}"))
+    notes = getattr(error, "__notes__", ())
+    complain(*map(visible_lines, (f"blendtitan {command}: {error}", *notes)))
     return 1
 
 

@@ -78,7 +78,7 @@ def test_every_template_is_a_configuration(tmp_path: Path, text: Path, template:
     init(tmp_path, text, template=template)
     prepare_folder(tmp_path, workers=1)
 
-    check_run(tmp_path / "config.toml")
+    check_run(tmp_path / "config.toml", world_size=1 if template == "debug" else 64)
     config = tomllib.loads((tmp_path / "config.toml").read_text())
     assert config["model"]["tokenizer_path"] == str(text / "tokenizer.model")
     assert config["blendcorpus"]["data_file_list"] == str(tmp_path / "file_list.txt")

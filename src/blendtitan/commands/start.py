@@ -102,5 +102,5 @@ def _train(options: Namespace) -> None:
         rendezvous=options.rendezvous,
         job_id=options.job_id,
     )
-    check_run(config)
+    check_run(config, options.overrides, world_size=ranks.nproc * ranks.nnodes)
     train(config, options.overrides, ranks)

@@ -204,17 +204,20 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
     return RunData(catalog, datasets, datasets.train)
 
 
-def read_run(source: Path, *, ranks: int | None = None) -> RunConfig:
+def read_run(
+    source: Path, *, ranks: int | None = None, overrides: Values | None = None
+) -> RunConfig:
     """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    ``ranks`` is needed if ``training.global_batch_size`` is not set.
+    ``ranks`` is needed if ``training.global_batch_size`` is not set. ``overrides`` win over the
+    file.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
             needed and cannot be used.
     """
     path = _config_path(source)
-    values = read_keys(path)
+    values = read_keys(path) | dict(overrides or {})
     if values["training.dataset"] != "blendcorpus":
         raise ConfigError(
             f"{path}: training.dataset is {values['training.dataset']!r}, which TorchTitan reads. "

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from blendtitan.config import MAX_INT, MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.settings.section import BlendSection
+from blendtitan.visible import counted
 
 
 def data_ranks(world_size: int, *, replicate: int, shard: int, model: int) -> int:
@@ -27,10 +28,9 @@ def data_ranks(world_size: int, *, replicate: int, shard: int, model: int) -> in
     if fixed < 1 or world_size % fixed or (shard != -1 and world_size != fixed):
         expected = f"{fixed:,}" if shard != -1 else f"a multiple of {fixed:,}"
         raise ConfigError(
-            f"the run has {world_size:,} processes, expected {expected}: the product of the "
-            f"degrees in [parallelism] (data_parallel_replicate_degree = {replicate}, "
-            f"data_parallel_shard_degree = {shard}, tensor x context x pipeline = {model}). Start "
-            f"another number of processes, or change a degree."
+            f"the run has {counted(world_size, 'process', 'processes')}, expected {expected}: the "
+            f"product of the degrees in [parallelism] (replicate {replicate}, shard {shard}, "
+            f"tensor x context x pipeline {model}). Change --nproc or a degree."
         )
     return world_size // model
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -29,6 +29,8 @@ HINTS: Hints = {key: hint for key, (hint, _) in KEYS.items()}
 
 RESOLVED = "config.toml"
 """File in a run's ``job.dump_folder`` with all of its settings."""
+
+COMMAND_LINE = "command line"
 
 NONE = "none"
 """Stands for None, which TOML lacks."""
@@ -56,8 +58,7 @@ def read_values(path: str | Path, hints: Hints = HINTS) -> Values:
     """The values that a file sets, by the present names of their keys.
 
     Raises:
-        ConfigError: The file cannot be read, a section or key is unknown or no longer exists, or a
-            value has the wrong type or is out of range.
+        ConfigError: A section, key or value cannot be used, or the file cannot be read.
     """
     document = _document(path)
     for section in document:
@@ -136,6 +137,45 @@ def checked_values(pairs: Iterable[tuple[str, Any]], hints: Hints, source: str) 
         values[name] = value
         spelled.setdefault(name, key)
     return values
+
+
+def typed_values(words: Mapping[str, str]) -> Values:
+    """The values of a command line, by the present names of their keys; errors as in a file."""
+    pairs: Values = {}
+    for word, text in words.items():
+        key, negated = _positive(word)
+        check_section(key.partition(".")[0], HINTS, COMMAND_LINE)
+        value = value_of(text, HINTS.get(known_key(key, HINTS) or "", bool))
+        pairs[key] = not value if negated and isinstance(value, bool) else value
+    return checked_values(pairs.items(), HINTS, COMMAND_LINE)
+
+
+def _positive(word: str) -> tuple[str, bool]:
+    """``section.key`` and true for ``section.no_key``, if the key is a truth value."""
+    section, _, key = word.rpartition(".")
+    if key.startswith("no_"):
+        positive = f"{section}.{key.removeprefix('no_')}"
+        if HINTS.get(known_key(positive, HINTS) or "") is bool:
+            return positive, True
+    return word, False
+
+
+def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """The text of each ``section.key``; the last value counts."""
+    words: dict[str, str] = {}
+    waiting = None
+    for argument in arguments:
+        word, equals, text = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and "." in word:
+            key = word.replace("-", "_")
+            words[key] = text if equals else "true"
+            waiting = None if equals else key
+        elif waiting is not None and not argument.startswith("--"):
+            words[waiting] = argument
+            waiting = None
+        else:
+            raise ConfigError(f"{COMMAND_LINE}: found {argument!r}, expected --section.key value")
+    return words
 
 
 def known_key(key: str, hints: Hints) -> str | None:

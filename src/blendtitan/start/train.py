@@ -1,5 +1,6 @@
 """``blendtitan train``: check a run, and start its processes on this machine."""
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,16 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from blendtitan.errors import ConfigError, requires_extra
-from blendtitan.settings.toml import read_values
+from blendtitan.runs.open import read_run
+from blendtitan.settings.batches import data_ranks
+from blendtitan.settings.toml import read_arguments, read_keys, typed_values
+from blendtitan.storage.file_list import read_file_list
 
 CONFIG, DATA, FILE_LIST, TOKENS = "config.toml", "data.toml", "file_list.txt", "tokens"
 """Names in a run folder."""
+
+_MODEL_PARALLEL = ("tensor", "context", "pipeline")
+"""Kinds of parallelism whose ranks share one replica of the model."""
 
 _ONE_PROCESS = {
     "RANK": "0",
@@ -115,15 +122,38 @@ def config_path(target: Path) -> Path:
     return path
 
 
-def check_run(config: Path) -> None:
-    """Check the keys and values of a TOML file, and its data, before any process starts.
+def check_run(config: Path, arguments: Sequence[str] = (), *, world_size: int = 1) -> None:
+    """Check the settings of a run, its tokenizer and its file list, before any process starts.
+
+    Args:
+        config: The run's TOML file.
+        arguments: ``--section.key value``, which override the file.
+        world_size: Processes of the run.
 
     Raises:
-        ConfigError: A key or a value cannot be used, or the data of a run folder is not prepared.
+        BlendTitanError: A key or a value cannot be used, the settings contradict each other, or
+            the data of a run folder is not prepared.
     """
-    if not _is_02():
-        read_values(config)
-    folder = config.parent
+    if _is_02():  # its trainer checks the keys
+        _check_prepared(config.parent)
+        return
+    overrides = typed_values(read_arguments(arguments))
+    values = read_keys(config) | overrides
+    _check_prepared(config.parent)
+    shared = (values[f"parallelism.{kind}_parallel_degree"] for kind in _MODEL_PARALLEL)
+    ranks = data_ranks(
+        world_size,
+        replicate=values["parallelism.data_parallel_replicate_degree"],
+        shard=values["parallelism.data_parallel_shard_degree"],
+        model=math.prod(shared),
+    )
+    if values["training.dataset"] == "blendcorpus":
+        run = read_run(config, ranks=ranks, overrides=overrides)
+        run.tokenizer()
+        read_file_list(Path(run.blend.data_file_list))
+
+
+def _check_prepared(folder: Path) -> None:
     if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
         raise ConfigError(
             f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "

@@ -15,6 +15,7 @@ from torchtitan.config.override import OverrideConfig, parse_cli_imports
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.protocols.model_spec import ModelSpec
 
+from blendtitan.config import MAX_INT
 from blendtitan.errors import ConfigError
 from blendtitan.settings.section import check_follows
 from blendtitan.titan import cpu
@@ -121,6 +122,9 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
         attn_backend=model.attn_backend,
         expert_backend=settings.parallelism.expert_parallel_comm_backend,
     )
+    longest, found = getattr(spec.model, "max_seq_len", MAX_INT), settings.training.seq_len
+    if found > longest:
+        raise ConfigError(f"training.seq_len is {found:,}, the model allows {longest:,} (RoPE)")
     if model.converters:
         from blendtitan.titan.converters import convert, converters_of
 

@@ -4,7 +4,7 @@ Paths are relative to the working directory, as in TorchTitan, not to the file. 
 overrides the file, and the file the defaults.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import count
 from operator import attrgetter
 from pathlib import Path
@@ -13,15 +13,13 @@ from typing import Any, get_type_hints
 from blendtitan.errors import ConfigError
 from blendtitan.settings.known_keys import KEYS
 from blendtitan.settings.toml import (
-    HINTS,
+    COMMAND_LINE,
     RESOLVED,
     Values,
-    check_section,
-    checked_values,
-    known_key,
+    read_arguments,
     read_values,
     toml_of,
-    value_of,
+    typed_values,
 )
 from blendtitan.storage.atomic_files import read_note, remove_file_partials, write_atomically
 from blendtitan.titan.settings import Settings
@@ -32,8 +30,6 @@ logger = visible_logger(__name__)
 CONFIG_FILE = "job.config_file"
 """The key that names the file, on the command line only."""
 
-COMMAND_LINE = "command line"
-
 _HEAD = "# Every setting of this run, defaults included. It can be given to --job.config_file."
 
 
@@ -41,18 +37,16 @@ def read_settings(arguments: Sequence[str]) -> Settings:
     """Read the settings of a run from its command line: a file, and keys that override it.
 
     Args:
-        arguments: ``--job.config_file PATH`` and any number of ``--section.key value``,
-            ``--section.key=value`` or, for true and false, ``--section.key`` and
-            ``--section.no_key``.
+        arguments: ``--job.config_file PATH``, ``--section.key value`` or ``--section.key=value``;
+            for true and false, ``--section.key`` and ``--section.no_key``.
 
     Raises:
-        ConfigError: A section or key is unknown or removed, a value has the wrong type or is
-            invalid, or the file cannot be read.
+        ConfigError: A section, key or value cannot be used, or the file cannot be read.
     """
-    words = _read_arguments(arguments)
+    words = read_arguments(arguments)
     path = words.pop(CONFIG_FILE, None)
     values = {} if path is None else read_values(path)
-    values |= checked_values(_typed(words), HINTS, COMMAND_LINE)
+    values |= typed_values(words)
     return _built(Settings, values, source=path or COMMAND_LINE)
 
 
@@ -75,43 +69,6 @@ def _built(kind: type, values: Values, *, source: str, section: str = "") -> Any
     # TorchTitan's configurations check themselves with both.
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"{source}: section [{section}]: {error}") from error
-
-
-def _typed(words: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """``section.key`` and value of everything on the command line."""
-    for word, text in words.items():
-        key, negated = _positive(word)
-        check_section(key.partition(".")[0], HINTS, COMMAND_LINE)
-        value = value_of(text, HINTS.get(known_key(key, HINTS) or "", bool))
-        yield key, not value if negated and isinstance(value, bool) else value
-
-
-def _positive(word: str) -> tuple[str, bool]:
-    """``section.key`` and true for ``section.no_key``, if the key is a truth value."""
-    section, _, key = word.rpartition(".")
-    if key.startswith("no_"):
-        positive = f"{section}.{key.removeprefix('no_')}"
-        if HINTS.get(known_key(positive, HINTS) or "") is bool:
-            return positive, True
-    return word, False
-
-
-def _read_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """The text of each ``section.key``; the last value counts."""
-    words: dict[str, str] = {}
-    waiting = None
-    for argument in arguments:
-        word, equals, text = argument.removeprefix("--").partition("=")
-        if argument.startswith("--") and "." in word:
-            key = word.replace("-", "_")
-            words[key] = text if equals else "true"
-            waiting = None if equals else key
-        elif waiting is not None and not argument.startswith("--"):
-            words[waiting] = argument
-            waiting = None
-        else:
-            raise ConfigError(f"{COMMAND_LINE}: found {argument!r}, expected --section.key value")
-    return words
 
 
 def resolved_toml(settings: Settings) -> str:

@@ -66,10 +66,9 @@ def prepare() -> None:
 
 def drop_noise() -> None:
     """Drop warnings of torch and torchtitan that mean nothing on this machine."""
-    drop_logs("initial_load_model_only=True has no effect|Error running lspci")
-    if not has_accelerator():
-        drop_logs("Peak flops undefined for")
-        warnings.filterwarnings("ignore", "DTensor random operators may not have complete support")
+    no_flops = "" if has_accelerator() else "|Peak flops undefined for"
+    drop_logs(f"initial_load_model_only=True has no effect|Error running lspci{no_flops}")
+    warnings.filterwarnings("ignore", "DTensor random operators may not have complete support")
 
 
 ENTRY_POINTS = {"0.2": "blendtitan.titan02.train", "0.3": "blendtitan.titan.train"}
