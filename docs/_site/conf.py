@@ -17,8 +17,8 @@ INDEX = "docs/index"
 # Pages of docs/ by caption. Those that are not named here follow the last of "Use".
 NAVIGATION = {
     "Use": [
-        *("quickstart", "preparing", "changing", "resume", "torchtitan", "losses", "looking"),
-        "mixtures",
+        *("quickstart", "preparing", "changing", "resume", "torchtitan", "launching", "losses"),
+        *("looking", "mixtures"),
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],
     "Move from": [
