@@ -66,6 +66,7 @@ html_extra_path = ["root"]  # the first page leads to docs/index.html
 html_copy_source = False
 html_use_index = False
 html_show_sphinx = False
+html_show_copyright = False
 
 
 def add_navigation(app: Sphinx, name: str, content: list[str]) -> None:
