@@ -108,7 +108,7 @@ def test_the_newest_entry_of_the_changelog_is_the_version() -> None:
 
 def test_every_link_on_pypi_is_absolute_and_leads_to_a_file(metadata: Message) -> None:
     """A picture must be a raw file, anything else the page that GitHub shows."""
-    links = LINK.findall(metadata.get_payload())
+    links = LINK.findall(str(metadata.get_payload()))
     relative = [
         link for _, link in LINK.findall((ROOT / "README.md").read_text()) if ":" not in link
     ]
