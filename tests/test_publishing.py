@@ -126,7 +126,7 @@ def test_every_link_on_pypi_is_absolute_and_leads_to_a_file(metadata: Message) -
 def test_the_address_of_the_repository_is_written_once(unpacked: Path) -> None:
     """In ``pyproject.toml``, so that moving the project changes one line."""
     texts = [path for path in unpacked.rglob("*") if path.suffix in (".md", ".py", ".toml", ".svg")]
-    counts = {path.name: path.read_text().count(REPOSITORY) for path in texts}
+    counts = {str(path.relative_to(unpacked)): path.read_text().count(REPOSITORY) for path in texts}
 
     assert {name: count for name, count in counts.items() if count} == {"pyproject.toml": 1}
 
