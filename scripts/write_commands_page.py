@@ -15,8 +15,8 @@ HEAD = """\
 # Commands
 
 Every command, as `blendtitan COMMAND --help` shows it. This page is generated from the source. For
-examples that fit together, see the [quick start](quickstart.md), [Preparing data](preparing.md) and
-[Resume](resume.md). Several nodes are started with `torchrun`: see [TorchTitan](torchtitan.md).
+examples that fit together, see the [quick start](quickstart.md), [Preparing data](preparing.md),
+[Several nodes](launching.md) and [Resume](resume.md).
 
 The exit status is 0 after success, 1 after an error, 2 for wrong arguments and 130 after an
 interrupt. Results go to standard output; errors and progress go to standard error.

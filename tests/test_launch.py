@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +148,31 @@ def test_the_environment_chooses_the_port(cluster: Cluster) -> None:
     cluster.submit("slurm.sh", [], PORT="29500")
 
     assert "gpu-a:29500" in cluster.calls("blendtitan")[0]["arguments"]
+
+
+EDITS = re.findall(r"^    (sed -i .+)$", (ROOT / "docs/launching.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "pbs.sh"])
+@pytest.mark.parametrize("edit", EDITS, ids=["pyxis", "apptainer"])
+def test_the_documented_edits_start_the_command_in_a_container(
+    cluster: Cluster, tmp_path: Path, script: str, edit: str
+) -> None:
+    """Between the launcher's own options and the command, in a copy of the script."""
+    run = shutil.copytree(LAUNCH, tmp_path / "my-run")
+    *sed, _ = shlex.split(edit)
+    subprocess.run([*sed, run / script], check=True)
+    cluster.submit(str(run / script), ["a run"])
+    (launcher,) = cluster.calls("srun" if script == "slurm.sh" else "mpiexec")
+    words = launcher["arguments"]
+    place = words.index("none") + 1  # after --cpu-bind none
+    container = words[place : words.index("blendtitan")]
+
+    assert len(cluster.calls("blendtitan")) == 3
+    if "sqsh" in edit:
+        image, mounts = "/shared/blendtitan.sqsh", "/shared:/shared"
+        assert container[-6:-2] == ["--container-image", image, "--container-mounts", mounts]
+        assert container[-2:] == ["--container-workdir", str(ROOT)]
+    else:
+        image = "/shared/blendtitan.sif"
+        assert container[-6:] == ["apptainer", "exec", "--nv", "--bind", "/shared", image]

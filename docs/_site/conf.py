@@ -17,8 +17,8 @@ INDEX = "docs/index"
 # Pages of docs/ by caption. Those that are not named here follow the last of "Use".
 NAVIGATION = {
     "Use": [
-        *("quickstart", "preparing", "changing", "resume", "torchtitan", "losses", "looking"),
-        "mixtures",
+        *("quickstart", "preparing", "changing", "resume", "torchtitan", "launching", "losses"),
+        *("looking", "mixtures"),
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],
     "Move from": [
@@ -66,6 +66,7 @@ html_extra_path = ["root"]  # the first page leads to docs/index.html
 html_copy_source = False
 html_use_index = False
 html_show_sphinx = False
+html_show_copyright = False
 
 
 def add_navigation(app: Sphinx, name: str, content: list[str]) -> None:
