@@ -99,7 +99,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "start": (
-        STORAGE | {"prepare", "settings", "tables", "tokenizers", "failures", "terminal", "start"},
+        STORAGE
+        | {"prepare", "runs", "settings", "tables", "tokenizers", "failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},
     ),
     "cli": ({"errors", "visible", "terminal", "failures", "commands"}, set()),

@@ -222,19 +222,24 @@ def test_several_machines_need_a_place_to_meet() -> None:
 def test_the_scheduler_says_which_machine_is_first(
     monkeypatch: pytest.MonkeyPatch, node: str | None, is_host: bool | None
 ) -> None:
+    monkeypatch.delenv("LOG_RANK", raising=False)
     if node is not None:
         monkeypatch.setenv("SLURM_NODEID", node)
     ranks = chosen(nnodes=2, rendezvous="node0:29500", job_id="7")
 
     assert (ranks.rendezvous, ranks.job_id, ranks.is_host) == ("node0:29500", "7", is_host)
+    assert ranks.shown == (set() if node == "1" else {0}), "only the first shows the run"
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
-def test_init_writes_a_job_script(tmp_path: Path, text: Path, scheduler: str) -> None:
+def test_init_writes_a_job_script(
+    tmp_path: Path, text: Path, scheduler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, tokenizer = str(text / "text"), str(text / "tokenizer.model")
     words = ["init", str(tmp_path), "--data", data, "--tokenizer", tokenizer]
 
     assert cli.main([*words, "--scheduler", scheduler]) == 0
+    assert f"{tmp_path}/{scheduler}.sh" in capsys.readouterr().out
     assert "blendtitan train --nnodes" in (tmp_path / f"{scheduler}.sh").read_text()
 
 

@@ -32,7 +32,7 @@ def test_two_nodes_train_together(job: Job, tmp_path: Path) -> None:
         PYTHONPATH=os.environ.get("PYTHONPATH", ""),
     )
 
-    assert output.count("gradient accumulation steps 1") == 2
+    assert output.count("gradient accumulation steps 1") == 1, "the first node shows the run"
     assert output.count("training loss: ") == 1
     written = read_settings(["--job.config_file", str(tmp_path / "out/config.toml")])
     assert written.training.steps == 2

@@ -58,6 +58,8 @@ def _init(options: Namespace) -> None:
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
     for step in (f"prepare {folder}", f"train {folder}", f"report {folder / 'outputs'}"):
         say(f"  blendtitan {step}")
+    if options.scheduler:
+        say(f"To train on several nodes, submit {folder / options.scheduler}.sh, see its head.")
 
 
 @command(

@@ -98,9 +98,11 @@ class Ranks:
                 f"machines: the name of the first machine and a free port on it"
             )
         node = next((os.environ[name] for name in _NODE_RANKS if name in os.environ), None)
+        # One machine shows the run; the others would repeat its lines.
+        is_shown = "LOG_RANK" in os.environ or node in (None, "0")
         return type(self)(
             nproc=self.nproc,
-            shown=self.shown,
+            shown=self.shown if is_shown else frozenset(),
             nnodes=nnodes,
             rendezvous=f"{host}:{port}",
             # Given explicitly where it is known, because a machine may have several host names.
