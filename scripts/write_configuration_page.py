@@ -27,17 +27,16 @@ PAGE = Path(__file__).parents[1] / "docs/configuration.md"
 HEAD = """\
 # Configuration
 
-A run is configured by a TOML file, given with `--job.config_file`. A `--section.key value` on the
-command line overrides the file, and the file overrides the defaults. For a true/false key,
+A run is configured by a TOML file (`--job.config_file` of the trainer). A `--section.key value` on
+the command line overrides the file, and the file overrides the defaults. For a true/false key,
 `--section.key` means true and `--section.no_key` means false. `none` stands for no value. Unknown
 sections and keys are errors that suggest the nearest known one. Relative paths start at the working
 directory.
 
-    torchrun --nproc-per-node 8 -m blendtitan.titan.train --job.config_file mine.toml \\
-        --training.steps 100
+    blendtitan train mine.toml --nproc 8 --training.steps 100
 
-A run writes all of its settings, defaults included, to `config.toml` in `job.dump_folder`. Give
-that file to `--job.config_file` to start the same run again.
+A run writes all of its settings, defaults included, to `config.toml` in `job.dump_folder`. Train
+with that file to start the same run again.
 
 `configs/` has examples. This page is generated from the source. For keys that belong to TorchTitan,
 see TorchTitan's documentation for details. Files written for TorchTitan 0.1 and 0.2, and for the
