@@ -124,7 +124,7 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
     )
     longest, found = getattr(spec.model, "max_seq_len", MAX_INT), settings.training.seq_len
     if found > longest:
-        raise ConfigError(f"training.seq_len is {found:,}, the model allows {longest:,} (RoPE)")
+        raise ConfigError(f"training.seq_len is {found:,}, expected at most {longest:,} (RoPE)")
     if model.converters:
         from blendtitan.titan.converters import convert, converters_of
 
