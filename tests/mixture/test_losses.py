@@ -163,7 +163,7 @@ def test_a_run_with_another_blend_than_the_table_is_an_error(
     config.write_text(config.read_text().replace("code = 0.5", "code = 0.7"))
 
     assert collect(folder) == 1
-    assert "config.toml: the run was made with blendcorpus.segment" in capsys.readouterr().err
+    assert "config.toml: the run has blendcorpus.segment" in capsys.readouterr().err
     assert not (folder / "losses.csv").exists()
 
 

@@ -354,17 +354,16 @@ def _run_losses(folder: Path, run: str, shares: Mapping[str, float], last: int) 
     found = settings["blendcorpus.segment"]
     if found != segment_of(shares):
         raise ConfigError(
-            f"{path}: the run was made with blendcorpus.segment = {found}, expected "
-            f"{segment_of(shares)}, the blend in {SHARES}. Delete the run's folder and "
-            f"train it again with the configuration beside it."
+            f"{path}: the run has blendcorpus.segment = {found}, expected {segment_of(shares)}, as "
+            f"in {SHARES}. Delete its folder and train with the configuration beside it."
         )
     steps = settings["training.steps"]
     scalars = read_scalars(folder / run) if has_scalars(folder / run) else {}
     logged = _last_step(scalars, LOSS)
     finished = logged >= last_logged(steps, settings["metrics.log_freq"])
     if settings["validation.enable"]:
-        validated = _last_step(scalars, VALIDATION_LOSS)
-        finished &= validated >= last_logged(steps, settings["validation.freq"])
+        validated = last_logged(steps, settings["validation.freq"])
+        finished &= _last_step(scalars, VALIDATION_LOSS) >= validated
     return RunLosses(
         run=run,
         shares=shares,
