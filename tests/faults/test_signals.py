@@ -39,7 +39,7 @@ def test_ctrl_c_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> 
 
     assert run.wait(TIMEOUT_S) == 128 + signal.SIGINT
     check_ended(job, run.output)
-    assert run.output.count("Interrupted. Run it again to resume") == 1
+    assert run.output.count("Interrupted. The same command resumes") == 1
 
 
 def test_sigterm_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> None:
@@ -50,7 +50,7 @@ def test_sigterm_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) ->
 
     assert run.wait(TIMEOUT_S) == 128 + signal.SIGTERM
     check_ended(job, run.output)
-    assert "Interrupted. Run it again to resume" not in run.output
+    assert "Interrupted. The same command resumes" not in run.output
 
 
 def test_ranks_do_not_outlive_a_torchrun_that_is_killed(job: FaultyJob) -> None:

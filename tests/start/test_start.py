@@ -1,6 +1,7 @@
 """From text and a tokenizer to a run: init, prepare and train."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 
 from blendtitan import cli
+from blendtitan.commands.arguments import run_path
 from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.settings.templates import TEMPLATES
 from blendtitan.start.folder import init_folder, prepare_folder, read_data_config
-from blendtitan.start.train import Ranks, check_run, config_path
+from blendtitan.start.train import DATA, Ranks, check_run, config_path
 from blendtitan.storage.file_list import read_file_list
 from tests.test_docs import ROOT, code_blocks
 
@@ -99,6 +101,43 @@ def test_a_hugging_face_tokenizer_is_recognised(
     assert model["tokenizer_path"] == str(word_tokenizer / "tokenizer.json")
 
 
+def test_a_tokenizer_without_an_eos_is_refused_at_once(
+    tmp_path: Path, text: Path, word_tokenizer: Path
+) -> None:
+    """Every document must end in one, so ``prepare`` would fail."""
+    shutil.copy(word_tokenizer / "tokenizer.json", tmp_path)
+    data = [str(text / "text")]
+
+    with pytest.raises(ConfigError, match=r"has no EOS, .*tokenizer_config\.json .* eos_token"):
+        init_folder(tmp_path / "run", data, tmp_path, template="debug", key="text")
+    assert not (tmp_path / "run").exists()
+
+
+def test_of_a_run_folder_the_tools_read_the_output_folder(tmp_path: Path, text: Path) -> None:
+    """It has a configuration, too, which knows nothing of what was trained."""
+    init(tmp_path, text)
+    assert run_path(str(tmp_path)) == tmp_path
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs/config.toml").touch()
+
+    assert run_path(str(tmp_path)) == tmp_path / "outputs"
+    assert run_path(str(tmp_path / "config.toml")) == tmp_path / "config.toml"
+    assert run_path(str(tmp_path / "outputs")) == tmp_path / "outputs"
+
+
+def test_after_a_move_the_error_says_which_paths_to_correct(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init(tmp_path / "a", text)
+    prepare_folder(tmp_path / "a", workers=1)
+    (tmp_path / "a").rename(tmp_path / "b")
+
+    assert cli.main(["train", str(tmp_path / "b"), "--nproc", "1"]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/a/file_list.txt: there is no such file" in error
+    assert f"correct the paths in it and in {DATA}" in error
+
+
 def test_epochs_are_weights(tmp_path: Path, text: Path) -> None:
     init(tmp_path, text)
     path = tmp_path / "data.toml"
@@ -164,7 +203,9 @@ def test_what_data_toml_must_hold(tmp_path: Path, content: str, message: str) ->
 def test_what_is_missing_is_an_error_that_names_the_command(tmp_path: Path, text: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.toml: there is no such file.*blendtitan init"):
         prepare_folder(tmp_path)
-    with pytest.raises(ConfigError, match=r"config\.toml: there is no such file.*blendtitan init"):
+    with pytest.raises(
+        ConfigError, match=r"config\.toml: there is no such file or run folder.*blendtitan init"
+    ):
         config_path(tmp_path)
     init(tmp_path, text)
     with pytest.raises(ConfigError, match=r"not prepared. Run blendtitan prepare"):
@@ -239,7 +280,7 @@ def test_init_writes_a_job_script(
     words = ["init", str(tmp_path), "--data", data, "--tokenizer", tokenizer]
 
     assert cli.main([*words, "--scheduler", scheduler]) == 0
-    assert f"{tmp_path}/{scheduler}.sh" in capsys.readouterr().out
+    assert f"{tmp_path}/{scheduler}.sh" in capsys.readouterr().out.splitlines()[-1]
     assert "blendtitan train --nnodes" in (tmp_path / f"{scheduler}.sh").read_text()
 
 

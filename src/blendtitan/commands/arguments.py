@@ -67,6 +67,13 @@ def local_path(text: str) -> Path:
     return Path(text)
 
 
+def run_path(text: str) -> Path:
+    """The path of a run; of a run folder that ``init`` created, the output folder in it."""
+    outputs = local_path(text) / "outputs"
+    is_run_folder = (outputs.parent / "data.toml").is_file()
+    return outputs if is_run_folder and (outputs / "config.toml").is_file() else outputs.parent
+
+
 def argument(name: str, help: str, **more: Any) -> Add:
     """An argument of any kind."""
     return lambda parser: parser.add_argument(name, help=help, **more)
@@ -74,7 +81,7 @@ def argument(name: str, help: str, **more: Any) -> Add:
 
 def path(name: str, metavar: str, help: str, **more: Any) -> Add:
     """A path on this machine."""
-    return argument(name, help, metavar=metavar, type=local_path, **more)
+    return argument(name, help, **{"metavar": metavar, "type": local_path} | more)
 
 
 def number(name: str, metavar: str, help: str, **more: Any) -> Add:

@@ -14,6 +14,7 @@ from blendtitan.commands.arguments import (
     one_of,
     path,
     run_config,
+    run_path,
 )
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import print_result, say
@@ -72,7 +73,7 @@ def _document(text: str) -> tuple[str, int]:
 @command(
     "explain",
     "show which documents make up a step, a sample or a token of a run",
-    run_config(nargs="?"),
+    run_config(nargs="?", type=run_path),
     path("--state", "FOLDER", "checkpoint, or folder of a run, with the run's history"),
     one_of(
         number("--step", "N", "show a step; the first is 1"),
@@ -152,8 +153,8 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 @command(
     "report",
     "write a run as one HTML file: blend, epochs, losses, texts",
-    path("run_path", "RUN", "folder of a run, or its TOML file"),
-    path("--compare", "RUN", "other runs to compare it with", nargs="+", default=[]),
+    path("run_path", "RUN", "folder of a run, or its TOML file", type=run_path),
+    path("--compare", "RUN", "other runs to compare it with", nargs="+", default=[], type=run_path),
     path("--output", "FILE", "file to write (default: report.html)", default=Path("report.html")),
     flag("--overwrite", "replace a FILE that is not an earlier report"),
     number("--step", "N", "step from which sample texts are taken (default: 1)", default=1),
@@ -174,8 +175,8 @@ def _report(options: Namespace) -> None:
 @command(
     "audit",
     "prove that each checkpoint of a run continues the previous one",
-    path("run_folder", "RUN_FOLDER", "folder of a run, or of its checkpoints"),
-    path("--against", "FOLDER", "another run to compare it with"),
+    path("run_folder", "RUN_FOLDER", "folder of a run, or of its checkpoints", type=run_path),
+    path("--against", "FOLDER", "another run to compare it with", type=run_path),
     json_flag(),
 )
 def _audit(options: Namespace) -> None:

@@ -56,10 +56,11 @@ def _init(options: Namespace) -> None:
     if found:
         show(corpus_table(found))
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
-    for step in (f"prepare {folder}", f"train {folder}", f"report {folder / 'outputs'}"):
+    for step in (f"prepare {folder}", f"train {folder}", f"report {folder}"):
         say(f"  blendtitan {step}")
     if options.scheduler:
-        say(f"To train on several nodes, submit {folder / options.scheduler}.sh, see its head.")
+        submit = {"slurm": "sbatch {0}/slurm.sh {0}", "pbs": "qsub -v ARGUMENTS={0} {0}/pbs.sh"}
+        say(f"On several nodes: {submit[options.scheduler].format(folder)}")
 
 
 @command(

@@ -29,7 +29,7 @@ from blendtitan.start.train import CONFIG, DATA, FILE_LIST, TOKENS
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tables import Table
-from blendtitan.tokenizers import Tokenizer, load_tokenizer
+from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
 
 _DATA_HEAD = """\
 # What `blendtitan prepare` reads. After a change, run it again: finished work is kept.
@@ -95,8 +95,8 @@ def init_folder(
         scheduler: ``slurm`` or ``pbs``: also write a job script for runs on several nodes.
 
     Raises:
-        ConfigError: The folder holds a run, there is no such template, or two corpora have one
-            name.
+        ConfigError: The folder holds a run, there is no such template, two corpora have one
+            name, or the tokenizer has no EOS.
         InputError: There is no readable text.
     """
     for name in (CONFIG, DATA):
@@ -114,6 +114,13 @@ def init_folder(
             f"two inputs would become the corpus {twice[0]!r}. Give them names: --data NAME=PATH"
         )
     loaded = load_tokenizer(tokenizer)
+    if loaded.eos_id == ABSENT:
+        remedy = "Choose a tokenizer with one."
+        if loaded.path.suffix == ".json":
+            remedy = "Name it in tokenizer_config.json beside this file, as eos_token."
+        raise ConfigError(
+            f"{loaded.path}: the tokenizer has no EOS, which must end every document. {remedy}"
+        )
     path = folder.absolute()
     _fill_in(document, path, loaded)
     config = DataConfig(

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, Self
 
-from blendtitan.errors import ConfigError, requires_extra
+from blendtitan.errors import ConfigError, FileListError, requires_extra
 from blendtitan.runs.open import read_run
 from blendtitan.settings.batches import data_ranks
 from blendtitan.settings.toml import read_arguments, read_keys, typed_values
@@ -120,7 +120,7 @@ def config_path(target: Path) -> Path:
     path = target / CONFIG if target.is_dir() else target
     if not path.is_file():
         remedy = "Make a run folder with blendtitan init, or name a TOML file."
-        raise ConfigError(f"{path}: there is no such file. {remedy}")
+        raise ConfigError(f"{path}: there is no such file or run folder. {remedy}")
     return path
 
 
@@ -152,7 +152,16 @@ def check_run(config: Path, arguments: Sequence[str] = (), *, world_size: int = 
     if values["training.dataset"] == "blendcorpus":
         run = read_run(config, ranks=ranks, overrides=overrides)
         run.tokenizer()
-        read_file_list(Path(run.blend.data_file_list))
+        file_list = Path(run.blend.data_file_list)
+        try:
+            read_file_list(file_list)
+        except FileListError as error:
+            if not file_list.exists():
+                error.add_note(
+                    f"It is blendcorpus.data_file_list of {config}. After a run folder was moved, "
+                    f"correct the paths in it and in {DATA}."
+                )
+            raise
 
 
 def _check_prepared(folder: Path) -> None:
