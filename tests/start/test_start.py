@@ -101,6 +101,18 @@ def test_a_hugging_face_tokenizer_is_recognised(
     assert model["tokenizer_path"] == str(word_tokenizer / "tokenizer.json")
 
 
+def test_a_wrong_key_of_the_text_is_an_error_that_says_where_it_is_set(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, tokenizer = [str(text / "text")], text / "tokenizer.model"
+    init_folder(tmp_path, data, tokenizer, template="debug", key="body")
+
+    assert cli.main(["prepare", str(tmp_path), "--workers", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "there is no key 'body', found 'text'" in error
+    assert error.endswith(f"The key of the text is `key` in {tmp_path / DATA}.\n")
+
+
 def test_a_tokenizer_without_an_eos_is_refused_at_once(
     tmp_path: Path, text: Path, word_tokenizer: Path
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import tomlkit
 
-from blendtitan.errors import ConfigError
+from blendtitan.errors import ConfigError, InputError
 from blendtitan.files import read_text
 from blendtitan.prepare.input_file import is_url, without_suffixes
 from blendtitan.prepare.inputs import WILDCARDS, find_inputs
@@ -160,7 +160,12 @@ def prepare_folder(folder: Path, *, workers: int | None = None) -> list[CorpusMi
     _check_corpora(tokens, config.corpora)
     with started_engine("local", workers=workers) as engine:
         for corpus, location in config.corpora.items():
-            tokenize([location], tokens, settings, corpus=corpus, engine=engine)
+            try:
+                tokenize([location], tokens, settings, corpus=corpus, engine=engine)
+            except InputError as error:
+                if "there is no key" in str(error):
+                    error.add_note(f"The key of the text is `key` in {folder / DATA}.")
+                raise
     inputs = [tokens] * bool(config.corpora) + [Path(shard) for shard in config.shards]
     return mix(inputs, folder / FILE_LIST, MixConfig(epochs=config.epochs))
 
