@@ -60,7 +60,7 @@ def _shortened(error: BaseException) -> list[str]:
         return lines
     message = visible_lines(f"{_of_rank()}{type(error).__name__}: {error}")
     lines = [line for line in message.splitlines() if line.strip()]
-    lines = [*lines[: room - len(notes)], *notes][:room]
+    lines = [*lines[: max(1, room - len(notes))], *notes][:room]
     return [line[:_MAX_CHARACTERS] + " ..." * (len(line) > _MAX_CHARACTERS) for line in lines]
 
 
@@ -120,4 +120,4 @@ def recorded(path: Path) -> Sequence[str]:
     """The report in the error file of a rank, of ours or of any other program under torchrun."""
     message = json.loads(read_text(path))["message"]
     text = message["message"] if isinstance(message, dict) else message
-    return visible_lines(text).splitlines()[: MAX_LINES + 1]
+    return visible_lines(text).splitlines()[:MAX_LINES]

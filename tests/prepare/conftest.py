@@ -11,6 +11,7 @@ import pytest
 from blendtitan.prepare.demo import train_tokenizer
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.plan import plan_jobs, plan_shards
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Rank, Work
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.tokenizers import Encoder, identity_of, load_tokenizer
@@ -44,6 +45,12 @@ def shard_files(folder: Path) -> dict[str, bytes]:
     """Content of every file of the shards below a folder, by path."""
     files = [path for suffix in ("bin", "idx") for path in folder.rglob(f"*.{suffix}")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def undisturbed(text: Path, tokenizer_path: Path, output: Path) -> dict[str, bytes]:
+    """The shards that a command makes if nothing disturbs it."""
+    tokenize([text], output, TokenizeConfig(tokenizer=tokenizer_path))
+    return shard_files(output)
 
 
 def documents(prefix: Path) -> list[list[int]]:

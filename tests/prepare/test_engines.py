@@ -23,6 +23,7 @@ from tests.prepare.conftest import (
     WriteJsonl,
     planned_work,
     shard_files,
+    undisturbed,
     write_texts,
 )
 
@@ -44,10 +45,7 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(
     text_folder: Path, tokenizer_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """The shards of an undisturbed command."""
-    output = tmp_path_factory.mktemp("whole")
-    tokenize([text_folder], output, TokenizeConfig(tokenizer=tokenizer_path))
-    return shard_files(output)
+    return undisturbed(text_folder, tokenizer_path, tmp_path_factory.mktemp("whole"))
 
 
 def finished_jobs(output: Path) -> list[Path]:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.list_forms import find_shards
-from tests.prepare.conftest import shard_files, write_texts
+from tests.prepare.conftest import shard_files, undisturbed, write_texts
 
 JOB_BYTES = 100_000
 
@@ -68,10 +67,7 @@ def group_is_gone(group: int) -> bool:
 def whole(
     large_folder: Path, tokenizer_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """The shards of an undisturbed command."""
-    output = tmp_path_factory.mktemp("whole")
-    tokenize([large_folder], output, TokenizeConfig(tokenizer=tokenizer_path))
-    return shard_files(output)
+    return undisturbed(large_folder, tokenizer_path, tmp_path_factory.mktemp("whole"))
 
 
 def test_a_killed_command_leaves_no_process_and_can_be_continued(

@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,6 @@ SEQ_LEN = 32
 SPLIT = "90,10,0"
 GLOBAL_BATCH_SIZE = 4
 TIMEOUT_S = 240
-
-RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
 
 
 @pytest.fixture(scope="session")
@@ -72,19 +67,6 @@ class Job:
         assert "blendtitan train: " not in before
         assert "Traceback (most recent call last)" not in run.output
         return run.output
-
-    def start_torchrun(self, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-        """Start it by torchrun, as users do."""
-        words = self._words(arguments)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc_per_node", str(processes), str(RECORDED_TRAIN), *words]
-        return subprocess.Popen(
-            command,
-            env=os.environ | {"RECORD": str(self.records[-1]), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
     def _words(self, arguments: tuple[str, ...]) -> list[str]:
         self.records.append(self.folder / f"record_{len(self.records)}")

@@ -69,9 +69,11 @@ def local_path(text: str) -> Path:
 
 def run_path(text: str) -> Path:
     """The path of a run; of a run folder that ``init`` created, the output folder in it."""
-    outputs = local_path(text) / "outputs"
-    is_run_folder = (outputs.parent / "data.toml").is_file()
-    return outputs if is_run_folder and (outputs / "config.toml").is_file() else outputs.parent
+    from blendtitan.start.train import CONFIG, DATA, OUTPUTS
+
+    folder = local_path(text)
+    has_begun = (folder / DATA).is_file() and (folder / OUTPUTS / CONFIG).is_file()
+    return folder / OUTPUTS if has_begun else folder
 
 
 def argument(name: str, help: str, **more: Any) -> Add:

@@ -204,20 +204,19 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
     return RunData(catalog, datasets, datasets.train)
 
 
-def read_run(
-    source: Path, *, ranks: int | None = None, overrides: Values | None = None
-) -> RunConfig:
+def read_run(source: Path, *, ranks: int | None = None, values: Values | None = None) -> RunConfig:
     """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    ``ranks`` is needed if ``training.global_batch_size`` is not set. ``overrides`` win over the
-    file.
+    ``ranks`` is needed if ``training.global_batch_size`` is not set. ``values`` are those of all
+    keys, if they are known already.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
             needed and cannot be used.
     """
     path = _config_path(source)
-    values = read_keys(path) | dict(overrides or {})
+    if values is None:
+        values = read_keys(path)
     if values["training.dataset"] != "blendcorpus":
         raise ConfigError(
             f"{path}: training.dataset is {values['training.dataset']!r}, which TorchTitan reads. "

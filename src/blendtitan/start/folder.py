@@ -25,7 +25,7 @@ from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES
 from blendtitan.settings.toml import toml_document
-from blendtitan.start.train import CONFIG, DATA, FILE_LIST, TOKENS
+from blendtitan.start.train import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tables import Table
@@ -225,7 +225,7 @@ def _template(name: str) -> tomlkit.TOMLDocument:
 def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer) -> None:
     job: Any = document["job"]
     job["description"] = folder.name
-    job["dump_folder"] = str(folder / "outputs")
+    job["dump_folder"] = str(folder / OUTPUTS)
     model: Any = document["model"]
     model.pop("hf_assets_path", None)
     model["tokenizer_path"] = str(tokenizer.path.absolute())

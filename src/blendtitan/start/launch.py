@@ -28,9 +28,8 @@ from blendtitan.terminal import complain
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
-
 _KILLED = {"SIGKILL", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"}
-"""Signals that end a rank first. Other ranks fail with errors because it is gone."""
+"""Signals that are a cause: other ranks fail only because this one is gone."""
 
 
 def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **more: Any) -> int:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from blendtitan.errors import ConfigError, FileListError, requires_extra
-from blendtitan.runs.open import read_run
 from blendtitan.settings.batches import data_ranks
 from blendtitan.settings.toml import read_arguments, read_keys, typed_values
 from blendtitan.storage.file_list import read_file_list
 
-CONFIG, DATA, FILE_LIST, TOKENS = "config.toml", "data.toml", "file_list.txt", "tokens"
+CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
+TOKENS, OUTPUTS = "tokens", "outputs"
 """Names in a run folder."""
 
 _MODEL_PARALLEL = ("tensor", "context", "pipeline")
@@ -139,8 +139,7 @@ def check_run(config: Path, arguments: Sequence[str] = (), *, world_size: int = 
     if _is_02():  # its trainer checks the keys
         _check_prepared(config.parent)
         return
-    overrides = typed_values(read_arguments(arguments))
-    values = read_keys(config) | overrides
+    values = read_keys(config) | typed_values(read_arguments(arguments))
     _check_prepared(config.parent)
     shared = (values[f"parallelism.{kind}_parallel_degree"] for kind in _MODEL_PARALLEL)
     ranks = data_ranks(
@@ -150,7 +149,9 @@ def check_run(config: Path, arguments: Sequence[str] = (), *, world_size: int = 
         model=math.prod(shared),
     )
     if values["training.dataset"] == "blendcorpus":
-        run = read_run(config, ranks=ranks, overrides=overrides)
+        from blendtitan.runs.open import read_run
+
+        run = read_run(config, ranks=ranks, values=values)
         run.tokenizer()
         file_list = Path(run.blend.data_file_list)
         try:
