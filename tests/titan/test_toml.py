@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from blendtitan.cli import parsed
 from blendtitan.errors import ConfigError
 from blendtitan.settings.known_keys import KEYS
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
-from tests.test_docs import PAGES, ROOT, commands_shown
+from tests.test_docs import COMMAND_REFERENCE, PAGES, ROOT, commands_shown
 
 
 def read(tmp_path: Path, text: str, *arguments: str) -> Settings:
@@ -248,14 +249,15 @@ def test_command_line_mistakes_are_refused(arguments: list[str], message: str) -
 
 def test_the_runs_that_the_pages_show_have_settings_that_there_are() -> None:
     starts = [
-        words[words.index("blendtitan.titan.train") + 1 :]
-        for page in PAGES
-        for words in commands_shown(page)
-        if "blendtitan.titan.train" in words
+        parsed(words)
+        for page in {*PAGES} - {COMMAND_REFERENCE}
+        for name, *words in commands_shown(page)
+        if name == "blendtitan" and words[0] == "train"
     ]
-    from_toml = [(path, rest) for first, path, *rest in starts if first == "--job.config_file"]
+    from_repository = [options for options in starts if (ROOT / options.run).is_file()]
 
-    assert from_toml
-    for path, rest in from_toml:
-        file = [] if path in ("mine.toml", "$config") else [f"--job.config_file={ROOT / path}"]
-        read_settings([*file, *rest])
+    assert from_repository
+    for options in starts:
+        is_here = options in from_repository
+        file = [f"--job.config_file={ROOT / options.run}"] if is_here else []
+        read_settings([*file, *options.overrides])
