@@ -102,9 +102,8 @@ class BlendTrainer(Trainer):
         parallel_dims = super().init_distributed()
         name = self.config.debug.save_config_file
         if name is not None:
-            path = Path(self.config.dump_folder, name)
             text = json.dumps(self.config.to_dict(), indent=2)
-            self.when_accepted(lambda: write_text(path, text))
+            self.when_accepted(lambda: write_text(Path(self.config.dump_folder, name), text))
         return parallel_dims
 
     def when_accepted(self, write: Callable[[], object]) -> None:
@@ -208,8 +207,8 @@ def _check_batches(config: Trainer.Config) -> None:
     )
     seq_len, local, size = upstream.sizes_of(config)
     check_batches(size, local_batch_size=local, ranks=ranks)
-    global_batch_size = size if size > 0 else local * ranks
-    check_length(config.training.steps, global_batch_size=global_batch_size, seq_len=seq_len)
+    samples = size if size > 0 else local * ranks
+    check_length(config.training.steps, global_batch_size=samples, seq_len=seq_len)
 
 
 def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
