@@ -232,7 +232,7 @@ def test_auto_uses_the_reference_beside_a_run_that_requires_it(begin: BeginRun) 
     begin(tier="reference")
 
     assert begin(tier="auto").tier == "reference"
-    with pytest.raises(ConfigError, match="the same --tokenizer-tier"):
+    with pytest.raises(ConfigError, match="Use one tier in all commands"):
         begin(tier="fast")
 
 
