@@ -36,3 +36,23 @@ def _rescue(options: Namespace) -> None:
         written = copy_with_state(source, output, found.state())
         if not options.json:
             say("", f"{written}: a copy of {source} that resumes there.")
+
+
+@command(
+    "export",
+    "write a checkpoint as a Hugging Face model: weights, tokenizer and config.json",
+    path("checkpoint", "CHECKPOINT", "folder of one checkpoint, such as outputs/checkpoint/step-9"),
+    path("--hf", "DIR", "folder to create", required=True),
+    path("--config", "CONFIG", "TOML file of the run (default: config.toml in the run's folder)"),
+    argument(
+        "--dtype",
+        "type of the written weights (default: %(default)s)",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+    ),
+)
+def _export(options: Namespace) -> None:
+    from blendtitan.moving.export import export
+
+    exported = export(options.checkpoint, options.hf, config=options.config, dtype=options.dtype)
+    say(exported.line())
