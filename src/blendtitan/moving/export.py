@@ -11,6 +11,7 @@ from blendtitan.checkpoints import METADATA, damage_to
 from blendtitan.errors import ConfigError, ResumeError, requires_extra
 from blendtitan.moving.hf_config import hf_config
 from blendtitan.moving.hf_tokenizer import write_tokenizer
+from blendtitan.settings.batches import model_vocab_size
 from blendtitan.settings.toml import RESOLVED, Values, read_keys
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.tokenizers import Tokenizer, build_tokenizer
@@ -102,7 +103,7 @@ def _model_spec(values: Values, tokenizer: Tokenizer) -> "ModelSpec":
         from blendtitan.titan import prepare
 
         prepare()
-        from blendtitan.titan.model import build_model_spec, model_vocab_size
+        from blendtitan.titan.model import build_model_spec
         from blendtitan.titan.upstream import check_versions
 
     check_versions("0.3")
