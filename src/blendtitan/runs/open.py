@@ -28,6 +28,7 @@ from blendtitan.settings.batches import (
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.settings.toml import RESOLVED, read_keys
+from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -57,6 +58,7 @@ class RunConfig:
     """Samples that one rank reads at once."""
     max_epochs: float
     validates: bool
+    validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
@@ -239,6 +241,7 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         micro_batch=values[part if has_parts else "training.local_batch_size"],
         max_epochs=values["blendcorpus.max_epochs"],
         validates=values["validation.enable"],
+        validation_sets=validation_sets(values["validation.set"]),
         segments=segments,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
