@@ -11,6 +11,7 @@ from blendtitan.batch_schedule import BatchSchedule, BatchStage, schedule_of_sta
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
+from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.history.run import phases_of, settings_of
@@ -130,13 +131,16 @@ def open_run(
     return unchanged_run(run) if stored is None else _of_state(stored, run)
 
 
-def unchanged_run(run: RunConfig) -> OpenRun:
-    """A run that is never changed; errors as ``data_of_run``."""
+def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
+    """A run that is never changed; errors as ``data_of_run``.
+
+    ``schedule`` is the batch schedule if it is known from a state.
+    """
     catalog, _, train = data_of_run(run)
     slots: Slots
     if isinstance(train, OriginalDataset):
         catalog = as_one_split(catalog)
-        slots = OriginalSlots.of_dataset(train, catalog, run.schedule)
+        slots = OriginalSlots.of_dataset(train, catalog, schedule or run.schedule)
     else:
         assert isinstance(train, BlendedDataset)
         slots = History(phases_of(train), settings_of(train), run.schedule)
@@ -158,7 +162,7 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
                 f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "
                 f"the run's configuration as well"
             )
-        return unchanged_run(run)
+        return unchanged_run(run, schedule)
     if not schedule and run is not None:
         schedule = run.schedule
     history = History.of_state(saved, schedule)
@@ -204,6 +208,20 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
             f"{run.path}: blendcorpus.split is {run.blend.split!r}, which leaves no training data"
         )
     return RunData(catalog, datasets, datasets.train)
+
+
+def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> Datasets:
+    """A validation set, of which all documents are its valid split, checked against ``training``.
+
+    Raises:
+        ConfigError: The set cannot be used, or training reads documents of it.
+        ShardError: A shard cannot be used.
+    """
+    blend = held_out.reading(run.blend)
+    with quietly():
+        catalog = read_catalog(blend)
+        check_held_out(held_out.name, catalog, training, allow_overlap=held_out.allow_overlap)
+        return build_datasets(blend, catalog)
 
 
 def read_run(source: Path, *, ranks: int | None = None, values: Values | None = None) -> RunConfig:
@@ -258,7 +276,7 @@ def _config_path(source: Path) -> Path:
         return source
     if not (source / RESOLVED).is_file():
         raise ConfigError(
-            f"{source}: this folder has no {RESOLVED}. Name a run's job.dump_folder, or a TOML file"
+            f"{source}: this folder has no {RESOLVED}. Name a run's output folder, or a TOML file"
         )
     return source / RESOLVED
 

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, split_fractions
-from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
-from blendtitan.dataset.held_out import check_held_out
+from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
 from blendtitan.order.blend import shares_of
-from blendtitan.runs.open import RunConfig, data_of_run
+from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
@@ -105,7 +104,7 @@ class RunPlan:
         return (
             f"{run.steps:,} steps of {run.global_batch_size:,} samples of "
             f"{run.blend.seq_length:,} tokens: {run.num_samples:,} samples, {self.tokens:,} "
-            f"tokens, {_size(self.bytes_read)} to read. One epoch is {self.steps_per_epoch:,.1f} "
+            f"tokens, {size(self.bytes_read)} to read. One epoch is {self.steps_per_epoch:,.1f} "
             f"steps."
         )
 
@@ -223,16 +222,19 @@ def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
 
 
 def _splits(datasets: Datasets, catalog: Catalog) -> Iterator[SplitPlan]:
-    documents: IntArray = np.diff(catalog.document_cuts).sum(axis=0)
     found = zip(SPLITS, (datasets.train, datasets.valid, datasets.test), strict=True)
     for s, (name, dataset) in enumerate(found):
-        yield SplitPlan(
-            name=name,
-            corpora=len(dataset.corpora) if dataset else 0,
-            documents=int(documents[s]),
-            tokens=int(catalog.split_tokens(s).sum()),
-            windows=dataset.num_windows if dataset else 0,
-        )
+        yield _split(name, dataset, catalog, s)
+
+
+def _split(name: str, dataset: Dataset | None, catalog: Catalog, s: int) -> SplitPlan:
+    return SplitPlan(
+        name=name,
+        corpora=len(dataset.corpora) if dataset else 0,
+        documents=int(np.diff(catalog.document_cuts)[:, s].sum()),
+        tokens=int(catalog.split_tokens(s).sum()),
+        windows=dataset.num_windows if dataset else 0,
+    )
 
 
 def _validation_sets(run: RunConfig, training: Catalog) -> tuple[list[SplitPlan], list[str]]:
@@ -240,15 +242,13 @@ def _validation_sets(run: RunConfig, training: Catalog) -> tuple[list[SplitPlan]
     sets: list[SplitPlan] = []
     faults: list[str] = []
     for each in run.validation_sets:
-        blend = each.reading(run.blend)
         try:
-            catalog = read_catalog(blend)
-            check_held_out(each.name, catalog, training, allow_overlap=each.allow_overlap)
-            found = [*_splits(build_datasets(blend, catalog), catalog)][SPLITS.index("valid")]
+            valid = data_of_set(each, run, training).valid
         except (BlendTitanError, OSError) as error:
             faults.append(f"{error} {_STOPS}")
-        else:
-            sets.append(replace(found, name=each.name))
+            continue
+        assert valid is not None
+        sets.append(_split(each.name, valid, valid.catalog, SPLITS.index("valid")))
     return sets, faults
 
 
@@ -348,7 +348,7 @@ def _corpus_table(plan: RunPlan) -> Table:
             *(c.name, c.shards, c.documents, c.tokens, f"{c.share:.2%}"),
             *(c.tokens_read, f"{c.epochs:.3g}"),
             None if c.steps_per_epoch is None else f"{c.steps_per_epoch:,.1f}",
-            *(c.tokens_unused, _size(c.bytes_read)),
+            *(c.tokens_unused, size(c.bytes_read)),
         ]
         for c in plan.corpora
     )
@@ -364,7 +364,7 @@ def _segment_table(plan: RunPlan) -> Table:
     return Table(headings, zip(*columns, strict=True))
 
 
-def _size(num_bytes: int) -> str:
+def size(num_bytes: int) -> str:
     """A number of bytes with three digits and a unit."""
     size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while size >= 999.5 and len(units) > 1:
