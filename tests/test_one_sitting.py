@@ -43,6 +43,7 @@ ENGINE = {
 ENGINE_LINES = 3275
 
 TRAINER = ENGINE | {
+    "claims/held.py",
     "corpus_losses.py",
     "corpus_progress.py",
     "dataset/fixed.py",
