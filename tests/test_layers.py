@@ -85,6 +85,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         STORAGE | {"dataset", "order", "metric_names", "settings", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
+    "moving": (
+        HISTORY
+        | {"original", "state", "batch_schedule", "checkpoints", "runs", "tables", "moving"},
+        {"torch"},
+    ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
@@ -95,7 +100,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "terminal": ({"visible", "tables"}, set()),
     "commands": (
         STORAGE
-        | {"tokenizers", "prepare", "shards", "runs", "mixture", "start"}
+        | {"tokenizers", "prepare", "shards", "runs", "mixture", "moving", "start"}
         | {"tables", "terminal", "commands"},
         set(),
     ),
