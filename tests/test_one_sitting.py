@@ -40,7 +40,7 @@ ENGINE = {
 }
 """From ``BlendConfig`` to a batch."""
 
-ENGINE_LINES = 3275
+ENGINE_LINES = 3264
 
 TRAINER = ENGINE | {
     "claims/held.py",

@@ -168,7 +168,9 @@ def test_a_silent_claim_of_another_machine_is_taken_over_after_its_time(
     assert not path.exists()
     waiting, taken = (record.getMessage() for record in caplog.records)
     who = "process 4711 on node7, Slurm job 12, since 2026-01-01"
-    assert waiting.endswith(f"waiting up to 0 s for a sign of life from {who}, which may have ended.")
+    assert waiting.endswith(
+        f"waiting up to 0 s for a sign of life from {who}, which may have ended."
+    )
     assert taken.endswith(f"taken over from {who}, which is gone.")
 
 

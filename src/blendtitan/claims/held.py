@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from blendtitan.errors import OutputError
 from blendtitan.files import open_file, with_retries
 from blendtitan.storage.atomic_files import Process, writing
 
@@ -107,13 +106,9 @@ def check_claim() -> None:
             # Opened, because NFS asks its server only then.
             with_retries(lambda path=path: open_file(path).close(), path=str(path))
         except FileNotFoundError as error:
-            from blendtitan.claims.others import described_others
+            from blendtitan.claims.others import lost_claim
 
-            raise OutputError(
-                f"{path}: this claim on the run's folder was deleted, as by another job after "
-                f"{SILENCE_SECONDS:.0f} s without a sign of life. {described_others(path)} This "
-                f"job ends without another checkpoint."
-            ) from error
+            raise lost_claim(path) from error
 
 
 @atexit.register
@@ -131,10 +126,6 @@ def release_claim() -> None:
 
 
 def _current(silence_seconds: float) -> Holder:
-    return Holder(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        job=" ".join(f"{k} job {os.environ[v]}" for k, v in _JOBS.items() if v in os.environ),
-        since=time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        silence_seconds=silence_seconds,
-    )
+    job = " ".join(f"{k} job {os.environ[v]}" for k, v in _JOBS.items() if v in os.environ)
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return Holder(socket.gethostname(), os.getpid(), job, since, silence_seconds)

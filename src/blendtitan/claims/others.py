@@ -55,10 +55,14 @@ def look_for_others(path: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def described_others(path: Path) -> str:
-    """A sentence that names the other jobs that claim a folder."""
+def lost_claim(path: Path) -> OutputError:
+    """The error for a claim of this process that another job, or a person, has deleted."""
     others = " and ".join(str(other.holder) for other in _others(path))
-    return f"The folder is claimed by {others}." if others else "No other job claims it now."
+    return OutputError(
+        f"{path}: this claim on the run's folder was deleted, as by another job after "
+        f"{SILENCE_SECONDS:.0f} s without a sign of life. The folder is now claimed by "
+        f"{others or 'no job'}. This job ends without another checkpoint."
+    )
 
 
 def _refusal(other: _Claim) -> ConfigError:
