@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -65,6 +67,17 @@ def test_it_is_refused_and_changes_nothing_and_the_first_goes_on(
         os.kill(job.pids()[0], signal.SIGCONT)
     step = max(job.steps_begun())
     assert wait_for(lambda: max(job.steps_begun()) > step, run), run.output
+    kill(job, run, None)
+
+
+def test_commands_that_only_read_do_not_mind_the_claim(job: FaultyJob) -> None:
+    run = begin(job, 1)
+    held = claim(job)
+    command = [sys.executable, "-m", "blendtitan.cli", "audit", str(job.folder / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert claim(job) == held
     kill(job, run, None)
 
 
