@@ -105,7 +105,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "start": (
-        STORAGE
+        HISTORY
+        | {"state", "checkpoints", "tokenizer_check"}
         | {"prepare", "runs", "settings", "tables", "tokenizers", "failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},
     ),
@@ -174,7 +175,7 @@ ONE_PLACE = {
     "terminal": {"print"},
     "visible": {"logging.getLogger"},
     "cli": {"logging.basicConfig"},
-    "start": {"logging.getLogger"},  # to silence torchrun's
+    "start": {"logging.getLogger"},  # to silence torch's
 }
 """Module: what only it may call. The rest prints, logs and draws through them."""
 

@@ -1,15 +1,17 @@
 """The command line: parse the arguments and run the command. An error is shown as one message."""
 
 import argparse
+import difflib
 import logging
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from blendtitan import commands
 from blendtitan.errors import BlendTitanError
-from blendtitan.failures import report
+from blendtitan.failures import MAX_LINES, report
 from blendtitan.terminal import complain, say
 from blendtitan.visible import spell_out_logs, visible_lines
 
@@ -52,19 +54,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command. ``train`` also has ``overrides``, the keys of a run."""
-    options, unknown = parser().parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    whole = parser()
+    if not words:
+        complain(*whole.format_help().splitlines())
+        sys.exit(2)
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        expected = _nearest(words[0], COMMANDS) or f", expected one of {', '.join(COMMANDS)}"
+        whole.error(f"unknown command {words[0]!r}{expected}")
+    options, unknown = whole.parse_known_args(words)
     overrides = unknown if options.command == "train" else []
     wrong = [word for word in unknown if word.startswith("-") and "." not in word]
     if wrong or (unknown and not overrides):
-        options.parser.error(f"unrecognized arguments: {' '.join(wrong or unknown)}")
+        options.parser.error(_unrecognized(options, wrong or unknown))
     options.overrides = overrides
     return options
 
 
+def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
+    known = re.findall(r"--[\w-]+", options.parser.format_usage())
+    nearest = _nearest(words[0].partition("=")[0], known)
+    if not nearest and options.command == "train":
+        nearest = ". A key of the run has its section: --training.steps 100"
+    return f"unrecognized arguments: {' '.join(words)}{nearest}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {found[0]}?" if found else ""
+
+
 def _report_failure(command: str, error: Exception) -> int:
     notes = getattr(error, "__notes__", ())
-    complain(*map(visible_lines, (f"blendtitan {command}: {error}", *notes)))
+    lines = [line for text in (f"blendtitan {command}: {error}", *notes) for line in _lines(text)]
+    if command == "train" and len(lines) > MAX_LINES:
+        lines = report(error, "blendtitan train")
+    complain(*lines)
     return 1
+
+
+def _lines(text: str) -> Sequence[str]:
+    return visible_lines(text).splitlines()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -15,8 +15,9 @@ from blendtitan.commands.arguments import run_path
 from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.settings.templates import TEMPLATES
+from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder, read_data_config
-from blendtitan.start.train import DATA, Ranks, check_run, config_path
+from blendtitan.start.train import DATA, Ranks, config_path
 from blendtitan.storage.file_list import read_file_list
 from tests.test_docs import ROOT, code_blocks
 
@@ -80,7 +81,9 @@ def test_every_template_is_a_configuration(tmp_path: Path, text: Path, template:
     init(tmp_path, text, template=template)
     prepare_folder(tmp_path, workers=1)
 
-    check_run(tmp_path / "config.toml", world_size=1 if template == "debug" else 64)
+    # The text is too short to train any of them.
+    world_size = 1 if template == "debug" else 64
+    check_run(tmp_path / "config.toml", world_size=world_size, reads_data=False)
     config = tomllib.loads((tmp_path / "config.toml").read_text())
     assert config["model"]["tokenizer_path"] == str(text / "tokenizer.model")
     assert config["blendcorpus"]["data_file_list"] == str(tmp_path / "file_list.txt")

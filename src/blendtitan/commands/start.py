@@ -96,7 +96,8 @@ def _prepare(options: Namespace) -> None:
     ),
 )
 def _train(options: Namespace) -> None:
-    from blendtitan.start.train import Ranks, check_run, config_path, train
+    from blendtitan.start.check import check_run
+    from blendtitan.start.train import Ranks, config_path, train
 
     config = config_path(options.run)
     ranks = Ranks.chosen(
@@ -105,5 +106,10 @@ def _train(options: Namespace) -> None:
         rendezvous=options.rendezvous,
         job_id=options.job_id,
     )
-    check_run(config, options.overrides, world_size=ranks.nproc * ranks.nnodes)
+    check_run(
+        config,
+        options.overrides,
+        world_size=ranks.nproc * ranks.nnodes,
+        reads_data=ranks.nnodes == 1,
+    )
     train(config, options.overrides, ranks)

@@ -258,7 +258,7 @@ def _config_path(source: Path) -> Path:
         return source
     if not (source / RESOLVED).is_file():
         raise ConfigError(
-            f"{source}: this folder has no {RESOLVED}. Name a run's job.dump_folder, or a TOML file"
+            f"{source}: this folder has no {RESOLVED}. Name a run's output folder, or a TOML file"
         )
     return source / RESOLVED
 

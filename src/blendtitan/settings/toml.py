@@ -219,6 +219,13 @@ def _check_unknown(key: str, value: Any, hints: Hints, source: str) -> None:
         )
 
 
+def check_known(key: str, value: str, known: Iterable[str]) -> None:
+    """Check that the value of a key is one of the known names."""
+    if value not in known:
+        names, nearest = ", ".join(known), _nearest(value, known)
+        raise ConfigError(f"{key} is {value!r}, expected one of {names}. Did you mean {nearest}?")
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
 
