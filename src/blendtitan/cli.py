@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import logging
 import os
 import re
@@ -22,6 +23,9 @@ _SHOWN = (
 )
 COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 """All commands, in the order of the help."""
+
+FIRST = {"init", "prepare", "train"}
+"""Commands of newcomers. A long error is shortened, and a file has all of it."""
 
 PRINTING = {"stats", "plan", "explain", "audit"}
 """Commands that only print, and may end when their output is closed, as with ``| head``."""
@@ -86,15 +90,43 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 def _report_failure(command: str, error: Exception) -> int:
     notes = getattr(error, "__notes__", ())
-    lines = [line for text in (f"blendtitan {command}: {error}", *notes) for line in _lines(text)]
-    if command == "train" and len(lines) > MAX_LINES:
-        lines = report(error, "blendtitan train")
+    message = _explained(error) if isinstance(error, OSError) else error
+    texts = (f"blendtitan {command}: {message}", *notes)
+    lines = [line for text in texts for line in _lines(text)]
+    if command in FIRST and len(lines) > MAX_LINES:
+        lines = report(error, f"blendtitan {command}")
     complain(*lines)
     return 1
 
 
 def _lines(text: str) -> Sequence[str]:
     return visible_lines(text).splitlines()
+
+
+_ELSEWHERE = "choose another folder."
+_REMEDIES = {
+    errno.ENOENT: f"Check the path. If it should be created, {_ELSEWHERE}",
+    errno.EEXIST: f"Move away the file or folder of this name, or {_ELSEWHERE}",
+    errno.ENOTDIR: f"A file is where a folder is expected: move it away, or {_ELSEWHERE}",
+    errno.EISDIR: "A folder is where a file is expected: name a file.",
+    errno.EACCES: f"Change the permissions of the file or of the folders above it, or {_ELSEWHERE}",
+    errno.EROFS: f"Files cannot be changed there: {_ELSEWHERE}",
+    errno.ENOSPC: f"Free some space, and run again, or {_ELSEWHERE}",
+    errno.EDQUOT: f"Free some space, and run again, or {_ELSEWHERE}",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Raise the limit of open files, as with `ulimit -n 4096`, and run again.",
+    errno.EIO: "Check the disk or the connection to it, and run again.",
+}
+_REMEDIES[errno.EPERM] = _REMEDIES[errno.EACCES]
+
+
+def _explained(error: OSError) -> str:
+    """The file, the system's reason, and a remedy."""
+    if error.errno is None:
+        return str(error)
+    name = error.filename2 or error.filename
+    where = "" if name is None else f"{os.fsdecode(name)}: "
+    return f"{where}{error.strerror}. {_REMEDIES.get(error.errno, '')}".rstrip()
 
 
 class _Parser(argparse.ArgumentParser):
