@@ -9,8 +9,10 @@ from blendtitan import cli
 from blendtitan.errors import BlendTitanError, ConfigError, MissingShardError
 from blendtitan.failures import MAX_LINES
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.runs.open import read_run
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder
+from tests.runs.test_explain import trained
 from tests.start.test_start import TEXTS
 
 
@@ -133,6 +135,54 @@ def test_an_output_folder_that_cannot_be_written_is_an_error(
         match=rf"job\.dump_folder is '{folder}', .* cannot be written \(.*\)\. Choose another",
     ):
         check_run(run / "config.toml", [*SHORT, f"--job.dump_folder={folder}"])
+
+
+@pytest.fixture
+def trained_run(run: Path) -> Path:
+    """The run after 4 steps."""
+    config = read_run(run / "config.toml", ranks=1)
+    trained(run / "outputs/checkpoint", [config.blend], steps=4)
+    return run
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_of_a_finished_run_the_command_says_so(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], steps: int
+) -> None:
+    words = ["train", str(trained_run), "--nproc", "2", f"--training.steps={steps}"]
+
+    assert cli.main(words) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Nothing to train: ")
+    assert line.endswith(
+        f"checkpoint has step 4, and training.steps is {steps}. To train longer: --training.steps 8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--training.seq_len=64"], "seq_length: checkpoint 256, now 64"),
+        (["--blendcorpus.seed=9"], "seed: checkpoint 1234, now 9"),
+        (["--training.steps=999"], "more often than max_epochs = 4 allows"),
+    ],
+)
+def test_a_change_that_a_checkpoint_does_not_allow_is_an_error_at_once(
+    trained_run: Path, arguments: list[str], message: str
+) -> None:
+    config = trained_run / "config.toml"
+    check_run(config, ["--training.steps=6"])
+
+    with pytest.raises(BlendTitanError, match=message):
+        check_run(config, ["--training.steps=6", *arguments])
+
+
+def test_a_byte_order_mark_is_not_part_of_the_configuration(run: Path) -> None:
+    """Editors on Windows write it."""
+    config = run / "config.toml"
+    config.write_text("\ufeff" + config.read_text())
+
+    check_run(config, SHORT)
 
 
 def test_the_check_leaves_no_trace(run: Path) -> None:

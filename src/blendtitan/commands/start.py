@@ -117,10 +117,13 @@ def _train(options: Namespace) -> None:
         rendezvous=options.rendezvous,
         job_id=options.job_id,
     )
-    check_run(
+    finished = check_run(
         config,
         options.overrides,
         world_size=ranks.nproc * ranks.nnodes,
         reads_data=ranks.nnodes == 1,
     )
-    train(config, options.overrides, ranks)
+    if finished:
+        say(finished)
+    else:
+        train(config, options.overrides, ranks)

@@ -82,7 +82,7 @@ def toml_document(path: str | Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or is not a TOML file.
     """
     try:
-        return tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
+        return tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES).removeprefix("\ufeff"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

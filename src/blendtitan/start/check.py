@@ -49,7 +49,7 @@ _MOST_NUMBERS = 4
 
 def check_run(
     config: Path, arguments: Sequence[str] = (), *, world_size: int = 1, reads_data: bool = True
-) -> None:
+) -> str:
     """Check the settings of a run, its tokenizer, its data and its output folder.
 
     Args:
@@ -62,10 +62,13 @@ def check_run(
 
     Raises:
         BlendTitanError: Training would end with the same error.
+
+    Returns:
+        A sentence if the run is known to have finished, or an empty text.
     """
     if is_02():  # its trainer checks the keys
         _check_prepared(config.parent)
-        return
+        return ""
     values = read_keys(config) | typed_values(read_arguments(arguments))
     _check_prepared(config.parent)
     try:
@@ -75,15 +78,17 @@ def check_run(
             error.add_note(f"With these settings a run has {' or '.join(fitting)} processes.")
         raise
     _check_model(values)
+    finished = ""
     if values["training.dataset"] == "blendcorpus":
         run = read_run(config, ranks=ranks, values=values)
         vocab_size = run.tokenizer().get_vocab_size()
         model_vocab_size(values["model.vocab_size"], tokenizer_vocab_size=vocab_size)
         _check_file_list(run)
         if reads_data:
-            _check_data(run, values)
+            finished = _check_data(run, values)
     _check_load_step(values)
     _check_output(Path(values["job.dump_folder"]))
+    return finished
 
 
 def _check_prepared(folder: Path) -> None:
@@ -146,14 +151,14 @@ def _check_file_list(run: RunConfig) -> None:
         raise
 
 
-def _check_data(run: RunConfig, values: Values) -> None:
+def _check_data(run: RunConfig, values: Values) -> str:
     check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
     folder = run.path.parent
     try:
         if run.blend.has_horizon:  # its index may take long to build
             with quietly():
                 read_catalog(run.blend, check=check)
-            return
+            return ""
         data = data_of_run(run, check=check)
     except MissingShardError as error:
         if (folder / DATA).is_file():
@@ -163,10 +168,10 @@ def _check_data(run: RunConfig, values: Values) -> None:
         lacks_valid = run.validates and data.datasets.valid is None
     if lacks_valid:
         raise EmptySplitError.of_split("valid", run.blend)
-    _check_position(run, values, data.train)
+    return _check_position(run, values, data.train)
 
 
-def _check_position(run: RunConfig, values: Values, train: Dataset) -> None:
+def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
     """Check that training can continue from the latest checkpoint, and the epochs of the run."""
     samples, step = 0, 0
     if values["checkpoint.enable"]:
@@ -174,15 +179,21 @@ def _check_position(run: RunConfig, values: Values, train: Dataset) -> None:
         others = ("initial_load_path", "exclude_from_loading")
         is_plain = not any(values[f"checkpoint.{key}"] for key in others)
         if not is_plain or values["checkpoint.load_step"] != -1 or run.segments:
-            return  # the trainer knows
+            return ""  # the trainer knows
         if any(folder.glob("step-*")):
             stored = _latest(folder)
             if stored is None or stored.state_dict is None or stored.note:
-                return  # the trainer tells more about damage
+                return ""  # the trainer tells more about damage
             resumed = resume(parse_state(stored.state_dict), train)
             train, samples, step = resumed.dataset, resumed.consumed_samples, stored.step
     samples += max(0, run.steps - step) * run.global_batch_size
     check_repetition(train, samples, run.max_epochs)
+    if step < max(1, run.steps):
+        return ""
+    return (
+        f"Nothing to train: {_checkpoints(values)} has step {step:,}, and training.steps is "
+        f"{run.steps:,}. To train longer: --training.steps {2 * step}"
+    )
 
 
 def _latest(folder: Path) -> StoredState | None:

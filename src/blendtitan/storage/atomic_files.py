@@ -209,6 +209,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a run's folder, which need not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_file_partials(path)
+    write_atomically(path, text.encode())
+
+
 def partial_path(path: Path) -> Path:
     """Path at which this process writes a file until it is complete."""
     return Path(f"{path}.partial-{Process.current().name}")
