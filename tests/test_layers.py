@@ -87,8 +87,9 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "moving": (
         HISTORY
-        | {"original", "state", "batch_schedule", "checkpoints", "runs", "tables", "moving"},
-        {"torch"},
+        | {"original", "state", "batch_schedule", "settings", "checkpoints", "runs", "tables"}
+        | {"tokenizers", "titan", "moving"},
+        {"sentencepiece", "tokenizers", "torch", "torchtitan", "safetensors"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),

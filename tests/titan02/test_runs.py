@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.claims.held import hold_claim, release_claim
+from tests.small_corpora import write_corpora
 from tests.titan02.runs import STEPS, Ended, SmallRun
 
 VALIDATES = ("--validation.enable", "--validation.freq", "3", "--validation.samples", "8")
@@ -31,7 +32,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[SmallR
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ended:
     """A run from its first step to its last, with validations."""
-    run = SmallRun(tmp_path_factory.mktemp("whole"), data)
+    held_out = write_corpora(tmp_path_factory.mktemp("held_out"), num_documents=8)
+    sets = [{"name": "held-out", "path": str(held_out), "samples": 4}]
+    run = SmallRun(tmp_path_factory.mktemp("whole"), data, validation={"set": sets})
     ended = run.start(*VALIDATES)
     assert ended.code == 0, ended.output[-5000:]
     return ended
@@ -50,6 +53,8 @@ def test_a_run_logs_each_corpus(whole: Ended) -> None:
     assert sorted(whole.losses("validation")) == [1, 3, 6]
     assert "perplexity" in whole.output
     assert "8 samples of the blend, 8 samples of code, 8 samples of web" in whole.output
+    assert "4 samples of held-out" in whole.output
+    assert len(re.findall(r"corpus and set: code [\d.]+, web [\d.]+, held-out", whole.output)) == 3
 
 
 def test_a_killed_run_resumes_with_the_same_samples_and_losses(

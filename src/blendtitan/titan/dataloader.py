@@ -168,8 +168,8 @@ class _RunTokenizer:
 
 
 # The validator builds its loader for every validation, which must cost neither reads nor another
-# broadcast. Every rank builds the same loaders in the same order.
-@lru_cache(maxsize=4)
+# broadcast. Every rank builds the same loaders in the same order. Each validation set is a blend.
+@lru_cache(maxsize=64)
 def _datasets(blend: BlendConfig, tokenizer: _RunTokenizer) -> Datasets:
     catalog = shared_catalog(blend, build_check=lambda: tokenizer.check(blend))
     indices = shared_indices(blend, catalog) if blend.has_horizon else None

@@ -76,9 +76,9 @@ class BlendTrainer(Trainer):
         _check_batches(config)
         self._when_accepted: list[Callable[[], object]] = []
         super().__init__(config)
-        loader = config.validator.dataloader
-        if config.validator.enable and isinstance(loader, BlendCorpusDataLoader.Config):
-            # Open it now rather than at the first validation.
+        opens_late = not isinstance(config.validator, BlendCorpusValidator.Config)
+        loader = config.validator.dataloader if config.validator.enable and opens_late else None
+        if isinstance(loader, BlendCorpusDataLoader.Config):
             seq_len = upstream.sizes_of(config).seq_len
             configured_dataset(loader, seq_len=seq_len, tokenizer=self.tokenizer)
         schedule = config.parallelism.pipeline_parallel_schedule

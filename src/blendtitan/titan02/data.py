@@ -12,6 +12,7 @@ from blendtitan.batch_schedule import BatchStage
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import EmptySplitError
@@ -26,6 +27,7 @@ from blendtitan.settings.batches import (
 )
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import segment_settings
+from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -180,7 +182,32 @@ def open_datasets(
     check_length(training.steps, global_batch_size=global_batch_size, seq_len=training.seq_len)
     if validation.enable and validation.dataset == BLENDCORPUS:
         check_validation(steps=validation.steps, samples=validation.samples)
-    check = TokenizerCheck(blend, tokenizer.engine, action=section.tokenizer_check)
+    return _opened(blend, tokenizer, section.tokenizer_check)
+
+
+def open_validation(
+    job_config: Any, tokenizer: Titan02Tokenizer, datasets: Datasets
+) -> dict[str | None, Dataset]:
+    """The valid split of a run, under None, and its validation sets. A collective operation.
+
+    Raises:
+        ConfigError: A set cannot be used, or training reads documents of it.
+        EmptySplitError: There is nothing to validate on.
+    """
+    sets = validation_sets(job_config.validation.set)
+    found: dict[str | None, Dataset] = {}
+    if not sets or datasets.valid is not None:
+        found[None] = split_of(datasets, "valid")
+    train, action = split_of(datasets, "train"), job_config.blendcorpus.tokenizer_check
+    for each in sets:
+        opened = _opened(each.reading(train.config), tokenizer, action)
+        found[each.name] = dataset = split_of(opened, "valid")
+        check_held_out(each.name, dataset.catalog, train.catalog, allow_overlap=each.allow_overlap)
+    return found
+
+
+def _opened(blend: BlendConfig, tokenizer: Titan02Tokenizer, action: str) -> Datasets:
+    check = TokenizerCheck(blend, tokenizer.engine, action=action)
     catalog = shared_catalog(blend, build_check=lambda: check)
     indices = shared_indices(blend, catalog) if blend.has_horizon else None
     return build_datasets(blend, catalog, indices)

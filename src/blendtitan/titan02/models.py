@@ -30,6 +30,7 @@ from blendtitan.titan02.data import (
     Titan02DataLoader,
     Titan02Tokenizer,
     open_datasets,
+    open_validation,
     split_of,
 )
 from blendtitan.titan02.losses import LossByCorpus, why_not
@@ -175,7 +176,10 @@ class _Hooks:
             # Imported here: TorchTitan's validator imports its own loader.
             from blendtitan.titan02.validator import Titan02Validator
 
-            return Titan02Validator(split_of(self._datasets, "valid"), **arguments)
+            datasets = open_validation(
+                arguments["job_config"], arguments["tokenizer"], self._datasets
+            )
+            return Titan02Validator(datasets, **arguments)
         if self._spec.build_validator_fn is None:
             raise ConfigError(
                 "validation.enable is true, expected false: this model has no validator for "
