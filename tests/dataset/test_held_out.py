@@ -11,7 +11,7 @@ from blendtitan import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.held_out import check_held_out
 from blendtitan.errors import ConfigError
-from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.record_writer import write_folder_catalog
 from blendtitan.storage.records import CatalogEntry
 from tests.conftest import EOD, WriteBlend
 

@@ -49,7 +49,7 @@ class RecordingTrainer(BlendTrainer):
         """Batches for training, recorded as they are taken."""
         if state := os.environ.get("LOADER_STATE"):
             self.dataloader.load_state_dict(json.loads(Path(state).read_text()))
-            self.step = self.dataloader.step_here(4)  # pyright: ignore
+            self.step = self.dataloader.consumed_samples // 4  # pyright: ignore
         return map(self._recorded, super().batch_generator(data_iterable))
 
     def _recorded(self, batch: tuple[Any, torch.Tensor]) -> tuple[Any, torch.Tensor]:

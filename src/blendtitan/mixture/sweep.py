@@ -24,10 +24,10 @@ from blendtitan.runs.open import RunConfig, data_of_run, read_run
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.settings.toml import RESOLVED, read_toml, toml_of
 from blendtitan.storage.atomic_files import (
-    check_replaceable,
     remove_file_partials,
     write_atomically,
 )
+from blendtitan.storage.replaceable import check_replaceable
 from blendtitan.tables import Table
 
 SHARES = "shares.csv"

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
+from blendtitan.claims.held import release_claim
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.failures import end, interrupted, record
 from blendtitan.visible import spell_out_logs, visible_logger
@@ -105,6 +106,7 @@ def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
     from blendtitan.titan.trainer import BlendTrainer
 
     with ExitStack() as stack:
+        stack.callback(release_claim)  # last of all
         try:
             trainer: Trainer = config.build()
             stack.callback(trainer.close)

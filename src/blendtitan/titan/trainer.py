@@ -19,6 +19,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
+from blendtitan.claims.held import hold_claim
 from blendtitan.config import ORIGINAL_ORDER
 from blendtitan.corpus_progress import (
     corpus_table,
@@ -43,6 +44,7 @@ from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, confi
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import DataClock, LossMetrics, RowsByCorpus, listed, logs_loss
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
+from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.visible import visible_logger
 
@@ -98,8 +100,9 @@ class BlendTrainer(Trainer):
         return None
 
     def init_distributed(self) -> ParallelDims:
-        """Connect the ranks. TorchTitan changes its configuration afterwards."""
+        """Connect the ranks, and claim the run's folder before it is read or written."""
         parallel_dims = super().init_distributed()
+        from_first_rank(lambda: hold_claim(Path(self.config.dump_folder)))
         name = self.config.debug.save_config_file
         if name is not None:
             text = json.dumps(self.config.to_dict(), indent=2)

@@ -8,6 +8,7 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
+from blendtitan.batch_schedule import BatchStage
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
@@ -94,13 +95,26 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         """Yield ``({"input": ids}, labels)``: TorchTitan gives every other key to the model."""
         size = self.global_batch_size
         # The state records its step; without a state, the rest of the checkpoint does.
-        step = self.step_here(size) if self._is_placed else self._step_of_run()
+        step = self._step_here() if self._is_placed else self._step_of_run()
         self.align(step, global_batch_size=size)
         self._check_data(self._job.training.steps - step)
         for batch in self._loader:
             if self.corpus_ids is not None:
                 self.corpus_ids.append(batch.corpus_ids)
             yield {"input": batch.input_ids}, batch.labels
+
+    def check_step(self, step: int) -> None:
+        """Check that the loader has delivered exactly the batches of the first ``step`` steps.
+
+        Raises:
+            ResumeError: The loader's position is that of another step.
+        """
+        self._schedule[-1].check(step, consumed_samples=self.consumed_samples)
+
+    def _step_here(self) -> int:
+        """The optimizer step that the current position belongs to."""
+        stages = self._schedule or (BatchStage(global_batch_size=self.global_batch_size),)
+        return stages[-1].step_at(self.consumed_samples)
 
     def _check_data(self, steps_left: int) -> None:
         """Check and log the amount of each corpus that the whole run reads."""
