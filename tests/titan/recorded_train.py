@@ -24,6 +24,7 @@ from blendtitan.titan import assemble, train  # noqa: E402
 from blendtitan.titan.metrics import LossMetrics  # noqa: E402
 from blendtitan.titan.model import decoder_config  # noqa: E402
 from blendtitan.titan.trainer import Batches, BlendTrainer  # noqa: E402
+from tests.told import begin_where_told, die_when_told  # noqa: E402
 
 # No test depends on the depth of a model, and every layer costs each rank time.
 NUM_LAYERS = 2
@@ -61,11 +62,14 @@ class RecordingTrainer(BlendTrainer):
 
     def batch_generator(self, data_iterable: Batches) -> Iterator[Any]:
         """Batches for training, recorded as they are taken."""
+        samples = self.config.training.global_batch_size
+        begin_where_told(self, self.dataloader, global_batch_size=samples)
         return map(self._recorded, super().batch_generator(data_iterable))
 
     def _recorded(self, batch: tuple[Any, torch.Tensor]) -> tuple[Any, torch.Tensor]:
         rows = [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in batch[1]]
         record(step=self.step, samples=rows)
+        die_when_told(self.step)
         return batch
 
 

@@ -9,7 +9,6 @@ loses its claim on the run's folder.
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +28,8 @@ import torchtitan.train as entry  # noqa: E402
 from torchtitan.components.metrics import MetricsProcessor  # noqa: E402
 from torchtitan.config import ConfigManager  # noqa: E402
 
-DIE_AT = int(os.environ.get("DIE_AT", "0"))
+from tests.told import begin_where_told, die_when_told  # noqa: E402
+
 LOSE_CLAIM_AT = int(os.environ.get("LOSE_CLAIM_AT", "0"))
 
 
@@ -46,8 +46,7 @@ class RecordingTrainer(entry.Trainer):
         for inputs, labels in super().batch_generator(data_iterable):
             rows = [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in labels.cpu()]
             record(step=self.step, samples=rows)
-            if self.step == DIE_AT:
-                os.kill(os.getpid(), signal.SIGKILL)
+            die_when_told(self.step)
             if self.step == LOSE_CLAIM_AT:
                 for claim in Path(self.job_config.job.dump_folder).glob("claim-*"):
                     claim.unlink()
@@ -71,6 +70,8 @@ def main() -> None:
     entry.init_logger()
     torch.set_num_threads(1)
     trainer = RecordingTrainer(ConfigManager().parse_args(sys.argv[1:]))
+    samples = trainer.job_config.training.global_batch_size
+    begin_where_told(trainer, trainer.dataloader, global_batch_size=samples)
     trainer.train()
     trainer.close()
     torch.distributed.destroy_process_group()

@@ -8,12 +8,10 @@ sample, or ``training`` or ``validation``, a loss. A rank kills itself by SIGKIL
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,8 +26,9 @@ from blendtitan.titan import train  # noqa: E402
 from blendtitan.titan.metrics import LossMetrics  # noqa: E402
 from blendtitan.titan.model import decoder_config  # noqa: E402
 from blendtitan.titan.trainer import Batches, BlendTrainer  # noqa: E402
+from tests.titan02.runs import GLOBAL_BATCH_SIZE  # noqa: E402
+from tests.told import begin_where_told, die_when_told  # noqa: E402
 
-DIE_AT = int(os.environ.get("DIE_AT", "0"))
 NUM_LAYERS = 2
 
 
@@ -47,9 +46,7 @@ class RecordingTrainer(BlendTrainer):
 
     def batch_generator(self, data_iterable: Batches) -> Iterator[Any]:
         """Batches for training, recorded as they are taken."""
-        if state := os.environ.get("LOADER_STATE"):
-            self.dataloader.load_state_dict(json.loads(Path(state).read_text()))
-            self.step = self.dataloader.consumed_samples // 4  # pyright: ignore
+        begin_where_told(self, self.dataloader, global_batch_size=GLOBAL_BATCH_SIZE)
         return map(self._recorded, super().batch_generator(data_iterable))
 
     def _recorded(self, batch: tuple[Any, torch.Tensor]) -> tuple[Any, torch.Tensor]:
@@ -57,8 +54,7 @@ class RecordingTrainer(BlendTrainer):
         record(
             step=self.step, samples=[hashlib.sha256(r.numpy().tobytes()).hexdigest() for r in rows]
         )
-        if self.step == DIE_AT:
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_when_told(self.step)
         return batch
 
 
