@@ -88,7 +88,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
     "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
-    "titan": (TITAN | {"checkpoints", "failures"}, NUMPY | {"torch", "torchtitan", "tensorboard"}),
+    "titan": (
+        TITAN | {"checkpoints", "failures"},
+        NUMPY | {"torch", "torchtitan", "torchao", "tensorboard"},
+    ),
     "titan02": (TITAN | {"titan02", "failures"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible", "tables"}, set()),
