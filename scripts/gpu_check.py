@@ -205,9 +205,10 @@ def build_trainer(case: Case, options: argparse.Namespace, folder: str) -> Any:
     from torchtitan.components.optimizer import default_adamw
     from torchtitan.config import DebugConfig, ParallelismConfig, TrainingConfig
 
+    from blendtitan.settings.batches import model_vocab_size
     from blendtitan.titan.cpu import default_spmd_backend
     from blendtitan.titan.metrics import LossMetrics
-    from blendtitan.titan.model import build_model_spec, model_vocab_size
+    from blendtitan.titan.model import build_model_spec
     from blendtitan.titan.tokenizer import BlendTokenizer
     from blendtitan.titan.trainer import BlendTrainer
 

@@ -102,6 +102,33 @@ def test_wrong_arguments_exit_with_status_2(capsys: pytest.CaptureFixture[str]) 
     assert "required: INPUT, --output, --tokenizer" in capsys.readouterr().err
 
 
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+
+    shown = capsys.readouterr().err
+    assert all(f"\n    {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("trian my-run", "unknown command 'trian'. Did you mean train?"),
+        ("xyz", "unknown command 'xyz', expected one of init, prepare, train, "),
+        ("report my-run --outptu a", "unrecognized arguments: --outptu. Did you mean --output?"),
+        ("train my-run --nprocs=4", "unrecognized arguments: --nprocs=4. Did you mean --nproc?"),
+        ("train my-run --steps 9", "--steps. A key of the run has its section: --training.steps"),
+    ],
+)
+def test_a_mistyped_word_is_an_error_that_names_the_nearest(
+    words: str, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+
+    assert answer in capsys.readouterr().err
+
+
 def test_help_imports_nothing_slow() -> None:
     code = (
         "import sys; from blendtitan.cli import main\n"

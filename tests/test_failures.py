@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import blendtitan
 from blendtitan import cli
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.failures import MAX_LINES, recorded, report
@@ -98,6 +99,8 @@ def test_without_a_place_to_write_the_traceback_is_printed(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
+SOURCE = Path(blendtitan.__file__).parents[1]
+
 END_A_RANK = """
 from blendtitan.failures import end, record
 try:
@@ -123,6 +126,19 @@ def test_the_first_error_of_a_rank_is_printed_once_by_it_or_by_torchrun(
     assert (done.stderr == "") is has_agent
     assert lines[0] == "blendtitan train: KeyError: 'x'"
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_ctrl_c_during_the_imports_is_one_line_of_rank_0(tmp_path: Path, rank: str) -> None:
+    """They take seconds, and an interrupted import is a page of traceback."""
+    interrupts = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    (tmp_path / "torch.py").write_text(interrupts)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{SOURCE}", "RANK": rank}
+    words = [sys.executable, "-m", "blendtitan.titan.train"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 130
+    assert done.stderr == ("Interrupted before training began.\n" if rank == "0" else "")
 
 
 def test_what_torchrun_reads_from_another_program_is_shown_as_well(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         STORAGE | {"dataset", "order", "metric_names", "settings", "runs", "tables", "mixture"},
         NUMPY | {"tomlkit"},
     ),
+    "moving": (
+        HISTORY
+        | {"original", "state", "batch_schedule", "checkpoints", "runs", "tables", "moving"},
+        {"torch"},
+    ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
@@ -97,12 +102,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "terminal": ({"visible", "tables"}, set()),
     "commands": (
         STORAGE
-        | {"tokenizers", "prepare", "shards", "runs", "mixture", "start"}
+        | {"tokenizers", "prepare", "shards", "runs", "mixture", "moving", "start"}
         | {"tables", "terminal", "commands"},
         set(),
     ),
     "start": (
-        STORAGE
+        HISTORY
+        | {"state", "checkpoints", "tokenizer_check"}
         | {"prepare", "runs", "settings", "tables", "tokenizers", "failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},
     ),
@@ -171,7 +177,7 @@ ONE_PLACE = {
     "terminal": {"print"},
     "visible": {"logging.getLogger"},
     "cli": {"logging.basicConfig"},
-    "start": {"logging.getLogger"},  # to silence torchrun's
+    "start": {"logging.getLogger"},  # to silence torch's
 }
 """Module: what only it may call. The rest prints, logs and draws through them."""
 

@@ -97,6 +97,12 @@ def consumed_at(schedule: Sequence[BatchStage], step: int) -> int:
     return [stage for stage in schedule if stage.step <= step][-1].consumed_at(step)
 
 
+def slots_of(schedule: Sequence[BatchStage], step: int) -> range:
+    """The slots of a step. The first step of a run is 1."""
+    stage = [stage for stage in schedule if stage.step < step][-1]
+    return range(stage.consumed_at(step - 1), stage.consumed_at(step))
+
+
 def step_of(schedule: Sequence[BatchStage], slot: int) -> int:
     """The step that trains on a slot. The first step of a run is 1."""
     stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]

@@ -1,25 +1,31 @@
 """The command line: parse the arguments and run the command. An error is shown as one message."""
 
 import argparse
+import difflib
+import errno
 import logging
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from blendtitan import commands
 from blendtitan.errors import BlendTitanError
-from blendtitan.failures import report
+from blendtitan.failures import MAX_LINES, report
 from blendtitan.terminal import complain, say
 from blendtitan.visible import spell_out_logs, visible_lines
 
 _SHOWN = (
     *("init", "prepare", "train"),
     *("tokenize", "stats", "verify", "repair", "merge", "convert", "mix"),
-    *("plan", "explain", "report", "audit", "sweep", "demo"),
+    *("plan", "explain", "report", "audit", "sweep", "rescue", "demo"),
 )
 COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 """All commands, in the order of the help."""
+
+FIRST = {"init", "prepare", "train"}
+"""Commands of newcomers. A long error is shortened, and a file has all of it."""
 
 PRINTING = {"stats", "plan", "explain", "audit"}
 """Commands that only print, and may end when their output is closed, as with ``| head``."""
@@ -52,19 +58,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command. ``train`` also has ``overrides``, the keys of a run."""
-    options, unknown = parser().parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    whole = parser()
+    if not words:
+        complain(*whole.format_help().splitlines())
+        sys.exit(2)
+    if not words[0].startswith("-") and words[0] not in COMMANDS:
+        expected = _nearest(words[0], COMMANDS) or f", expected one of {', '.join(COMMANDS)}"
+        whole.error(f"unknown command {words[0]!r}{expected}")
+    options, unknown = whole.parse_known_args(words)
     overrides = unknown if options.command == "train" else []
     wrong = [word for word in unknown if word.startswith("-") and "." not in word]
     if wrong or (unknown and not overrides):
-        options.parser.error(f"unrecognized arguments: {' '.join(wrong or unknown)}")
+        options.parser.error(_unrecognized(options, wrong or unknown))
     options.overrides = overrides
     return options
 
 
+def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
+    known = re.findall(r"--[\w-]+", options.parser.format_usage())
+    nearest = _nearest(words[0].partition("=")[0], known)
+    if not nearest and options.command == "train":
+        nearest = ". A key of the run has its section: --training.steps 100"
+    return f"unrecognized arguments: {' '.join(words)}{nearest}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {found[0]}?" if found else ""
+
+
 def _report_failure(command: str, error: Exception) -> int:
     notes = getattr(error, "__notes__", ())
-    complain(*map(visible_lines, (f"blendtitan {command}: {error}", *notes)))
+    message = _explained(error) if isinstance(error, OSError) else error
+    texts = (f"blendtitan {command}: {message}", *notes)
+    lines = [line for text in texts for line in _lines(text)]
+    if command in FIRST and len(lines) > MAX_LINES:
+        lines = report(error, f"blendtitan {command}")
+    complain(*lines)
     return 1
+
+
+def _lines(text: str) -> Sequence[str]:
+    return visible_lines(text).splitlines()
+
+
+_ELSEWHERE = "choose another folder."
+_REMEDIES = {
+    errno.ENOENT: f"Check the path. If it should be created, {_ELSEWHERE}",
+    errno.EEXIST: f"Move away the file or folder of this name, or {_ELSEWHERE}",
+    errno.ENOTDIR: f"A file is where a folder is expected: move it away, or {_ELSEWHERE}",
+    errno.EISDIR: "A folder is where a file is expected: name a file.",
+    errno.EACCES: f"Change the permissions of the file or of the folders above it, or {_ELSEWHERE}",
+    errno.EROFS: f"Files cannot be changed there: {_ELSEWHERE}",
+    errno.ENOSPC: f"Free some space, and run again, or {_ELSEWHERE}",
+    errno.EDQUOT: f"Free some space, and run again, or {_ELSEWHERE}",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Raise the limit of open files, as with `ulimit -n 4096`, and run again.",
+    errno.EIO: "Check the disk or the connection to it, and run again.",
+}
+_REMEDIES[errno.EPERM] = _REMEDIES[errno.EACCES]
+
+
+def _explained(error: OSError) -> str:
+    """The file, the system's reason, and a remedy."""
+    if error.errno is None:
+        return str(error)
+    name = error.filename2 or error.filename
+    where = "" if name is None else f"{os.fsdecode(name)}: "
+    return f"{where}{error.strerror}. {_REMEDIES.get(error.errno, '')}".rstrip()
 
 
 class _Parser(argparse.ArgumentParser):

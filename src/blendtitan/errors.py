@@ -26,7 +26,7 @@ lines is passed line by line: ``ShardError(*problems, summary)``.
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 from blendtitan.visible import Lines, joined
 
@@ -88,6 +88,16 @@ class TokenizerMismatchError(ShardError):
 
 class EmptySplitError(BlendTitanError):
     """A split that is used has no documents."""
+
+    @classmethod
+    def of_split(cls, name: str, blend: Any) -> Self:
+        """The error for a split of a ``BlendConfig`` that no corpus has documents in."""
+        others = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
+        return cls(
+            f"{blend.data_file_list}: no corpus has documents in the {name} split, with "
+            f"blendcorpus.split = {blend.split!r}{others}. Give it a larger part, or, for valid, "
+            f"set validation.enable = false."
+        )
 
 
 class ResumeError(BlendTitanError):

@@ -116,6 +116,13 @@ def end() -> NoReturn:
     sys.exit(1)
 
 
+def interrupted(*_: object) -> NoReturn:
+    """End a rank that has not begun, with status 130: it handles Ctrl-C before its imports."""
+    if os.environ.get("RANK", "0") == "0":
+        complain("Interrupted before training began.")
+    os._exit(130)
+
+
 def recorded(path: Path) -> Sequence[str]:
     """The report in the error file of a rank, of ours or of any other program under torchrun."""
     message = json.loads(read_text(path))["message"]

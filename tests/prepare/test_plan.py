@@ -83,7 +83,7 @@ def test_a_corpus_may_have_a_key_of_its_own(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (("wbe=content",), "--key names the corpora wbe, expected only code, out, web"),
+        (("wbe=content",), "the keys name the corpora wbe, expected only code, out, web"),
         (("web=content", "text", "title"), "expected at most one without a corpus"),
         (("web=a", "b", "web=c"), "the keys of the corpus web are a and c, expected one"),
         (("b\udcff",), "is a key or corpus, expected a name in UTF-8"),

@@ -88,7 +88,7 @@ def test_one_of_two_simultaneous_tokenizers_is_refused_and_the_other_finishes(
 
     assert statuses == [0, 1]
     assert re.search(r"process \d+ on .* makes shards there with tokenizer .*but this", errors)
-    assert "Choose another --output, or wait" in errors
+    assert "Choose another output folder, or wait" in errors
     assert shard_files(output) in (shard_files(tmp_path / "a"), shard_files(tmp_path / "b"))
     assert left_over(output) == []
 
@@ -232,7 +232,7 @@ def test_auto_uses_the_reference_beside_a_run_that_requires_it(begin: BeginRun) 
     begin(tier="reference")
 
     assert begin(tier="auto").tier == "reference"
-    with pytest.raises(ConfigError, match="the same --tokenizer-tier"):
+    with pytest.raises(ConfigError, match="Use one tier in all commands"):
         begin(tier="fast")
 
 

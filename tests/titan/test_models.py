@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+from pathlib import Path
+from runpy import run_path
 
 import pytest
 import torch
@@ -10,9 +12,11 @@ from torchtitan.models.common.moe import GroupedExperts
 from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.errors import ConfigError
+from blendtitan.settings import known_models
 from blendtitan.titan.model import MODELS, build_model_spec
 
 VOCAB_SIZE = 192
+SCRIPT = Path(__file__).parents[2] / "scripts/write_known_models.py"
 
 
 def built(spec: ModelSpec) -> nn.Module:
@@ -87,3 +91,13 @@ def test_a_backend_for_experts_is_refused_where_there_are_none() -> None:
         ConfigError, match=r"expert_parallel_comm_backend is 'deepep', .*no experts"
     ):
         build_model_spec("llama3", "debugmodel", vocab_size=VOCAB_SIZE, expert_backend="deepep")
+
+
+def test_the_models_that_the_launcher_knows_are_those_of_torchtitan() -> None:
+    """If this fails, run scripts/write_known_models.py."""
+    found = run_path(str(SCRIPT))["known_models"]()
+    known = {name: flavors for name, flavors in known_models.MODELS.items() if found.get(name)}
+
+    # Some models need packages that may be missing.
+    assert {name: flavors for name, flavors in found.items() if flavors} == known
+    assert found.keys() == known_models.MODELS.keys()

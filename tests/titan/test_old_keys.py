@@ -243,12 +243,6 @@ def test_present_names_have_the_present_recipe(tmp_path: Path, text: str, recipe
     assert read(tmp_path, text).quantize.linear.float8.recipe_name == recipe
 
 
-def test_rows_are_not_gathered_in_float8(tmp_path: Path) -> None:
-    text = "[float8]\nenable_fsdp_float8_all_gather = true\nrecipe_name = 'rowwise'"
-    with pytest.raises(ConfigError, match=r"recipe_name is 'rowwise', expected 'tensorwise'"):
-        read(tmp_path, text)
-
-
 @pytest.mark.parametrize(
     ("text", "converters"),
     [

@@ -117,6 +117,13 @@ def float8_model(*arguments: str) -> nn.Module:
     return model
 
 
+def test_rows_are_not_gathered_in_float8() -> None:
+    """A row has a scale of its own, which is not gathered."""
+    by_row = [*GATHERED, f"--{FLOAT8}.recipe_name", "rowwise"]
+    with pytest.raises(ConfigError, match=r"recipe_name is 'rowwise', expected 'tensorwise'"):
+        float8_model(*by_row)
+
+
 @needs_torchao
 def test_gathered_weights_are_cast_by_fsdp_and_saved_as_any_other() -> None:
     """A checkpoint is loaded without torchao, or with another setting."""

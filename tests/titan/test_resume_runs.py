@@ -87,6 +87,7 @@ def test_without_loader_state_it_continues_after_step_times_batch_size(
 
     assert saved.samples() == expected(saved, slots(6 * 2, global_batch_size=2, steps=range(7, 8)))
     assert output.count(STATELESS) == 1
+    assert "UserWarning" not in output
 
 
 def test_a_run_on_torchtitans_own_loader_is_continued_on_a_blend(job: Job, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Commands from text to a training run: init, prepare and train."""
 
+import shlex
 from argparse import Namespace
 
 from blendtitan.commands.arguments import argument, command, number, path
+from blendtitan.commands.text import MAX_EPOCHS, TEXTS, texts_config
 from blendtitan.terminal import say
 
 
@@ -56,11 +58,12 @@ def _init(options: Namespace) -> None:
     if found:
         show(corpus_table(found))
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
-    for step in (f"prepare {folder}", f"train {folder}", f"report {folder}"):
-        say(f"  blendtitan {step}")
+    quoted = shlex.quote(str(folder))
+    for step in ("prepare", "train", "report"):
+        say(f"  blendtitan {step} {quoted}")
     if options.scheduler:
         submit = {"slurm": "sbatch {0}/slurm.sh {0}", "pbs": "qsub -v ARGUMENTS={0} {0}/pbs.sh"}
-        say(f"On several nodes: {submit[options.scheduler].format(folder)}")
+        say(f"On several nodes: {submit[options.scheduler].format(quoted)}")
 
 
 @command(
@@ -68,14 +71,22 @@ def _init(options: Namespace) -> None:
     "turn the text of a run folder into shards and a file list",
     path("folder", "DIR", "run folder that init created"),
     number("--workers", "N", "processes (default: one per core)"),
+    *TEXTS,
+    MAX_EPOCHS,
 )
 def _prepare(options: Namespace) -> None:
     from blendtitan.prepare.mix import mix_table
     from blendtitan.start.folder import prepare_folder
     from blendtitan.tables import show
 
-    show(mix_table(prepare_folder(options.folder, workers=options.workers)))
-    say(f"The data is ready. To train: blendtitan train {options.folder}")
+    corpora = prepare_folder(
+        options.folder,
+        workers=options.workers,
+        configure=texts_config(options),
+        max_epochs=options.max_epochs,
+    )
+    show(mix_table(corpora))
+    say(f"The data is ready. To train: blendtitan train {shlex.quote(str(options.folder))}")
 
 
 @command(
@@ -96,7 +107,8 @@ def _prepare(options: Namespace) -> None:
     ),
 )
 def _train(options: Namespace) -> None:
-    from blendtitan.start.train import Ranks, check_run, config_path, train
+    from blendtitan.start.check import check_run
+    from blendtitan.start.train import Ranks, config_path, train
 
     config = config_path(options.run)
     ranks = Ranks.chosen(
@@ -105,5 +117,13 @@ def _train(options: Namespace) -> None:
         rendezvous=options.rendezvous,
         job_id=options.job_id,
     )
-    check_run(config, options.overrides, world_size=ranks.nproc * ranks.nnodes)
-    train(config, options.overrides, ranks)
+    finished = check_run(
+        config,
+        options.overrides,
+        world_size=ranks.nproc * ranks.nnodes,
+        reads_data=ranks.nnodes == 1,
+    )
+    if finished:
+        say(finished)
+    else:
+        train(config, options.overrides, ranks)

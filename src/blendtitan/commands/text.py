@@ -2,9 +2,77 @@
 
 import os
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
-from blendtitan.commands.arguments import SHARDS, argument, command, flag, number, one_of, path
+from blendtitan.commands.arguments import (
+    SHARDS,
+    Add,
+    argument,
+    command,
+    flag,
+    number,
+    one_of,
+    path,
+)
 from blendtitan.terminal import say
+
+if TYPE_CHECKING:
+    from blendtitan.prepare.tokenize import TokenizeConfig
+
+
+TEXTS: tuple[Add, ...] = (
+    number(
+        "--max-rejects",
+        "N",
+        "number of rejected texts to tolerate (default: %(default)s)",
+        default=0,
+    ),
+    argument(
+        "--txt",
+        "documents of a .txt file: the whole file, or each line (default: %(default)s)",
+        choices=["file", "line"],
+        default="file",
+    ),
+    number(
+        "--max-document-bytes",
+        "N",
+        "largest size of a document, or of a line of JSON; larger ones are rejected (default: 16 "
+        "MiB)",
+    ),
+    flag(
+        "--skip-unknown",
+        "warn about files that cannot be read or have an unknown format, instead of failing",
+    ),
+    flag("--prune", "delete shards whose input file was removed"),
+    flag("--overwrite", "replace shards of another tokenizer, key, --txt, input or program"),
+)
+"""Options of the commands that tokenise text."""
+
+MAX_EPOCHS = number(
+    "--max-epochs",
+    "N",
+    "largest number of epochs of a corpus; 0: no limit (default: %(default)g)",
+    type=float,
+    default=4.0,
+)
+
+
+def texts_config(options: Namespace) -> "Callable[..., TokenizeConfig]":
+    """``TokenizeConfig`` with the settings of ``TEXTS``."""
+    from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, ReadOptions
+    from blendtitan.prepare.tokenize import TokenizeConfig
+
+    longest = options.max_document_bytes
+    return partial(
+        TokenizeConfig,
+        max_rejects=options.max_rejects,
+        options=ReadOptions(options.txt, MAX_DOCUMENT_BYTES if longest is None else longest),
+        skip_unknown=options.skip_unknown,
+        prune=options.prune,
+        overwrite=options.overwrite,
+    )
 
 
 @command(
@@ -32,32 +100,9 @@ from blendtitan.terminal import say
         metavar="NAME",
         action="append",
     ),
-    number(
-        "--max-rejects",
-        "N",
-        "number of rejected texts to tolerate (default: %(default)s)",
-        default=0,
-    ),
-    argument(
-        "--txt",
-        "documents of a .txt file: the whole file, or each line (default: %(default)s)",
-        choices=["file", "line"],
-        default="file",
-    ),
-    number(
-        "--max-document-bytes",
-        "N",
-        "largest size of a document, or of a line of JSON; larger ones are rejected (default: 16 "
-        "MiB)",
-    ),
-    flag(
-        "--skip-unknown",
-        "warn about files that cannot be read or have an unknown format, instead of failing",
-    ),
+    *TEXTS,
     argument("--corpus", "subfolder of DIR for all shards", metavar="NAME"),
     number("--job-bytes", "N", "bytes of a file per job (default: 64 MB)"),
-    flag("--prune", "delete shards whose input file was removed from INPUT"),
-    flag("--overwrite", "replace shards of another tokenizer, key, --txt, input or program"),
     argument(
         "--tokenizer-tier",
         "fast: gigatoken, for texts for which its ids are proven equal to the reference's. auto: "
@@ -77,25 +122,18 @@ from blendtitan.terminal import say
 def _tokenize(options: Namespace) -> None:
     from blendtitan.prepare.engines import started_engine
     from blendtitan.prepare.existing import removed_inputs
-    from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, ReadOptions
     from blendtitan.prepare.report import tokenize_table
-    from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize
+    from blendtitan.prepare.tokenize import JOB_BYTES, tokenize
     from blendtitan.prepare.workers import Rank, rank_of_process
     from blendtitan.tables import show
 
     rank = rank_of_process(options.rank, options.world_size, os.environ)
-    longest = options.max_document_bytes
-    config = TokenizeConfig(
+    config = texts_config(options)(
         tokenizer=options.tokenizer,
         keys=tuple(options.key or ["text"]),
-        max_rejects=options.max_rejects,
         job_bytes=JOB_BYTES if options.job_bytes is None else options.job_bytes,
-        options=ReadOptions(options.txt, MAX_DOCUMENT_BYTES if longest is None else longest),
-        skip_unknown=options.skip_unknown,
-        prune=options.prune,
         eos=options.eos_token if options.eod_id is None else options.eod_id,
         bos=options.bos,
-        overwrite=options.overwrite,
         tier=options.tokenizer_tier,
         # Other MPI processes are workers. With Ray, one command plans all the work.
         rank=rank if options.engine == "local" else Rank(),
@@ -127,13 +165,7 @@ def _tokenize(options: Namespace) -> None:
         )
     ),
     number("--temperature", "T", "divide the rest by tokens ** (1 / T)", type=float),
-    number(
-        "--max-epochs",
-        "N",
-        "largest number of epochs of a corpus; 0: no limit (default: %(default)g)",
-        type=float,
-        default=4.0,
-    ),
+    MAX_EPOCHS,
     number("--horizon-tokens", "N", "tokens that the run will read", type=float),
     number("--horizon-steps", "N", "optimizer steps of the run"),
     number("--global-batch-size", "N", "samples per step"),

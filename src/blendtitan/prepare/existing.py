@@ -35,7 +35,7 @@ from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-_ELSEWHERE = "Choose another --output, or replace the shards with --overwrite."
+_ELSEWHERE = "Choose another output folder, or replace the shards with --overwrite."
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
@@ -57,7 +57,7 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
     elif not shard.placing_path.exists() and _is_shard(shard.prefix):
         raise ConfigError(
             f"{shard.prefix}: another program replaced the shard that {shard.record_path} "
-            f"describes. Choose another --output, or replace it with --overwrite."
+            f"describes. Choose another output folder, or replace it with --overwrite."
         )
     _check_parts(shard, settings, tokenizer)
 
@@ -87,7 +87,8 @@ def check_other_shards(
     )
     if not overwrite:
         raise ConfigError(
-            f"{found} All shards of an output must have one tokenizer: choose another output."
+            f"{found} All shards of an output must have one tokenizer: choose another output "
+            f"folder, or replace the shards with --overwrite."
         )
     logger.warning(
         "%s %s such shards stay unchanged: tokenise them again as well, or delete them.",
@@ -107,7 +108,7 @@ def _check_unrecorded(shard: Shard) -> None:
     for path in filter(os.path.lexists, paths):
         raise ConfigError(
             f"{path}: exists already, and was not made by `blendtitan tokenize` in this folder. "
-            f"Choose another --output, move it away, or replace it with --overwrite."
+            f"Choose another output folder, move it away, or replace it with --overwrite."
         )
 
 
@@ -128,9 +129,8 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
     if _is_another_input(source, shard.input.location):
         raise ConfigError(
             f"{shard.prefix}: was made from {source}, but this command would replace it with a "
-            f"shard of {shard.input.location}. Choose another --output, a subfolder with --corpus, "
-            f"or "
-            f"replace the shard with --overwrite."
+            f"shard of {shard.input.location}. Choose another output folder or corpus, or replace "
+            f"the shard with --overwrite."
         )
 
 
@@ -145,7 +145,8 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
                 raise ConfigError(
                     f"{shard.parts_folder}: holds unfinished work with {of_parts}, but this "
                     f"command uses {described_settings(str(tokenizer), settings)}. Finish it with "
-                    f"the same settings, choose another --output, or discard it with --overwrite."
+                    f"the same settings, choose another output folder, or discard it with "
+                    f"--overwrite."
                 )
         return
 

@@ -44,7 +44,7 @@ _COMPRESSIONS: dict[str, Compression] = {
     ".xz": "xz",
     ".bz2": "bz2",
 }
-EXPECTED_NAMES = " or ".join(f"*{suffix}" for suffix in (*_KINDS, *_COMPRESSIONS))
+EXPECTED_NAMES = " or ".join((", ".join(f"*{kind}" for kind in _KINDS), "*.gz, *.zst, *.xz, *.bz2"))
 """The names of input files, for error messages. Upper and lower case are equal."""
 
 # Containers of several columns or files. They are never compressed as a whole.

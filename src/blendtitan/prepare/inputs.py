@@ -24,6 +24,7 @@ from blendtitan.prepare.input_file import (
     readable,
 )
 from blendtitan.prepare.streams import is_unicode
+from blendtitan.storage.list_forms import nearest_name
 from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, RECORD_SUFFIX
 from blendtitan.visible import counted, visible_logger
 
@@ -32,6 +33,7 @@ logger = visible_logger(__name__)
 WILDCARDS = frozenset("*?[")
 
 _SHOWN_NAMES = 20
+_CHECK = "Check the spelling."
 
 # datasets.save_to_disk lists the data files in this file. Other Arrow files beside it are
 # caches.
@@ -65,7 +67,9 @@ def find_inputs(
     found.report(text, skip_unknown=skip_unknown)
     if not found.files:
         kind = "holds" if WILDCARDS.isdisjoint(text) else "matches"
-        raise InputError(f"{text}: {kind} no file named {EXPECTED_NAMES}")
+        raise InputError(
+            f"{text}: {kind} no file named {EXPECTED_NAMES}. Name text in one of these formats."
+        )
     for file, relative in sorted(found.files.items(), key=lambda entry: entry[1].parts):
         yield InputFile.of(file), relative
 
@@ -153,10 +157,12 @@ class _Found:
         if self.problems and not skip_unknown:
             lines = [f"{path}: {reason}" for path, reason in sorted(self.problems.items())]
             number = counted(len(lines), "file or folder", "files or folders")
+            top = text if WILDCARDS.isdisjoint(text) else _fixed_part(text)
             raise InputError(
                 *lines[:_SHOWN_NAMES],
                 f"{text}: {number} cannot be read as text, expected {EXPECTED_NAMES}. Move or "
-                f"hide them (.name), or skip them with --skip-unknown.",
+                f"hide them (.name), or name only the others, as with the pattern "
+                f"'{top.rstrip('/')}/**/*.jsonl'.",
             )
         for path, reason in sorted(self.problems.items()):
             logger.warning("skipped: %s: %s", path, reason)
@@ -216,7 +222,10 @@ def _find_local(text: str) -> _Found:
     if os.path.lexists(path):
         return _single_file(text)
     if WILDCARDS.isdisjoint(text):
-        raise InputError(f"{text}: there is no such file or folder")
+        start = "" if path.is_absolute() else f" in {os.getcwd()}, where the command runs"
+        raise InputError(
+            f"{text}: there is no such file or folder{start}. {nearest_name(path) or _CHECK}"
+        )
     found = _Found(_fixed_part(text))
     top = os.stat(found.top or ".") if os.path.isdir(found.top or ".") else None
     above = ((top.st_dev, top.st_ino),) if top else ()
@@ -230,7 +239,10 @@ def _find_local(text: str) -> _Found:
 def _single_file(location: str) -> _Found:
     name = PurePosixPath(path_of(location)).name
     if _is_output(name, {name}) or format_of(name) is None:
-        raise InputError(f"{location}: expected a folder, or a file named {EXPECTED_NAMES}")
+        raise InputError(
+            f"{location}: expected a folder, or a file named {EXPECTED_NAMES}. If it is in one of "
+            f"these formats, rename it; if not, convert it."
+        )
     return _Found("", files={location: PurePosixPath(name)})
 
 

@@ -165,7 +165,7 @@ def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]
         if (first := key_of.setdefault(corpus, key)) != key:
             raise ConfigError(
                 f"the keys of the corpus {corpus} are {first} and {key}, expected one. Use the "
-                f"other in a separate command, with another --output."
+                f"other in a separate command, with another output folder."
             )
     others = [key for key in keys if "=" not in key]
     if key_of and len(others) > 1:
@@ -183,7 +183,7 @@ def _with_own_keys(
     missing = key_of.keys() - set(corpora)
     if missing:
         raise ConfigError(
-            f"--key names the corpora {', '.join(sorted(missing))}, expected only "
+            f"the keys name the corpora {', '.join(sorted(missing))}, expected only "
             f"{', '.join(sorted(set(corpora)))}"
         )
     return tuple(

@@ -30,10 +30,13 @@ def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_reje
         by_file = ((error.partition(": ")[2] or error, error) for error in errors)
         failures = grouped(by_file, most=len(errors), more="more files like it")
         # Failures come last, where people look first.
+        summary = [counted(len(errors), "error")] if errors else []
+        if num_rejects:
+            allowed = f"{max_rejects:,} allowed (--max-rejects)"
+            summary.append(f"{counted(num_rejects, 'text')} rejected in finished jobs, {allowed}")
         raise InputError(
-            f"{counted(len(errors), 'error')}; {counted(num_rejects, 'text')} rejected in finished "
-            f"jobs, {max_rejects:,} allowed (--max-rejects). A file with an error has no new "
-            f"shard. Run the command again: it does not repeat finished work.",
+            f"{'; '.join(summary)}. A file with an error has no new shard. Run the command again: "
+            f"it does not repeat finished work.",
             *rejects,
             *(line for text in failures for line in text.splitlines()),
         )

@@ -303,20 +303,20 @@ class Run:
             return (
                 f"{where} there with {described_settings(theirs.tokenizer, theirs.settings)}, but "
                 f"this command uses {described_settings(ours.tokenizer, ours.settings)}. "
-                f"Choose another --output, or wait until it has ended."
+                f"Choose another output folder, or wait until it has ended."
             )
         if (theirs.tier == "reference") != (ours.tier == "reference"):
             return (
                 f"{where} there with the tokenizer tier {theirs.tier!r}, but this command has "
-                f"{ours.tier!r}. Give all commands that share an output the same "
-                f"--tokenizer-tier, or run one after the other."
+                f"{ours.tier!r}. Use one tier in all commands that share an output folder, or wait "
+                f"until it has ended."
             )
         if theirs.sources == ours.sources or not self._shares_a_shard(other):
             return ""
         return (
             f"{where} of the same names there from another input or key (its inputs: "
             f"{', '.join(theirs.inputs)}; of this command: {', '.join(ours.inputs)}). Choose "
-            f"another --output, or a subfolder with --corpus."
+            f"another output folder or corpus."
         )
 
     def _shares_a_shard(self, other: Other) -> bool:

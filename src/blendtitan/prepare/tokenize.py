@@ -135,16 +135,28 @@ def tokenize(
         InputError: A file cannot be used, or more texts are rejected than allowed.
     """
     check_is_path("the output", output)
-    # Processes of other machines may have another working directory.
-    output = output.absolute()
     shards = plan_shards(
         inputs,
-        output,
+        output.absolute(),
         keys=config.keys,
         corpus=corpus,
         options=config.options,
         skip_unknown=config.skip_unknown,
     )
+    return tokenize_shards(shards, output, config, inputs=inputs, engine=engine)
+
+
+def tokenize_shards(
+    shards: tuple[Shard, ...],
+    output: Path,
+    config: TokenizeConfig,
+    *,
+    inputs: Sequence[str | Path],
+    engine: Engine | None = None,
+) -> dict[Shard, Counts]:
+    """``tokenize`` for shards that are planned already, such as those of several corpora."""
+    # Processes of other machines may have another working directory.
+    output = output.absolute()
     tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
     settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)

@@ -202,8 +202,8 @@ class _Worker:
             # The first process writes one message for all.
             with suppress(FileExistsError), work.stop_path.open("x") as file:
                 file.write(
-                    f"{error}; stopped, because more than {work.max_rejects:,} texts were rejected "
-                    f"(--max-rejects)"
+                    f"{error}; stopped, because more texts were rejected than --max-rejects "
+                    f"allows, which is {work.max_rejects:,}"
                 )
             raise TooManyRejectsError(*read_note(work.stop_path).splitlines()) from error
         except InputError as error:

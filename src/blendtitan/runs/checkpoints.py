@@ -55,8 +55,8 @@ def stored_states(run_folder: Path) -> list[StoredState]:
     if len(found) != 1:
         what = f"several checkpoint folders ({', '.join(found)})" if found else "no checkpoints"
         raise ConfigError(
-            f"{run_folder}: found {what}. Name a run's dump_folder with one checkpoint folder, or "
-            f"the folder that contains step-1, step-2, ..."
+            f"{run_folder}: found {what}. Name the run's output folder, such as my-run/outputs, or "
+            f"a folder that contains step-1, step-2, ..."
         )
     return sorted((_stored(path) for path in folders), key=lambda stored: stored.step)
 

@@ -128,13 +128,16 @@ def open_run(
     return unchanged_run(run) if stored is None else _of_state(stored, run)
 
 
-def unchanged_run(run: RunConfig) -> OpenRun:
-    """A run that is never changed; errors as ``data_of_run``."""
+def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
+    """A run that is never changed; errors as ``data_of_run``.
+
+    ``schedule`` is the batch schedule if it is known from a state.
+    """
     catalog, _, train = data_of_run(run)
     slots: Slots
     if isinstance(train, OriginalDataset):
         catalog = as_one_split(catalog)
-        slots = OriginalSlots.of_dataset(train, catalog, run.schedule)
+        slots = OriginalSlots.of_dataset(train, catalog, schedule or run.schedule)
     else:
         assert isinstance(train, BlendedDataset)
         slots = History(phases_of(train), settings_of(train), run.schedule)
@@ -156,7 +159,7 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
                 f"{stored.path}: the original's order is in its index, not in the checkpoint. Name "
                 f"the run's configuration as well"
             )
-        return unchanged_run(run)
+        return unchanged_run(run, schedule)
     if not schedule and run is not None:
         schedule = run.schedule
     history = History.of_state(saved, schedule)
@@ -255,7 +258,7 @@ def _config_path(source: Path) -> Path:
         return source
     if not (source / RESOLVED).is_file():
         raise ConfigError(
-            f"{source}: this folder has no {RESOLVED}. Name a run's job.dump_folder, or a TOML file"
+            f"{source}: this folder has no {RESOLVED}. Name a run's output folder, or a TOML file"
         )
     return source / RESOLVED
 

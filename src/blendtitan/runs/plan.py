@@ -105,7 +105,7 @@ class RunPlan:
         return (
             f"{run.steps:,} steps of {run.global_batch_size:,} samples of "
             f"{run.blend.seq_length:,} tokens: {run.num_samples:,} samples, {self.tokens:,} "
-            f"tokens, {_size(self.bytes_read)} to read. One epoch is {self.steps_per_epoch:,.1f} "
+            f"tokens, {size(self.bytes_read)} to read. One epoch is {self.steps_per_epoch:,.1f} "
             f"steps."
         )
 
@@ -365,7 +365,7 @@ def _corpus_table(plan: RunPlan) -> Table:
             *(c.name, c.shards, c.documents, c.tokens, f"{c.share:.2%}"),
             *(c.tokens_read, f"{c.epochs:.3g}"),
             None if c.steps_per_epoch is None else f"{c.steps_per_epoch:,.1f}",
-            *(c.tokens_unused, _size(c.bytes_read)),
+            *(c.tokens_unused, size(c.bytes_read)),
         ]
         for c in plan.corpora
     )
@@ -381,7 +381,7 @@ def _segment_table(plan: RunPlan) -> Table:
     return Table(headings, zip(*columns, strict=True))
 
 
-def _size(num_bytes: int) -> str:
+def size(num_bytes: int) -> str:
     """A number of bytes with three digits and a unit."""
     size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB", "PB"]
     while size >= 999.5 and len(units) > 1:

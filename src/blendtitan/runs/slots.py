@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import BatchSchedule, consumed_at, step_of
+from blendtitan.batch_schedule import BatchSchedule, slots_of, step_of
 from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import OrderSettings, Phase, occurrences
@@ -121,7 +121,7 @@ def step_slots(schedule: BatchSchedule, step: int) -> range:
         )
     if step < 1:
         raise ConfigError(f"step is {step}, expected at least 1: a run's first step is 1")
-    return range(consumed_at(schedule, step - 1), consumed_at(schedule, step))
+    return slots_of(schedule, step)
 
 
 def place_of(schedule: BatchSchedule, slot: int, ranks: Ranks | None) -> Place:

@@ -1,4 +1,4 @@
-"""The batch arithmetic of a run: micro batches of every rank, and the number of samples.
+"""The sizes of a run: micro batches of every rank, number of samples, lengths and vocabulary.
 
 The trainer and the tools share it, so both refuse the same runs in the same words.
 """
@@ -85,6 +85,33 @@ def check_length(steps: int, *, global_batch_size: int, seq_len: int) -> None:
             f"samples per step and {seq_len:,} tokens per sample, the order ends there. The order "
             f"does not depend on the number of steps, so choose a smaller number and train longer "
             f"later."
+        )
+
+
+def check_seq_len(seq_len: int, longest: int) -> None:
+    """Check that the positions of a model, its RoPE, reach to the end of a sample."""
+    if seq_len > longest:
+        raise ConfigError(f"training.seq_len is {seq_len:,}, expected at most {longest:,} (RoPE)")
+
+
+def model_vocab_size(requested: int | None, *, tokenizer_vocab_size: int) -> int:
+    """Vocabulary of the model: as requested, if the tokenizer's fits, or the tokenizer's size."""
+    if requested is None:
+        return -(-tokenizer_vocab_size // 64) * 64  # rounded up, for fast matrix products
+    if requested < tokenizer_vocab_size:
+        raise ConfigError(
+            f"model.vocab_size is {requested}, expected at least {tokenizer_vocab_size}, the "
+            f"tokenizer's. Leave model.vocab_size out to follow the tokenizer."
+        )
+    return requested
+
+
+def check_on_cpu(*, context_parallel_degree: int) -> None:
+    """Check that PyTorch can train in this way on a CPU."""
+    if context_parallel_degree > 1:
+        raise ConfigError(
+            f"parallelism.context_parallel_degree is {context_parallel_degree}, expected 1 on a "
+            f"CPU, whose attention PyTorch cannot split."
         )
 
 

@@ -1,6 +1,5 @@
 """Read the keys of older TOML files, by the tables of ``old_keys.py``."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ from blendtitan.settings.old_keys import (
     RENAMED,
     TRANSLATED,
 )
-from blendtitan.settings.toml import COMMAND_LINE, Hints, Values, listed, toml_of
+from blendtitan.settings.toml import COMMAND_LINE, Hints, Values, listed, nearest, toml_of
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -161,8 +160,3 @@ def _suggested(key: str, hints: Hints) -> str:
     elsewhere = [each for each in hints if each.rpartition(".")[2] == last]
     inside = [each for each in [*hints, *RENAMED] if each.startswith(f"{section}.")]
     return elsewhere[0] if elsewhere else nearest(key, inside or hints)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that a name resembles most."""
-    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]

@@ -1,5 +1,6 @@
 """Files that come with the project: in folders of a clone, and inside the package in a wheel."""
 
+from importlib.metadata import metadata
 from pathlib import Path
 
 
@@ -13,3 +14,13 @@ TEMPLATES = _folder("configs")
 
 LAUNCH_SCRIPTS = _folder("launch")
 """Folder of the job scripts for schedulers."""
+
+
+def page_url(name: str) -> str:
+    """The address of a page of the documentation, for the installed release."""
+    package = metadata("blendtitan")
+    for url in package.get_all("Project-URL", []):
+        label, _, address = url.partition(", ")
+        if label == "Repository":
+            return f"{address}/blob/v{package['Version']}/docs/{name}.md"
+    return f"docs/{name}.md of the project"  # installed by a packager who left out its address

@@ -3,6 +3,7 @@
 The trainer and the tools read through it, so both refuse the same settings in the same words.
 """
 
+import difflib
 import json
 import math
 import re
@@ -83,7 +84,7 @@ def toml_document(path: str | Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or is not a TOML file.
     """
     try:
-        return tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES))
+        return tomllib.loads(read_text(path, most_bytes=MOST_TOML_BYTES).removeprefix("\ufeff"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -202,13 +203,25 @@ def check_section(section: str, hints: Hints, source: str) -> None:
     """Check that a section exists, or did in an older release."""
     if any(key.startswith(f"{section}.") for key in hints):
         return
-    from blendtitan.settings.old_files import is_old_section, nearest
+    from blendtitan.settings.old_files import is_old_section
 
     if not is_old_section(section):
         sections = [*dict.fromkeys(key.rpartition(".")[0] for key in hints)]
         raise ConfigError(
             f"{source}: unknown section [{section}]. Did you mean [{nearest(section, sections)}]?"
         )
+
+
+def check_known(key: str, value: str, known: Iterable[str]) -> None:
+    """Check that the value of a key is one of the known names."""
+    if value not in known:
+        names, closest = ", ".join(known), nearest(value, known)
+        raise ConfigError(f"{key} is {value!r}, expected one of {names}. Did you mean {closest}?")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a name resembles most."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
 
 
 def _present(value: Any, names: Mapping[Any, Any]) -> Any:

@@ -9,57 +9,42 @@ DIR/outputs/        checkpoints and metrics, made by ``train``
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import msgspec
 import tomlkit
 
-from blendtitan.errors import ConfigError, InputError
+from blendtitan.errors import BlendTitanError, ConfigError, InputError
 from blendtitan.files import read_text
-from blendtitan.prepare.input_file import is_url, without_suffixes
+from blendtitan.prepare.documents import read_texts
+from blendtitan.prepare.input_file import InputFile, is_url, without_suffixes
 from blendtitan.prepare.inputs import WILDCARDS, find_inputs
-from blendtitan.prepare.mix import CorpusMix, MixConfig, mix
-from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
-from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES
-from blendtitan.settings.toml import toml_document
+from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
+from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
+from blendtitan.prepare.streams import BadText
+from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize_shards
+from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES, page_url
+from blendtitan.start.data import (
+    DataConfig,
+    check_corpus_name,
+    data_toml,
+    expanded,
+    read_data_config,
+)
 from blendtitan.start.train import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
-from blendtitan.storage.atomic_files import write_atomically
+from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.tables import Table
 from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
 
-_DATA_HEAD = """\
-# What `blendtitan prepare` reads. After a change, run it again: finished work is kept.
-"""
-
 _CONFIG_HEAD = """\
 # The run, from the template {template}. Override any key on the command line of `blendtitan train`:
-# --training.steps 100. Every key: docs/configuration.md.
+# --training.steps 100. Every key: {page}
 
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """The content of ``data.toml``."""
-
-    tokenizer: str
-    """File of the tokenizer."""
-
-    corpora: dict[str, str] = field(default_factory=dict)
-    """Text of each corpus: a file, a folder, a pattern or a URL."""
-
-    epochs: dict[str, float] = field(default_factory=dict)
-    """Epochs of each corpus in one pass over the blend; 1 if it is not named."""
-
-    shards: list[str] = field(default_factory=list)
-    """Folders of shards that exist already, prefixes of shards, or file lists."""
-
-    key: str = "text"
-    """Field or column that holds the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +53,7 @@ class FoundCorpus:
 
     name: str
     location: str
-    num_files: int
-    num_bytes: int
+    files: tuple[InputFile, ...]
     formats: tuple[str, ...]
     """Suffixes of the files, such as ``.jsonl.zst``."""
 
@@ -107,13 +91,20 @@ def init_folder(
             )
     document = _template(template)
     shards = [path for path in data if _holds_shards(path)]
-    found = [corpus for path in data if path not in shards for corpus in _corpora_in(path)]
+    texts = [path for path in data if path not in shards]
+    found = [corpus for path in texts for corpus in _corpora_in(path)]
     twice = [name for name, count in Counter(corpus.name for corpus in found).items() if count > 1]
     if twice:
         raise ConfigError(
-            f"two inputs would become the corpus {twice[0]!r}. Give them names: --data NAME=PATH"
+            f"two inputs would become the corpus {twice[0]!r}. Give each text once, and names to "
+            f"different texts: --data NAME=PATH"
         )
-    loaded = load_tokenizer(tokenizer)
+    _check_read_once((corpus.name, file) for corpus in found for file in corpus.files)
+    for corpus in found:
+        if not any(file.num_bytes for file in corpus.files):
+            raise InputError(f"{corpus.location}: holds only empty files, expected text")
+        _check_key(corpus.files, key)
+    loaded = load_tokenizer(expanded(str(tokenizer)))
     if loaded.eos_id == ABSENT:
         remedy = "Choose a tokenizer with one."
         if loaded.path.suffix == ".json":
@@ -126,25 +117,39 @@ def init_folder(
     config = DataConfig(
         tokenizer=str(loaded.path.absolute()),
         corpora={corpus.name: corpus.location for corpus in found},
-        shards=[str(Path(shard).absolute()) for shard in shards],
+        shards=[str(Path(expanded(shard)).absolute()) for shard in shards],
         key=key,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    text = tomlkit.dumps(document)
-    write_atomically(folder / DATA, _data_toml(config).encode())
-    write_atomically(folder / CONFIG, (_CONFIG_HEAD.format(template=template) + text).encode())
+    head = _CONFIG_HEAD.format(template=template, page=page_url("configuration"))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if scheduler is not None:
         script = read_text(LAUNCH_SCRIPTS / f"{scheduler}.sh")
         write_atomically(folder / f"{scheduler}.sh", script.encode())
+    write_atomically(folder / DATA, data_toml(config).encode())
+    try:
+        write_atomically(folder / CONFIG, (head + tomlkit.dumps(document)).encode())
+    except BlendTitanError:
+        # Half a run folder would refuse the next try.
+        (folder / DATA).unlink()
+        raise
     return found
 
 
-def prepare_folder(folder: Path, *, workers: int | None = None) -> list[CorpusMix]:
+def prepare_folder(
+    folder: Path,
+    *,
+    workers: int | None = None,
+    configure: Callable[..., TokenizeConfig] = TokenizeConfig,
+    max_epochs: float = 4.0,
+) -> list[CorpusMix]:
     """Tokenise the corpora of a run folder and write its file list. Finished work is kept.
 
     Args:
         folder: The run folder.
         workers: Processes. None: one per core.
+        configure: ``TokenizeConfig``, or a call of it with further settings.
+        max_epochs: Largest number of epochs of a corpus; 0: no limit.
 
     Raises:
         ConfigError: ``data.toml`` is missing or cannot be used, or there are shards of a corpus
@@ -152,22 +157,101 @@ def prepare_folder(folder: Path, *, workers: int | None = None) -> list[CorpusMi
         InputError: Text cannot be read.
         ShardError: A shard cannot be used.
     """
+    config = read_data_config(folder / DATA)
+    mixing = MixConfig(epochs=config.epochs, max_epochs=max_epochs)
+    _check_epochs(folder / DATA, mixing)
+    tokens = folder / TOKENS
+    settings = configure(tokenizer=Path(config.tokenizer), keys=(config.key,))
+    _check_corpora(tokens, config.corpora)
+    try:
+        if config.corpora:
+            _tokenize(config.corpora, tokens.absolute(), settings, workers=workers)
+    except (ConfigError, InputError) as error:
+        error.add_note(f"The corpora, the tokenizer and the key are set in {folder / DATA}.")
+        raise
+    inputs = [tokens] * bool(config.corpora) + [Path(shard) for shard in config.shards]
+    return mix(inputs, folder / FILE_LIST, mixing)
+
+
+def _tokenize(
+    corpora: Mapping[str, str], tokens: Path, settings: TokenizeConfig, *, workers: int | None
+) -> None:
+    """Tokenise all corpora in one plan: no process waits for the end of another corpus."""
     from blendtitan.prepare.engines import started_engine
 
-    config = read_data_config(folder / DATA)
-    tokens = folder / TOKENS
-    settings = TokenizeConfig(tokenizer=Path(config.tokenizer), keys=(config.key,))
-    _check_corpora(tokens, config.corpora)
+    planned = {
+        corpus: plan_shards(
+            [location],
+            tokens,
+            keys=settings.keys,
+            corpus=corpus,
+            options=settings.options,
+            skip_unknown=settings.skip_unknown,
+        )
+        for corpus, location in corpora.items()
+    }
+    _check_read_once((name, shard.input) for name, shards in planned.items() for shard in shards)
+    every = tuple(chain.from_iterable(planned.values()))
     with started_engine("local", workers=workers) as engine:
-        for corpus, location in config.corpora.items():
-            try:
-                tokenize([location], tokens, settings, corpus=corpus, engine=engine)
-            except InputError as error:
-                if "there is no key" in str(error):
-                    error.add_note(f"The key of the text is `key` in {folder / DATA}.")
-                raise
-    inputs = [tokens] * bool(config.corpora) + [Path(shard) for shard in config.shards]
-    return mix(inputs, folder / FILE_LIST, MixConfig(epochs=config.epochs))
+        counts = tokenize_shards(every, tokens, settings, inputs=[*corpora.values()], engine=engine)
+    for name, shards in planned.items():
+        if not any(counts[shard].documents for shard in shards):
+            raise InputError(
+                f"{corpora[name]}: the corpus {name!r} has no document. Remove it from [corpora] "
+                f"and [epochs], or add text."
+            )
+
+
+def _check_epochs(path: Path, config: MixConfig) -> None:
+    """Check the limit before hours of work: it does not depend on the number of tokens."""
+    rows = [
+        CorpusMix(corpus=name, num_shards=1, num_tokens=1, epochs=epochs)
+        for name, epochs in config.epochs.items()
+    ]
+    try:
+        check_repetition(rows, config)
+    except ConfigError as error:
+        error.add_note(f"The epochs are those in [epochs] of {path}.")
+        raise
+
+
+def _check_read_once(files: Iterable[tuple[str, InputFile]]) -> None:
+    """Check that no file is in two corpora."""
+    first: dict[str, str] = {}
+    for corpus, file in files:
+        other = first.setdefault(file.location, corpus)
+        if other != corpus:
+            raise ConfigError(
+                f"{file.location}: is in two corpora, {other} and {corpus}, expected one. To read "
+                f"a corpus more than once, set its epochs in {DATA}."
+            )
+
+
+def _check_key(files: Sequence[InputFile], key: str) -> None:
+    """Check the first text of a corpus. ``prepare`` checks the others, and those at URLs."""
+    for file in files:
+        if is_url(file.location) or file.format.kind == "text":
+            return
+        job = plan_jobs(Shard(file, key, Path(), Path()), JOB_BYTES)[0]
+        try:
+            text = next(read_texts(job, lambda _: None), None)
+        except InputError as error:
+            raise InputError(_with_key_remedy(str(error))) from error
+        if isinstance(text, BadText) and not re.search(_OF_ONE_TEXT, text.reason):
+            place = f"{file.location}, {text.unit} {text.place}"
+            raise InputError(_with_key_remedy(f"{place}: {text.reason}"))
+        if text is not None:
+            return
+
+
+_OF_ONE_TEXT = "is an empty string|--max-document-bytes"
+"""Reasons to reject a text that say nothing about the next one."""
+
+
+def _with_key_remedy(problem: str) -> str:
+    if re.search("there is no (key|column)|of type", problem):
+        return f"{problem}. Name the field or column of the text with --key."
+    return problem
 
 
 def _check_corpora(tokens: Path, corpora: Mapping[str, str]) -> None:
@@ -181,33 +265,12 @@ def _check_corpora(tokens: Path, corpora: Mapping[str, str]) -> None:
             )
 
 
-def read_data_config(path: Path) -> DataConfig:
-    """The content of ``data.toml``.
-
-    Raises:
-        ConfigError: It is missing, or has other keys or values.
-    """
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: there is no such file. Make a run folder first: blendtitan init"
-        )
-    values = toml_document(path)
-    known = [each.name for each in fields(DataConfig)]
-    for key in sorted(values.keys() - {*known}):
-        raise ConfigError(f"{path}: unknown key {key}, expected one of {', '.join(known)}")
-    try:
-        config = msgspec.convert(values, DataConfig)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if not config.corpora and not config.shards:
-        raise ConfigError(f"{path}: names no corpus, expected [corpora] or shards")
-    return config
-
-
 def corpus_table(found: Sequence[FoundCorpus]) -> Table:
     """The corpora that were found, one in a row."""
+    from blendtitan.runs.plan import size
+
     rows = [
-        (c.name, f"{c.num_files:,}", f"{c.num_bytes / 1e6:,.1f} MB", " ".join(c.formats))
+        (c.name, f"{len(c.files):,}", size(sum(f.num_bytes for f in c.files)), " ".join(c.formats))
         for c in found
     ]
     return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])
@@ -235,32 +298,18 @@ def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer)
         section["data_cache_path"] = str(folder / "cache")
 
 
-def _data_toml(config: DataConfig) -> str:
-    document = tomlkit.parse(_DATA_HEAD)
-    document["tokenizer"] = config.tokenizer
-    document["key"] = config.key
-    document["key"].comment("field or column that holds the text")
-    if config.shards:
-        document["shards"] = config.shards
-    corpora = tomlkit.table()
-    corpora.update(config.corpora)
-    document["corpora"] = corpora
-    epochs = tomlkit.table()
-    epochs.comment("how often one pass over the blend reads a corpus; 1 if it is not named")
-    for name in config.corpora:
-        epochs.add(name, 1.0)
-    document["epochs"] = epochs
-    return tomlkit.dumps(document)
-
-
-def _holds_shards(path: str) -> bool:
-    return not is_url(path) and Path(path).is_dir() and bool(find_shards(Path(path)))
+def _holds_shards(location: str) -> bool:
+    path = Path(expanded(location))
+    return not is_url(location) and path.is_dir() and bool(find_shards(path))
 
 
 def _corpora_in(text: str) -> list[FoundCorpus]:
     name, equals, location = text.partition("=")
     if not equals or "/" in name:
         name, location = "", text
+    else:
+        check_corpus_name(name, f"--data {text}")
+    location = expanded(location)
     files = list(find_inputs(location))
     if not is_url(location):
         location = str(Path(location).absolute())
@@ -288,7 +337,6 @@ def _found(name: str, location: str, files: Sequence[tuple[Any, PurePosixPath]])
     return FoundCorpus(
         name=name,
         location=location,
-        num_files=len(files),
-        num_bytes=sum(file.num_bytes for file, _ in files),
+        files=tuple(file for file, _ in files),
         formats=tuple(sorted(suffixes)),
     )

@@ -5,6 +5,7 @@ torchrun ends a failed run with a page about each rank. Here it ends with the fi
 
 import logging
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -76,6 +77,12 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
         complain(*(lines or _without_report(rank, failure, output)))
         return 1
     except SignalException as error:
+        if error.sigval != signal.SIGINT:  # of which rank 0 tells
+            name = signal.Signals(error.sigval).name
+            complain(
+                f"blendtitan train: ended by {name}. The same command resumes from the last "
+                f"checkpoint."
+            )
         return 128 + error.sigval
     except RendezvousError as error:
         raise ConfigError(

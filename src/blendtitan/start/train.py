@@ -1,6 +1,6 @@
-"""``blendtitan train``: check a run, and start its processes on this machine."""
+"""``blendtitan train``: start the processes of a run on this machine."""
 
-import math
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -9,17 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, Self
 
-from blendtitan.errors import ConfigError, FileListError, requires_extra
-from blendtitan.settings.batches import data_ranks
-from blendtitan.settings.toml import read_arguments, read_keys, typed_values
-from blendtitan.storage.file_list import read_file_list
+from blendtitan.errors import ConfigError, requires_extra
 
 CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
 TOKENS, OUTPUTS = "tokens", "outputs"
 """Names in a run folder."""
-
-_MODEL_PARALLEL = ("tensor", "context", "pipeline")
-"""Kinds of parallelism whose ranks share one replica of the model."""
 
 _ONE_PROCESS = {
     "RANK": "0",
@@ -74,6 +68,8 @@ class Ranks:
                 name local ranks.
             MissingExtraError: PyTorch is not installed.
         """
+        # Interrupted, PyTorch logs statistics.
+        logging.getLogger("torch").setLevel(logging.WARNING)
         if nproc is None:
             with requires_extra("train", "blendtitan train"):
                 import torch
@@ -124,55 +120,6 @@ def config_path(target: Path) -> Path:
     return path
 
 
-def check_run(config: Path, arguments: Sequence[str] = (), *, world_size: int = 1) -> None:
-    """Check the settings of a run, its tokenizer and its file list, before any process starts.
-
-    Args:
-        config: The run's TOML file.
-        arguments: ``--section.key value``, which override the file.
-        world_size: Processes of the run.
-
-    Raises:
-        BlendTitanError: A key or a value cannot be used, the settings contradict each other, or
-            the data of a run folder is not prepared.
-    """
-    if _is_02():  # its trainer checks the keys
-        _check_prepared(config.parent)
-        return
-    values = read_keys(config) | typed_values(read_arguments(arguments))
-    _check_prepared(config.parent)
-    shared = (values[f"parallelism.{kind}_parallel_degree"] for kind in _MODEL_PARALLEL)
-    ranks = data_ranks(
-        world_size,
-        replicate=values["parallelism.data_parallel_replicate_degree"],
-        shard=values["parallelism.data_parallel_shard_degree"],
-        model=math.prod(shared),
-    )
-    if values["training.dataset"] == "blendcorpus":
-        from blendtitan.runs.open import read_run
-
-        run = read_run(config, ranks=ranks, values=values)
-        run.tokenizer()
-        file_list = Path(run.blend.data_file_list)
-        try:
-            read_file_list(file_list)
-        except FileListError as error:
-            if not file_list.exists():
-                error.add_note(
-                    f"It is blendcorpus.data_file_list of {config}. After a run folder was moved, "
-                    f"correct the paths in it and in {DATA}."
-                )
-            raise
-
-
-def _check_prepared(folder: Path) -> None:
-    if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
-        raise ConfigError(
-            f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
-            f"blendtitan prepare {folder}"
-        )
-
-
 def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
     """Train, and end this process with the status of training.
 
@@ -185,7 +132,7 @@ def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
         MissingExtraError: PyTorch or TorchTitan is not installed.
     """
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    module = f"blendtitan.{'titan02' if _is_02() else 'titan'}.train"
+    module = f"blendtitan.{'titan02' if is_02() else 'titan'}.train"
     words = ["-u", "-m", module, "--job.config_file", str(config), *arguments]
     if ranks.nproc == ranks.nnodes == 1:
         os.execve(sys.executable, [sys.executable, *words], os.environ | _ONE_PROCESS)
@@ -195,6 +142,7 @@ def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
     sys.exit(launch(sys.executable, *words, ranks=ranks))
 
 
-def _is_02() -> bool:
+def is_02() -> bool:
+    """Whether TorchTitan 0.2 is installed; raises MissingExtraError if there is none."""
     with requires_extra("train", "blendtitan train"):
         return version("torchtitan").startswith("0.2.")

@@ -17,10 +17,11 @@ from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.config import MAX_INT
 from blendtitan.errors import ConfigError
+from blendtitan.settings.batches import check_seq_len, model_vocab_size
 from blendtitan.settings.section import check_follows
 from blendtitan.titan import cpu
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.model import build_model_spec, model_vocab_size
+from blendtitan.titan.model import build_model_spec
 from blendtitan.titan.settings import (
     ActivationCheckpointSettings,
     OptimizerSettings,
@@ -122,9 +123,7 @@ def _model_spec(settings: Settings, vocab_size: int) -> ModelSpec:
         attn_backend=model.attn_backend,
         expert_backend=settings.parallelism.expert_parallel_comm_backend,
     )
-    longest, found = getattr(spec.model, "max_seq_len", MAX_INT), settings.training.seq_len
-    if found > longest:
-        raise ConfigError(f"training.seq_len is {found:,}, expected at most {longest:,} (RoPE)")
+    check_seq_len(settings.training.seq_len, getattr(spec.model, "max_seq_len", MAX_INT))
     if model.converters:
         from blendtitan.titan.converters import convert, converters_of
 

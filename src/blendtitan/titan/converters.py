@@ -36,14 +36,12 @@ class TensorwiseFloat8LinearConverter(Float8LinearConverter):
         enable_fsdp_float8_all_gather: bool = False
         """FSDP gathers weights in float8. Needs ``recipe_name = "tensorwise"``."""
 
-        def __post_init__(self) -> None:
-            if self.enable_fsdp_float8_all_gather and self.recipe_name != "tensorwise":
-                raise ValueError(
-                    f"enable_fsdp_float8_all_gather is true, but recipe_name is "
-                    f"{self.recipe_name!r}, expected 'tensorwise'"
-                )
-
     def __init__(self, config: Config) -> None:
+        if config.enable_fsdp_float8_all_gather and config.recipe_name != "tensorwise":
+            raise ValueError(
+                f"enable_fsdp_float8_all_gather is true, but recipe_name is "
+                f"{config.recipe_name!r}, expected 'tensorwise'"
+            )
         super().__init__(config)
         self._gathers_float8 = config.enable_fsdp_float8_all_gather
 

@@ -24,6 +24,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from blendtitan.errors import ConfigError
+from blendtitan.settings.batches import check_on_cpu
 from blendtitan.titan import upstream
 from blendtitan.visible import visible_logger
 
@@ -64,12 +65,7 @@ def adapted(config: C) -> C:
     if spec is None or not is_used():
         return config
     upstream.check_prepared()
-    if config.parallelism.context_parallel_degree > 1:
-        raise ConfigError(
-            f"parallelism.context_parallel_degree is "
-            f"{config.parallelism.context_parallel_degree}, expected 1 on a CPU, whose attention "
-            f"PyTorch cannot split."
-        )
+    check_on_cpu(context_parallel_degree=config.parallelism.context_parallel_degree)
     if config.profiler.enable_memory_snapshot:
         raise ConfigError(
             "profiling.enable_memory_snapshot is true, expected false on a CPU, whose allocator "

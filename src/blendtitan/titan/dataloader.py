@@ -138,12 +138,7 @@ def configured_dataset(
     run_tokenizer = _RunTokenizer(tokenizer, id(tokenizer), config.tokenizer_check)
     dataset = getattr(_datasets(blend, run_tokenizer), config.split_name)
     if dataset is None:
-        others = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
-        raise EmptySplitError(
-            f"{blend.data_file_list}: no corpus has documents in the {config.split_name} split, "
-            f"with blendcorpus.split = {blend.split!r}{others}. Give it a larger part, or, for "
-            f"valid, set validation.enable = false."
-        )
+        raise EmptySplitError.of_split(config.split_name, blend)
     return dataset
 
 

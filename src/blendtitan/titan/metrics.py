@@ -16,7 +16,7 @@ from blendtitan import metric_names
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
 from blendtitan.placed_loader import PlacedLoader
 from blendtitan.retries import RETRIES
-from blendtitan.titan.upstream import logging_rank
+from blendtitan.titan.upstream import has_accelerator, logging_rank
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -60,6 +60,7 @@ class LossMetrics(MetricsProcessor):
 
     def __init__(self, config: Config, *, pp_schedule: str = "1F1B", **arguments: Any) -> None:
         super().__init__(config, pp_schedule=pp_schedule, **arguments)
+        self.has_quantization |= not has_accelerator()  # which has no MFU; a CPU has none, too
         self._logs_loss = logs_loss(self.parallel_dims, pp_schedule=pp_schedule)
         self._first: dict[str, tuple[int, float]] = {}
         self._last: dict[str, tuple[int, float]] = {}

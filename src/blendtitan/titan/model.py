@@ -1,8 +1,7 @@
 """TorchTitan's models, adapted to the tokenizer's vocabulary and the machine's attention."""
 
-import difflib
 import importlib
-from collections.abc import Collection
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Literal, cast
 
@@ -15,9 +14,9 @@ from torchtitan.models.common.decoder import Decoder
 from torchtitan.models.common.embedding import Embedding
 from torchtitan.models.common.moe import GroupedExperts
 from torchtitan.protocols.model_spec import ModelSpec
-from torchtitan.tools.utils import round_up
 
 from blendtitan.errors import ConfigError
+from blendtitan.settings.toml import check_known
 from blendtitan.titan.upstream import owner_of, supported_models
 
 AttentionBackend = Literal["flex", "flex_flash", "varlen", "sdpa"]
@@ -26,9 +25,6 @@ ExpertBackend = Literal["standard", "deepep", "hybridep", "minimal_async_ep"]
 
 MODELS = sorted(supported_models() - {"flux"})  # flux makes images
 """Values of ``model.name``."""
-
-VOCAB_MULTIPLE = 64
-"""The model's vocabulary is rounded up to a multiple of this, for fast matrix products."""
 
 
 def build_model_spec(
@@ -44,18 +40,13 @@ def build_model_spec(
     Raises:
         ConfigError: The model, flavor or backend does not exist.
     """
-    package = _package(name)
-    theirs = next(
-        value
-        for key, value in vars(package).items()
-        if key.endswith("_configs") and isinstance(value, dict)
-    )
+    package, theirs = _package(name), flavors_of(name)
     ours = None
     if flavor not in theirs:
         from blendtitan.titan.flavors import FLAVORS
 
         flavors = FLAVORS.get(name, {})
-        _check_known("model.flavor", flavor, [*theirs, *flavors])
+        check_known("model.flavor", flavor, [*theirs, *flavors])
         ours = flavors[flavor]
     registered = flavor if ours is None else next(iter(theirs))
     backend = "flex" if attn_backend == "sdpa" else attn_backend
@@ -76,22 +67,6 @@ def build_model_spec(
         use_sdpa(spec)
     _set_vocab_size(decoder_config(spec), vocab_size)
     return spec
-
-
-def model_vocab_size(requested: int | None, *, tokenizer_vocab_size: int) -> int:
-    """Vocabulary of the model: the requested size, or else the tokenizer's, rounded up.
-
-    Raises:
-        ConfigError: The requested size is smaller than the tokenizer's.
-    """
-    if requested is None:
-        return round_up(tokenizer_vocab_size, VOCAB_MULTIPLE)
-    if requested < tokenizer_vocab_size:
-        raise ConfigError(
-            f"model.vocab_size is {requested}, expected at least {tokenizer_vocab_size}, the "
-            f"tokenizer's. Leave model.vocab_size out to follow the tokenizer."
-        )
-    return requested
 
 
 def decoder_config(spec: ModelSpec) -> Decoder.Config:
@@ -142,22 +117,20 @@ def _masked_attention(spec: ModelSpec) -> list[tuple[object, str]]:
     ]
 
 
+def flavors_of(name: str) -> Mapping[str, object]:
+    """TorchTitan's flavors of a model."""
+    values = vars(_package(name)).items()
+    return next(v for key, v in values if key.endswith("_configs") and isinstance(v, dict))
+
+
 def _package(name: str) -> ModuleType:
-    _check_known("model.name", name, MODELS)
+    check_known("model.name", name, MODELS)
     try:
         return importlib.import_module(f"torchtitan.models.{name}")
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"model.name is {name!r}, which needs a package that is not installed: {error.name}"
         ) from error
-
-
-def _check_known(key: str, value: str, known: Collection[str]) -> None:
-    if value not in known:
-        nearest = difflib.get_close_matches(value, known, n=1, cutoff=0)
-        raise ConfigError(
-            f"{key} is {value!r}, expected one of {', '.join(known)}. Did you mean {nearest[0]}?"
-        )
 
 
 def _check_experts(spec: ModelSpec, expert_backend: ExpertBackend) -> None:

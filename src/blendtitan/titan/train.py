@@ -20,8 +20,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from blendtitan.errors import requires_extra
-from blendtitan.failures import end, record
+from blendtitan.failures import end, interrupted, record
 from blendtitan.visible import spell_out_logs, visible_logger
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupted)  # while PyTorch is imported
 
 with requires_extra("train", "training", exits=__name__ == "__main__"):
     import torch.distributed as dist
@@ -136,4 +139,5 @@ def _watch_agent(agent: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

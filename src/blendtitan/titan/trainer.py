@@ -214,11 +214,8 @@ def _check_batches(config: Trainer.Config) -> None:
     )
     size, local = training.global_batch_size, training.local_batch_size
     check_batches(size, local_batch_size=local, ranks=ranks)
-    check_length(
-        training.steps,
-        global_batch_size=size if size > 0 else local * ranks,
-        seq_len=training.seq_len,
-    )
+    samples = size if size > 0 else local * ranks
+    check_length(training.steps, global_batch_size=samples, seq_len=training.seq_len)
 
 
 def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:

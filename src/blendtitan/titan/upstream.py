@@ -66,9 +66,10 @@ def prepare() -> None:
 
 def drop_noise() -> None:
     """Drop warnings of torch and torchtitan that mean nothing on this machine."""
-    no_flops = "" if has_accelerator() else "|Peak flops undefined for"
+    no_flops = "" if has_accelerator() else "|Peak (flops undefined|FLOPS used) for"
     drop_logs(f"initial_load_model_only=True has no effect|Error running lspci{no_flops}")
-    warnings.filterwarnings("ignore", "DTensor random operators may not have complete support")
+    warnings.filterwarnings("ignore", r"DTensor .* may not have complete support")
+    warnings.filterwarnings("ignore", "To get the last learning rate computed by the scheduler")
 
 
 ENTRY_POINTS = {"0.2": "blendtitan.titan02.train", "0.3": "blendtitan.titan.train"}

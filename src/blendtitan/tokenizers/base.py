@@ -91,8 +91,8 @@ class Tokenizer(ABC):
     def eos_advice(self) -> str:
         """The remedy, for an error, if the files name no EOS."""
         return (
-            "Name one with --eos-token or --eod-id (or, for a tokenizer.json, as eos_token in a "
-            "tokenizer_config.json beside it)."
+            "For a tokenizer.json, name it as eos_token in a tokenizer_config.json beside it; "
+            "`blendtitan tokenize --eos-token` or --eod-id names one for any tokenizer."
         )
 
     def control_ids(self) -> frozenset[int]:

@@ -71,7 +71,7 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
         names = (HF_FILE, TEKKEN_FILE, SP_FILE)
         found = next((path / name for name in names if (path / name).is_file()), None)
         if found is None:
-            raise ConfigError(f"{path}: found none of {', '.join(names)} in this folder")
+            raise ConfigError(f"{path}: this folder has none of {', '.join(names)}. Name a file.")
         path = found
     if path.suffix == ".json" and "tekken" in path.name:  # as mistral-common decides
         return TekkenTokenizer(path, eos)

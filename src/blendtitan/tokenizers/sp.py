@@ -92,7 +92,7 @@ def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
         return sentencepiece.SentencePieceProcessor(model_proto=content or b"empty")
     except RuntimeError as error:
         raise ConfigError(
-            f"{path}: {len(content):,} bytes that are not a SentencePiece model. The copy is "
-            f"incomplete, or it is a tokenizer of another kind: if tokenizer.model is for "
-            f"tiktoken, use the backend 'hf' with the tokenizer.json of the same tokenizer."
+            f"{path}: {len(content):,} bytes that are not a SentencePiece model, expected one, or "
+            f"a tokenizer.json or tekken.json. Copy an incomplete file again. For a "
+            f"tokenizer.model of tiktoken, use the tokenizer.json of the same tokenizer."
         ) from error

@@ -25,7 +25,7 @@ def trained_run(write_run: WriteRun, tmp_path: Path) -> TrainedRun:
     step took a minute.
     """
 
-    def make(name: str, *, of_loss: float = 4.0) -> Path:
+    def make(name: str, *, of_loss: float = 4.0, mfu: float = 40.0) -> Path:
         folder = tmp_path / name
         path = write_run(
             CORPORA,
@@ -57,7 +57,7 @@ def trained_run(write_run: WriteRun, tmp_path: Path) -> TrainedRun:
                 "grad_norm": 1.5,
                 "lr/AdamW": 2e-3,
                 "throughput(tps)": 30.0,
-                "mfu(%)": 40.0,
+                "mfu(%)": mfu,
             }
             timing = {name: [(step, value) for step in steps] for name, value in constant.items()}
             write_start(folder, number, **falling, **timing)

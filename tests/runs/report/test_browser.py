@@ -42,6 +42,16 @@ CLIPPED = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
 })"""
 """Texts of figures that are cut off by the edge of their figure."""
 
+HIDING = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+  const texts = [...plot.querySelectorAll(".annotation-text")];
+  const boxes = [...texts, plot.querySelector(".nsewdrag")].map((it) => it.getBoundingClientRect());
+  const meets = (a, b) => a !== b && a.left < b.right && b.left < a.right
+    && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  const hides = (_, i) => boxes.some((box) => meets(boxes[i], box));
+  return texts.filter(hides).map((text) => text.textContent);
+})"""
+"""Labels of figures that hide data, or each other."""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -130,6 +140,8 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(shown: Shown, sc
     assert page.locator(".plot .main-svg").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(CLIPPED) == []
+    assert "trained up to here" in page.locator(".annotation-text").all_text_contents()
+    assert page.evaluate(HIDING) == []
     assert color_of(page, "body", "backgroundColor") == colors["paper"]
     assert color_of(page, "body", "color") == colors["ink"]
     assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]

@@ -80,6 +80,13 @@ def test_a_run_may_have_checkpoints_and_no_metrics(trained_run: TrainedRun) -> N
     assert not facts.metrics
 
 
+def test_mfu_of_a_cpu_is_left_out(trained_run: TrainedRun) -> None:
+    """Older releases logged it, as a small part of an A100's peak."""
+    folder = trained_run("run", mfu=0.02)
+
+    assert "mfu(%)" not in gather_run(folder, name="run").metrics
+
+
 def test_without_the_data_the_rest_is_reported(trained_run: TrainedRun, tmp_path: Path) -> None:
     folder = trained_run("run")
     shutil.rmtree(tmp_path / "web")

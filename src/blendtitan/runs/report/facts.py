@@ -19,6 +19,7 @@ from blendtitan.runs.report.documents import (
     sample_texts,
 )
 from blendtitan.runs.scalars import (
+    MFU,
     TOKENS_PER_SECOND,
     Logged,
     Scalars,
@@ -35,6 +36,8 @@ FloatArray = NDArray[np.float64]
 # Enough bins for a screen, and few enough that each holds its shares to a few percent.
 _MOST_BINS = 100
 _LEAST_SAMPLES = 32
+_LEAST_MFU = 1.0
+"""Percent. Older releases logged MFU on CPUs, too, as if they were A100s."""
 
 _MODEL = ("model.name", "model.flavor")
 
@@ -257,6 +260,8 @@ def _edges(firsts: Sequence[int], stop: int) -> list[int]:
 def _metrics(starts: Sequence[Logged], slots: Slots) -> Mapping[str, Scalars]:
     """The logged metrics of a run, and its tokens per second; empty without TensorBoard files."""
     metrics = joined(starts)
+    if MFU in metrics and metrics[MFU].values.max() < _LEAST_MFU:
+        del metrics[MFU]
     speeds = metrics.get(SAMPLES_PER_SECOND)
     if speeds is None:
         return metrics

@@ -5,6 +5,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const touch = matchMedia("(pointer: coarse)");
   const NARROW = 520; // CSS pixels
+  const ROW = 14; // of small text
   const PRINTED_HEIGHT = 0.72; // of that on a screen: three figures on a sheet
   const PRINTED_WIDTH = 680; // CSS pixels that A4 and Letter have between the margins of page.css
 
@@ -16,7 +17,25 @@
     return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, colored(each, theme)]));
   };
 
-  // What does not fit on a phone: names on axes and in a row, labels beside each other.
+  // Labels in rows above the plot, each beside its line, if they would hide each other.
+  const stacked = (layout, width) => {
+    const labels = (layout.annotations ?? []).filter((each) => each.text);
+    const last = layout.xaxis.range?.[1];
+    const meet = (a, b) => Math.abs(a.x - b.x) / last * width < 3.5 * (a.text.length + b.text.length);
+    if (width > NARROW && !labels.some((a, i) => labels.slice(i + 1).some((b) => meet(a, b)))) return {};
+    const above = ROW * Math.max(0, labels.length - 1);
+    return {
+      height: layout.height + above,
+      margin: { ...layout.margin, t: layout.margin.t + above },
+      annotations: labels.map((each, row) => ({
+        ...each,
+        yshift: ROW * row,
+        xanchor: each.x < 0.3 * last ? "left" : each.x > 0.6 * last ? "right" : "center",
+      })),
+    };
+  };
+
+  // What does not fit on a phone: names on axes and in a row.
   const narrowed = (data, layout) => {
     const names = layout.yaxis.categoryarray;
     const wrapped = (name) => {
@@ -26,12 +45,9 @@
     const isBelow = layout.legend.yanchor === "top";
     const entries = data.filter((each) => each.showlegend !== false).length;
     return {
-      height: layout.height + (layout.showlegend && isBelow ? 14 * entries : 0),
+      height: layout.height + (layout.showlegend && isBelow ? ROW * entries : 0),
       legend: { ...layout.legend, font: { size: 11 } },
       yaxis: names ? { ...layout.yaxis, tickvals: names, ticktext: names.map(wrapped), tickfont: { size: 10 } } : layout.yaxis,
-      annotations: (layout.annotations ?? []).map((each) => ({
-        ...each, textangle: -90, xanchor: "right", yanchor: "top", bgcolor: layout.hoverlabel.bgcolor,
-      })),
     };
   };
 
@@ -47,6 +63,7 @@
       const { data, layout } = colored(figures[number], theme);
       const sized = isPrinted ? printed(data, layout) : { ...layout, autosize: true };
       if (!isPrinted && plot.clientWidth < NARROW) Object.assign(sized, narrowed(data, layout));
+      Object.assign(sized, stacked(sized, isPrinted ? PRINTED_WIDTH : plot.clientWidth));
       // A finger that moves over a figure scrolls the page.
       sized.dragmode = touch.matches ? false : "zoom";
       plot.style.height = `${sized.height}px`;

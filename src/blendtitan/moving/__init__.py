@@ -1,0 +1,1 @@
+"""Moving runs to blendtitan, and models from it. Imported only when used."""

@@ -1,0 +1,233 @@
+"""Check a run before its processes start, without TorchTitan.
+
+Several processes take up to a minute to import TorchTitan and to meet, on a busy machine longer.
+Everything that can be known earlier is checked here, by the functions that the trainer uses, and so
+in the same words.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+from blendtitan.checkpoints import METADATA, choose_step
+from blendtitan.dataset.build import read_catalog
+from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.progress import check_repetition
+from blendtitan.errors import (
+    BlendTitanError,
+    ConfigError,
+    EmptySplitError,
+    FileListError,
+    MissingShardError,
+)
+from blendtitan.runs.checkpoints import StoredState, latest_state
+from blendtitan.runs.open import RunConfig, Values, data_of_run, read_run
+from blendtitan.settings.batches import (
+    check_batches,
+    check_on_cpu,
+    check_seq_len,
+    data_ranks,
+    model_vocab_size,
+)
+from blendtitan.settings.known_models import MODELS, TORCHTITAN
+from blendtitan.settings.toml import check_known, read_arguments, read_keys, typed_values
+from blendtitan.start.train import DATA, FILE_LIST, is_02
+from blendtitan.state import parse_state, resume
+from blendtitan.storage.file_list import read_file_list
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.visible import quietly
+
+_MODEL_PARALLEL = ("tensor", "context", "pipeline")
+"""Kinds of parallelism whose ranks share one replica of the model."""
+
+_MOST_NUMBERS = 4
+
+
+def check_run(
+    config: Path, arguments: Sequence[str] = (), *, world_size: int = 1, reads_data: bool = True
+) -> str:
+    """Check the settings of a run, its tokenizer, its data and its output folder.
+
+    Args:
+        config: The run's TOML file.
+        arguments: ``--section.key value``, which override the file.
+        world_size: Processes of the run.
+        reads_data: Also check every shard, and the latest checkpoint. For 2,419 shards on a local
+            disk this takes 3 s, and rank 0 repeats it, unless ``data_cache_path`` is set. Of
+            several machines, only the one with rank 0 should read so many files.
+
+    Raises:
+        BlendTitanError: Training would end with the same error.
+
+    Returns:
+        A sentence if the run is known to have finished, or an empty text.
+    """
+    if is_02():  # its trainer checks the keys
+        _check_prepared(config.parent)
+        return ""
+    values = read_keys(config) | typed_values(read_arguments(arguments))
+    _check_prepared(config.parent)
+    try:
+        ranks = _data_ranks(values, world_size)
+    except ConfigError as error:
+        if fitting := _fitting(values, world_size):
+            error.add_note(f"With these settings a run has {' or '.join(fitting)} processes.")
+        raise
+    _check_model(values)
+    finished = ""
+    if values["training.dataset"] == "blendcorpus":
+        run = read_run(config, ranks=ranks, values=values)
+        vocab_size = run.tokenizer().get_vocab_size()
+        model_vocab_size(values["model.vocab_size"], tokenizer_vocab_size=vocab_size)
+        _check_file_list(run)
+        if reads_data:
+            finished = _check_data(run, values)
+    _check_load_step(values)
+    _check_output(Path(values["job.dump_folder"]))
+    return finished
+
+
+def _check_prepared(folder: Path) -> None:
+    if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
+        raise ConfigError(
+            f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
+            f"blendtitan prepare {folder}"
+        )
+
+
+def _data_ranks(values: Values, world_size: int) -> int:
+    """Data-parallel ranks among the processes of a run, which divide a step among themselves."""
+    ranks = data_ranks(
+        world_size,
+        replicate=values["parallelism.data_parallel_replicate_degree"],
+        shard=values["parallelism.data_parallel_shard_degree"],
+        model=math.prod(values[f"parallelism.{kind}_parallel_degree"] for kind in _MODEL_PARALLEL),
+    )
+    local = values["training.local_batch_size"]
+    check_batches(values["training.global_batch_size"], local_batch_size=local, ranks=ranks)
+    return ranks
+
+
+def _fitting(values: Values, world_size: int) -> list[str]:
+    """The nearest numbers of processes that the settings allow."""
+    found: list[int] = []
+    for number in sorted(range(1, 2 * world_size + 1), key=lambda n: abs(n - world_size)):
+        with suppress(ConfigError):
+            _data_ranks(values, number)
+            found.append(number)
+    return [f"{number:,}" for number in sorted(found[:_MOST_NUMBERS])]
+
+
+def _check_model(values: Values) -> None:
+    degree = values["parallelism.context_parallel_degree"]
+    if degree > 1:  # so there are several ranks, whose agent needs PyTorch in any case
+        import torch
+
+        if not torch.accelerator.is_available():
+            check_on_cpu(context_parallel_degree=degree)
+    if values["experimental.custom_import"] or version("torchtitan") != TORCHTITAN:
+        return  # there may be other models
+    name, flavor = values["model.name"], values["model.flavor"]
+    check_known("model.name", name, MODELS)
+    if flavors := MODELS[name]:
+        check_known("model.flavor", flavor, flavors)
+        check_seq_len(values["training.seq_len"], flavors[flavor])
+
+
+def _check_file_list(run: RunConfig) -> None:
+    file_list = Path(run.blend.data_file_list)
+    try:
+        read_file_list(file_list)
+    except FileListError as error:
+        if not file_list.exists():
+            error.add_note(
+                f"It is blendcorpus.data_file_list of {run.path}. After a run folder was moved, "
+                f"correct the paths in it and in {DATA}."
+            )
+        raise
+
+
+def _check_data(run: RunConfig, values: Values) -> str:
+    check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
+    folder = run.path.parent
+    try:
+        if run.blend.has_horizon:  # its index may take long to build
+            with quietly():
+                read_catalog(run.blend, check=check)
+            return ""
+        data = data_of_run(run, check=check)
+    except MissingShardError as error:
+        if (folder / DATA).is_file():
+            error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
+        raise
+    with quietly():
+        lacks_valid = run.validates and data.datasets.valid is None
+    if lacks_valid:
+        raise EmptySplitError.of_split("valid", run.blend)
+    return _check_position(run, values, data.train)
+
+
+def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
+    """Check that training can continue from the latest checkpoint, and the epochs of the run."""
+    samples, step = 0, 0
+    if values["checkpoint.enable"]:
+        folder = _checkpoints(values)
+        others = ("initial_load_path", "exclude_from_loading")
+        is_plain = not any(values[f"checkpoint.{key}"] for key in others)
+        if not is_plain or values["checkpoint.load_step"] != -1 or run.segments:
+            return ""  # the trainer knows
+        if any(folder.glob("step-*")):
+            stored = _latest(folder)
+            if stored is None or stored.state_dict is None or stored.note:
+                return ""  # the trainer tells more about damage
+            resumed = resume(parse_state(stored.state_dict), train)
+            train, samples, step = resumed.dataset, resumed.consumed_samples, stored.step
+    samples += max(0, run.steps - step) * run.global_batch_size
+    check_repetition(train, samples, run.max_epochs)
+    if step < max(1, run.steps):
+        return ""
+    return (
+        f"Nothing to train: {_checkpoints(values)} has step {step:,}, and training.steps is "
+        f"{run.steps:,}. To train longer: --training.steps {2 * step}"
+    )
+
+
+def _latest(folder: Path) -> StoredState | None:
+    with suppress(BlendTitanError, OSError):
+        return latest_state(folder)
+    return None
+
+
+def _checkpoints(values: Values) -> Path:
+    return Path(values["job.dump_folder"], values["checkpoint.folder"])
+
+
+def _check_load_step(values: Values) -> None:
+    folder, asked = _checkpoints(values), values["checkpoint.load_step"]
+    if not values["checkpoint.enable"] or asked == -1 or _is_remote(folder):
+        return
+    complete = [int(path.parent.name[5:]) for path in folder.glob(f"step-[0-9]*/{METADATA}")]
+    choose_step(complete, lambda step: None, folder=str(folder), asked=asked, fallback=False)
+
+
+def _check_output(folder: Path) -> None:
+    """Check that the run's output folder can be created and written. Nothing is left in it."""
+    if _is_remote(folder):
+        return
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(
+            f"job.dump_folder is {str(folder)!r}, expected a folder that can be created and "
+            f"written, but {there} cannot be written ({error.strerror}). Choose another one: "
+            f"--job.dump_folder PATH"
+        ) from error
+
+
+def _is_remote(folder: Path) -> bool:
+    return ":/" in str(folder)  # of a URL, Path joins the slashes

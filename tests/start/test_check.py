@@ -1,0 +1,203 @@
+"""What a run cannot do is an error before its processes start."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blendtitan import cli
+from blendtitan.errors import BlendTitanError, ConfigError, MissingShardError
+from blendtitan.failures import MAX_LINES
+from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.runs.open import read_run
+from blendtitan.start.check import check_run
+from blendtitan.start.folder import init_folder, prepare_folder
+from tests.runs.test_explain import trained
+from tests.start.test_start import TEXTS
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with two corpora, ready to train."""
+    folder = tmp_path_factory.mktemp("check")
+    for corpus in ("code", "web"):
+        write_jsonl(folder / "text" / corpus, TEXTS)
+    tokenizer = folder / "tokenizer.model"
+    tokenizer.write_bytes(train_tokenizer(TEXTS, vocab_size=300))
+    run = folder / "run"
+    init_folder(run, [str(folder / "text")], tokenizer, template="debug", key="text")
+    prepare_folder(run, workers=1)
+    return run
+
+
+@pytest.fixture
+def run(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    shutil.copytree(prepared, tmp_path / "run")
+    config = tmp_path / "run/config.toml"
+    config.write_text(config.read_text().replace(str(prepared), str(tmp_path / "run")))
+    return tmp_path / "run"
+
+
+SHORT = ["--training.steps=4"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--model.name=lama3", r"^model\.name is 'lama3', expected one of .* mean llama3\?"),
+        ("--model.flavor=8b", r"^model\.flavor is '8b', expected one of .* Did you mean 8B\?"),
+        ("--training.seq_len=200000", r"^training\.seq_len is 200,000, expected at most 131,072"),
+        ("--model.vocab_size=64", r"^model\.vocab_size is 64, expected at least 300, the token"),
+        ("--training.steps=9999", r"more often than max_epochs = 4 allows: 'code' \d+ times"),
+        ("--blendcorpus.split=100,0,0", r"no corpus has documents in the valid split, with "),
+        ("--checkpoint.load_step=7", r"load_step is 7, .* checkpoint in .*: found none\."),
+    ],
+)
+def test_a_setting_that_only_training_would_notice_is_an_error_at_once(
+    run: Path, argument: str, message: str
+) -> None:
+    """Four ranks need half a minute to notice, on a busy machine more."""
+    config = run / "config.toml"
+    check_run(config, SHORT, world_size=4)
+
+    with pytest.raises(BlendTitanError, match=message):
+        check_run(config, [*SHORT, argument], world_size=4)
+
+
+@pytest.mark.parametrize(
+    ("world_size", "arguments", "numbers"),
+    [
+        (3, [], "1 or 2 or 4"),
+        (3, ["--parallelism.tensor_parallel_degree=2"], "2 or 4"),
+        (2, ["--training.local_batch_size=3"], ""),
+    ],
+)
+def test_a_wrong_number_of_processes_is_an_error_that_names_others(
+    run: Path, world_size: int, arguments: list[str], numbers: str
+) -> None:
+    """The settings of the template have 8 samples per step, in micro batches of 2."""
+    with pytest.raises(ConfigError) as raised:
+        check_run(run / "config.toml", [*SHORT, *arguments], world_size=world_size)
+
+    notes = [f"With these settings a run has {numbers} processes."] if numbers else []
+    assert getattr(raised.value, "__notes__", []) == notes
+
+
+def test_context_parallelism_needs_an_accelerator(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*SHORT, "--parallelism.context_parallel_degree=2"]
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    check_run(run / "config.toml", words, world_size=2)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+
+    with pytest.raises(ConfigError, match=r"context_parallel_degree is 2, expected 1 on a CPU"):
+        check_run(run / "config.toml", words, world_size=2)
+
+
+def test_a_model_of_a_module_of_ones_own_is_left_to_the_trainer(run: Path) -> None:
+    words = [*SHORT, "--model.flavor=mine", "--experimental.custom_import=my_models"]
+
+    check_run(run / "config.toml", words)
+
+
+def test_of_a_deleted_shard_the_error_names_the_command_that_makes_it_again(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shard,) = sorted(run.glob("tokens/web/*.bin"))[:1]
+    shard.unlink()
+
+    assert cli.main(["train", str(run), "--nproc", "2", *SHORT]) == 1
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"blendtitan train: {shard}: cannot be ")
+    assert last == f"To make the shards that are missing: blendtitan prepare {run}"
+    prepare_folder(run, workers=1)
+    check_run(run / "config.toml", SHORT)
+
+
+def test_on_several_machines_only_rank_0_reads_the_shards(run: Path) -> None:
+    """Otherwise each machine would read thousands of files."""
+    shutil.rmtree(run / "tokens/web")
+    with pytest.raises(MissingShardError):
+        check_run(run / "config.toml", SHORT)
+
+    check_run(run / "config.toml", SHORT, reads_data=False)
+
+
+@pytest.mark.parametrize("folder", ["/proc/out", "config.toml", "config.toml/out"])
+def test_an_output_folder_that_cannot_be_written_is_an_error(
+    run: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run)
+    with pytest.raises(
+        ConfigError,
+        match=rf"job\.dump_folder is '{folder}', .* cannot be written \(.*\)\. Choose another",
+    ):
+        check_run(run / "config.toml", [*SHORT, f"--job.dump_folder={folder}"])
+
+
+@pytest.fixture
+def trained_run(run: Path) -> Path:
+    """The run after 4 steps."""
+    config = read_run(run / "config.toml", ranks=1)
+    trained(run / "outputs/checkpoint", [config.blend], steps=4)
+    return run
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_of_a_finished_run_the_command_says_so(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], steps: int
+) -> None:
+    words = ["train", str(trained_run), "--nproc", "2", f"--training.steps={steps}"]
+
+    assert cli.main(words) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Nothing to train: ")
+    assert line.endswith(
+        f"checkpoint has step 4, and training.steps is {steps}. To train longer: --training.steps 8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--training.seq_len=64"], "seq_length: checkpoint 256, now 64"),
+        (["--blendcorpus.seed=9"], "seed: checkpoint 1234, now 9"),
+        (["--training.steps=999"], "more often than max_epochs = 4 allows"),
+    ],
+)
+def test_a_change_that_a_checkpoint_does_not_allow_is_an_error_at_once(
+    trained_run: Path, arguments: list[str], message: str
+) -> None:
+    config = trained_run / "config.toml"
+    check_run(config, ["--training.steps=6"])
+
+    with pytest.raises(BlendTitanError, match=message):
+        check_run(config, ["--training.steps=6", *arguments])
+
+
+def test_a_byte_order_mark_is_not_part_of_the_configuration(run: Path) -> None:
+    """Editors on Windows write it."""
+    config = run / "config.toml"
+    config.write_text("\ufeff" + config.read_text())
+
+    check_run(config, SHORT)
+
+
+def test_the_check_leaves_no_trace(run: Path) -> None:
+    before = sorted(run.rglob("*"))
+    check_run(run / "config.toml", [*SHORT, f"--job.dump_folder={run}/new/folder"])
+
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_long_error_is_five_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run.parent / "other.model"
+    text.write_bytes(train_tokenizer(TEXTS[:9], vocab_size=301))
+    words = ["train", str(run), "--nproc", "2", *SHORT, f"--model.tokenizer_path={text}"]
+
+    assert cli.main(words) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) <= MAX_LINES
+    assert "shards do not belong to the tokenizer of this run" in lines[0]

@@ -1,0 +1,497 @@
+"""Mistakes of newcomers with ``init`` and ``prepare``: one error, with a remedy that exists."""
+
+import argparse
+import ast
+import errno
+import gzip
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from email.parser import Parser
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from blendtitan import cli
+from blendtitan.errors import OutputError
+from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.settings import templates
+from blendtitan.start import folder as folder_module
+from blendtitan.start.train import DATA, FILE_LIST
+from tests.test_docs import ROOT
+
+SOURCE = ROOT / "src/blendtitan"
+TEXTS = [f"Document {n}. " + " ".join(f"word{n * k % 97}" for k in range(60)) for n in range(99)]
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two corpora of text, and a tokenizer beside them."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    for corpus in ("code", "web"):
+        write_jsonl(folder / "text" / corpus, TEXTS)
+    (folder / "tokenizer.model").write_bytes(train_tokenizer(TEXTS, vocab_size=300))
+    return folder
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with this text and tokenizer."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def init(*data: str, folder: str = "run", tokenizer: str = "tokenizer.model", key: str = "") -> int:
+    words = ["init", folder, "--data", *(data or ["text"]), "--tokenizer", tokenizer]
+    return cli.main([*words, *(["--key", key] if key else [])])
+
+
+def prepare(*more: str) -> int:
+    return cli.main(["prepare", "run", "--workers", "1", *more])
+
+
+def edit(old: str, new: str) -> None:
+    path = Path("run", DATA)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def error_of(capsys: Capture) -> str:
+    """The error, which is the last output and has few lines."""
+    text = capsys.readouterr().err
+    error = text[text.rindex("\nblendtitan ") + 1 :] if "\nblendtitan " in text else text
+    assert error.startswith("blendtitan ")
+    assert error.count("\n") <= 5
+    assert "Errno" not in error
+    return error
+
+
+# --- what a command may say ---------------------------------------------------------------------
+
+
+def literals(path: Path) -> Iterator[str]:
+    """The texts of a file that a program may show; docstrings are not among them."""
+    tree = ast.parse(path.read_text())
+    lone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    parts = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(
+                f"{p.value}" if isinstance(p, ast.Constant) else "{}" for p in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from [] if id(node) in lone | parts else [node.value]
+
+
+def options_of(command: str) -> set[str]:
+    (found,) = (
+        action.choices[command]
+        for action in cli.parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    return {option for action in found._actions for option in action.option_strings}
+
+
+NOT_OF_PREPARE = {"demo.py", "merge.py", "convert.py", "mix.py"}
+ONLY_IF_GIVEN = {
+    *("--bos", "--engine", "--rank", "--world-size", "--tokenizer-tier"),
+    *("--from-code", "--to-code", "--include", "--eos_id"),  # of iconv, hf and spm_train
+}
+"""Options in errors that only a command with these options can raise, and of other programs."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in [*SOURCE.glob("prepare/*.py"), *SOURCE.glob("tokenizers/*.py")]
+        if path.name not in NOT_OF_PREPARE
+    ],
+    ids=lambda path: path.name,
+)
+def test_errors_of_prepare_name_only_options_that_prepare_has(path: Path) -> None:
+    """A remedy that the command refuses is none. Whole commands may be quoted."""
+    known = options_of("prepare") | ONLY_IF_GIVEN
+    for text in literals(path):
+        own = re.sub(r"blendtitan [a-z]+ .*", "", text, flags=re.DOTALL)
+
+        assert {*re.findall(r"(?<![\w-])--[a-z][\w-]+", own)} <= known, text
+
+
+OF_A_CLONE = re.compile(r"(?<![\w/{}])(docs|configs|scripts|launch|tests|benchmarks)/\w")
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.name)
+def test_nothing_that_is_shown_names_a_file_of_a_clone(path: Path) -> None:
+    """Whoever installed the wheel has none."""
+    shown = [text for text in literals(path) if OF_A_CLONE.search(text)]
+
+    assert not [text for text in shown if path.name != "templates.py"]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.glob("commands/manuals/*.txt")))
+def test_no_manual_names_a_file_of_a_clone(path: Path) -> None:
+    assert not OF_A_CLONE.search(path.read_text())
+
+
+def test_the_manual_of_init_lists_the_templates() -> None:
+    manual, _ = cli.COMMANDS["init"].texts()
+    listed = re.search(r"Templates: (.*?)\.\n", manual, re.DOTALL)
+
+    assert listed
+    assert {*re.split(r",\s+", listed[1])} == {p.stem for p in templates.TEMPLATES.glob("*.toml")}
+
+
+def test_a_configuration_names_the_page_of_its_keys_by_its_address(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "Name: blendtitan\nVersion: 1.2\nProject-URL: Repository, https://host/us/it\n"
+    monkeypatch.setattr(templates, "metadata", lambda _: Parser().parsestr(text))
+    assert init() == 0
+
+    for path in Path("run").iterdir():
+        assert not re.search(r"(?<!/)\b(docs|configs|scripts|launch)/", path.read_text())
+    address = "https://host/us/it/blob/v1.2/docs/configuration.md"
+    assert f"Every key: {address}\n" in Path("run/config.toml").read_text()
+    assert (ROOT / "docs/configuration.md").is_file()
+
+
+# --- init ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("nope", r"nope: there is no such file or folder in .*, where the command runs\. Check"),
+        ("tex", r"tex: there is no such file .* Did you mean text\?"),
+        ("empty", r"empty: holds no file named \*\.jsonl, .*Name text in one of these formats"),
+        ("pdf", r"(?s)a\.pdf: has an unknown format.*Move or hide them .*'pdf/\*\*/\*\.jsonl'"),
+        ("pdf/a.pdf", r"a\.pdf: expected a folder, or a file named .*if not, convert it"),
+        ("blank", r"blank: holds only empty files, expected text"),
+        ("not.jsonl.gz", r"not\.jsonl\.gz: the compressed data cannot be read: Not a gzipped"),
+        ("binary.jsonl", r"binary\.jsonl, byte 0: not JSON in UTF-8"),
+        (".web=text/web", r"'\.web' cannot be the name of a corpus"),
+        ("=text/web", r"'' cannot be the name of a corpus"),
+    ],
+)
+def test_text_that_cannot_be_used_is_refused_by_init(
+    here: Path, data: str, message: str, capsys: Capture
+) -> None:
+    for name in ("empty", "pdf", "blank"):
+        Path(name).mkdir()
+    Path("pdf/a.pdf").touch()
+    Path("blank/a.jsonl").touch()
+    Path("not.jsonl.gz").write_text('{"text": "a"}\n')
+    Path("binary.jsonl").write_bytes(bytes(range(128, 256)) * 9)
+
+    assert init(data) == 1
+    assert re.search(message, error_of(capsys))
+    assert not Path("run").exists()
+
+
+def test_a_text_in_two_corpora_is_refused(here: Path, capsys: Capture) -> None:
+    """The run would read it twice as often without a word."""
+    assert init("a=text/web", "b=text/web") == 1
+    assert "web/0.jsonl: is in two corpora, a and b, expected one. To read" in error_of(capsys)
+    assert init() == 0
+    edit("text/code", "text/*")
+    assert prepare() == 1
+    assert "is in two corpora, code and web" in error_of(capsys)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet", "a.jsonl.gz"])
+def test_init_refuses_a_wrong_key_and_names_those_that_exist(
+    here: Path, name: str, capsys: Capture
+) -> None:
+    Path("in").mkdir()
+    Path("in/0.jsonl").touch()  # without a text: the next file decides
+    rows = b'{"body": "first"}\n{"body": "second"}\n'
+    if name.endswith("parquet"):
+        pq.write_table(pa.table({"body": ["first", "second"]}), "in/a.parquet")
+    elif name.endswith("gz"):
+        Path("in", name).write_bytes(gzip.compress(rows))
+    else:
+        Path("in", name).write_bytes(b"body\nfirst\n" if name.endswith("csv") else rows)
+
+    assert init("in") == 1
+    error = error_of(capsys)
+    assert re.search(r"there is no (key|column) 'text', found '?body'?\. Name the .*--key", error)
+    assert init("in", key="body") == 0
+
+
+def test_init_reads_no_more_than_the_first_text(here: Path) -> None:
+    """Later texts may have other faults, which ``prepare`` reports with their number."""
+    Path("in").mkdir()
+    Path("in/a.jsonl").write_text('{"text": "good"}\n{"body": "bad"}\nnot JSON\n')
+    Path("in/b.jsonl").write_text("not JSON\n")
+
+    assert init("in") == 0
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        ("text/web/0.jsonl", r"bytes that are not a SentencePiece model, expected one, or a token"),
+        ("text/web", r"this folder has none of tokenizer\.json, .*Name a file"),
+        ("no.model", r"no\.model: no such file\. Name a tokenizer file"),
+    ],
+)
+def test_a_wrong_tokenizer_is_refused_in_plain_words(
+    here: Path, tokenizer: str, message: str, capsys: Capture
+) -> None:
+    assert init(tokenizer=tokenizer) == 1
+    error = error_of(capsys)
+    assert re.search(message, error)
+    assert "backend" not in error
+
+
+def test_paths_may_begin_with_a_tilde(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell does not replace it in quotes, and not everywhere after NAME=."""
+    monkeypatch.setenv("HOME", str(here))
+    assert init("web=~/text/web", tokenizer="~/tokenizer.model") == 0
+    edit(f"{here}/text", "~/text")
+    edit(f'"{here}/tok', '"~/tok')
+
+    assert prepare() == 0
+
+
+def test_names_with_spaces_are_quoted_in_the_next_commands(here: Path, capsys: Capture) -> None:
+    Path("text").rename("my text")
+    assert init("my text", folder="my run") == 0
+    assert cli.main(["prepare", "my run", "--workers", "1"]) == 0
+
+    out = capsys.readouterr().out
+    assert "blendtitan prepare 'my run'\n" in out
+    assert "blendtitan train 'my run'\n" in out
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "shown"), [(5, "5 bytes"), (43_210, "43.2 kB"), (2_000_000, "2 MB")]
+)
+def test_sizes_have_a_unit_that_suits_them(
+    here: Path, num_bytes: int, shown: str, capsys: Capture
+) -> None:
+    Path("in").mkdir()
+    Path("in/a.txt").write_text("a" * num_bytes)
+    assert init("in") == 0
+
+    assert shown in capsys.readouterr().out
+
+
+# --- folders that cannot be written -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("/proc/x", r"/proc/x: No such file or directory\. Check the path\. .*another folder"),
+        ("file", r"file: cannot be written: File exists\. Move away the file .* another folder"),
+        ("file/x", r"file/x: cannot be written: Not a directory\. Move away .* another folder"),
+        ("x" * 300, r"File name too long\. Choose a shorter name"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_remedy(
+    here: Path, folder: str, message: str, capsys: Capture
+) -> None:
+    Path("file").touch()
+
+    assert init(folder=folder) == 1
+    assert re.search(message, error_of(capsys))
+
+
+@pytest.mark.parametrize("command", ["tokenize", "mix", "merge", "demo"])
+@pytest.mark.parametrize("output", ["/proc/x/y", "file/x"])
+def test_every_output_that_cannot_be_written_is_an_error_with_a_remedy(
+    here: Path, command: str, output: str, capsys: Capture
+) -> None:
+    assert init() == 0
+    assert prepare() == 0
+    Path("file").touch()
+    words = {
+        "tokenize": ["text", "--tokenizer", "tokenizer.model"],
+        "mix": ["run/tokens"],
+        "merge": ["run/tokens", "--target-tokens", "9"],
+        "demo": [],
+    }
+
+    assert cli.main([command, *words[command], "--output", output]) == 1
+    error = error_of(capsys)
+    assert output.split("/")[1] in error
+    assert "choose another" in error.lower(), error
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, r"No space left on device\. Free some space"),
+        (errno.EACCES, r"Permission denied\. Change the permissions"),
+        (errno.EROFS, r"Read-only file system\. Files cannot be changed there: choose another"),
+        (errno.EISDIR, r"Is a directory\. A folder is where a file is expected"),
+        (errno.EMFILE, r"Too many open files\. Raise the limit"),
+    ],
+)
+def test_an_error_of_the_system_gets_a_remedy(
+    number: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/data/x")
+
+    monkeypatch.setattr(folder_module, "init_folder", failing)
+
+    assert init() == 1
+    assert re.search(f"blendtitan init: /data/x: {remedy}", error_of(capsys))
+
+
+def test_a_full_disk_leaves_no_half_a_run_folder(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """After some space was freed, the same command must work."""
+    write = folder_module.write_atomically
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "config.toml":
+            raise OutputError(f"{path}: cannot be written: No space left on device.")
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module, "write_atomically", full)
+        assert init() == 1
+    assert init() == 0
+
+
+# --- prepare ------------------------------------------------------------------------------------
+
+
+def test_prepare_logs_its_tokenizer_once(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not once for each corpus."""
+    assert init() == 0
+    with caplog.at_level(logging.INFO):
+        assert prepare() == 0
+
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([text for text in messages if "SentencePiece, 300 ids" in text]) == 1
+    assert len([text for text in messages if "reference tokenizer tier" in text]) == 1
+    assert len({*messages}) == len(messages)
+
+
+def test_rejected_texts_are_counted_without_a_contradiction(here: Path, capsys: Capture) -> None:
+    Path("in").mkdir()
+    Path("in/a.jsonl").write_text('{"text": "good"}\n{"body": "bad"}\n')
+    assert init("in") == 0
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert "there is no key 'text', found 'body'" in error
+    assert "--max-rejects allows, which is 0" in error
+    assert "0 texts rejected" not in error
+    assert prepare("--max-rejects", "1") == 0
+
+
+def test_a_long_error_is_shortened_and_a_file_has_all_of_it(here: Path, capsys: Capture) -> None:
+    Path("in").mkdir()
+    bad = [f'{{"text": {n * "["}' for n in range(1, 12)]
+    Path("in/a.jsonl").write_text("\n".join(['{"text": "good"}', *bad]))
+    assert init("in") == 0
+
+    assert prepare() == 1
+    path = Path(error_of(capsys).rpartition("Traceback: ")[2].strip())
+    assert path.read_text().count("not JSON") > 5
+    path.unlink()
+
+
+def test_epochs_above_the_limit_are_refused_before_any_work(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+    edit("web = 1.0", "web = 5.0")
+
+    assert prepare() == 1
+    assert re.search(r"(?s)web 5\..*--max-epochs.*\[epochs\] of run/data", error_of(capsys))
+    assert not Path("run/tokens").exists()
+    assert prepare("--max-epochs", "5") == 0
+
+
+def test_a_corpus_without_documents_is_an_error(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+    for path in Path("text/web").iterdir():
+        path.write_text("")
+
+    assert prepare() == 1
+    assert "the corpus 'web' has no document. Remove it from [corpora] and" in error_of(capsys)
+
+
+def test_a_corpus_may_be_added_and_removed(here: Path, capsys: Capture) -> None:
+    assert init("text/code") == 0
+    assert prepare() == 0
+    edit("[corpora]", f'[corpora]\nweb = "{here}/text/web"')
+    assert prepare() == 0
+    assert Path("run", FILE_LIST).read_text().count(" web\n") == 4
+    edit(f'\nweb = "{here}/text/web"', "")
+    assert prepare() == 1
+    assert "does not name. Add it there, or delete the folder" in error_of(capsys)
+    shutil.rmtree("run/tokens/web")
+
+    assert prepare() == 0
+    assert " web\n" not in Path("run", FILE_LIST).read_text()
+
+
+def test_a_removed_text_is_deleted_on_request(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert init() == 0
+    assert prepare() == 0
+    Path("text/web/3.jsonl").unlink()
+
+    assert prepare() == 0
+    assert "Delete it with --prune" in caplog.text
+    assert Path("run", FILE_LIST).read_text().count(" web\n") == 4
+    assert prepare("--prune") == 0
+    assert Path("run", FILE_LIST).read_text().count(" web\n") == 3
+
+
+def test_another_tokenizer_replaces_the_shards_on_request(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+    assert prepare() == 0
+    Path("tokenizer.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
+
+    assert prepare() == 1
+    assert "or replace the shards with --overwrite" in error_of(capsys)
+    assert prepare("--overwrite") == 0
+    assert prepare() == 0
+
+
+@pytest.mark.parametrize("what", ["text/web", "tokenizer.model"])
+def test_an_input_that_was_moved_is_named_with_the_file_that_names_it(
+    here: Path, what: str, capsys: Capture
+) -> None:
+    assert init() == 0
+    Path(what).rename("elsewhere")
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert f"{here / what}: " in error
+    assert "no such file" in error
+    assert error.endswith("The corpora, the tokenizer and the key are set in run/data.toml.\n")
+
+
+def test_a_file_is_no_run_folder(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+
+    assert cli.main(["prepare", "run/data.toml"]) == 1
+    assert "run/data.toml: is a file, expected the folder that init" in error_of(capsys)
+
+
+def test_prepare_works_from_any_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert init() == 0
+    monkeypatch.chdir("/")
+
+    assert cli.main(["prepare", str(here / "run"), "--workers", "1"]) == 0
