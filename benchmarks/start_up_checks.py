@@ -46,7 +46,7 @@ def write_shards(folder: Path, documents: int) -> None:
 
 
 def record_all(folder: Path) -> None:
-    from blendtitan.storage.record_files import record_ends
+    from blendtitan.storage.record_writer import record_ends
 
     for index in folder.glob("*/*.idx"):
         assert record_ends(index.with_suffix(""), EOD)

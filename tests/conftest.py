@@ -16,7 +16,8 @@ from tokenizers.models import WordLevel
 from blendtitan import BlendConfig
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import identity_of, load_tokenizer, proof
 from tests.failing_reads import Disk

@@ -28,7 +28,7 @@ TITAN = LOADER | {
         "placed_loader",
         "settings",
     ),
-    *("tokenizers", "tokenizer_check", "titan"),
+    *("claims", "tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "storage": (STORAGE, NUMPY | {"msgspec"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
+    "claims": (STORAGE | {"claims"}, set()),
     "dataset": (DATASET, NUMPY),
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
@@ -86,18 +87,20 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "moving": (
         HISTORY
-        | {"original", "state", "batch_schedule", "checkpoints", "runs", "tables", "moving"},
-        {"torch"},
+        | {"original", "state", "batch_schedule", "settings", "checkpoints", "runs", "tables"}
+        | {"tokenizers", "titan", "moving"},
+        {"sentencepiece", "tokenizers", "torch", "torchtitan", "safetensors"},
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
     "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
     "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
     "titan": (
-        TITAN | {"checkpoints", "failures"},
+        TITAN | {"checkpoints", "failures", "titan_main"},  # chosen where that branch is installed
         NUMPY | {"torch", "torchtitan", "torchao", "tensorboard"},
     ),
     "titan02": (TITAN | {"titan02", "failures"}, {"torch", "torchtitan"}),
+    "titan_main": (TITAN | {"titan_main"}, {"torch", "torchtitan"}),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible", "tables"}, set()),
     "commands": (

@@ -17,7 +17,7 @@ from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ResumeError
 from blendtitan.history.run import phases_of
 from blendtitan.state import digest_of, digest_slots, encode_state
-from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.record_writer import write_folder_catalog
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry
 from tests.conftest import EOD, WriteBlend, WriteShard
 

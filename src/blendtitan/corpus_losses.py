@@ -48,8 +48,8 @@ class CorpusLosses:
 
 
 def counted_labels(labels: torch.Tensor) -> torch.Tensor:
-    """Number of labels of each row that count in the loss. Shapes ``(B, L)`` to ``(B,)``."""
-    return (labels != IGNORE_INDEX).sum(dim=1)
+    """Number of labels of each row that count. Shapes ``(B, L)`` or ``(B,)`` to ``(B,)``."""
+    return (labels != IGNORE_INDEX).view(len(labels), -1).sum(dim=1)
 
 
 class RowSums:
@@ -61,6 +61,8 @@ class RowSums:
     """
 
     def __init__(self) -> None:
+        self.parts = 1
+        """Calls that compute the losses of one micro batch, each of some of its rows."""
         self._buffers: list[torch.Tensor] = []
         self._call = 0
         self._is_new = False
@@ -84,9 +86,13 @@ class RowSums:
             self._buffers[self._call - 1].add_(row_losses)
         self._is_new = False
 
-    def of_last_calls(self, num_calls: int) -> list[torch.Tensor]:
-        """Sums of the last calls, each of shape ``(B,)``. The next pass overwrites them."""
+    def of_last_calls(self, num_micro_batches: int) -> list[torch.Tensor]:
+        """Sums of the last micro batches, each of shape ``(B,)``. The next pass overwrites them."""
+        num_calls = num_micro_batches * self.parts
         # A CUDA graph is replayed without calling us.
         stop = max(self._call, num_calls)
         assert stop <= len(self._buffers)
-        return self._buffers[stop - num_calls : stop]
+        sums = self._buffers[stop - num_calls : stop]
+        if self.parts == 1:
+            return sums
+        return [torch.cat(sums[i : i + self.parts]) for i in range(0, num_calls, self.parts)]

@@ -22,9 +22,9 @@ def loss_metrics(
     return metrics
 
 
-def validation_metrics(blend: float, losses: Mapping[str, float]) -> dict[str, float]:
-    """Validation metrics of the blend and of each corpus, except the blend's loss itself."""
-    metrics = {metric_names.PERPLEXITY: perplexity(blend)}
+def validation_metrics(blend: float | None, losses: Mapping[str, float]) -> dict[str, float]:
+    """Validation metrics of the blend, and of corpora and sets, except the blend's loss itself."""
+    metrics = {} if blend is None else {metric_names.PERPLEXITY: perplexity(blend)}
     for name, loss in losses.items():
         metrics[f"{metric_names.VALIDATION_LOSS}/{name}"] = loss
         metrics[f"{metric_names.PERPLEXITY}/{name}"] = perplexity(loss)

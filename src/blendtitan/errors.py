@@ -96,7 +96,7 @@ class EmptySplitError(BlendTitanError):
         return cls(
             f"{blend.data_file_list}: no corpus has documents in the {name} split, with "
             f"blendcorpus.split = {blend.split!r}{others}. Give it a larger part, or, for valid, "
-            f"set validation.enable = false."
+            f"name held-out data in [[validation.set]], or set validation.enable = false."
         )
 
 

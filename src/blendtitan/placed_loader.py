@@ -85,27 +85,6 @@ class PlacedLoader:
         self._set_segments()
         self._is_placed = True
 
-    def step_here(self, global_batch_size: int) -> int:
-        """The optimizer step that the current position belongs to.
-
-        Args:
-            global_batch_size: Samples of a step, if the state does not say.
-        """
-        stage = (
-            self._schedule[-1]
-            if self._schedule
-            else BatchStage(global_batch_size=global_batch_size)
-        )
-        return stage.step_at(self.consumed_samples)
-
-    def check_step(self, step: int) -> None:
-        """Check that the loader has delivered exactly the batches of the first ``step`` steps.
-
-        Raises:
-            ResumeError: The loader's position is that of another step.
-        """
-        self._schedule[-1].check(step, consumed_samples=self.consumed_samples)
-
     def align(self, step: int, *, global_batch_size: int) -> None:
         """Align the loader with the trainer's step, before its first batch.
 

@@ -8,6 +8,7 @@ import pytest
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.dataset.documents import IGNORE_INDEX
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
+from blendtitan.dataset.fixed_data import FixedData, losses_of
 from tests.conftest import EOD, WriteBlend, WriteShard
 
 
@@ -109,3 +110,36 @@ def test_the_number_of_ranks_changes_steps_but_not_samples(
     for fixed in found:
         assert (fixed.steps - 1) * samples_per_step < fixed.num_samples
         assert fixed.steps * samples_per_step >= fixed.num_samples
+
+
+# Losses
+
+
+def test_a_set_has_one_loss_and_the_blend_one_for_each_corpus(dataset: BlendedDataset) -> None:
+    """A loss here is the number of samples, and that of a whole set the mean of its corpora's."""
+    data = [
+        FixedData.of(None, dataset, limit=20, samples_per_step=4),
+        FixedData.of("drawn", dataset, limit=30, samples_per_step=4),
+        FixedData.of("whole", dataset, limit=None, samples_per_step=4),
+    ]
+    passed: list[tuple[str | None, str | None]] = []
+
+    def loss_of(each: FixedData, fixed: FixedSamples) -> float:
+        passed.append((each.name, fixed.corpus))
+        return float(fixed.num_samples)
+
+    assert losses_of(data, loss_of) == (
+        20.0,
+        {"a": 20.0, "b": 12.0, "drawn": 30.0, "whole": (49 + 12) / 2},
+    )
+    assert passed == [
+        *((None, None), (None, "a"), (None, "b")),
+        ("drawn", None),
+        *(("whole", "a"), ("whole", "b")),
+    ]
+
+
+def test_without_a_valid_split_there_are_losses_of_sets_only(dataset: BlendedDataset) -> None:
+    only = FixedData.of("held out", dataset, limit=8, samples_per_step=4)
+
+    assert losses_of([only], lambda _, __: 1.5) == (None, {"held out": 1.5})

@@ -24,7 +24,7 @@ from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.record_writer import write_folder_catalog
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.titan.toml import read_settings

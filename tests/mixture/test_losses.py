@@ -39,6 +39,7 @@ def test_losses_of_a_run_weigh_the_labels_of_the_last_steps() -> None:
         "loss_metrics/labels/rare": scalars((1, 5.0)),
         "validation_metrics/loss": scalars((1, 9.0), (3, 2.5)),
         "validation_metrics/loss/web": scalars((1, 9.0), (3, 2.25)),
+        "validation_metrics/loss/held-out": scalars((1, 9.0), (3, 2.0)),
     }
 
     assert mean_losses(logged, ["code", "gone", "rare", "web"], last=2) == {
@@ -47,6 +48,7 @@ def test_losses_of_a_run_weigh_the_labels_of_the_last_steps() -> None:
         "loss/web": 2.5,
         "valid_loss": 2.5,
         "valid_loss/web": 2.25,
+        "valid_loss/held-out": 2.0,
     }
 
 

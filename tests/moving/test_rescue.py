@@ -16,6 +16,7 @@ from blendtitan.batch_schedule import schedule_of_state
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.moving.checkpoint import copy_with_state, step_of_checkpoint
+from blendtitan.moving.placed import placed_state
 from blendtitan.moving.rescue import Rescue, rescue
 from blendtitan.runs.audit import audit_run
 from blendtitan.runs.open import open_run
@@ -201,3 +202,50 @@ def test_a_checkpoint_that_cannot_be_continued_is_refused(
     (checkpoint / ".metadata").write_bytes(b"")
     with pytest.raises(ResumeError, match=r"\.metadata is empty"):
         step_of_checkpoint(checkpoint)
+
+
+# A stated sample
+
+
+@pytest.mark.parametrize(
+    ("sample", "slots"), [(0, range(4)), (148, range(148, 152)), (20, range(20, 24))]
+)
+def test_a_run_continues_with_the_stated_sample(config: Path, sample: int, slots: range) -> None:
+    state = placed_state(config, step=37, sample=sample)
+
+    assert parse_state(state).consumed_samples == sample
+    assert step_slots(schedule_of_state(state), 38) == slots
+
+
+def test_a_sample_that_there_is_not_is_refused(config: Path) -> None:
+    with pytest.raises(ConfigError, match="--from-sample is -1, expected an int of at least 0"):
+        placed_state(config, step=37, sample=-1)
+    with pytest.raises(ConfigError, match='204 samples are requested, but order = "blendcorpus"'):
+        placed_state(config, step=37, sample=200)
+
+
+def test_segments_are_refused(config: Path, tmp_path: Path) -> None:
+    """Their steps would count from the start of the order."""
+    segment = "[[blendcorpus.segment]]\nfrom_step = 40\nshares = { web = 0.5 }\n"
+    text = config.read_text().replace('order = "blendcorpus"\n', "")
+    (tmp_path / "run.toml").write_text(text.replace("[validation]", f"{segment}[validation]"))
+
+    with pytest.raises(ConfigError, match=r"has \[\[blendcorpus\.segment\]\], whose steps would"):
+        placed_state(tmp_path / "run.toml", step=37, sample=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "a run continues after its legs or from --from-sample: expected either"),
+        (["0-37", "--from-sample", "0"], "expected either"),
+        (["--from-sample", "0"], "--from-sample places a checkpoint: expected --checkpoint and"),
+        (["0-37", "--output", "out"], "--checkpoint is copied to --output: expected both, or"),
+    ],
+    ids=str,
+)
+def test_arguments_that_do_not_fit_are_refused(
+    words: list[str], message: str, config: Path, capsys: Captured
+) -> None:
+    assert main(["rescue", *words, "--config", str(config)]) == 1
+    assert message in capsys.readouterr().err

@@ -15,7 +15,7 @@ from blendtitan.prepare.merge import merge as merge_shards
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
-from blendtitan.storage.record_files import record_ends, write_ends
+from blendtitan.storage.record_writer import record_ends, write_ends
 from blendtitan.storage.records import DocumentEnds, read_ends
 from blendtitan.storage.writer import ShardWriter, remove_shard
 from tests.conftest import EOD, WriteShard
@@ -196,7 +196,7 @@ def test_a_shard_that_is_replaced_during_a_check_is_not_recorded(
         os.utime(write_shard("web", [[5, 6]]).with_suffix(".bin"), (7, 7))
         return ends
 
-    monkeypatch.setattr("blendtitan.storage.record_files.find_document_ends", replace)
+    monkeypatch.setattr("blendtitan.storage.record_writer.find_document_ends", replace)
 
     assert not record_ends(prefix, EOD)
     assert not Path(f"{prefix}.ends.json").exists()

@@ -21,7 +21,8 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.merge import SourceShard, merge, plan_merge
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import WriteShard
 
@@ -245,7 +246,8 @@ import os, shutil, signal, sys
 from pathlib import Path
 from blendtitan.prepare.merge import merge
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.writer import ShardWriter
 
 source, output, overwrite = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "over"

@@ -16,7 +16,7 @@ from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchErr
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
-from tests.conftest import EOD, WriteShard, write_record
+from tests.conftest import EOD, WriteBlend, WriteShard, write_record
 from tests.runs.conftest import WriteRun
 
 CORPORA = {"web": (0.6, [900, 700]), "code": (0.3, [450]), "books": (0.1, [300, 200])}
@@ -136,6 +136,27 @@ def test_likely_mistakes_are_warnings(
     write_run: WriteRun, sections: dict[str, dict[str, Any]], expected: str
 ) -> None:
     assert expected in warned(write_run(CORPORA, **sections))
+
+
+def test_validation_sets_are_rows_and_their_faults_are_warnings(
+    write_run: WriteRun, write_blend: WriteBlend
+) -> None:
+    books = write_blend({"books": (1, [80])}, seq_length=8)
+    sets = [
+        {"name": "held-out", "path": str(books.data_file_list)},
+        {"name": "gone", "path": "gone.txt"},
+        {"name": "same", "path": str(Path(books.data_file_list).parent / "web")},
+    ]
+    path = write_run({"web": (1, [9000])}, validation={"enable": True, "set": sets})
+    plan = plan_run(read_run(path))
+    gone, same = plan.warnings
+
+    assert (plan.splits[-1].name, plan.splits[-1].tokens) == ("held-out", 80)
+    assert "gone.txt" in gone
+    assert "validation set 'same': shard" in same
+    assert all(
+        w.endswith("Training would stop at its start with this error.") for w in (gone, same)
+    )
 
 
 def test_a_plan_logs_nothing_but_its_warnings(

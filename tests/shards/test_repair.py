@@ -16,7 +16,8 @@ from blendtitan.shards import repair
 from blendtitan.shards.repair import Layout, repair_shard
 from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import ShardIndex, file_signature
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.records import DocumentEnds, read_ends
 from blendtitan.storage.writer import encode_index
 from tests.conftest import EOD, WriteShard

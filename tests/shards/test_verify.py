@@ -15,7 +15,7 @@ from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.shards import tokens as tokens_module
 from blendtitan.shards.report import verify_notes
 from blendtitan.shards.verify import Expected, VerifiedShard, verify
-from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.record_writer import write_folder_catalog
 from blendtitan.storage.records import CatalogEntry
 from blendtitan.storage.writer import ShardWriter, encode_index
 from tests.conftest import EOD, WriteShard

@@ -9,7 +9,8 @@ import pytest
 
 from blendtitan.cli import main
 from blendtitan.identity import TokenizerIdentity
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, record_path
+from blendtitan.storage.record_writer import encode_record
 from tests.conftest import EOD, WriteShard, write_record
 
 DOCUMENTS = [[5, 6, EOD], [7, EOD]]

@@ -15,7 +15,7 @@ from blendtitan.retries import PAUSES, Retries
 from blendtitan.storage.failed_reads import open_again
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.storage.reader import OpenFile, ShardIndex
-from blendtitan.storage.record_files import write_folder_catalog
+from blendtitan.storage.record_writer import write_folder_catalog
 from blendtitan.storage.records import read_folder_catalog
 from tests.conftest import WriteShard
 from tests.failing_reads import Disk

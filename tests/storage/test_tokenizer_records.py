@@ -13,7 +13,8 @@ import pytest
 from blendtitan.errors import CorruptShardError, MissingShardError, OutputError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.list_forms import find_shards
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, read_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 
 TOKENIZER = TokenizerIdentity(

@@ -11,6 +11,7 @@ import pytest
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.failures import MAX_LINES
+from blendtitan.settings.toml import toml_of
 from tests.conftest import wait_until
 from tests.small_corpora import EOD, train_tokenizer, write_corpora
 from tests.titan.launched import Entry, Launched, train
@@ -137,7 +138,7 @@ class Job:
         path = self.folder / "run.toml"
         path.write_text(
             "\n".join(
-                f"[{section}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items())
+                f"[{section}]\n" + "\n".join(f"{k} = {toml_of(v)}" for k, v in values.items())
                 for section, values in self.settings.items()
             )
         )

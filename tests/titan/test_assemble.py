@@ -225,7 +225,9 @@ def test_another_dataset_is_torchtitans_own(tmp_path: Path) -> None:
     assert (config.dataloader.pin_memory, config.dataloader.infinite) == (True, True)
     assert type(config.validator) is Validator.Config
     assert type(config.loss) is ChunkedLossWrapper.Config
-    with pytest.raises(ConfigError, match=r"validation\.samples is 3, but .*validation\.steps"):
+    with pytest.raises(
+        ConfigError, match=r"validation\.samples is 3, but TorchTitan reads .*validation\.steps"
+    ):
         build_config(read_settings([*arguments, "--validation.samples", "3"]))
 
 

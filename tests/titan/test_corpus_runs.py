@@ -13,12 +13,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.distributed.pipelining.schedules import _PipelineSchedule
 
 from blendtitan import BlendConfig, BlendedDataset, build_datasets
-from tests.small_corpora import EOD
+from tests.small_corpora import EOD, write_corpora
 from tests.titan.conftest import GLOBAL_BATCH_SIZE, SEQ_LEN, SPLIT, Job, small_job
 
 pytestmark = pytest.mark.slow
 
 CORPORA = ("code", "web")
+SETS = ("held-out", "whole")
 STEPS = (2, 3, 4)
 VALID_STEPS = (2, 4)
 VALID_SAMPLES = 5  # on two processes, the last step of one has nothing that counts
@@ -66,6 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> C
     """Three steps of each kind of run, all from one checkpoint; each is trained once."""
     begun = small_job(tmp_path_factory.mktemp("begun"), tokenizer_path)
     begun.run("--training.steps", "1")
+    held_out = write_corpora(tmp_path_factory.mktemp("held_out"), num_documents=8)
 
     @cache
     def train(kind: str) -> Job:
@@ -75,7 +77,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> C
         job.settings["training"] |= {"steps": STEPS[-1], "local_batch_size": 1}
         job.settings["blendcorpus"]["eod_mask_loss"] = True
         job.settings["metrics"]["enable_tensorboard"] = True
-        job.settings["validation"] = {"enable": True, "freq": 2, "samples": VALID_SAMPLES}
+        job.settings["validation"] = {
+            **{"enable": True, "freq": 2, "samples": VALID_SAMPLES},
+            "set": [
+                {"name": "held-out", "path": str(held_out), "samples": VALID_SAMPLES},
+                {"name": "whole", "path": str(held_out)},
+            ],
+        }
         job.run(*arguments, processes=processes)
         return job
 
@@ -171,7 +179,7 @@ def test_validation_has_the_same_samples_on_any_number_of_ranks(
 ) -> None:
     """Their number need not be divisible by the number of ranks."""
     one, other = metrics_of(trained("one process")), metrics_of(trained(kind))
-    for name in ("", "/code", "/web"):
+    for name in ("", *(f"/{name}" for name in (*CORPORA, *SETS))):
         loss = other[f"validation_metrics/loss{name}"]
         expected = one[f"validation_metrics/loss{name}"][VALID_STEPS[0]]
         perplexity = other[f"validation_metrics/perplexity{name}"]
@@ -179,6 +187,38 @@ def test_validation_has_the_same_samples_on_any_number_of_ranks(
         assert tuple(loss) == tuple(perplexity) == VALID_STEPS
         assert loss[VALID_STEPS[0]] == pytest.approx(expected, rel=1e-3)
         assert perplexity[4] == pytest.approx(math.exp(loss[4]), rel=1e-4)
+
+
+def test_a_run_without_a_valid_split_validates_on_its_sets(
+    tmp_path: Path, tokenizer_path: Path
+) -> None:
+    (tmp_path / "held_out").mkdir()
+    held_out = write_corpora(tmp_path / "held_out", num_documents=8)
+    job = small_job(tmp_path, tokenizer_path)
+    job.settings["blendcorpus"]["split"] = "100,0,0"
+    job.settings["metrics"]["enable_tensorboard"] = True
+    job.settings["validation"] = {
+        **{"enable": True, "freq": 2},
+        "set": [{"name": "held-out", "path": str(held_out), "samples": 4}],
+    }
+    job.run("--training.steps", "2")
+    metrics = metrics_of(job)
+
+    assert tuple(metrics["validation_metrics/loss/held-out"]) == (1, 2)
+    assert "validation_metrics/loss" not in metrics
+
+
+def test_a_set_that_training_reads_is_refused_before_training(
+    tmp_path: Path, tokenizer_path: Path
+) -> None:
+    job = small_job(tmp_path, tokenizer_path)
+    overlapping = {"name": "held-out", "path": str(job.data_file_list)}
+    job.settings["validation"] = {"enable": True, "set": [overlapping]}
+    output = job.fail("--training.steps", "2", processes=2)
+
+    assert "validation set 'held-out': shard" in output
+    assert "training reads 36 of its 40. Choose other shards, or set allow_overlap" in output
+    assert not job.losses("training")
 
 
 # Progress
@@ -210,9 +250,11 @@ def test_the_console_shows_them_once(trained: Callable[..., Job], kind: str) -> 
     output = trained(kind).output
 
     assert output.count("The whole run:") == 1
-    assert output.count("loss of each corpus: code ") == len(STEPS + VALID_STEPS)
-    assert output.count(" (perplexity ") == len(CORPORA) * len(VALID_STEPS)
+    assert output.count("loss of each corpus: code ") == len(STEPS)
+    assert output.count("loss of each corpus and set: code ") == len(VALID_STEPS)
+    assert output.count(" (perplexity ") == len(CORPORA + SETS) * len(VALID_STEPS)
     assert output.count("Each validation reads 5 samples of the blend") == 1
+    assert output.count("Samples of each validation set: held-out 5, whole ") == 1
     assert "losses are not logged with" not in output
 
 

@@ -21,7 +21,8 @@ from blendtitan.errors import (
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import ShardIndex
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.titan import dataloader, shared_catalog
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader
 from blendtitan.titan.tokenizer import BlendTokenizer

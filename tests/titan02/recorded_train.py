@@ -2,7 +2,8 @@
 
 Run by torchrun. Every rank appends JSON lines to the file ``$RECORD.RANK``: the step and
 ``samples``, one digest per row of labels, or ``training`` or ``validation``, a loss. A rank kills
-itself by SIGKILL when step ``$DIE_AT`` has its first micro batch.
+itself by SIGKILL when step ``$DIE_AT`` has its first micro batch; in step ``$LOSE_CLAIM_AT``, it
+loses its claim on the run's folder.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +30,7 @@ from torchtitan.components.metrics import MetricsProcessor  # noqa: E402
 from torchtitan.config import ConfigManager  # noqa: E402
 
 DIE_AT = int(os.environ.get("DIE_AT", "0"))
+LOSE_CLAIM_AT = int(os.environ.get("LOSE_CLAIM_AT", "0"))
 
 
 def record(**values: Any) -> None:
@@ -45,6 +48,9 @@ class RecordingTrainer(entry.Trainer):
             record(step=self.step, samples=rows)
             if self.step == DIE_AT:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.step == LOSE_CLAIM_AT:
+                for claim in Path(self.job_config.job.dump_folder).glob("claim-*"):
+                    claim.unlink()
             yield inputs, labels
 
 

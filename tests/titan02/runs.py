@@ -5,13 +5,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blendtitan import BlendConfig, build_datasets
+from blendtitan.settings.toml import toml_of
 from tests.small_corpora import EOD
 
 SEQ_LEN = 32
@@ -33,6 +34,8 @@ class SmallRun:
 
     folder: Path
     data: Path
+    validation: dict[str, Any] = field(default_factory=dict)
+    """Its section of this name."""
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """What its TOML file holds."""
@@ -67,6 +70,7 @@ class SmallRun:
             },
             "metrics": {"log_freq": 1, "disable_color_printing": True},
             "activation_checkpoint": {"mode": "none"},
+            "validation": self.validation,
         }
 
     def toml(self) -> Path:
@@ -74,7 +78,7 @@ class SmallRun:
         path = self.folder / "run.toml"
         path.write_text(
             "\n".join(
-                f"[{section}]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in values.items())
+                f"[{section}]\n" + "\n".join(f"{k} = {toml_of(v)}" for k, v in values.items())
                 for section, values in self.settings().items()
             )
         )

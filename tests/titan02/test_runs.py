@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from blendtitan.claims.held import hold_claim, release_claim
+from tests.small_corpora import write_corpora
 from tests.titan02.runs import STEPS, Ended, SmallRun
 
 VALIDATES = ("--validation.enable", "--validation.freq", "3", "--validation.samples", "8")
@@ -30,7 +32,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[SmallR
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Ended:
     """A run from its first step to its last, with validations."""
-    run = SmallRun(tmp_path_factory.mktemp("whole"), data)
+    held_out = write_corpora(tmp_path_factory.mktemp("held_out"), num_documents=8)
+    sets = [{"name": "held-out", "path": str(held_out), "samples": 4}]
+    run = SmallRun(tmp_path_factory.mktemp("whole"), data, validation={"set": sets})
     ended = run.start(*VALIDATES)
     assert ended.code == 0, ended.output[-5000:]
     return ended
@@ -49,6 +53,8 @@ def test_a_run_logs_each_corpus(whole: Ended) -> None:
     assert sorted(whole.losses("validation")) == [1, 3, 6]
     assert "perplexity" in whole.output
     assert "8 samples of the blend, 8 samples of code, 8 samples of web" in whole.output
+    assert "4 samples of held-out" in whole.output
+    assert len(re.findall(r"corpus and set: code [\d.]+, web [\d.]+, held-out", whole.output)) == 3
 
 
 def test_a_killed_run_resumes_with_the_same_samples_and_losses(
@@ -90,3 +96,35 @@ def test_without_loader_state_a_run_continues_after_its_steps(
     assert after.code == 0, after.output[-5000:]
     assert "The data continues after step 4 x 4 samples = 16 samples." in after.output
     assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}
+
+
+def files_of(run: SmallRun) -> list[Path]:
+    """TorchTitan makes empty folders as well."""
+    return sorted(path for path in (run.folder / "out").rglob("*") if path.is_file())
+
+
+def test_a_run_in_the_folder_of_another_job_is_refused(run: SmallRun) -> None:
+    hold_claim(run.folder / "out")
+    held = files_of(run)
+    refused = run.start(processes=2)
+
+    assert refused.code != 0
+    assert f"another job trains in this folder: process {os.getpid()} on " in refused.output
+    assert files_of(run) == held
+    release_claim()
+    assert run.start(record="alone").code == 0
+    assert not list((run.folder / "out").glob("claim-*"))
+
+
+def test_a_run_that_lost_its_claim_saves_no_checkpoint(run: SmallRun) -> None:
+    """Its first checkpoint is due after step 2."""
+    os.environ["LOSE_CLAIM_AT"] = "2"
+    try:
+        lost = run.start()
+    finally:
+        del os.environ["LOSE_CLAIM_AT"]
+
+    assert lost.code != 0
+    assert "This job ends without another checkpoint." in lost.output
+    assert 2 in lost.samples()
+    assert not list((run.folder / "out").glob("checkpoint/step-*"))

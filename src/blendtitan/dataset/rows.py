@@ -115,14 +115,3 @@ class Rows:
         tokens = np.empty(len(out), dtype)
         file.read_into(tokens, at=at_bytes)
         out[:] = tokens
-
-    def shards_of_corpus(
-        self, row_corpora: IntArray, corpora: Sequence[str]
-    ) -> dict[str, list[int]]:
-        """Numbers of the shards of each corpus, given the corpus of each row."""
-        piece_rows = np.searchsorted(self.row_starts, self.piece_starts[:-1], side="right") - 1
-        of_piece = row_corpora[piece_rows]
-        return {
-            name: self.piece_shards[of_piece == number].tolist()
-            for number, name in enumerate(corpora)
-        }

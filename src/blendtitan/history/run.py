@@ -223,12 +223,23 @@ def phases_of(dataset: Dataset) -> tuple[Phase, ...]:
         return dataset.history.phases
     corpora = corpus_shards(
         dataset.catalog,
-        dataset.rows.shards_of_corpus(dataset.order.row_corpora, dataset.corpora),
+        _shards_of_corpora(dataset),
         split=dataset.split,
         blended=dataset.config.blend_sample_in_corpus,
     )
     seq_len = dataset.config.seq_length
     return (Phase(first_slot=0, seq_len=seq_len, segments=dataset.segments, corpora=corpora),)
+
+
+def _shards_of_corpora(dataset: BlendedDataset) -> dict[str, list[int]]:
+    """Numbers of the shards of each corpus."""
+    rows = dataset.rows
+    piece_rows = np.searchsorted(rows.row_starts, rows.piece_starts[:-1], side="right") - 1
+    of_piece = dataset.order.row_corpora[piece_rows]
+    return {
+        name: rows.piece_shards[of_piece == number].tolist()
+        for number, name in enumerate(dataset.corpora)
+    }
 
 
 def record_of(dataset: Dataset) -> RunRecord:

@@ -24,10 +24,10 @@ from blendtitan.runs.open import RunConfig, data_of_run, read_run
 from blendtitan.runs.scalars import Scalars, has_scalars, read_scalars
 from blendtitan.settings.toml import RESOLVED, read_toml, toml_of
 from blendtitan.storage.atomic_files import (
-    check_replaceable,
     remove_file_partials,
     write_atomically,
 )
+from blendtitan.storage.replaceable import check_replaceable
 from blendtitan.tables import Table
 
 SHARES = "shares.csv"
@@ -300,7 +300,7 @@ def mean_losses(
     """Losses of a run by column: training over the last logged steps, validation the last one.
 
     A corpus's training loss is the mean over its labels in these steps. A corpus without labels,
-    and a validation that did not happen, are missing.
+    and a validation that did not happen, are missing. Validation sets follow the corpora.
     """
     training = scalars[LOSS]
     first = int(training.steps[-last:][0])
@@ -313,9 +313,9 @@ def mean_losses(
         if len(labels):
             losses[f"loss/{corpus}"] = float(np.average(means, weights=labels))
     return losses | {
-        f"valid_loss{suffix}": float(scalars[f"{VALIDATION_LOSS}{suffix}"].values[-1])
-        for suffix in ("", *(f"/{corpus}" for corpus in corpora))
-        if f"{VALIDATION_LOSS}{suffix}" in scalars
+        tag.replace(VALIDATION_LOSS, "valid_loss"): float(scalars[tag].values[-1])
+        for tag in scalars
+        if tag.startswith(VALIDATION_LOSS)
     }
 
 
@@ -378,16 +378,16 @@ def _since(scalars: Scalars | None, first: int) -> np.ndarray:
     return np.empty(0) if scalars is None else scalars.values[scalars.steps >= first]
 
 
-def _last_step(scalars: Mapping[str, Scalars], tag: str) -> int:
-    return int(scalars[tag].steps[-1]) if tag in scalars else 0
+def _last_step(scalars: Mapping[str, Scalars], metric: str) -> int:
+    return max((int(scalars[t].steps[-1]) for t in scalars if t.startswith(metric)), default=0)
 
 
 def _columns(runs: Sequence[RunLosses]) -> list[str]:
     """Columns of the losses that any run has logged, of the blend and of each corpus."""
     logged = {column for run in runs for column in run.losses}
     suffixes = ["", *(f"/{corpus}" for corpus in runs[0].shares)]
-    every = (f"{kind}{suffix}" for kind in ("loss", "valid_loss") for suffix in suffixes)
-    return [column for column in every if column in logged]
+    every = [f"{kind}{suffix}" for kind in ("loss", "valid_loss") for suffix in suffixes]
+    return [*(column for column in every if column in logged), *sorted(logged - {*every})]
 
 
 def _gaps(runs: Sequence[RunLosses]) -> list[str]:

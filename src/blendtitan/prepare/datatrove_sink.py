@@ -15,7 +15,8 @@ from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts,
 from blendtitan.prepare.input_file import REJECTS_SUFFIX
 from blendtitan.prepare.streams import BadText
 from blendtitan.storage.atomic_files import write_atomically
-from blendtitan.storage.record_files import record_ends, record_path
+from blendtitan.storage.record_files import record_path
+from blendtitan.storage.record_writer import record_ends
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
 

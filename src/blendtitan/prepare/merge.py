@@ -18,13 +18,8 @@ from blendtitan.storage.index_arrays import IndexArrays, encode_header
 from blendtitan.storage.index_format import IndexHeader
 from blendtitan.storage.list_forms import find_shards, named_shards
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
-from blendtitan.storage.record_files import (
-    TokenizerRecord,
-    encode_record,
-    joined_ends,
-    read_record,
-    write_ends,
-)
+from blendtitan.storage.record_files import TokenizerRecord, read_record
+from blendtitan.storage.record_writer import encode_record, joined_ends, write_ends
 from blendtitan.storage.records import RECORD_SUFFIX, DocumentEnds, read_ends
 from blendtitan.storage.writer import append_file, remove_partials, write_shard
 from blendtitan.tables import Table

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
-from blendtitan.storage.atomic_files import check_replaceable, remove_file_partials
+from blendtitan.storage.atomic_files import remove_file_partials
 from blendtitan.storage.file_list import ShardEntry
 from blendtitan.storage.list_forms import named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.replaceable import check_replaceable
 from blendtitan.tables import Table
 
 _WRITTEN_BY = "Written by `blendtitan mix`."

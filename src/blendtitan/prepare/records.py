@@ -27,14 +27,9 @@ from blendtitan.storage.atomic_files import (
     writing,
 )
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
-from blendtitan.storage.record_files import (
-    TokenizerRecord,
-    encode_record,
-    record_ends,
-    record_path,
-    write_folder_catalog,
-)
+from blendtitan.storage.record_files import TokenizerRecord, record_path
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
+from blendtitan.storage.record_writer import encode_record, record_ends, write_folder_catalog
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
 from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier

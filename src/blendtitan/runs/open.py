@@ -11,6 +11,7 @@ from blendtitan.batch_schedule import BatchSchedule, BatchStage, schedule_of_sta
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
+from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.history.run import phases_of, settings_of
@@ -28,6 +29,7 @@ from blendtitan.settings.batches import (
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.settings.toml import RESOLVED, read_keys
+from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -57,6 +59,7 @@ class RunConfig:
     """Samples that one rank reads at once."""
     max_epochs: float
     validates: bool
+    validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
@@ -207,6 +210,20 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
     return RunData(catalog, datasets, datasets.train)
 
 
+def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> Datasets:
+    """A validation set, of which all documents are its valid split, checked against ``training``.
+
+    Raises:
+        ConfigError: The set cannot be used, or training reads documents of it.
+        ShardError: A shard cannot be used.
+    """
+    blend = held_out.reading(run.blend)
+    with quietly():
+        catalog = read_catalog(blend)
+        check_held_out(held_out.name, catalog, training, allow_overlap=held_out.allow_overlap)
+        return build_datasets(blend, catalog)
+
+
 def read_run(source: Path, *, ranks: int | None = None, values: Values | None = None) -> RunConfig:
     """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
@@ -242,6 +259,7 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         micro_batch=values[part if has_parts else "training.local_batch_size"],
         max_epochs=values["blendcorpus.max_epochs"],
         validates=values["validation.enable"],
+        validation_sets=validation_sets(values["validation.set"]),
         segments=segments,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),

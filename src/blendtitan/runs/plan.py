@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, split_fractions
-from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition, progress
-from blendtitan.errors import ConfigError, MixedEodError
-from blendtitan.history.phases import pasts_at
-from blendtitan.history.run import phases_of, settings_of
+from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
 from blendtitan.order.blend import shares_of
-from blendtitan.runs.open import RunConfig, data_of_run
+from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
+from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -24,6 +22,7 @@ from blendtitan.visible import quietly
 
 IntArray = NDArray[np.int64]
 
+_STOPS = "Training would stop at its start with this error."
 _LEAST_VALIDATION = 100  # the loss of fewer samples says little
 
 
@@ -67,7 +66,7 @@ class SegmentPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SplitPlan:
-    """One split, of all corpora together."""
+    """One split, of all corpora together, or a validation set."""
 
     name: str
     corpora: int
@@ -152,19 +151,21 @@ def plan_run(run: RunConfig) -> RunPlan:
     except (ConfigError, NotImplementedError) as error:
         warning = f"the shards were not compared with the tokenizer, which cannot be read: {error}"
     catalog, datasets, train = data_of_run(run, check=check)
-    reads = _row_reads(train, catalog, run.num_samples)
+    reads = row_reads(train, catalog, run.num_samples)
     corpora = tuple(_corpora(run, train, catalog, reads))
     with quietly():  # the other splits are built on demand
+        sets, faults = _validation_sets(run, catalog) if run.validates else ([], [])
         return RunPlan(
             run=run,
             corpora=corpora,
             segments=tuple(_segments(run, train)),
-            splits=tuple(_splits(datasets, catalog)),
+            splits=(*_splits(datasets, catalog), *sets),
             steps_per_epoch=train.num_windows / run.global_batch_size,
             warnings=(
                 *(check.warnings if check else [warning]),
                 *_repetition_warnings(run, train),
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
+                *faults,
                 *_eod_warnings(run, catalog),
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
@@ -172,50 +173,12 @@ def plan_run(run: RunConfig) -> RunPlan:
         )
 
 
-class _RowReads(NamedTuple):
-    """The tokens of each row that a run reads. Arrays have the shape ``(R,)``."""
-
-    corpora: IntArray  # number of each row's corpus
-    is_short: NDArray[np.bool_]  # shorter than a window, so its only window repeats tokens
-    unused: IntArray  # tokens that no sample predicts; 0 after an epoch: shifts bring its rest
-    num_bytes: NDArray[np.float64]  # of its samples; repeated reads count again
-
-
-def _row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> _RowReads | None:
-    """The reads of the first ``num_samples`` samples; None in an order without rows."""
-    if not isinstance(dataset, BlendedDataset):
-        return None
-    (phase,) = phases_of(dataset)
-    settings, seq_len = settings_of(dataset), phase.seq_len
-    pasts = pasts_at(phase, settings, num_samples)
-    tokens = catalog.split_tokens(SPLITS.index(dataset.split))
-    of_corpus, sizes = np.array(catalog.corpora), _token_bytes(catalog)
-    row_tokens: list[int] = []
-    row_sizes: list[float] = []  # bytes of one token, on average over the row's shards
-    row_draws: list[int] = []
-    for name, shards in phase.corpora.items():
-        own = np.flatnonzero((of_corpus == name) & (tokens > 0))
-        for row in shards.row_slices(blended=settings.blended):
-            row_tokens.append(int(tokens[own[row]].sum()))
-            row_sizes.append(float(np.average(sizes[own[row]], weights=tokens[own[row]])))
-        row_draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
-    held, draws = np.array(row_tokens, np.int64), np.array(row_draws, np.int64)
-    left = held - 1 - draws * seq_len
-    unused = np.where(left >= seq_len, left, 0)
-    num_bytes = draws * (seq_len + 1) * np.array(row_sizes, np.float64)
-    return _RowReads(dataset.order.row_corpora, held <= seq_len, unused, num_bytes)
-
-
-def _token_bytes(catalog: Catalog) -> IntArray:
-    return np.array([catalog.dtype(shard).itemsize for shard in range(len(catalog.prefixes))])
-
-
 def _corpora(
-    run: RunConfig, train: Dataset, catalog: Catalog, reads: _RowReads | None
+    run: RunConfig, train: Dataset, catalog: Catalog, reads: RowReads | None
 ) -> Iterator[CorpusPlan]:
     end = progress(train, run.num_samples)
     of_corpus, documents = np.array(catalog.corpora), np.diff(catalog.document_cuts)[:, 0]
-    sizes = _token_bytes(catalog) if reads is None else None
+    sizes = token_bytes(catalog) if reads is None else None
     for i, name in enumerate(train.corpora):
         own = of_corpus == name
         windows = train.only(name).num_windows
@@ -259,26 +222,46 @@ def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
 
 
 def _splits(datasets: Datasets, catalog: Catalog) -> Iterator[SplitPlan]:
-    documents: IntArray = np.diff(catalog.document_cuts).sum(axis=0)
     found = zip(SPLITS, (datasets.train, datasets.valid, datasets.test), strict=True)
     for s, (name, dataset) in enumerate(found):
-        yield SplitPlan(
-            name=name,
-            corpora=len(dataset.corpora) if dataset else 0,
-            documents=int(documents[s]),
-            tokens=int(catalog.split_tokens(s).sum()),
-            windows=dataset.num_windows if dataset else 0,
-        )
+        yield _split(name, dataset, catalog, s)
+
+
+def _split(name: str, dataset: Dataset | None, catalog: Catalog, s: int) -> SplitPlan:
+    return SplitPlan(
+        name=name,
+        corpora=len(dataset.corpora) if dataset else 0,
+        documents=int(np.diff(catalog.document_cuts)[:, s].sum()),
+        tokens=int(catalog.split_tokens(s).sum()),
+        windows=dataset.num_windows if dataset else 0,
+    )
+
+
+def _validation_sets(run: RunConfig, training: Catalog) -> tuple[list[SplitPlan], list[str]]:
+    """The validation sets of a run, and the errors of those that cannot be used."""
+    sets: list[SplitPlan] = []
+    faults: list[str] = []
+    for each in run.validation_sets:
+        try:
+            valid = data_of_set(each, run, training).valid
+        except (BlendTitanError, OSError) as error:
+            faults.append(f"{error} {_STOPS}")
+            continue
+        assert valid is not None
+        sets.append(_split(each.name, valid, valid.catalog, SPLITS.index("valid")))
+    return sets, faults
 
 
 def _repetition_warnings(run: RunConfig, train: Dataset) -> Iterator[str]:
     try:
         check_repetition(train, run.num_samples, run.max_epochs)
     except ConfigError as error:
-        yield f"{error} Training would stop at its start with this error."
+        yield f"{error} {_STOPS}"
 
 
 def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) -> Iterator[str]:
+    if valid is None and run.validation_sets:
+        return
     if valid is None:
         yield (
             f"validation.enable is true, but no corpus has documents in the valid split, with "
@@ -340,7 +323,7 @@ def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
         )
 
 
-def _size_warnings(run: RunConfig, catalog: Catalog, reads: _RowReads | None) -> Iterator[str]:
+def _size_warnings(run: RunConfig, catalog: Catalog, reads: RowReads | None) -> Iterator[str]:
     if reads is not None and reads.is_short.any():
         yield (
             f"{reads.is_short.sum():,} of {len(reads.is_short):,} rows of documents have fewer "

@@ -157,6 +157,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "validation.freq": (int, 10),
     "validation.steps": (int, -1),
     "validation.samples": (int | None, None),
+    "validation.set": (list[dict[str, Any]], []),
     "validation.dataset": (str | None, None),
     "validation.dataset_path": (str | None, None),
     "validation.local_batch_size": (int | None, None),

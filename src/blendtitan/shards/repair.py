@@ -34,7 +34,7 @@ from blendtitan.storage.index_arrays import (
 )
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
-from blendtitan.storage.record_files import write_ends
+from blendtitan.storage.record_writer import write_ends
 from blendtitan.storage.records import ENDS_SUFFIX, DocumentEnds, FolderCatalogs
 from blendtitan.storage.writer import remove_partials
 from blendtitan.visible import counted

@@ -19,7 +19,8 @@ from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens
 from blendtitan.storage.index_arrays import IndexArrays, document_ends
 from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, named_shards
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
-from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path, write_ends
+from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
+from blendtitan.storage.record_writer import write_ends
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, FolderCatalogs, read_ends
 from blendtitan.tokenizers import ABSENT, Tokenizer
 from blendtitan.visible import counted

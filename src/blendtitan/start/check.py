@@ -25,7 +25,7 @@ from blendtitan.errors import (
     MissingShardError,
 )
 from blendtitan.runs.checkpoints import StoredState, latest_state
-from blendtitan.runs.open import RunConfig, Values, data_of_run, read_run
+from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
 from blendtitan.settings.batches import (
     check_batches,
     check_on_cpu,
@@ -166,8 +166,10 @@ def _check_data(run: RunConfig, values: Values) -> str:
         raise
     with quietly():
         lacks_valid = run.validates and data.datasets.valid is None
-    if lacks_valid:
+    if lacks_valid and not run.validation_sets:
         raise EmptySplitError.of_split("valid", run.blend)
+    for each in run.validation_sets if run.validates else ():
+        data_of_set(each, run, data.catalog)
     return _check_position(run, values, data.train)
 
 

@@ -4,7 +4,6 @@ import errno
 import glob
 import hashlib
 import os
-import re
 import shutil
 import socket
 import time
@@ -16,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from blendtitan.errors import ConfigError, OutputError
+from blendtitan.errors import OutputError
 from blendtitan.files import open_file
 
 _RANDOM = uuid.uuid4().hex[:8]
@@ -143,25 +142,6 @@ def writing(path: Path) -> Generator[None]:
         raise
 
 
-def check_replaceable(path: Path, pattern: str) -> None:
-    """Check that writing a file would replace nothing, or only an earlier output of its kind.
-
-    ``pattern`` is a regular expression found in the beginning of every earlier output; ``$``
-    matches the end of a line.
-
-    Raises:
-        ConfigError: Another file or folder has its name.
-    """
-    if not os.path.lexists(path):
-        return
-    found = read_note(path) if path.is_file() else ""
-    if not re.search(pattern, found, re.MULTILINE):
-        raise ConfigError(
-            f"{path}: exists already, and was not written by this command. Choose another name or "
-            f"folder, move it away, or replace it with --overwrite."
-        )
-
-
 def read_note(path: Path) -> str:
     """The beginning of a text file, for messages; an error as text."""
     try:
@@ -227,6 +207,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that readers see the old content or the new one, never a part."""
     with replaced_file(path) as file:
         file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a run's folder, which need not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_file_partials(path)
+    write_atomically(path, text.encode())
 
 
 def partial_path(path: Path) -> Path:

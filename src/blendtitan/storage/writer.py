@@ -26,7 +26,8 @@ from blendtitan.storage.atomic_files import (
 from blendtitan.storage.index_arrays import encode_index
 from blendtitan.storage.index_format import CODE_OF_DTYPE
 from blendtitan.storage.reader import FileSignature
-from blendtitan.storage.record_files import TokenizerRecord, encode_record, record_path
+from blendtitan.storage.record_files import TokenizerRecord, record_path
+from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.

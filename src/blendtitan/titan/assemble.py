@@ -198,21 +198,21 @@ def _torchtitans_loader(
 
 def _validator(settings: Settings) -> Validator.Config:
     validation = settings.validation
-    loader = _valid_loader(settings)
-    common: dict[str, Any] = {
-        "enable": validation.enable,
-        "freq": validation.freq,
-        "steps": validation.steps,
-        "dataloader": loader,
-    }
+    common = {key: getattr(validation, key) for key in ("enable", "freq", "steps")}
+    common["dataloader"] = loader = _valid_loader(settings)
     if isinstance(loader, BlendCorpusDataLoader.Config):
-        return BlendCorpusValidator.Config(samples=validation.samples, **common)
-    if validation.samples is not None:
-        raise ConfigError(
-            f"validation.samples is {validation.samples}, but training.dataset = "
-            f"{settings.training.dataset!r} is read by TorchTitan, which counts validation.steps. "
-            f"Set these instead."
-        )
+        common["samples"] = validation.samples
+        if validation.set:
+            from blendtitan.titan.sets_validator import with_sets
+
+            return with_sets(validation.set, common)
+        return BlendCorpusValidator.Config(**common)
+    for key in ("samples", "set"):
+        if found := getattr(validation, key):
+            raise ConfigError(
+                f"validation.{key} is {found}, but TorchTitan reads training.dataset = "
+                f"{settings.training.dataset!r}. Delete it, and set validation.steps instead."
+            )
     return Validator.Config(**common)
 
 

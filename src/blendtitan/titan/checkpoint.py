@@ -20,6 +20,7 @@ from torchtitan.components.checkpointer.dcp import AsyncMode
 from torchtitan.tools import filesystem
 
 from blendtitan.checkpoints import METADATA, choose_step, damage_to, none_complete
+from blendtitan.claims.held import check_claim
 from blendtitan.errors import OutputError, ResumeError
 from blendtitan.placed_loader import is_first_rank
 from blendtitan.state import STATE_KEY
@@ -147,6 +148,7 @@ class BlendCheckpointManager(CheckpointManager):
             return False
         # Wait for a checkpoint that is still being written while ``_step`` is its step.
         self.maybe_wait_for_saving()
+        from_first_rank(check_claim)
         self._step = curr_step
         self._damaged.discard(curr_step)
         return super()._save(curr_step, last_step)

@@ -1,16 +1,6 @@
 """Training on a machine without an accelerator. Changes nothing on any other machine.
 
-TorchTitan assumes an accelerator in five places:
-
-| TorchTitan                                     | on a CPU                                     |
-|------------------------------------------------|----------------------------------------------|
-| falls back to the device type ``cuda``         | ``upstream.prepare``                         |
-| asks the device for its name, memory and index | ``upstream.CpuDevice``                       |
-| FlexAttention and varlen attention             | SDPA: neither has a CPU backward             |
-| CUDA graphs                                    | ``training.disable_cuda_graphs``             |
-| FSDP scales gradients inside the reduction     | plain sums: gloo has no pre-multiplied sum   |
-
-Its default ``spmd_backend`` also needs a newer torch on a CPU, see ``default_spmd_backend``.
+docs/torchtitan.md says what a CPU lacks; ``upstream.CpuDevice`` is the device.
 """
 
 from __future__ import annotations
@@ -73,7 +63,7 @@ def adapted(config: C) -> C:
         )
     spec = replace(spec, model=copy.deepcopy(spec.model))
     changes = []
-    if use_sdpa(spec):
+    if not upstream.is_main() and use_sdpa(spec):
         changes.append("SDPA attention")
     if not config.training.disable_cuda_graphs:
         changes.append("no CUDA graphs")

@@ -7,10 +7,9 @@ context and pipeline peers share one index, and so get the same batches.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
 from blendtitan.config import BlendConfig
@@ -22,8 +21,14 @@ from blendtitan.placed_loader import PlacedLoader
 from blendtitan.settings.section import BlendSection
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan.tokenizer import engine_tokenizer
+from blendtitan.titan.upstream import is_main
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING or not is_main():
+    from torchtitan.components.dataloader import BaseDataLoader
+else:
+    from torchtitan.components.data.loader import BaseDataLoader
 
 logger = visible_logger(__name__)
 
@@ -163,8 +168,8 @@ class _RunTokenizer:
 
 
 # The validator builds its loader for every validation, which must cost neither reads nor another
-# broadcast. Every rank builds the same loaders in the same order.
-@lru_cache(maxsize=4)
+# broadcast. Every rank builds the same loaders in the same order. Each validation set is a blend.
+@lru_cache(maxsize=64)
 def _datasets(blend: BlendConfig, tokenizer: _RunTokenizer) -> Datasets:
     catalog = shared_catalog(blend, build_check=lambda: tokenizer.check(blend))
     indices = shared_indices(blend, catalog) if blend.has_horizon else None

@@ -24,7 +24,7 @@ from torchtitan.distributed.utils import get_spmd_backend
 from torchtitan.trainer import Trainer
 
 from blendtitan.corpus_losses import RowSums
-from blendtitan.titan.upstream import vocabulary_parallel_losses
+from blendtitan.titan.upstream import is_main, vocabulary_parallel_losses
 
 
 class RowCrossEntropyLoss(CrossEntropyLoss):
@@ -49,7 +49,7 @@ class RowCrossEntropyLoss(CrossEntropyLoss):
     ) -> torch.Tensor:
         loss, row_losses = self._losses_of(pred, labels, global_vocab_size=global_vocab_size)
         if torch.is_grad_enabled():  # not while validating
-            if not self.is_chunk:
+            if not self.is_chunk or labels.dim() == 1:
                 self.rows.begin_call()
             self.rows.add(row_losses)
         return loss
@@ -68,11 +68,15 @@ class RowChunkedLoss(ChunkedLossWrapper):
         self.loss_fn.is_chunk = True
         self.rows = self.loss_fn.rows
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def __call__(
+        self, pred: torch.Tensor, labels: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss, chunk by chunk."""
-        if torch.is_grad_enabled():
+        # Chunks hold other rows of a flat batch, but parts of each row of (B, L).
+        self.rows.parts = self.num_chunks if labels.dim() == 1 else 1
+        if torch.is_grad_enabled() and labels.dim() > 1:
             self.rows.begin_call()
-        return super().__call__(*args, **kwargs)
+        return super().__call__(pred, labels, *args, **kwargs)
 
 
 RowLoss = RowCrossEntropyLoss | RowChunkedLoss
@@ -86,7 +90,7 @@ def row_cross_entropy(
 
     Args:
         pred: Logits, shape ``(B, L, V)``, or this rank's part of the vocabulary.
-        labels: Shape ``(B, L)``.
+        labels: Shape ``(B, L)``. In a flat batch, of shape ``(T,)``, each token is a row.
         global_vocab_size: V, where ``pred`` is a plain tensor with a part of it.
 
     Returns:
@@ -94,7 +98,8 @@ def row_cross_entropy(
 
     Source: ``cross_entropy_loss`` of torchtitan 0.3, with reduction "none" in place of "sum".
     """
-    row_losses = _label_losses(pred, labels, global_vocab_size).view(labels.shape).sum(dim=1)
+    losses = _label_losses(pred, labels, global_vocab_size)
+    row_losses = losses.view(len(labels), -1).sum(dim=1)
     return row_losses.sum(), row_losses.detach()
 
 
@@ -102,7 +107,7 @@ def _label_losses(
     pred: torch.Tensor, labels: torch.Tensor, global_vocab_size: int | None
 ) -> torch.Tensor:
     """Shape ``(B * L,)``; 0 where the label does not count."""
-    flat_labels = labels.flatten(0, 1)
+    flat_labels = labels.flatten()
     if isinstance(pred, DTensor) and pred.placements == (Shard(pred.ndim - 1),):
         local, group, vocab_size = pred.to_local(), pred.device_mesh.get_group("tp"), pred.shape[-1]
     elif get_spmd_backend() == "spmd_types" and spmd_mesh_size("tp") > 1:
@@ -110,9 +115,9 @@ def _label_losses(
         assert mesh is not None
         local, group, vocab_size = pred, mesh.get_group("tp"), global_vocab_size
     else:
-        flat = pred.flatten(0, 1).float()
+        flat = pred.flatten(0, -2).float()
         return F.cross_entropy(flat, flat_labels, reduction="none", ignore_index=IGNORE_INDEX)
-    return vocabulary_parallel_losses(local.flatten(0, 1).float(), flat_labels, group, vocab_size)
+    return vocabulary_parallel_losses(local.flatten(0, -2).float(), flat_labels, group, vocab_size)
 
 
 def with_rows(loss: BaseLoss.Config) -> BaseLoss.Config:
@@ -132,6 +137,8 @@ def why_without_rows(config: Trainer.Config) -> str | None:
         return 'parallelism.spmd_backend = "full_dtensor"'
     if config.parallelism.spmd_backend == "spmd_types" and config.debug.spmd_typechecking:
         return "debug.spmd_typechecking = true"
+    if is_main() and config.parallelism.context_parallel_degree > 1:
+        return "context parallelism of flat batches"
     loss = with_rows(config.loss)
     if not isinstance(loss, RowCrossEntropyLoss.Config | RowChunkedLoss.Config):
         return f"a loss other than cross entropy ({type(loss).__qualname__})"

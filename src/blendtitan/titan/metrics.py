@@ -16,14 +16,13 @@ from blendtitan import metric_names
 from blendtitan.corpus_losses import CorpusLosses, RowSums, counted_labels
 from blendtitan.placed_loader import PlacedLoader
 from blendtitan.retries import RETRIES
-from blendtitan.titan.upstream import has_accelerator, logging_rank
+from blendtitan.titan.upstream import has_accelerator, logs_loss
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 T = TypeVar("T")
 
-_LISTED = 16
-"""Most corpora on one line of the log."""
+_LISTED = 16  # most corpora on one line of the log
 
 
 class LateLogger(BaseLogger):
@@ -97,12 +96,6 @@ class LossMetrics(MetricsProcessor):
     def _note(self, name: str, step: int, loss: float) -> None:
         self._first.setdefault(name, (step, loss))
         self._last[name] = (step, loss)
-
-
-def logs_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
-    """Whether this rank logs losses, as one rank of the pipeline's last stage does."""
-    rank = logging_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
-    return torch.distributed.get_rank() == rank
 
 
 def listed(values: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ section, add a field to ``Settings``.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torchtitan.components.dataloader import ParallelAwareDataloader
 from torchtitan.components.optimizer import LRSchedulersContainer
@@ -154,6 +154,10 @@ class ValidationSettings:
 
     samples: int | None = None
     """Samples of the blend, and of each corpus, that a validation reads. None: see ``steps``."""
+
+    set: list[dict[str, Any]] = field(default_factory=list)
+    """Held-out data beside the blend's valid split: tables with ``name``, ``path`` (a file list or
+    a folder of shards), and, if need be, ``samples`` (every window once) and ``allow_overlap``."""
 
     dataset: str | None = None
     """A dataset of TorchTitan, if ``training.dataset`` is one. None: the same dataset. A blend is

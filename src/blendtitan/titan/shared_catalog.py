@@ -65,8 +65,8 @@ def shared_indices(config: BlendConfig, catalog: Catalog) -> "list[IndexFile | N
     return [index and IndexFile(*index) for index in json.loads(from_first_rank(find))]
 
 
-def from_first_rank(find: Callable[[], bytes]) -> bytes:
-    """The result of ``find`` on rank 0, on every rank. A collective operation.
+def from_first_rank(find: Callable[[], bytes | None]) -> bytes:
+    """The result of ``find`` on rank 0, on every rank; no bytes for None. A collective operation.
 
     Raises:
         BlendTitanError: An error of rank 0, on every rank.
@@ -77,7 +77,7 @@ def from_first_rank(find: Callable[[], bytes]) -> bytes:
     message = b""
     if is_first_rank():
         try:
-            message = _FOUND + find()
+            message = _FOUND + (find() or b"")
         except Exception as caught:  # the other ranks wait for a message in any case
             error = caught
             message = _message_of(caught)

@@ -21,7 +21,7 @@ from blendtitan.settings.toml import (
     toml_of,
     typed_values,
 )
-from blendtitan.storage.atomic_files import read_note, remove_file_partials, write_atomically
+from blendtitan.storage.atomic_files import read_note, write_text
 from blendtitan.titan.settings import Settings
 from blendtitan.visible import visible_logger
 
@@ -95,10 +95,3 @@ def write_resolved(settings: Settings) -> Path:
         logger.warning("%s was not written by a run. It is kept as %s.", path, kept.name)
     write_text(path, resolved_toml(settings))
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file of the run's folder atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_file_partials(path)
-    write_atomically(path, text.encode())

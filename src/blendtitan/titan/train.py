@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
-from blendtitan.errors import requires_extra
+from blendtitan.claims.held import release_claim
+from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.failures import end, interrupted, record
 from blendtitan.visible import spell_out_logs, visible_logger
 
@@ -30,7 +31,7 @@ with requires_extra("train", "training", exits=__name__ == "__main__"):
     import torch.distributed as dist
     from torch.distributed.checkpoint.api import CheckpointException
 
-    from blendtitan.titan.upstream import check_versions, drop_noise, prepare
+    from blendtitan.titan.upstream import check_versions, drop_noise, is_main, prepare
 
 # Modules that import torchtitan are imported in functions, after ``prepare``.
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def read_run(arguments: Sequence[str]) -> "tuple[Trainer.Config, Settings | None
         from torchtitan.config import ConfigManager
 
         return cast("Trainer.Config", ConfigManager().parse_args(list(arguments))), None
+    if is_main():
+        raise ConfigError("TorchTitan's main branch needs --module blendtitan.titan_main, no TOML")
     from blendtitan.titan import assemble, toml
 
     settings = toml.read_settings(arguments)
@@ -103,6 +106,7 @@ def run(config: "Trainer.Config", settings: "Settings | None" = None) -> None:
     from blendtitan.titan.trainer import BlendTrainer
 
     with ExitStack() as stack:
+        stack.callback(release_claim)  # last of all
         try:
             trainer: Trainer = config.build()
             stack.callback(trainer.close)

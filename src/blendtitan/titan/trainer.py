@@ -19,6 +19,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
+from blendtitan.claims.held import hold_claim
 from blendtitan.config import ORIGINAL_ORDER
 from blendtitan.corpus_progress import (
     corpus_table,
@@ -36,13 +37,14 @@ from blendtitan.settings.batches import (
     samples_of_run,
 )
 from blendtitan.settings.section import check_follows
+from blendtitan.storage.atomic_files import write_text
 from blendtitan.titan import cpu, upstream
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import DataClock, LossMetrics, RowsByCorpus, listed, logs_loss
 from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
-from blendtitan.titan.toml import write_text
+from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.visible import visible_logger
 
@@ -69,18 +71,16 @@ class BlendTrainer(Trainer):
             shown.debug = replace(self.debug, save_config_file=None)
             Trainer.Config.maybe_log(shown)
 
-    _config_file: tuple[Path, str] | None = None
-    """File of ``debug.save_config_file`` and its text, on rank 0."""
-
     def __init__(self, config: Config) -> None:
         config = settled(config)
         _check_batches(config)
-        super().__init__(config)
-        loader = config.validator.dataloader
-        if config.validator.enable and isinstance(loader, BlendCorpusDataLoader.Config):
-            # Open it now rather than at the first validation.
-            configured_dataset(loader, seq_len=config.training.seq_len, tokenizer=self.tokenizer)
         self._when_accepted: list[Callable[[], object]] = []
+        super().__init__(config)
+        opens_late = not isinstance(config.validator, BlendCorpusValidator.Config)
+        loader = config.validator.dataloader if config.validator.enable and opens_late else None
+        if isinstance(loader, BlendCorpusDataLoader.Config):
+            seq_len = upstream.sizes_of(config).seq_len
+            configured_dataset(loader, seq_len=seq_len, tokenizer=self.tokenizer)
         schedule = config.parallelism.pipeline_parallel_schedule
         self._logs_loss = logs_loss(self.parallel_dims, pp_schedule=schedule)
         self._clock: DataClock | None = None
@@ -100,13 +100,13 @@ class BlendTrainer(Trainer):
         return None
 
     def init_distributed(self) -> ParallelDims:
-        """Connect the ranks. TorchTitan changes its configuration afterwards."""
+        """Connect the ranks, and claim the run's folder before it is read or written."""
         parallel_dims = super().init_distributed()
+        from_first_rank(lambda: hold_claim(Path(self.config.dump_folder)))
         name = self.config.debug.save_config_file
-        if name is not None and torch.distributed.get_rank() == 0:
-            path = Path(self.config.dump_folder, name)
+        if name is not None:
             text = json.dumps(self.config.to_dict(), indent=2)
-            self._config_file = (path, text)
+            self.when_accepted(lambda: write_text(Path(self.config.dump_folder, name), text))
         return parallel_dims
 
     def when_accepted(self, write: Callable[[], object]) -> None:
@@ -120,12 +120,9 @@ class BlendTrainer(Trainer):
         """Write the files that describe the run into its folder."""
         if isinstance(self.metrics_processor, LossMetrics):
             self.metrics_processor.open()
-        if torch.distributed.get_rank() != 0:
-            return
-        if self._config_file is not None:
-            write_text(*self._config_file)
-        for write in self._when_accepted:
-            write()
+        if torch.distributed.get_rank() == 0:
+            for write in self._when_accepted:
+                write()
 
     def batch_generator(
         self, data_iterable: Batches
@@ -135,16 +132,15 @@ class BlendTrainer(Trainer):
             self._align(data_iterable)
             data_iterable = self._clock.waiting(data_iterable)
         self.accept()
-        return super().batch_generator(data_iterable)
+        return map(upstream.checked, super().batch_generator(data_iterable))
 
     def _align(self, loader: BlendCorpusDataLoader) -> None:
         """Move the loader to the trainer's step. Log and check the data of the whole run."""
         assert isinstance(self.config.dataloader, BlendCorpusDataLoader.Config)
-        training = self.config.training
-        samples = training.local_batch_size * self.gradient_accumulation_steps
-        global_batch_size = samples * loader.dp_world_size
+        samples = upstream.sizes_of(self.config).local_batch_size
+        global_batch_size = samples * self.gradient_accumulation_steps * loader.dp_world_size
         loader.align(self.step, global_batch_size=global_batch_size)
-        steps_left = max(0, training.steps - self.step)
+        steps_left = max(0, self.config.training.steps - self.step)
         num_samples = loader.consumed_samples + steps_left * global_batch_size
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
@@ -201,7 +197,7 @@ def _check_batches(config: Trainer.Config) -> None:
     Raises:
         ConfigError: A step is not whole micro batches, or the run is too long.
     """
-    training, parallelism = config.training, config.parallelism
+    parallelism = config.parallelism
     if "WORLD_SIZE" not in os.environ or config.comm.mode not in ("default", "torchcomms"):
         return  # a trial, for which TorchTitan invents the number of processes
     ranks = data_ranks(
@@ -212,10 +208,10 @@ def _check_batches(config: Trainer.Config) -> None:
         * parallelism.context_parallel_degree
         * parallelism.pipeline_parallel_degree,
     )
-    size, local = training.global_batch_size, training.local_batch_size
+    seq_len, local, size = upstream.sizes_of(config)
     check_batches(size, local_batch_size=local, ranks=ranks)
     samples = size if size > 0 else local * ranks
-    check_length(training.steps, global_batch_size=samples, seq_len=training.seq_len)
+    check_length(config.training.steps, global_batch_size=samples, seq_len=seq_len)
 
 
 def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
@@ -237,7 +233,7 @@ def settled(config: BlendTrainer.Config) -> BlendTrainer.Config:
     if isinstance(config.validator.dataloader, BlendCorpusDataLoader.Config):
         validator["dataloader"] = _settled_loader(config.validator.dataloader, config)
     if isinstance(config.validator, BlendCorpusValidator.Config):
-        validator["global_batch_size"] = config.training.global_batch_size
+        validator["global_batch_size"] = upstream.sizes_of(config).global_batch_size
     return replace(config, **parts, validator=replace(config.validator, **validator))
 
 
@@ -245,7 +241,7 @@ def _settled_loader(
     loader: BlendCorpusDataLoader.Config, config: Trainer.Config
 ) -> BlendCorpusDataLoader.Config:
     """A loader's configuration, completed with values from the model and the trainer."""
-    local_batch_size = config.training.local_batch_size
+    _, local_batch_size, global_batch_size = upstream.sizes_of(config)
     check_follows(
         "blendcorpus.micro_batch_size",
         loader.micro_batch_size,
@@ -255,8 +251,8 @@ def _settled_loader(
     decided: dict[str, Any] = {"micro_batch_size": local_batch_size}
     if loader.order == ORIGINAL_ORDER:
         decided |= horizon(loader, _samples_of_run(config))
-    if config.training.global_batch_size > 0:
-        decided["global_batch_size"] = config.training.global_batch_size
+    if global_batch_size > 0:
+        decided["global_batch_size"] = global_batch_size
     if config.model_spec is not None:
         decided["vocab_size"] = decoder_config(config.model_spec).vocab_size
         # Context parallelism splits positions with the tokens, whether or not there are masks.
@@ -272,7 +268,7 @@ def _samples_of_run(config: Trainer.Config) -> dict[str, int | None]:
     is_fixed = isinstance(validator, BlendCorpusValidator.Config)
     return samples_of_run(
         steps=config.training.steps,
-        global_batch_size=config.training.global_batch_size,
+        global_batch_size=upstream.sizes_of(config).global_batch_size,
         validates=validator.enable,
         validation=(validator.samples if is_fixed else None, validator.steps),
     )

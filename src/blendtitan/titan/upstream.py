@@ -2,14 +2,8 @@
 
 Written for torchtitan 0.3.0 with torch 2.13 to 2.15; ``tests/titan/test_contract.py`` checks it
 against the installed versions. ``blendtitan.titan02`` uses ``prepare`` and ``CpuDevice`` as well.
-Private names are called only here. Private methods that our subclasses override stay in these:
-
-| class                      | overrides                                                        |
-|----------------------------|------------------------------------------------------------------|
-| ``BlendCheckpointManager`` | ``_load``, ``_find_load_step``, ``_save``, ``_wait_for_saving``, |
-|                            | ``_purge_stale_checkpoints``                                     |
-| ``LossMetrics``            | ``_build_metric_logger``                                         |
-| ``EveryNthLayerAC``        | ``_wrap_block``                                                  |
+Private names are called only here. ``BlendCheckpointManager``, ``LossMetrics`` and
+``EveryNthLayerAC`` override private methods.
 """
 
 from __future__ import annotations
@@ -22,7 +16,7 @@ import sys
 import warnings
 from importlib.util import find_spec
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -39,7 +33,30 @@ if TYPE_CHECKING:
     from collections.abc import Set
 
     from torch.distributed import ProcessGroup
+    from torchtitan.distributed import ParallelDims
     from torchtitan.trainer import Trainer
+
+
+class Sizes(NamedTuple):
+    """The batch arithmetic of a run, in samples; the third is -1 for one pass of every rank."""
+
+    seq_len: int
+    local_batch_size: int
+    global_batch_size: int
+
+
+def is_main() -> bool:
+    """Whether this is TorchTitan's main branch. A checkout has no version, so its modules tell."""
+    return find_spec("torchtitan.components.data") is not None
+
+
+def sizes_of(config: Trainer.Config) -> Sizes:
+    """The batch arithmetic of a configuration."""
+    if is_main():
+        from blendtitan.titan_main.sizes import sizes_of_tokens
+
+        return Sizes(*sizes_of_tokens(config))
+    return Sizes(*(getattr(config.training, name) for name in Sizes._fields))
 
 
 def prepare() -> None:
@@ -79,6 +96,8 @@ def check_versions(line: str) -> None:
     """Raise a ``ConfigError`` if TorchTitan is of another line, or does not fit PyTorch."""
     from torchtitan import __version__ as found
 
+    if is_main():
+        found = "0.3.main"  # which its own packaging calls 0.2.2
     other = {"0.2": "0.3", "0.3": "0.2"}[line]
     if found.startswith(f"{other}."):
         raise ConfigError(
@@ -107,6 +126,18 @@ def check_prepared() -> None:
         )
 
 
+def checked(batch: tuple[dict[str, Any], torch.Tensor]) -> tuple[dict[str, Any], torch.Tensor]:
+    """The batch, with the shapes of its labels. TorchTitan would make wrong masks of others."""
+    inputs, labels = batch
+    for name in {"input", "positions"} & inputs.keys():
+        if inputs[name].shape != labels.shape:
+            raise ConfigError(
+                f"the data loader yields {name!r} of shape {tuple(inputs[name].shape)}, expected "
+                f"{tuple(labels.shape)}, the shape of the labels. Correct the loader."
+            )
+    return batch
+
+
 def has_accelerator() -> bool:
     """Whether PyTorch finds an accelerator."""
     return _get_available_device_type() is not None
@@ -115,23 +146,11 @@ def has_accelerator() -> bool:
 class CpuDevice:
     """The CPU, with the functions that torchtitan calls on ``torch.cuda``."""
 
-    @staticmethod
-    def device_count() -> int:
-        """One: every process sees one CPU."""
-        return 1
-
-    @staticmethod
-    def current_device() -> int:
-        """An index, as barriers need it. ``torch.cpu`` returns the string ``cpu``."""
-        return 0
-
-    @staticmethod
-    def set_device(device: torch.device) -> None:
-        """Do nothing: there is only one CPU."""
-
-    @staticmethod
-    def synchronize() -> None:
-        """Do nothing: CPU kernels have finished when they return."""
+    # There is one, whose kernels have finished when they return.
+    device_count = staticmethod(lambda: 1)
+    current_device = staticmethod(lambda: 0)  # an index, as barriers need it
+    set_device = synchronize = empty_cache = staticmethod(lambda *_: None)
+    reset_peak_memory_stats = staticmethod(lambda *_: None)  # the kernel keeps the peak
 
     @staticmethod
     def get_device_name(device: torch.device) -> str:
@@ -151,14 +170,6 @@ class CpuDevice:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         peak_bytes = peak if sys.platform == "darwin" else peak * 1024
         return {"active_bytes.all.peak": peak_bytes, "reserved_bytes.all.peak": peak_bytes}
-
-    @staticmethod
-    def reset_peak_memory_stats() -> None:
-        """Do nothing: the kernel keeps the peak of a process's whole life."""
-
-    @staticmethod
-    def empty_cache() -> None:
-        """Do nothing: the CPU allocator has no cache."""
 
 
 def check_torch(config: Trainer.Config) -> None:
@@ -191,24 +202,18 @@ def owner_of(config: object) -> type[Any]:
     return type(config)._owner  # pyright: ignore
 
 
-def logging_rank(**arguments: Any) -> int:
-    """The rank whose metrics are logged."""
+def logs_loss(parallel_dims: ParallelDims, *, pp_schedule: str) -> bool:
+    """Whether this rank logs losses, as one rank of the pipeline's last stage does."""
     from torchtitan.components.metrics import _get_metrics_rank
 
-    return _get_metrics_rank(**arguments)
+    rank = _get_metrics_rank(parallel_dims=parallel_dims, pp_schedule=pp_schedule)
+    return torch.distributed.get_rank() == rank
 
 
 def vocabulary_parallel_losses(
     logits: torch.Tensor, labels: torch.Tensor, group: ProcessGroup, vocab_size: int | None
 ) -> torch.Tensor:
-    """Cross entropy of each label, of logits that are split by vocabulary over a group.
-
-    Args:
-        logits: This rank's part, float32, shape ``(N, V / ranks)``.
-        labels: Shape ``(N,)``.
-        group: The ranks that have the other parts.
-        vocab_size: V.
-    """
+    """Cross entropy of each label. A group has parts of the logits, float32 ``(N, V / ranks)``."""
     from torchtitan.components.loss import _LossParallelCrossEntropy
 
     return _LossParallelCrossEntropy.apply(logits, labels, group, vocab_size, "none")

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
-from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.validate import Validator
 
@@ -12,7 +11,7 @@ from blendtitan.corpus_progress import CaughtLoss, perplexity, validation_metric
 from blendtitan.dataset.fixed import FixedSamples, blend_loss, fixed_samples
 from blendtitan.errors import ConfigError
 from blendtitan.settings.batches import check_validation
-from blendtitan.titan.dataloader import BlendCorpusDataLoader, configured_dataset
+from blendtitan.titan.dataloader import BaseDataLoader, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.metrics import listed, logs_loss
 from blendtitan.visible import visible_logger
 

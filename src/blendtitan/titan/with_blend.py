@@ -6,7 +6,6 @@ from typing import Any
 from torchtitan.components.checkpointer import CheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.components.validate import Validator
-from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.trainer import Trainer
 
 from blendtitan.titan.checkpoint import BlendCheckpointManager
@@ -27,11 +26,26 @@ def with_blend(config: Trainer.Config, loader: BlendCorpusDataLoader.Config) -> 
         config: Configuration of any language model. It is not changed.
         loader: The blend. Its token ids must come from the configuration's tokenizer.
     """
+    from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
+
+    return blended(
+        config, loader, validator=BlendCorpusValidator.Config, text=HuggingFaceTextDataLoader.Config
+    )
+
+
+def blended(
+    config: Trainer.Config,
+    loader: BlendCorpusDataLoader.Config,
+    *,
+    validator: type[BlendCorpusValidator.Config],
+    text: type,
+) -> BlendTrainer.Config:
+    """``with_blend`` for TorchTitan's loader of ``text``, whose validator ours replaces."""
     parts: dict[str, Any] = {**_fields(config), "dataloader": loader}
-    if isinstance(config.validator.dataloader, HuggingFaceTextDataLoader.Config):
+    if isinstance(config.validator.dataloader, text):
         valid = dataclasses.replace(loader, split_name="valid")
         kind = type(config.validator)
-        kind = BlendCorpusValidator.Config if kind is Validator.Config else kind
+        kind = validator if kind is Validator.Config else kind
         parts["validator"] = kind(**{**_fields(config.validator), "dataloader": valid})
     if type(config.metrics) is MetricsProcessor.Config:
         parts["metrics"] = LossMetrics.Config(**_fields(config.metrics))

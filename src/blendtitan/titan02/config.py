@@ -4,7 +4,7 @@ TorchTitan merges ``JobConfig`` into its own and adds ``--section.key`` for ever
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from blendtitan.settings.section import BlendSection
 
@@ -45,6 +45,9 @@ class Validation:
     samples: int | None = None
     """Samples of the blend, and of each corpus. None: ``steps`` steps of one micro batch of every
     rank; with ``steps = -1``, every window once."""
+
+    set: list[dict[str, Any]] = field(default_factory=list)
+    """Held-out data beside the blend's valid split; see ``ValidationSet``."""
 
 
 @dataclass

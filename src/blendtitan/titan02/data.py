@@ -8,9 +8,11 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
+from blendtitan.batch_schedule import BatchStage
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import EmptySplitError
@@ -25,6 +27,7 @@ from blendtitan.settings.batches import (
 )
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import segment_settings
+from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -92,13 +95,26 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         """Yield ``({"input": ids}, labels)``: TorchTitan gives every other key to the model."""
         size = self.global_batch_size
         # The state records its step; without a state, the rest of the checkpoint does.
-        step = self.step_here(size) if self._is_placed else self._step_of_run()
+        step = self._step_here() if self._is_placed else self._step_of_run()
         self.align(step, global_batch_size=size)
         self._check_data(self._job.training.steps - step)
         for batch in self._loader:
             if self.corpus_ids is not None:
                 self.corpus_ids.append(batch.corpus_ids)
             yield {"input": batch.input_ids}, batch.labels
+
+    def check_step(self, step: int) -> None:
+        """Check that the loader has delivered exactly the batches of the first ``step`` steps.
+
+        Raises:
+            ResumeError: The loader's position is that of another step.
+        """
+        self._schedule[-1].check(step, consumed_samples=self.consumed_samples)
+
+    def _step_here(self) -> int:
+        """The optimizer step that the current position belongs to."""
+        stages = self._schedule or (BatchStage(global_batch_size=self.global_batch_size),)
+        return stages[-1].step_at(self.consumed_samples)
 
     def _check_data(self, steps_left: int) -> None:
         """Check and log the amount of each corpus that the whole run reads."""
@@ -166,7 +182,32 @@ def open_datasets(
     check_length(training.steps, global_batch_size=global_batch_size, seq_len=training.seq_len)
     if validation.enable and validation.dataset == BLENDCORPUS:
         check_validation(steps=validation.steps, samples=validation.samples)
-    check = TokenizerCheck(blend, tokenizer.engine, action=section.tokenizer_check)
+    return _opened(blend, tokenizer, section.tokenizer_check)
+
+
+def open_validation(
+    job_config: Any, tokenizer: Titan02Tokenizer, datasets: Datasets
+) -> dict[str | None, Dataset]:
+    """The valid split of a run, under None, and its validation sets. A collective operation.
+
+    Raises:
+        ConfigError: A set cannot be used, or training reads documents of it.
+        EmptySplitError: There is nothing to validate on.
+    """
+    sets = validation_sets(job_config.validation.set)
+    found: dict[str | None, Dataset] = {}
+    if not sets or datasets.valid is not None:
+        found[None] = split_of(datasets, "valid")
+    train, action = split_of(datasets, "train"), job_config.blendcorpus.tokenizer_check
+    for each in sets:
+        opened = _opened(each.reading(train.config), tokenizer, action)
+        found[each.name] = dataset = split_of(opened, "valid")
+        check_held_out(each.name, dataset.catalog, train.catalog, allow_overlap=each.allow_overlap)
+    return found
+
+
+def _opened(blend: BlendConfig, tokenizer: Titan02Tokenizer, action: str) -> Datasets:
+    check = TokenizerCheck(blend, tokenizer.engine, action=action)
     catalog = shared_catalog(blend, build_check=lambda: check)
     indices = shared_indices(blend, catalog) if blend.has_horizon else None
     return build_datasets(blend, catalog, indices)

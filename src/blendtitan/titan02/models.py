@@ -8,6 +8,7 @@ import copy
 import importlib
 import importlib.metadata
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torchtitan.components import metrics
@@ -18,15 +19,18 @@ from torchtitan.protocols.train_spec import (  # pyright: ignore[reportMissingIm
     register_train_spec,
 )
 
+from blendtitan.claims.held import check_claim, hold_claim
 from blendtitan.corpus_progress import loss_metrics, progress_metrics
 from blendtitan.errors import ConfigError
 from blendtitan.placed_loader import is_first_rank
 from blendtitan.titan.cpu import SumReduction, is_used
+from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.titan02.data import (
     Titan02DataLoader,
     Titan02Tokenizer,
     open_datasets,
+    open_validation,
     split_of,
 )
 from blendtitan.titan02.losses import LossByCorpus, why_not
@@ -68,7 +72,11 @@ class _Hooks:
         self._lr_schedulers: Any = None
 
     def build_tokenizer(self, job_config: Any) -> Any:
-        """Build our tokenizer, or TorchTitan's if it reads the data."""
+        """Build our tokenizer, or TorchTitan's if it reads the data. Claims the run's folder first.
+
+        TorchTitan connects the ranks just before.
+        """
+        from_first_rank(lambda: hold_claim(Path(job_config.job.dump_folder)))
         if _is_ours(job_config.training) or job_config.model.tokenizer_backend:
             return Titan02Tokenizer(job_config)
         build = self._spec.build_tokenizer_fn
@@ -129,13 +137,18 @@ class _Hooks:
         return self._loss
 
     def build_metrics(self, job_config: Any, parallel_dims: Any, model_args: Any = None) -> Any:
-        """Build TorchTitan's metrics, which also log corpora and check the loader's position."""
+        """Build TorchTitan's metrics, which also log corpora and check each step.
+
+        They check the loader's position and, before a checkpoint is saved, the claim on the folder.
+        """
         upstream: Any = metrics
         build = self._spec.build_metrics_processor_fn or upstream.build_metrics_processor
         processor = build(job_config, parallel_dims, model_args)
         should_log, log = processor.should_log, processor.log
 
         def checked(step: int) -> bool:
+            if _saves(job_config, step):
+                from_first_rank(check_claim)
             if self._loader is not None:
                 self._loader.check_step(step)
             return should_log(step)
@@ -163,7 +176,10 @@ class _Hooks:
             # Imported here: TorchTitan's validator imports its own loader.
             from blendtitan.titan02.validator import Titan02Validator
 
-            return Titan02Validator(split_of(self._datasets, "valid"), **arguments)
+            datasets = open_validation(
+                arguments["job_config"], arguments["tokenizer"], self._datasets
+            )
+            return Titan02Validator(datasets, **arguments)
         if self._spec.build_validator_fn is None:
             raise ConfigError(
                 "validation.enable is true, expected false: this model has no validator for "
@@ -188,6 +204,13 @@ class _Hooks:
                 text = ", ".join(f"{name} {loss:.4f}" for name, loss, count in shown if count)
                 logger.info("step: %2d  loss of each corpus: %s", step, text)
         processor.logger.log(values, step)
+
+
+def _saves(job_config: Any, step: int) -> bool:
+    """Whether TorchTitan saves a checkpoint after a step."""
+    settings = job_config.checkpoint
+    is_due = step in (1, job_config.training.steps) or step % settings.interval == 0
+    return settings.enable and is_due
 
 
 def _is_ours(section: Any) -> bool:

@@ -8,6 +8,7 @@ It is TorchTitan's, with our configuration and models; without an accelerator it
 import runpy
 import sys
 
+from blendtitan.claims.held import release_claim
 from blendtitan.errors import requires_extra
 from blendtitan.failures import end, record
 
@@ -27,6 +28,8 @@ def main() -> None:
     except Exception as error:
         record(error)
         end()
+    finally:
+        release_claim()
 
 
 def _train() -> None:

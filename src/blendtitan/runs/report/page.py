@@ -14,7 +14,8 @@ from blendtitan.runs import scalars
 from blendtitan.runs.report import documents, figures
 from blendtitan.runs.report.facts import BlendCurve, RunFacts, by_share
 from blendtitan.runs.report.figures import DARK, LIGHT, Figure, package_text
-from blendtitan.storage.atomic_files import check_replaceable, write_atomically, writing
+from blendtitan.storage.atomic_files import write_atomically, writing
+from blendtitan.storage.replaceable import check_replaceable
 
 # Before any work is done: gathering the facts of a run may take minutes.
 with requires_extra("report", "an HTML page"):

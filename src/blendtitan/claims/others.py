@@ -1,0 +1,103 @@
+"""The claims of other jobs on a run's folder. Imported only where there are any."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder
+from blendtitan.errors import ConfigError, OutputError
+from blendtitan.files import DamagedFileError, open_file, with_retries
+from blendtitan.json_files import LIMIT_BYTES, parse_json
+from blendtitan.storage.atomic_files import Process
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
+
+_POLL_SECONDS = 0.2
+
+
+class _Claim(NamedTuple):
+    path: Path
+    process: Process
+    holder: Holder
+    touched: int
+
+
+def look_for_others(path: Path) -> None:
+    """Delete the claims of jobs that are gone, and watch those of jobs that may be.
+
+    Args:
+        path: The claim of this process.
+
+    Raises:
+        ConfigError: Another job trains in the folder, or began before this one.
+    """
+    seen: dict[Path, tuple[int, float]] = {}
+    while others := list(_others(path)):
+        for other in others:
+            now, is_local = time.monotonic(), other.process.is_local
+            touched, since = seen.get(other.path, (other.touched, now))
+            is_alive = is_local or other.touched != touched
+            seconds = min(other.holder.silence_seconds, SILENCE_SECONDS)
+            if other.process.has_ended() or (not is_alive and now - since > seconds):
+                other.path.unlink(missing_ok=True)
+                logger.warning("%s: taken over from %s, which is gone.", path.parent, other.holder)
+                continue
+            if is_alive and (other.holder.trains or other.path < path):
+                raise _refusal(other)
+            if not is_local and other.path not in seen:
+                text = "%s: waiting up to %.0f s for a sign of life from %s, which may have ended."
+                logger.warning(text, path.parent, seconds, other.holder)
+            seen[other.path] = (other.touched, now if is_alive else since)
+            time.sleep(_POLL_SECONDS)
+
+
+def lost_claim(path: Path) -> OutputError:
+    """The error for a claim of this process that another job, or a person, has deleted."""
+    others = " and ".join(str(other.holder) for other in _others(path))
+    return OutputError(
+        f"{path}: this claim on the run's folder was deleted, as by another job after "
+        f"{SILENCE_SECONDS:.0f} s without a sign of life. The folder is now claimed by "
+        f"{others or 'no job'}. This job ends without another checkpoint."
+    )
+
+
+def _refusal(other: _Claim) -> ConfigError:
+    return ConfigError(
+        f"{other.path.parent}: another job trains in this folder: {other.holder}. Two jobs would "
+        f"overwrite each other's checkpoints. Stop that job, wait until it has ended, or set "
+        f"another job.dump_folder.",
+        f"If there is no such job, as in a copy of its folder, delete {other.path}.",
+    )
+
+
+def _others(path: Path) -> Iterator[_Claim]:
+    for other in sorted(path.parent.glob(CLAIMS)):
+        process = Process.of_name(other.stem.rpartition("_")[2])
+        if other != path and process is not None and (found := _read(other)) is not None:
+            holder = Holder(pid=process.pid)
+            with suppress(DamagedFileError):  # it is just being written
+                holder = parse_json(found[1], Holder)
+            yield _Claim(other, process, holder, found[0])
+
+
+def _read(path: Path) -> tuple[int, bytes] | None:
+    """The time at which a claim was touched last, and its content. None: it does not exist."""
+
+    def read() -> tuple[int, bytes]:
+        # Opened each time, because NFS asks its server only then.
+        with open_file(path) as file:
+            return os.fstat(file.fileno()).st_mtime_ns, file.read(LIMIT_BYTES)
+
+    try:
+        return with_retries(read, path=str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be read: {error.strerror}. It names a job that trains in this folder. "
+            f"Make it readable, or delete it if there is no such job."
+        ) from error

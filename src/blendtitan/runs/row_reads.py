@@ -1,0 +1,54 @@
+"""The tokens and bytes of each row of documents that a run reads."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendtitan.config import SPLITS
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.interface import Dataset
+from blendtitan.history.phases import pasts_at
+from blendtitan.history.run import phases_of, settings_of
+from blendtitan.storage.catalog import Catalog
+
+IntArray = NDArray[np.int64]
+
+
+class RowReads(NamedTuple):
+    """The tokens of each row that a run reads. Arrays have the shape ``(R,)``."""
+
+    corpora: IntArray  # number of each row's corpus
+    is_short: NDArray[np.bool_]  # shorter than a window, so its only window repeats tokens
+    unused: IntArray  # tokens that no sample predicts; 0 after an epoch: shifts bring its rest
+    num_bytes: NDArray[np.float64]  # of its samples; repeated reads count again
+
+
+def row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> RowReads | None:
+    """The reads of the first ``num_samples`` samples; None in an order without rows."""
+    if not isinstance(dataset, BlendedDataset):
+        return None
+    (phase,) = phases_of(dataset)
+    settings, seq_len = settings_of(dataset), phase.seq_len
+    pasts = pasts_at(phase, settings, num_samples)
+    tokens = catalog.split_tokens(SPLITS.index(dataset.split))
+    of_corpus, sizes = np.array(catalog.corpora), token_bytes(catalog)
+    row_tokens: list[int] = []
+    row_sizes: list[float] = []  # bytes of one token, on average over the row's shards
+    row_draws: list[int] = []
+    for name, shards in phase.corpora.items():
+        own = np.flatnonzero((of_corpus == name) & (tokens > 0))
+        for row in shards.row_slices(blended=settings.blended):
+            row_tokens.append(int(tokens[own[row]].sum()))
+            row_sizes.append(float(np.average(sizes[own[row]], weights=tokens[own[row]])))
+        row_draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
+    held, draws = np.array(row_tokens, np.int64), np.array(row_draws, np.int64)
+    left = held - 1 - draws * seq_len
+    unused = np.where(left >= seq_len, left, 0)
+    num_bytes = draws * (seq_len + 1) * np.array(row_sizes, np.float64)
+    return RowReads(dataset.order.row_corpora, held <= seq_len, unused, num_bytes)
+
+
+def token_bytes(catalog: Catalog) -> IntArray:
+    """Bytes of one token of each shard. Shape ``(S,)``."""
+    return np.array([catalog.dtype(shard).itemsize for shard in range(len(catalog.prefixes))])

@@ -1,0 +1,62 @@
+"""Runs of TorchTitan's main branch small enough for a laptop."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.titan02.runs import ALONE, GLOBAL_BATCH_SIZE, SEQ_LEN, SPLIT, TIMEOUT_S, Ended
+from tests.titan02.runs import SmallRun as SmallRun02
+
+STEPS = 6
+RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
+
+
+@dataclass
+class SmallRun(SmallRun02):
+    """The run of the tests of TorchTitan 0.2, with main: two layers, 6 steps of 4 samples."""
+
+    def arguments(self) -> list[str]:
+        """Its settings, on the command line."""
+        data = {
+            "data_file_list": self.data / "file_list.txt",
+            "split": SPLIT,
+            "tokenizer_check": "warn",
+        }
+        settings = {
+            "dump_folder": self.folder / "out",
+            "hf_assets_path": self.data / "tokenizer",
+            "training.max_context_length": SEQ_LEN,
+            "training.num_tokens_per_microbatch_per_dp_rank": 2 * SEQ_LEN,
+            "training.num_tokens_per_train_step": GLOBAL_BATCH_SIZE * SEQ_LEN,
+            "training.steps": STEPS,
+            "training.mixed_precision_param": "float32",
+            "checkpoint.interval": 2,
+            "checkpoint.keep_latest_k": 0,
+            "debug.seed": 1,
+            **{f"dataloader.{key}": value for key, value in data.items()},
+            **{f"validator.dataloader.{key}": value for key, value in data.items()},
+        }
+        words = ["--module", "blendtitan.titan_main", "--config", "llama3_debugmodel"]
+        words += ["--checkpoint.enable", "--checkpoint.no-last-save-model-only"]
+        words += ["--debug.deterministic"]
+        for key, value in settings.items():
+            words += [f"--{key}", str(value)]
+        return words
+
+    def start(self, *arguments: str, processes: int = 1, record: str = "record") -> Ended:
+        """Train to the end, or to the death that is asked for."""
+        agent = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
+        command = [sys.executable, *(agent if processes > 1 else []), str(RECORDED_TRAIN)]
+        path = self.folder / record
+        done = subprocess.run(
+            [*command, *self.arguments(), *arguments],
+            env=os.environ | ALONE | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, path)
