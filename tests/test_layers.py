@@ -101,6 +101,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "titan02": (TITAN | {"titan02", "failures"}, {"torch", "torchtitan"}),
     "titan_main": (TITAN | {"titan_main"}, {"torch", "torchtitan"}),
+    "grain_source": (HISTORY | {"state", "grain_source"}, NUMPY),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible", "tables"}, set()),
     "commands": (

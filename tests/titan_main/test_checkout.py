@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torchtitan.models.common.attention import ScaledDotProductAttention
 from torchtitan.models.llama3 import model_registry
 
 from blendtitan.errors import ConfigError
+from blendtitan.grain_source import BlendSource
 from blendtitan.titan.losses import RowChunkedLoss, why_without_rows, with_rows
 from blendtitan.titan.model import decoder_config
 from blendtitan.titan.trainer import BlendTrainer, settled
@@ -108,6 +110,42 @@ def test_losses_of_corpora_are_left_out_with_context_parallelism() -> None:
     config.parallelism.context_parallel_degree = 2
 
     assert "context parallelism" in str(why_without_rows(config))
+
+
+# Grain.
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_mains_own_loader_reads_our_order(data: Path, rows: int) -> None:
+    """One rank reads the global order; of several, each reads a part of it."""
+    from torchtitan.components.data import GrainDataLoader, SingleDatasetConfig, TextCollator
+
+    class Rows(TextCollator):
+        @dataclass(kw_only=True, slots=True)
+        class Config(TextCollator.Config):
+            pass
+
+        def num_rows_per_batch(self) -> int:
+            return rows
+
+    source = BlendSource(engine_loader(data).dataset.config, num_samples=30)
+    config = GrainDataLoader.Config(
+        dataset=SingleDatasetConfig(source=source), collator=Rows.Config(), shuffle=False
+    )
+    loader = config.build(
+        dp_world_size=1,
+        dp_rank=0,
+        tokenizer=None,
+        max_context_length=SEQ_LEN,
+        num_tokens_per_batch=rows * SEQ_LEN,
+    )
+    batches = iter(loader)
+    for first in range(0, 12, rows):
+        inputs, labels = next(batches)
+        expected = [source[slot] for slot in range(first, first + rows)]
+        assert labels.tolist() == [n for row in expected for n in row.labels.tolist()]
+        assert inputs["positions"].tolist() == [n for r in expected for n in r.positions.tolist()]
+    loader.close()
 
 
 # Runs.
