@@ -14,7 +14,13 @@ from types import NoneType, UnionType
 from typing import Any
 
 from blendtitan.settings.known_keys import KEYS
-from blendtitan.settings.old_keys import REMOVED, RENAMED
+from blendtitan.settings.old_keys import (
+    CONVERSIONS,
+    MOVED_SECTIONS,
+    REMOVED,
+    RENAMED,
+    TRANSLATED,
+)
 from blendtitan.settings.toml import OLD_VALUES, toml_of
 from blendtitan.titan import prepare
 
@@ -78,24 +84,43 @@ def _class_of(section: str) -> type:
 
 
 def _old_spellings() -> str:
-    rows = [f"| `{old}` | `{new}` |" for old, new in sorted(RENAMED.items())]
+    rows = [
+        f"| `[{old}]`{', also in `model.converters`' if 'quantize' in new else ''} | `[{new}]` |"
+        for old, new in MOVED_SECTIONS.items()
+    ]
+    rows += [f"| `{old}` | `{new}` |" for old, new in sorted(RENAMED.items())]
+    rows += [
+        f"| `{old} = {toml_of(value)}` | `{new} = {toml_of(present)}` |"
+        for old, (new, values) in TRANSLATED.items()
+        for value, present in values.items()
+    ]
+    rows += [
+        f"| `{old}`, in a file | `{entry}` in `model.converters` |"
+        for old, entry in CONVERSIONS.items()
+    ]
     rows += [
         f"| `{key} = {toml_of(old)}` | `{toml_of(new)}` |"
         for key, names in OLD_VALUES.items()
         for old, new in names.items()
     ]
-    return _table("Old spellings", "These still work.", ["old", "now"], rows)
+    summary = (
+        "These still work. A file that uses `float8` by one of these names, or sets "
+        "`enable_fsdp_float8_all_gather`, and names no recipe has "
+        '`quantize.linear.float8.recipe_name = "tensorwise"`, the default of those releases.'
+    )
+    return _table("Old spellings", summary, ["old", "now"], rows)
 
 
 def _removed() -> str:
     rows = [
         f"| `{key}` | {', '.join(f'`{toml_of(value)}`' for value in removed.without_effect)} | "
-        f"{removed.instead} |"
+        f"{removed.instead}{'; a warning' if removed.is_only_faster else ''} |"
         for key, removed in sorted(REMOVED.items())
     ]
     summary = (
         "TorchTitan 0.3 has no such settings. Values that match its behaviour are accepted; others "
-        "are errors."
+        "are errors. The keys of a converter that the file does not list in `model.converters` "
+        "only cause a warning. So does a key that made training faster, but not different."
     )
     return _table("Removed keys", summary, ["key", "accepted", "instead"], rows)
 

@@ -97,7 +97,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
     "titan": (
         TITAN | {"checkpoints", "failures", "titan_main"},  # chosen where that branch is installed
-        NUMPY | {"torch", "torchtitan", "tensorboard"},
+        NUMPY | {"torch", "torchtitan", "torchao", "tensorboard"},
     ),
     "titan02": (TITAN | {"titan02", "failures"}, {"torch", "torchtitan"}),
     "titan_main": (TITAN | {"titan_main"}, {"torch", "torchtitan"}),

@@ -89,6 +89,24 @@ def test_the_wheel_has_types_licence_configurations_and_scripts(wheel: zipfile.Z
     assert f"blendtitan-{PROJECT['version']}.dist-info/licenses/LICENSE" in names
 
 
+def test_training_has_a_range_of_versions_and_pinned_sets(metadata: Message) -> None:
+    """An image keeps its PyTorch with ``train``; a new environment gets versions that match."""
+    required = {re.sub("'", '"', each) for each in metadata.get_all("Requires-Dist", [])}
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/torchtitan.md")]
+
+    def of_extra(extra: str) -> set[str]:
+        end = f'; extra == "{extra}"'
+        return {each.removesuffix(end) for each in required if each.endswith(end)}
+
+    assert {"torch>=2.9", "torchtitan<0.4,>=0.2"} <= of_extra("train")
+    assert {"torch==2.11.0", "torchtitan==0.2.2"} | of_extra("train") == of_extra("titan02")
+    assert {"torch==2.15.0", "torchtitan==0.3.0"} | of_extra("train") == of_extra("titan03")
+    assert {"titan02", "titan03"} <= {*metadata.get_all("Provides-Extra", [])}
+    assert all("titan02" in page and "titan03" in page for page in pages)
+    assert "TorchTitan 0.2.2 and PyTorch 2.11.0" in pages[1]
+    assert "TorchTitan 0.3.0 and PyTorch 2.15.0" in pages[1]
+
+
 def test_the_metadata_states_licence_and_types_as_pypi_wants_them(metadata: Message) -> None:
     """An SPDX expression excludes a classifier of the licence (PEP 639)."""
     classifiers = metadata.get_all("Classifier", [])

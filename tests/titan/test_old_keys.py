@@ -1,15 +1,25 @@
 """Files written for TorchTitan 0.1 and 0.2, and for the BlendCorpus integration with them."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from blendtitan.errors import ConfigError
 from blendtitan.settings.known_keys import KEYS
-from blendtitan.settings.old_keys import REMOVED, RENAMED
+from blendtitan.settings.old_files import present_name
+from blendtitan.settings.old_keys import (
+    CONVERSIONS,
+    MOVED_SECTIONS,
+    REMOVED,
+    RENAMED,
+    TRANSLATED,
+)
 from blendtitan.settings.toml import OLD_VALUES
 from blendtitan.titan.settings import Settings
 from blendtitan.titan.toml import read_settings
+
+FLOAT8 = "quantize.linear.float8"
 
 # Every key of ``JobConfig`` in TorchTitan 0.2.2, its last release that read TOML.
 LAST_TOML_RELEASE = {
@@ -124,14 +134,18 @@ def test_every_key_of_the_last_release_is_read_or_explained(section: str) -> Non
     for key in LAST_TOML_RELEASE[section].split():
         name = f"{section}.{key}"
         removed = name in REMOVED or section in REMOVED
-        assert removed or RENAMED.get(name, name) in KEYS, name
+        assert removed or present_name(name) in KEYS, name
 
 
 def test_the_tables_lead_to_keys_and_shadow_none() -> None:
     assert all(new in KEYS and old not in KEYS for old, new in RENAMED.items())
     assert OLD_VALUES.keys() <= KEYS.keys()
+    assert all(new in KEYS and old not in KEYS for old, (new, _) in TRANSLATED.items())
     assert not any(key in KEYS or key in SECTIONS for key in REMOVED)
-    assert not RENAMED.keys() & REMOVED.keys()
+    assert {*MOVED_SECTIONS.values()} <= {*SECTIONS, "quantize.linear", "quantize.grouped_mm"}
+    assert not MOVED_SECTIONS.keys() & SECTIONS
+    tables = [*RENAMED, *TRANSLATED, *CONVERSIONS, *REMOVED]
+    assert len(tables) == len({*tables})
 
 
 def test_the_configurations_of_the_integration_are_read(tmp_path: Path) -> None:
@@ -150,7 +164,8 @@ def test_the_configurations_of_the_integration_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_an_old_spelling_means_the_same_on_the_command_line(old: str, new: str) -> None:
     texts = {bool: "true", int: "8", int | None: "8", float: "0.5"}
-    text = texts.get(KEYS[new][0], "rowwise")
+    words = {"parallelism.fsdp_reshard_after_forward": "never"}
+    text = words.get(new) or texts.get(KEYS[new][0], "rowwise")
     compiled = "--compile.enable"  # which asynchronous tensor parallelism needs
 
     assert read_settings([compiled, f"--{old}", text]) == read_settings(
@@ -172,12 +187,15 @@ def test_an_old_and_a_new_spelling_that_differ_are_refused(tmp_path: Path) -> No
             r"parallelism\.expert_tensor_parallel_degree is 2, but TorchTitan 0\.3 has no such "
             r"setting: .*expert_parallel_degree takes its ranks\. Delete it",
         ),
-        ("[quantize.linear.mx]\nfilter_fqns = ['output']", r"mx\.filter_fqns .*mx\.fqns"),
+        (
+            "[model]\nconverters = ['mx']\n[quantize.linear.mx]\nfilter_fqns = ['output']",
+            r"mx\.filter_fqns .*mx\.fqns",
+        ),
         ("[fault_tolerance]\ngroup_size = 2", r"fault_tolerance\.group_size .*TorchFT"),
         ("[experimental]\ncustom_args_module = 'mine'", r"custom_args_module .*--module"),
         (
-            "[quantize.linear.float8]\nrecipe_name = 'tensorwise'",
-            r"'tensorwise', expected 'rowwise'",
+            "[quantize.linear.float8]\nrecipe_name = 'blockwise'",
+            r"'blockwise', expected 'rowwise' or 'rowwise_with_gw_hp' or 'tensorwise'",
         ),
     ],
 )
@@ -193,3 +211,151 @@ def test_a_removed_key_may_be_set_to_the_present_behaviour(tmp_path: Path) -> No
 
     assert read(tmp_path, text) == Settings()
     assert read_settings(["--fault_tolerance.enable", "false"]) == Settings()
+
+
+# --- float8 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("section", ["float8", "quantize.dense.float8", "quantize.linear.float8"])
+@pytest.mark.parametrize("gathers", [True, False])
+def test_a_file_without_a_recipe_scales_by_tensor_as_its_release_did(
+    tmp_path: Path, section: str, gathers: bool
+) -> None:
+    """TorchTitan 0.3 scales by row. Weights that are gathered in float8 have one scale each."""
+    enable = f"enable_fsdp_float8_all_gather = {str(gathers).lower()}"
+    float8 = read(tmp_path, f"[{section}]\n{enable}").quantize.linear.float8
+
+    assert float8.recipe_name == "tensorwise"
+    assert float8.enable_fsdp_float8_all_gather == gathers
+
+
+@pytest.mark.parametrize(
+    ("text", "recipe"),
+    [
+        ("[model]\nconverters = ['float8']", "tensorwise"),
+        ("[float8]\nfilter_fqns = ['output']", "tensorwise"),
+        ("[float8]\nenable_fsdp_float8_all_gather = false\nrecipe_name = 'rowwise'", "rowwise"),
+        ("[model]\nconverters = ['quantize.linear.float8']", "rowwise"),
+        ("[quantize.linear.float8]\nfilter_fqns = ['output']", "rowwise"),
+    ],
+)
+def test_present_names_have_the_present_recipe(tmp_path: Path, text: str, recipe: str) -> None:
+    assert read(tmp_path, text).quantize.linear.float8.recipe_name == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "converters"),
+    [
+        ("[float8]\nenable_float8_linear = true", [FLOAT8]),
+        ("[training]\nenable_fp8_linear = true", [FLOAT8]),
+        ("[training]\nfp8_linear = 'dynamic'", [FLOAT8]),
+        ("[training]\nfp8_linear = ''", []),
+        ("[float8]\nenable_float8_linear = true\n[model]\nconverters = ['float8']", [FLOAT8]),
+        ("[model]\nconverters = 'float8,quantize.dense.mx'", [FLOAT8, "quantize.linear.mx"]),
+        ("[model]\nconverters = ''", []),
+        ("[model]\nconverters = ['quantize.moe.float8']", ["quantize.grouped_mm.float8"]),
+        (
+            "[model]\nconverters = ['float8']\n[float8]\nmoe_fqns = ['experts']",
+            [FLOAT8, "quantize.grouped_mm.float8"],
+        ),
+        ("[float8]\nmoe_fqns = ['experts']", []),
+    ],
+)
+def test_old_switches_of_float8_list_its_converters(
+    tmp_path: Path, text: str, converters: list[str]
+) -> None:
+    assert read(tmp_path, text).model.converters == converters
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[float8]\nenable_float8_linear = false\n[model]\nconverters = ['float8']",
+            r"float8\.enable_float8_linear is false, but model\.converters decides about it",
+        ),
+        ("[float8]\nenable_float8_linear = 'yes'", r'is "yes", but model\.converters'),
+        ("[float8]\nenable_float8_linear = 1", r"is 1, but model\.converters"),
+        ("[float8]\nmoe_fqns = ['w1']", r'is \["w1"\], but model\.converters'),
+        ("[model]\nconverters = 8", r"model\.converters is 8, expected a list"),
+        ("[model]\nconverters = ['float9']", r"model\.converters is \['float9'\], expected a list"),
+        ("[metrics]\nenable_color_printing = 'yes'", r"'yes', expected true or false"),
+        ("[model]\nuse_flex_attn = 1", r"use_flex_attn is 1, expected 'flex'"),
+        ("[training]\ncompile = 'no'\n[compile]\nenable = true", r"'no', expected true or false"),
+        (
+            "[metrics]\nenable_color_printing = true\ndisable_color_printing = true",
+            r"enable_color_printing and its synonym metrics\.disable_color_printing differ",
+        ),
+        (
+            "[training]\ndata_parallel_shard_degree = 2\n"
+            "[parallelism]\ndata_parallel_shard_degree = 4",
+            r"training\.data_parallel_shard_degree and its synonym parallelism\.",
+        ),
+        ("[training]\ncheckpoint_folder = 'here'", r"checkpoint\.enable = true"),
+        ("[checkpoint]\ninterval_type = 'seconds'", r"checkpoint\.interval counts steps"),
+        ("[model]\nnorm_type = 'layernorm'", r"the normalisation of their published weights"),
+        ("[experimental]\nnorm_type = 'rmsnorm'", r"unknown key experimental\.norm_type"),
+        ("[mx]\nmoe_fqns = ['experts']", r"unknown key mx\.moe_fqns"),
+        ("[quantize.float8]\nemulate = true", r"unknown key quantize\.float8\.emulate"),
+    ],
+)
+def test_what_an_old_file_cannot_mean_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", CONVERSIONS)
+def test_the_command_line_does_not_replace_the_converters_of_the_file(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"command line: {key} is .*model\.converters"):
+        read_settings([f"--{key}", "true"])
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "[training]\ncompile = false\n[compile]\nenable = true",
+            "training.compile (compile.enable = true replaces it)",
+        ),
+        (
+            "[float8]\nmoe_fqns = ['experts']",
+            "float8.moe_fqns ('quantize.linear.float8' is not in model.converters)",
+        ),
+        (
+            "[mx]\nfilter_fqns = ['output']",
+            "mx.filter_fqns ('quantize.linear.mx' is not in model.converters; name the modules "
+            "that are converted, not those that are not, in quantize.linear.mx.fqns)",
+        ),
+        (
+            "[float8]\nprecompute_float8_dynamic_scale_for_fsdp = true",
+            "float8.precompute_float8_dynamic_scale_for_fsdp (scales are computed when FSDP "
+            "gathers the weights, with the same result)",
+        ),
+    ],
+)
+def test_a_key_without_effect_in_its_file_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, warning: str
+) -> None:
+    read(tmp_path, text)
+
+    (record,) = [each for each in caplog.records if each.name.startswith("blendtitan")]
+    path = tmp_path / "run.toml"
+    assert record.getMessage() == f"{path}: these keys have no effect: {warning}"
+
+
+def test_the_section_of_torch_compile_wins_over_the_key_that_it_replaced(tmp_path: Path) -> None:
+    """Files of TorchTitan 0.2 kept both for a while, and it read the section."""
+    settings = read(tmp_path, "[training]\ncompile = false\n[compile]\nenable = true")
+
+    assert settings.compile.enable
+
+
+@pytest.mark.parametrize("old", TRANSLATED)
+@pytest.mark.parametrize("value", [True, False])
+def test_an_old_key_with_other_values_means_the_same(tmp_path: Path, old: str, value: bool) -> None:
+    new, values = TRANSLATED[old]
+    section, _, key = old.partition(".")
+    text = f"[{section}]\n{key} = {str(value).lower()}"
+
+    assert attrgetter(new)(read(tmp_path, text)) == values[value]
+    assert attrgetter(new)(read_settings([f"--{old}", str(value)])) == values[value]

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 from torchtitan.components.quantization import QuantizationConverter
 from torchtitan.models.common.linear import Linear
 
@@ -12,6 +15,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.titan.converters import convert, converters_of
 from blendtitan.titan.model import build_model_spec
 from blendtitan.titan.toml import read_settings
+from tests.titan.conftest import Job
 
 
 class WithBias(QuantizationConverter):
@@ -88,3 +92,72 @@ def test_a_missing_package_is_named() -> None:
     converters = converters_of(read_settings(["--model.converters", "float8"]))
     with pytest.raises(ConfigError, match=r"model\.converters has quantize.linear.float8: torchao"):
         convert(spec, converters)
+
+
+# --- float8 by tensor -------------------------------------------------------------------------
+
+FLOAT8 = "quantize.linear.float8"
+BY_TENSOR = [
+    *["--model.converters", FLOAT8, f"--{FLOAT8}.emulate", f"--{FLOAT8}.filter_fqns", "lm_head"],
+    *[f"--{FLOAT8}.recipe_name", "tensorwise"],
+]
+GATHERED = [*BY_TENSOR, f"--{FLOAT8}.enable_fsdp_float8_all_gather"]
+needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed")
+
+
+def float8_model(*arguments: str) -> nn.Module:
+    """The debug model with emulated float8, and the same weights each time."""
+    spec = build_model_spec("llama3", "debugmodel", vocab_size=128)
+    convert(spec, converters_of(read_settings([*arguments])))
+    model = spec.model.build()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.02)
+    return model
+
+
+def test_rows_are_not_gathered_in_float8() -> None:
+    """A row has a scale of its own, which is not gathered."""
+    by_row = [*GATHERED, f"--{FLOAT8}.recipe_name", "rowwise"]
+    with pytest.raises(ConfigError, match=r"recipe_name is 'rowwise', expected 'tensorwise'"):
+        float8_model(*by_row)
+
+
+@needs_torchao
+def test_gathered_weights_are_cast_by_fsdp_and_saved_as_any_other() -> None:
+    """A checkpoint is loaded without torchao, or with another setting."""
+    plain, gathered = float8_model(*BY_TENSOR), float8_model(*GATHERED)
+    cast = [name for name, weight in gathered.named_parameters() if type(weight.data) is not Tensor]
+
+    assert len(cast) == 30  # two of attention and three of the feed-forward, in six layers
+    assert all(hasattr(gathered.get_parameter(name), "fsdp_pre_all_gather") for name in cast)
+    assert not any(hasattr(weight, "fsdp_pre_all_gather") for weight in plain.parameters())
+
+    saved = gathered.state_dict()
+    assert saved.keys() == plain.state_dict().keys()
+    assert all(type(weight) is Tensor for weight in saved.values())
+    saved["layers.0.feed_forward.w1.weight"].zero_()  # as a checkpoint is read: in place
+    assert gathered.get_parameter("layers.0.feed_forward.w1.weight").abs().sum() == 0
+
+
+@needs_torchao
+@pytest.mark.slow
+def test_gathering_in_float8_changes_no_loss_and_can_be_turned_off(
+    job: Job, tmp_path: Path
+) -> None:
+    """A weight has the same scale before FSDP gathers it and after."""
+    job.run(*GATHERED, "--training.steps", "2", processes=2)
+    job.run(*BY_TENSOR, "--training.steps", "4", processes=2)
+    resumed = job.losses("training", 0) | job.losses("training", 1)
+    job.run(
+        *BY_TENSOR,
+        "--training.steps",
+        "4",
+        "--job.dump_folder",
+        str(tmp_path / "other"),
+        processes=2,
+    )
+
+    assert job.losses("training").keys() == {1, 2, 3, 4}
+    assert resumed == pytest.approx(job.losses("training"), rel=1e-5)

@@ -1,12 +1,27 @@
 """Keys of older TOML files that TorchTitan 0.3 spells differently or no longer has.
 
-They come from TorchTitan 0.1 and 0.2, and from the BlendCorpus integration with them. To accept
-another old spelling, add a line to ``RENAMED``; to explain a removed key, add one to ``REMOVED``.
+They come from TorchTitan 0.1 and 0.2, the months before, and the BlendCorpus integration with
+them. To accept another old spelling, add a line to ``RENAMED`` or, if its values differ too, to
+``TRANSLATED``; to explain a removed key, add one to ``REMOVED``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+MOVED_SECTIONS: Mapping[str, str] = {
+    "global": "job",
+    "float8": "quantize.linear.float8",
+    "mx": "quantize.linear.mx",
+    "quantize.dense": "quantize.linear",
+    "quantize.moe": "quantize.grouped_mm",
+}
+"""Old section to the present one."""
+
+_FROM_TRAINING = ("tensor_parallel_degree", "data_parallel_replicate_degree")
+_FROM_TRAINING += ("data_parallel_shard_degree", "fsdp_reshard_after_forward")
+_FROM_EXPERIMENTAL = ("context_parallel_degree", "pipeline_parallel_schedule")
+_FROM_EXPERIMENTAL += ("pipeline_parallel_degree", "pipeline_parallel_schedule_csv")
 
 RENAMED: Mapping[str, str] = {
     "job.print_args": "debug.print_config",
@@ -18,6 +33,14 @@ RENAMED: Mapping[str, str] = {
     "training.deterministic": "debug.deterministic",
     "training.seed": "debug.seed",
     "training.warmup_steps": "lr_scheduler.warmup_steps",
+    "training.checkpoint_interval": "checkpoint.interval",
+    "training.debug_moe_force_load_balance": "debug.moe_force_load_balance",
+    "training.data_parallel_degree": "parallelism.data_parallel_shard_degree",
+    "training.sequence_parallel_degree": "parallelism.tensor_parallel_degree",
+    "training.pipeline_parallel_degree": "parallelism.pipeline_parallel_degree",
+    **{f"training.{name}": f"parallelism.{name}" for name in _FROM_TRAINING},
+    **{f"experimental.{name}": f"parallelism.{name}" for name in _FROM_EXPERIMENTAL},
+    "experimental.enable_async_tensor_parallel": "compile.enable_async_tensor_parallel",
     "parallelism.enable_async_tensor_parallel": "compile.enable_async_tensor_parallel",
     "checkpoint.enable_checkpoint": "checkpoint.enable",
     "checkpoint.initial_load_model_weights_only": "checkpoint.initial_load_model_only",
@@ -26,13 +49,34 @@ RENAMED: Mapping[str, str] = {
     "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns": (
         "activation_checkpoint.force_recompute_mm_shapes_by_fqns"
     ),
-    "float8.emulate": "quantize.linear.float8.emulate",
-    "float8.filter_fqns": "quantize.linear.float8.filter_fqns",
-    "float8.recipe_name": "quantize.linear.float8.recipe_name",
+    "profiling.profile_every_x_iter": "profiling.profile_freq",
+    "profiling.run_profiler": "profiling.enable_profiling",
     "validation.enabled": "validation.enable",
     "blendcorpus.shuffle": "blendcorpus.shuffle_sample_in_corpus",
 }
 """Old spelling to the present key."""
+
+
+TRANSLATED: Mapping[str, tuple[str, Mapping[bool, Any]]] = {
+    "metrics.enable_color_printing": (
+        "metrics.disable_color_printing",
+        {True: False, False: True},
+    ),
+    "metrics.rank_0_only": ("metrics.save_for_all_ranks", {True: False, False: True}),
+    "model.use_flex_attn": ("model.attn_backend", {True: "flex", False: "sdpa"}),
+    "optimizer.fused": ("optimizer.implementation", {True: "fused", False: "foreach"}),
+}
+"""Old key to the present one, and its values to the present ones."""
+
+CONVERSIONS: Mapping[str, str] = {
+    "float8.enable_float8_linear": "quantize.linear.float8",
+    "training.enable_float8_linear": "quantize.linear.float8",
+    "training.enable_fp8_linear": "quantize.linear.float8",
+    "training.fp8_linear": "quantize.linear.float8",
+    "float8.moe_fqns": "quantize.grouped_mm.float8",
+    "float8.moe_fqns_prototype": "quantize.grouped_mm.float8",
+}
+"""Old key to the entry of ``model.converters`` that it asks for."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +89,25 @@ class Removed:
     without_effect: tuple[Any, ...] = ()
     """Values that match the present behaviour, and so are accepted."""
 
+    is_only_faster: bool = False
+    """Whether its other values changed the speed only, and so are accepted with a warning."""
 
-_SCALED_BY_ROW = Removed(
-    "float8 scales by row, and no weights are gathered in float8. See "
-    "quantize.linear.float8.recipe_name",
-    (False,),
+
+_COMPUTED_LATER = "scales are computed when FSDP gathers the weights, with the same result"
+_FLUX = Removed(
+    "it configures flux, which generates images and is trained with TorchTitan's own trainer"
 )
+_FLUX_TRAINING = ("img_size", "guidance", "classifier_free_guidance_prob")
+_FLUX_TRAINING += ("classifer_free_guidance_prob",)
+_FLUX_VALIDATION = ("enable_classifier_free_guidance", "classifier_free_guidance_scale")
+_FLUX_VALIDATION += ("denoising_steps", "save_img_count", "save_img_folder", "all_timesteps")
+_EXPERIMENT = Removed("it configures an experiment that only TorchTitan 0.2 trains")
+_STEPS = Removed("checkpoint.interval counts steps", ("steps",))
+_LOSS_PARALLEL = "with tensor parallelism the loss is always computed in parallel"
+_SPLIT_POINTS = Removed(
+    "list the modules of each stage in parallelism.module_fqns_per_model_part", ([],)
+)
+_DYNAMIC = Removed("scales are always dynamic", ("dynamic",))
 _ADD_KEYS_IN_PYTHON = Removed(
     "the keys of [blendcorpus] are built in. For other keys, write a function that returns a "
     "configuration and train with --module",
@@ -62,19 +119,44 @@ REMOVED: Mapping[str, Removed] = {
     "job.config_file": Removed("it is given on the command line only"),
     "job.custom_config_module": _ADD_KEYS_IN_PYTHON,
     "job.use_for_integration_test": Removed("it has no effect", (True, False)),
+    "metrics.use_for_integration_test": Removed("it has no effect", (True, False)),
+    "model.norm_type": Removed(
+        "models have the normalisation of their published weights",
+        ("rmsnorm", "fused_rmsnorm", "compiled_rmsnorm"),
+    ),
+    "model.attn_mask_type": Removed(
+        "blendcorpus.provide_attention_mask = true restricts attention to a token's document",
+        ("causal",),
+    ),
+    "training.checkpoint_folder": Removed(
+        "set checkpoint.folder, and checkpoint.enable = true", ("",)
+    ),
+    "training.checkpoint_interval_type": _STEPS,
+    "checkpoint.interval_type": _STEPS,
+    "training.enable_selective_ac": Removed("see activation_checkpoint.mode"),
+    "training.warmup_pct": Removed("set lr_scheduler.warmup_steps"),
     "model.print_after_conversion": Removed(
         "debug.print_config = true logs the model after conversion", (False,)
     ),
     "optimizer.early_step_in_backward": Removed(
         "the optimizer steps after the backward pass", (False,)
     ),
-    "parallelism.disable_loss_parallel": Removed(
-        "with tensor parallelism the loss is always computed in parallel", (False,)
-    ),
+    "parallelism.disable_loss_parallel": Removed(_LOSS_PARALLEL, (False,)),
+    "training.disable_loss_parallel": Removed(_LOSS_PARALLEL, (False,)),
+    "training.enable_loss_parallel": Removed(_LOSS_PARALLEL, (True,)),
     "parallelism.enable_compiled_autograd": Removed("see [compile]", (False,)),
-    "parallelism.pipeline_parallel_split_points": Removed(
-        "list the modules of each stage in parallelism.module_fqns_per_model_part", ([],)
+    "parallelism.pipeline_parallel_split_points": _SPLIT_POINTS,
+    "experimental.pipeline_parallel_split_points": _SPLIT_POINTS,
+    "experimental.pipeline_parallel_split_mode": Removed(_SPLIT_POINTS.instead, ("manual",)),
+    "experimental.pipeline_parallel_microbatches": Removed(
+        "set parallelism.pipeline_parallel_microbatch_size"
     ),
+    "experimental.enable_compiled_autograd": Removed("see [compile]", (False,)),
+    "experimental.context_parallel_rotate_method": Removed(
+        "keys and values are gathered once", ("allgather",)
+    ),
+    "experimental.custom_model_path": Removed("see experimental.custom_import", ("",)),
+    "experimental.torch_spmd": Removed("see parallelism.spmd_backend", (False,)),
     "parallelism.pipeline_parallel_expert_parallel_overlap": Removed(
         "the two kinds of communication are not overlapped", (False,)
     ),
@@ -90,24 +172,36 @@ REMOVED: Mapping[str, Removed] = {
         "there is no TorchFT, and checkpoints always hold the loader's state", (True, False)
     ),
     "activation_checkpoint.early_stop": Removed("recomputation does not stop early", (False,)),
-    "float8.enable_fsdp_float8_all_gather": _SCALED_BY_ROW,
-    "float8.precompute_float8_dynamic_scale_for_fsdp": _SCALED_BY_ROW,
-    "float8.moe_fqns_prototype": _ALL_EXPERTS,
-    "quantize.linear.float8.enable_fsdp_float8_all_gather": _SCALED_BY_ROW,
-    "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": _SCALED_BY_ROW,
+    "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": Removed(
+        _COMPUTED_LATER, (False,), is_only_faster=True
+    ),
+    "quantize.linear.float8.force_recompute_fp8_weight_in_bwd": Removed(
+        "see [activation_checkpoint]", (False,)
+    ),
+    "quantize.linear.float8.scaling_type_input": _DYNAMIC,
+    "quantize.linear.float8.scaling_type_weight": _DYNAMIC,
+    "quantize.linear.float8.scaling_type_grad_output": _DYNAMIC,
     "quantize.linear.mx.mxfp8_dim1_cast_kernel_choice": Removed("torchao chooses its kernels"),
+    "quantize.linear.mx.use_fp8_dim1_cast_triton_kernel": Removed("torchao chooses its kernels"),
     "quantize.linear.mx.recipe_name": Removed("there is only one recipe"),
     "quantize.linear.mx.filter_fqns": Removed(
         "name the modules that are converted, not those that are not, in quantize.linear.mx.fqns"
     ),
     "quantize.grouped_mm.float8.fqns": _ALL_EXPERTS,
     "quantize.grouped_mm.mx.fqns": _ALL_EXPERTS,
-    "mx": Removed("see [quantize.linear.mx]"),
+    "memory_estimation.enabled": Removed("memory is not estimated", (False,)),
     "memory_estimation.enable": Removed("memory is not estimated", (False,)),
     "memory_estimation": Removed("memory is not estimated"),
     "fault_tolerance.enable": Removed("TorchFT is only an experiment of TorchTitan", (False,)),
     "fault_tolerance": Removed("TorchFT is only an experiment of TorchTitan"),
     "experimental.custom_args_module": _ADD_KEYS_IN_PYTHON,
+    "data": _EXPERIMENT,
+    "hf_transformers": _EXPERIMENT,
+    "encoder": _FLUX,
+    "eval": _FLUX,
+    "inference": _FLUX,
+    **{f"training.{name}": _FLUX for name in _FLUX_TRAINING},
+    **{f"validation.{name}": _FLUX for name in _FLUX_VALIDATION},
     "debug.batch_invariant": Removed("it is an inference setting", (False,)),
 }
 """Keys and sections that TorchTitan 0.3 does not have."""

@@ -38,11 +38,13 @@ NONE = "none"
 OLD_VALUES: Mapping[str, Mapping[Any, Any]] = {
     "model.name": {"blendcorpus": "llama3"},
     "model.flavor": {"debugmodel_flex_attn": "debugmodel", "8B_flex": "8B"},
-    "model.converters": {"float8": "quantize.linear.float8", "mx": "quantize.linear.mx"},
     "quantize.linear.float8.filter_fqns": {"output": "lm_head"},
     "quantize.grouped_mm.mx.recipe_name": {"mxfp8": "mxfp8_rceil"},
 }
 """Key to its old values, or old entries of its list, with their present names."""
+
+_DEPENDS_ON_RELEASE = ("model.converters", "quantize.linear.float8.enable_fsdp_float8_all_gather")
+"""Keys whose old values are read together with other keys."""
 
 
 def read_keys(path: Path) -> Values:
@@ -121,12 +123,10 @@ def checked_values(pairs: Iterable[tuple[str, Any]], hints: Hints, source: str) 
     """
     values: Values = {}
     spelled: dict[str, str] = {}
-    for key, given in pairs:
-        name = known_key(key, hints)
-        if name is None:
-            _check_unknown(key, given, hints, source)
-            continue
-        value = _present(_none(given, hints[name]), OLD_VALUES.get(name, {}))
+    for key, name, given in _named([*pairs], hints, source):
+        value = _none(given, hints[name])
+        value = listed(value) if get_origin(hints[name]) is list else value
+        value = _present(value, OLD_VALUES.get(name, {}))
         if not fits(value, hints[name]):
             raise ConfigError(f"{source}: {key} is {given!r}, expected {described(hints[name])}")
         if name in values and values[name] != value:
@@ -178,13 +178,24 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
     return words
 
 
+def _named(
+    pairs: list[tuple[str, Any]], hints: Hints, source: str
+) -> Iterable[tuple[str, str, Any]]:
+    """Keys as they are spelled, their present names, and their values."""
+    if all(key in hints and key not in _DEPENDS_ON_RELEASE for key, _ in pairs):
+        return ((key, key, value) for key, value in pairs)
+    from blendtitan.settings.old_files import present_keys
+
+    return present_keys(pairs, hints, source)
+
+
 def known_key(key: str, hints: Hints) -> str | None:
     """The present name of a key; None if there is no such key."""
     if key in hints:
         return key
-    from blendtitan.settings.old_keys import RENAMED
+    from blendtitan.settings.old_files import present_name
 
-    name = RENAMED.get(key)
+    name = present_name(key)
     return name if name in hints else None
 
 
@@ -192,41 +203,24 @@ def check_section(section: str, hints: Hints, source: str) -> None:
     """Check that a section exists, or did in an older release."""
     if any(key.startswith(f"{section}.") for key in hints):
         return
-    from blendtitan.settings.old_keys import REMOVED, RENAMED
+    from blendtitan.settings.old_files import is_old_section
 
-    if section not in {key.partition(".")[0] for key in [*RENAMED, *REMOVED]}:
+    if not is_old_section(section):
         sections = [*dict.fromkeys(key.rpartition(".")[0] for key in hints)]
         raise ConfigError(
-            f"{source}: unknown section [{section}]. Did you mean [{_nearest(section, sections)}]?"
-        )
-
-
-def _check_unknown(key: str, value: Any, hints: Hints, source: str) -> None:
-    """Check that an unknown key is from an older release and has no effect."""
-    from blendtitan.settings.old_keys import REMOVED, RENAMED
-
-    section, _, _ = key.partition(".")
-    removed = REMOVED.get(key) or REMOVED.get(section)
-    if removed is None:
-        elsewhere = [each for each in hints if each.rpartition(".")[2] == key.rpartition(".")[2]]
-        inside = [each for each in [*hints, *RENAMED] if each.startswith(f"{section}.")]
-        nearest = elsewhere[0] if elsewhere else _nearest(key, inside or hints)
-        raise ConfigError(f"{source}: unknown key {key}. Did you mean {nearest}?")
-    if value not in removed.without_effect:
-        raise ConfigError(
-            f"{source}: {key} is {value!r}, but TorchTitan 0.3 has no such setting: "
-            f"{removed.instead}. Delete it."
+            f"{source}: unknown section [{section}]. Did you mean [{nearest(section, sections)}]?"
         )
 
 
 def check_known(key: str, value: str, known: Iterable[str]) -> None:
     """Check that the value of a key is one of the known names."""
     if value not in known:
-        names, nearest = ", ".join(known), _nearest(value, known)
-        raise ConfigError(f"{key} is {value!r}, expected one of {names}. Did you mean {nearest}?")
+        names, closest = ", ".join(known), nearest(value, known)
+        raise ConfigError(f"{key} is {value!r}, expected one of {names}. Did you mean {closest}?")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a name resembles most."""
     return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
 
 
@@ -296,11 +290,16 @@ def value_of(text: str, hint: Any) -> Any:
     if any(kind is str or get_origin(kind) is Literal for kind in kinds):
         return text
     if any(get_origin(kind) is list for kind in kinds) and not text.startswith("["):
-        return text.split(",")
+        return listed(text)
     try:
         return tomllib.loads(f"value = {text.lower() if bool in kinds else text}")["value"]
     except (ValueError, RecursionError):
         return text  # rejected by the check of its type
+
+
+def listed(value: Any) -> Any:
+    """A list that is written as text with commas, as in TorchTitan 0.1; other values unchanged."""
+    return [entry for entry in value.split(",") if entry] if isinstance(value, str) else value
 
 
 def _none(value: Any, hint: Any) -> Any:

@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
-from torchtitan.components.quantization import QuantizationConverter
+from torchtitan.components.quantization import Float8LinearConverter, QuantizationConverter
 from torchtitan.distributed.activation_checkpoint import FullAC, MemoryBudgetAC, SelectiveAC
 from torchtitan.models.common.linear import Linear
 from torchtitan.protocols.model_spec import ModelSpec
@@ -19,6 +19,40 @@ if TYPE_CHECKING:
 
 _ANY_SMALL_MODULE = "auto_filter_small_kn"
 """An entry of ``filter_fqns`` that is not part of a name."""
+
+
+class TensorwiseFloat8LinearConverter(Float8LinearConverter):
+    """TorchTitan's converter, with the recipe and the gathering of weights that it had in 0.2."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Float8LinearConverter.Config):
+        """TorchTitan's settings, and those of 0.2."""
+
+        # TorchTitan passes the name on to torchao, which knows this one as well.
+        recipe_name: Literal["rowwise", "rowwise_with_gw_hp", "tensorwise"] = "rowwise"  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Scale by row, by row with gradients of weights in high precision, or by tensor, as
+        TorchTitan 0.2 did by default."""
+
+        enable_fsdp_float8_all_gather: bool = False
+        """FSDP gathers weights in float8. Needs ``recipe_name = "tensorwise"``."""
+
+    def __init__(self, config: Config) -> None:
+        if config.enable_fsdp_float8_all_gather and config.recipe_name != "tensorwise":
+            raise ValueError(
+                f"enable_fsdp_float8_all_gather is true, but recipe_name is "
+                f"{config.recipe_name!r}, expected 'tensorwise'"
+            )
+        super().__init__(config)
+        self._gathers_float8 = config.enable_fsdp_float8_all_gather
+
+    def convert(self, model_config: Any) -> Any:
+        """Convert the linear modules of a model's configuration, in place."""
+        converted = super().convert(model_config)
+        if self._gathers_float8:
+            from blendtitan.titan.float8 import gather_in_float8
+
+            gather_in_float8(converted)
+        return converted
 
 
 Converters = Mapping[str, QuantizationConverter.Config]

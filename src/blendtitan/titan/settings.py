@@ -13,7 +13,6 @@ from torchtitan.components.dataloader import ParallelAwareDataloader
 from torchtitan.components.optimizer import LRSchedulersContainer
 from torchtitan.components.quantization import (
     Float8GroupedExpertsConverter,
-    Float8LinearConverter,
     MXFP8GroupedExpertsConverter,
     MXFP8LinearConverter,
     NVFP4LinearConverter,
@@ -29,6 +28,7 @@ from torchtitan.tools.profiler import Profiler
 
 from blendtitan.titan import cpu
 from blendtitan.titan.checkpoint import BlendCheckpointManager
+from blendtitan.titan.converters import TensorwiseFloat8LinearConverter
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.metrics import LossMetrics
 from blendtitan.titan.model import AttentionBackend, ExpertBackend
@@ -213,7 +213,9 @@ class ActivationCheckpointSettings:
 class QuantizeLinearSettings:
     """``[quantize.linear]``: lower precision in matrix products."""
 
-    float8: Float8LinearConverter.Config = field(default_factory=Float8LinearConverter.Config)
+    float8: TensorwiseFloat8LinearConverter.Config = field(
+        default_factory=TensorwiseFloat8LinearConverter.Config
+    )
     """Float8 linear modules."""
 
     mx: MXFP8LinearConverter.Config = field(default_factory=MXFP8LinearConverter.Config)
