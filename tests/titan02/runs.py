@@ -25,7 +25,8 @@ ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
 ALONE |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 """What torchrun tells the only rank; it sets its own where it starts several."""
 
-RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
+ROOT = Path(__file__).parents[2]
+ENTRY = "tests.titan02.recorded_train"
 
 
 @dataclass
@@ -87,12 +88,13 @@ class SmallRun:
     def start(self, *arguments: str, processes: int = 1, record: str = "record") -> "Ended":
         """Train to the end, or to the death that is asked for."""
         agent = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
-        command = [sys.executable, *(agent if processes > 1 else []), str(RECORDED_TRAIN)]
+        command = [sys.executable, *(agent if processes > 1 else []), "-m", ENTRY]
         command += ["--job.config_file", str(self.toml()), *seeded(), *arguments]
         path = self.folder / record
         done = subprocess.run(
             command,
             env=os.environ | ALONE | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

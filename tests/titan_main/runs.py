@@ -4,13 +4,12 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from tests.titan02.runs import ALONE, GLOBAL_BATCH_SIZE, SEQ_LEN, SPLIT, TIMEOUT_S, Ended
+from tests.titan02.runs import ALONE, GLOBAL_BATCH_SIZE, ROOT, SEQ_LEN, SPLIT, TIMEOUT_S, Ended
 from tests.titan02.runs import SmallRun as SmallRun02
 
 STEPS = 6
-RECORDED_TRAIN = Path(__file__).with_name("recorded_train.py")
+ENTRY = "tests.titan_main.recorded_train"
 
 
 @dataclass
@@ -48,11 +47,12 @@ class SmallRun(SmallRun02):
     def start(self, *arguments: str, processes: int = 1, record: str = "record") -> Ended:
         """Train to the end, or to the death that is asked for."""
         agent = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
-        command = [sys.executable, *(agent if processes > 1 else []), str(RECORDED_TRAIN)]
+        command = [sys.executable, *(agent if processes > 1 else []), "-m", ENTRY]
         path = self.folder / record
         done = subprocess.run(
             [*command, *self.arguments(), *arguments],
             env=os.environ | ALONE | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
