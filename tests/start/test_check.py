@@ -1,6 +1,7 @@
 """What a run cannot do is an error before its processes start."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from blendtitan.errors import BlendTitanError, ConfigError, MissingShardError
 from blendtitan.failures import MAX_LINES
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.open import read_run
+from blendtitan.settings.toml import read_keys
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder
 from tests.runs.test_explain import trained
@@ -116,6 +118,19 @@ def test_of_a_deleted_shard_the_error_names_the_command_that_makes_it_again(
     check_run(run / "config.toml", SHORT)
 
 
+def test_torchtitans_main_branch_is_refused_because_it_reads_no_toml(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own packaging calls it 0.2.2, so its modules tell."""
+    (tmp_path / "checkout/torchtitan/components/data").mkdir(parents=True)
+    (tmp_path / "checkout/torchtitan/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "checkout")
+    monkeypatch.delitem(sys.modules, "torchtitan", raising=False)
+
+    with pytest.raises(ConfigError, match="main branch is installed, expected a release"):
+        check_run(run / "config.toml")
+
+
 def test_on_several_machines_only_rank_0_reads_the_shards(run: Path) -> None:
     """Otherwise each machine would read thousands of files."""
     shutil.rmtree(run / "tokens/web")
@@ -190,6 +205,20 @@ def test_the_check_leaves_no_trace(run: Path) -> None:
     check_run(run / "config.toml", [*SHORT, f"--job.dump_folder={run}/new/folder"])
 
     assert sorted(run.rglob("*")) == before
+
+
+def test_warnings_of_old_keys_are_left_to_rank_0(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = run / "config.toml"
+    old = "[float8]\nprecompute_float8_dynamic_scale_for_fsdp = true\n"
+    config.write_text(config.read_text() + old)
+    read_keys(config)
+    assert "these keys have no effect" in caplog.text
+    caplog.clear()
+    check_run(config, SHORT)
+
+    assert "these keys have no effect" not in caplog.text
 
 
 def test_a_long_error_is_five_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,8 @@ def check_run(
     if is_02():  # its trainer checks the keys
         _check_prepared(config.parent)
         return ""
-    values = read_keys(config) | typed_values(read_arguments(arguments))
+    with quietly():  # rank 0 says it again
+        values = read_keys(config) | typed_values(read_arguments(arguments))
     _check_prepared(config.parent)
     try:
         ranks = _data_ranks(values, world_size)

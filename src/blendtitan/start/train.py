@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -143,6 +144,20 @@ def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
 
 
 def is_02() -> bool:
-    """Whether TorchTitan 0.2 is installed; raises MissingExtraError if there is none."""
+    """Whether TorchTitan 0.2 is installed.
+
+    Raises:
+        MissingExtraError: TorchTitan is not installed.
+        ConfigError: It is the main branch, which has no TOML files.
+    """
     with requires_extra("train", "blendtitan train"):
-        return version("torchtitan").startswith("0.2.")
+        found = version("torchtitan")
+    package = find_spec("torchtitan")  # importing it takes seconds
+    folders = (package and package.submodule_search_locations) or ()
+    if any(Path(folder, "components/data").is_dir() for folder in folders):
+        raise ConfigError(
+            "TorchTitan's main branch is installed, expected a release: main is not configured by "
+            "TOML files. Install one, pip install 'torchtitan==0.3.*', or start main with "
+            "torchrun -m blendtitan.titan.train --module blendtitan.titan_main --config NAME."
+        )
+    return found.startswith("0.2.")
