@@ -108,7 +108,9 @@ def test_its_text_tells_other_orders_apart(config: BlendConfig) -> None:
 
 
 def test_bad_requests_are_errors(config: BlendConfig) -> None:
-    with pytest.raises(ConfigError, match="num_samples is 0, expected an int of at least 1"):
+    with pytest.raises(
+        ConfigError, match="num_samples is 0, expected a whole number of at least 1"
+    ):
         BlendSource(config, num_samples=0)
     with pytest.raises(EmptySplitError, match="no corpus has documents in the test split"):
         BlendSource(config, split="test")

@@ -336,6 +336,6 @@ def check_at_least(name: str, value: int | None, least: int) -> None:
     """Check that a setting is an integer of at least ``least`` that fits into 64 bits."""
     # bool is an int in Python, but never a count.
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r}, expected an int of at least {least}")
+        raise ConfigError(f"{name} is {value!r}, expected a whole number of at least {least}")
     if value > MAX_INT:
-        raise ConfigError(f"{name} is {value:,}, expected an int of at most {MAX_INT:,}")
+        raise ConfigError(f"{name} is {value:,}, expected a whole number of at most {MAX_INT:,}")

@@ -38,7 +38,7 @@ def test_a_shard_of_the_blend_is_refused_with_its_documents(
     run: BlendConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ConfigError, match=r"set 'x': shard \S+web_0 .* training reads 53 of its 59"
+        ConfigError, match=r"set 'x': shard \S+web_0 is also read for training: 53 of its 59"
     ):
         check(run, tmp_path / "web")
 

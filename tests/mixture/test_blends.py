@@ -128,7 +128,7 @@ def test_some_points_of_a_grid_that_has_too_many() -> None:
     [
         ({"method": "random"}, "--method is 'random', expected one of grid, dirichlet, one-"),
         ({"method": "grid"}, "--method grid needs --levels"),
-        ({"method": "grid", "levels": 0}, "--levels is 0, expected an int of at least 1"),
+        ({"method": "grid", "levels": 0}, "--levels is 0, expected a whole number of at least 1"),
         (
             {"method": "grid", "levels": 2, "runs": 99},
             "--runs is 99, expected at most the grid's 6",

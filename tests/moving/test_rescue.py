@@ -218,7 +218,9 @@ def test_a_run_continues_with_the_stated_sample(config: Path, sample: int, slots
 
 
 def test_a_sample_that_there_is_not_is_refused(config: Path) -> None:
-    with pytest.raises(ConfigError, match="--from-sample is -1, expected an int of at least 0"):
+    with pytest.raises(
+        ConfigError, match="--from-sample is -1, expected a whole number of at least 0"
+    ):
         placed_state(config, step=37, sample=-1)
     with pytest.raises(ConfigError, match='204 samples are requested, but order = "blendcorpus"'):
         placed_state(config, step=37, sample=200)

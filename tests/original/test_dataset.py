@@ -250,7 +250,7 @@ def test_a_loader_fails_when_it_delivers_past_the_horizon_not_when_it_prefetches
     [
         ({"train_samples": None}, "train_samples is missing"),
         ({"eval_samples": None}, "eval_samples is missing"),
-        ({"train_samples": 0}, "train_samples is 0, expected an int of at least 1"),
+        ({"train_samples": 0}, "train_samples is 0, expected a whole number of at least 1"),
         ({"eval_samples": -1}, "eval_samples is -1"),
         ({"data_cache_path": None}, "data_cache_path is missing"),
         ({"dataloader_type": "cyclic"}, "does not reproduce"),

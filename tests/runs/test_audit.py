@@ -243,6 +243,8 @@ def test_the_latest_state_is_that_of_the_latest_checkpoint_that_can_be_read(
 def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="found no checkpoints"):
         audit_run(tmp_path)
+    with pytest.raises(ConfigError, match="nosuch: there is no such folder"):
+        audit_run(tmp_path / "nosuch")
 
 
 # Two runs

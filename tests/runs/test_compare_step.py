@@ -104,7 +104,7 @@ def test_steps_of_a_changed_run_are_compared_over_its_phases(
     ("arguments", "expected"),
     [
         (["--around", "1"], "expected at least 2: step 1 has no step before it"),
-        (["--around", "5", "--window", "0"], "window is 0, expected an int of at least 1"),
+        (["--around", "5", "--window", "0"], "window is 0, expected a whole number of at least 1"),
         (["--step", "5", "--window", "3"], "expected --around with it"),
     ],
 )

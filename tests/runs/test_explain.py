@@ -178,7 +178,7 @@ def test_steps_slots_and_tokens_choose_the_same_samples(
             "is 8, expected a multiple of 6 (",
         ),
         (["--slot", "1", "--sample", "0"], "expected --step with them"),
-        (["--tokens", "-1"], "tokens is -1, expected an int of at least 0"),
+        (["--tokens", "-1"], "tokens is -1, expected a whole number of at least 0"),
     ],
 )
 def test_missing_steps_ranks_and_samples_are_refused(

@@ -129,7 +129,7 @@ def test_a_plan_without_anything_wrong_has_no_warnings(write_run: WriteRun) -> N
             {"validation": {"enable": True}, "blendcorpus": {"split": "1,0,0"}},
             "no corpus has documents in the valid split",
         ),
-        ({"training": {"seq_len": 500}}, "3 of 5 rows of documents have fewer than seq_length + 1"),
+        ({"training": {"seq_len": 500}}, "3 of 5 shards have fewer than training.seq_len"),
     ],
 )  # fmt: skip
 def test_likely_mistakes_are_warnings(
@@ -152,7 +152,9 @@ def test_validation_sets_are_rows_and_their_faults_are_warnings(
     gone, same = plan.warnings
 
     assert (plan.splits[-1].name, plan.splits[-1].tokens) == ("held-out", 80)
-    assert "gone.txt" in gone
+    assert re.match(
+        r"validation set 'gone': \S+gone\.txt: there is no such file or folder\. T", gone
+    )
     assert "validation set 'same': shard" in same
     assert all(
         w.endswith("Training would stop at its start with this error.") for w in (gone, same)
@@ -277,13 +279,19 @@ def test_a_global_batch_that_training_refuses_is_refused(
     [
         ({"training": {"steps": 10**30}}, r"training\.steps is 1,000,.*, expected a whole number"),
         ({"training": {"steps": 10**18}}, r"training\.steps is 1,000,.*, expected at most 125,000"),
-        ({"training": {"steps": -1}}, r"training\.steps is -1, expected an int of at least 0"),
+        (
+            {"training": {"steps": -1}},
+            r"training\.steps is -1, expected a whole number of at least 0",
+        ),
         (
             {"blendcorpus": {"split": "inf,1,1"}},
             "split is 'inf,1,1', expected three finite numbers",
         ),
         ({"blendcorpus": {"split": "1e308,1e308,1"}}, "expected three finite numbers"),
-        ({"validation": {"samples": -5}}, r"validation\.samples is -5, expected an int of at"),
+        (
+            {"validation": {"samples": -5}},
+            r"validation\.samples is -5, expected a whole number of at",
+        ),
         ({"validation": {"steps": 0}}, r"validation\.steps is 0, expected at least 1, or -1"),
         (
             {"blendcorpus": {"segment": [{"from_step": 10**17, "shares": {"web": 1}}]}},
@@ -300,6 +308,13 @@ def test_numbers_out_of_range_are_one_error(
     assert main(["plan", str(write_run(CORPORA, **sections))]) == 1
 
     assert re.search(expected, capsys.readouterr().err)
+
+
+def test_a_wrong_key_of_a_table_is_named_with_its_file(write_run: WriteRun) -> None:
+    path = write_run(CORPORA, validation={"set": [{"name": "a", "path": "b", "sample": 1}]})
+
+    with pytest.raises(ConfigError, match=r"\.toml: validation\.set 1: .* Did you mean samples\?"):
+        read_run(path)
 
 
 def test_old_spellings_are_read(write_run: WriteRun) -> None:

@@ -34,8 +34,11 @@ def test_a_set_has_a_name_and_a_path() -> None:
         ({"name": "books"}, "validation.set 1: path is missing, expected name and path"),
         ({"path": "books"}, "validation.set 1: name is missing"),
         ({**BOOKS, "name": ""}, "validation.set 1: name is missing"),
-        ({**BOOKS, "sample": 4}, "unknown key sample, expected name, path, samples, allow_overlap"),
-        ({**BOOKS, "samples": 0}, "samples is 0, expected an int of at least 1"),
+        (
+            {**BOOKS, "sample": 4},
+            r"unknown key sample\. Did you mean samples\? The keys are name, ",
+        ),
+        ({**BOOKS, "samples": 0}, "samples is 0, expected a whole number of at least 1"),
         ({**BOOKS, "samples": "all"}, "samples is 'all', expected a whole number"),
         ({**BOOKS, "samples": True}, "samples is True, expected a whole number"),
         ({**BOOKS, "allow_overlap": "yes"}, "allow_overlap is 'yes', expected true or false"),

@@ -321,7 +321,7 @@ def test_a_setting_out_of_range_is_an_error(
     option: str, write_shard: WriteShard, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(write_shard("web", DOCUMENTS)), option, "0"]) == 1
-    assert "expected an int of at least 1" in capsys.readouterr().err
+    assert "expected a whole number of at least 1" in capsys.readouterr().err
 
 
 # --- checksums --------------------------------------------------------------------------------

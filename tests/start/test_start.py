@@ -1,6 +1,8 @@
 """From text and a tokenizer to a run: init, prepare and train."""
 
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,17 +168,43 @@ def test_epochs_are_weights(tmp_path: Path, text: Path) -> None:
     assert by_corpus["web"] == by_corpus["code"] / 2
 
 
-def test_shards_of_a_corpus_that_is_no_longer_named_are_an_error(
-    tmp_path: Path, text: Path
+@pytest.mark.parametrize(
+    ("old", "new", "log"),
+    [
+        (r'web = ".*"\n', "", "data.toml does not name, so a run does not read: web"),
+        ("web = 1.0", "web = 0", "data.toml gives 0 epochs, so a run does not read: web"),
+    ],
+)
+def test_a_corpus_can_be_left_out_without_deleting_its_shards(
+    tmp_path: Path, text: Path, old: str, new: str, log: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run would read them without a word."""
+    """And read again later, without tokenising it again."""
+    caplog.set_level(logging.INFO)
     init(tmp_path, text)
     prepare_folder(tmp_path, workers=1)
-    path = tmp_path / "data.toml"
-    path.write_text(path.read_text().replace("\nweb =", "\nnews ="))
+    both, path = weights(tmp_path), tmp_path / "data.toml"
+    content = path.read_text()
+    without = re.sub(r"(?m)^web = 1.0\n", "", content) if not new else content
+    path.write_text(re.sub(old, new, without))
+    prepare_folder(tmp_path, workers=1)
 
-    with pytest.raises(ConfigError, match=r"tokens/web: holds the shards of a corpus that"):
-        prepare_folder(tmp_path, workers=1)
+    assert weights(tmp_path) == {"code": both["code"]}
+    assert log in caplog.text
+    assert (tmp_path / "tokens/web").is_dir()
+    path.write_text(content)
+    prepare_folder(tmp_path, workers=1)
+    assert weights(tmp_path) == both
+
+
+def test_existing_shards_can_be_left_out_by_their_epochs(tmp_path: Path, text: Path) -> None:
+    init(tmp_path / "first", text)
+    prepare_folder(tmp_path / "first", workers=1)
+    init(tmp_path, text, str(tmp_path / "first/tokens"))
+    path = tmp_path / "data.toml"
+    path.write_text(path.read_text() + "web = 0\n")
+    prepare_folder(tmp_path)
+
+    assert weights(tmp_path).keys() == {"code"}
 
 
 def test_shards_of_another_tokenizer_are_an_error(
@@ -187,7 +215,9 @@ def test_shards_of_another_tokenizer_are_an_error(
     path = tmp_path / "data.toml"
     path.write_text(path.read_text().replace(str(text / "tokenizer.model"), str(word_tokenizer)))
 
-    with pytest.raises(BlendTitanError, match=r"was made from key .* with --overwrite"):
+    with pytest.raises(
+        BlendTitanError, match=r"with tokenizer \S+/tokenizer\.model \(\w+\).* with --overwrite"
+    ):
         prepare_folder(tmp_path, workers=1)
 
 
@@ -214,13 +244,14 @@ def test_shards_are_used_as_they_are(tmp_path: Path, text: Path) -> None:
         ("[corpora]\na = 1", r"data\.toml: corpora\.a is 1, expected a path in quotes"),
         ("[corpora]\n'a/b' = 'x'", r"'a/b' cannot be the name of a corpus"),
         ("epochs = 2", r"data\.toml: epochs is 2, expected a table \[epochs\]"),
-        ("[epochs]\na = 'two'", r"data\.toml: epochs\.a is 'two', expected a number above 0"),
-        ("[epochs]\na = 0", r"data\.toml: epochs\.a is 0, expected a number above 0"),
+        ("[epochs]\na = 'two'", r"data\.toml: epochs\.a is 'two', expected a number of at least 0"),
+        ("[epochs]\na = -1", r"data\.toml: epochs\.a is -1, expected a number of at least 0"),
         ("[epochs]\nkey = 'b'", r"epochs\.key is 'b', .* To set key, write it above all tables"),
         ("tokenizer = 'a'", r"data\.toml: names no corpus, expected \[corpora\] or shards"),
         ("tokenizer", r"data\.toml: not a TOML file: "),
         ("[corpora]\nweb = 'a'", r"data\.toml: names no tokenizer, expected tokenizer = "),
         (f"{RUN}[epochs]\nwbe = 1", r"data\.toml: \[epochs\] names 'wbe', .*Did you mean web\?"),
+        (f"{RUN}[epochs]\nweb = 0", r"\[epochs\] gives 0 to every corpus, expected one"),
         (f"{RUN}[epochs]\nzzz = 1", r"\[epochs\] names 'zzz', .*The corpora are web"),
         (f"shards = ['no']\n{RUN}", r"no: there is no such file"),
     ],

@@ -108,7 +108,7 @@ def test_the_weight_of_a_folder_is_shared_by_tokens(
         ("1 x/p web\n2 y/web", r"another line's corpus 'web'"),
         ('"a"b', r"found 'b' after a quote"),
         ("1.5e308 a\n1.5e308 b", r"the weights sum to infinity"),
-        ("1 .", r"holds no \.idx file"),
+        ("1 .", r"list\.txt:1: the folder \S+ holds no \.idx file"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -> None:

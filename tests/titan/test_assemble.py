@@ -120,7 +120,9 @@ def test_the_number_of_validation_samples_reaches_the_validator(tokenizer_path: 
 
     assert isinstance(validator, BlendCorpusValidator.Config)
     assert validator.samples == 7
-    with pytest.raises(ConfigError, match=r"validation\.samples is 0, expected an int of at least"):
+    with pytest.raises(
+        ConfigError, match=r"validation\.samples is 0, expected a whole number of at least"
+    ):
         build(tokenizer_path, "--validation.samples", "0")
 
 

@@ -1,4 +1,5 @@
 import json
+import logging
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -179,10 +180,12 @@ def test_a_special_token_that_is_named_but_missing_is_an_error(tmp_path: Path) -
         saved_hf(plain, tmp_path, eos_token="</s>")
 
 
-def test_eos_without_a_name_is_absent(tmp_path: Path) -> None:
+def test_eos_without_a_name_is_absent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     tokenizer = saved_hf(Tokenizer(models.BPE({"a": 0}, [])), tmp_path)
 
     assert tokenizer.eos_id == -1
+    assert "Hugging Face, 1 ids, no EOS" in caplog.text
     with pytest.raises(ConfigError, match="EOS is requested, but the tokenizer has none"):
         tokenizer.encode("a", eos=True)
 

@@ -143,7 +143,7 @@ def _build_split(
         for row in ([[shard] for shard in shards] if blended else [shards])
     ]
     rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=config.eod_token_id)
-    _warn_of_short_rows(rows, split, config.seq_length)
+    _warn_of_short_rows(rows, split, config)
     weights = {name: total_weight(catalog.weights[shards_of[name]].tolist()) for name in usable}
     segments: tuple[Segment, ...] = (Segment(0, weights),)
     if config.segments and split == "train":
@@ -196,13 +196,13 @@ def _corpus_rows(
     )
 
 
-def _warn_of_short_rows(rows: Rows, split: str, seq_len: int) -> None:
-    num_short = int((rows.num_tokens <= seq_len).sum())
-    if num_short:
+def _warn_of_short_rows(rows: Rows, split: str, config: BlendConfig) -> None:
+    is_short = rows.num_tokens <= config.seq_length
+    if is_short.any():
         logger.warning(
-            "%s: %d of %d rows of documents have fewer than seq_length + 1 = %d tokens; their "
-            "only window wraps around and repeats tokens",
-            *(split, num_short, len(rows.num_tokens), seq_len + 1),
+            "%s: %d of %d %s have fewer than training.seq_len + 1 = %d tokens, so they repeat some",
+            *(split, is_short.sum(), len(is_short)),
+            *("shards" if config.blend_sample_in_corpus else "corpora", config.seq_length + 1),
         )
 
 

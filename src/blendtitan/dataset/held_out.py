@@ -6,6 +6,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.files import open_file
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.records import differ
+from blendtitan.visible import counted
 
 _COMPARED_BYTES = 1 << 20
 
@@ -39,11 +40,12 @@ def check_held_out(name: str, held_out: Catalog, training: Catalog, *, allow_ove
         for other in alike.get(facts, ()):
             num_trained = int(training.document_cuts[other, 1])
             if num_trained and _is_same(held_out, shard, training, other):
+                mine, theirs = held_out.prefixes[shard], training.prefixes[other]
+                what = "is" if mine == theirs else f"holds the documents of {theirs}, which is"
                 raise ConfigError(
-                    f"validation set {name!r}: shard {held_out.prefixes[shard]} holds the "
-                    f"documents of {training.prefixes[other]}, and training reads "
-                    f"{num_trained:,} of its {facts[-2]:,}. Choose other shards, or set "
-                    f"allow_overlap = true in the set."
+                    f"validation set {name!r}: shard {mine} {what} also read for training: "
+                    f"{num_trained:,} of its {counted(facts[-2], 'document')}. Choose other "
+                    f"shards, or set allow_overlap = true in the set."
                 )
 
 

@@ -29,6 +29,7 @@ from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import Record, load_record, read_record, record_paths
 from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.record_files import read_record as read_tokenizer_record
 from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 from blendtitan.storage.writer import remove_shard
 from blendtitan.visible import visible_logger
@@ -82,7 +83,7 @@ def check_other_shards(
         return
     prefix, record = others[0]
     found = (
-        f"{prefix}: was made with {described_settings('', record.settings)}, but this command uses "
+        f"{prefix}: was made with {_described(prefix, record)}, but this command uses "
         f"{described_settings(str(tokenizer), settings)}."
     )
     if not overwrite:
@@ -116,14 +117,15 @@ def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer:
     if (record.key, record.settings) != (shard.key, settings):
         raise ConfigError(
             f"{shard.prefix}: was made from key {record.key!r} with "
-            f"{described_settings('', record.settings)}, but this command uses key {shard.key!r} "
+            f"{_described(shard.prefix, record)}, but this command uses key {shard.key!r} "
             f"and {described_settings(str(tokenizer), settings)}. {_ELSEWHERE}"
         )
     made, asked = _txt_mode(record.source), _txt_mode(shard.source)
     if made and asked and made != asked:
         raise ConfigError(
             f"{shard.prefix}: was made with --txt {made}, but this command uses --txt {asked}. "
-            f"{_ELSEWHERE}"
+            f"Repeat --txt {made}. Or choose another output folder, or replace the shards with "
+            f"--overwrite."
         )
     source = str(record.source.get("input", ""))
     if _is_another_input(source, shard.input.location):
@@ -149,6 +151,14 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
                     f"--overwrite."
                 )
         return
+
+
+def _described(prefix: Path, record: Record) -> str:
+    """The settings of a shard, with the name of its tokenizer if that is recorded."""
+    found = None
+    with suppress(ShardError):
+        found = read_tokenizer_record(prefix)
+    return described_settings(found.tokenizer.name if found else "", record.settings)
 
 
 def _txt_mode(source: Mapping[str, object]) -> str:

@@ -11,14 +11,14 @@ There are two kinds of settings, and a mix uses one of them:
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
 from blendtitan.storage.atomic_files import remove_file_partials
 from blendtitan.storage.file_list import ShardEntry
-from blendtitan.storage.list_forms import named_shards, write_file_list
+from blendtitan.storage.list_forms import NamedShard, named_shards, write_file_list
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.replaceable import check_replaceable
 from blendtitan.tables import Table
@@ -92,7 +92,12 @@ class CorpusMix:
 
 
 def mix(
-    inputs: Sequence[Path], output: Path, config: MixConfig, *, overwrite: bool = False
+    inputs: Sequence[Path],
+    output: Path,
+    config: MixConfig,
+    *,
+    overwrite: bool = False,
+    is_read: Callable[[NamedShard], bool] = lambda _: True,
 ) -> list[CorpusMix]:
     """Write a file list. The weight of a shard is its tokens times the epochs of its corpus.
 
@@ -102,6 +107,7 @@ def mix(
         output: The file list to write.
         config: The amount of each corpus to read.
         overwrite: Replace a file that this function did not write.
+        is_read: Whether the file list names a shard.
 
     Returns:
         The corpora, in the order of their first shards.
@@ -113,7 +119,7 @@ def mix(
     """
     if not overwrite:
         check_replaceable(output, re.escape(_WRITTEN_BY))
-    shards = named_shards(inputs)
+    shards = [*filter(is_read, named_shards(inputs))]
     tokens = [ShardIndex.open(shard.prefix).num_tokens for shard in shards]
     by_corpus: dict[str, list[int]] = {}
     for shard, num_tokens in zip(shards, tokens, strict=True):

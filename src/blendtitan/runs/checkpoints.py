@@ -53,6 +53,8 @@ def stored_states(run_folder: Path) -> list[StoredState]:
     ]
     found = sorted({str(path.parent) for path in folders})
     if len(found) != 1:
+        if not run_folder.exists():
+            raise ConfigError(f"{run_folder}: there is no such folder. Name a run's output folder.")
         what = f"several checkpoint folders ({', '.join(found)})" if found else "no checkpoints"
         raise ConfigError(
             f"{run_folder}: found {what}. Name the run's output folder, such as my-run/outputs, or "

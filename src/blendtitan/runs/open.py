@@ -1,7 +1,8 @@
 """A run opened for inspection: configuration, checkpoints and data, without torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -217,11 +218,23 @@ def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> D
         ConfigError: The set cannot be used, or training reads documents of it.
         ShardError: A shard cannot be used.
     """
-    blend = held_out.reading(run.blend)
+    blend, of_set = held_out.reading(run.blend), f"validation set {held_out.name!r}"
     with quietly():
-        catalog = read_catalog(blend)
+        with _errors_of(of_set):
+            catalog = read_catalog(blend)
         check_held_out(held_out.name, catalog, training, allow_overlap=held_out.allow_overlap)
-        return build_datasets(blend, catalog)
+        with _errors_of(of_set):
+            return build_datasets(blend, catalog)
+
+
+@contextmanager
+def _errors_of(where: str | Path) -> Iterator[None]:
+    """Begin the errors of the block with ``where``."""
+    try:
+        yield
+    except BlendTitanError as error:
+        error.args = (f"{where}: {error.args[0]}", *error.args[1:])
+        raise
 
 
 def read_run(source: Path, *, ranks: int | None = None, values: Values | None = None) -> RunConfig:
@@ -248,7 +261,9 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
     steps, seq_len = values["training.steps"], values["training.seq_len"]
     check_length(steps, global_batch_size=global_batch_size, seq_len=seq_len)
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
-    segments = segment_settings(values["blendcorpus.segment"])
+    with _errors_of(path):
+        segments = segment_settings(values["blendcorpus.segment"])
+        sets = validation_sets(values["validation.set"])
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1
     part = "parallelism.pipeline_parallel_microbatch_size"
     run = RunConfig(
@@ -259,7 +274,7 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         micro_batch=values[part if has_parts else "training.local_batch_size"],
         max_epochs=values["blendcorpus.max_epochs"],
         validates=values["validation.enable"],
-        validation_sets=validation_sets(values["validation.set"]),
+        validation_sets=sets,
         segments=segments,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
@@ -295,12 +310,10 @@ def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
                 f"{path}: --ranks is {ranks}, expected a multiple of {known}: the product of the "
                 f"data-parallel degrees in [parallelism]"
             )
-    try:
+    with _errors_of(path):
         check_batches(
             size, local_batch_size=local, ranks=ranks or known, are_all_ranks=ranks is not None
         )
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
     if size > 0:
         return size
     if ranks is None:
@@ -324,15 +337,13 @@ def _blend(path: Path, values: Values) -> BlendConfig:
         )
         decided = horizon(section, run)
     eos_id = _eos_id(values) if section.eod_token_id is None else None
-    try:
+    with _errors_of(path):
         return section.blend_config(
             dataset_path=values["training.dataset_path"],
             seq_len=values["training.seq_len"],
             eos_id=eos_id,
             **decided,
         )
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def _eos_id(values: Values) -> int | None:

@@ -18,7 +18,7 @@ from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
-from blendtitan.visible import quietly
+from blendtitan.visible import counted, quietly
 
 IntArray = NDArray[np.int64]
 
@@ -102,10 +102,10 @@ class RunPlan:
         """The run in one line."""
         run = self.run
         return (
-            f"{run.steps:,} steps of {run.global_batch_size:,} samples of "
-            f"{run.blend.seq_length:,} tokens: {run.num_samples:,} samples, {self.tokens:,} "
-            f"tokens, {size(self.bytes_read)} to read. One epoch is {self.steps_per_epoch:,.1f} "
-            f"steps."
+            f"{counted(run.steps, 'step')} of {counted(run.global_batch_size, 'sample')} of "
+            f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
+            f"{self.tokens:,} tokens, {size(self.bytes_read)} to read. One epoch is "
+            f"{self.steps_per_epoch:,.1f} steps."
         )
 
     def lines(self) -> Iterator[str | Table]:
@@ -245,18 +245,23 @@ def _validation_sets(run: RunConfig, training: Catalog) -> tuple[list[SplitPlan]
         try:
             valid = data_of_set(each, run, training).valid
         except (BlendTitanError, OSError) as error:
-            faults.append(f"{error} {_STOPS}")
+            faults.append(_stopping(error))
             continue
         assert valid is not None
         sets.append(_split(each.name, valid, valid.catalog, SPLITS.index("valid")))
     return sets, faults
 
 
+def _stopping(error: Exception) -> str:
+    stop = "" if str(error).endswith((".", "?")) else "."
+    return f"{error}{stop} {_STOPS}"
+
+
 def _repetition_warnings(run: RunConfig, train: Dataset) -> Iterator[str]:
     try:
         check_repetition(train, run.num_samples, run.max_epochs)
     except ConfigError as error:
-        yield f"{error} {_STOPS}"
+        yield _stopping(error)
 
 
 def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) -> Iterator[str]:
@@ -273,8 +278,8 @@ def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) 
         is_less = samples < run.global_batch_size
         least = f"a global batch of {run.global_batch_size:,}" if is_less else _LEAST_VALIDATION
         yield (
-            f"the valid split has {samples:,} samples, fewer than {least}: its loss will be noisy. "
-            f"Give it a larger part of blendcorpus.split"
+            f"the valid split has {counted(samples, 'sample')}, fewer than {least}: its loss "
+            f"will be noisy. Give it a larger part of blendcorpus.split"
         )
     without = [name for name in train.corpora if name not in valid.corpora]
     if without:
@@ -325,10 +330,10 @@ def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
 
 def _size_warnings(run: RunConfig, catalog: Catalog, reads: RowReads | None) -> Iterator[str]:
     if reads is not None and reads.is_short.any():
+        what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
         yield (
-            f"{reads.is_short.sum():,} of {len(reads.is_short):,} rows of documents have fewer "
-            f"than seq_length + 1 = {run.blend.seq_length + 1:,} tokens: their only window wraps "
-            f"around and repeats tokens"
+            f"{reads.is_short.sum():,} of {len(reads.is_short):,} {what} have fewer than "
+            f"training.seq_len + 1 = {run.blend.seq_length + 1:,} tokens, so they repeat some"
         )
     too_small = int((catalog.split_tokens(0) == 0).sum())
     if too_small and split_fractions(run.blend.split)[0] > 0:

@@ -9,6 +9,7 @@ from blendtitan.config import MAX_SLOT, check_at_least, check_shares
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import Phase
 from blendtitan.order.blend import Segment
+from blendtitan.settings.toml import nearest
 
 Lengths = Sequence[tuple[int, int]]
 """``(first slot, seq_len)`` of each stretch of a run with windows of one length."""
@@ -33,7 +34,10 @@ class SegmentSettings:
         where = f"segment {number}"
         known = [field.name for field in fields(cls)]
         for key in table.keys() - set(known):
-            raise ConfigError(f"{where}: unknown key {key}, expected {', '.join(known)}")
+            raise ConfigError(
+                f"{where}: unknown key {key}. Did you mean {nearest(key, known)}? The keys are "
+                f"{', '.join(known)}."
+            )
         begins = [key for key in ("from_step", "from_tokens") if table.get(key) is not None]
         if len(begins) != 1:
             raise ConfigError(

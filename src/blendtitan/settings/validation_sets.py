@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from blendtitan.config import BlendKeys, check_at_least, check_is_path
 from blendtitan.errors import ConfigError
-from blendtitan.settings.toml import described, fits
+from blendtitan.settings.toml import described, fits, nearest
 
 Keys = TypeVar("Keys", bound=BlendKeys)
 
@@ -33,7 +33,10 @@ class ValidationSet:
         where, hints = f"validation.set {number}", get_type_hints(cls)
         for key, value in table.items():
             if key not in hints:
-                raise ConfigError(f"{where}: unknown key {key}, expected {', '.join(hints)}")
+                raise ConfigError(
+                    f"{where}: unknown key {key}. Did you mean {nearest(key, hints)}? The keys are "
+                    f"{', '.join(hints)}."
+                )
             if not fits(value, hints[key]):
                 raise ConfigError(f"{where}: {key} is {value!r}, expected {described(hints[key])}")
         for key in ("name", "path"):

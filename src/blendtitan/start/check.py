@@ -8,8 +8,8 @@ in the same words.
 import math
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -67,11 +67,11 @@ def check_run(
         A sentence if the run is known to have finished, or an empty text.
     """
     if is_02():  # its trainer checks the keys
-        _check_prepared(config.parent)
+        check_prepared(config.parent)
         return ""
     with quietly():  # rank 0 says it again
         values = read_keys(config) | typed_values(read_arguments(arguments))
-    _check_prepared(config.parent)
+    check_prepared(config.parent)
     try:
         ranks = _data_ranks(values, world_size)
     except ConfigError as error:
@@ -92,12 +92,24 @@ def check_run(
     return finished
 
 
-def _check_prepared(folder: Path) -> None:
+def check_prepared(folder: Path) -> None:
+    """Check that ``prepare`` made the file list of a run folder, if it is one that init made."""
     if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
         raise ConfigError(
             f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
             f"blendtitan prepare {folder}"
         )
+
+
+@contextmanager
+def naming_prepare(folder: Path) -> Iterator[None]:
+    """Say in errors about missing shards that ``prepare`` makes those of a run folder."""
+    try:
+        yield
+    except MissingShardError as error:
+        if (folder / DATA).is_file():
+            error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
+        raise
 
 
 def _data_ranks(values: Values, world_size: int) -> int:
@@ -154,17 +166,12 @@ def _check_file_list(run: RunConfig) -> None:
 
 def _check_data(run: RunConfig, values: Values) -> str:
     check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
-    folder = run.path.parent
-    try:
+    with naming_prepare(run.path.parent):
         if run.blend.has_horizon:  # its index may take long to build
             with quietly():
                 read_catalog(run.blend, check=check)
             return ""
         data = data_of_run(run, check=check)
-    except MissingShardError as error:
-        if (folder / DATA).is_file():
-            error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
-        raise
     with quietly():
         lacks_valid = run.validates and data.datasets.valid is None
     if lacks_valid and not run.validation_sets:

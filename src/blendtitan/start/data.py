@@ -32,7 +32,7 @@ class DataConfig:
     """Text of each corpus: a file, a folder, a pattern or a URL."""
 
     epochs: dict[str, float] = field(default_factory=dict)
-    """Epochs of each corpus in one pass over the blend; 1 if it is not named."""
+    """Epochs of each corpus in one pass over the blend; 1 if it is not named. 0: not read."""
 
     shards: list[str] = field(default_factory=list)
     """Folders of shards that exist already, prefixes of shards, or file lists."""
@@ -79,6 +79,10 @@ def read_data_config(path: Path) -> DataConfig:
                 f"{path}: [epochs] names {name!r}, but there is no such corpus. "
                 f"{_suggested(name, known, 'The corpora are')}"
             )
+    if all(config.epochs.get(name) == 0 for name in known):
+        raise ConfigError(
+            f"{path}: [epochs] gives 0 to every corpus, expected one to read at least"
+        )
     return config
 
 
@@ -119,16 +123,16 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_positive(value: Any) -> bool:
+def _is_amount(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value > 0
+    return is_number and math.isfinite(value) and value >= 0
 
 
 _PATH = "a path in quotes"
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "tokenizer": (_is_text, _PATH),
     "corpora": (_is_text, _PATH),
-    "epochs": (_is_positive, "a number above 0"),
+    "epochs": (_is_amount, "a number of at least 0"),
     "shards": (_is_text, _PATH),
     "key": (_is_text, 'a name, such as "text"'),
 }

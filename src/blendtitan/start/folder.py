@@ -7,6 +7,7 @@ DIR/file_list.txt   shards and their weights, made by ``prepare``
 DIR/outputs/        checkpoints and metrics, made by ``train``
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,9 +37,12 @@ from blendtitan.start.data import (
 )
 from blendtitan.start.train import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.storage.atomic_files import write_atomically, writing
-from blendtitan.storage.list_forms import find_shards
+from blendtitan.storage.list_forms import NamedShard, find_shards
 from blendtitan.tables import Table
 from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 _CONFIG_HEAD = """\
 # The run, from the template {template}. Override any key on the command line of `blendtitan train`:
@@ -152,25 +156,32 @@ def prepare_folder(
         max_epochs: Largest number of epochs of a corpus; 0: no limit.
 
     Raises:
-        ConfigError: ``data.toml`` is missing or cannot be used, or there are shards of a corpus
-            that it does not name.
+        ConfigError: ``data.toml`` is missing or cannot be used.
         InputError: Text cannot be read.
         ShardError: A shard cannot be used.
     """
     config = read_data_config(folder / DATA)
-    mixing = MixConfig(epochs=config.epochs, max_epochs=max_epochs)
+    epochs = {name: number for name, number in config.epochs.items() if number}
+    mixing = MixConfig(epochs=epochs, max_epochs=max_epochs)
     _check_epochs(folder / DATA, mixing)
-    tokens = folder / TOKENS
+    tokens = Path(os.path.abspath(folder / TOKENS))
     settings = configure(tokenizer=Path(config.tokenizer), keys=(config.key,))
-    _check_corpora(tokens, config.corpora)
+    corpora = _read_corpora(tokens, config)
     try:
-        if config.corpora:
-            _tokenize(config.corpora, tokens.absolute(), settings, workers=workers)
+        if corpora:
+            _tokenize(corpora, tokens, settings, workers=workers)
     except (ConfigError, InputError) as error:
-        error.add_note(f"The corpora, the tokenizer and the key are set in {folder / DATA}.")
+        named = (config.tokenizer, *corpora.values())
+        if isinstance(error, InputError) or any(each in str(error) for each in named):
+            error.add_note(f"The corpora, the tokenizer and the key are set in {folder / DATA}.")
         raise
-    inputs = [tokens] * bool(config.corpora) + [Path(shard) for shard in config.shards]
-    return mix(inputs, folder / FILE_LIST, mixing)
+
+    def is_read(shard: NamedShard) -> bool:
+        is_own = shard.prefix.is_relative_to(tokens)
+        return shard.corpus in corpora if is_own else config.epochs.get(shard.corpus, 1) > 0
+
+    inputs = [tokens] * bool(corpora) + [Path(shard) for shard in config.shards]
+    return mix(inputs, folder / FILE_LIST, mixing, is_read=is_read)
 
 
 def _tokenize(
@@ -254,15 +265,17 @@ def _with_key_remedy(problem: str) -> str:
     return problem
 
 
-def _check_corpora(tokens: Path, corpora: Mapping[str, str]) -> None:
-    """Check that all shards belong to a named corpus: the others would be read as well."""
-    made = sorted(path.name for path in tokens.glob("*") if path.is_dir())
-    for name in made:
-        if name not in corpora and not name.startswith("."):
-            raise ConfigError(
-                f"{tokens / name}: holds the shards of a corpus that [corpora] in data.toml does "
-                f"not name. Add it there, or delete the folder."
-            )
+def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
+    """The corpora to tokenise. Those of the run folder that a run does not read are logged."""
+    is_read = {name: config.epochs.get(name, 1) > 0 for name in config.corpora}
+    made = sorted(path.name for path in tokens.glob("[!.]*") if path.is_dir())
+    dropped = [name for name in made if name not in is_read]
+    if dropped:
+        logger.info("%s does not name, so a run does not read: %s", DATA, ", ".join(dropped))
+    unread = [name for name, epochs in config.epochs.items() if not epochs]
+    if unread:
+        logger.info("%s gives 0 epochs, so a run does not read: %s", DATA, ", ".join(unread))
+    return {name: place for name, place in config.corpora.items() if is_read[name]}
 
 
 def corpus_table(found: Sequence[FoundCorpus]) -> Table:
@@ -316,6 +329,11 @@ def _corpora_in(text: str) -> list[FoundCorpus]:
     first_folders = {relative.parts[0] for _, relative in files if len(relative.parts) > 1}
     is_flat = any(len(relative.parts) == 1 for _, relative in files)
     if name or is_flat or not WILDCARDS.isdisjoint(location):
+        if first_folders and not name and WILDCARDS.isdisjoint(location):
+            logger.info(
+                "%s has files of its own, so it is one corpus, and its subfolders (%s) are none",
+                *(location, ", ".join(sorted(first_folders))),
+            )
         return [_found(name or _name_of(location), location, files)]
     return [
         _found(

@@ -225,7 +225,7 @@ def _read_list(path: Path) -> str:
         from blendtitan.storage.list_forms import nearest_name
 
         raise FileListError(
-            f"{path}: there is no such file. {nearest_name(path)}".rstrip()
+            f"{path}: there is no such file or folder. {nearest_name(path)}".rstrip()
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise FileListError(f"{path}: cannot be read as UTF-8 text ({error})") from error

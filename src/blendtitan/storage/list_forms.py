@@ -113,9 +113,8 @@ def shards_in_folder(line: Line) -> list[ListedShard]:
     folder = Path(line.path)
     prefixes = find_shards(folder)
     if not prefixes:
-        raise FileListError(
-            f"{line.where}: the folder {line.path} holds no .idx file, expected at least one shard"
-        )
+        what = "this folder" if line.where == line.path else f"the folder {line.path}"
+        raise FileListError(f"{line.where}: {what} holds no .idx file, expected at least one shard")
     paths = [str(prefix) for prefix in prefixes]
     corpora = [line.corpus or corpus_in_folder(prefix, folder) for prefix in prefixes]
     return list(map(ListedShard, paths, corpora, io_map(file_signature, paths)))

@@ -138,7 +138,7 @@ def file_in(path: Path, name: str) -> Path:
     """``path``, or the file ``name`` in it if it is a folder."""
     file = path / name if path.is_dir() else path
     if not file.is_file():
-        raise ConfigError(f"{file}: no such file. Name a tokenizer file, or a folder with {name}.")
+        raise ConfigError(f"{file}: no such file. Name a tokenizer.json or .model, or its folder.")
     return file
 
 

@@ -6,6 +6,7 @@ covers: a text that contains anything disputed goes to the reference. As a last 
 document in a thousand is encoded by both.
 """
 
+import logging
 from collections.abc import Iterable
 from itertools import compress
 from operator import not_
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, FastTierError
 from blendtitan.tokenizers.base import EncodedTexts, Tokenizer, concatenated
 from blendtitan.tokenizers.fast import FastEncoder, check_texts, difference, split
-from blendtitan.tokenizers.proof import PROOF_VERSION, Proof, proof_of
+from blendtitan.tokenizers.proof import LISTED_BYTES, PROOF_VERSION, Proof, proof_of
 from blendtitan.tokenizers.router import load_tokenizer, tokenizer_identity
 from blendtitan.visible import visible_logger
 
@@ -127,10 +128,6 @@ def build_encoder(
         identity = tokenizer_identity(tokenizer)
         proof = proof_of(tokenizer, identity, text_bytes=None if tier == "fast" else text_bytes)
         if proof is None:
-            logger.info(
-                "%s: using the reference tokenizer tier: too little text for a proof to pay off",
-                tokenizer.path,
-            )
             return Encoder(tokenizer)
         fast = FastEncoder.load(tokenizer, reads_symbols=proof.reads_symbols)
     except FastTierError as error:
@@ -139,7 +136,12 @@ def build_encoder(
                 f"{tokenizer.path}: the tokenizer tier 'fast' cannot be used; 'auto' and "
                 f"'reference' can: {error}"
             ) from error
-        logger.warning("%s: using the reference tokenizer tier: %s", tokenizer.path, error)
+        is_little = text_bytes is not None and text_bytes < LISTED_BYTES
+        logger.log(
+            logging.DEBUG if is_little else logging.WARNING,
+            "%s: using the reference tokenizer tier (same ids, but slower): %s",
+            *(tokenizer.path, error),
+        )
         return Encoder(tokenizer)
     encoder = Encoder(tokenizer, fast, proof)
     encoder.check(first_texts)

@@ -52,7 +52,8 @@ class HFTokenizer(Tokenizer):
                 control[self._id_of(named, role)] = named[role]
         self.spelled_out = self._symbol_spellings(control)
         """Ids of the characters of each control symbol that the library reads from text."""
-        logger.info("%s: Hugging Face, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
+        eos = "no EOS" if self.eos_id == ABSENT else f"EOS {self.eos_id}"
+        logger.info("%s: Hugging Face, %d ids, %s", self.path, self.vocab_size, eos)
 
     @property
     def unknown_id(self) -> int:

@@ -29,7 +29,8 @@ class SPTokenizer(Tokenizer):
         self.eos_id = self._model.eos_id() if eos is None else self._control_id(eos)
         self.pad_id = self._model.pad_id()
         self.unk_id = self._model.unk_id()
-        logger.info("%s: SentencePiece, %d ids, EOS %d", self.path, self.vocab_size, self.eos_id)
+        eos = "no EOS" if self.eos_id < 0 else f"EOS {self.eos_id}"
+        logger.info("%s: SentencePiece, %d ids, %s", self.path, self.vocab_size, eos)
 
     def _control_id(self, eos: str | int) -> int:
         found = eos if isinstance(eos, int) else self._model.piece_to_id(eos)

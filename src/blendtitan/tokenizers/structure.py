@@ -87,7 +87,7 @@ def structure_of(tokenizer: Tokenizer, definition: Mapping[str, Any]) -> Structu
     structure = Structure(kept | {"model": model}, _bare_model(tokenizer))
     problem = next(_uncovered(structure), None)
     if problem is not None:
-        raise FastTierError(f"the two tiers cannot be proven equal for it: {problem}.")
+        raise FastTierError(f"{problem}.")
     return structure
 
 
@@ -136,10 +136,7 @@ def _uncovered(structure: Structure) -> Iterator[str]:
             yield f"its model sets {name}"
     if structure.sp_model:
         if _parsed(structure.sp_model).normalizer_spec.precompiled_charsmap:
-            yield (
-                "its normaliser replaces sequences of characters, expected the SentencePiece rule "
-                "'identity'"
-            )
+            yield "its SentencePiece normalisation is not 'identity'"
         return
     for part, covered in _COVERED.items():
         for kind in _types(structure.definition.get(part)) - covered:
