@@ -105,7 +105,7 @@ def _lines(text: str) -> Sequence[str]:
 
 _ELSEWHERE = "choose another folder."
 _REMEDIES = {
-    errno.ENOENT: "Check the path, or, for an output, choose a folder that you can write.",
+    errno.ENOENT: f"Check the path, or, for an output, {_ELSEWHERE}",
     errno.EEXIST: f"Move away the file or folder of this name, or {_ELSEWHERE}",
     errno.ENOTDIR: f"A file is where a folder is expected: move it away, or {_ELSEWHERE}",
     errno.EISDIR: "A folder is where a file is expected: name a file.",
