@@ -104,13 +104,9 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
     fixed = differences(state.fixed_facts, now.fixed_facts)
     changed = phase_differences(state, now, blended=dataset.config.blend_sample_in_corpus)
     if fixed or (changed and not may_change):
-        raise ResumeError(
-            "the checkpoint was written with other data or settings, so training would not "
-            "continue with the next samples:",
-            *fixed,
-            *changed,
-            _way_out(fixed),
-        )
+        from blendtitan.history.refusal import refusal
+
+        raise refusal(state, now, fixed, changed)
     consumed_samples = state.consumed_samples
     if changed:
         assert isinstance(dataset, BlendedDataset)  # other orders have only fixed facts
@@ -130,8 +126,8 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
             "Digests of samples that were read again, or checksums in shards.catalog, differ:",
             *replaced,
             "These shards were replaced or overwritten. Restore them, or set "
-            'on_change = "new_segment" to train on their current tokens, every corpus from its '
-            "current position.",
+            'blendcorpus.on_change = "new_segment" to train on their current tokens, every corpus '
+            "from its current position.",
         )
     return Resumed(dataset, consumed_samples, replaced=replaced)
 
@@ -271,16 +267,6 @@ def _check_shards(saved: Phase, now: Phase) -> None:
                 f"the loader's state lists other shards of the corpus {name!r} than the data has, "
                 f"although their digests agree. The checkpoint is damaged: load an older one."
             )
-
-
-def _way_out(fixed: list[str]) -> str:
-    restore = "Restore the values of the checkpoint, or start a new run in another folder."
-    if fixed:
-        return restore
-    return (
-        'Restore the values of the checkpoint, or set on_change = "new_segment" to continue with '
-        "the current values, every corpus from its current position."
-    )
 
 
 def _parsed(saved: dict[str, Any]) -> dict[str, Any]:

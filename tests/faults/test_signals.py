@@ -42,15 +42,17 @@ def test_ctrl_c_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> 
     assert run.output.count("Interrupted. The same command resumes") == 1
 
 
-def test_sigterm_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> None:
+def test_sigterm_ends_a_run_in_one_line_and_keeps_its_checkpoints(job: FaultyJob) -> None:
     """Slurm sends it before it kills."""
     run = job.launch()
     wait_for(lambda: 3 in job.steps_begun(), run)
     run.process.terminate()
 
     assert run.wait(TIMEOUT_S) == 128 + signal.SIGTERM
-    check_ended(job, run.output)
-    assert "Interrupted. The same command resumes" not in run.output
+    before, line = run.output.rsplit("blendtitan train: ", 1)
+    assert line == "ended by SIGTERM. The same command resumes from the last checkpoint, if any.\n"
+    check_ended(job, before)
+    assert "Interrupted. The same command resumes" not in before
 
 
 def test_ranks_do_not_outlive_a_torchrun_that_is_killed(job: FaultyJob) -> None:

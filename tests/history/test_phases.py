@@ -210,7 +210,7 @@ def test_the_account_has_a_line_for_each_corpus() -> None:
         "a: 1 of 2 rows continue in their epoch, 1 begin with their first window; the remainders "
         "of 1 unfinished epochs are read first, as 5 windows of 12 tokens; 4 tokens are skipped"
     )
-    assert lines[1:] == ["c: new, 1 rows begin with their first window", "b: no longer read"]
+    assert lines[1:] == ["c: new, read from its beginning", "b: no longer read"]
 
 
 @pytest.mark.parametrize(

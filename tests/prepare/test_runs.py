@@ -254,3 +254,18 @@ def test_a_run_that_gives_up_the_fast_tier_becomes_one_of_the_reference_tier(
 
     assert begin(tier="reference").tier == "reference"
     assert begin().tier == "reference"
+
+
+def test_a_command_deletes_what_killed_ones_were_writing_to_register(
+    text: Path, tmp_path: Path, other_tokenizer: Path
+) -> None:
+    code = "from blendtitan.storage.atomic_files import Process; print(Process.current().name)"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = tmp_path / "out/.blendtitan" / RUNS_FOLDER
+    folder.mkdir(parents=True)
+    (folder / f"01-{ended}.run.partial-{ended}").touch()
+    config = TokenizeConfig(tokenizer=other_tokenizer)
+    tokenize([str(text)], tmp_path / "out", config)
+
+    assert not list(tmp_path.rglob("*partial*"))

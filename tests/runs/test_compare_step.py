@@ -61,7 +61,7 @@ def test_tokens_that_were_rare_before_are_listed(write_run: WriteRun) -> None:
     assert len(found.tokens) == 15
     for token in found.tokens:
         assert token.count == now[token.token]
-        assert token.text == f"w{token.token}"
+        assert token.text == f" w{token.token}"  # within a text
         assert token.per_million == pytest.approx(now[token.token] / now.total() * 1e6)
         assert token.per_million_before == pytest.approx(before[token.token] / before.total() * 1e6)
         assert token.per_million > token.per_million_before
@@ -79,7 +79,7 @@ def test_the_cause_of_a_loss_spike_is_found(write_run: WriteRun, write_shard: Wr
     found = compare_step(open_run(path), 5, window=3)
 
     assert found.samples[0].slot == 33
-    assert (found.samples[0].token, found.samples[0].text) == (777, "w777")
+    assert (found.samples[0].token, found.samples[0].text) == (777, " w777")
     assert found.samples[0].token_share == pytest.approx(7 / 9)
     assert found.tokens[0].token == 777
     assert found.twins == ()

@@ -157,7 +157,7 @@ def saved(config: Config) -> BlendCorpusDataLoader:
 def test_other_segments_are_refused_with_the_way_out(
     config: Config, saved: BlendCorpusDataLoader
 ) -> None:
-    expected = r"(?s)segments\.1: checkpoint None, now .*set on_change = \"new_segment\""
+    expected = r"(?s)segments\.1: checkpoint None, now .*--blendcorpus.on_change new_segment"
 
     with pytest.raises(ResumeError, match=expected):
         resumed(with_segments(config, ONLY_WEB), saved)

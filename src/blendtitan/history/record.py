@@ -160,7 +160,8 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
             for key in keys
             for line in differences(saved.get(key), now.get(key), f"{prefix}{key}")
         ]
-    return [] if saved == now else [f"  {path}: checkpoint {saved!r}, now {now!r}"]
+    shown = ("there" if isinstance(side, dict) else repr(side) for side in (saved, now))
+    return [] if saved == now else ["  {}: checkpoint {}, now {}".format(path, *shown)]
 
 
 def phase_differences(saved: RunRecord, now: RunRecord, *, blended: bool) -> list[str]:
@@ -202,7 +203,7 @@ def _segment_differences(saved: Sequence[Segment], now: Sequence[Segment]) -> li
 
 def _shown(segment: Sequence[Segment]) -> object:
     """A segment that only one side has; None if empty."""
-    return [f"from slot {each.first_slot:,}" for each in segment] or None
+    return next((f"from slot {each.first_slot:,}" for each in segment), None)
 
 
 def _share_differences(

@@ -135,7 +135,7 @@ def account(phases: Sequence[Phase], settings: OrderSettings) -> Iterator[str]:
         if name in earlier:
             yield f"{name}: {_continuation(now.corpora[name], order, rows)}"
         else:
-            yield f"{name}: new, {len(rows)} rows begin with their first window"
+            yield f"{name}: new, read from its beginning"
     for name in sorted(earlier - now.corpora.keys()):
         yield f"{name}: no longer read"
 

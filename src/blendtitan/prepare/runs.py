@@ -33,6 +33,7 @@ from blendtitan.storage.atomic_files import (
     Process,
     partial_path,
     read_note,
+    remove_file_partials,
     write_atomically,
     writing,
 )
@@ -250,6 +251,8 @@ class Run:
         """Register beside the existing runs, or raise a ``ConfigError``."""
         with writing(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+        for partial in self.path.parent.glob("*.partial-*"):
+            remove_file_partials(partial.with_name(partial.name.partition(".partial-")[0]))
         self._write(self._entry)
         reported: set[Path] = set()
         while rivals := [other for other in self._others() if self._conflict(other)]:

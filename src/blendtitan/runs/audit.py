@@ -194,7 +194,7 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
     """
     a, b = _latest(one), _latest(other)
     fixed = [
-        f"{name}: {a.fixed_facts.get(name)!r}, {b.fixed_facts.get(name)!r}"
+        f"{name}: {a.fixed_facts.get(name, 'not set')!r}, {b.fixed_facts.get(name, 'not set')!r}"
         for name in a.fixed_facts | b.fixed_facts
         if a.fixed_facts.get(name) != b.fixed_facts.get(name)
     ]
@@ -243,7 +243,7 @@ def _shares(phase: Phase) -> dict[str, float]:
 
 def audit_table(run: Sequence[Audited]) -> Table:
     """One row for each checkpoint."""
-    table = Table(("step", "consumed samples", "phase", "segments", "digest", ""))
+    table = Table(("step", "consumed samples", "phases", "segments", "digest", ""))
     for one in run:
         facts: list[int | str | None] = [None] * 4
         if one.state is not None:

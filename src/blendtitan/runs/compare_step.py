@@ -274,8 +274,10 @@ def _unusual(run: OpenRun, now: Counter[int], before: Counter[int]) -> Iterator[
 
 
 def _text(run: OpenRun, token: int) -> str | None:
+    """The text of a token after itself: at the beginning, SentencePiece drops a leading space."""
     assert run.config is not None
-    return decoded(run.config.tokenizer(), np.array([token]))
+    one, two = (decoded(run.config.tokenizer(), np.array([token] * n)) for n in (1, 2))
+    return one if one is None or two is None else two.removeprefix(one) or one
 
 
 def _twin_lines(twins: Sequence[tuple[int, int]]) -> Iterator[str]:

@@ -81,7 +81,7 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
             name = signal.Signals(error.sigval).name
             complain(
                 f"blendtitan train: ended by {name}. The same command resumes from the last "
-                f"checkpoint."
+                f"checkpoint, if any."
             )
         return 128 + error.sigval
     except RendezvousError as error:
@@ -128,4 +128,4 @@ def _without_report(rank: int, failure: ProcessFailure, output: Path | None) -> 
         lines = [f"blendtitan train: rank {rank} ended with status {failure.exitcode}."]
     if name == "SIGKILL":
         lines.append("The system kills processes when memory runs out: see dmesg.")
-    return [*lines, "Its output is above." if output is None else f"Its output: {output}"]
+    return [*lines, "Its output is above." if output is None else f"Its output: {output.parent}"]

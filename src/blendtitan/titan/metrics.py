@@ -86,12 +86,10 @@ class LossMetrics(MetricsProcessor):
         """Log the summary and close the files."""
         super().close()
         for name, (step, loss) in self._last.items():
-            first_step, first_loss = self._first[name]
+            points = dict([self._first[name], (step, loss)]).items()
             if self._logs_loss:
-                logger.info(
-                    "%s loss: %.4f at step %d, %.4f at step %d",
-                    *(name, first_loss, first_step, loss, step),
-                )
+                text = ", ".join(f"{value:.4f} at step {at}" for at, value in points)
+                logger.info("%s loss: %s", name, text)
 
     def _note(self, name: str, step: int, loss: float) -> None:
         self._first.setdefault(name, (step, loss))

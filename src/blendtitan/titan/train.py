@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _train(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         if not dist.is_initialized() or dist.get_rank() == 0:
-            logger.warning("Interrupted. The same command resumes from the last checkpoint.")
+            logger.warning(
+                "Interrupted. The same command resumes from the last checkpoint, if any."
+            )
         sys.exit(130)
     except _ERRORS as error:
         record(error)
