@@ -315,7 +315,7 @@ def test_sizes_have_a_unit_that_suits_them(
     [
         (
             "/proc/x",
-            r"/proc/x: No such file or directory\. Check the path, or, for an output, choose another fol",
+            r"/proc/x: No such file or directory\. Check the path, or, for an output, choose",
         ),
         ("file", r"file: cannot be written: File exists\. Move away the file .* another folder"),
         ("file/x", r"file/x: cannot be written: Not a directory\. Move away .* another folder"),
