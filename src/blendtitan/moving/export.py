@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     Weights = Mapping[str, torch.Tensor]
 
+_HEAD_02 = "output.weight"
+"""TorchTitan 0.2's name of the last layer, which tells its checkpoints from those of 0.3."""
+
+_FLOAT32 = "e_score_correction_bias"
+"""Biases that transformers keeps in float32. Load balancing moves them in small steps."""
+
 _MOST_FILE_BYTES = 5_000_000_000
 """Size of a file of weights, as transformers writes them; a larger tensor has its own file."""
 
@@ -64,9 +70,16 @@ def export(checkpoint: Path, folder: Path, *, config: Path | None, dtype: str) -
     if damage := damage_to(checkpoint, step=None):
         raise ResumeError(damage)
     tokenizer = build_tokenizer({"model": _section(values, "model")})
-    spec = _model_spec(values, tokenizer)
-    described = hf_config(spec.name, spec.flavor, spec.model, tokenizer)
-    weights = _hf_weights(spec, checkpoint, path)
+    vocab_size_02 = _vocab_size_02(checkpoint)
+    spec = _model_spec(values, tokenizer, vocab_size_02)
+    described = hf_config(values["model.name"], spec.flavor, spec.model, tokenizer)
+    is_02 = vocab_size_02 is not None
+    if is_02 and "n_routed_experts" in described:
+        raise ConfigError(
+            f"{checkpoint}: TorchTitan 0.2 wrote this checkpoint of {values['model.name']}. Of its "
+            f"models, llama3 and dense qwen3 can be exported."
+        )
+    weights = _hf_weights(spec, checkpoint, path, is_02=is_02)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_tokenizer(tokenizer, folder)
@@ -88,8 +101,8 @@ def _config_of(checkpoint: Path) -> Path:
         if (parent / RESOLVED).is_file():
             return parent / RESOLVED
     raise ConfigError(
-        f"{checkpoint}: found no {RESOLVED} of its run in a folder above it. Name the run's TOML "
-        f"file with --config."
+        f"{checkpoint}: found no {RESOLVED} of its run in a folder above it. Name a TOML file "
+        f"with the [model] section of the run with --config."
     )
 
 
@@ -98,7 +111,16 @@ def _section(values: Values, section: str) -> dict[str, Any]:
     return {name: value for (found, _, name), value in parts if found == section}
 
 
-def _model_spec(values: Values, tokenizer: Tokenizer) -> "ModelSpec":
+def _vocab_size_02(checkpoint: Path) -> int | None:
+    """The model's vocabulary if TorchTitan 0.2 wrote the checkpoint; its flavors determine it."""
+    with requires_extra("train", "blendtitan export"):
+        from torch.distributed.checkpoint.filesystem import FileSystemReader
+
+    head: Any = FileSystemReader(checkpoint).read_metadata().state_dict_metadata.get(_HEAD_02)
+    return None if head is None else head.size[0]
+
+
+def _model_spec(values: Values, tokenizer: Tokenizer, vocab_size_02: int | None) -> "ModelSpec":
     with requires_extra("train", "blendtitan export"):
         from blendtitan.titan import prepare
 
@@ -108,13 +130,13 @@ def _model_spec(values: Values, tokenizer: Tokenizer) -> "ModelSpec":
 
     check_versions("0.3")
     model = _section(values, "model")
-    vocab_size = model_vocab_size(
+    vocab_size = vocab_size_02 or model_vocab_size(
         model["vocab_size"], tokenizer_vocab_size=tokenizer.get_vocab_size()
     )
     return build_model_spec(model["name"], model["flavor"], vocab_size=vocab_size)
 
 
-def _hf_weights(spec: "ModelSpec", checkpoint: Path, config: Path) -> "Weights":
+def _hf_weights(spec: "ModelSpec", checkpoint: Path, config: Path, *, is_02: bool) -> "Weights":
     """The weights of a checkpoint under the names and in the form of transformers."""
     import torch
     from torch.distributed.checkpoint.api import CheckpointException
@@ -123,18 +145,26 @@ def _hf_weights(spec: "ModelSpec", checkpoint: Path, config: Path) -> "Weights":
     with torch.device("meta"):
         wanted = spec.model.build().state_dict()
     loaded = {name: torch.empty_like(weight, device="cpu") for name, weight in wanted.items()}
+    stored = {_name_in_02(name) if is_02 else name: weight for name, weight in loaded.items()}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch's, that there is only one process
-            load(loaded, checkpoint_id=checkpoint)
+            load(stored, checkpoint_id=checkpoint)
     except CheckpointException as error:
         _, (cause, _) = next(iter(error.failures.items()))
         raise ResumeError(
-            f"{checkpoint}: holds another model than {config} describes ({cause}). Export with "
-            f"the configuration of the run that wrote it, and with its release of TorchTitan."
+            f"{checkpoint}: holds another model than {config} describes ({cause}). Name "
+            f"the configuration of the run that wrote it with --config. Checkpoints of TorchTitan "
+            f"0.2 and 0.3 can be exported."
         ) from error
     assert spec.state_dict_adapter is not None
     return spec.state_dict_adapter(spec.model, None).to_hf(loaded)
+
+
+def _name_in_02(name: str) -> str:
+    if name == "lm_head.weight":
+        return _HEAD_02
+    return name.replace(".qkv_linear.", ".")
 
 
 def _write_weights(weights: "Weights", folder: Path, dtype: str) -> int:
@@ -149,7 +179,8 @@ def _write_weights(weights: "Weights", folder: Path, dtype: str) -> int:
         file = f"model-{number:05}-of-{len(groups):05}.safetensors"
         file = "model.safetensors" if len(groups) == 1 else file
         file_of |= dict.fromkeys(names, file)
-        part = {name: weights[name].to(kind).contiguous() for name in names}
+        kinds = {name: torch.float32 if name.endswith(_FLOAT32) else kind for name in names}
+        part = {name: weights[name].to(kinds[name]).contiguous() for name in names}
         save_file(part, folder / file, metadata={"format": "pt"})
     if len(groups) > 1:
         num_bytes = kind.itemsize * sum(weight.numel() for weight in weights.values())
