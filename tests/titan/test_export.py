@@ -258,6 +258,7 @@ def test_large_models_have_several_files(
 
     assert exported.num_files == len(list((tmp_path / "hf").glob("*.safetensors"))) > 3
     assert model.dtype == torch.bfloat16
+    assert len({file.stat().st_mode for file in (tmp_path / "hf").iterdir()}) == 1
     with torch.no_grad():
         torch.testing.assert_close(model.float()(TOKENS).logits, expected, rtol=0.1, atol=0.1)
 
@@ -298,6 +299,8 @@ def test_folders_that_cannot_be_meant_are_refused(tmp_path: Path, tokenizer_path
     checkpoint, _ = save_run(tmp_path, tokenizer_path)
     with pytest.raises(ConfigError, match=r"checkpoint: has no \.metadata, expected the folder of"):
         export(checkpoint.parent, tmp_path / "hf", config=None, dtype="float32")
+    with pytest.raises(ConfigError, match=r"step-8: there is no such folder, expected the folder"):
+        export(checkpoint.with_name("step-8"), tmp_path / "hf", config=None, dtype="float32")
     with pytest.raises(ConfigError, match="expected a new folder, or an empty one"):
         export(checkpoint, checkpoint, config=None, dtype="float32")
     (tmp_path / "config.toml").unlink()

@@ -93,8 +93,9 @@ def export(checkpoint: Path, folder: Path, *, config: Path | None, dtype: str) -
 def _config_of(checkpoint: Path) -> Path:
     """The complete configuration that a run wrote into a folder above its checkpoints."""
     if not (checkpoint / METADATA).is_file():
+        found = f"has no {METADATA}" if checkpoint.exists() else "there is no such folder"
         raise ConfigError(
-            f"{checkpoint}: has no {METADATA}, expected the folder of one complete checkpoint, "
+            f"{checkpoint}: {found}, expected the folder of one complete checkpoint, "
             f"such as outputs/checkpoint/step-1000"
         )
     for parent in checkpoint.absolute().parents:
@@ -182,6 +183,8 @@ def _write_weights(weights: "Weights", folder: Path, dtype: str) -> int:
         kinds = {name: torch.float32 if name.endswith(_FLOAT32) else kind for name in names}
         part = {name: weights[name].to(kinds[name]).contiguous() for name in names}
         save_file(part, folder / file, metadata={"format": "pt"})
+        # Whoever may read the folder; ``save_file`` allows only the owner.
+        (folder / file).chmod(folder.stat().st_mode & 0o666)
     if len(groups) > 1:
         num_bytes = kind.itemsize * sum(weight.numel() for weight in weights.values())
         index = {"metadata": {"total_size": num_bytes}, "weight_map": file_of}
