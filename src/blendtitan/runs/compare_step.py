@@ -198,7 +198,8 @@ class _Read:
         if missing:
             raise ConfigError(
                 f"slot {window.slot:,} was read from the shard {missing[0]!r} of "
-                f"{window.corpus!r}, which is missing or has changed"
+                f"{window.corpus!r}, which is missing, has changed, or is not in the file list "
+                f"any more. Name a list that has it, or compare with fewer steps: --window"
             )
         documents = [part for s in window.stretches for part in contents.documents(s)]
         lens = np.array([part.document_tokens for part in documents], np.int64)

@@ -76,8 +76,8 @@ def read_data_config(path: Path) -> DataConfig:
     for name in config.epochs:
         if name not in known:
             raise ConfigError(
-                f"{path}: [epochs] names {name!r}, but there is no such corpus. "
-                f"{_suggested(name, known, 'The corpora are')}"
+                f"{path}: [epochs] names {name!r}, but there is no such corpus. If it was dropped, "
+                f"remove this line too. {_suggested(name, known, 'The corpora are')}"
             )
     if all(config.epochs.get(name) == 0 for name in known):
         raise ConfigError(

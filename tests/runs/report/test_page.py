@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.cli import main
+from blendtitan.runs.open import read_run
 from blendtitan.runs.report.facts import gather_run
 from blendtitan.runs.report.page import (
     Page,
@@ -21,6 +22,7 @@ from blendtitan.runs.report.page import (
 )
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
+from tests.runs.test_explain import trained
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -138,6 +140,27 @@ def test_compared_runs_show_the_keys_that_differ(trained_run: TrainedRun, tmp_pa
     assert re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', differing) == [
         ("training.<wbr>steps", "<td>40</td><td>50</td>")
     ]
+
+
+def test_a_corpus_that_is_read_no_longer_stays_in_the_report(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    """Its shards are not among those of the configuration, so their documents are unknown."""
+    path = write_run(CORPORA, training={"steps": 40, "global_batch_size": 4})
+    config = read_run(path).blend
+    file_list = Path(config.data_file_list)
+    fewer = tmp_path / "fewer.txt"
+    lines = file_list.read_text().splitlines()
+    fewer.write_text("\n".join(line for line in lines if not line.endswith(" code")))
+    without = dataclasses.replace(config, data_file_list=fewer)
+    trained(tmp_path / "run/checkpoint", [config, without], steps=10)
+    text = path.read_text().replace(str(file_list), str(fewer))
+    (tmp_path / "run/config.toml").write_text(text)
+    run = gather_run(tmp_path / "run", name="run")
+    html = page_html(report_page([run]))
+
+    assert "code" not in run.lengths
+    assert re.search(r"<td>code</td>|>code<", without_scripts(html))
 
 
 def test_documents_that_runs_share_are_shown_once(trained_run: TrainedRun, tmp_path: Path) -> None:
