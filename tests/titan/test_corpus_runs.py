@@ -217,7 +217,7 @@ def test_a_set_that_training_reads_is_refused_before_training(
     output = job.fail("--training.steps", "2", processes=2)
 
     assert "validation set 'held-out': shard" in output
-    assert "training reads 36 of its 40. Choose other shards, or set allow_overlap" in output
+    assert "is also read for training: 36 of its 40 documents. Choose other shards" in output
     assert not job.losses("training")
 
 
