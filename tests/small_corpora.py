@@ -40,3 +40,11 @@ def write_corpora(folder: Path, *, num_documents: int = 40) -> Path:
     path = folder / "file_list.txt"
     path.write_text("\n".join(lines))
     return path
+
+
+def write_data(folder: Path) -> Path:
+    """Two corpora and their tokenizer in a folder: ``file_list.txt`` and ``tokenizer/``."""
+    (folder / "tokenizer").mkdir()
+    train_tokenizer(folder / "tokenizer")
+    write_corpora(folder, num_documents=60)
+    return folder

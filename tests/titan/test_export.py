@@ -61,6 +61,13 @@ def loaded(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
 
 
+def check_same_logits(folder: Path, expected: torch.Tensor) -> None:
+    with torch.no_grad():
+        logits = loaded(folder)(TOKENS).logits
+
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
 def check_same_ids(folder: Path, tokenizer: Path) -> None:
     ours = load_tokenizer(tokenizer)
     theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -79,12 +86,9 @@ def test_logits_are_those_of_torchtitans_model(
     """With the run's vocabulary of 128, where the flavor has another."""
     checkpoint, expected = save_run(tmp_path, tokenizer_path, name=name, flavor=flavor)
     assert main(["export", str(checkpoint), "--hf", str(tmp_path / "hf")]) == 0
-    model = loaded(tmp_path / "hf")
-    with torch.no_grad():
-        logits = model(TOKENS).logits
 
-    assert logits.shape == (2, 32, 128)
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert expected.shape == (2, 32, 128)
+    check_same_logits(tmp_path / "hf", expected)
     check_same_ids(tmp_path / "hf", tokenizer_path)
 
 
@@ -113,10 +117,8 @@ def test_logits_of_experts_with_biases_are_the_same(
     """With groups of experts, scaled rotary frequencies and a low rank for queries, and without."""
     checkpoint, expected = save_run(tmp_path, tokenizer_path, name=name, flavor=flavor)
     export(checkpoint, tmp_path / "hf", config=None, dtype="float32")
-    with torch.no_grad():
-        logits = loaded(tmp_path / "hf")(TOKENS).logits
 
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    check_same_logits(tmp_path / "hf", expected)
 
 
 @pytest.mark.usefixtures("small_experts")
@@ -191,10 +193,8 @@ def test_weights_are_found_under_the_names_of_torchtitan_02(
     config = tmp_path / "config.toml"
     config.write_text(config.read_text().replace("vocab_size = 192", ""))
     export(checkpoint, tmp_path / "hf", config=None, dtype="float32")
-    with torch.no_grad():
-        logits = loaded(tmp_path / "hf")(TOKENS).logits
 
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    check_same_logits(tmp_path / "hf", expected)
 
 
 @pytest.mark.usefixtures("small_experts")

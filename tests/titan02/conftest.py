@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_corpora import train_tokenizer, write_corpora
+from tests.small_corpora import write_data
 from tests.titan02.runs import SmallRun
 
 if not importlib.metadata.version("torchtitan").startswith("0.2."):
@@ -17,12 +17,8 @@ if not importlib.metadata.version("torchtitan").startswith("0.2."):
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two corpora and their tokenizer: ``file_list.txt`` and ``tokenizer/``."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "tokenizer").mkdir()
-    train_tokenizer(folder / "tokenizer")
-    write_corpora(folder, num_documents=60)
-    return folder
+    """Two corpora and their tokenizer."""
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ ALONE |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
 """What torchrun tells the only rank; it sets its own where it starts several."""
 
 ROOT = Path(__file__).parents[2]
-ENTRY = "tests.titan02.recorded_train"
 
 
 @dataclass
@@ -74,6 +73,15 @@ class SmallRun:
             "validation": self.validation,
         }
 
+    @property
+    def entry(self) -> str:
+        """The module that trains and records."""
+        return "tests.titan02.recorded_train"
+
+    def arguments(self) -> list[str]:
+        """Its settings, on the command line."""
+        return ["--job.config_file", str(self.toml()), *seeded()]
+
     def toml(self) -> Path:
         """Its settings as a file."""
         path = self.folder / "run.toml"
@@ -88,20 +96,8 @@ class SmallRun:
     def start(self, *arguments: str, processes: int = 1, record: str = "record") -> "Ended":
         """Train to the end, or to the death that is asked for."""
         agent = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
-        command = [sys.executable, *(agent if processes > 1 else []), "-m", ENTRY]
-        command += ["--job.config_file", str(self.toml()), *seeded(), *arguments]
-        path = self.folder / record
-        done = subprocess.run(
-            command,
-            env=os.environ | ALONE | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, path)
+        words = [*(agent if processes > 1 else []), "-m", self.entry, *self.arguments()]
+        return started([*words, *arguments], record=self.folder / record)
 
     def expected_samples(self, step: int) -> list[str]:
         """Digests of the samples that the global order has for a step, sorted."""
@@ -116,6 +112,22 @@ class SmallRun:
         slots = range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE)
         labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
         return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+
+
+def started(words: list[str], *, record: Path, **variables: str) -> "Ended":
+    """Run Python with these arguments and environment variables, to its end."""
+    settings = {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | ALONE | settings | variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, record)
 
 
 def seeded() -> list[str]:

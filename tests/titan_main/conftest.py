@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.titan.upstream import is_main
-from tests.small_corpora import train_tokenizer, write_corpora
+from tests.small_corpora import write_data
 
 if not is_main():
     collect_ignore_glob = ["test_checkout*.py"]
@@ -16,9 +16,5 @@ if not is_main():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two corpora and their tokenizer: ``file_list.txt`` and ``tokenizer/``."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "tokenizer").mkdir()
-    train_tokenizer(folder / "tokenizer")
-    write_corpora(folder, num_documents=60)
-    return folder
+    """Two corpora and their tokenizer."""
+    return write_data(tmp_path_factory.mktemp("data"))

@@ -1,20 +1,21 @@
 """Runs of TorchTitan's main branch small enough for a laptop."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 
-from tests.titan02.runs import ALONE, GLOBAL_BATCH_SIZE, ROOT, SEQ_LEN, SPLIT, TIMEOUT_S, Ended
+from tests.titan02.runs import GLOBAL_BATCH_SIZE, SEQ_LEN, SPLIT
 from tests.titan02.runs import SmallRun as SmallRun02
 
 STEPS = 6
-ENTRY = "tests.titan_main.recorded_train"
 
 
 @dataclass
 class SmallRun(SmallRun02):
     """The run of the tests of TorchTitan 0.2, with main: two layers, 6 steps of 4 samples."""
+
+    @property
+    def entry(self) -> str:
+        """The module that trains and records."""
+        return "tests.titan_main.recorded_train"
 
     def arguments(self) -> list[str]:
         """Its settings, on the command line."""
@@ -43,20 +44,3 @@ class SmallRun(SmallRun02):
         for key, value in settings.items():
             words += [f"--{key}", str(value)]
         return words
-
-    def start(self, *arguments: str, processes: int = 1, record: str = "record") -> Ended:
-        """Train to the end, or to the death that is asked for."""
-        agent = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
-        command = [sys.executable, *(agent if processes > 1 else []), "-m", ENTRY]
-        path = self.folder / record
-        done = subprocess.run(
-            [*command, *self.arguments(), *arguments],
-            env=os.environ | ALONE | {"RECORD": str(path), "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, path)

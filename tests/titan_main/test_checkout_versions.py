@@ -7,15 +7,13 @@ folder.
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blendtitan.runs.checkpoints import stored_states
-from tests.titan02.runs import ALONE, STEPS, TIMEOUT_S, Ended
+from tests.titan02.runs import STEPS, Ended, started
 from tests.titan02.runs import SmallRun as SmallRun02
 from tests.titan_main.runs import SmallRun
 
@@ -38,18 +36,7 @@ def start(version: str, folder: Path, data: Path, record: str, **told: str) -> E
         "main": ["-m", "tests.titan_main.recorded_train", *SmallRun(folder, data).arguments()],
     }[version]
     path = os.pathsep.join([*PATHS[version], str(ROOT / "src"), str(ROOT)])
-    settings = {"RECORD": str(folder / record), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | ALONE | settings | told,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    return Ended(done.returncode, done.stdout, folder / record)
+    return started(command, record=folder / record, PYTHONPATH=path, **told)
 
 
 @pytest.fixture(scope="module")
