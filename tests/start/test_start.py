@@ -171,8 +171,8 @@ def test_epochs_are_weights(tmp_path: Path, text: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "log"),
     [
-        (r'web = ".*"\n', "", "data.toml does not name, so a run does not read: web"),
-        ("web = 1.0", "web = 0", "data.toml gives 0 epochs, so a run does not read: web"),
+        (r'web = ".*"\n', "", "left out of the run (not named in data.toml): web"),
+        ("web = 1.0", "web = 0", "left out of the run (0 epochs in data.toml): web"),
     ],
 )
 def test_a_corpus_can_be_left_out_without_deleting_its_shards(

@@ -15,6 +15,7 @@ from blendtitan.settings.batches import model_vocab_size
 from blendtitan.settings.toml import RESOLVED, Values, read_keys
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.tokenizers import Tokenizer, build_tokenizer
+from blendtitan.visible import counted
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +45,8 @@ class Exported:
     def line(self) -> str:
         """The result as a sentence."""
         return (
-            f"{self.folder}: {self.num_parameters:,} parameters in {self.num_files} "
-            f"file{'s' if self.num_files > 1 else ''}, with a vocabulary of {self.vocab_size:,}."
+            f"{self.folder}: {self.num_parameters:,} parameters in "
+            f"{counted(self.num_files, 'file')}, with a vocabulary of {self.vocab_size:,}."
         )
 
 

@@ -271,10 +271,10 @@ def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
     made = sorted(path.name for path in tokens.glob("[!.]*") if path.is_dir())
     dropped = [name for name in made if name not in is_read]
     if dropped:
-        logger.info("%s does not name, so a run does not read: %s", DATA, ", ".join(dropped))
+        logger.info("left out of the run (not named in %s): %s", DATA, ", ".join(dropped))
     unread = [name for name, epochs in config.epochs.items() if not epochs]
     if unread:
-        logger.info("%s gives 0 epochs, so a run does not read: %s", DATA, ", ".join(unread))
+        logger.info("left out of the run (0 epochs in %s): %s", DATA, ", ".join(unread))
     return {name: place for name, place in config.corpora.items() if is_read[name]}
 
 
