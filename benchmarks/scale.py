@@ -122,7 +122,7 @@ def start_up(folder: Path, shards: int, corpora: int, kept: Path | None) -> dict
 def ranks_agree(folder: Path, shards: int, corpora: int, ranks: int = 4096) -> dict[str, float]:
     """Each rank alone finds its samples of a step: together they are the step's, none twice."""
     from blendtitan import BlendConfig, build_datasets
-    from blendtitan.order.slots import rank_slots
+    from blendtitan.order.slots import Course
 
     config = BlendConfig(
         data_file_list=folder / f"list_{shards}_{corpora}.txt",
@@ -134,11 +134,7 @@ def ranks_agree(folder: Path, shards: int, corpora: int, ranks: int = 4096) -> d
     consumed = 10**9
     start = time.perf_counter()
     ids = [
-        train.sample_ids(
-            np.array(
-                rank_slots(consumed, micro_batch=MICRO_BATCH, dp_rank=rank, dp_world_size=ranks)
-            )
-        )
+        train.sample_ids(Course(MICRO_BATCH, rank, ranks).slots(consumed)[0])
         for rank in range(ranks)
     ]
     seconds = time.perf_counter() - start

@@ -26,7 +26,7 @@ from blendtitan.dataset.documents import (
 from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.errors import ConfigError, EmptySplitError, requires_extra
 from blendtitan.order.blend import Segment
-from blendtitan.order.slots import rank_slots
+from blendtitan.order.slots import Course
 from blendtitan.state import SavedState, encode_state, parse_state, resume
 from blendtitan.visible import joined, visible_logger
 
@@ -34,9 +34,6 @@ with requires_extra("train", "blendtitan.DataLoader"):
     import torch
 
 logger = visible_logger(__name__)
-
-# Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
-_BLOCK_SLOTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +119,21 @@ class DataLoader:
         self.consumed_samples = 0
         """Samples delivered to all ranks together since slot 0: the whole state."""
         self._micro_batch = micro_batch
-        self.stride = micro_batch * dp_world_size
-        """Samples in one micro batch of all ranks together."""
+        self.course = Course(micro_batch, dp_rank, dp_world_size)
+        """The slots of this rank."""
         self.version = 0
-        """Number of times that the dataset was replaced."""
+        """Number of times that the dataset or the course was replaced."""
         self._dp_rank = dp_rank
-        self._first_slot = rank_slots(
-            0, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
-        ).start
         self.num_workers = workers
         self.prefetch = prefetch
         self._num_samples = num_samples
-        self._step_samples = self.stride * batches_per_step
+        self._step_samples = self.course.stride * batches_per_step
         masking = config.provide_attention_mask  # intra-document masking
         self._with_positions = masking if positions is None else positions
         self._with_mask = masking if attention_mask is None else attention_mask
         # Pinned memory lets the copy to an accelerator overlap with its work.
         self._pin_memory = torch.cuda.is_available()
-        self._plans: dict[tuple[int, int], PlannedSlots] = {}
+        self._plans: dict[int, PlannedSlots] = {}
         self._planning = threading.Lock()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -179,7 +173,7 @@ class DataLoader:
                 "reads their current tokens, because on_change = 'new_segment':\n%s",
                 joined(resumed.replaced),
             )
-        self._replace_dataset(resumed.dataset)
+        self.replace(resumed.dataset)
         self.consumed_samples = resumed.consumed_samples
 
     def set_segments(self, changes: Sequence[Segment]) -> None:
@@ -193,12 +187,13 @@ class DataLoader:
         self._as_begun = self._as_begun.with_changes(changes)
         dataset = self.dataset.with_changes(changes)
         if dataset.segments != self.dataset.segments:
-            self._replace_dataset(dataset)
+            self.replace(dataset)
 
-    def _replace_dataset(self, dataset: Dataset) -> None:
-        """Read another dataset from the next batch on; prefetched batches are dropped."""
+    def replace(self, dataset: Dataset | None = None, *, course: Course | None = None) -> None:
+        """Read another dataset or other slots from now on; prefetched batches are dropped."""
         with self._planning:
-            self.dataset = dataset
+            self.dataset = dataset or self.dataset
+            self.course = course or self.course
             self.version += 1
             self._plans.clear()
 
@@ -235,7 +230,7 @@ class DataLoader:
             roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
             mask_labels(labels, inputs, config, roles)
         if self._num_samples is not None:
-            slots = consumed_samples + self._first_slot + np.arange(self._micro_batch)
+            slots = self.course.slots(consumed_samples)[0]
             labels[slots >= self._num_samples] = IGNORE_INDEX
         positions = mask = None
         if self._with_positions or self._with_mask:
@@ -257,18 +252,13 @@ class DataLoader:
 
     def _planned(self, consumed_samples: int) -> tuple[Dataset, PlannedSlots, int]:
         """The dataset, a plan that contains this rank's next slots, and their start in it."""
-        micro_batches = max(1, _BLOCK_SLOTS // self._micro_batch)
-        step, phase = divmod(consumed_samples, self.stride)
-        block, place = divmod(step, micro_batches)
         with self._planning:
             dataset = self.dataset
-            plan = self._plans.get((block, phase))
+            block, place = self.course.block(consumed_samples)
+            plan = self._plans.get(block)
             if plan is None:
-                first = phase + block * micro_batches * self.stride + self._first_slot
-                steps = np.arange(micro_batches, dtype=np.int64)[:, None] * self.stride
-                slots = (first + steps + np.arange(self._micro_batch)).ravel()
                 # The block may begin before the first readable slot.
-                slots = np.maximum(slots, dataset.first_slot)
+                slots = np.maximum(self.course.slots(block).ravel(), dataset.first_slot)
                 if self._num_samples is not None:
                     # Padding of the last step is read, too, and must exist.
                     slots = np.minimum(slots, self._num_samples - 1)
@@ -276,7 +266,7 @@ class DataLoader:
                 # The previous block is still being read while this one begins.
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))
-                self._plans[block, phase] = plan
+                self._plans[block] = plan
         return dataset, plan, place * self._micro_batch
 
 
@@ -299,7 +289,7 @@ class _Stream(Iterator[Batch]):
             self._end_threads()
             raise StopIteration
         batch = self._read_ahead(at) if loader.num_workers else loader.batch_at(at)
-        loader.consumed_samples += loader.stride
+        loader.consumed_samples = loader.course.after(at)
         return batch
 
     def _read_ahead(self, at: int) -> Batch:
@@ -309,10 +299,10 @@ class _Stream(Iterator[Batch]):
             self._version = loader.version
         ready = self._ahead.popleft()[1] if self._ahead else None
         threads = self._running_threads()
-        start = at + (len(self._ahead) + 1) * loader.stride
+        start = loader.course.after(self._ahead[-1][0] if self._ahead else at)
         while len(self._ahead) < loader.prefetch and not loader.is_past_end(start):
             self._ahead.append((start, threads.submit(loader.batch_at, start)))
-            start += loader.stride
+            start = loader.course.after(start)
         if ready is None or ready.cancel():  # no thread has started on it
             return loader.batch_at(at)
         return ready.result()

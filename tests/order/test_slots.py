@@ -3,17 +3,15 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.order.slots import rank_slots
+from blendtitan.order.slots import Course
 
 
 def slots_of_step(step: int, global_batch: int, micro_batch: int, dp_world_size: int) -> list[int]:
     consumed, slots = step * global_batch, []
     while consumed < (step + 1) * global_batch:
-        for dp_rank in range(dp_world_size):
-            slots += rank_slots(
-                consumed, micro_batch=micro_batch, dp_rank=dp_rank, dp_world_size=dp_world_size
-            )
-        consumed += micro_batch * dp_world_size
+        courses = [Course(micro_batch, dp_rank, dp_world_size) for dp_rank in range(dp_world_size)]
+        slots += [slot for course in courses for slot in course.slots(consumed)[0].tolist()]
+        consumed = courses[0].after(consumed)
     return slots
 
 
@@ -28,4 +26,4 @@ def test_a_step_reads_the_same_samples_on_any_number_of_ranks(dp_world_size: int
 @pytest.mark.parametrize("dp_rank", [-1, 2])
 def test_a_rank_outside_the_world_is_refused(dp_rank: int) -> None:
     with pytest.raises(ConfigError, match="expected 0 to 1"):
-        rank_slots(0, micro_batch=1, dp_rank=dp_rank, dp_world_size=2)
+        Course(micro_batch=1, dp_rank=dp_rank, dp_world_size=2)

@@ -6,7 +6,7 @@ Windows are cut from a row: one shard, or all shards of a corpus. Draw ``d`` of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from blendtitan.order.epoch import (
     tokens_left_over,
     window_starts,
 )
+
+if TYPE_CHECKING:
+    from blendtitan.order.begun import Begun
 
 IntArray = NDArray[np.int64]
 
@@ -60,26 +63,6 @@ class Places:
     window is; see ``history/remainder.py``."""
 
 
-class Begun(Protocol):
-    """The progress of the rows before the first slot, in a run that was changed."""
-
-    def places(self, order: "SlotOrder", corpora: IntArray, draws: IntArray) -> Places:
-        """The places of some draws of the order."""
-        ...
-
-    def first_tokens(self, places: Places) -> IntArray:
-        """Offset in its row of the first token of each window. Shape ``(n,)``."""
-        ...
-
-    def stretches(self, row: int, start: int, seq_len: int) -> list[tuple[int, int]]:
-        """The pieces of a window of a remainder, as ``(offset, tokens)`` in its row."""
-        ...
-
-    def only(self, corpus: int) -> Self:
-        """The same for one corpus."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class SlotOrder:
     """The window of each slot. Rows are numbered through all corpora; columns are ``(R,)``."""
@@ -98,7 +81,7 @@ class SlotOrder:
     """Tokens of each row that an epoch leaves out."""
     keys: Bits
     first_slot: int = 0
-    begun: Begun | None = None
+    begun: "Begun | None" = None
     """None: every row begins with its first window."""
 
     @classmethod
@@ -181,19 +164,49 @@ class SlotOrder:
         return self.begun.stretches(int(places.rows[at]), start, self.seq_len)
 
 
-def rank_slots(
-    consumed_samples: int, *, micro_batch: int, dp_rank: int, dp_world_size: int
-) -> range:
-    """Slots of the global order that one rank reads for its next micro batch.
+# Slots are resolved this many at a time: enough to spread the cost of the NumPy calls.
+_BLOCK_SLOTS = 4096
+
+
+@dataclass(frozen=True)
+class Course:
+    """The slots of the global order that one rank reads, micro batch by micro batch.
 
     The ranks together read ``micro_batch * dp_world_size`` consecutive slots; rank ``r`` reads the
     ``r``-th group of ``micro_batch``. So ``consumed_samples`` is the whole state of the loader, on
-    any number of ranks.
+    any number of ranks. ``order/course.py`` leaves out slots, or deals those of a step otherwise.
 
     Raises:
         ConfigError: ``dp_rank`` is not below ``dp_world_size``.
     """
-    if not 0 <= dp_rank < dp_world_size:
-        raise ConfigError(f"dp_rank is {dp_rank}, expected 0 to {dp_world_size - 1}")
-    start = consumed_samples + dp_rank * micro_batch
-    return range(start, start + micro_batch)
+
+    micro_batch: int
+    dp_rank: int
+    dp_world_size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dp_rank < self.dp_world_size:
+            raise ConfigError(f"dp_rank is {self.dp_rank}, expected 0 to {self.dp_world_size - 1}")
+
+    @property
+    def stride(self) -> int:
+        """Samples in one micro batch of all ranks together."""
+        return self.micro_batch * self.dp_world_size
+
+    def after(self, consumed_samples: int) -> int:
+        """``consumed_samples`` after one more micro batch of all ranks."""
+        return consumed_samples + self.stride
+
+    def block(self, consumed_samples: int) -> tuple[int, int]:
+        """The micro batches that are resolved together with the next one.
+
+        Returns:
+            ``consumed_samples`` at the first of them, and the index of the next one among them.
+        """
+        index = consumed_samples // self.stride % max(1, _BLOCK_SLOTS // self.micro_batch)
+        return consumed_samples - index * self.stride, index
+
+    def slots(self, start: int) -> IntArray:
+        """This rank's slots in the block that begins at ``start``. Shape ``(n, micro_batch)``."""
+        steps = np.arange(max(1, _BLOCK_SLOTS // self.micro_batch))[:, None] * self.stride
+        return start + self.dp_rank * self.micro_batch + steps + np.arange(self.micro_batch)

@@ -25,9 +25,8 @@ from blendtitan.settings.batches import (
     check_batches,
     check_length,
     check_validation,
-    horizon,
-    samples_of_run,
 )
+from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.settings.toml import RESOLVED, read_keys

@@ -33,8 +33,6 @@ from blendtitan.settings.batches import (
     check_batches,
     check_length,
     data_ranks,
-    horizon,
-    samples_of_run,
 )
 from blendtitan.settings.section import check_follows
 from blendtitan.storage.atomic_files import write_text
@@ -250,7 +248,9 @@ def _settled_loader(
     )
     decided: dict[str, Any] = {"micro_batch_size": local_batch_size}
     if loader.order == ORIGINAL_ORDER:
-        decided |= horizon(loader, _samples_of_run(config))
+        from blendtitan.titan.original_order import horizon_of
+
+        decided |= horizon_of(loader, config)
     if global_batch_size > 0:
         decided["global_batch_size"] = global_batch_size
     if config.model_spec is not None:
@@ -261,17 +261,6 @@ def _settled_loader(
         if loader.provide_attention_mask:
             _check_masks(config.model_spec, config)
     return replace(loader, **decided)
-
-
-def _samples_of_run(config: Trainer.Config) -> dict[str, int | None]:
-    validator = config.validator
-    is_fixed = isinstance(validator, BlendCorpusValidator.Config)
-    return samples_of_run(
-        steps=config.training.steps,
-        global_batch_size=upstream.sizes_of(config).global_batch_size,
-        validates=validator.enable,
-        validation=(validator.samples if is_fixed else None, validator.steps),
-    )
 
 
 def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:

@@ -22,9 +22,8 @@ from blendtitan.settings.batches import (
     check_batches,
     check_length,
     check_validation,
-    horizon,
-    samples_of_run,
 )
+from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import segment_settings
 from blendtitan.settings.validation_sets import validation_sets
