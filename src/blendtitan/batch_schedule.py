@@ -92,6 +92,11 @@ def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) ->
     return (*(stage for stage in schedule if stage.step < step), new)
 
 
+def begun(schedule: BatchSchedule, consumed_samples: int) -> BatchSchedule:
+    """The part of a schedule that a run has used after so many samples."""
+    return tuple(s for s in schedule if s.consumed_samples < consumed_samples or not s.step)
+
+
 def consumed_at(schedule: Sequence[BatchStage], step: int) -> int:
     """Samples consumed after ``step`` steps of a run."""
     return [stage for stage in schedule if stage.step <= step][-1].consumed_at(step)
@@ -107,3 +112,15 @@ def step_of(schedule: Sequence[BatchStage], slot: int) -> int:
     """The step that trains on a slot. The first step of a run is 1."""
     stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
     return stage.step_at(slot) + 1
+
+
+def steps_before(schedule: Sequence[BatchStage], slot: float) -> float:
+    """Steps before a slot; not whole within a step."""
+    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
+    return stage.step + (slot - stage.consumed_samples) / stage.global_batch_size
+
+
+def listed_sizes(schedule: Sequence[BatchStage], steps: int) -> str:
+    """The samples of a step in a run of so many steps, such as ``4, then 8``."""
+    sizes = [f"{s.global_batch_size:,}" for s in schedule if s.step < max(1, steps)]
+    return ", then ".join(sizes)

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.batch_schedule import BatchSchedule, BatchStage, schedule_of_state
+from blendtitan.batch_schedule import BatchSchedule, begun, consumed_at, schedule_of_state
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
@@ -19,16 +19,18 @@ from blendtitan.history.run import phases_of, settings_of
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
-from blendtitan.runs.run_folder import advising
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
-from blendtitan.settings.batches import (
-    check_batches,
-    check_length,
-    check_validation,
+from blendtitan.settings.batch_changes import (
+    BatchChange,
+    batch_changes,
+    check_sizes,
+    continued,
+    planned,
 )
+from blendtitan.settings.batches import check_batches, check_length, check_validation
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
-from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.settings.segments import SegmentSettings, changes_of, lengths_of, segment_settings
 from blendtitan.settings.toml import RESOLVED, read_keys
 from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
@@ -62,6 +64,7 @@ class RunConfig:
     validates: bool
     validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
+    batch_changes: tuple[BatchChange, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
@@ -70,16 +73,13 @@ class RunConfig:
     @property
     def num_samples(self) -> int:
         """Samples of the whole run."""
-        return self.steps * self.global_batch_size
+        return consumed_at(self.schedule, self.steps)
 
     @property
     def schedule(self) -> BatchSchedule:
         """The batch schedule of a run that is never changed."""
-        return (BatchStage(global_batch_size=self.global_batch_size),)
-
-    def advising(self) -> AbstractContextManager[None]:
-        """A block whose errors about the data say how to mend it."""
-        return advising(self.path, Path(self.blend.data_file_list), self.model)
+        size, seq_len = self.global_batch_size, self.blend.seq_length
+        return planned(size, self.batch_changes, seq_len=seq_len)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises ConfigError if it cannot be used."""
@@ -170,6 +170,17 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
         return unchanged_run(run, schedule)
     if not schedule and run is not None:
         schedule = run.schedule
+    if run is not None and run.batch_changes:
+        lengths = lengths_of(
+            saved.phases, slot=saved.consumed_samples, seq_len=run.blend.seq_length
+        )
+        schedule = continued(
+            begun(schedule, saved.consumed_samples),
+            run.batch_changes,
+            size=run.global_batch_size,
+            step=stored.step,
+            lengths=lengths,
+        )
     history = History.of_state(saved, schedule)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
     about += f" ({stored.note})" if stored.note else ""
@@ -177,7 +188,7 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     if run is None:
         about += "; shards are known by name only, without the run's configuration"
     else:
-        num_samples += max(0, run.steps - stored.step) * schedule[-1].global_batch_size
+        num_samples = consumed_at(schedule, max(stored.step, run.steps))
         try:
             with quietly(), run.advising():
                 contents = _contents(run.blend, read_catalog(run.blend), history.split)
@@ -263,11 +274,17 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         check_follows(key, values[key], other=other, expected=values[other])
     global_batch_size = _global_batch_size(path, values, ranks)
     steps, seq_len = values["training.steps"], values["training.seq_len"]
-    check_length(steps, global_batch_size=global_batch_size, seq_len=seq_len)
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
     with _errors_of(path):
         segments = segment_settings(values["blendcorpus.segment"])
         sets = validation_sets(values["validation.set"])
+        changes = batch_changes(values["training.batch_schedule"])
+        local = values["training.local_batch_size"]
+        check_sizes(
+            changes, local_batch_size=local, ranks=ranks or 1, are_all_ranks=ranks is not None
+        )
+    largest = max([global_batch_size, *(change.global_batch_size for change in changes)])
+    check_length(steps, global_batch_size=largest, seq_len=seq_len)
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1
     part = "parallelism.pipeline_parallel_microbatch_size"
     run = RunConfig(
@@ -280,12 +297,13 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         validates=values["validation.enable"],
         validation_sets=sets,
         segments=segments,
+        batch_changes=changes,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
     )
-    changes = changes_of(segments, run.schedule, [(0, seq_len)])
     first_slots = (
-        SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes
+        SegmentConfig(first_slot=each.first_slot, shares=each.weights)
+        for each in changes_of(segments, run.schedule, [(0, seq_len)])
     )
     return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
 
@@ -335,7 +353,9 @@ def _blend(path: Path, values: Values) -> BlendConfig:
     if section.order == ORIGINAL_ORDER:
         run = samples_of_run(
             steps=values["training.steps"],
-            global_batch_size=values["training.global_batch_size"],
+            global_batch_size=-1
+            if values["training.batch_schedule"]
+            else values["training.global_batch_size"],
             validates=values["validation.enable"],
             validation=(values["validation.samples"], values["validation.steps"]),
         )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import listed_sizes, steps_before
 from blendtitan.config import SPLITS, split_fractions
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
@@ -101,8 +102,9 @@ class RunPlan:
     def headline(self) -> str:
         """The run in one line."""
         run = self.run
+        sizes = listed_sizes(run.schedule, run.steps)
         return (
-            f"{counted(run.steps, 'step')} of {counted(run.global_batch_size, 'sample')} of "
+            f"{counted(run.steps, 'step')} of {sizes} sample{'' if sizes == '1' else 's'} of "
             f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
             f"{self.tokens:,} tokens, {size(self.bytes_read)} to read. One epoch is "
             f"{self.steps_per_epoch:,.1f} steps."
@@ -160,7 +162,7 @@ def plan_run(run: RunConfig) -> RunPlan:
             corpora=corpora,
             segments=tuple(_segments(run, train)),
             splits=(*_splits(datasets, catalog), *sets),
-            steps_per_epoch=train.num_windows / run.global_batch_size,
+            steps_per_epoch=steps_before(run.schedule, train.num_windows),
             warnings=(
                 *(check.warnings if check else [warning]),
                 *_repetition_warnings(run, train),
@@ -183,7 +185,6 @@ def _corpora(
         own = of_corpus == name
         windows = train.only(name).num_windows
         share, tokens_read = float(end.configured_shares[i]), int(end.tokens[i])
-        samples = share * run.global_batch_size
         if reads is None:  # neighbours' common token twice
             assert sizes is not None
             each = float(np.average(sizes[own], weights=catalog.weights[own]))
@@ -201,7 +202,7 @@ def _corpora(
             tokens_read=tokens_read,
             epochs=float(end.epochs[i]),
             windows=windows,
-            steps_per_epoch=windows / samples if samples else None,
+            steps_per_epoch=steps_before(run.schedule, windows / share) if share else None,
             tokens_unused=unused,
             bytes_read=round(float(num_bytes)),
         )
@@ -215,7 +216,7 @@ def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
         yield SegmentPlan(
             first_slot=segment.first_slot,
             stop_slot=stop,
-            steps_before=segment.first_slot / run.global_batch_size,
+            steps_before=steps_before(run.schedule, segment.first_slot),
             shares={name: shares.get(name, 0.0) for name in train.corpora},
             epochs=dict(zip(train.corpora, epochs, strict=True)),
         )

@@ -177,7 +177,11 @@ def _tokenizer(settings: Settings) -> BaseTokenizer.Config:
 def _train_loader(settings: Settings) -> BaseDataLoader.Config:
     training = settings.training
     if training.dataset == BLENDCORPUS:
-        return dataclasses.replace(settings.blendcorpus, dataset_path=training.dataset_path)
+        return dataclasses.replace(
+            settings.blendcorpus,
+            dataset_path=training.dataset_path,
+            batch_schedule=training.batch_schedule,
+        )
     return _torchtitans_loader(training, training.dataset)
 
 

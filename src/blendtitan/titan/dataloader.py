@@ -7,7 +7,7 @@ context and pipeline peers share one index, and so get the same batches.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -70,6 +70,9 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         global_batch_size: int | None = None
         """Samples of one step of all ranks together. None: one micro batch of every rank."""
 
+        batch_schedule: list[dict[str, Any]] = field(default_factory=list)
+        """``[[training.batch_schedule]]``: other sizes of later steps. Of the training loader."""
+
         def __post_init__(self) -> None:
             if self.segment:
                 from blendtitan.settings.segments import segment_settings
@@ -115,7 +118,12 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
 
             segments = segment_settings(config.segment)
         global_batch_size = config.global_batch_size or micro_batch * dp_world_size
-        self.place(loader, segments=segments, global_batch_size=global_batch_size)
+        self.place(
+            loader,
+            segments=segments,
+            global_batch_size=global_batch_size,
+            batch_schedule=config.batch_schedule,
+        )
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         # TorchTitan passes every key except "input" to the model's forward.

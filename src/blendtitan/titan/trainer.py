@@ -17,7 +17,6 @@ import torch
 from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.distributed import ParallelDims
-from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
 from blendtitan.claims.held import hold_claim
@@ -29,7 +28,6 @@ from blendtitan.corpus_progress import (
     segments_table,
 )
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.errors import ConfigError
 from blendtitan.settings.batches import (
     check_batches,
     check_length,
@@ -43,7 +41,7 @@ from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import DataClock, LossMetrics, RowsByCorpus, listed, logs_loss
-from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
+from blendtitan.titan.model import decoder_config, reads_positions
 from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.visible import visible_logger
@@ -147,13 +145,18 @@ class BlendTrainer(Trainer):
         samples = upstream.sizes_of(self.config).local_batch_size
         global_batch_size = samples * self.gradient_accumulation_steps * loader.dp_world_size
         loader.align(self.step, global_batch_size=global_batch_size)
-        steps_left = max(0, self.config.training.steps - self.step)
-        num_samples = loader.consumed_samples + steps_left * global_batch_size
+        self.set_micro_batches(loader, self.step + 1)
+        num_samples = loader.consumed_at(max(self.step, self.config.training.steps))
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
             if len(loader.dataset.segments_read) > 1:
                 logger.info("Shares of each segment:\n%s", segments_table(loader.dataset))
         check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
+
+    def set_micro_batches(self, loader: BlendCorpusDataLoader, step: int) -> None:
+        """Set the number of micro batches of a step, as the batch schedule says."""
+        micro_batch = upstream.sizes_of(self.config).local_batch_size * loader.dp_world_size
+        self.gradient_accumulation_steps = loader.samples_of_step(step) // micro_batch
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
@@ -178,24 +181,15 @@ class BlendTrainer(Trainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """Make one optimizer step, and log the metrics of corpora beside TorchTitan's."""
-        if self._guards is not None:
-            self._guards.before_step()
-        try:
+        with self._guards or nullcontext():
             with self._clock.step() if self._clock is not None else nullcontext():
                 super().train_step(data_iterator)
-        except RuntimeError as error:
-            if "Loss is not finite" not in str(error):
-                raise
-            from blendtitan.titan.guards import not_finite
-
-            raise not_finite(self, self.step, self.step) from error
-        if self._clock is not None and self.metrics_processor.should_log(self.step):
-            self._log_corpora(self._clock)
+            if self._clock is not None and self.metrics_processor.should_log(self.step):
+                self._log_corpora(self._clock)
         if self._guards is None:
             from blendtitan.titan.guards import Guards
 
             self._guards = Guards(self)
-        self._guards.after_step()
 
     def _log_corpora(self, clock: DataClock) -> None:
         assert isinstance(self.dataloader, BlendCorpusDataLoader)
@@ -231,6 +225,10 @@ def _check_batches(config: Trainer.Config) -> None:
     )
     seq_len, local, size = upstream.sizes_of(config)
     check_batches(size, local_batch_size=local, ranks=ranks)
+    if tables := getattr(config.dataloader, "batch_schedule", ()):
+        from blendtitan.settings.batch_changes import batch_changes, check_sizes
+
+        check_sizes(batch_changes(tables), local_batch_size=local, ranks=ranks)
     samples = size if size > 0 else local * ranks
     check_length(config.training.steps, global_batch_size=samples, seq_len=seq_len)
 
@@ -282,34 +280,7 @@ def _settled_loader(
         splits_rows = config.parallelism.context_parallel_degree > 1
         decided["positions"] = splits_rows or reads_positions(config.model_spec)
         if loader.provide_attention_mask:
-            _check_masks(config.model_spec, config)
+            from blendtitan.titan.masks import check_masks
+
+            check_masks(config.model_spec, config)
     return replace(loader, **decided)
-
-
-def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
-    """Check that the attention can mask documents.
-
-    Raises:
-        ConfigError: The attention cannot mask documents in this configuration.
-    """
-    if not reads_positions(spec):
-        backends = "no other backend trains on a CPU" if cpu.is_used() else "flex and varlen can"
-        raise ConfigError(
-            f"blendcorpus.provide_attention_mask = true, but SDPA attention has no masks and "
-            f"cannot separate documents ({backends}). Set blendcorpus.provide_attention_mask = "
-            f"false, or another model.attn_backend."
-        )
-    if not is_varlen(spec):
-        return
-    if config.parallelism.context_parallel_degree > 1:
-        raise ConfigError(
-            "model.attn_backend = 'varlen' cannot be split by context parallelism. Set it to "
-            "'flex', or parallelism.context_parallel_degree to 1."
-        )
-    if not config.training.disable_cuda_graphs:
-        raise ConfigError(
-            "training.disable_cuda_graphs is false, expected true with model.attn_backend = "
-            "'varlen' and blendcorpus.provide_attention_mask: the number of documents differs "
-            "between batches, which a CUDA graph cannot follow. Set it, or model.attn_backend = "
-            "'flex'."
-        )

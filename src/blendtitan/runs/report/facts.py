@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import BatchSchedule, consumed_at
+from blendtitan.batch_schedule import BatchSchedule, consumed_at, steps_before
 from blendtitan.dataset.progress import configured_shares
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
@@ -239,12 +239,6 @@ def by_share(curves: Iterable[BlendCurve]) -> list[str]:
         for name, share in zip(curve.corpora, own.tolist(), strict=True):
             shares[name] = shares.get(name, 0.0) + share
     return sorted(shares, key=lambda name: -shares[name])
-
-
-def steps_before(schedule: BatchSchedule, slot: int) -> float:
-    """Steps before a slot; not whole within a step."""
-    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
-    return stage.step + (slot - stage.consumed_samples) / stage.global_batch_size
 
 
 def _edges(firsts: Sequence[int], stop: int) -> list[int]:
