@@ -28,7 +28,7 @@ TITAN = LOADER | {
         "placed_loader",
         "settings",
     ),
-    *("claims", "tokenizers", "tokenizer_check", "titan"),
+    *("balance", "claims", "tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "batch_schedule": ({"errors", "state"}, set()),
     "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
+    "balance": (LOADER | {"settings"}, set()),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},
