@@ -49,8 +49,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
     "state": (HISTORY, NUMPY),
-    "batch_schedule": ({"errors", "state"}, set()),
-    "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
+    "batch_schedule": ({"errors", "order", "state"}, NUMPY),
+    "settings": (
+        BASE | {"config", "order", "dataset", "history", "batch_schedule", "settings"},
+        set(),
+    ),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},

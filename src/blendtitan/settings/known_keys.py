@@ -197,6 +197,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.eval_samples": (int | None, None),
     "blendcorpus.max_open_shards": (int, 128),
     "blendcorpus.segment": (list[dict[str, Any]], []),
+    "blendcorpus.skip": (list[dict[str, Any]], []),
     "blendcorpus.max_epochs": (float, 4.0),
     "blendcorpus.tokenizer_check": (Literal["error", "warn"], "error"),
 }

@@ -138,8 +138,7 @@ class BlendTrainer(Trainer):
         samples = upstream.sizes_of(self.config).local_batch_size
         global_batch_size = samples * self.gradient_accumulation_steps * loader.dp_world_size
         loader.align(self.step, global_batch_size=global_batch_size)
-        steps_left = max(0, self.config.training.steps - self.step)
-        num_samples = loader.consumed_samples + steps_left * global_batch_size
+        num_samples = loader.consumed_at(max(self.step, self.config.training.steps))
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
             if len(loader.dataset.segments_read) > 1:
