@@ -11,8 +11,8 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.loader import DataLoader
 from blendtitan.order.balance import balanced
-from blendtitan.order.course import ChangedCourse, Skips, Step
-from blendtitan.order.slots import IntArray
+from blendtitan.order.course import NO_SKIPS, ChangedCourse, Skips, Step, changed
+from blendtitan.order.slots import Course, IntArray
 from blendtitan.settings.balance import check_balance
 
 
@@ -37,21 +37,26 @@ def balance_steps(
     if loader.is_past_end(MAX_SLOT):
         raise ConfigError("a loader with num_samples cannot be balanced: expected an endless one")
     known = DocumentLens.read(dataset.rows) if lens is None else lens
-    course = loader.course
-    skips = course.skips if isinstance(course, ChangedCourse) else Skips.of()
-    first, size = skips.kept_before(loader.consumed_samples), course.stride * batches_per_step
+    begin, size = loader.consumed_samples, loader.course.stride * batches_per_step
 
     def step_at(consumed_samples: int) -> Step:
+        skips = skips_of(loader.course)
+        first = skips.kept_before(begin)
         steps = (skips.kept_before(consumed_samples) - first) // size
         return Step(skips.slot_of(first + steps * size), size)
 
     def deal(slots: IntArray) -> IntArray:
+        course = loader.course
         # A state that is loaded replaces the dataset.
         costs = attention_costs(balanceable(loader.dataset), slots, known)
         return slots[balanced(costs, ranks=course.dp_world_size, micro_batch=course.micro_batch)]
 
-    ranks = (course.micro_batch, course.dp_rank, course.dp_world_size)
-    loader.replace(course=ChangedCourse(*ranks, skips=skips, deal=deal, step_at=step_at))
+    loader.replace(course=changed(loader.course, deal=deal, step_at=step_at))
+
+
+def skips_of(course: Course) -> Skips:
+    """The slots that a course leaves out."""
+    return course.skips if isinstance(course, ChangedCourse) else NO_SKIPS
 
 
 def balanceable(dataset: Dataset) -> BlendedDataset:
