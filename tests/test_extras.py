@@ -205,7 +205,9 @@ def check_texts(folder: Path) -> None:
     An escape in a docstring may stand for half a character, which a file cannot hold.
     """
     for corpus in CORPORA:
-        lines = [line for path in folder.glob(f"{corpus}/*") for line in path.open("rb")]
+        lines = [
+            line for path in folder.glob(f"{corpus}/*") for line in path.read_bytes().splitlines()
+        ]
         assert lines
         assert all(json.loads(line)["text"].strip().encode() for line in lines)
 

@@ -69,7 +69,8 @@ class Contender:
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        assert self.answer() == "released\n"
+        while (line := self.answer()) != "released\n":
+            assert line, "it ended"  # else the rest of an error
 
     def answer(self) -> str:
         """What came of it."""
