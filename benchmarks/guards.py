@@ -73,7 +73,7 @@ def main() -> None:
         with_guards = seconds[True] / options.steps * 2e3
         without = seconds[False] / options.steps * 2e3
         inside = spent / options.steps * 2e6
-        print(  # noqa: T201
+        print(
             f"{device.type}, {dist.get_world_size()} ranks: {without:.3f} ms per step without, "
             f"{with_guards:.3f} ms with guards; {inside:.0f} us per step in their code"
         )
