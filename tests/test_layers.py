@@ -28,7 +28,7 @@ TITAN = LOADER | {
         "placed_loader",
         "settings",
     ),
-    *("claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
+    *("balance", "claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -50,9 +50,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
     "state": (HISTORY, NUMPY),
-    "batch_schedule": ({"errors", "state"}, set()),
-    "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
+    "batch_schedule": ({"errors", "order", "state"}, NUMPY),
+    "settings": (
+        BASE | {"config", "order", "dataset", "history", "batch_schedule", "settings"},
+        set(),
+    ),
     "loader": (LOADER, NUMPY | {"torch"}),
+    "balance": (LOADER | {"settings"}, set()),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},
@@ -113,7 +117,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "start": (
         HISTORY
-        | {"state", "checkpoints", "tokenizer_check"}
+        | {"state", "batch_schedule", "checkpoints", "tokenizer_check"}
         | {"prepare", "runs", "settings", "stop_signals", "tables", "tokenizers"}
         | {"failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},

@@ -118,12 +118,10 @@ class DataLoader:
         self._as_begun = dataset
         self.consumed_samples = 0
         """Samples delivered to all ranks together since slot 0: the whole state."""
-        self._micro_batch = micro_batch
         self.course = Course(micro_batch, dp_rank, dp_world_size)
         """The slots of this rank."""
         self.version = 0
         """Number of times that the dataset or the course was replaced."""
-        self._dp_rank = dp_rank
         self.num_workers = workers
         self.prefetch = prefetch
         self._num_samples = num_samples
@@ -147,7 +145,9 @@ class DataLoader:
         Args:
             more: Additional JSON values to save in the state, by key.
         """
-        return encode_state(self.dataset, self.consumed_samples, more=more)
+        return encode_state(
+            self.dataset, self.course.between_steps(self.consumed_samples), more=more
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a saved state. An iterator in use does so, too.
@@ -160,21 +160,10 @@ class DataLoader:
     def resume(self, state: SavedState) -> None:
         """Continue from a parsed state. Raises the same errors as ``load_state_dict``."""
         resumed = resume(state, self._as_begun)
-        if resumed.account and self._dp_rank == 0:
-            logger.warning(
-                "A new segment begins at slot %s, because on_change = 'new_segment' and the run "
-                "was changed:\n%s",
-                f"{resumed.consumed_samples:,}",
-                joined(resumed.account),
-            )
-        if resumed.replaced and self._dp_rank == 0:
-            logger.warning(
-                "Shards no longer hold the tokens that the checkpoint was trained on. Training "
-                "reads their current tokens, because on_change = 'new_segment':\n%s",
-                joined(resumed.replaced),
-            )
+        for reason, lines in resumed.warnings() if self.course.dp_rank == 0 else ():
+            logger.warning("%s\n%s", reason, joined(lines))
         self.replace(resumed.dataset)
-        self.consumed_samples = resumed.consumed_samples
+        self.consumed_samples = self.course.between_steps(resumed.consumed_samples)
 
     def set_segments(self, changes: Sequence[Segment]) -> None:
         """Plan the future segments; see ``BlendedDataset.with_changes``.
@@ -188,6 +177,15 @@ class DataLoader:
         dataset = self.dataset.with_changes(changes)
         if dataset.segments != self.dataset.segments:
             self.replace(dataset)
+
+    def set_skips(self, skipped: Sequence[tuple[Any, ...]]) -> None:
+        """Leave out stretches ``(first, stop)`` of slots. States that are loaded must agree."""
+        from blendtitan.history.run import with_skips
+
+        self._as_begun, _ = with_skips(self._as_begun, skipped)
+        dataset, skips = with_skips(self.dataset, skipped)
+        self.replace(dataset, course=skips.course(self.course))
+        self.consumed_samples = skips.first_kept(self.consumed_samples)
 
     def replace(self, dataset: Dataset | None = None, *, course: Course | None = None) -> None:
         """Read another dataset or other slots from now on; prefetched batches are dropped."""
@@ -208,7 +206,7 @@ class DataLoader:
                 f"step is {step} and global_batch_size is {global_batch_size}, expected at least "
                 f"0 and at least 1"
             )
-        self.consumed_samples = step * global_batch_size
+        self.consumed_samples = self.course.between_steps(step * global_batch_size)
 
     def is_past_end(self, consumed_samples: int) -> bool:
         """Whether a finite stream has ended. An endless one never has."""
@@ -220,7 +218,7 @@ class DataLoader:
     def batch_at(self, consumed_samples: int) -> Batch:
         """This rank's batch after ``consumed_samples`` samples of all ranks. Thread-safe."""
         dataset, plan, start = self._planned(consumed_samples)
-        stop = start + self._micro_batch
+        stop = start + self.course.micro_batch
         tokens = dataset.read(plan, start, stop)
         inputs = tokens[:, :-1]
         labels = tokens[:, 1:].astype(np.int64, order="C")
@@ -267,7 +265,7 @@ class DataLoader:
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[block] = plan
-        return dataset, plan, place * self._micro_batch
+        return dataset, plan, place * self.course.micro_batch
 
 
 class _Stream(Iterator[Batch]):

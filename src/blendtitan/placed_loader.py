@@ -16,7 +16,8 @@ from blendtitan.batch_schedule import (
     consumed_at,
     saved_schedule,
     schedule_of_state,
-    slots_of,
+    stage_at,
+    with_jumps,
 )
 from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
@@ -24,7 +25,9 @@ from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
+    from blendtitan.history.skips import SkippedStretch
     from blendtitan.settings.segments import Lengths, SegmentSettings
+    from blendtitan.settings.skips import SkipSettings
 
 logger = visible_logger(__name__)
 
@@ -37,6 +40,7 @@ class PlacedLoader:
         loader: DataLoader,
         *,
         segments: "Sequence[SegmentSettings]",
+        skips: "Sequence[SkipSettings]" = (),
         global_batch_size: int,
         batch_schedule: Sequence[Mapping[str, Any]] = (),
     ) -> None:
@@ -45,15 +49,18 @@ class PlacedLoader:
         Args:
             loader: Reads the batches.
             segments: Changes of the shares during the run.
+            skips: Steps or slots to leave out.
             global_batch_size: Samples of a step, until ``align`` is called.
             batch_schedule: Tables that change ``global_batch_size`` during the run.
         """
         self._loader = loader
         self._is_placed = False
-        self._schedule: BatchSchedule = ()
         self._segments = segments
+        self._skips = skips
         self._changes = batch_schedule
         self._size = global_batch_size
+        self._schedule: BatchSchedule = ()
+        self._skipping(self._planned(global_batch_size), ())
         self._set_segments()
 
     @property
@@ -66,17 +73,17 @@ class PlacedLoader:
         """Samples that all ranks together have received."""
         return self._loader.consumed_samples
 
-    def consumed_at(self, step: int) -> int:
-        """Samples consumed after ``step`` steps of the run, once ``align`` was called."""
-        return consumed_at(self._schedule, step)
-
-    def samples_of_step(self, step: int) -> int:
-        """Samples of a step, once ``align`` was called."""
-        return len(slots_of(self._schedule, step))
+    @property
+    def samples_read(self) -> int:
+        """The same without skipped slots."""
+        return self.dataset.samples_before(self.consumed_samples)
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
-        return self._loader.state_dict(more=saved_schedule(self._used()))
+        schedule = [s for s in self._schedule if s.consumed_samples <= self.consumed_samples]
+        if self._changes and schedule:
+            schedule = begun(self._schedule, self.consumed_samples)
+        return self._loader.state_dict(more=saved_schedule(tuple(schedule)))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a saved state.
@@ -85,11 +92,13 @@ class PlacedLoader:
             ResumeError: The state belongs to other data, or to another configuration.
         """
         saved = parse_state(state_dict)
-        self._schedule = schedule_of_state(state_dict)
-        if self._changes and self._schedule:
-            step = self._schedule[-1].step_at(saved.consumed_samples)
-            self._schedule = self._continued(self._schedule, step, self._size, saved)
+        schedule = schedule_of_state(state_dict)
+        if self._changes and schedule:
+            step = schedule[-1].step_at(saved.consumed_samples)
+            schedule = self._continued(schedule, step, self._size, saved)
+        self._schedule = with_jumps(schedule, saved.skips)
         self._set_segments(saved)
+        self._schedule = self._skipping(schedule, saved.skipped)
         self._loader.resume(saved)
         self._is_placed = True
 
@@ -102,8 +111,8 @@ class PlacedLoader:
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
-        stage = BatchStage(global_batch_size=global_batch_size)
-        self._schedule = self._continued((stage,), 0, global_batch_size)
+        self._schedule = self._skipping(self._planned(global_batch_size), ())
+        self._loader.consumed_samples = self.consumed_at(step)
         self._set_segments()
         self._is_placed = True
 
@@ -119,7 +128,6 @@ class PlacedLoader:
         """
         if not self._is_placed:
             self.set_consumed_by_global_step(step, global_batch_size)
-            self._loader.consumed_samples = self.consumed_at(step)
             if step > 0 and is_first_rank():
                 logger.warning(
                     "The checkpoint contains no data loader state. The data continues after step "
@@ -127,20 +135,33 @@ class PlacedLoader:
                     *(step, self.consumed_samples // step, self.consumed_samples),
                 )
             return
-        schedule = self._used() or (BatchStage(global_batch_size=global_batch_size),)
-        schedule[-1].check(step, consumed_samples=self.consumed_samples)
-        self._schedule = self._continued(schedule, step, global_batch_size)
+        if self._changes and self._schedule:
+            self._schedule = begun(self._schedule, self.consumed_samples)
+        schedule = self._schedule or (BatchStage(global_batch_size=global_batch_size),)
+        before = stage_at(schedule, step)
+        before.check(step, consumed_samples=self.consumed_samples)
+        self._schedule = self._skipping(self._continued(schedule, step, global_batch_size))
         self._set_segments()
-        before, now = schedule[-1].global_batch_size, self.samples_of_step(step + 1)
-        if now != before and is_first_rank():
+        size, now = before.global_batch_size, self.samples_of_step(step + 1)
+        if now != size and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d and is %d from now on. The "
                 "data continues after the %d samples consumed so far.",
-                *(before, step, now, self.consumed_samples),
+                *(size, step, now, self.consumed_samples),
             )
 
-    def _used(self) -> BatchSchedule:
-        return begun(self._schedule, self.consumed_samples) if self._changes else self._schedule
+    def samples_of_step(self, step: int) -> int:
+        """Samples of a step, as planned now."""
+        return stage_at(self._schedule, step - 1).global_batch_size
+
+    def consumed_at(self, step: int) -> int:
+        """Samples consumed after ``step`` steps of the run, as planned now."""
+        if len(self._schedule) == 1:
+            return step * self._schedule[0].global_batch_size
+        return consumed_at(self._schedule, step)
+
+    def _planned(self, size: int) -> BatchSchedule:
+        return self._continued((BatchStage(global_batch_size=size),), 0, size)
 
     def _continued(
         self, schedule: BatchSchedule, step: int, size: int, saved: SavedState | None = None
@@ -153,16 +174,28 @@ class PlacedLoader:
         changes, lengths = batch_changes(self._changes), self._lengths(saved)
         return continued(schedule, changes, size=size, step=step, lengths=lengths)
 
+    def _skipping(
+        self, schedule: BatchSchedule, recorded: "Sequence[SkippedStretch] | None" = None
+    ) -> BatchSchedule:
+        """The schedule with its jumps over skipped slots; see ``leave_out``."""
+        if not self._skips:
+            return schedule
+        from blendtitan.settings.skips import leave_out
+
+        return leave_out(self._loader, self._skips, schedule, recorded)
+
     def _set_segments(self, saved: SavedState | None = None) -> None:
         """Place the segments in the present run, or in a run that resumes from a state."""
         if not self._segments:
             return
+        from blendtitan.history.run import skipped_of
+        from blendtitan.history.skips import skips_of
         from blendtitan.settings.segments import changes_of
 
-        schedule = self._schedule
-        if not schedule:
-            schedule = self._continued((BatchStage(global_batch_size=self._size),), 0, self._size)
-        self._loader.set_segments(changes_of(self._segments, schedule, self._lengths(saved)))
+        skips = skips_of(skipped_of(self.dataset)) if saved is None else saved.skips
+        schedule = self._schedule or with_jumps(self._planned(self._size), skips)
+        lengths = self._lengths(saved)
+        self._loader.set_segments(changes_of(self._segments, schedule, lengths, skips))
 
     def _lengths(self, saved: SavedState | None) -> "Lengths":
         from blendtitan.history.run import phases_of

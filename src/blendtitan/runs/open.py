@@ -2,35 +2,38 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.batch_schedule import BatchSchedule, begun, consumed_at, schedule_of_state
+from blendtitan.batch_schedule import (
+    BatchSchedule,
+    consumed_at,
+    samples_of,
+    schedule_of_state,
+    with_jumps,
+)
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
-from blendtitan.history.run import phases_of, settings_of
+from blendtitan.history.run import phases_of, settings_of, with_skips
+from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
+from blendtitan.runs.run_folder import advising
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
-from blendtitan.settings.batch_changes import (
-    BatchChange,
-    batch_changes,
-    check_sizes,
-    continued,
-    planned,
-)
+from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
 from blendtitan.settings.batches import check_batches, check_length, check_validation
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
-from blendtitan.settings.segments import SegmentSettings, changes_of, lengths_of, segment_settings
+from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.settings.skips import SkipSettings, placed_skips, skip_settings
 from blendtitan.settings.toml import RESOLVED, read_keys
 from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
@@ -65,6 +68,7 @@ class RunConfig:
     validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
     batch_changes: tuple[BatchChange, ...]
+    skips: tuple[SkipSettings, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
@@ -73,13 +77,31 @@ class RunConfig:
     @property
     def num_samples(self) -> int:
         """Samples of the whole run."""
+        return samples_of(self.schedule, self.steps)
+
+    @property
+    def stop_slot(self) -> int:
+        """The end of the whole run: the number of its samples and skipped slots."""
         return consumed_at(self.schedule, self.steps)
+
+    @property
+    def skipped(self) -> tuple[SkippedStretch, ...]:
+        """Slots that a run leaves out that is never changed."""
+        return placed_skips(self.skips, self._plain_schedule)
 
     @property
     def schedule(self) -> BatchSchedule:
         """The batch schedule of a run that is never changed."""
+        return with_jumps(self._plain_schedule, skips_of(self.skipped))
+
+    @property
+    def _plain_schedule(self) -> BatchSchedule:
         size, seq_len = self.global_batch_size, self.blend.seq_length
         return planned(size, self.batch_changes, seq_len=seq_len)
+
+    def advising(self) -> AbstractContextManager[None]:
+        """A block whose errors about the data say how to mend it."""
+        return advising(self.path, Path(self.blend.data_file_list), self.model)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises ConfigError if it cannot be used."""
@@ -106,7 +128,7 @@ class OpenRun:
     about: str
     """A sentence: the origin of the order, and why the data is missing, if it is."""
     num_samples: int
-    """Samples of the whole run, if known, or else those of the checkpoint."""
+    """Slots of the whole run, if known, or else those of the checkpoint. Skipped ones count."""
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
 
@@ -148,13 +170,13 @@ def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
         slots = OriginalSlots.of_dataset(train, catalog, schedule or run.schedule)
     else:
         assert isinstance(train, BlendedDataset)
-        slots = History(phases_of(train), settings_of(train), run.schedule)
+        slots = History(phases_of(train), settings_of(train), run.schedule, run.skipped)
     return OpenRun(
         slots=slots,
         config=run,
         contents=_contents(run.blend, catalog, "train"),
         about=f"{run.path}, assuming that it was never changed",
-        num_samples=run.num_samples,
+        num_samples=run.stop_slot,
     )
 
 
@@ -171,15 +193,9 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     if not schedule and run is not None:
         schedule = run.schedule
     if run is not None and run.batch_changes:
-        lengths = lengths_of(
-            saved.phases, slot=saved.consumed_samples, seq_len=run.blend.seq_length
-        )
-        schedule = continued(
-            begun(schedule, saved.consumed_samples),
-            run.batch_changes,
-            size=run.global_batch_size,
-            step=stored.step,
-            lengths=lengths,
+        size, seq_len = run.global_batch_size, run.blend.seq_length
+        schedule = resumed(
+            schedule, run.batch_changes, saved, size=size, step=stored.step, seq_len=seq_len
         )
     history = History.of_state(saved, schedule)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
@@ -188,7 +204,7 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     if run is None:
         about += "; shards are known by name only, without the run's configuration"
     else:
-        num_samples = consumed_at(schedule, max(stored.step, run.steps))
+        num_samples = max(num_samples, consumed_at(history.schedule, run.steps))
         try:
             with quietly(), run.advising():
                 contents = _contents(run.blend, read_catalog(run.blend), history.split)
@@ -223,7 +239,8 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
         raise EmptySplitError(
             f"{run.path}: blendcorpus.split is {run.blend.split!r}, which leaves no training data"
         )
-    return RunData(catalog, datasets, datasets.train)
+    train, _ = with_skips(datasets.train, run.skipped)
+    return RunData(catalog, datasets, train)
 
 
 def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> Datasets:
@@ -277,11 +294,12 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
     with _errors_of(path):
         segments = segment_settings(values["blendcorpus.segment"])
+        skips = skip_settings(values["blendcorpus.skip"])
         sets = validation_sets(values["validation.set"])
-        changes = batch_changes(values["training.batch_schedule"])
-        local = values["training.local_batch_size"]
-        check_sizes(
-            changes, local_batch_size=local, ranks=ranks or 1, are_all_ranks=ranks is not None
+        changes = batch_changes(
+            values["training.batch_schedule"],
+            local_batch_size=values["training.local_batch_size"],
+            ranks=ranks,
         )
     largest = max([global_batch_size, *(change.global_batch_size for change in changes)])
     check_length(steps, global_batch_size=largest, seq_len=seq_len)
@@ -298,12 +316,13 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         validation_sets=sets,
         segments=segments,
         batch_changes=changes,
+        skips=skips,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
     )
     first_slots = (
         SegmentConfig(first_slot=each.first_slot, shares=each.weights)
-        for each in changes_of(segments, run.schedule, [(0, seq_len)])
+        for each in changes_of(segments, run.schedule, [(0, seq_len)], skips_of(run.skipped))
     )
     return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from blendtitan.batch_schedule import BatchSchedule, BatchStage, changed_at
+from blendtitan.batch_schedule import BatchSchedule, BatchStage, begun, changed_at
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.settings.batches import check_batches
-from blendtitan.settings.segments import Lengths, check_table, slot_at_tokens
+from blendtitan.settings.segments import Lengths, check_table, lengths_of, slot_at_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +33,18 @@ class BatchChange:
         return stage.step - (stage.consumed_samples - slot) // stage.global_batch_size
 
 
-def batch_changes(tables: Sequence[Mapping[str, Any]]) -> tuple[BatchChange, ...]:
+def batch_changes(
+    tables: Sequence[Mapping[str, Any]],
+    *,
+    local_batch_size: int | None = None,
+    ranks: int | None = None,
+) -> tuple[BatchChange, ...]:
     """The changes of a configuration, in order.
+
+    Args:
+        tables: The tables.
+        local_batch_size: If it is known, each size must be whole micro batches of every rank.
+        ranks: Data-parallel ranks, if they are known.
 
     Raises:
         ConfigError: A key or a value cannot be used.
@@ -43,28 +52,35 @@ def batch_changes(tables: Sequence[Mapping[str, Any]]) -> tuple[BatchChange, ...
     for number, table in enumerate(tables, start=1):
         where = _entry(number)
         check_table(table, BatchChange, where=where)
-        check_at_least(f"{where}: global_batch_size", table.get("global_batch_size"), 1)
+        size: Any = table.get("global_batch_size")
+        check_at_least(f"{where}: global_batch_size", size, 1)
+        part = (local_batch_size or 1) * (ranks or 1)
+        if size % part:
+            raise ConfigError(
+                f"{where}: global_batch_size is {size:,}, expected a multiple of {part:,}, the "
+                f"micro batches of all data-parallel ranks"
+            )
     return tuple(BatchChange(**table) for table in tables)
 
 
-def check_sizes(
-    changes: Sequence[BatchChange],
-    *,
-    local_batch_size: int,
-    ranks: int,
-    are_all_ranks: bool = True,
+def check_combination(
+    tables: Sequence[Mapping[str, Any]], *, has_skips: bool, balance: str
 ) -> None:
-    """Check that each size is whole micro batches of every rank; see ``check_batches``."""
-    for number, change in enumerate(changes, start=1):
-        try:
-            check_batches(
-                change.global_batch_size,
-                local_batch_size=local_batch_size,
-                ranks=ranks,
-                are_all_ranks=are_all_ranks,
-            )
-        except ConfigError as error:
-            raise ConfigError(f"{_entry(number)}: {error}") from None
+    """Check that the changes work with other settings of the loader.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if tables and balance != "none":
+        raise ConfigError(
+            f"training.batch_schedule cannot be combined with blendcorpus.balance = {balance!r}, "
+            f"which needs steps of one size. Delete one of them."
+        )
+    if has_skips and any("from_tokens" in table for table in tables):
+        raise ConfigError(
+            "training.batch_schedule: from_tokens cannot be combined with blendcorpus.skip. Use "
+            "from_step."
+        )
 
 
 def planned(
@@ -115,6 +131,21 @@ def continued(
         schedule = changed_at(schedule, begin, global_batch_size=change.global_batch_size)
         last = begin
     return schedule
+
+
+def resumed(
+    schedule: BatchSchedule,
+    changes: Sequence[BatchChange],
+    saved: Any,
+    *,
+    size: int,
+    step: int,
+    seq_len: int,
+) -> BatchSchedule:
+    """The same for a run that resumes from a ``SavedState``."""
+    lengths = lengths_of(saved.phases, slot=saved.consumed_samples, seq_len=seq_len)
+    used = begun(schedule, saved.consumed_samples)
+    return continued(used, changes, size=size, step=step, lengths=lengths)
 
 
 def _check_order(begin: int, last: int, number: int) -> None:

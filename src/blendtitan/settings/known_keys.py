@@ -202,8 +202,10 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.eval_samples": (int | None, None),
     "blendcorpus.max_open_shards": (int, 128),
     "blendcorpus.segment": (list[dict[str, Any]], []),
+    "blendcorpus.skip": (list[dict[str, Any]], []),
     "blendcorpus.max_epochs": (float, 4.0),
     "blendcorpus.tokenizer_check": (Literal["error", "warn"], "error"),
+    "blendcorpus.balance": (Literal["none", "attention"], "none"),
 }
 """``section.key`` to its type and its default. The default of ``parallelism.spmd_backend`` depends
 on the machine."""

@@ -20,6 +20,10 @@ class BlendSection(BlendKeys):
     """Changes of the shares during the run: tables with ``from_step`` or ``from_tokens``, and
     ``shares`` by corpus. A corpus that is not named keeps its share; 0 drops it."""
 
+    skip: list[dict[str, Any]] = field(default_factory=list)
+    """Steps or slots to leave out, for example after a loss spike: tables with ``from_step`` and
+    ``to_step``, or with ``from_slot`` and ``to_slot``. Both ends are left out, too."""
+
     max_epochs: float = 4.0
     """Largest number of epochs of a corpus in the whole run; more is an error at the start. 0: no
     limit."""
@@ -27,6 +31,10 @@ class BlendSection(BlendKeys):
     tokenizer_check: Literal["error", "warn"] = "error"
     """Action at the start if shards were made with another tokenizer than the run's. Shards
     without a tokenizer record are judged by a sample of their tokens."""
+
+    balance: Literal["none", "attention"] = "none"
+    """``attention``: rows of similar attention cost run at the same time on all ranks, which then
+    wait less for each other. Each step keeps its rows. Needs ``provide_attention_mask``."""
 
     def blend_config(
         self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
@@ -40,15 +48,18 @@ class BlendSection(BlendKeys):
             decided: Further fields of ``BlendConfig``.
 
         Raises:
-            ConfigError: No data is named, or ``seq_length`` differs from ``seq_len``.
+            ConfigError: No data is named, or keys contradict each other.
         """
         data_file_list = self.data_file_list or dataset_path
         if data_file_list is None:
             raise ConfigError(
                 "no data is configured. Set blendcorpus.data_file_list, or training.dataset_path, "
-                "to a "
-                "file list or a folder of shards."
+                "to a file list or a folder of shards."
             )
+        if self.balance != "none":
+            from blendtitan.settings.balance import check_balance
+
+            check_balance(self)
         check_follows(
             "blendcorpus.seq_length", self.seq_length, other="training.seq_len", expected=seq_len
         )

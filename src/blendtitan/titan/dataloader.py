@@ -74,10 +74,19 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         """``[[training.batch_schedule]]``: other sizes of later steps. Of the training loader."""
 
         def __post_init__(self) -> None:
-            if self.segment:
-                from blendtitan.settings.segments import segment_settings
+            self.changes()
 
-                segment_settings(self.segment)
+        def changes(self) -> dict[str, Any]:
+            """Segments and skips of the run, checked, for ``PlacedLoader.place``."""
+            if not (self.segment or self.skip or self.batch_schedule):
+                return {"segments": ()}
+            from blendtitan.settings.batch_changes import check_combination
+            from blendtitan.settings.segments import segment_settings
+            from blendtitan.settings.skips import skip_settings
+
+            check_combination(self.batch_schedule, has_skips=bool(self.skip), balance=self.balance)
+            found = {"segments": segment_settings(self.segment), "skips": skip_settings(self.skip)}
+            return found | {"batch_schedule": self.batch_schedule}
 
     def __init__(
         self,
@@ -110,20 +119,21 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
             attention_mask=False,  # TorchTitan makes masks from positions
         )
         self._with_corpus_ids = config.corpus_ids
+        self._balance = config.balance
         self.dp_world_size = dp_world_size
-        segments = ()
         # Validation reads the blend of the file list, the same samples each time.
-        if config.segment and config.split_name == "train" and config.corpus is None:
-            from blendtitan.settings.segments import segment_settings
-
-            segments = segment_settings(config.segment)
+        is_training = config.split_name == "train" and config.corpus is None
+        changes = config.changes() if is_training else {"segments": ()}
         global_batch_size = config.global_batch_size or micro_batch * dp_world_size
-        self.place(
-            loader,
-            segments=segments,
-            global_batch_size=global_batch_size,
-            batch_schedule=config.batch_schedule,
-        )
+        self.place(loader, **changes, global_batch_size=global_batch_size)
+
+    def align(self, step: int, *, global_batch_size: int) -> None:
+        """See ``PlacedLoader.align``; then balance the steps, if so configured."""
+        super().align(step, global_batch_size=global_batch_size)
+        if self._balance != "none":
+            from blendtitan.titan.balance import balance
+
+            balance(self._loader, global_batch_size=global_batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         # TorchTitan passes every key except "input" to the model's forward.

@@ -226,9 +226,9 @@ def _check_batches(config: Trainer.Config) -> None:
     seq_len, local, size = upstream.sizes_of(config)
     check_batches(size, local_batch_size=local, ranks=ranks)
     if tables := getattr(config.dataloader, "batch_schedule", ()):
-        from blendtitan.settings.batch_changes import batch_changes, check_sizes
+        from blendtitan.settings.batch_changes import batch_changes
 
-        check_sizes(batch_changes(tables), local_batch_size=local, ranks=ranks)
+        batch_changes(tables, local_batch_size=local, ranks=ranks)
     samples = size if size > 0 else local * ranks
     check_length(config.training.steps, global_batch_size=samples, seq_len=seq_len)
 
