@@ -18,7 +18,7 @@ INDEX = "docs/index"
 NAVIGATION = {
     "Use": [
         *("quickstart", "preparing", "changing", "resume", "torchtitan", "launching", "losses"),
-        *("looking", "mixtures"),
+        *("looking", "mixtures", "fault_tolerance"),
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],
     "Move from": [
