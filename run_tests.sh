@@ -21,14 +21,9 @@ if [ -n "$titan" ]; then
     0.2.[012]) ;;
     *) echo "--titan is $titan, expected 0.2, 0.2.0, 0.2.1 or 0.2.2" >&2 && exit 2 ;;
     esac
-    site=.venv-titan02/$titan
-    if [ ! -e "$site/torchtitan" ]; then
-        # tyro reads its command line, which 0.3 does not need.
-        .venv/bin/pip install --quiet --no-deps --target "$site" \
-            "torchtitan==$titan" tyro docstring_parser typeguard
-    fi
+    site=$(scripts/set_up_titan02 "$titan")
     # `python -m pytest` from here; what PYTHONPATH names comes before what .venv holds.
-    export PYTHONPATH="$PWD/$site${PYTHONPATH:+:$PYTHONPATH}"
+    export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
     # Importing the older ones warns of what today's PyTorch deprecates.
     exec .venv/bin/python -m pytest -W default::DeprecationWarning tests/titan02 "$@"
 fi

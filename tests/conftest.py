@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -63,6 +64,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(proof, "SAMPLE_TEXTS", 1000)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forks() -> Iterator[None]:
+    """Fork the processes that tokenize, as the command does.
+
+    A process with threads starts new ones instead, which takes a second each. The thread in which
+    pytest-xdist waits for messages holds no lock that a forked process needs.
+    """
+    active_count, others = threading.active_count, threading.active_count() - 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "active_count", lambda: active_count() - others)
         yield
 
 

@@ -28,7 +28,10 @@ def test_run_train_prepares_the_demo_and_trains_on_it(tmp_path: Path) -> None:
     assert list(tmp_path.glob("tb/*/events.*"))
 
 
-@pytest.mark.parametrize("script", ["run_train.sh", "run_tests.sh", "scripts/set_up", ".ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    ["run_train.sh", "run_tests.sh", "scripts/set_up", "scripts/set_up_titan02", ".ci/run"],
+)
 def test_scripts_are_executable_and_parse(script: str) -> None:
     path = ROOT / script
 

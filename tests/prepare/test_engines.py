@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import ConfigError, InputError
+from blendtitan.prepare import engines
 from blendtitan.prepare.engines import LocalEngine, RayEngine, interrupt_postponed, started_engine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.storage.list_forms import find_shards
@@ -82,6 +83,21 @@ def test_a_killed_worker_is_an_error_and_no_hang(
     with pytest.raises(InputError, match=r"a worker process was killed.*fewer --workers"):
         LocalEngine(2).run(work)
     assert find_shards(tmp_path) == []
+
+
+def test_a_process_with_threads_is_not_forked(tokenizer_path: Path, tmp_path: Path) -> None:
+    """A lock that another thread holds would never be released in a fork."""
+    text = write_texts(tmp_path / "text.jsonl", ["one", "two"])
+    expected = undisturbed(text, tokenizer_path, tmp_path / "forked")
+    thread = threading.Thread(target=(end := threading.Event()).wait)
+    thread.start()
+    found = undisturbed(text, tokenizer_path, tmp_path / "started")
+    method = engines._process_context().get_start_method()
+    end.set()
+    thread.join()
+
+    assert found == expected
+    assert method == "spawn"
 
 
 def test_a_plan_has_at_most_one_process_per_job() -> None:

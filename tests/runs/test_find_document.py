@@ -9,7 +9,7 @@ from blendtitan.cli import main
 from blendtitan.errors import ConfigError
 from blendtitan.runs.explain import explain_slots
 from blendtitan.runs.find_document import find_document
-from blendtitan.runs.open import OpenRun, open_run
+from blendtitan.runs.open import OpenRun, open_run, read_run
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
 from tests.runs.test_explain import CORPORA, FLAGS, SEGMENTS, changed
@@ -88,8 +88,29 @@ def test_a_missing_document_is_refused(write_run: WriteRun) -> None:
 
     with pytest.raises(ConfigError, match=r"web_0: document 900 is not in the train split, which"):
         find_document(source, "web_0", 900)
-    with pytest.raises(ConfigError, match="found none of the 6 shards of the run, expected one"):
+    with pytest.raises(
+        ConfigError, match=r"is not among the 6 shards .* most similar is web_0. Na"
+    ):
         find_document(source, "eb_0", 0)
+
+
+def test_of_a_shard_that_was_dropped_the_error_says_that_the_run_has_read_it(
+    changed: tuple[Path, list[list[int]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step that read it is shown with the corpus: names such as 0 are in every corpus."""
+    folder, _ = changed
+    file_list = Path(read_run(folder / "config.toml").blend.data_file_list)
+    lines = file_list.read_text().splitlines()
+    file_list.write_text("\n".join(line for line in lines if "web_0" not in line))
+    source = open_run(folder)
+    for shard in ("web_0", "web/web_0", "/old/tokens/web/web_0"):
+        with pytest.raises(ConfigError, match=f"^{shard}: the run has read this .* no longer in"):
+            find_document(source, shard, 0)
+    with pytest.raises(ConfigError, match=r"^code/web_9: is not .* most similar is code/code_0\."):
+        find_document(source, "code/web_9", 0)
+
+    assert main(["explain", str(folder), "--steps", "1-2"]) == 0
+    assert "  web/web_0: tokens " in capsys.readouterr().out
 
 
 def test_documents_are_not_known_from_a_checkpoint_alone(

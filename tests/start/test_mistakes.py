@@ -19,9 +19,10 @@ import pytest
 from blendtitan import cli
 from blendtitan.errors import OutputError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.runs.run_folder import DATA, FILE_LIST
 from blendtitan.settings import templates
 from blendtitan.start import folder as folder_module
-from blendtitan.start.train import DATA, FILE_LIST
+from blendtitan.storage.record_files import read_record
 from tests.test_docs import ROOT
 
 SOURCE = ROOT / "src/blendtitan"
@@ -482,6 +483,78 @@ def test_another_tokenizer_replaces_the_shards_on_request(here: Path, capsys: Ca
     assert "or replace the shards with --overwrite" in error_of(capsys)
     assert prepare("--overwrite") == 0
     assert prepare() == 0
+
+
+def test_a_tokenizer_that_only_one_file_names_is_an_error_that_says_what_to_set(
+    here: Path, capsys: Capture
+) -> None:
+    """``prepare`` reads the tokenizer of one file, and ``train`` that of the other."""
+    assert init() == 0
+    assert prepare() == 0
+    Path("other.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
+    edit("tokenizer.model", "other.model")
+    advice = f'set model.tokenizer_path = "{here}/other.model" in config.toml.'
+
+    assert prepare("--overwrite") == 0
+    assert advice in capsys.readouterr().out
+    for command in ("train", "plan"):
+        assert cli.main([command, "run"]) == 1
+        assert advice in error_of(capsys)
+    config = Path("run/config.toml")
+    config.write_text(config.read_text().replace("tokenizer.model", "other.model"))
+    assert cli.main(["plan", "run"]) == 0
+    assert prepare() == 0
+    assert "set model.tokenizer_path" not in capsys.readouterr().out
+
+
+def test_shards_of_another_tokenizer_are_named_by_corpus_also_if_the_run_does_not_read_them(
+    here: Path, capsys: Capture
+) -> None:
+    """The tokenizer is shown with the same hash as by ``train``."""
+    assert init() == 0
+    assert prepare() == 0
+    own = read_record(Path("run/tokens/web/0"))
+    assert own is not None
+    Path("tokenizer.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
+    edit(f'web = "{here}/text/web"\n', "")
+    edit("web = 1.0\n", "")
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert f"/tokenizer.model (hash {own.tokenizer.hash[2:14]})" in error
+    assert "this command does not make those of corpus 'web': delete them, or keep them" in error
+    assert "with --overwrite, which replaces those of corpus 'code'" in error
+    assert prepare("--overwrite") == 0
+    assert prepare() == 1
+    assert "keep them unchanged with --overwrite. Or" in error_of(capsys)
+    shutil.rmtree("run/tokens/web")
+    assert prepare() == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "run"),
+        ("plan", "run"),
+        ("explain", "run", "--step", "1"),
+        ("report", "run"),
+        ("sweep", "sweep", "--config", "run", "--runs", "2"),
+    ],
+)
+def test_before_prepare_every_command_that_needs_the_data_says_to_run_it(
+    here: Path, capsys: Capture, words: tuple[str, ...]
+) -> None:
+    assert init() == 0
+
+    assert cli.main(words) == 1
+    assert "because the data is not prepared. Run blendtitan prepare" in error_of(capsys)
+
+
+def test_before_training_an_audit_says_to_train(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+
+    assert cli.main(["audit", "run"]) == 1
+    assert "has not saved a checkpoint yet. Run blendtitan train run" in error_of(capsys)
 
 
 @pytest.mark.parametrize("what", ["text/web", "tokenizer.model"])

@@ -16,10 +16,11 @@ from blendtitan import cli
 from blendtitan.commands.arguments import run_path
 from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.runs.run_folder import DATA
 from blendtitan.settings.templates import TEMPLATES
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder, read_data_config
-from blendtitan.start.train import DATA, Ranks, config_path
+from blendtitan.start.train import Ranks, config_path
 from blendtitan.storage.file_list import read_file_list
 from tests.test_docs import ROOT, code_blocks
 

@@ -11,6 +11,7 @@ from blendtitan import BlendConfig
 from blendtitan.dataset.build import build_datasets, read_catalog
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.original import build as original_build
+from blendtitan.original import dataset as original_dataset
 from blendtitan.titan import shared_catalog
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -130,7 +131,8 @@ def test_other_ranks_read_the_index_that_rank_0_built(
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
     indices = shared_catalog.shared_indices(config, catalog)
     as_another_rank(monkeypatch, messages[0])
-    monkeypatch.setattr(original_build, "original_indices", pytest.fail)
+    for module in (original_build, original_dataset):
+        monkeypatch.setattr(module, "original_indices", pytest.fail)
 
     assert shared_catalog.shared_indices(config, catalog) == indices
     dataset = build_datasets(config, catalog, indices).train

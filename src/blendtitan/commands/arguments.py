@@ -69,7 +69,7 @@ def local_path(text: str) -> Path:
 
 def run_path(text: str) -> Path:
     """The path of a run; of a run folder that ``init`` created, the output folder in it."""
-    from blendtitan.start.train import CONFIG, DATA, OUTPUTS
+    from blendtitan.runs.run_folder import CONFIG, DATA, OUTPUTS
 
     folder = local_path(text)
     has_begun = (folder / DATA).is_file() and (folder / OUTPUTS / CONFIG).is_file()

@@ -39,17 +39,13 @@ if TYPE_CHECKING:
 def _plan(options: Namespace) -> None:
     from blendtitan.runs.open import read_run, unchanged_run
     from blendtitan.runs.plan import plan_run
-    from blendtitan.start.check import check_prepared, naming_prepare
 
     if options.picture is not None:
         from blendtitan.runs.report.page import check_page
 
         if not options.overwrite:
             check_page(options.picture)
-    run = read_run(options.config, ranks=options.ranks)
-    check_prepared(run.path.parent)
-    with naming_prepare(run.path.parent):
-        plan = plan_run(run)
+    plan = plan_run(read_run(options.config, ranks=options.ranks))
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
         from blendtitan.runs.report.page import Page, write_page

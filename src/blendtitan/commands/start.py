@@ -42,8 +42,8 @@ from blendtitan.terminal import say
     argument("--key", "field or column that holds the text", metavar="NAME", default="text"),
 )
 def _init(options: Namespace) -> None:
+    from blendtitan.runs.run_folder import CONFIG, DATA
     from blendtitan.start.folder import corpus_table, init_folder
-    from blendtitan.start.train import CONFIG, DATA
     from blendtitan.tables import show
 
     folder = options.folder
@@ -76,6 +76,7 @@ def _init(options: Namespace) -> None:
 )
 def _prepare(options: Namespace) -> None:
     from blendtitan.prepare.mix import mix_table
+    from blendtitan.runs.run_folder import CONFIG, DATA, two_tokenizers
     from blendtitan.start.folder import prepare_folder
     from blendtitan.tables import show
 
@@ -86,6 +87,8 @@ def _prepare(options: Namespace) -> None:
         max_epochs=options.max_epochs,
     )
     show(mix_table(corpora))
+    if advice := two_tokenizers(options.folder / DATA, options.folder / CONFIG):
+        say(advice)
     say(f"The data is ready. To train: blendtitan train {shlex.quote(str(options.folder))}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
 from blendtitan.files import DamagedFileError
+from blendtitan.identity import TokenizerIdentity
 from blendtitan.json_files import read_json
 from blendtitan.prepare.documents import Counts, Manifest, Settings
 from blendtitan.prepare.input_file import (
@@ -28,11 +29,12 @@ from blendtitan.prepare.inputs import WILDCARDS
 from blendtitan.prepare.plan import Shard
 from blendtitan.prepare.records import Record, load_record, read_record, record_paths
 from blendtitan.prepare.runs import described_settings
+from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
 from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
 from blendtitan.storage.writer import remove_shard
-from blendtitan.visible import visible_logger
+from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -40,11 +42,11 @@ _ELSEWHERE = "Choose another output folder, or replace the shards with --overwri
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
-    """Check that writing a shard replaces only its own earlier version.
+    """Check that writing a shard replaces only its own earlier version, of the same settings.
 
     Raises:
-        ConfigError: The shard, or files of its names, were made by another program, with other
-            settings, or from another input.
+        ConfigError: The shard, or files of its names, were made by another program, with another
+            key, or from another input.
     """
     try:
         record = load_record(shard.record_path)
@@ -54,7 +56,7 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
     if record is None:
         _check_unrecorded(shard)
     elif record.has_shard(shard.prefix):
-        _check_recorded(shard, record, settings, tokenizer)
+        _check_recorded(shard, record)
     elif not shard.placing_path.exists() and _is_shard(shard.prefix):
         raise ConfigError(
             f"{shard.prefix}: another program replaced the shard that {shard.record_path} "
@@ -63,38 +65,61 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
     _check_parts(shard, settings, tokenizer)
 
 
-def check_other_shards(
-    output: Path, shards: Collection[Shard], settings: Settings, *, tokenizer: Path, overwrite: bool
+def check_settings(
+    output: Path,
+    shards: Collection[Shard],
+    settings: Settings,
+    *,
+    tokenizer: Path,
+    identity: TokenizerIdentity,
+    overwrite: bool,
 ) -> None:
-    """Check that the shards of ``output`` that this command does not make have its settings.
+    """Check that all shards of ``output``, of this command or not, have its settings.
 
     Raises:
         ConfigError: A shard has other settings, and ``overwrite`` is not set.
     """
-    planned = {shard.record_path for shard in shards}
-    others = [
-        (prefix, record)
-        for prefix, path in record_paths(output)
-        if path not in planned
+    own = {shard.record_path for shard in shards}
+    paths = dict(record_paths(output))
+    differing = {
+        prefix: record
+        for prefix, path in paths.items()
+        if not (overwrite and path in own)
         if (record := _readable_record(path)) is not None and record.settings != settings
         if record.has_shard(prefix) and record.counts.documents
-    ]
-    if not others:
+    }
+    if not differing:
         return
-    prefix, record = others[0]
-    found = (
-        f"{prefix}: was made with {_described(prefix, record)}, but this command uses "
-        f"{described_settings(str(tokenizer), settings)}."
-    )
-    if not overwrite:
-        raise ConfigError(
-            f"{found} All shards of an output must have one tokenizer: choose another output "
-            f"folder, or replace the shards with --overwrite."
+    prefix, record = next(iter(differing.items()))
+    made, asked = _both_described(prefix, record, settings, tokenizer, identity)
+    more = len(differing) - 1
+    which = f"{prefix} and {counted(more, 'more shard')} were" if more else f"{prefix}: was"
+    found = f"{which} made with {made}, but this command uses {asked}."
+    kept = [prefix for prefix in differing if paths[prefix] not in own]
+    if overwrite:
+        logger.warning(
+            "%s This command does not make the shards of %s, which stay unchanged: tokenise them "
+            "again as well, or delete them.",
+            *(found, _corpora(kept, output)),
         )
-    logger.warning(
-        "%s %s such shards stay unchanged: tokenise them again as well, or delete them.",
-        *(found, f"{len(others):,}"),
-    )
+        return
+    remedy = _ELSEWHERE
+    if kept:
+        replaced = [prefix for prefix in differing if prefix not in kept]
+        remedy = (
+            f"All shards of an output must have one tokenizer, and this command does not make "
+            f"those of {_corpora(kept, output)}: delete them, or keep them unchanged with "
+            f"--overwrite"
+        )
+        if replaced:
+            remedy += f", which replaces those of {_corpora(replaced, output)}"
+        remedy += ". Or choose another output folder."
+    raise ConfigError(f"{found} {remedy}")
+
+
+def _corpora(prefixes: Iterable[Path], output: Path) -> str:
+    names = {repr(corpus_in_folder(prefix, output)) for prefix in prefixes}
+    return f"{'corpus' if len(names) == 1 else 'corpora'} {', '.join(sorted(names))}"
 
 
 def _check_unrecorded(shard: Shard) -> None:
@@ -113,12 +138,11 @@ def _check_unrecorded(shard: Shard) -> None:
         )
 
 
-def _check_recorded(shard: Shard, record: Record, settings: Settings, tokenizer: Path) -> None:
-    if (record.key, record.settings) != (shard.key, settings):
+def _check_recorded(shard: Shard, record: Record) -> None:
+    if record.key != shard.key:
         raise ConfigError(
-            f"{shard.prefix}: was made from key {record.key!r} with "
-            f"{_described(shard.prefix, record)}, but this command uses key {shard.key!r} "
-            f"and {described_settings(str(tokenizer), settings)}. {_ELSEWHERE}"
+            f"{shard.prefix}: was made from key {record.key!r}, but this command uses key "
+            f"{shard.key!r}. {_ELSEWHERE}"
         )
     made, asked = _txt_mode(record.source), _txt_mode(shard.source)
     if made and asked and made != asked:
@@ -153,12 +177,26 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
         return
 
 
-def _described(prefix: Path, record: Record) -> str:
-    """The settings of a shard, with the name of its tokenizer if that is recorded."""
+def _both_described(
+    prefix: Path, record: Record, settings: Settings, tokenizer: Path, identity: TokenizerIdentity
+) -> tuple[str, str]:
+    """The settings of a shard, with its tokenizer if that is recorded, and those of the command."""
     found = None
     with suppress(ShardError):
         found = read_tokenizer_record(prefix)
-    return described_settings(found.tokenizer.name if found else "", record.settings)
+    name, made, asked = "", "", ""
+    if found is not None:
+        name = found.tokenizer.name
+        # Tokens such as padding change the settings, but not the identity.
+        is_shown = found.tokenizer.hash != identity.hash or record.settings.tokenizer == (
+            settings.tokenizer
+        )
+        if is_shown:
+            made, asked = found.tokenizer.hash, identity.hash
+    return (
+        described_settings(name, record.settings, hash=made),
+        described_settings(str(tokenizer), settings, hash=asked),
+    )
 
 
 def _txt_mode(source: Mapping[str, object]) -> str:

@@ -25,6 +25,7 @@ import orjson
 
 from blendtitan.errors import ConfigError, OutputError
 from blendtitan.files import DamagedFileError, open_file
+from blendtitan.identity import SHOWN_HASH
 from blendtitan.json_files import LIMIT_BYTES, parse_json
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.input_file import WORK_FOLDER, is_url
@@ -379,10 +380,15 @@ def registered_run(
         run.end()
 
 
-def described_settings(tokenizer: str, settings: Settings) -> str:
-    """Settings in words, for errors."""
+def described_settings(tokenizer: str, settings: Settings, *, hash: str = "") -> str:
+    """Settings in words, for errors.
+
+    ``hash`` is that of the tokenizer's identity. Without it, the hash of the settings is shown,
+    which also depends on tokens that change no ids.
+    """
     values = settings.described()
-    values["tokenizer"] = f"{tokenizer} ({settings.tokenizer[:_DIGEST_CHARS]})".strip()
+    digest = (hash or settings.tokenizer).rpartition(":")[2][:SHOWN_HASH]
+    values["tokenizer"] = f"{tokenizer} (hash {digest})".strip()
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 

@@ -23,7 +23,7 @@ from blendtitan.prepare.documents import (
     remove_damaged_part,
 )
 from blendtitan.prepare.engines import Engine, LocalEngine
-from blendtitan.prepare.existing import check_other_shards, check_replaceable, removed_inputs
+from blendtitan.prepare.existing import check_replaceable, check_settings, removed_inputs
 from blendtitan.prepare.input_file import DEFAULT_OPTIONS, WORK_FOLDER, ReadOptions
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, text_per_worker
 from blendtitan.prepare.records import (
@@ -205,8 +205,13 @@ class _Tokenizing:
         """Check that this command would replace only its own shards."""
         settings, tokenizer, overwrite = self.settings, self.tokenizer.path, self.config.overwrite
         with self.run.kept_fresh():
-            check_other_shards(
-                self.output, self.shards, settings, tokenizer=tokenizer, overwrite=overwrite
+            check_settings(
+                self.output,
+                self.shards,
+                settings,
+                tokenizer=tokenizer,
+                identity=self.identity,
+                overwrite=overwrite,
             )
             for shard in () if overwrite else self.shards:
                 check_replaceable(shard, settings, tokenizer)

@@ -10,6 +10,7 @@ from typing import Any
 
 from blendtitan.checkpoints import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.runs.run_folder import DATA
 from blendtitan.state import STATE_KEY, parse_state
 from blendtitan.visible import visible, visible_logger
 
@@ -55,6 +56,11 @@ def stored_states(run_folder: Path) -> list[StoredState]:
     if len(found) != 1:
         if not run_folder.exists():
             raise ConfigError(f"{run_folder}: there is no such folder. Name a run's output folder.")
+        if not found and (run_folder / DATA).is_file():
+            raise ConfigError(
+                f"{run_folder}: the run has not saved a checkpoint yet. Run blendtitan train "
+                f"{run_folder}"
+            )
         what = f"several checkpoint folders ({', '.join(found)})" if found else "no checkpoints"
         raise ConfigError(
             f"{run_folder}: found {what}. Name the run's output folder, such as my-run/outputs, or "

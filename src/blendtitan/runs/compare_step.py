@@ -194,11 +194,11 @@ class _Read:
 
     def _add(self, contents: Contents, window: Window) -> NDArray[np.integer]:
         """Add a window and return its tokens."""
-        missing = [s.key.name for s in window.stretches if not contents.holds(s)]
+        missing = [s.key for s in window.stretches if not contents.holds(s)]
         if missing:
             raise ConfigError(
-                f"slot {window.slot:,} was read from the shard {missing[0]!r} of "
-                f"{window.corpus!r}, which is missing, has changed, or is not in the file list "
+                f"slot {window.slot:,} was read from the shard {missing[0]}, "
+                f"which is missing, has changed, or is not in the file list "
                 f"any more. Name a list that has it, or compare with fewer steps: --window"
             )
         documents = [part for s in window.stretches for part in contents.documents(s)]

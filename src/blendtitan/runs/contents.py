@@ -1,5 +1,6 @@
 """The contents of stretches of shards: their documents, bytes and tokens."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
 
 IntArray = NDArray[np.int64]
+
+_SHOWN = 4
+"""Shards that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,19 +169,32 @@ class Contents:
 
     def _shard_named(self, name: str) -> int:
         """The number of the shard whose path is ``name``, or ends in it."""
+        own, prefixes = self.shards_named(name), self.catalog.prefixes
+        if len(own) > 1:
+            shown = _some([prefixes[shard] for shard in own])
+            raise ConfigError(
+                f"{name}: {len(own):,} shards of the run have paths that end in this: {shown}. "
+                f"Give more of the path"
+            )
+        if not own:
+            num_parts = len(Path(name).parts)
+            ends = ["/".join(Path(prefix).parts[-num_parts:]) for prefix in prefixes]
+            nearest = difflib.get_close_matches(name, ends, n=1, cutoff=0)
+            raise ConfigError(
+                f"{name}: is not among the {len(prefixes):,} shards in the file list of the run; "
+                f"the most similar is {nearest[0]}. Name a shard by its path, or by the end of "
+                f"it, without .bin"
+            )
+        return own[0]
+
+    def shards_named(self, name: str) -> list[int]:
+        """The numbers of the shards whose path is ``name``, or ends in it."""
         parts = Path(name).parts
-        own = [
+        return [
             shard
             for shard, prefix in enumerate(self.catalog.prefixes)
             if Path(prefix).parts[-len(parts) :] == parts or Path(prefix) == Path(name).absolute()
         ]
-        if len(own) != 1:
-            found = [self.catalog.prefixes[shard] for shard in own] or "none"
-            raise ConfigError(
-                f"{name}: found {found} of the {len(self.catalog.prefixes):,} shards of the run, "
-                f"expected one. Name the shard by its path, without .bin"
-            )
-        return own[0]
 
     def _shard(self, stretch: Stretch) -> int:
         return int(self.rows.piece_shards[self.row_of[stretch.key]])
@@ -204,3 +221,8 @@ class Contents:
         if offset < int(self.rows.num_tokens[self._row(shard)]):
             document_id = document_at_with_eod(shard_index(self.rows, shard), first, offset)
         return self._split_start(shard) + offset - (document_id - first)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -49,8 +49,8 @@ class Part:
 
     @property
     def shard(self) -> str:
-        """Path of the shard, or its name if the path is unknown."""
-        return self.prefix or self.stretch.key.name
+        """Path of the shard, or its corpus and name if the path is unknown."""
+        return self.prefix or str(self.stretch.key)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,7 +244,10 @@ def _sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
     for part in sample.parts:
         if part.byte_range is None:
             start, stop = _span(part.stretch.offset, part.stretch.count)
-            yield f"  {part.shard}: tokens {start:,} to {stop:,} of the split"
+            yield (
+                f"  {part.shard}: tokens {start:,} to {stop:,} of the split; without the shard, "
+                f"its documents are unknown"
+            )
             continue
         first_byte, end_byte = part.byte_range
         yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
@@ -279,7 +282,7 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
         "chapter": window.phase,
         "parts": [
             {
-                "shard": part.shard,
+                "shard": part.prefix or part.stretch.key.name,
                 "tokens_of_split": _span(part.stretch.offset, part.stretch.count),
                 "bytes": part.byte_range and list(part.byte_range),
                 "documents": [

@@ -8,6 +8,7 @@ draws before a slot.
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,12 @@ def find_document(
         raise ConfigError(f"finding a document needs the data, which is not available: {run.about}")
     if stop_slot is None:
         stop_slot = run.num_samples
+    if not run.contents.shards_named(shard) and _was_read(run.slots, shard):
+        raise ConfigError(
+            f"{shard}: the run has read this shard, but it is no longer in the run's file list. To "
+            f"find its documents, add it to the list again (in a run folder: add its corpus to "
+            f"data.toml, and run blendtitan prepare), or look at a step: --step"
+        )
     prefix, whole = run.contents.document(shard, document_id)
     readings = tuple(
         Reading(
@@ -127,6 +134,17 @@ def find_document(
         num_tokens=whole.count,
         stop_slot=stop_slot,
         readings=readings,
+    )
+
+
+def _was_read(history: History, shard: str) -> bool:
+    """Whether a phase read a shard of this corpus and name, or of this name."""
+    *_, corpus, name = ("", *Path(shard).parts)
+    return any(
+        name in shards.names
+        for phase in history.phases
+        for of_corpus, shards in phase.corpora.items()
+        if corpus in ("", of_corpus)
     )
 
 

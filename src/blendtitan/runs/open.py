@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from blendtitan.history.run import phases_of, settings_of
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
+from blendtitan.runs.run_folder import advising
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
 from blendtitan.settings.batches import (
     check_batches,
@@ -75,6 +76,10 @@ class RunConfig:
     def schedule(self) -> BatchSchedule:
         """The batch schedule of a run that is never changed."""
         return (BatchStage(global_batch_size=self.global_batch_size),)
+
+    def advising(self) -> AbstractContextManager[None]:
+        """A block whose errors about the data say how to mend it."""
+        return advising(self.path, Path(self.blend.data_file_list), self.model)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises ConfigError if it cannot be used."""
@@ -174,7 +179,7 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     else:
         num_samples += max(0, run.steps - stored.step) * schedule[-1].global_batch_size
         try:
-            with quietly():
+            with quietly(), run.advising():
                 contents = _contents(run.blend, read_catalog(run.blend), history.split)
         except (BlendTitanError, OSError) as error:
             about += f"; the data cannot be read: {error}"
@@ -200,7 +205,7 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
         ShardError: A shard cannot be used.
         EmptySplitError: A corpus has documents, but none of them for training.
     """
-    with quietly():
+    with quietly(), run.advising():
         catalog = read_catalog(run.blend, check=check)
         datasets = build_datasets(run.blend, catalog)
     if datasets.train is None:

@@ -40,6 +40,9 @@ class ShardKey(NamedTuple):
     occurrence: int
     """Number of earlier shards of the corpus with the same id (same name and size)."""
 
+    def __str__(self) -> str:
+        return f"{self.corpus}/{self.name}"
+
 
 def shard_keys(corpora: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> list[ShardKey]:
     """The keys of some shards, given as columns."""

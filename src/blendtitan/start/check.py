@@ -8,8 +8,8 @@ in the same words.
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,11 +21,10 @@ from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
     EmptySplitError,
-    FileListError,
-    MissingShardError,
 )
 from blendtitan.runs.checkpoints import StoredState, latest_state
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
+from blendtitan.runs.run_folder import check_prepared
 from blendtitan.settings.batches import (
     check_batches,
     check_on_cpu,
@@ -35,7 +34,7 @@ from blendtitan.settings.batches import (
 )
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.toml import check_known, read_arguments, read_keys, typed_values
-from blendtitan.start.train import DATA, FILE_LIST, is_02
+from blendtitan.start.train import is_02
 from blendtitan.state import parse_state, resume
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -84,32 +83,13 @@ def check_run(
         run = read_run(config, ranks=ranks, values=values)
         vocab_size = run.tokenizer().get_vocab_size()
         model_vocab_size(values["model.vocab_size"], tokenizer_vocab_size=vocab_size)
-        _check_file_list(run)
+        with run.advising():
+            read_file_list(Path(run.blend.data_file_list))
         if reads_data:
             finished = _check_data(run, values)
     _check_load_step(values)
     _check_output(Path(values["job.dump_folder"]))
     return finished
-
-
-def check_prepared(folder: Path) -> None:
-    """Check that ``prepare`` made the file list of a run folder, if it is one that init made."""
-    if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
-        raise ConfigError(
-            f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
-            f"blendtitan prepare {folder}"
-        )
-
-
-@contextmanager
-def naming_prepare(folder: Path) -> Iterator[None]:
-    """Say in errors about missing shards that ``prepare`` makes those of a run folder."""
-    try:
-        yield
-    except MissingShardError as error:
-        if (folder / DATA).is_file():
-            error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
-        raise
 
 
 def _data_ranks(values: Values, world_size: int) -> int:
@@ -151,27 +131,13 @@ def _check_model(values: Values) -> None:
         check_seq_len(values["training.seq_len"], flavors[flavor])
 
 
-def _check_file_list(run: RunConfig) -> None:
-    file_list = Path(run.blend.data_file_list)
-    try:
-        read_file_list(file_list)
-    except FileListError as error:
-        if not file_list.exists():
-            error.add_note(
-                f"It is blendcorpus.data_file_list of {run.path}. After a run folder was moved, "
-                f"correct the paths in it and in {DATA}."
-            )
-        raise
-
-
 def _check_data(run: RunConfig, values: Values) -> str:
     check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
-    with naming_prepare(run.path.parent):
-        if run.blend.has_horizon:  # its index may take long to build
-            with quietly():
-                read_catalog(run.blend, check=check)
-            return ""
-        data = data_of_run(run, check=check)
+    if run.blend.has_horizon:  # its index may take long to build
+        with quietly(), run.advising():
+            read_catalog(run.blend, check=check)
+        return ""
+    data = data_of_run(run, check=check)
     with quietly():
         lacks_valid = run.validates and data.datasets.valid is None
     if lacks_valid and not run.validation_sets:

@@ -27,6 +27,7 @@ from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
 from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
 from blendtitan.prepare.streams import BadText
 from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize_shards
+from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES, page_url
 from blendtitan.start.data import (
     DataConfig,
@@ -35,7 +36,6 @@ from blendtitan.start.data import (
     expanded,
     read_data_config,
 )
-from blendtitan.start.train import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import NamedShard, find_shards
 from blendtitan.tables import Table

@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from blendtitan.errors import ConfigError, requires_extra
-
-CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
-TOKENS, OUTPUTS = "tokens", "outputs"
-"""Names in a run folder."""
+from blendtitan.runs.run_folder import CONFIG
 
 _ONE_PROCESS = {
     "RANK": "0",

@@ -1,0 +1,92 @@
+"""A run folder as ``blendtitan init`` makes it: its files, and what errors about its data advise.
+
+The advice is added where every command reads the data of a run, so all of them give it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from blendtitan.errors import (
+    BlendTitanError,
+    ConfigError,
+    FileListError,
+    MissingShardError,
+    TokenizerMismatchError,
+)
+from blendtitan.settings.toml import toml_document
+
+CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
+TOKENS, OUTPUTS = "tokens", "outputs"
+"""Names in a run folder."""
+
+Model = Mapping[str, str | None]
+
+TOKENIZER_KEYS = ("tokenizer_path", "hf_assets_path")
+"""Keys of ``[model]`` that name a tokenizer; the first one that is set counts."""
+
+
+def check_prepared(folder: Path) -> None:
+    """Check that ``prepare`` made the file list of a run folder, if it is one that init made."""
+    if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
+        raise ConfigError(
+            f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
+            f"blendtitan prepare {folder}"
+        )
+
+
+@contextmanager
+def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
+    """Say in errors about the data of a run how to mend it.
+
+    Args:
+        config: The TOML file of the run: a run folder's, the complete one in its outputs, or any.
+        file_list: That of the run.
+        model: Its ``[model]``.
+    """
+    folder = next((f for f in config.parents[:2] if (f / DATA).is_file()), None)
+    try:
+        yield
+    except FileListError as error:
+        if folder:
+            check_prepared(folder)
+        if not file_list.exists():
+            error.add_note(
+                f"It is blendcorpus.data_file_list of {config}. After a run folder was moved, "
+                f"correct the paths in it and in {DATA}."
+            )
+        raise
+    except MissingShardError as error:
+        if folder:
+            error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
+        raise
+    except TokenizerMismatchError as error:
+        if folder and (advice := two_tokenizers(folder / DATA, config, model)):
+            error.add_note(advice)
+        raise
+
+
+def two_tokenizers(data: Path, config: Path, model: Model | None = None) -> str:
+    """What to do if both files of a run folder name different tokenizers; empty if they agree.
+
+    ``model`` is the ``[model]`` of the run; None: that of ``config``.
+    """
+    prepared = None
+    with suppress(BlendTitanError, OSError):
+        prepared = toml_document(data).get("tokenizer")
+        model = toml_document(config).get("model", {}) if model is None else model
+    if model is None:
+        return ""
+    key = next((key for key in TOKENIZER_KEYS if model.get(key)), None)
+    if key is None or not isinstance(prepared, str) or _is_same(prepared, str(model[key])):
+        return ""
+    return (
+        f'{data} prepares data for tokenizer = "{prepared}", but {config} trains with model.{key} '
+        f'= "{model[key]}". To train with the former, set model.{key} = "{prepared}" in '
+        f"{config.name}."
+    )
+
+
+def _is_same(one: str, other: str) -> bool:
+    first, second = Path(one).expanduser().absolute(), Path(other).expanduser().absolute()
+    return first == second or second in first.parents  # a folder stands for the file in it
