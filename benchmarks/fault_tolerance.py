@@ -76,8 +76,9 @@ def start(
     words = [sys.executable, "-m", "blendtitan.titan.train"]
     words += ["--job.config_file", ROOT / "configs/debug.toml", "--job.dump_folder", folder / name]
     words += ["--model.tokenizer_path", folder / "tokenizer.model", f"--training.steps={steps}"]
+    words += ["--training.seq_len=64"]
     words += ["--blendcorpus.data_file_list", folder / "file_list.txt", "--metrics.log_freq=1"]
-    words += ["--training.global_batch_size=12", "--training.local_batch_size=2"]
+    words += ["--training.global_batch_size=6", "--training.local_batch_size=1"]
     words += [
         "--blendcorpus.max_epochs=0",
         "--validation.no_enable",

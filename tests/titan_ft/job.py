@@ -48,15 +48,15 @@ class ReplicatedJob(Job):
         """Where the replicas write down what they do."""
         return self.folder / "record"
 
-    def start(self, replica_id: int, *arguments: str) -> Launched:
-        """Start a replica."""
+    def start(self, replica_id: int, *arguments: str, **more: str) -> Launched:
+        """Start a replica, with more variables in its environment."""
         words = ["--job.config_file", str(self.folder / "run.toml"), *arguments]
         words += ["--fault_tolerance.replica_id", str(replica_id)]
         environment = {"TORCHFT_LIGHTHOUSE": self.lighthouse, "RUST_LOG": "off", **ALONE}
         record = self.record.with_name(f"replica_{replica_id}")
         run = Launched.start_rank(
             words,
-            environment=environment | {"RECORD": str(self.record)},
+            environment=environment | {"RECORD": str(self.record)} | more,
             record=record,
             entry=replica,
         )
@@ -66,7 +66,9 @@ class ReplicatedJob(Job):
     def lines(self, replica_id: int) -> list[dict[str, Any]]:
         """What a replica wrote down, over all its starts."""
         path = Path(f"{self.record}.{replica_id}")
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        # The replica may be writing the last line.
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def committed(self) -> int:
         """The last step that a replica is known to have committed."""

@@ -83,6 +83,8 @@ class RecordingReplica(ReplicaTrainer):
 
     def _try_step(self, data_iterator: Iterator[Any]) -> bool:
         self._read.clear()
+        if os.environ.get("DIVERGE_AT") == str(self.step):  # as if it had committed another attempt
+            self._last_attempt = int(os.environ.pop("DIVERGE_AT"))
         return super()._try_step(data_iterator)
 
     def _sum_over_replicas(self, attempt: Any) -> torch.Tensor:

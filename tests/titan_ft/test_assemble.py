@@ -66,6 +66,7 @@ def test_the_default_global_batch_is_one_micro_batch_of_every_replica(job: Job) 
         (["--fault_tolerance.replica_id=2"], r"replica_id is 2, expected 0 to 1 .*group_size = 2"),
         (["--fault_tolerance.min_replica_size=3"], r"min_replica_size is 3, expected 1 to 2"),
         (["--fault_tolerance.semi_sync_method=diloco"], r"'diloco', expected none: .*every step"),
+        (["--training.global_batch_size=2"], r"global_batch_size is 2, expected at least 4"),
         (["--checkpoint.no_enable"], r"needs checkpoint\.enable = true"),
         (["--model.name=qwen3"], r"'qwen3' cannot be trained .*experts"),
     ],

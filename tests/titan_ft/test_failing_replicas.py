@@ -33,8 +33,10 @@ def test_each_committed_slot_is_read_once_however_often_replicas_are_killed(
         job.write_toml()
     rng = random.Random(6)
     with lighthouse(job):
-        runs = [job.start(replica) for replica in range(REPLICAS)]
+        # At the second step, the last one claims another state, as if it had committed alone.
+        runs = [job.start(0), job.start(1), job.start(2, DIVERGE_AT="2")]
         wait_for(lambda: job.committed() >= 2, *runs)
+        assert runs[2].output.count("continues with the state of another") == 2
         for _ in range(kills):
             victim = rng.randrange(REPLICAS)
             at = job.committed()

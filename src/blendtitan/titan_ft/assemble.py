@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
+from blendtitan.order.replicas import check_units
 from blendtitan.settings.batches import data_ranks
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.trainer import BlendTrainer
@@ -28,9 +29,15 @@ def with_replicas(
     """
     _check(config, settings)
     training = config.training
+    unit = training.local_batch_size * _ranks(config)
     if training.global_batch_size < 0:
-        size = training.local_batch_size * _ranks(config) * settings.group_size
-        training = replace(training, global_batch_size=size)
+        training = replace(training, global_batch_size=unit * settings.group_size)
+    check_units(
+        settings.batch_policy,
+        full_units=training.global_batch_size // unit,
+        unit=unit,
+        all_replicas=settings.group_size,
+    )
     parts = {
         "checkpoint": _as(ReplicaCheckpointManager.Config, config.checkpoint),
         "dataloader": _as(ReplicaDataLoader.Config, config.dataloader),

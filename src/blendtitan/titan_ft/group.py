@@ -16,6 +16,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from blendtitan.errors import ConfigError, requires_extra
+from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan_ft.settings import FaultToleranceSettings
 from blendtitan.visible import drop_logs, visible_logger
 
@@ -80,6 +81,7 @@ class ReplicaGroup:
         drop_logs(r"$|\[replica_\d+:|Started CheckpointServer|fetching checkpoint|transferring")
         warnings.filterwarnings("ignore", "The given buffer is not writable")
         self._lighthouse = address
+        self._forgets = False
         self._timeout = timedelta(milliseconds=settings.process_group_timeout_ms)
         kinds = {"gloo": torchft.ProcessGroupGloo, "nccl": torchft.ProcessGroupNCCL}
         host, port = self._store()
@@ -107,12 +109,13 @@ class ReplicaGroup:
 
     def _store(self) -> tuple[str, int]:
         """Where the ranks of this replica, and the other replicas, find its key-value store."""
-        where: list[Any] = [None, 0]
-        if dist.get_rank() == 0:
+
+        def serve() -> bytes:
             self._server = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-            where = [socket.gethostname(), self._server.port]
-        dist.broadcast_object_list(where, src=0)
-        return where[0], where[1]
+            return f"{socket.gethostname()} {self._server.port}".encode()
+
+        host, port = from_first_rank(serve).decode().split()
+        return host, int(port)
 
     @property
     def committed_steps(self) -> int:
@@ -125,8 +128,10 @@ class ReplicaGroup:
         Raises:
             ConfigError: There is no lighthouse any more, or too few replicas came.
         """
-        if committed_steps != self.committed_steps:
-            self._move(committed_steps)
+        if self._forgets or committed_steps != self.committed_steps:
+            step = 0 if self._forgets else committed_steps
+            self._manager.load_state_dict({"step": step, "batches_committed": 0})
+            self._forgets = False
         try:
             self._manager.start_quorum()
         except (RuntimeError, TimeoutError) as error:
@@ -139,12 +144,9 @@ class ReplicaGroup:
         assert place is not None  # only asynchronous quorums have spares
         return Place(place, self._manager.num_participants())
 
-    def _move(self, committed_steps: int) -> None:
-        self._manager.load_state_dict({"step": committed_steps, "batches_committed": 0})
-
     def forget(self) -> None:
         """Load the state of another replica at the next step."""
-        self._move(0)
+        self._forgets = True  # torchft then sees a replica that has made no step
 
     def has_failed(self) -> bool:
         """Whether this step cannot be committed."""

@@ -20,7 +20,7 @@ from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.distributed import ParallelDims
 
-from blendtitan.order.replicas import DividedStep, check_units, diverged, step_of
+from blendtitan.order.replicas import DividedStep, diverged, step_of
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
 from blendtitan.titan_ft.group import LIGHTHOUSE, REPLICA, Place, ReplicaGroup, State
@@ -89,12 +89,6 @@ class ReplicaTrainer(BlendTrainer):
         self._unit = self._data.dp_world_size * config.training.local_batch_size
         # TorchTitan divided the global batch by the ranks of this replica.
         self._full_units = self.gradient_accumulation_steps
-        check_units(
-            self._settings.batch_policy,
-            full_units=self._full_units,
-            unit=self._unit,
-            all_replicas=self._settings.group_size,
-        )
         for optimizer in self.optimizers.optimizers:
             _make_state(optimizer)
         self.optimizers.register_step_pre_hook(lambda *_: self._commit())
