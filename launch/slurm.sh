@@ -2,14 +2,15 @@
 # Train on all nodes of a Slurm job:
 #   sbatch --nodes 8 --gpus-per-node 8 slurm.sh RUN [ARGUMENT...]
 # RUN is a run folder or a TOML file; the arguments are those of `blendtitan train`, such as
-# --training.steps 100. Set partition, account and time on the command line or here. A job that is
-# submitted again resumes from the last checkpoint.
+# --training.steps 100. Set partition, account and time on the command line or here. Before the time
+# ends, the run saves a checkpoint. A job that is submitted again resumes from it.
 #   PORT  free port on the first node (default: derived from the job number)
 #SBATCH --job-name=blendtitan
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
 #SBATCH --time=24:00:00
+#SBATCH --signal=USR1@180
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 set -euo pipefail

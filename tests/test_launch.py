@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ RECORDER = f"""#!{sys.executable}
 import json, os, subprocess, sys
 name = os.path.basename(sys.argv[0])
 with open(os.environ["RECORD"], "a") as file:
-    file.write(json.dumps({{"name": name, "arguments": sys.argv[1:], "cwd": os.getcwd()}}) + "\\n")
+    end = os.environ.get("BLENDTITAN_END_TIME")
+    call = {{"name": name, "arguments": sys.argv[1:], "cwd": os.getcwd(), "end": end}}
+    file.write(json.dumps(call) + "\\n")
 """
 
 SCONTROL = 'print(*os.environ["STAND_IN_NODES"].split(","), sep="\\n")'
@@ -90,6 +93,7 @@ class Cluster:
 def cluster(tmp_path: Path) -> Cluster:
     """Three nodes, on which blendtitan only writes down how it is started."""
     programs = {"scontrol": SCONTROL, "srun": LAUNCHER, "mpiexec": LAUNCHER, "blendtitan": ""}
+    programs["qstat"] = 'print("Job Id: 1\\n    Resource_List.walltime = 01:30:08")'
     return Cluster(tmp_path, NODES, programs)
 
 
@@ -142,6 +146,16 @@ def test_pbs_starts_one_process_on_each_node_with_all_its_cores(cluster: Cluster
     assert mpiexec["arguments"][4:8] == [
         *["--hostfile", cluster.environment["PBS_NODEFILE"], "--cpu-bind", "none"]
     ]
+
+
+def test_a_run_knows_when_its_job_ends(cluster: Cluster) -> None:
+    """Slurm sends it a signal before, and PBS tells how long the job may take."""
+    begun = time.time()
+    cluster.submit("pbs.sh", [])
+    (mpiexec,) = cluster.calls("mpiexec")
+
+    assert begun - 1 <= int(mpiexec["end"]) - 5408 <= time.time()
+    assert "#SBATCH --signal=USR1@180\n" in (LAUNCH / "slurm.sh").read_text()
 
 
 def test_the_environment_chooses_the_port(cluster: Cluster) -> None:

@@ -28,7 +28,7 @@ TITAN = LOADER | {
         "placed_loader",
         "settings",
     ),
-    *("claims", "tokenizers", "tokenizer_check", "titan"),
+    *("claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -45,12 +45,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "claims": (STORAGE | {"claims"}, set()),
+    "stop_signals": ({"claims", "failures", "files"}, set()),
     "dataset": (DATASET, NUMPY),
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
     "state": (HISTORY, NUMPY),
-    "batch_schedule": ({"errors", "state"}, set()),
-    "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
+    "batch_schedule": ({"errors", "order", "state"}, NUMPY),
+    "settings": (
+        BASE | {"config", "order", "dataset", "history", "batch_schedule", "settings"},
+        set(),
+    ),
     "loader": (LOADER, NUMPY | {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
@@ -115,7 +119,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "start": (
         HISTORY
         | {"state", "checkpoints", "tokenizer_check"}
-        | {"prepare", "runs", "settings", "tables", "tokenizers", "failures", "terminal", "start"},
+        | {"prepare", "runs", "settings", "stop_signals", "tables", "tokenizers"}
+        | {"failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},
     ),
     "cli": ({"errors", "visible", "terminal", "failures", "commands"}, set()),

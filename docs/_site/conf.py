@@ -17,7 +17,16 @@ INDEX = "docs/index"
 # Pages of docs/ by caption. Those that are not named here follow the last of "Use".
 NAVIGATION = {
     "Use": [
-        *("quickstart", "preparing", "changing", "resume", "torchtitan", "launching", "losses"),
+        *(
+            "quickstart",
+            "preparing",
+            "changing",
+            "skip_and_remove",
+            "resume",
+            "torchtitan",
+            "launching",
+            "losses",
+        ),
         *("looking", "mixtures", "fault_tolerance"),
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from blendtitan.errors import ResumeError
+from blendtitan.order.course import NO_SKIPS, Skips
 from blendtitan.state import PACE_KEY, STATE_KEY, damaged
 
 
@@ -81,7 +84,7 @@ def saved_schedule(schedule: BatchSchedule) -> dict[str, Any]:
 
 def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) -> BatchSchedule:
     """The batch schedule of a run whose global batch size may change after ``step``."""
-    last = schedule[-1]
+    last = stage_at(schedule, step)
     if global_batch_size == last.global_batch_size:
         return schedule
     new = BatchStage(
@@ -92,18 +95,64 @@ def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) ->
     return (*(stage for stage in schedule if stage.step < step), new)
 
 
+def with_jumps(schedule: Sequence[BatchStage], skips: Skips) -> BatchSchedule:
+    """The schedule of a run that skips slots.
+
+    Each step after which the stream has jumped over slots gets an entry of the same global batch
+    size, with the samples consumed by then: so ``consumed_at`` is right at the end of every step.
+    """
+    found: list[BatchStage] = []
+    kept = 0
+    for place, stage in enumerate(schedule):
+        size = stage.global_batch_size
+        if place == 0 or stage.consumed_samples != schedule[place - 1].consumed_at(stage.step):
+            kept = skips.kept_before(stage.consumed_samples)
+        stop = schedule[place + 1].step if place + 1 < len(schedule) else None
+        jumps = [stage.step - (kept - at) // size for at in skips.kept_firsts.tolist() if at > kept]
+        for step in sorted({stage.step, *jumps}):
+            if stop is None or step < stop:
+                slot = skips.slot_of(kept + (step - stage.step) * size)
+                found.append(BatchStage(step=step, consumed_samples=slot, global_batch_size=size))
+        kept += 0 if stop is None else (stop - stage.step) * size
+    return tuple(found)
+
+
+def stage_at(schedule: Sequence[BatchStage], step: int) -> BatchStage:
+    """The entry that is in force after ``step`` steps."""
+    return [stage for stage in schedule if stage.step <= step][-1]
+
+
 def consumed_at(schedule: Sequence[BatchStage], step: int) -> int:
     """Samples consumed after ``step`` steps of a run."""
-    return [stage for stage in schedule if stage.step <= step][-1].consumed_at(step)
+    return stage_at(schedule, step).consumed_at(step)
 
 
-def slots_of(schedule: Sequence[BatchStage], step: int) -> range:
+def slots_of(schedule: Sequence[BatchStage], step: int, skips: Skips = NO_SKIPS) -> Sequence[int]:
     """The slots of a step. The first step of a run is 1."""
-    stage = [stage for stage in schedule if stage.step < step][-1]
-    return range(stage.consumed_at(step - 1), stage.consumed_at(step))
+    stage = stage_at(schedule, step - 1)
+    start = stage.consumed_at(step - 1)
+    slots = range(start, start + stage.global_batch_size)
+    if not len(skips.firsts):
+        return slots
+    return skips.slots_of(skips.kept_before(start) - start + np.array(slots)).tolist()
 
 
-def step_of(schedule: Sequence[BatchStage], slot: int) -> int:
-    """The step that trains on a slot. The first step of a run is 1."""
-    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
-    return stage.step_at(slot) + 1
+def step_of(schedule: Sequence[BatchStage], slot: int, skips: Skips = NO_SKIPS) -> int:
+    """The step that trains on a slot that is not skipped. The first step of a run is 1."""
+    return int(steps_before(schedule, slot, skips)) + 1
+
+
+def steps_before(schedule: Sequence[BatchStage], slot: int, skips: Skips = NO_SKIPS) -> float:
+    """Steps before a slot; not whole within a step."""
+    kept = skips.kept_before(slot)
+    begun = [(skips.kept_before(stage.consumed_samples), stage) for stage in schedule]
+    first, stage = [each for each in begun if each[0] <= kept][-1]
+    return stage.step + (kept - first) / stage.global_batch_size
+
+
+def samples_of(schedule: Sequence[BatchStage], step: int) -> int:
+    """Samples that the first ``step`` steps train on: those consumed, without skipped slots."""
+    begun = [stage for stage in schedule if stage.step < step]
+    stops = [*(stage.step for stage in begun[1:]), step]
+    steps = zip(begun, stops, strict=True)
+    return sum((stop - stage.step) * stage.global_batch_size for stage, stop in steps)

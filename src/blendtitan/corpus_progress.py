@@ -67,7 +67,7 @@ def progress_metrics(dataset: Dataset, consumed_samples: int) -> dict[str, float
 
 
 def corpus_table(dataset: Dataset, num_samples: int) -> str:
-    """Tokens, share and epochs of each corpus, at the end of a run of ``num_samples`` samples."""
+    """Tokens, share and epochs of each corpus, at the end of a run of ``num_samples`` slots."""
     end = progress(dataset, num_samples)
     table = Table(("corpus", "tokens", "share", "tokens read", "epochs"))
     columns = (dataset.corpus_tokens, end.configured_shares, end.tokens, end.epochs)

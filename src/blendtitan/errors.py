@@ -15,6 +15,7 @@
     |   `-- TokenizerMismatchError  it was made with another tokenizer
     |-- EmptySplitError      a split that is used has no documents
     |-- ResumeError          a saved state does not belong to this run
+    |-- LossError            losses of training are NaN or infinite
     |-- FastTierError        the fast tokenizer tier is absent, fails, or gives other ids
     |-- InputError           a text file given to `blendtitan tokenize` cannot be used
     `-- OutputError          a file cannot be written: the disk is full, or permission is denied
@@ -102,6 +103,10 @@ class EmptySplitError(BlendTitanError):
 
 class ResumeError(BlendTitanError):
     """A saved state does not belong to this run."""
+
+
+class LossError(BlendTitanError):
+    """Losses of training are NaN or infinite."""
 
 
 class FastTierError(BlendTitanError):

@@ -123,6 +123,21 @@ def interrupted(*_: object) -> NoReturn:
     os._exit(130)
 
 
+def ended_by(name: str) -> str:
+    """The line of a run that a signal ended."""
+    return (
+        f"blendtitan train: ended by {name}. The same command resumes from the last checkpoint, if "
+        f"any."
+    )
+
+
+def end_at_once(name: str) -> NoReturn:
+    """End a rank after a signal, with status 130, whatever it is doing."""
+    if os.environ.get("RANK", "0") == "0":
+        complain(ended_by(name))
+    os._exit(130)
+
+
 def recorded(path: Path) -> Sequence[str]:
     """The report in the error file of a rank, of ours or of any other program under torchrun."""
     message = json.loads(read_text(path))["message"]

@@ -160,19 +160,8 @@ class DataLoader:
     def resume(self, state: SavedState) -> None:
         """Continue from a parsed state. Raises the same errors as ``load_state_dict``."""
         resumed = resume(state, self._as_begun)
-        if resumed.account and self._dp_rank == 0:
-            logger.warning(
-                "A new segment begins at slot %s, because on_change = 'new_segment' and the run "
-                "was changed:\n%s",
-                f"{resumed.consumed_samples:,}",
-                joined(resumed.account),
-            )
-        if resumed.replaced and self._dp_rank == 0:
-            logger.warning(
-                "Shards no longer hold the tokens that the checkpoint was trained on. Training "
-                "reads their current tokens, because on_change = 'new_segment':\n%s",
-                joined(resumed.replaced),
-            )
+        for reason, lines in resumed.warnings() if self._dp_rank == 0 else ():
+            logger.warning("%s\n%s", reason, joined(lines))
         self.replace(resumed.dataset)
         self.consumed_samples = resumed.consumed_samples
 
@@ -188,6 +177,15 @@ class DataLoader:
         dataset = self.dataset.with_changes(changes)
         if dataset.segments != self.dataset.segments:
             self.replace(dataset)
+
+    def set_skips(self, skipped: Sequence[tuple[Any, ...]]) -> None:
+        """Leave out stretches ``(first, stop)`` of slots. States that are loaded must agree."""
+        from blendtitan.history.run import with_skips
+
+        self._as_begun, _ = with_skips(self._as_begun, skipped)
+        dataset, skips = with_skips(self.dataset, skipped)
+        self.replace(dataset, course=skips.course(self.course))
+        self.consumed_samples = skips.first_kept(self.consumed_samples)
 
     def replace(self, dataset: Dataset | None = None, *, course: Course | None = None) -> None:
         """Read another dataset or other slots from now on; prefetched batches are dropped."""

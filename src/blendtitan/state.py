@@ -22,7 +22,9 @@ from blendtitan.history.phases import (
     saved_segments,
 )
 from blendtitan.history.record import RunRecord, changed_checksums, differences, phase_differences
-from blendtitan.history.run import in_next_phase, in_phases, record_of
+from blendtitan.history.run import in_next_phase, in_phases, record_of, skipped_of
+from blendtitan.history.skips import check_skips, saved_skips, skipped_from, skips_of
+from blendtitan.order.course import NO_SKIPS, Skips
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -35,6 +37,7 @@ PACE_KEY = "pace"
 
 _TOKENS_KEY = "recent_tokens"
 _CHECKSUMS_KEY = "checksums"
+_SKIPS_KEY = "skips"
 
 _DIGEST_SLOTS = 4096
 
@@ -66,6 +69,21 @@ class Resumed:
     replaced: Sequence[str] = ()
     """Shards whose tokens were replaced since training on them, although the order is the same."""
 
+    def warnings(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """What differs from the checkpoint, although on_change allows it: a sentence, and lines."""
+        if self.account:
+            yield (
+                f"A new segment begins at slot {self.consumed_samples:,}, because on_change = "
+                f"'new_segment' and the run was changed:",
+                self.account,
+            )
+        if self.replaced:
+            yield (
+                "Shards no longer hold the tokens that the checkpoint was trained on. Training "
+                "reads their current tokens, because on_change = 'new_segment':",
+                self.replaced,
+            )
+
 
 def encode_state(
     dataset: Dataset, consumed_samples: int, *, more: Mapping[str, Any] = MappingProxyType({})
@@ -75,7 +93,7 @@ def encode_state(
     ``more`` is saved with it, by key.
     """
     record = record_of(dataset)
-    slots = digest_slots(dataset.first_slot, consumed_samples)
+    slots = digest_slots(dataset.first_slot, consumed_samples, record.skips)
     state = {
         "format": STATE_FORMAT,
         **record.fixed_facts,
@@ -87,6 +105,8 @@ def encode_state(
     }
     if record.checksums:
         state[_CHECKSUMS_KEY] = record.checksums
+    if record.skipped:
+        state[_SKIPS_KEY] = saved_skips(record.skipped)
     return {STATE_KEY: json.dumps({**state, **more})}
 
 
@@ -107,7 +127,8 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
         from blendtitan.history.refusal import refusal
 
         raise refusal(state, now, fixed, changed)
-    consumed_samples = state.consumed_samples
+    check_skips(state.skipped, now.skipped, state.consumed_samples)
+    consumed_samples = now.skips.first_kept(state.consumed_samples)
     if changed:
         assert isinstance(dataset, BlendedDataset)  # other orders have only fixed facts
         dataset, lines = in_next_phase(dataset, state.phases, consumed_samples)
@@ -119,7 +140,7 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
         slots = digest_slots(dataset.first_slot, consumed_samples)
         _check_digest(state.digest, digest_of(dataset.sample_ids(slots)), consumed_samples)
     replaced = changed_checksums(dataset.catalog, state.checksums)
-    replaced += changed_tokens(dataset, consumed_samples, state.recent_tokens)
+    replaced += changed_tokens(dataset, state.consumed_samples, state.recent_tokens)
     if replaced and not may_change:
         raise ResumeError(
             "the shards no longer contain the tokens that the checkpoint was trained on. "
@@ -156,6 +177,10 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         raise damaged(f"digest {digest!r}", "text")
     tokens = state.pop(_TOKENS_KEY, "")  # states of older releases have none
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
+    try:
+        skipped = skipped_from(state.pop(_SKIPS_KEY, ()))
+    except ConfigError as error:
+        raise damaged(str(error)) from error
     state.pop(PACE_KEY, None)  # belongs to the trainer, not to the order
     facts: dict[str, Any] = {}
     phases: tuple[Phase, ...] = ()
@@ -165,7 +190,8 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     else:
         facts = {name: state.pop(name, None) for name in ("seq_length", "segments", "corpora")}
         phases = _phases(state, facts, consumed_samples)
-        recent = _recent_digest(phases[-1], order_settings(state), consumed_samples)
+        slots = digest_slots(phases[-1].first_slot, consumed_samples, skips_of(skipped))
+        recent = digest_of(phases[-1].order(order_settings(state)).places(slots).sample_ids)
         _check_digest(digest, recent, consumed_samples)
         _check_tokens(tokens, consumed_samples - phases[-1].first_slot)
     return SavedState(
@@ -173,6 +199,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         phase_facts=facts,
         phases=phases,
         checksums=checksums,
+        skipped=skipped,
         consumed_samples=consumed_samples,
         digest=digest,
         recent_tokens=tokens,
@@ -212,19 +239,20 @@ def _check_digest(saved: str, found: str, consumed_samples: int) -> None:
         )
 
 
-def digest_slots(first_slot: int, consumed_samples: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The last 4,096 slots before ``consumed_samples``, of those from ``first_slot`` on."""
-    return np.arange(max(first_slot, consumed_samples - _DIGEST_SLOTS), consumed_samples)
+def digest_slots(
+    first_slot: int, consumed_samples: int, skips: Skips = NO_SKIPS, most: int = _DIGEST_SLOTS
+) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The last 4,096 slots before ``consumed_samples``, of those from ``first_slot`` on.
+
+    Skipped slots are not among them.
+    """
+    first, stop = skips.kept_before(first_slot), skips.kept_before(consumed_samples)
+    return skips.slots_of(np.arange(max(first, stop - most), stop))
 
 
 def digest_of(sample_ids: np.ndarray[Any, np.dtype[np.uint64]]) -> str:
     """Digest of the ids of some samples."""
     return hashlib.blake2b(sample_ids.astype("<u8").tobytes(), digest_size=16).hexdigest()
-
-
-def _recent_digest(phase: Phase, settings: OrderSettings, consumed_samples: int) -> str:
-    slots = digest_slots(phase.first_slot, consumed_samples)
-    return digest_of(phase.order(settings).places(slots).sample_ids)
 
 
 def order_settings(fixed_facts: dict[str, Any]) -> OrderSettings:
@@ -291,14 +319,15 @@ def recent_tokens(dataset: Dataset, consumed_samples: int) -> str:
     moment: a checkpoint is worth more than its digests.
     """
     num_samples = max(1, min(_MOST_SAMPLES, _MOST_TOKENS // (dataset.config.seq_length + 1)))
-    first = max(dataset.first_slot, consumed_samples - num_samples)
+    skips = skips_of(skipped_of(dataset))
+    slots = digest_slots(dataset.first_slot, consumed_samples, skips, num_samples)
     try:
-        return "".join(_digests(dataset, first, consumed_samples))
+        return "".join(_digests(dataset, slots))
     except (BlendTitanError, OSError) as error:
         logger.warning(
             "The state is saved without digests of the last %d samples, so a resume does not "
             "notice if their tokens are replaced: %s",
-            *(consumed_samples - first, error),
+            *(len(slots), error),
         )
         return ""
 
@@ -310,16 +339,17 @@ def changed_tokens(dataset: Dataset, consumed_samples: int, saved: str) -> list[
         ShardError: A shard cannot be read.
     """
     expected = [saved[at : at + _DIGEST_CHARS] for at in range(0, len(saved), _DIGEST_CHARS)]
-    first = consumed_samples - len(expected)
-    found = list(_digests(dataset, first, consumed_samples))
+    skips = skips_of(skipped_of(dataset))
+    slots = digest_slots(dataset.first_slot, consumed_samples, skips, len(expected))
+    found = list(_digests(dataset, slots))
     differing = [i for i in range(len(found)) if found[i] != expected[i]]
     example_of: dict[tuple[str, str], str] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for i in differing:
-        sample = dataset[first + i]
+        sample = dataset[int(slots[i])]
         key = sample.corpus, sample.shard
         counts[key] += 1
-        example_of.setdefault(key, f"slot {first + i:,}: {expected[i]}, now {found[i]}")
+        example_of.setdefault(key, f"slot {slots[i]:,}: {expected[i]}, now {found[i]}")
     return [
         f"  corpus {corpus!r}, shard {shard}: {count} of the last {len(found)} samples "
         f"({example_of[corpus, shard]})"
@@ -327,8 +357,8 @@ def changed_tokens(dataset: Dataset, consumed_samples: int, saved: str) -> list[
     ]
 
 
-def _digests(dataset: Dataset, first: int, stop: int) -> Iterator[str]:
-    plan = dataset.plan(np.arange(first, stop))
-    for place in range(stop - first):
+def _digests(dataset: Dataset, slots: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[str]:
+    plan = dataset.plan(slots)
+    for place in range(len(slots)):
         tokens = dataset.read(plan, place, place + 1).astype("<u4")
         yield hashlib.blake2b(tokens.tobytes(), digest_size=_DIGEST_CHARS // 2).hexdigest()

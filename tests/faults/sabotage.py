@@ -10,8 +10,8 @@ import torch.distributed as dist
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.titan import shared_catalog
+from blendtitan.titan.checkpoint import BlendCheckpointManager
 from tests.titan.launched import train
-from tests.titan.recorded_train import RecordingTrainer
 
 
 def _rank() -> int:
@@ -74,11 +74,24 @@ def loses_a_thread(*arguments: str) -> None:
 
 def diverges(*arguments: str) -> None:
     """The loss of rank 1 is not a number from step 3 on."""
-    step = RecordingTrainer.forward_backward_step
+    from torchtitan.trainer import Trainer
 
-    def diverging(self: RecordingTrainer, **kwargs: Any) -> Any:
+    step = Trainer.forward_backward_step
+
+    def diverging(self: Trainer, **kwargs: Any) -> Any:
         return step(self, **kwargs) * (float("nan") if self.step >= 3 else 1)
 
     if _rank() == 1:
-        RecordingTrainer.forward_backward_step = diverging
+        Trainer.forward_backward_step = diverging
+    train(*arguments)
+
+
+def saves_for_ever(*arguments: str) -> None:
+    """A checkpoint is never finished."""
+
+    def hang(*_: object, **__: object) -> NoReturn:
+        time.sleep(10**6)
+        raise AssertionError
+
+    BlendCheckpointManager.dcp_save = hang  # pyright: ignore
     train(*arguments)

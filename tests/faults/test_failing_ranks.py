@@ -74,11 +74,18 @@ def test_a_reading_thread_that_fails_on_one_rank_ends_both(job: FaultyJob) -> No
     assert "rank 1: OSError: [Errno 5] the disk fails" in output
 
 
-def test_a_loss_that_is_not_a_number_on_one_rank_ends_both(job: FaultyJob) -> None:
-    """The step is not saved, so training resumes from an intact checkpoint."""
+@pytest.mark.parametrize(("log_freq", "steps"), [(1, "step 3 is"), (100, "steps 3 to 5 are")])
+def test_losses_that_are_not_finite_on_one_rank_end_both_and_are_not_saved(
+    job: FaultyJob, log_freq: int, steps: str
+) -> None:
+    """At the first loss that is logged, or after three in a row. Resumes from an intact one."""
+    job.settings["metrics"]["log_freq"] = log_freq
+    job.settings["training"]["steps"] = 20
+    job.settings["checkpoint"]["keep_latest_k"] = 2
     output = job.fail(processes=2, entry=sabotage.diverges)
 
-    assert "Loss is not finite (global_avg_loss=nan) at step 3" in output
+    assert f"blendtitan train: the losses of {steps} not finite." in output
+    assert re.search(r"blendtitan explain \S+ --around 3", output)
     assert job.complete_steps() == [2]
     job.run("--training.steps", "3", processes=2)
     assert set(job.steps_begun()) == {3}

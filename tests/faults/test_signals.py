@@ -2,10 +2,15 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from blendtitan.claims.held import CLAIMS
+from blendtitan.start.launch import INTERRUPTED
+from blendtitan.stop_signals import REPEAT_SECONDS
+from tests.faults import sabotage
 from tests.faults.training import TIMEOUT_S, FaultyJob, faulty_job, wait_for
 from tests.titan.conftest import tokenizer_path
 
@@ -42,17 +47,90 @@ def test_ctrl_c_ends_a_run_quietly_and_keeps_its_checkpoints(job: FaultyJob) -> 
     assert run.output.count("Interrupted. The same command resumes") == 1
 
 
-def test_sigterm_ends_a_run_in_one_line_and_keeps_its_checkpoints(job: FaultyJob) -> None:
-    """Slurm sends it before it kills."""
-    run = job.launch()
+@pytest.mark.parametrize(
+    ("processes", "victim", "number", "mode"),
+    [
+        (2, None, signal.SIGTERM, "async"),
+        (2, 1, signal.SIGUSR1, "disabled"),
+        (1, 0, signal.SIGTERM, "disabled"),
+    ],
+)
+def test_a_signal_saves_a_checkpoint_of_one_step_on_all_ranks(
+    job: FaultyJob, processes: int, victim: int | None, number: signal.Signals, mode: str
+) -> None:
+    """Whether torchrun or a single rank receives it, between two saves that the interval asks for.
+
+    The claim on the folder is given up, so that a job on another node need not wait.
+    """
+    job.settings["checkpoint"] |= {"interval": 10_000, "async_mode": mode}
+    run = job.launch(processes=processes)
     wait_for(lambda: 3 in job.steps_begun(), run)
+    pid = run.process.pid if victim is None else job.pids()[victim]
+    assert pid is not None
+    os.kill(pid, number)
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    check_ended(job, run.output)
+    (step,) = job.complete_steps()
+    assert f"{number.name}: saves a checkpoint of step {step} and ends." in run.output or victim
+    assert run.output.count("Interrupted. The same command resumes") == 1
+    assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
+    assert max(job.steps_begun()) == step
+    job.run("--training.steps", f"{step + 1}", processes=processes)
+    assert set(job.steps_begun()) == {step + 1}
+    assert job.samples() == {step + 1: job.expected_samples(step + 1)}
+
+
+def test_a_second_signal_ends_a_run_that_is_still_saving(job: FaultyJob) -> None:
+    job.settings["checkpoint"]["interval"] = 10_000
+    run = job.launch(processes=2, entry=sabotage.saves_for_ever)
+    wait_for(lambda: 2 in job.steps_begun(), run)
+    run.process.terminate()
+    wait_for(lambda: "SIGTERM: saves" in run.output, run)
+    time.sleep(REPEAT_SECONDS)
     run.process.terminate()
 
     assert run.wait(TIMEOUT_S) == 128 + signal.SIGTERM
-    before, line = run.output.rsplit("blendtitan train: ", 1)
-    assert line == "ended by SIGTERM. The same command resumes from the last checkpoint, if any.\n"
-    check_ended(job, before)
-    assert "Interrupted. The same command resumes" not in before
+    job.wait_until_gone()
+    assert "ended by SIGTERM. The same command resumes" in run.output
+    assert not job.complete_steps()
+
+
+def test_a_signal_before_the_first_step_ends_a_run_at_once(job: FaultyJob) -> None:
+    """There is nothing to save yet, and a rank may hang."""
+    run = job.launch(processes=2, entry=sabotage.waits_for_ever)
+    wait_for(lambda: list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS)), run)
+    run.process.terminate()
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    job.wait_until_gone()
+    assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
+
+
+@pytest.mark.parametrize(
+    ("processes", "interval", "saved"), [(1, 1000, 1), (2, 1000, 2), (2, 1, 1)]
+)
+def test_before_the_wall_time_ends_a_run_saves_and_ends(
+    job: FaultyJob, processes: int, interval: int, saved: int
+) -> None:
+    """Several ranks agree on it within a step; a checkpoint that was just saved is enough."""
+    job.settings["checkpoint"]["interval"] = interval
+    job.settings["guards"] = {"wall_time_minutes": 0.01, "margin_seconds": 1}
+    run = job.launch(processes=processes)
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    check_ended(job, run.output)
+    assert f"the wall time ends: saves a checkpoint of step {saved} and ends." in run.output
+    assert job.complete_steps() == [saved]
+
+
+def test_without_checkpoints_the_log_says_so(job: FaultyJob) -> None:
+    job.settings["checkpoint"] = {"enable": False}
+    job.settings["guards"] = {"wall_time_minutes": 0}
+    run = job.launch()
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    assert "no checkpoint is saved, because checkpoint.enable = false." in run.output
 
 
 def test_ranks_do_not_outlive_a_torchrun_that_is_killed(job: FaultyJob) -> None:

@@ -15,9 +15,10 @@ from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
 from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.runs.audit import Audited, audit_run, check_proved, compare_runs
+from blendtitan.runs.audit import Audited, audit_run, audit_table, check_proved, compare_runs
 from blendtitan.runs.checkpoints import latest_state
 from blendtitan.state import STATE_KEY
+from blendtitan.tables import as_text
 from tests.conftest import WriteBlend
 
 CORPORA = {"web": (0.5, [900, 700]), "code": (0.5, [400])}
@@ -307,3 +308,31 @@ def test_the_command_fails_if_a_checkpoint_is_not_proved(
         8: ["consumed 36 samples, expected 32 at step 8"]
     }
     assert "1 of 7 checkpoints are not proved: step 8 consumed 36" in captured.err
+
+
+def test_skipped_slots_are_proved(tmp_path: Path, write_blend: WriteBlend) -> None:
+    """A skip that appears or disappears between checkpoints, or of another step, is named."""
+    train_split = build_datasets(write_blend(CORPORA, seq_length=8)).train
+    size = GLOBAL_BATCH_SIZE
+    jump = BatchStage(step=2, consumed_samples=14, global_batch_size=size)
+    schedule = (BatchStage(global_batch_size=size), jump)
+    saved: dict[str, dict[int, dict[str, str]]] = {}
+    for name, skips in {"plain": [], "skipping": [(8, 14)], "other": [(7, 13)]}.items():
+        loader = DataLoader(train_split, size)
+        loader.set_skips(skips)
+        batches = iter(loader)
+        for step in range(1, 5):
+            next(batches)
+            begun = schedule[: 1 + (step >= 2 and name == "skipping")]
+            saved.setdefault(name, {})[step] = loader.state_dict(more=saved_schedule(begun))
+
+    def audited(**names: str) -> dict[int, str]:
+        for step, name in enumerate(names.values(), start=1):
+            save(tmp_path, step, saved[name][step])
+        return problems(audit_run(tmp_path))
+
+    assert audited(a="plain", b="skipping", c="skipping", d="skipping") == {}
+    assert "skipped slots" in str(as_text(audit_table(audit_run(tmp_path))))
+    assert "skips other slots before slot 14" in audited(a="plain", b="skipping", c="other")[3]
+    found = audited(a="plain", b="other")[2]
+    assert found == "consumed 14 samples, expected 8 at step 2"

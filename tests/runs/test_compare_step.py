@@ -144,7 +144,17 @@ def test_the_command_prints_its_findings(
         "corpus", "books", "code", "web"
     ]  # fmt: skip
     assert sections[3] == "No two samples of these steps have the same tokens."
-    assert len(sections) == 6
+    assert len(sections) == 8
+    assert sections[7].splitlines()[0] == "[[blendcorpus.skip]]"
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {"corpora", "twins", "tokens", "samples", "step", "first_before"} <= set(found)
+
+
+def test_it_ends_with_the_lines_that_leave_the_step_out(write_run: WriteRun) -> None:
+    """Pasted at the end of the configuration, they leave out the step's slots."""
+    path = write_run(CORPORA)
+    lines = list(map(str, compare_step(open_run(path), 4, window=2).lines()))
+    path.write_text(path.read_text() + "\n" + "\n".join(lines[-3:]))
+
+    assert open_run(path).slots.skipped == ((24, 32, 4, 4),)

@@ -426,3 +426,20 @@ def test_a_plan_without_a_usable_tokenizer_warns_that_nothing_was_compared(
     )
 
     assert any("were not compared" in text for text in plan_run(read_run(path)).warnings)
+
+
+def test_skipped_steps_are_shown_and_do_not_count_as_read(write_run: WriteRun) -> None:
+    """10 steps of 8 samples are trained, whatever is skipped; step 4 begins after the skip."""
+    segment = {"from_step": 3, "shares": {"web": 1}}
+    skip = {"from_step": 3, "to_step": 4}
+    run = read_run(write_run(CORPORA, blendcorpus={"skip": [skip], "segment": [segment]}))
+    plan = plan_run(run)
+    shown = "\n".join(map(str, plan.lines()))
+
+    assert (run.num_samples, run.stop_slot) == (80, 96)
+    assert [(s.first_slot, s.steps_before) for s in plan.segments] == [(0, 0), (40, 3)]
+    assert sum(corpus.tokens_read for corpus in plan.corpora) == 80 * 8
+    assert "- slots 16 to 31 (steps 3 to 4)" in shown
+    assert plan.json()["skipped"] == [
+        {"first_slot": 16, "stop_slot": 32, "from_step": 3, "to_step": 4}
+    ]

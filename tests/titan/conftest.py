@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class Job:
         """Digests of the samples that the global order has for a step, sorted."""
         return self.samples_at(range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE))
 
-    def samples_at(self, slots: range) -> list[str]:
+    def samples_at(self, slots: Iterable[int]) -> list[str]:
         """Digests of the samples that the global order has at these slots, sorted."""
         dataset = self.train_dataset()
         labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)

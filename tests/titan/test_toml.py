@@ -43,6 +43,7 @@ def test_every_section_of_the_file_is_known() -> None:
         "comm",
         "validation",
         "validation.dataloader",
+        "guards",
         "debug",
         "experimental",
         "override",

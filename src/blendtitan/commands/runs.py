@@ -127,7 +127,7 @@ def _answer(
     if options.document is not None:
         from blendtitan.runs.find_document import find_document
 
-        stop = None if options.until is None else step_slots(run.slots.schedule, options.until).stop
+        stop = None if options.until is None else step_slots(run.slots, options.until)[-1] + 1
         return find_document(run, *options.document, stop_slot=stop, ranks=ranks)
     return sample_report(
         run,

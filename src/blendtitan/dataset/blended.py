@@ -166,6 +166,10 @@ class BlendedDataset:
             "eod_token_id": config.eod_token_id,
         }
 
+    def samples_before(self, slot: int) -> int:
+        """Number of slots before a slot that the run does not skip."""
+        return slot if self.history is None else self.history.samples_before(slot)
+
     def draws_before(self, slot: int) -> IntArray:
         """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         if self.history is not None:
@@ -212,12 +216,13 @@ class BlendedDataset:
         roles = None if self.eod_roles is None else self.eod_roles[plan.corpora]
         mask_labels(labels, input_ids, self.config, roles)
         corpus = int(plan.corpora[0])
+        before = None if self.history is None else self.history.first_draws(self.corpora)
         return Sample(
             input_ids=input_ids[0],
             labels=labels[0],
             corpus=self.corpora[corpus],
             shard=self.catalog.prefixes[int(plan.shards[0])],
-            draw=int(plan.places.draws[0] + self.draws_before(self.first_slot)[corpus]),
+            draw=int(plan.places.draws[0] + (0 if before is None else before[corpus])),
             epoch=int(plan.places.epochs[0]),
             window=int(plan.places.windows[0]),
         )

@@ -22,6 +22,14 @@ class History(Protocol):
         """Stretches with constant shares, of the whole run as read and as planned."""
         ...
 
+    def samples_before(self, slot: int) -> int:
+        """Number of slots before a slot that the run does not skip."""
+        ...
+
+    def first_draws(self, corpora: Sequence[str]) -> IntArray:
+        """Draw of each corpus at the first slot of the present phase."""
+        ...
+
     def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
         """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
         ...
@@ -95,6 +103,10 @@ class Dataset(Protocol):
     @property
     def token_dtype(self) -> np.dtype[Any]:
         """Type of the tokens that ``read`` returns."""
+        ...
+
+    def samples_before(self, slot: int) -> int:
+        """Number of slots before a slot that the run does not skip."""
         ...
 
     def draws_before(self, slot: int) -> IntArray:

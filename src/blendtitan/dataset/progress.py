@@ -32,16 +32,22 @@ class Progress:
 
 
 def progress(dataset: Dataset, consumed_samples: int) -> Progress:
-    """The content of the first ``consumed_samples`` samples of a dataset, by corpus."""
+    """The content of the slots of a dataset before ``consumed_samples``, by corpus.
+
+    Skipped slots do not count.
+    """
     draws = dataset.draws_before(consumed_samples)
     tokens = dataset.tokens_before(consumed_samples)
+    samples = dataset.samples_before(consumed_samples)
+    segments = [
+        Segment(dataset.samples_before(segment.first_slot), segment.weights)
+        for segment in dataset.segments_read
+    ]
     return Progress(
         tokens=tokens,
         epochs=tokens / dataset.corpus_tokens,
-        shares=draws / max(1, consumed_samples),
-        configured_shares=configured_shares(
-            dataset.corpora, dataset.segments_read, consumed_samples
-        ),
+        shares=draws / max(1, samples),
+        configured_shares=configured_shares(dataset.corpora, segments, samples),
     )
 
 
@@ -50,7 +56,7 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
 
     Args:
         dataset: The split that is trained on.
-        num_samples: Samples of the whole run.
+        num_samples: Slots of the whole run; skipped ones do not count as read.
         max_epochs: Most epochs of a corpus. 0: no limit.
 
     Raises:
@@ -68,9 +74,10 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
         for i in np.flatnonzero(surplus > _ROUNDING_SAMPLES * seq_len)
     ]
     if often:
+        samples = dataset.samples_before(num_samples)
         raise ConfigError(
-            f"{dataset.config.data_file_list}: in the {num_samples:,} samples of this run "
-            f"({num_samples * seq_len:,} tokens), corpora would be read more often than "
+            f"{dataset.config.data_file_list}: in the {samples:,} samples of this run "
+            f"({samples * seq_len:,} tokens), corpora would be read more often than "
             f"max_epochs = {max_epochs:g} allows: {', '.join(often)}. Give them less weight, train "
             f"for fewer steps, add text to them, or raise blendcorpus.max_epochs (0: no limit)."
         )

@@ -15,6 +15,7 @@ from typing import Any
 from blendtitan.errors import ConfigError
 from blendtitan.history.remainder import BegunRows, Past, read_further
 from blendtitan.order.blend import BlendOrder, Segment
+from blendtitan.order.course import NO_SKIPS, Skips
 from blendtitan.order.slots import CorpusRows, SlotOrder
 
 # A weight such as 0.3 / 3 has other last bits after another scaling.
@@ -166,13 +167,18 @@ def occurrences(keys: Iterable[Hashable]) -> list[int]:
     return numbers
 
 
-def draws_before(phases: Sequence[Phase], slot: int) -> list[dict[str, int]]:
-    """Draws of each corpus in the first ``slot`` slots, phase by phase."""
+def draws_before(
+    phases: Sequence[Phase], slot: int, skips: Skips = NO_SKIPS
+) -> list[dict[str, int]]:
+    """Draws of each corpus in the first ``slot`` slots that are not skipped, phase by phase."""
     stops = [*(phase.first_slot for phase in phases[1:]), slot]
     found: list[dict[str, int]] = []
     for phase, stop in zip(phases, stops, strict=True):
-        blend = phase.blend()
-        draws = blend.draws_before(max(0, min(stop, slot) - phase.first_slot))
+        blend, first, stop = phase.blend(), phase.first_slot, min(stop, slot)
+        draws = blend.draws_before(max(0, stop - first))
+        for skipped in skips.before(stop).stretches:
+            begin, end = (blend.draws_before(max(0, each - first)) for each in skipped)
+            draws = draws - (end - begin)
         found.append(dict(zip(blend.corpora, draws.tolist(), strict=True)))
     return found
 

@@ -22,7 +22,9 @@ from blendtitan.history.phases import (
     occurrences,
     same_proportions,
 )
+from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.order.blend import Segment, shares_of
+from blendtitan.order.course import Skips
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.records import CHECKSUM_BYTES, differ
 
@@ -146,6 +148,13 @@ class RunRecord:
     phases: tuple[Phase, ...]
     checksums: dict[str, str]
     """Checksums of each corpus's shards, where known; the order does not depend on them."""
+    skipped: tuple[SkippedStretch, ...] = ()
+    """Stretches of slots that the run leaves out."""
+
+    @property
+    def skips(self) -> Skips:
+        """The slots that the run leaves out."""
+        return skips_of(self.skipped)
 
 
 def differences(saved: Any, now: Any, path: str = "") -> list[str]:

@@ -3,7 +3,7 @@
 The next phase has changed data, weights or lengths; every corpus keeps its position.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
+from blendtitan.errors import ConfigError
 from blendtitan.history.phases import (
     CorpusShards,
     OrderSettings,
@@ -27,7 +28,9 @@ from blendtitan.history.phases import (
 )
 from blendtitan.history.record import RunRecord, checksums_held, corpora_held, corpus_shards
 from blendtitan.history.remainder import BegunRows, Past
+from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.order.blend import Segment
+from blendtitan.order.course import Skips
 from blendtitan.order.slots import SlotOrder
 
 
@@ -172,22 +175,39 @@ class RunHistory:
     """The phases of the run; the last is the current one."""
     held: Mapping[str, Any] | None
     """The facts of each corpus in the checkpoint. None: use the present catalog."""
+    skipped: tuple[SkippedStretch, ...] = ()
+    """Stretches of slots that the run leaves out, in the order of the configuration."""
+
+    @property
+    def skips(self) -> Skips:
+        """The slots that the run leaves out."""
+        return skips_of(self.skipped)
 
     @property
     def segments_read(self) -> Sequence[Segment]:
         """Stretches with constant shares, of the whole run as read and as planned."""
         return segments_read(self.phases)
 
+    def samples_before(self, slot: int) -> int:
+        """Number of slots before a slot that the run does not skip."""
+        return self.skips.kept_before(slot)
+
+    def first_draws(self, corpora: Sequence[str]) -> IntArray:
+        """Draw of each corpus at the first slot of the last phase. Skipped slots count."""
+        return _summed(draws_before(self.phases, self.phases[-1].first_slot), corpora)
+
     def draws_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
         """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``."""
-        return _summed(draws_before(self.phases, slot), corpora)
+        return _summed(draws_before(self.phases, slot, self.skips), corpora)
 
     def tokens_before(self, slot: int, corpora: Sequence[str]) -> IntArray:
         """Tokens of each corpus in the first ``slot`` samples. Shape ``(num_corpora,)``."""
         lengths = [phase.seq_len for phase in self.phases]
         found = [
             {name: draws * seq_len for name, draws in in_phase.items()}
-            for in_phase, seq_len in zip(draws_before(self.phases, slot), lengths, strict=True)
+            for in_phase, seq_len in zip(
+                draws_before(self.phases, slot, self.skips), lengths, strict=True
+            )
         ]
         return _summed(found, corpora)
 
@@ -198,6 +218,35 @@ class RunHistory:
         *before, now = self.phases
         segments = as_recorded(segments, now.segments)
         return in_phases(dataset, [*before, replace(now, segments=segments)], self.held)
+
+
+def skipped_of(dataset: Dataset) -> tuple[SkippedStretch, ...]:
+    """The stretches of slots that a dataset's run leaves out."""
+    history = dataset.history if isinstance(dataset, BlendedDataset) else None
+    return history.skipped if isinstance(history, RunHistory) else ()
+
+
+def with_skips(dataset: Dataset, skipped: Iterable[tuple[Any, ...]]) -> tuple[Dataset, Skips]:
+    """The dataset of a run that leaves out these stretches, and all their slots.
+
+    Args:
+        dataset: The dataset.
+        skipped: The fields of each ``SkippedStretch``. They replace those of the dataset.
+
+    Raises:
+        ConfigError: The dataset is in the original's order.
+    """
+    stretches = tuple(SkippedStretch(*each) for each in skipped)
+    skips = skips_of(stretches)
+    if stretches == skipped_of(dataset):
+        return dataset, skips
+    if not isinstance(dataset, BlendedDataset):
+        raise ConfigError(
+            'order = "blendcorpus" is the original\'s order, in which no slots can be skipped. '
+            'Remove the skips, or set order = "blendtitan".'
+        )
+    held = dataset.history.held if isinstance(dataset.history, RunHistory) else None
+    return in_phases(dataset, phases_of(dataset), held, stretches), skips
 
 
 def _summed(counts: Sequence[Mapping[str, int]], corpora: Sequence[str]) -> IntArray:
@@ -259,13 +308,20 @@ def record_of(dataset: Dataset) -> RunRecord:
         phase_facts=phase_facts,
         phases=phases,
         checksums=checksums_held(dataset.catalog),
+        skipped=skipped_of(dataset),
     )
 
 
 def in_phases(
-    dataset: BlendedDataset, phases: Sequence[Phase], held: Mapping[str, Any] | None = None
+    dataset: BlendedDataset,
+    phases: Sequence[Phase],
+    held: Mapping[str, Any] | None = None,
+    skipped: tuple[SkippedStretch, ...] | None = None,
 ) -> BlendedDataset:
-    """This dataset after the given phases; the last phase describes it."""
+    """This dataset after the given phases; the last phase describes it.
+
+    ``skipped`` are the stretches of slots that the run leaves out. None: those of the dataset.
+    """
     now = phases[-1]
     assert dataset.config.seq_length == now.seq_len
     return BlendedDataset(
@@ -275,7 +331,7 @@ def in_phases(
         dataset.weights,
         now.segments,
         now.order(settings_of(dataset)),
-        RunHistory(tuple(phases), held),
+        RunHistory(tuple(phases), held, skipped_of(dataset) if skipped is None else skipped),
     )
 
 

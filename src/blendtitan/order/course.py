@@ -1,8 +1,8 @@
 """Courses that leave out slots, or deal the slots of a step to ranks in another way."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -29,6 +29,10 @@ class Skips:
         firsts, stops = np.array(joined, np.int64).reshape(-1, 2).T
         return cls(firsts, stops)
 
+    def before(self, stop: int) -> Self:
+        """The same below the slot ``stop``."""
+        return type(self).of((first, min(end, stop)) for first, end in self.stretches)
+
     @property
     def stretches(self) -> list[tuple[int, int]]:
         """``(first, stop)`` of each stretch."""
@@ -37,15 +41,36 @@ class Skips:
     def slots_of(self, kept: IntArray) -> IntArray:
         """The slots of some samples of the stream, numbered without the skipped slots."""
         skipped = np.concatenate([[0], np.cumsum(self.stops - self.firsts)])
-        return kept + skipped[np.searchsorted(self.firsts - skipped[:-1], kept, side="right")]
+        return kept + skipped[np.searchsorted(self.kept_firsts, kept, side="right")]
+
+    @property
+    def kept_firsts(self) -> IntArray:
+        """Number of slots before each stretch that are not skipped."""
+        lengths = self.stops - self.firsts
+        return self.firsts - np.cumsum(lengths) + lengths
 
     def slot_of(self, kept: int) -> int:
         """The slot of one sample of the stream."""
         return int(self.slots_of(np.array([kept], np.int64))[0])
 
+    def holds(self, slot: int) -> bool:
+        """Whether a slot is skipped."""
+        return bool(((self.firsts <= slot) & (slot < self.stops)).any())
+
+    def first_kept(self, slot: int) -> int:
+        """The first slot from ``slot`` on that is not skipped."""
+        return self.slot_of(self.kept_before(slot))
+
+    def course(self, course: Course) -> "ChangedCourse":
+        """A course that leaves out these slots, and deals the others as before."""
+        return changed(course, skips=self)
+
     def kept_before(self, slot: int) -> int:
         """Number of slots before ``slot`` that are not skipped."""
         return slot - int(np.clip(slot - self.firsts, 0, self.stops - self.firsts).sum())
+
+
+NO_SKIPS = Skips(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Step(NamedTuple):
@@ -68,7 +93,7 @@ class ChangedCourse(Course):
     A position, ``consumed_samples``, counts skipped slots too: it jumps over them.
     """
 
-    skips: Skips = field(default_factory=Skips.of)
+    skips: Skips = NO_SKIPS
     deal: Deal | None = None
     """None: in the order of the slots."""
     step_at: Callable[[int], Step] | None = None
@@ -94,3 +119,9 @@ class ChangedCourse(Course):
             return self.skips.slots_of(super().slots(kept))
         count = self.step_at(start).num_samples
         return self.deal(self.skips.slots_of(kept + np.arange(count)))[:, self.dp_rank]
+
+
+def changed(course: Course, **parts: Any) -> ChangedCourse:
+    """A course with some fields of ``ChangedCourse`` replaced; the others stay as they are."""
+    kept = {each.name: getattr(course, each.name) for each in fields(course)}
+    return ChangedCourse(**kept | parts)

@@ -120,6 +120,10 @@ class OriginalDataset:
         """Type of the tokens that ``read`` returns."""
         return self._rows.dtype
 
+    def samples_before(self, slot: int) -> int:
+        """Number of slots before a slot: this order skips none."""
+        return slot
+
     def draws_before(self, slot: int) -> IntArray:
         """Number of samples of each corpus before a slot. Shape ``(num_corpora,)``.
 

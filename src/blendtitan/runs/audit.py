@@ -9,7 +9,9 @@ the states: no data, no weights. It proves for two neighbouring checkpoints:
 - the last 4,096 samples before the earlier one, in the order of the later one, have the earlier
   one's digest;
 - each phase that began in between continues every row at its position;
-- both have consumed as many samples as their steps and global batch sizes say.
+- both have consumed as many samples as their steps and global batch sizes say, so every slot
+  before them was trained on once or is among the skipped slots;
+- both skipped the same slots before the earlier one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,10 +20,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from blendtitan.batch_schedule import BatchSchedule, consumed_at, schedule_of_state
+from blendtitan.batch_schedule import (
+    BatchSchedule,
+    consumed_at,
+    samples_of,
+    schedule_of_state,
+)
 from blendtitan.errors import ResumeError
 from blendtitan.history.phases import CorpusShards, Phase, segments_read
 from blendtitan.history.run import with_next_phase
+from blendtitan.history.skips import saved_skips
 from blendtitan.order.blend import Segment, shares_of
 from blendtitan.runs.checkpoints import StoredState, stored_states
 from blendtitan.state import SavedState, digest_of, digest_slots, order_settings, parse_state
@@ -53,6 +61,7 @@ class Audited:
             "consumed_samples": state.consumed_samples if state else None,
             "chapters": [phase.first_slot for phase in state.phases] if state else [],
             "digest": state.digest if state else None,
+            **({"skipped": saved_skips(state.skipped)} if state and state.skipped else {}),
             "note": self.stored.note,
             "problems": self.problems,
         }
@@ -67,17 +76,34 @@ def audit_run(run_folder: Path) -> list[Audited]:
     found = [_audited(stored) for stored in stored_states(run_folder)]
     known = [(one, one.state) for one in found if one.state is not None]
     for one, state in known:
-        expected = consumed_at(one.schedule, one.stored.step) if one.schedule else None
-        if expected not in (None, state.consumed_samples):
-            one.problems.append(
-                f"consumed {state.consumed_samples:,} samples, expected {expected:,} at step "
-                f"{one.stored.step:,}"
-            )
+        if one.schedule:
+            one.problems += _count_problems(one, state)
     for (before, earlier), (after, later) in pairwise(known):
         after.problems += continuation_problems(earlier, later)
-        if after.schedule[: len(before.schedule)] != before.schedule:
-            after.problems.append(f"has another batch schedule than step {before.stored.step:,}")
+        step = before.stored.step
+        if _sizes_until(after.schedule, step) != _sizes_until(before.schedule, step):
+            after.problems.append(f"has another batch schedule than step {step:,}")
     return found
+
+
+def _count_problems(one: Audited, state: SavedState) -> Iterator[str]:
+    """Reasons why slots were not trained on once: the schedule's samples, and skipped slots."""
+    step, consumed = one.stored.step, state.consumed_samples
+    expected = consumed_at(one.schedule, step)
+    trained = state.skips.kept_before(consumed)
+    if expected != consumed:
+        yield f"consumed {consumed:,} samples, expected {expected:,} at step {step:,}"
+    elif state.skipped and samples_of(one.schedule, step) != trained:
+        yield (
+            f"trained on {samples_of(one.schedule, step):,} samples in {step:,} steps, but "
+            f"{trained:,} slots before slot {consumed:,} are not skipped"
+        )
+
+
+def _sizes_until(schedule: BatchSchedule, step: int) -> list[tuple[int, int]]:
+    """Changes of the global batch size in the first ``step`` steps: step and size."""
+    sizes = [(stage.step, stage.global_batch_size) for stage in schedule if stage.step < step]
+    return [each for i, each in enumerate(sizes) if i == 0 or sizes[i - 1][1] != each[1]]
 
 
 def _audited(stored: StoredState) -> Audited:
@@ -107,6 +133,8 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
         problems.append("has another history than the previous checkpoint")
     elif _digest_at(after, before) != before.digest:
         problems.append(f"has other samples before slot {consumed:,} than the previous checkpoint")
+    if before.skips.before(consumed).stretches != after.skips.before(consumed).stretches:
+        problems.append(f"skips other slots before slot {consumed:,} than the previous checkpoint")
     return problems + list(_phase_problems(after))
 
 
@@ -132,7 +160,7 @@ def _digest_at(later: SavedState, earlier: SavedState) -> str:
     if not earlier.phases:  # the original's order is in the data only
         return earlier.digest
     first_slot = earlier.phases[-1].first_slot
-    slots = digest_slots(first_slot, earlier.consumed_samples)
+    slots = digest_slots(first_slot, earlier.consumed_samples, later.skips)
     if len(slots) == 0:
         return earlier.digest
     phase = next(phase for phase in later.phases if phase.first_slot == first_slot)
@@ -203,8 +231,11 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
     end = min(a.consumed_samples, b.consumed_samples)
     firsts = {c.first_slot for state in (a, b) for c in state.phases}
     firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.phases)}
+    firsts |= {slot for state in (a, b) for each in state.skips.stretches for slot in each}
     slots = [*sorted(slot for slot in firsts if slot < end), end]
     for begin, stop in pairwise(slots):
+        if a.skips.before(stop).stretches != b.skips.before(stop).stretches:
+            return Parting(begin, _skip_reasons(a, b))
         if not _contains(a.phases, b.phases, stop):
             return Parting(begin, _reasons(a.phases, b.phases, stop))
     return Parting(None, ())
@@ -235,6 +266,11 @@ def _reasons(a: Sequence[Phase], b: Sequence[Phase], stop: int) -> tuple[str, ..
     )
 
 
+def _skip_reasons(a: SavedState, b: SavedState) -> tuple[str, ...]:
+    one, other = ("; ".join(map(str, state.skipped)) or "none" for state in (a, b))
+    return (f"skipped: {one}, {other}",)
+
+
 def _shares(phase: Phase) -> dict[str, float]:
     """Shares of the last segment, rounded for comparison."""
     shares = shares_of(segments_read([phase])[-1].weights)
@@ -243,13 +279,17 @@ def _shares(phase: Phase) -> dict[str, float]:
 
 def audit_table(run: Sequence[Audited]) -> Table:
     """One row for each checkpoint."""
-    table = Table(("step", "consumed samples", "phases", "segments", "digest", ""))
+    has_skips = any(one.state.skipped for one in run if one.state is not None)
+    skipped = ["skipped slots"] if has_skips else []
+    table = Table(("step", "consumed samples", *skipped, "phases", "segments", "digest", ""))
     for one in run:
-        facts: list[int | str | None] = [None] * 4
+        facts: list[int | str | None] = [None] * (4 + len(skipped))
         if one.state is not None:
             phases = one.state.phases
             counts = len(phases) or 1, len(segments_read(phases)) or 1
-            facts = [one.state.consumed_samples, *counts, one.state.digest[:12]]
+            consumed = one.state.consumed_samples
+            skips = [consumed - one.state.skips.kept_before(consumed)] if has_skips else []
+            facts = [consumed, *skips, *counts, one.state.digest[:12]]
         table.add_row(f"{one.stored.step:,}", *facts, one.verdict())
     return table
 

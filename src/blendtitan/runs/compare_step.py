@@ -132,10 +132,19 @@ class Comparison:
             ),
         )
 
+        yield from (
+            "",
+            "To leave this step out, add these lines to the end of the configuration, and resume",
+            f"from a checkpoint of step {self.step - 1:,} or before:",
+            "",
+            *("[[blendcorpus.skip]]", f"from_step = {self.step}", f"to_step = {self.step}"),
+        )
+
     def json(self) -> dict[str, Any]:
         """The comparison as JSON."""
         twins = [{"slot": slot, "same_as": earlier} for earlier, slot in self.twins]
-        return asdict(self) | {"twins": twins}
+        skip = {"from_step": self.step, "to_step": self.step}
+        return asdict(self) | {"twins": twins, "skip": skip}
 
 
 def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
@@ -151,10 +160,9 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
     if step < 2:
         raise ConfigError(f"step is {step}, expected at least 2: step 1 has no step before it")
     first = max(1, step - window)
-    slots = step_slots(run.slots.schedule, step)
-    begin = step_slots(run.slots.schedule, first).start
-    before = _Read(run, run.contents, range(begin, slots.start))
-    now = _Read(run, run.contents, slots)
+    earlier = [slot for each in range(first, step) for slot in step_slots(run.slots, each)]
+    before = _Read(run, run.contents, earlier)
+    now = _Read(run, run.contents, step_slots(run.slots, step))
     repetitive = sorted(now.repetitive, key=lambda sample: sample.distinct)[:_MOST_SAMPLES]
     return Comparison(
         step=step,
@@ -179,15 +187,15 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
 class _Read:
     """Token counts, lengths and digests of the samples of some slots."""
 
-    def __init__(self, run: OpenRun, contents: Contents, slots: range) -> None:
+    def __init__(self, run: OpenRun, contents: Contents, slots: Sequence[int]) -> None:
         self.samples: Counter[str] = Counter()
         self.lengths: defaultdict[str, DocumentLengths] = defaultdict(DocumentLengths)
         self.tokens: Counter[int] = Counter()
         self.digests: list[tuple[int, bytes]] = []
         """Slot, and digest of its tokens."""
         self.repetitive: list[RepetitiveSample] = []
-        for start in range(slots.start, slots.stop, _SLOTS_AT_ONCE):
-            part = np.arange(start, min(start + _SLOTS_AT_ONCE, slots.stop))
+        for start in range(0, len(slots), _SLOTS_AT_ONCE):
+            part = np.array(slots[start : start + _SLOTS_AT_ONCE], np.int64)
             read = [self._add(contents, window) for window in run.slots.windows(part)]
             tokens, counts = np.unique(np.concatenate(read), return_counts=True)
             self.tokens.update(dict(zip(tokens.tolist(), counts.tolist(), strict=True)))

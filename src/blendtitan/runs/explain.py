@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from blendtitan.batch_schedule import step_of
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
+from blendtitan.history.skips import SkippedStretch, saved_skips
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
@@ -19,6 +20,7 @@ from blendtitan.runs.slots import (
     PLACE_HEADINGS,
     Place,
     Ranks,
+    Slots,
     Stretch,
     Window,
     place_of,
@@ -60,6 +62,8 @@ class Explained:
     window: Window
     place: Place
     parts: tuple[Part, ...]
+    is_skipped: bool = False
+    """Whether the run leaves it out."""
 
 
 def ranks_of(run: OpenRun, number: int | None) -> Ranks | None:
@@ -89,12 +93,12 @@ def select_step(
     Raises:
         ConfigError: There is no such step, rank or sample.
     """
-    slots = list(step_slots(run.slots.schedule, step))
+    slots = list(step_slots(run.slots, step))
     if rank is not None:
         if ranks is None or not 0 <= rank < ranks.number:
             known = "--ranks" if ranks is None else f"a rank from 0 to {ranks.number - 1}"
             raise ConfigError(f"rank is {rank}, expected {known} with it")
-        slots = [slot for slot in slots if place_of(run.slots.schedule, slot, ranks).rank == rank]
+        slots = [slot for slot in slots if place_of(run.slots, slot, ranks).rank == rank]
     if sample is None:
         return slots
     if not 0 <= sample < len(slots):
@@ -109,7 +113,9 @@ def select_step(
 def select_tokens(run: OpenRun, tokens: int) -> list[int]:
     """The slot that holds the token after the first ``tokens`` tokens of the run."""
     check_at_least("tokens", tokens, 0)
-    return [slot_at_tokens(tokens + 1, run.slots.lengths) - 1]
+    skips = run.slots.skips
+    after = slot_at_tokens(tokens + 1, run.slots.lengths, skips)
+    return [skips.slot_of(skips.kept_before(after) - 1)]
 
 
 def explain_slots(
@@ -129,7 +135,8 @@ def explain_slots(
     return [
         Explained(
             window=window,
-            place=place_of(run.slots.schedule, window.slot, ranks),
+            place=place_of(run.slots, window.slot, ranks),
+            is_skipped=run.slots.skips.holds(window.slot),
             parts=tuple(_part(run.contents, stretch, tokenizer) for stretch in window.stretches),
         )
         for window in run.slots.windows(np.array(slots, np.int64))
@@ -217,7 +224,8 @@ def _samples_by_step(samples: Sequence[Explained]) -> Table:
     for step, own in steps.items():
         counts = Counter(window.corpus for window in own)
         slots = f"{own[0].slot:,} to {own[-1].slot:,}"
-        name = None if step is None else f"{step:,}"
+        skipped = "skipped" if any(sample.is_skipped for sample in samples) else None
+        name = skipped if step is None else f"{step:,}"
         table.add_row(name, slots, len(own), *(counts[name] for name in corpora))
     return table
 
@@ -235,7 +243,7 @@ def _sample_table(samples: Sequence[Explained]) -> Table:
 def _sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
     """One sample, document by document."""
     window = sample.window
-    yield f"slot {window.slot:,}: {sample.place}"
+    yield f"slot {window.slot:,}: {'skipped' if sample.is_skipped else sample.place}"
     left = ", cut from the remainder of the epoch" if window.of_remainder else ""
     yield (
         f"  {window.corpus}: epoch {window.epoch:,}, window {window.window:,}{left}, sample "
@@ -274,6 +282,7 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
     return {
         "slot": window.slot,
         **asdict(sample.place),
+        **({"skipped": True} if sample.is_skipped else {}),
         "corpus": window.corpus,
         "draw": window.draw,
         "epoch": window.epoch,
@@ -309,6 +318,7 @@ class SegmentReport:
     """The segments of a run, for display."""
 
     segments: list[dict[str, Any]]
+    skipped: tuple[SkippedStretch, ...]
 
     @classmethod
     def of_run(cls, run: OpenRun) -> Self:
@@ -325,7 +335,7 @@ class SegmentReport:
         found: list[dict[str, Any]] = []
         for segment in slots.segments:
             begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
-            first_step = step_of(slots.schedule, segment.first_slot) if slots.schedule else None
+            first_step = _first_step(slots, segment.first_slot)
             found.append(
                 {
                     "first_slot": segment.first_slot,
@@ -339,14 +349,15 @@ class SegmentReport:
                     },
                 }
             )
-        return cls(found)
+        return cls(found, slots.skipped)
 
     def json(self) -> dict[str, Any]:
         """The segments as JSON."""
-        return {"segments": self.segments}
+        skipped = saved_skips(self.skipped)
+        return {"segments": self.segments} | ({"skipped": skipped} if skipped else {})
 
-    def lines(self) -> Iterator[Table]:
-        """One row for each segment: its start, and the share of each corpus."""
+    def lines(self) -> Iterator[str | Table]:
+        """One row for each segment: its start, and the share of each corpus; skipped slots."""
         corpora = sorted({name for segment in self.segments for name in segment["shares"]})
         yield Table(
             ["from slot", "from step", "phase", "seq_length", *corpora],
@@ -359,3 +370,11 @@ class SegmentReport:
                 for segment in self.segments
             ),
         )
+        if self.skipped:
+            yield from ("", "Skipped:", *(f"  {each}" for each in self.skipped))
+
+
+def _first_step(slots: Slots, slot: int) -> int | None:
+    """The first step that trains on slots from ``slot`` on."""
+    first = slots.skips.first_kept(slot)
+    return step_of(slots.schedule, first, slots.skips) if slots.schedule else None

@@ -121,11 +121,9 @@ def find_document(
         )
     prefix, whole = run.contents.document(shard, document_id)
     readings = tuple(
-        Reading(
-            window=window, place=place_of(run.slots.schedule, window.slot, ranks), tokens=tokens
-        )
+        Reading(window=window, place=place_of(run.slots, window.slot, ranks), tokens=tokens)
         for window in _windows(run.slots, whole, stop_slot)
-        if (tokens := _held(window, whole))
+        if not run.slots.skips.holds(window.slot) and (tokens := _held(window, whole))
     )
     return Document(
         prefix=prefix,

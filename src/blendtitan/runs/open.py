@@ -8,14 +8,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blendtitan.batch_schedule import BatchSchedule, BatchStage, schedule_of_state
+from blendtitan.batch_schedule import (
+    BatchSchedule,
+    BatchStage,
+    consumed_at,
+    samples_of,
+    schedule_of_state,
+    with_jumps,
+)
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
-from blendtitan.history.run import phases_of, settings_of
+from blendtitan.history.run import phases_of, settings_of, with_skips
+from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
@@ -29,6 +37,7 @@ from blendtitan.settings.batches import (
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
+from blendtitan.settings.skips import SkipSettings, placed_skips, skip_settings
 from blendtitan.settings.toml import RESOLVED, read_keys
 from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
@@ -62,6 +71,7 @@ class RunConfig:
     validates: bool
     validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
+    skips: tuple[SkipSettings, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
@@ -70,11 +80,25 @@ class RunConfig:
     @property
     def num_samples(self) -> int:
         """Samples of the whole run."""
-        return self.steps * self.global_batch_size
+        return samples_of(self.schedule, self.steps)
+
+    @property
+    def stop_slot(self) -> int:
+        """The end of the whole run: the number of its samples and skipped slots."""
+        return consumed_at(self.schedule, self.steps)
+
+    @property
+    def skipped(self) -> tuple[SkippedStretch, ...]:
+        """Slots that a run leaves out that is never changed."""
+        return placed_skips(self.skips, self._plain_schedule)
 
     @property
     def schedule(self) -> BatchSchedule:
         """The batch schedule of a run that is never changed."""
+        return with_jumps(self._plain_schedule, skips_of(self.skipped))
+
+    @property
+    def _plain_schedule(self) -> BatchSchedule:
         return (BatchStage(global_batch_size=self.global_batch_size),)
 
     def advising(self) -> AbstractContextManager[None]:
@@ -106,7 +130,7 @@ class OpenRun:
     about: str
     """A sentence: the origin of the order, and why the data is missing, if it is."""
     num_samples: int
-    """Samples of the whole run, if known, or else those of the checkpoint."""
+    """Slots of the whole run, if known, or else those of the checkpoint. Skipped ones count."""
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
 
@@ -148,13 +172,13 @@ def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
         slots = OriginalSlots.of_dataset(train, catalog, schedule or run.schedule)
     else:
         assert isinstance(train, BlendedDataset)
-        slots = History(phases_of(train), settings_of(train), run.schedule)
+        slots = History(phases_of(train), settings_of(train), run.schedule, run.skipped)
     return OpenRun(
         slots=slots,
         config=run,
         contents=_contents(run.blend, catalog, "train"),
         about=f"{run.path}, assuming that it was never changed",
-        num_samples=run.num_samples,
+        num_samples=run.stop_slot,
     )
 
 
@@ -177,7 +201,7 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     if run is None:
         about += "; shards are known by name only, without the run's configuration"
     else:
-        num_samples += max(0, run.steps - stored.step) * schedule[-1].global_batch_size
+        num_samples = max(num_samples, consumed_at(history.schedule, run.steps))
         try:
             with quietly(), run.advising():
                 contents = _contents(run.blend, read_catalog(run.blend), history.split)
@@ -212,7 +236,8 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
         raise EmptySplitError(
             f"{run.path}: blendcorpus.split is {run.blend.split!r}, which leaves no training data"
         )
-    return RunData(catalog, datasets, datasets.train)
+    train, _ = with_skips(datasets.train, run.skipped)
+    return RunData(catalog, datasets, train)
 
 
 def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> Datasets:
@@ -267,6 +292,7 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
     with _errors_of(path):
         segments = segment_settings(values["blendcorpus.segment"])
+        skips = skip_settings(values["blendcorpus.skip"])
         sets = validation_sets(values["validation.set"])
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1
     part = "parallelism.pipeline_parallel_microbatch_size"
@@ -280,10 +306,11 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         validates=values["validation.enable"],
         validation_sets=sets,
         segments=segments,
+        skips=skips,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
     )
-    changes = changes_of(segments, run.schedule, [(0, seq_len)])
+    changes = changes_of(segments, run.schedule, [(0, seq_len)], skips_of(run.skipped))
     first_slots = (
         SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes
     )

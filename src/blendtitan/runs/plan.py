@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.batch_schedule import steps_before
 from blendtitan.config import SPLITS, split_fractions
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
+from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
@@ -117,6 +119,8 @@ class RunPlan:
             ("split", "corpora", "documents", "tokens", "samples"),
             ([s.name, s.corpora, s.documents, s.tokens, s.windows] for s in self.splits),
         )
+        if self.run.skipped:
+            yield from ("", "Skipped:", *(f"- {each}" for each in self.run.skipped))
         if self.warnings:
             yield from ("", "Warnings:", *(f"- {warning}" for warning in self.warnings))
 
@@ -136,6 +140,7 @@ class RunPlan:
             "segments": list(map(asdict, self.segments)),
             "splits": list(map(asdict, self.splits)),
             "warnings": list(self.warnings),
+            **({"skipped": saved_skips(self.run.skipped)} if self.run.skipped else {}),
         }
 
 
@@ -151,7 +156,7 @@ def plan_run(run: RunConfig) -> RunPlan:
     except (ConfigError, NotImplementedError) as error:
         warning = f"the shards were not compared with the tokenizer, which cannot be read: {error}"
     catalog, datasets, train = data_of_run(run, check=check)
-    reads = row_reads(train, catalog, run.num_samples)
+    reads = row_reads(train, catalog, run.stop_slot)
     corpora = tuple(_corpora(run, train, catalog, reads))
     with quietly():  # the other splits are built on demand
         sets, faults = _validation_sets(run, catalog) if run.validates else ([], [])
@@ -176,7 +181,7 @@ def plan_run(run: RunConfig) -> RunPlan:
 def _corpora(
     run: RunConfig, train: Dataset, catalog: Catalog, reads: RowReads | None
 ) -> Iterator[CorpusPlan]:
-    end = progress(train, run.num_samples)
+    end = progress(train, run.stop_slot)
     of_corpus, documents = np.array(catalog.corpora), np.diff(catalog.document_cuts)[:, 0]
     sizes = token_bytes(catalog) if reads is None else None
     for i, name in enumerate(train.corpora):
@@ -208,14 +213,14 @@ def _corpora(
 
 
 def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
-    segments = [s for s in train.segments_read if s.first_slot < max(1, run.num_samples)]
-    stops = [*(segment.first_slot for segment in segments[1:]), run.num_samples]
+    segments = [s for s in train.segments_read if s.first_slot < max(1, run.stop_slot)]
+    stops = [*(segment.first_slot for segment in segments[1:]), run.stop_slot]
     for segment, stop in zip(segments, stops, strict=True):
         shares, epochs = shares_of(segment.weights), progress(train, stop).epochs.tolist()
         yield SegmentPlan(
             first_slot=segment.first_slot,
             stop_slot=stop,
-            steps_before=segment.first_slot / run.global_batch_size,
+            steps_before=steps_before(run.schedule, segment.first_slot, skips_of(run.skipped)),
             shares={name: shares.get(name, 0.0) for name in train.corpora},
             epochs=dict(zip(train.corpora, epochs, strict=True)),
         )
@@ -259,7 +264,7 @@ def _stopping(error: Exception) -> str:
 
 def _repetition_warnings(run: RunConfig, train: Dataset) -> Iterator[str]:
     try:
-        check_repetition(train, run.num_samples, run.max_epochs)
+        check_repetition(train, run.stop_slot, run.max_epochs)
     except ConfigError as error:
         yield _stopping(error)
 

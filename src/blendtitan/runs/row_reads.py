@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from blendtitan.config import SPLITS
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
-from blendtitan.history.phases import pasts_at
-from blendtitan.history.run import phases_of, settings_of
+from blendtitan.history.phases import OrderSettings, Phase, pasts_at
+from blendtitan.history.run import phases_of, settings_of, skipped_of
+from blendtitan.history.skips import skips_of
 from blendtitan.storage.catalog import Catalog
 
 IntArray = NDArray[np.int64]
@@ -25,28 +26,35 @@ class RowReads(NamedTuple):
 
 
 def row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> RowReads | None:
-    """The reads of the first ``num_samples`` samples; None in an order without rows."""
+    """The reads of the first ``num_samples`` slots; None in an order without rows."""
     if not isinstance(dataset, BlendedDataset):
         return None
     (phase,) = phases_of(dataset)
     settings, seq_len = settings_of(dataset), phase.seq_len
-    pasts = pasts_at(phase, settings, num_samples)
+    row_draws = _row_draws(phase, settings, num_samples)
+    for stretch in skips_of(skipped_of(dataset)).before(num_samples).stretches:
+        first, stop = (_row_draws(phase, settings, slot) for slot in stretch)
+        row_draws = row_draws - (stop - first)
     tokens = catalog.split_tokens(SPLITS.index(dataset.split))
     of_corpus, sizes = np.array(catalog.corpora), token_bytes(catalog)
     row_tokens: list[int] = []
     row_sizes: list[float] = []  # bytes of one token, on average over the row's shards
-    row_draws: list[int] = []
     for name, shards in phase.corpora.items():
         own = np.flatnonzero((of_corpus == name) & (tokens > 0))
         for row in shards.row_slices(blended=settings.blended):
             row_tokens.append(int(tokens[own[row]].sum()))
             row_sizes.append(float(np.average(sizes[own[row]], weights=tokens[own[row]])))
-        row_draws += [past[-1][1] if past else 0 for past in pasts[name][1]]
-    held, draws = np.array(row_tokens, np.int64), np.array(row_draws, np.int64)
+    held, draws = np.array(row_tokens, np.int64), row_draws
     left = held - 1 - draws * seq_len
     unused = np.where(left >= seq_len, left, 0)
     num_bytes = draws * (seq_len + 1) * np.array(row_sizes, np.float64)
     return RowReads(dataset.order.row_corpora, held <= seq_len, unused, num_bytes)
+
+
+def _row_draws(phase: Phase, settings: OrderSettings, slot: int) -> IntArray:
+    """Draws of each row in the first slots of a run's only phase. Shape ``(R,)``."""
+    pasts = pasts_at(phase, settings, slot).values()
+    return np.array([past[-1][1] if past else 0 for _, rows in pasts for past in rows], np.int64)
 
 
 def token_bytes(catalog: Catalog) -> IntArray:

@@ -13,13 +13,15 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import BatchSchedule, slots_of, step_of
+from blendtitan.batch_schedule import BatchSchedule, slots_of, step_of, with_jumps
 from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import OrderSettings, Phase, occurrences
 from blendtitan.history.record import Fingerprints
 from blendtitan.history.run import RunHistory
+from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.order.blend import Segment
+from blendtitan.order.course import NO_SKIPS, Skips
 from blendtitan.order.slots import Places, SlotOrder
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.settings.segments import Lengths
@@ -96,7 +98,7 @@ class Place:
     """The step, rank and micro batch of a sample. Counts start at 0, steps at 1."""
 
     step: int | None = None
-    """None: the number of samples in a step is unknown."""
+    """None: the number of samples in a step is unknown, or the slot is skipped."""
     sample: int | None = None
     """Place in the global batch."""
     rank: int | None = None
@@ -111,33 +113,33 @@ class Place:
         return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
 
 
-def step_slots(schedule: BatchSchedule, step: int) -> range:
+def step_slots(run: "Slots", step: int) -> Sequence[int]:
     """Slots that all ranks together train on in a step; a run's first step is 1.
 
     Raises:
         ConfigError: There is no such step.
     """
-    if not schedule:
+    if not run.schedule:
         raise ConfigError(
             "the checkpoint does not say how many samples a step has. Name the run's "
             "configuration, or a slot"
         )
     if step < 1:
         raise ConfigError(f"step is {step}, expected at least 1: a run's first step is 1")
-    return slots_of(schedule, step)
+    return slots_of(run.schedule, step, run.skips)
 
 
-def place_of(schedule: BatchSchedule, slot: int, ranks: Ranks | None) -> Place:
+def place_of(run: "Slots", slot: int, ranks: Ranks | None) -> Place:
     """The place of a slot in its step.
 
     Raises:
         ConfigError: A step cannot be divided among so many ranks.
     """
-    if not schedule:
+    if not run.schedule or run.skips.holds(slot):
         return Place()
-    step = step_of(schedule, slot)
-    slots = step_slots(schedule, step)
-    sample = slot - slots.start
+    step = step_of(run.schedule, slot, run.skips)
+    slots = step_slots(run, step)
+    sample = run.skips.kept_before(slot) - run.skips.kept_before(slots[0])
     if ranks is None:
         return Place(step=step, sample=sample)
     stride = ranks.number * ranks.micro_batch
@@ -158,11 +160,18 @@ class History:
     phases: tuple[Phase, ...]
     settings: OrderSettings
     schedule: BatchSchedule
+    skipped: tuple[SkippedStretch, ...] = ()
 
     @classmethod
     def of_state(cls, state: SavedState, schedule: BatchSchedule) -> Self:
         """The slots of a checkpoint: the past, and the future as planned then."""
-        return cls(state.phases, order_settings(state.fixed_facts), schedule)
+        schedule = with_jumps(schedule, state.skips)
+        return cls(state.phases, order_settings(state.fixed_facts), schedule, state.skipped)
+
+    @property
+    def skips(self) -> Skips:
+        """The slots that the run leaves out."""
+        return skips_of(self.skipped)
 
     @property
     def split(self) -> str:
@@ -194,15 +203,15 @@ class History:
         return [PhaseSlots.build(phase, self.settings) for phase in self.phases]
 
     def draws_before(self, slot: int) -> dict[str, int]:
-        """Draws of each corpus in the first ``slot`` slots."""
+        """Draws of each corpus in the first ``slot`` slots, without skipped ones."""
         names = sorted(self.corpus_tokens)
-        found = RunHistory(self.phases, None).draws_before(slot, names)
+        found = RunHistory(self.phases, None, self.skipped).draws_before(slot, names)
         return dict(zip(names, found.tolist(), strict=True))
 
     def tokens_before(self, slot: int) -> dict[str, int]:
-        """Tokens of each corpus in the first ``slot`` slots."""
+        """Tokens of each corpus in the first ``slot`` slots, without skipped ones."""
         names = sorted(self.corpus_tokens)
-        found = RunHistory(self.phases, None).tokens_before(slot, names)
+        found = RunHistory(self.phases, None, self.skipped).tokens_before(slot, names)
         return dict(zip(names, found.tolist(), strict=True))
 
     def windows(self, slots: IntArray) -> list[Window]:
@@ -211,7 +220,7 @@ class History:
         firsts = [phase.first_slot for phase in self.phases]
         of_slot = np.searchsorted(firsts, slots, side="right") - 1
         for number in np.unique(of_slot).tolist():
-            before = self.draws_before(firsts[number])
+            before = replace(self, skipped=()).draws_before(firsts[number])
             for window in self.orders[number].windows(slots[of_slot == number], number, before):
                 found[window.slot] = window
         return [found[slot] for slot in slots.tolist()]
@@ -285,6 +294,8 @@ class OriginalSlots:
     schedule: BatchSchedule
     split: str = "train"
     phases: tuple[Phase, ...] = ()
+    skipped: tuple[SkippedStretch, ...] = ()
+    skips: Skips = NO_SKIPS
 
     @classmethod
     def of_dataset(

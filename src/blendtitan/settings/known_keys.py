@@ -166,6 +166,10 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "validation.dataloader.persistent_workers": (bool, False),
     "validation.dataloader.pin_memory": (bool, False),
     "validation.dataloader.prefetch_factor": (int | None, None),
+    "guards.save_on_signal": (bool, True),
+    "guards.wall_time_minutes": (float | None, None),
+    "guards.margin_seconds": (float, 120.0),
+    "guards.max_nonfinite_losses": (int, 3),
     "debug.seed": (int | None, None),
     "debug.spmd_typechecking": (bool, False),
     "debug.deterministic": (bool, False),
@@ -205,6 +209,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.eval_samples": (int | None, None),
     "blendcorpus.max_open_shards": (int, 128),
     "blendcorpus.segment": (list[dict[str, Any]], []),
+    "blendcorpus.skip": (list[dict[str, Any]], []),
     "blendcorpus.max_epochs": (float, 4.0),
     "blendcorpus.tokenizer_check": (Literal["error", "warn"], "error"),
 }

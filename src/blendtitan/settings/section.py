@@ -20,6 +20,10 @@ class BlendSection(BlendKeys):
     """Changes of the shares during the run: tables with ``from_step`` or ``from_tokens``, and
     ``shares`` by corpus. A corpus that is not named keeps its share; 0 drops it."""
 
+    skip: list[dict[str, Any]] = field(default_factory=list)
+    """Steps or slots to leave out, for example after a loss spike: tables with ``from_step`` and
+    ``to_step``, or with ``from_slot`` and ``to_slot``. Both ends are left out, too."""
+
     max_epochs: float = 4.0
     """Largest number of epochs of a corpus in the whole run; more is an error at the start. 0: no
     limit."""

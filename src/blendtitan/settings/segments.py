@@ -9,6 +9,7 @@ from blendtitan.config import MAX_SLOT, check_at_least, check_shares
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import Phase
 from blendtitan.order.blend import Segment
+from blendtitan.order.course import NO_SKIPS, Skips
 from blendtitan.settings.toml import nearest
 
 Lengths = Sequence[tuple[int, int]]
@@ -48,12 +49,12 @@ class SegmentSettings:
         check_shares(table.get("shares"), where=where)
         return cls(**table)
 
-    def first_slot(self, schedule: BatchSchedule, lengths: Lengths) -> int:
-        """First slot of the segment."""
+    def first_slot(self, schedule: BatchSchedule, lengths: Lengths, skips: Skips = NO_SKIPS) -> int:
+        """First slot of the segment. Tokens of skipped slots do not count."""
         if self.from_step is not None:
             return consumed_at(schedule, self.from_step)
         assert self.from_tokens is not None
-        return slot_at_tokens(self.from_tokens, lengths)
+        return slot_at_tokens(self.from_tokens, lengths, skips)
 
 
 def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettings, ...]:
@@ -69,14 +70,17 @@ def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettin
 
 
 def changes_of(
-    segments: Sequence[SegmentSettings], schedule: BatchSchedule, lengths: Lengths
+    segments: Sequence[SegmentSettings],
+    schedule: BatchSchedule,
+    lengths: Lengths,
+    skips: Skips = NO_SKIPS,
 ) -> list[Segment]:
-    """First slot and shares of each segment.
+    """First slot and shares of each segment, in a run that skips slots.
 
     Raises:
         ConfigError: A segment begins beyond the last slot of the order.
     """
-    changes = [Segment(each.first_slot(schedule, lengths), each.shares) for each in segments]
+    changes = [Segment(s.first_slot(schedule, lengths, skips), s.shares) for s in segments]
     for number, change in enumerate(changes, start=1):
         if change.first_slot >= MAX_SLOT:
             raise ConfigError(
@@ -92,8 +96,11 @@ def lengths_of(phases: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
 
 
-def slot_at_tokens(tokens: int, lengths: Lengths) -> int:
-    """The first slot with at least ``tokens`` tokens before it."""
+def slot_at_tokens(tokens: int, lengths: Lengths, skips: Skips = NO_SKIPS) -> int:
+    """The first slot with at least ``tokens`` tokens before it that were not skipped."""
+    if len(skips.firsts):
+        kept = [(skips.kept_before(first), seq_len) for first, seq_len in lengths]
+        return skips.slot_of(slot_at_tokens(tokens, kept))
     before = 0
     for (first, seq_len), (stop, _) in zip(lengths, [*lengths[1:], (0, 0)], strict=True):
         read = (stop - first) * seq_len

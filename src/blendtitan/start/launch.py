@@ -3,10 +3,14 @@
 torchrun ends a failed run with a page about each rank. Here it ends with the first error only.
 """
 
+import dataclasses
 import logging
+import os
 import shutil
 import signal
 import tempfile
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -22,12 +26,18 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from blendtitan.errors import ConfigError
-from blendtitan.failures import recorded
+from blendtitan.failures import ended_by, recorded
 from blendtitan.start.train import Ranks
+from blendtitan.stop_signals import REPEAT_SECONDS, STOP_FILE, STOP_SIGNALS
 from blendtitan.terminal import complain
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
+
+# The agent leaves these signals to ``_pass_on_signals``. It then only ends ranks that hang.
+_SIGNALS: dict[str, Any] = {"signals_to_handle": "SIGINT,SIGHUP,SIGQUIT", "shutdown_timeout": 10}
+if not {field.name for field in dataclasses.fields(LaunchConfig)} >= _SIGNALS.keys():
+    _SIGNALS = {}  # an older PyTorch, whose agent passes SIGTERM on to the ranks
 
 _KILLED = {"SIGKILL", "SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"}
 """Signals that are a cause: other ranks fail only because this one is gone."""
@@ -60,10 +70,13 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
             "max_restarts": 0,
             "logs_specs": _logs(ranks),
         }
+        | _SIGNALS
         | more
     )
     assert config.logs_specs is not None
     logs, keeps_logs = Path(str(config.logs_specs.root_log_dir)), False
+    if _SIGNALS:
+        _pass_on_signals(logs / "stop")
     try:
         elastic_launch(config, entry)(*arguments)
     except ChildFailedError as error:
@@ -78,11 +91,7 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
         return 1
     except SignalException as error:
         if error.sigval != signal.SIGINT:  # of which rank 0 tells
-            name = signal.Signals(error.sigval).name
-            complain(
-                f"blendtitan train: ended by {name}. The same command resumes from the last "
-                f"checkpoint, if any."
-            )
+            complain(ended_by(signal.Signals(error.sigval).name))
         return 128 + error.sigval
     except RendezvousError as error:
         raise ConfigError(
@@ -93,6 +102,27 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
         if not keeps_logs:
             shutil.rmtree(logs, ignore_errors=True)
     return 0
+
+
+def _pass_on_signals(file: Path) -> None:
+    """Tell the ranks of the first signal by a file. A second one ends them with the agent.
+
+    The agent would give them 30 s to save a checkpoint, and then kill them.
+    """
+    received: list[float] = []
+
+    def note(number: int, _: object) -> None:
+        now = time.monotonic()
+        if not received:
+            file.write_text(signal.Signals(number).name)
+        elif now - received[0] >= REPEAT_SECONDS:
+            raise SignalException(f"received {number} again", sigval=signal.Signals(number))
+        received.append(now)
+
+    if threading.current_thread() is threading.main_thread():
+        os.environ[STOP_FILE] = str(file)
+        for number in STOP_SIGNALS:
+            signal.signal(number, note)
 
 
 def _is_host(ranks: Ranks) -> dict[str, str]:

@@ -71,6 +71,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         activation_checkpoint=_activation_checkpoint(settings.activation_checkpoint),
         compile=settings.compile,
         comm=settings.comm,
+        guards=settings.guards,
         debug=settings.debug,
         override=_override(settings.override.imports),
     )

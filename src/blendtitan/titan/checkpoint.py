@@ -1,13 +1,11 @@
 """TorchTitan's checkpoints, from runs with our data loader or another one.
 
 A checkpoint is complete once it has a ``.metadata`` file, which PyTorch renames into place after
-everything else is written. A folder that a killed run left without one is not a checkpoint. Before
-a checkpoint is loaded, rank 0 checks it for damage, so that all ranks end with one error that names
-the file.
+everything else is written. A folder that a killed run left without one is not a checkpoint.
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +13,13 @@ from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpointer import CheckpointManager
-from torchtitan.components.checkpointer.base import DATALOADER, TRAIN_STATE
+from torchtitan.components.checkpointer.base import DATALOADER
 from torchtitan.components.checkpointer.dcp import AsyncMode
 from torchtitan.tools import filesystem
 
-from blendtitan.checkpoints import METADATA, choose_step, damage_to, none_complete
+from blendtitan.checkpoints import METADATA
 from blendtitan.claims.held import check_claim
-from blendtitan.errors import OutputError, ResumeError
+from blendtitan.errors import OutputError
 from blendtitan.placed_loader import is_first_rank
 from blendtitan.state import STATE_KEY
 from blendtitan.storage.atomic_files import space_on_disk
@@ -45,7 +43,7 @@ _VOCABULARY_HINT = (
 _MARKS = (METADATA, "model.safetensors.index.json")
 """Files that mark a complete checkpoint of PyTorch or of Hugging Face."""
 
-_SAVING = ".saving"
+SAVING = ".saving"
 """Empty file in the folder of a checkpoint while it is saved. It distinguishes the checkpoint of a
 killed run from a checkpoint that lost its ``.metadata``."""
 
@@ -61,13 +59,15 @@ class BlendCheckpointManager(CheckpointManager):
         """Resume from the newest intact checkpoint if the one to load is damaged. False: a damaged
         checkpoint is an error that names the newest intact one."""
 
-    _step = 0
+    saved_step = 0
     """Step of the current save, or of the last."""
+    may_save: Callable[[int], bool] = staticmethod(lambda _: True)
+    """Whether a step may be saved. A collective operation."""
 
     def __init__(self, config: Config, **parts: Any) -> None:
         super().__init__(config, **parts)
-        self._fallback = config.fallback
-        self._damaged: set[int] = set()
+        self.fallback = config.fallback
+        self.damaged: set[int] = set()
         """Steps of checkpoints that were skipped because they are damaged."""
 
     def _load(self, step: int = -1) -> bool:
@@ -75,82 +75,25 @@ class BlendCheckpointManager(CheckpointManager):
         return super()._load(int(from_first_rank(lambda: b"%d" % self._chosen(step))))
 
     def _chosen(self, step: int) -> int:
-        """The step of the checkpoint to load, or -1.
+        if step == -1 and not self.initial_load_path and not self.steps():
+            return -1  # a run that begins
+        from blendtitan.titan.checkpoint_choice import chosen_step
 
-        Raises:
-            BlendTitanError: The checkpoint is unusable.
-        """
-        complete = self._complete_steps()
-        self._log_incomplete(self._steps() - complete)
-        if not complete and step == -1:
-            self._check_initial()
-            return -1
-        choice = choose_step(
-            complete,
-            self._damage_at,
-            folder=self.folder,
-            asked=None if step == -1 else step,
-            fallback=self._fallback,
-        )
-        self._damaged = set(choice.damage)
-        for damage in choice.damage.values():
-            logger.warning(
-                "%s Training resumes from step-%d, because checkpoint.fallback is true.",
-                *(damage, choice.step),
-            )
-        return choice.step
-
-    def _log_incomplete(self, steps: set[int]) -> None:
-        for step in sorted(steps):
-            logger.warning(
-                "%s: is incomplete, because a run ended while saving it. It is ignored, and saved "
-                "again when training reaches its step.",
-                self._create_checkpoint_id(step),
-            )
-
-    def _damage_at(self, step: int) -> str | None:
-        folder = self._create_checkpoint_id(step)
-        if filesystem.is_remote(folder):
-            return None
-        if not Path(folder, METADATA).exists():
-            return f"{folder}: holds only a model in Hugging Face's format, no training state."
-        is_trained = step > 0 and TRAIN_STATE not in self.exclude_from_loading
-        return damage_to(
-            Path(folder),
-            step=step if is_trained else None,
-            values=(f"{DATALOADER}.{STATE_KEY}",),
-        )
-
-    def _check_initial(self) -> None:
-        """Check the start of a run that has no complete checkpoint of its own.
-
-        Raises:
-            ResumeError: Its checkpoints have lost their ``.metadata``, or the one at
-                ``initial_load_path`` is damaged.
-        """
-        steps = self._steps()
-        # A run that is ended during its first save leaves one folder, marked.
-        if any(not self._is_marked(step) for step in steps):
-            raise none_complete(self.folder, steps)
-        path = self.initial_load_path
-        if not path or self.initial_load_in_hf or filesystem.is_remote(path):
-            return
-        if filesystem.isdir(path) and (damage := damage_to(Path(path), step=None)):
-            raise ResumeError(f"checkpoint.initial_load_path: {damage} Copy the checkpoint again.")
+        return chosen_step(self, step)
 
     def _find_load_step(self, folder: str = "") -> int:
         """The latest complete step, or -1. TorchTitan would also count ``step-30.old``."""
         assert folder in ("", self.folder)
-        return max(self._complete_steps(), default=-1)
+        return max(self.complete_steps(), default=-1)
 
     def _save(self, curr_step: int, last_step: bool = False) -> bool:
-        if not self._should_save(curr_step, last_step):
+        if not self._should_save(curr_step, last_step) or not self.may_save(curr_step):
             return False
-        # Wait for a checkpoint that is still being written while ``_step`` is its step.
+        # Wait for a checkpoint that is still being written while ``saved_step`` is its step.
         self.maybe_wait_for_saving()
         from_first_rank(check_claim)
-        self._step = curr_step
-        self._damaged.discard(curr_step)
+        self.saved_step = curr_step
+        self.damaged.discard(curr_step)
         return super()._save(curr_step, last_step)
 
     def dcp_save(
@@ -176,7 +119,7 @@ class BlendCheckpointManager(CheckpointManager):
 
     def _wait_for_saving(self) -> None:
         """Wait for a background save."""
-        folder = self._create_checkpoint_id(self._step)
+        folder = self._create_checkpoint_id(self.saved_step)
         with _reporting_save_errors(folder):
             super()._wait_for_saving()
         _unmark(folder)
@@ -204,30 +147,26 @@ class BlendCheckpointManager(CheckpointManager):
         """
         if not self._should_purge():
             return
-        usable = self._complete_steps() - self._damaged
-        complete = sorted(step for step in usable if step < self._step)
+        usable = self.complete_steps() - self.damaged
+        complete = sorted(step for step in usable if step < self.saved_step)
         kept = complete[1 - self.keep_latest_k :]
-        for step in self._steps():
+        for step in self.steps():
             if kept and step < kept[0]:
                 self.purge_queue.put(self._create_checkpoint_id(step))
 
-    def _steps(self) -> set[int]:
+    def steps(self) -> set[int]:
         """Steps that have a folder."""
         names = filesystem.listdir(self.folder) if filesystem.isdir(self.folder) else []
         return {int(match[1]) for match in (re.fullmatch(r"step-(\d+)", n) for n in names) if match}
 
-    def _complete_steps(self) -> set[int]:
+    def complete_steps(self) -> set[int]:
         """Steps that have a complete checkpoint."""
 
         def is_complete(step: int) -> bool:
             folder = self._create_checkpoint_id(step)
             return any(filesystem.isfile(filesystem.join(folder, mark)) for mark in _MARKS)
 
-        return {step for step in self._steps() if is_complete(step)}
-
-    def _is_marked(self, step: int) -> bool:
-        """Whether a run was saving the checkpoint when it ended."""
-        return filesystem.isfile(filesystem.join(self._create_checkpoint_id(step), _SAVING))
+        return {step for step in self.steps() if is_complete(step)}
 
 
 @contextmanager
@@ -259,9 +198,9 @@ def _mark(folder: str) -> None:
     if not filesystem.is_remote(folder):
         with suppress(OSError):  # the save itself then fails on all ranks
             Path(folder).mkdir(parents=True, exist_ok=True)
-            Path(folder, _SAVING).touch()
+            Path(folder, SAVING).touch()
 
 
 def _unmark(folder: str) -> None:
     if is_first_rank() and not filesystem.is_remote(folder):
-        Path(folder, _SAVING).unlink(missing_ok=True)
+        Path(folder, SAVING).unlink(missing_ok=True)

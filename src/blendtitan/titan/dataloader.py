@@ -7,7 +7,7 @@ context and pipeline peers share one index, and so get the same batches.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -71,10 +71,16 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         """Samples of one step of all ranks together. None: one micro batch of every rank."""
 
         def __post_init__(self) -> None:
-            if self.segment:
-                from blendtitan.settings.segments import segment_settings
+            self.changes()
 
-                segment_settings(self.segment)
+        def changes(self) -> dict[str, Any]:
+            """Segments and skips of the run, checked, for ``PlacedLoader.place``."""
+            if not (self.segment or self.skip):
+                return {"segments": ()}
+            from blendtitan.settings.segments import segment_settings
+            from blendtitan.settings.skips import skip_settings
+
+            return {"segments": segment_settings(self.segment), "skips": skip_settings(self.skip)}
 
     def __init__(
         self,
@@ -108,14 +114,11 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         )
         self._with_corpus_ids = config.corpus_ids
         self.dp_world_size = dp_world_size
-        segments = ()
         # Validation reads the blend of the file list, the same samples each time.
-        if config.segment and config.split_name == "train" and config.corpus is None:
-            from blendtitan.settings.segments import segment_settings
-
-            segments = segment_settings(config.segment)
+        is_training = config.split_name == "train" and config.corpus is None
+        changes = config.changes() if is_training else {"segments": ()}
         global_batch_size = config.global_batch_size or micro_batch * dp_world_size
-        self.place(loader, segments=segments, global_batch_size=global_batch_size)
+        self.place(loader, **changes, global_batch_size=global_batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         # TorchTitan passes every key except "input" to the model's forward.

@@ -148,7 +148,7 @@ class DataClock:
 
     def waiting(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches of the loader, with the wait for each measured."""
-        self._samples_read = self._loader.consumed_samples
+        self._samples_read = self._loader.samples_read
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
@@ -168,13 +168,13 @@ class DataClock:
 
     def read(self) -> dict[str, float]:
         """Metrics of the steps since the last call."""
-        samples = self._loader.consumed_samples - self._samples_read
+        samples = self._loader.samples_read - self._samples_read
         metrics = {
             metric_names.WAIT_SECONDS: self._wait_seconds,
             metric_names.SAMPLES_PER_SECOND: samples / self._step_seconds,
             metric_names.READ_RETRIES: float(RETRIES.total - self._retries),
         }
-        self._samples_read = self._loader.consumed_samples
+        self._samples_read = self._loader.samples_read
         self._retries = RETRIES.total
         self._wait_seconds = self._step_seconds = 0.0
         return metrics

@@ -26,6 +26,7 @@ from torchtitan.config import (
 )
 from torchtitan.tools.profiler import Profiler
 
+from blendtitan.settings.guards import GuardSettings
 from blendtitan.titan import cpu
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.converters import TensorwiseFloat8LinearConverter
@@ -288,6 +289,7 @@ class Settings:
     quantize: QuantizeSettings = field(default_factory=QuantizeSettings)
     comm: CommConfig = field(default_factory=CommConfig)
     validation: ValidationSettings = field(default_factory=ValidationSettings)
+    guards: GuardSettings = field(default_factory=GuardSettings)
     debug: DebugConfig = field(default_factory=DebugConfig)
     fault_tolerance: FaultToleranceSettings = field(default_factory=FaultToleranceSettings)
     experimental: ExperimentalSettings = field(default_factory=ExperimentalSettings)

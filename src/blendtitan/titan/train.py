@@ -10,11 +10,8 @@ point does. Further arguments, ``--section.key value``, override the file or the
 import faulthandler
 import gc
 import logging
-import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
@@ -22,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 from blendtitan.claims.held import release_claim
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.failures import end, interrupted, record
+from blendtitan.stop_signals import STOP
 from blendtitan.visible import spell_out_logs, visible_logger
 
 if __name__ == "__main__":
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prepare()
         check_versions("0.3")
         _prepare_logs()
-        _end_with_agent()
+        STOP.watch()
         _train(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         if not dist.is_initialized() or dist.get_rank() == 0:
@@ -130,18 +128,6 @@ def _write_settings(settings: "Settings") -> None:
     from blendtitan.titan.toml import write_resolved
 
     logger.info("The complete configuration is in %s", write_resolved(settings))
-
-
-def _end_with_agent() -> None:
-    """End with torchrun if it is killed: a restarted run would write the same checkpoints."""
-    if dist.is_torchelastic_launched():
-        threading.Thread(target=_watch_agent, args=(os.getppid(),), daemon=True).start()
-
-
-def _watch_agent(agent: int) -> None:
-    while os.getppid() == agent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchtitan.components.checkpointer import BaseCheckpointManager
@@ -34,6 +35,7 @@ from blendtitan.settings.batches import (
     check_length,
     data_ranks,
 )
+from blendtitan.settings.guards import GuardSettings
 from blendtitan.settings.section import check_follows
 from blendtitan.storage.atomic_files import write_text
 from blendtitan.titan import cpu, upstream
@@ -45,6 +47,9 @@ from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
 from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.titan.guards import Guards
 
 logger = visible_logger(__name__)
 
@@ -62,6 +67,7 @@ class BlendTrainer(Trainer):
         checkpoint: BaseCheckpointManager.Config = field(
             default_factory=BlendCheckpointManager.Config
         )
+        guards: GuardSettings = field(default_factory=GuardSettings)
 
         def maybe_log(self) -> None:
             """Log the configuration if asked to. ``BlendTrainer`` writes its file later."""
@@ -73,6 +79,9 @@ class BlendTrainer(Trainer):
         config = settled(config)
         _check_batches(config)
         self._when_accepted: list[Callable[[], object]] = []
+        self._guards: Guards | None = None
+        self.logged_losses = ""
+        """The corpora's losses that were logged last, if this rank logs them."""
         super().__init__(config)
         opens_late = not isinstance(config.validator, BlendCorpusValidator.Config)
         loader = config.validator.dataloader if config.validator.enable and opens_late else None
@@ -138,8 +147,7 @@ class BlendTrainer(Trainer):
         samples = upstream.sizes_of(self.config).local_batch_size
         global_batch_size = samples * self.gradient_accumulation_steps * loader.dp_world_size
         loader.align(self.step, global_batch_size=global_batch_size)
-        steps_left = max(0, self.config.training.steps - self.step)
-        num_samples = loader.consumed_samples + steps_left * global_batch_size
+        num_samples = loader.consumed_at(max(self.step, self.config.training.steps))
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
             if len(loader.dataset.segments_read) > 1:
@@ -159,6 +167,8 @@ class BlendTrainer(Trainer):
     def forward_backward_step(self, **arguments: Any) -> torch.Tensor:
         """Run one pass through the model, forward and back, and return its part of the loss."""
         loss = super().forward_backward_step(**arguments)
+        if self._guards is not None:
+            self._guards.losses.add(loss)
         if self._rows is not None:
             self._rows.collect(has_loss=not self.parallel_dims.pp_enabled or self.pp_has_last_stage)
         return loss
@@ -167,13 +177,24 @@ class BlendTrainer(Trainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """Make one optimizer step, and log the metrics of corpora beside TorchTitan's."""
-        if self._clock is None:
-            super().train_step(data_iterator)
-            return
-        with self._clock.step():
-            super().train_step(data_iterator)
-        if self.metrics_processor.should_log(self.step):
+        if self._guards is not None:
+            self._guards.before_step()
+        try:
+            with self._clock.step() if self._clock is not None else nullcontext():
+                super().train_step(data_iterator)
+        except RuntimeError as error:
+            if "Loss is not finite" not in str(error):
+                raise
+            from blendtitan.titan.guards import not_finite
+
+            raise not_finite(self, self.step, self.step) from error
+        if self._clock is not None and self.metrics_processor.should_log(self.step):
             self._log_corpora(self._clock)
+        if self._guards is None:
+            from blendtitan.titan.guards import Guards
+
+            self._guards = Guards(self)
+        self._guards.after_step()
 
     def _log_corpora(self, clock: DataClock) -> None:
         assert isinstance(self.dataloader, BlendCorpusDataLoader)
@@ -186,6 +207,7 @@ class BlendTrainer(Trainer):
                 rows = zip(dataset.corpora, losses, labels, strict=True)
                 text = listed({name: f"{loss:.4f}" for name, loss, count in rows if count})
                 logger.info("step: %2d  loss of each corpus: %s", self.step, text)
+                self.logged_losses = f"step {self.step}: {text}"
         self.metrics_processor.logger.log(metrics, self.step)
 
 

@@ -8,7 +8,7 @@ import torch
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.tokenizer import BaseTokenizer
 
-from blendtitan.batch_schedule import BatchStage
+from blendtitan.batch_schedule import BatchStage, stage_at
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig
 from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.dataset.build import Datasets, build_datasets
@@ -26,6 +26,7 @@ from blendtitan.settings.batches import (
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import segment_settings
+from blendtitan.settings.skips import skip_settings
 from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
@@ -87,6 +88,7 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         self.place(
             _loader(job_config, dataset, dp_rank=dp_rank, dp_world_size=dp_world_size),
             segments=segment_settings(job_config.blendcorpus.segment),
+            skips=skip_settings(job_config.blendcorpus.skip),
             global_batch_size=self.global_batch_size,
         )
 
@@ -96,7 +98,7 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         # The state records its step; without a state, the rest of the checkpoint does.
         step = self._step_here() if self._is_placed else self._step_of_run()
         self.align(step, global_batch_size=size)
-        self._check_data(self._job.training.steps - step)
+        self._check_data(self.consumed_at(max(step, self._job.training.steps)))
         for batch in self._loader:
             if self.corpus_ids is not None:
                 self.corpus_ids.append(batch.corpus_ids)
@@ -108,16 +110,17 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         Raises:
             ResumeError: The loader's position is that of another step.
         """
-        self._schedule[-1].check(step, consumed_samples=self.consumed_samples)
+        stage_at(self._schedule, step).check(step, consumed_samples=self.consumed_samples)
 
     def _step_here(self) -> int:
         """The optimizer step that the current position belongs to."""
         stages = self._schedule or (BatchStage(global_batch_size=self.global_batch_size),)
-        return stages[-1].step_at(self.consumed_samples)
+        return [s for s in stages if s.consumed_samples <= self.consumed_samples][-1].step_at(
+            self.consumed_samples
+        )
 
-    def _check_data(self, steps_left: int) -> None:
+    def _check_data(self, num_samples: int) -> None:
         """Check and log the amount of each corpus that the whole run reads."""
-        num_samples = self.consumed_samples + max(0, steps_left) * self.global_batch_size
         if is_first_rank():
             logger.info("The whole run:\n%s", corpus_table(self.dataset, num_samples))
             if len(self.dataset.segments_read) > 1:

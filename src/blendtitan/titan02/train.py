@@ -11,6 +11,7 @@ import sys
 from blendtitan.claims.held import release_claim
 from blendtitan.errors import requires_extra
 from blendtitan.failures import end, record
+from blendtitan.stop_signals import STOP
 
 with requires_extra("train", "training", exits=__name__ == "__main__"):
     from blendtitan.titan.upstream import check_versions, prepare
@@ -24,6 +25,7 @@ _OURS = {
 def main() -> None:
     """Train with the command line's configuration. An error ends the process as in 0.3."""
     try:
+        STOP.watch()
         _train()
     except Exception as error:
         record(error)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from blendtitan.batch_schedule import changed_at
+from blendtitan.errors import ConfigError
 from blendtitan.order.replicas import DividedStep, ReplicaCourse
+from blendtitan.order.slots import Course
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan_ft.group import Place
 
@@ -26,8 +28,16 @@ class ReplicaDataLoader(BlendCorpusDataLoader):
             place: The place of this replica.
             step: How the step is divided.
             unit: Samples of a unit.
+
+        Raises:
+            ConfigError: The run leaves slots out, or divides its steps in another way.
         """
         committed, present = self.consumed_samples, self._loader.course
+        if type(present) not in (Course, ReplicaCourse):
+            raise ConfigError(
+                "blendcorpus.skip and other changes of the slots that a run reads cannot be "
+                "combined with fault_tolerance.enable = true. Train such a stretch without it."
+            )
         course = ReplicaCourse(
             present.micro_batch,
             present.dp_rank,

@@ -205,8 +205,10 @@ class ReplicaTrainer(BlendTrainer):
         numbers[2 + attempt.place.replica] = self._last_attempt
         numbers = numbers.to(self.device)
         self._group.sum([numbers])
+        if self._group.has_failed():
+            return num_labels
         total, attempt.number, *states = numbers.tolist()
-        if not self._group.has_failed() and (others := diverged(states)):
+        if others := diverged(states):
             attempt.is_diverged = attempt.place.replica in others
             self._group.fail("replicas committed different attempts at the last step")
         return torch.tensor(total, device=self.device)

@@ -44,13 +44,14 @@ CLIPPED = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
 
 HIDING = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
   const texts = [...plot.querySelectorAll(".annotation-text")];
-  const boxes = [...texts, plot.querySelector(".nsewdrag")].map((it) => it.getBoundingClientRect());
+  const found = [".nsewdrag", ".modebar"].map((name) => plot.querySelector(name));
+  const boxes = [...texts, ...found.filter(Boolean)].map((it) => it.getBoundingClientRect());
   const meets = (a, b) => a !== b && a.left < b.right && b.left < a.right
     && a.top < b.bottom - 1 && b.top < a.bottom - 1;
   const hides = (_, i) => boxes.some((box) => meets(boxes[i], box));
   return texts.filter(hides).map((text) => text.textContent);
 })"""
-"""Labels of figures that hide data, or each other."""
+"""Labels of figures that hide data or each other, or that the mode bar hides when it is shown."""
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import BatchSchedule, consumed_at
+from blendtitan.batch_schedule import BatchSchedule, consumed_at, samples_of, steps_before
 from blendtitan.dataset.progress import configured_shares
+from blendtitan.history.skips import SkippedStretch
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
-from blendtitan.order.blend import shares_of
+from blendtitan.order.blend import Segment, shares_of
 from blendtitan.runs.open import OpenRun, RunConfig, open_run
 from blendtitan.runs.report.documents import (
     CorpusLengths,
@@ -100,6 +101,8 @@ class RunFacts:
     about: str
     """The origin of the order."""
     num_samples: int
+    skipped: tuple[SkippedStretch, ...]
+    """Slots that the run leaves out."""
     tokens_at_end: int
     last_step: int
     """Steps of the whole run."""
@@ -181,7 +184,7 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
     seconds, num_starts = wall_seconds(starts)
     metrics = _metrics([start.logged for start in starts], slots)
     values = read_toml(config.path)
-    trained = int(steps_before(slots.schedule, run.consumed_samples))
+    trained = int(steps_before(slots.schedule, run.consumed_samples, slots.skips))
     reached = max([trained, *(int(each.steps[-1]) for each in metrics.values())])
     consumed = consumed_at(slots.schedule, reached)
     num_samples = max(1, run.num_samples, consumed)
@@ -192,9 +195,10 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         model=" ".join(str(values[key]) for key in _MODEL if values.get(key) not in (None, NONE)),
         config=config,
         about=run.about,
-        num_samples=num_samples,
+        num_samples=slots.skips.kept_before(num_samples),
+        skipped=slots.skipped,
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
-        last_step=round(steps_before(slots.schedule, num_samples)),
+        last_step=round(steps_before(slots.schedule, num_samples, slots.skips)),
         reached_step=reached,
         curve=curve,
         corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),
@@ -203,7 +207,7 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         num_starts=num_starts,
         waited=_waited(metrics, slots.schedule),
         lengths={} if run.contents is None else corpus_lengths(run.contents),
-        samples=sample_texts(run, step_slots(slots.schedule, step).start),
+        samples=sample_texts(run, step_slots(slots, step)[0]),
         samples_step=step,
         settings={key: toml_of(value) for key, value in values.items()},
     )
@@ -216,19 +220,28 @@ def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
     names = sorted(slots.draws_before(num_samples))
     before = [slots.draws_before(edge) for edge in edges]
     draws = np.array([[each[name] for name in names] for each in before])
-    samples = np.diff(np.array(edges, np.int64))
+    samples = np.diff(np.array([slots.skips.kept_before(edge) for edge in edges], np.int64))
     shares = [shares_of(segment.weights) for segment in segments]
-    largest = np.argsort(-configured_shares(names, segments, num_samples), kind="stable")
+    asked = configured_shares(names, *_without_skips(slots, num_samples))
+    largest = np.argsort(-asked, kind="stable")
     phases = {phase.first_slot for phase in slots.phases[1:]}
     return BlendCurve(
         corpora=tuple(names[i] for i in largest),
-        bin_steps=np.array([steps_before(slots.schedule, edge) for edge in edges]),
+        bin_steps=np.array([steps_before(slots.schedule, edge, slots.skips) for edge in edges]),
         bin_samples=samples,
-        achieved=(np.diff(draws, axis=0) / samples[:, None]).T[largest],
-        segment_steps=np.array([steps_before(slots.schedule, s.first_slot) for s in segments]),
+        achieved=(np.diff(draws, axis=0) / np.maximum(1, samples)[:, None]).T[largest],
+        segment_steps=np.array(
+            [steps_before(slots.schedule, s.first_slot, slots.skips) for s in segments]
+        ),
         configured=np.array([[of.get(name, 0.0) for name in names] for of in shares]).T[largest],
         is_phase=tuple(segment.first_slot in phases for segment in segments),
     )
+
+
+def _without_skips(slots: Slots, stop: int) -> tuple[list[Segment], int]:
+    """The segments and the end of a run as if its skipped slots did not exist."""
+    kept = slots.skips.kept_before
+    return [Segment(kept(s.first_slot), s.weights) for s in slots.segments], kept(stop)
 
 
 def by_share(curves: Iterable[BlendCurve]) -> list[str]:
@@ -239,12 +252,6 @@ def by_share(curves: Iterable[BlendCurve]) -> list[str]:
         for name, share in zip(curve.corpora, own.tolist(), strict=True):
             shares[name] = shares.get(name, 0.0) + share
     return sorted(shares, key=lambda name: -shares[name])
-
-
-def steps_before(schedule: BatchSchedule, slot: int) -> float:
-    """Steps before a slot; not whole within a step."""
-    stage = [stage for stage in schedule if stage.consumed_samples <= slot][-1]
-    return stage.step + (slot - stage.consumed_samples) / stage.global_batch_size
 
 
 def _edges(firsts: Sequence[int], stop: int) -> list[int]:
@@ -276,7 +283,7 @@ def _waited(metrics: Mapping[str, Scalars], schedule: BatchSchedule) -> float | 
     waits, speeds = metrics.get(WAIT_SECONDS), metrics.get(SAMPLES_PER_SECOND)
     if waits is None or speeds is None or waits.steps.tolist() != speeds.steps.tolist():
         return None
-    consumed = np.array([consumed_at(schedule, step) for step in waits.steps.tolist()])
+    consumed = np.array([samples_of(schedule, step) for step in waits.steps.tolist()])
     seconds = float((np.diff(consumed, prepend=0) / speeds.values).sum())
     return float(waits.values.sum()) / seconds if seconds > 0 else None
 
@@ -285,7 +292,7 @@ def _corpora(
     run: OpenRun, names: Sequence[str], num_samples: int, consumed: int
 ) -> Iterator[CorpusFacts]:
     slots, now = run.slots, consumed or num_samples
-    asked = configured_shares(names, slots.segments, now)
+    asked = configured_shares(names, *_without_skips(slots, now))
     drawn, read = slots.draws_before(now), slots.tokens_before(consumed)
     at_end, tokens = slots.tokens_before(num_samples), slots.corpus_tokens
     documents = {} if run.contents is None else run.contents.documents_of_corpora()
@@ -297,7 +304,7 @@ def _corpora(
             documents=sum(own) or None,
             tokens=tokens[name],
             configured=float(asked[i]),
-            achieved=drawn[name] / now,
+            achieved=drawn[name] / max(1, slots.skips.kept_before(now)),
             tokens_read=read[name],
             epochs=read[name] / max(1, tokens[name]),
             epochs_at_end=at_end[name] / max(1, tokens[name]),

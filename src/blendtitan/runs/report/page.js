@@ -6,6 +6,7 @@
   const touch = matchMedia("(pointer: coarse)");
   const NARROW = 520; // CSS pixels
   const ROW = 14; // of small text
+  const MODE_BAR = 24; // its height
   const PRINTED_HEIGHT = 0.72; // of that on a screen: three figures on a sheet
   const PRINTED_WIDTH = 680; // CSS pixels that A4 and Letter have between the margins of page.css
 
@@ -64,6 +65,11 @@
       const sized = isPrinted ? printed(data, layout) : { ...layout, autosize: true };
       if (!isPrinted && plot.clientWidth < NARROW) Object.assign(sized, narrowed(data, layout));
       Object.assign(sized, stacked(sized, isPrinted ? PRINTED_WIDTH : plot.clientWidth));
+      // The mode bar has a row of its own, so that it hides no label.
+      if (!isPrinted && !touch.matches && sized.annotations?.some((each) => each.text)) {
+        sized.height += MODE_BAR;
+        sized.margin = { ...sized.margin, t: sized.margin.t + MODE_BAR };
+      }
       // A finger that moves over a figure scrolls the page.
       sized.dragmode = touch.matches ? false : "zoom";
       plot.style.height = `${sized.height}px`;

@@ -92,6 +92,7 @@ def summary(run: RunFacts) -> dict[str, str]:
         "model": run.model,
         "steps trained": f"{run.reached_step:,} of {run.last_step:,}",
         "samples": amount(run.num_samples),
+        "skipped": "; ".join(map(str, run.skipped)),
         "tokens": read_of + amount(run.tokens_at_end),
         "samples per step": f"{run.config.global_batch_size:,}",
         "sequence length": f"{run.config.blend.seq_length:,}",
