@@ -90,7 +90,7 @@ def start(
         words += [f"--fault_tolerance.replica_id={number}"]
     environment = os.environ | ALONE | {"TORCHFT_LIGHTHOUSE": f"http://localhost:{PORT}"}
     with (folder / f"{name}_{number}.log").open("ab") as log:
-        return subprocess.Popen(map(str, words), env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(list(map(str, words)), env=environment, stdout=log, stderr=log)
 
 
 def step_times(log: Path) -> dict[int, float]:

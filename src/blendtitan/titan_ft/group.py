@@ -82,6 +82,7 @@ class ReplicaGroup:
         warnings.filterwarnings("ignore", "The given buffer is not writable")
         self._lighthouse = address
         self._forgets = False
+        self._server: TCPStore | None = None
         self._timeout = timedelta(milliseconds=settings.process_group_timeout_ms)
         kinds = {"gloo": torchft.ProcessGroupGloo, "nccl": torchft.ProcessGroupNCCL}
         host, port = self._store()
