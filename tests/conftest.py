@@ -67,16 +67,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+_left: set[threading.Thread] = set()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Note the threads that earlier tests left."""
+    _left.clear()
+    _left.update(threading.enumerate())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _forks() -> Iterator[None]:
     """Fork the processes that tokenize, as the command does.
 
-    A process with threads starts new ones instead, which takes a second each. The thread in which
-    pytest-xdist waits for messages holds no lock that a forked process needs.
+    A process with threads starts new ones instead, which takes a second each. Those that earlier
+    tests left only wait, and hold no lock that a forked process needs.
     """
-    active_count, others = threading.active_count, threading.active_count() - 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threading, "active_count", lambda: active_count() - others)
+        patch.setattr(threading, "active_count", lambda: 1 + len({*threading.enumerate()} - _left))
         yield
 
 

@@ -3,6 +3,7 @@
 The last test installs the wheel for real; the others hide packages from a new process.
 """
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import pytest
 
 from blendtitan.cli import COMMANDS
 from blendtitan.errors import ConfigError, MissingExtraError, requires_extra
+from blendtitan.prepare.demo import CORPORA
 from tests.test_layers import FILES, MAY_IMPORT, ROOT, SOURCE, layer_of
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -197,6 +199,19 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.parent
 
 
+def check_texts(folder: Path) -> None:
+    """Check that none is empty, and that all hold whole characters.
+
+    An escape in a docstring may stand for half a character, which a file cannot hold.
+    """
+    for corpus in CORPORA:
+        lines = [
+            line for path in folder.glob(f"{corpus}/*") for line in path.read_bytes().splitlines()
+        ]
+        assert lines
+        assert all(json.loads(line)["text"].strip().encode() for line in lines)
+
+
 @pytest.mark.slow
 def test_the_wheel_alone_prepares_the_demo(core: Path, tmp_path: Path) -> None:
     """As a user does on a machine for data, from text to the plan of a run."""
@@ -210,6 +225,7 @@ def test_the_wheel_alone_prepares_the_demo(core: Path, tmp_path: Path) -> None:
     package = Path(output_of("python -c 'import blendtitan as b; print(*b.__path__)'").strip())
     config = package / "configs/debug.toml"
     output_of("blendtitan demo --output data/demo --vocab-size 1024")
+    check_texts(tmp_path / "data/demo/text")
     readmes = "data/demo/text/readmes --corpus readmes"
     output_of(f"blendtitan tokenize {readmes} --output data/mine --tokenizer data/demo/tokenizer")
     output_of("blendtitan mix data/mine data/demo/tokens/code --output data/list.txt")

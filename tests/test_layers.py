@@ -28,7 +28,7 @@ TITAN = LOADER | {
         "placed_loader",
         "settings",
     ),
-    *("claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
+    *("balance", "claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -56,6 +56,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "loader": (LOADER, NUMPY | {"torch"}),
+    "balance": (LOADER | {"settings"}, set()),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},

@@ -118,12 +118,10 @@ class DataLoader:
         self._as_begun = dataset
         self.consumed_samples = 0
         """Samples delivered to all ranks together since slot 0: the whole state."""
-        self._micro_batch = micro_batch
         self.course = Course(micro_batch, dp_rank, dp_world_size)
         """The slots of this rank."""
         self.version = 0
         """Number of times that the dataset or the course was replaced."""
-        self._dp_rank = dp_rank
         self.num_workers = workers
         self.prefetch = prefetch
         self._num_samples = num_samples
@@ -147,7 +145,9 @@ class DataLoader:
         Args:
             more: Additional JSON values to save in the state, by key.
         """
-        return encode_state(self.dataset, self.consumed_samples, more=more)
+        return encode_state(
+            self.dataset, self.course.between_steps(self.consumed_samples), more=more
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a saved state. An iterator in use does so, too.
@@ -160,10 +160,10 @@ class DataLoader:
     def resume(self, state: SavedState) -> None:
         """Continue from a parsed state. Raises the same errors as ``load_state_dict``."""
         resumed = resume(state, self._as_begun)
-        for reason, lines in resumed.warnings() if self._dp_rank == 0 else ():
+        for reason, lines in resumed.warnings() if self.course.dp_rank == 0 else ():
             logger.warning("%s\n%s", reason, joined(lines))
         self.replace(resumed.dataset)
-        self.consumed_samples = resumed.consumed_samples
+        self.consumed_samples = self.course.between_steps(resumed.consumed_samples)
 
     def set_segments(self, changes: Sequence[Segment]) -> None:
         """Plan the future segments; see ``BlendedDataset.with_changes``.
@@ -206,7 +206,7 @@ class DataLoader:
                 f"step is {step} and global_batch_size is {global_batch_size}, expected at least "
                 f"0 and at least 1"
             )
-        self.consumed_samples = step * global_batch_size
+        self.consumed_samples = self.course.between_steps(step * global_batch_size)
 
     def is_past_end(self, consumed_samples: int) -> bool:
         """Whether a finite stream has ended. An endless one never has."""
@@ -218,7 +218,7 @@ class DataLoader:
     def batch_at(self, consumed_samples: int) -> Batch:
         """This rank's batch after ``consumed_samples`` samples of all ranks. Thread-safe."""
         dataset, plan, start = self._planned(consumed_samples)
-        stop = start + self._micro_batch
+        stop = start + self.course.micro_batch
         tokens = dataset.read(plan, start, stop)
         inputs = tokens[:, :-1]
         labels = tokens[:, 1:].astype(np.int64, order="C")
@@ -265,7 +265,7 @@ class DataLoader:
                 while len(self._plans) > 1:
                     self._plans.pop(next(iter(self._plans)))
                 self._plans[block] = plan
-        return dataset, plan, place * self._micro_batch
+        return dataset, plan, place * self.course.micro_batch
 
 
 class _Stream(Iterator[Batch]):

@@ -20,19 +20,23 @@ from blendtitan.errors import ConfigError, OutputError
 from blendtitan.storage.atomic_files import Process
 from tests.conftest import wait_until
 
-# Holds a claim until its standard input ends. Prints whether it got it.
+# Claims each folder that it reads from its standard input, and releases the one before. Prints
+# whether it got it; an empty line is answered when nothing is claimed.
 JOB = """
 import sys
 from pathlib import Path
-from blendtitan.claims.held import hold_claim
+from blendtitan.claims.held import hold_claim, release_claim
 from blendtitan.errors import ConfigError
-sys.stdin.readline()
-try:
-    hold_claim(Path(sys.argv[1]))
-    print("holds", flush=True)
-except ConfigError as error:
-    print("refused", error, flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    release_claim()
+    if folder := line.rstrip():
+        try:
+            hold_claim(Path(folder))
+            print("holds", flush=True)
+        except ConfigError as error:
+            print("refused", error, flush=True)
+    else:
+        print("released", flush=True)
 """
 
 
@@ -46,8 +50,9 @@ class Contender:
     """A job in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", JOB, str(folder)],
+            [sys.executable, "-c", JOB],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -56,8 +61,16 @@ class Contender:
     def start(self) -> None:
         """Let it look for the claims of others."""
         assert self.process.stdin is not None
+        self.process.stdin.write(f"{self.folder}\n")
+        self.process.stdin.flush()
+
+    def release(self) -> None:
+        """Let it give its claim back, if it has one."""
+        assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
+        while (line := self.answer()) != "released\n":
+            assert line, "it ended"  # else the rest of an error
 
     def answer(self) -> str:
         """What came of it."""
@@ -192,20 +205,23 @@ def test_a_holder_gives_signs_of_life(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("leftover", ["nothing", "of a killed job", "of another machine"])
 def test_of_jobs_that_start_at_once_exactly_one_trains(tmp_path: Path, leftover: str) -> None:
-    for attempt in range(5):
-        folder = tmp_path / str(attempt)
-        with contenders(folder, 4) as jobs:
+    with contenders(tmp_path, 4) as jobs:
+        for attempt in range(5):
+            folder = tmp_path / str(attempt)
             if leftover == "of another machine":
                 claim_of_another_machine(folder)
             elif leftover == "of a killed job":
                 claim_of_a_killed_job(folder)
             for job in jobs:
+                job.folder = folder
                 job.start()
             answers = sorted(job.answer().partition(" ")[0].strip() for job in jobs)
 
             assert answers == ["holds", "refused", "refused", "refused"]
             assert len(claims(folder)) == 1
-        assert claims(folder) == []
+            for job in jobs:
+                job.release()
+            assert claims(folder) == []
 
 
 def test_a_job_whose_claim_was_taken_over_ends_before_it_writes(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from blendtitan.errors import ConfigError
 from blendtitan.prepare import demo
-from blendtitan.prepare.demo import code_texts, readme_texts, reference_texts
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.tokenizers import load_tokenizer
 
@@ -78,14 +77,6 @@ def test_a_complete_demo_with_another_vocabulary_is_an_error(tmp_path: Path) -> 
 def test_a_vocabulary_out_of_range_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected 1024 to 16384"):
         demo.prepare_demo(tmp_path, vocab_size=100)
-
-
-def test_texts_are_not_empty_and_can_be_written() -> None:
-    """An escape in a docstring may stand for half a character; JSON lines hold whole ones."""
-    for texts in (code_texts, reference_texts, readme_texts):
-        lengths = [len(text.strip().encode()) for text in texts()]
-        assert lengths
-        assert min(lengths) > 0
 
 
 def test_documents_are_distributed_over_the_files(tmp_path: Path) -> None:

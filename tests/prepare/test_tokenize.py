@@ -196,7 +196,9 @@ def test_another_tokenizer_is_an_error_unless_shards_may_be_replaced(
     tokenizer.save(str(other / "tokenizer.json"))
     (other / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
 
-    with pytest.raises(ConfigError, match=r"a: was made from key 'text' with .*--overwrite"):
+    with pytest.raises(
+        ConfigError, match=r"a: was made with tokenizer .*other/tokenizer\.json.*--overwrite"
+    ):
         tokenize([path], output, TokenizeConfig(tokenizer=other))
     tokenize([path], output, TokenizeConfig(tokenizer=other, overwrite=True))
 

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import sys
 import unicodedata
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -103,9 +104,14 @@ def fast(request: pytest.FixtureRequest) -> Encoder:
     return build_encoder(request.getfixturevalue(f"{request.param}_path"), "fast")
 
 
+@lru_cache
+def reference_of(path: Path) -> Encoder:
+    return build_encoder(path, "reference")
+
+
 def assert_same_ids(fast: Encoder, texts: list[str]) -> None:
     assert fast.tier == "fast"
-    expected_ids, expected_lens = build_encoder(fast.path, "reference").encode(texts)
+    expected_ids, expected_lens = reference_of(fast.path).encode(texts)
     ids, lens = fast.encode(texts)
     np.testing.assert_array_equal(lens, expected_lens)
     np.testing.assert_array_equal(ids, expected_ids)

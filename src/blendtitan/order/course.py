@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from blendtitan.errors import ResumeError
 from blendtitan.order.slots import Course, IntArray
 
 
@@ -102,6 +103,22 @@ class ChangedCourse(Course):
     def after(self, consumed_samples: int) -> int:
         """``consumed_samples`` after one more micro batch of all ranks."""
         return self.skips.slot_of(self.skips.kept_before(consumed_samples) + self.stride)
+
+    def between_steps(self, consumed_samples: int) -> int:
+        """See ``Course.between_steps``.
+
+        Raises:
+            ResumeError: The position is within a step whose rows are dealt in another way.
+        """
+        if self.step_at is not None and self.block(consumed_samples)[1] > 0:
+            step = self.step_at(consumed_samples)
+            raise ResumeError(
+                f"{consumed_samples:,} consumed samples are within an optimizer step, which begins "
+                f"after {step.consumed_samples:,} and has {step.num_samples:,}. The samples of a "
+                f"balanced step are not read in order, so a state can only be saved or loaded "
+                f"between steps."
+            )
+        return consumed_samples
 
     def block(self, consumed_samples: int) -> tuple[int, int]:
         """See ``Course.block``. With ``deal``, a block is a step."""

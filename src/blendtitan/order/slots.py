@@ -197,6 +197,10 @@ class Course:
         """``consumed_samples`` after one more micro batch of all ranks."""
         return consumed_samples + self.stride
 
+    def between_steps(self, consumed_samples: int) -> int:
+        """``consumed_samples``, if a state may be saved or loaded there."""
+        return consumed_samples
+
     def block(self, consumed_samples: int) -> tuple[int, int]:
         """The micro batches that are resolved together with the next one.
 

@@ -212,6 +212,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.skip": (list[dict[str, Any]], []),
     "blendcorpus.max_epochs": (float, 4.0),
     "blendcorpus.tokenizer_check": (Literal["error", "warn"], "error"),
+    "blendcorpus.balance": (Literal["none", "attention"], "none"),
 }
 """``section.key`` to its type and its default. The default of ``parallelism.spmd_backend`` depends
 on the machine."""

@@ -32,6 +32,10 @@ class BlendSection(BlendKeys):
     """Action at the start if shards were made with another tokenizer than the run's. Shards
     without a tokenizer record are judged by a sample of their tokens."""
 
+    balance: Literal["none", "attention"] = "none"
+    """``attention``: rows of similar attention cost run at the same time on all ranks, which then
+    wait less for each other. Each step keeps its rows. Needs ``provide_attention_mask``."""
+
     def blend_config(
         self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
     ) -> BlendConfig:
@@ -44,15 +48,18 @@ class BlendSection(BlendKeys):
             decided: Further fields of ``BlendConfig``.
 
         Raises:
-            ConfigError: No data is named, or ``seq_length`` differs from ``seq_len``.
+            ConfigError: No data is named, or keys contradict each other.
         """
         data_file_list = self.data_file_list or dataset_path
         if data_file_list is None:
             raise ConfigError(
                 "no data is configured. Set blendcorpus.data_file_list, or training.dataset_path, "
-                "to a "
-                "file list or a folder of shards."
+                "to a file list or a folder of shards."
             )
+        if self.balance != "none":
+            from blendtitan.settings.balance import check_balance
+
+            check_balance(self)
         check_follows(
             "blendcorpus.seq_length", self.seq_length, other="training.seq_len", expected=seq_len
         )

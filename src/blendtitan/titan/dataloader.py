@@ -113,12 +113,21 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
             attention_mask=False,  # TorchTitan makes masks from positions
         )
         self._with_corpus_ids = config.corpus_ids
+        self._balance = config.balance
         self.dp_world_size = dp_world_size
         # Validation reads the blend of the file list, the same samples each time.
         is_training = config.split_name == "train" and config.corpus is None
         changes = config.changes() if is_training else {"segments": ()}
         global_batch_size = config.global_batch_size or micro_batch * dp_world_size
         self.place(loader, **changes, global_batch_size=global_batch_size)
+
+    def align(self, step: int, *, global_batch_size: int) -> None:
+        """See ``PlacedLoader.align``; then balance the steps, if so configured."""
+        super().align(step, global_batch_size=global_batch_size)
+        if self._balance != "none":
+            from blendtitan.titan.balance import balance
+
+            balance(self._loader, global_batch_size=global_batch_size)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         # TorchTitan passes every key except "input" to the model's forward.

@@ -28,6 +28,7 @@ from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import segment_settings
 from blendtitan.settings.skips import skip_settings
 from blendtitan.settings.validation_sets import validation_sets
+from blendtitan.titan.balance import balance
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -98,6 +99,8 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         # The state records its step; without a state, the rest of the checkpoint does.
         step = self._step_here() if self._is_placed else self._step_of_run()
         self.align(step, global_batch_size=size)
+        if self._job.blendcorpus.balance != "none":
+            balance(self._loader, global_batch_size=size)
         self._check_data(self.consumed_at(max(step, self._job.training.steps)))
         for batch in self._loader:
             if self.corpus_ids is not None:

@@ -1,0 +1,70 @@
+"""Balanced steps: a loader whose ranks get rows of similar cost at the same time.
+
+The rows of an optimizer step stay the same, and so does the sum of their gradients. Only the rank
+and the micro batch of each row change, and every rank computes them by itself.
+"""
+
+from blendtitan.config import MAX_SLOT, check_at_least
+from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.interface import Dataset
+from blendtitan.errors import ConfigError
+from blendtitan.loader import DataLoader
+from blendtitan.order.balance import balanced
+from blendtitan.order.course import NO_SKIPS, ChangedCourse, Skips, Step, changed
+from blendtitan.order.slots import Course, IntArray
+from blendtitan.settings.balance import check_balance
+
+
+def balance_steps(
+    loader: DataLoader, *, batches_per_step: int, lens: DocumentLens | None = None
+) -> None:
+    """Balance each optimizer step from the loader's current position on, the start of a step.
+
+    Call it again if the number of samples of a step changes.
+
+    Args:
+        loader: An endless loader, without a finite number of samples.
+        batches_per_step: Batches that each rank reads in one step.
+        lens: The lengths of all documents of the split. None: read every ``.idx`` now.
+
+    Raises:
+        ConfigError: The loader cannot be balanced.
+        ShardError: An ``.idx`` is missing or damaged.
+    """
+    check_at_least("batches_per_step", batches_per_step, 1)
+    dataset = balanceable(loader.dataset)
+    if loader.is_past_end(MAX_SLOT):
+        raise ConfigError("a loader with num_samples cannot be balanced: expected an endless one")
+    known = DocumentLens.read(dataset.rows) if lens is None else lens
+    begin, size = loader.consumed_samples, loader.course.stride * batches_per_step
+
+    def step_at(consumed_samples: int) -> Step:
+        skips = skips_of(loader.course)
+        first = skips.kept_before(begin)
+        steps = (skips.kept_before(consumed_samples) - first) // size
+        return Step(skips.slot_of(first + steps * size), size)
+
+    def deal(slots: IntArray) -> IntArray:
+        course = loader.course
+        # A state that is loaded replaces the dataset.
+        costs = attention_costs(balanceable(loader.dataset), slots, known)
+        return slots[balanced(costs, ranks=course.dp_world_size, micro_batch=course.micro_batch)]
+
+    loader.replace(course=changed(loader.course, deal=deal, step_at=step_at))
+
+
+def skips_of(course: Course) -> Skips:
+    """The slots that a course leaves out."""
+    return course.skips if isinstance(course, ChangedCourse) else NO_SKIPS
+
+
+def balanceable(dataset: Dataset) -> BlendedDataset:
+    """The dataset, if the costs of its rows are known.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    check_balance(dataset.config)
+    assert isinstance(dataset, BlendedDataset)
+    return dataset

@@ -1,0 +1,22 @@
+"""The check of ``blendcorpus.balance``."""
+
+from blendtitan.config import ORIGINAL_ORDER, BlendKeys
+from blendtitan.errors import ConfigError
+
+
+def check_balance(keys: BlendKeys) -> None:
+    """Check that the rows of a blend are known to differ in cost.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if keys.order == ORIGINAL_ORDER:
+        raise ConfigError(
+            f'balance = "attention" needs order = "blendtitan", found order = "{keys.order}". Set '
+            f'balance = "none".'
+        )
+    if not keys.provide_attention_mask:
+        raise ConfigError(
+            'balance = "attention" needs provide_attention_mask = true: without intra-document '
+            'masking, all rows cost the same. Set it, or balance = "none".'
+        )

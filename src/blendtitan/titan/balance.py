@@ -1,0 +1,43 @@
+"""Balanced steps of a TorchTitan run. Rank 0 reads the lengths of all documents for all ranks."""
+
+import numpy as np
+
+from blendtitan.balance import balance_steps, balanceable
+from blendtitan.dataset.attention_cost import DocumentLens
+from blendtitan.dataset.rows import Rows
+from blendtitan.loader import DataLoader
+from blendtitan.placed_loader import is_first_rank
+from blendtitan.titan.shared_catalog import from_first_rank
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
+
+
+def balance(loader: DataLoader, *, global_batch_size: int) -> None:
+    """Balance the steps of a loader from its position on. A collective operation.
+
+    Raises:
+        ConfigError: The loader cannot be balanced.
+        ShardError: An ``.idx`` is missing or damaged.
+    """
+    lens = _shared_lens(balanceable(loader.dataset).rows)
+    batches = global_batch_size // loader.course.stride
+    balance_steps(loader, batches_per_step=batches, lens=lens)
+    if is_first_rank():
+        logger.info(
+            "Steps are balanced by the lengths of %s documents, which take %s MB on each rank.",
+            *(f"{len(lens.lens) - 1:,}", f"{lens.num_bytes / 1e6:,.1f}"),
+        )
+
+
+def _shared_lens(rows: Rows) -> DocumentLens:
+    """The lengths of all documents of a split, read by rank 0. A collective operation."""
+
+    def read() -> bytes:
+        lens = DocumentLens.read(rows).lens
+        return lens.tobytes() + lens.dtype.char.encode()
+
+    data = from_first_rank(read)
+    dtype = np.dtype(data[-1:].decode())
+    lens = np.frombuffer(data, dtype, count=len(data) // dtype.itemsize)
+    return DocumentLens.of_lens(lens, rows.catalog, rows.split)
