@@ -28,7 +28,7 @@ NAVIGATION = {
             "losses",
             "balance",
         ),
-        *("looking", "mixtures"),
+        *("looking", "mixtures", "fault_tolerance"),
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],
     "Move from": [
