@@ -3,7 +3,6 @@
 It imports no torchtitan.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
@@ -11,23 +10,16 @@ import torch.distributed as dist
 from blendtitan.batch_schedule import (
     BatchSchedule,
     BatchStage,
-    begun,
-    changed_at,
     consumed_at,
     saved_schedule,
-    schedule_of_state,
     stage_at,
-    with_jumps,
 )
 from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
-from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
-    from blendtitan.history.skips import SkippedStretch
-    from blendtitan.settings.segments import Lengths, SegmentSettings
-    from blendtitan.settings.skips import SkipSettings
+    from blendtitan.run_changes import RunChanges
 
 logger = visible_logger(__name__)
 
@@ -36,32 +28,22 @@ class PlacedLoader:
     """Base of data loaders that resume exactly. ``place`` must be called when one is built."""
 
     def place(
-        self,
-        loader: DataLoader,
-        *,
-        segments: "Sequence[SegmentSettings]",
-        skips: "Sequence[SkipSettings]" = (),
-        global_batch_size: int,
-        batch_schedule: Sequence[Mapping[str, Any]] = (),
+        self, loader: DataLoader, changes: "RunChanges | None", *, global_batch_size: int
     ) -> None:
         """Begin at slot 0.
 
         Args:
             loader: Reads the batches.
-            segments: Changes of the shares during the run.
-            skips: Steps or slots to leave out.
+            changes: Segments, skips and batch sizes of the run. None: it has none.
             global_batch_size: Samples of a step, until ``align`` is called.
-            batch_schedule: Tables that change ``global_batch_size`` during the run.
         """
         self._loader = loader
         self._is_placed = False
-        self._segments = segments
-        self._skips = skips
-        self._changes = batch_schedule
-        self._size = global_batch_size
+        self._changes = changes
+        self._begun_stage = BatchStage(global_batch_size=global_batch_size)
         self._schedule: BatchSchedule = ()
-        self._skipping(self._planned(global_batch_size), ())
-        self._set_segments()
+        if changes is not None:
+            changes.begin(loader, (self._begun_stage,))
 
     @property
     def dataset(self) -> Dataset:
@@ -81,8 +63,8 @@ class PlacedLoader:
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
         schedule = [s for s in self._schedule if s.consumed_samples <= self.consumed_samples]
-        if self._changes and schedule:
-            schedule = begun(self._schedule, self.consumed_samples)
+        if self._changes is not None:
+            schedule = self._changes.used(self._schedule, self.consumed_samples)
         return self._loader.state_dict(more=saved_schedule(tuple(schedule)))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -91,15 +73,10 @@ class PlacedLoader:
         Raises:
             ResumeError: The state belongs to other data, or to another configuration.
         """
-        saved = parse_state(state_dict)
-        schedule = schedule_of_state(state_dict)
-        if self._changes and schedule:
-            step = schedule[-1].step_at(saved.consumed_samples)
-            schedule = self._continued(schedule, step, self._size, saved)
-        self._schedule = with_jumps(schedule, saved.skips)
-        self._set_segments(saved)
-        self._schedule = self._skipping(schedule, saved.skipped)
-        self._loader.resume(saved)
+        from blendtitan.run_changes import RunChanges
+
+        self._changes = self._changes or RunChanges()
+        self._schedule = self._changes.resume(self._loader, state_dict, self._begun_stage)
         self._is_placed = True
 
     def set_consumed_by_global_step(self, step: int, global_batch_size: int) -> None:
@@ -111,9 +88,10 @@ class PlacedLoader:
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
         """
         self._loader.set_consumed_by_global_step(step, global_batch_size)
-        self._schedule = self._skipping(self._planned(global_batch_size), ())
-        self._loader.consumed_samples = self.consumed_at(step)
-        self._set_segments()
+        self._schedule = (BatchStage(global_batch_size=global_batch_size),)
+        if self._changes is not None:
+            self._schedule = self._changes.begin(self._loader, self._schedule)
+            self._loader.consumed_samples = self.consumed_at(step)
         self._is_placed = True
 
     def align(self, step: int, *, global_batch_size: int) -> None:
@@ -135,20 +113,13 @@ class PlacedLoader:
                     *(step, self.consumed_samples // step, self.consumed_samples),
                 )
             return
-        if self._changes and self._schedule:
-            self._schedule = begun(self._schedule, self.consumed_samples)
+        from blendtitan.run_changes import RunChanges
+
+        changes = self._changes or RunChanges()
         schedule = self._schedule or (BatchStage(global_batch_size=global_batch_size),)
-        before = stage_at(schedule, step)
-        before.check(step, consumed_samples=self.consumed_samples)
-        self._schedule = self._skipping(self._continued(schedule, step, global_batch_size))
-        self._set_segments()
-        size, now = before.global_batch_size, self.samples_of_step(step + 1)
-        if now != size and is_first_rank():
-            logger.warning(
-                "The global batch size was %d samples until step %d and is %d from now on. The "
-                "data continues after the %d samples consumed so far.",
-                *(size, step, now, self.consumed_samples),
-            )
+        self._schedule = changes.align(
+            self._loader, schedule, step, global_batch_size=global_batch_size
+        )
 
     def samples_of_step(self, step: int) -> int:
         """Samples of a step, as planned now."""
@@ -159,52 +130,6 @@ class PlacedLoader:
         if len(self._schedule) == 1:
             return step * self._schedule[0].global_batch_size
         return consumed_at(self._schedule, step)
-
-    def _planned(self, size: int) -> BatchSchedule:
-        return self._continued((BatchStage(global_batch_size=size),), 0, size)
-
-    def _continued(
-        self, schedule: BatchSchedule, step: int, size: int, saved: SavedState | None = None
-    ) -> BatchSchedule:
-        """The schedule of the first ``step`` steps, and from there on the configured one."""
-        if not self._changes:
-            return changed_at(schedule, step, global_batch_size=size)
-        from blendtitan.settings.batch_changes import batch_changes, continued
-
-        changes, lengths = batch_changes(self._changes), self._lengths(saved)
-        return continued(schedule, changes, size=size, step=step, lengths=lengths)
-
-    def _skipping(
-        self, schedule: BatchSchedule, recorded: "Sequence[SkippedStretch] | None" = None
-    ) -> BatchSchedule:
-        """The schedule with its jumps over skipped slots; see ``leave_out``."""
-        if not self._skips:
-            return schedule
-        from blendtitan.settings.skips import leave_out
-
-        return leave_out(self._loader, self._skips, schedule, recorded)
-
-    def _set_segments(self, saved: SavedState | None = None) -> None:
-        """Place the segments in the present run, or in a run that resumes from a state."""
-        if not self._segments:
-            return
-        from blendtitan.history.run import skipped_of
-        from blendtitan.history.skips import skips_of
-        from blendtitan.settings.segments import changes_of
-
-        skips = skips_of(skipped_of(self.dataset)) if saved is None else saved.skips
-        schedule = self._schedule or with_jumps(self._planned(self._size), skips)
-        lengths = self._lengths(saved)
-        self._loader.set_segments(changes_of(self._segments, schedule, lengths, skips))
-
-    def _lengths(self, saved: SavedState | None) -> "Lengths":
-        from blendtitan.history.run import phases_of
-        from blendtitan.settings.segments import lengths_of
-
-        phases, slot = phases_of(self.dataset), 0
-        if saved is not None:
-            phases, slot = saved.phases, saved.consumed_samples
-        return lengths_of(phases, slot=slot, seq_len=self.dataset.config.seq_length)
 
 
 def is_first_rank() -> bool:

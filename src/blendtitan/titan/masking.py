@@ -1,4 +1,4 @@
-"""Whether a model can separate the documents of a row. Imported only where it is asked to."""
+"""Whether a model can mask documents. Imported only with intra-document masking."""
 
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
