@@ -216,7 +216,7 @@ def _corpora(
             tokens_read=tokens_read,
             epochs=float(end.epochs[i]),
             windows=windows,
-            steps_per_epoch=steps_before(run.schedule, windows / share) if share else None,
+            steps_per_epoch=steps_before(run.schedule, round(windows / share)) if share else None,
             tokens_unused=unused,
             bytes_read=round(float(num_bytes)),
         )
