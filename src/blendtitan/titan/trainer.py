@@ -17,7 +17,6 @@ import torch
 from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.distributed import ParallelDims
-from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
 
 from blendtitan.claims.held import hold_claim
@@ -29,7 +28,6 @@ from blendtitan.corpus_progress import (
     segments_table,
 )
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.errors import ConfigError
 from blendtitan.settings.batches import (
     check_batches,
     check_length,
@@ -43,7 +41,7 @@ from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import CORPUS_IDS, BlendCorpusDataLoader, configured_dataset
 from blendtitan.titan.losses import RowLoss, why_without_rows, with_rows
 from blendtitan.titan.metrics import DataClock, LossMetrics, RowsByCorpus, listed, logs_loss
-from blendtitan.titan.model import decoder_config, is_varlen, reads_positions
+from blendtitan.titan.model import decoder_config, reads_positions
 from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan.validator import BlendCorpusValidator
 from blendtitan.visible import visible_logger
@@ -281,34 +279,7 @@ def _settled_loader(
         splits_rows = config.parallelism.context_parallel_degree > 1
         decided["positions"] = splits_rows or reads_positions(config.model_spec)
         if loader.provide_attention_mask:
-            _check_masks(config.model_spec, config)
+            from blendtitan.titan.masks import check_masks
+
+            check_masks(config.model_spec, config)
     return replace(loader, **decided)
-
-
-def _check_masks(spec: ModelSpec, config: Trainer.Config) -> None:
-    """Check that the attention can mask documents.
-
-    Raises:
-        ConfigError: The attention cannot mask documents in this configuration.
-    """
-    if not reads_positions(spec):
-        backends = "no other backend trains on a CPU" if cpu.is_used() else "flex and varlen can"
-        raise ConfigError(
-            f"blendcorpus.provide_attention_mask = true, but SDPA attention has no masks and "
-            f"cannot separate documents ({backends}). Set blendcorpus.provide_attention_mask = "
-            f"false, or another model.attn_backend."
-        )
-    if not is_varlen(spec):
-        return
-    if config.parallelism.context_parallel_degree > 1:
-        raise ConfigError(
-            "model.attn_backend = 'varlen' cannot be split by context parallelism. Set it to "
-            "'flex', or parallelism.context_parallel_degree to 1."
-        )
-    if not config.training.disable_cuda_graphs:
-        raise ConfigError(
-            "training.disable_cuda_graphs is false, expected true with model.attn_backend = "
-            "'varlen' and blendcorpus.provide_attention_mask: the number of documents differs "
-            "between batches, which a CUDA graph cannot follow. Set it, or model.attn_backend = "
-            "'flex'."
-        )
