@@ -101,11 +101,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
     "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
     "titan": (
-        TITAN | {"checkpoints", "failures", "titan_main"},  # chosen where that branch is installed
+        # The last two where that branch is installed, and where it is configured.
+        TITAN | {"checkpoints", "failures", "titan_main", "titan_ft"},
         NUMPY | {"torch", "torchtitan", "torchao", "tensorboard"},
     ),
     "titan02": (TITAN | {"titan02", "failures"}, {"torch", "torchtitan"}),
     "titan_main": (TITAN | {"titan_main"}, {"torch", "torchtitan"}),
+    "titan_ft": (TITAN | {"titan_ft"}, {"torch", "torchtitan", "torchft"}),
     "grain_source": (HISTORY | {"state", "grain_source"}, NUMPY),
     "tables": ({"visible"}, {"rich"}),
     "terminal": ({"visible", "tables"}, set()),

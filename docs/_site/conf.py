@@ -27,7 +27,7 @@ NAVIGATION = {
             "launching",
             "losses",
         ),
-        *("looking", "mixtures"),
+        *("looking", "mixtures", "fault_tolerance"),
     ],
     "Understand": ["order", "design", "reliability", "performance", "glossary"],
     "Move from": [

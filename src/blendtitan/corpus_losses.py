@@ -15,7 +15,7 @@ class CorpusLosses:
 
     def __init__(self, num_corpora: int, device: torch.device | str) -> None:
         # float64 counts exactly up to 2^53, so that both travel in one all-reduce.
-        self._sums = torch.zeros(2, num_corpora, dtype=torch.float64, device=device)
+        self.sums = torch.zeros(2, num_corpora, dtype=torch.float64, device=device)
 
     def add(
         self, corpus_ids: torch.Tensor, row_losses: torch.Tensor, row_labels: torch.Tensor
@@ -28,7 +28,7 @@ class CorpusLosses:
             row_labels: Labels of each row that count, from ``counted_labels``. Shape ``(B,)``.
         """
         rows = torch.stack([row_losses.double(), row_labels.double()])
-        self._sums.index_add_(1, corpus_ids, rows)
+        self.sums.index_add_(1, corpus_ids, rows)
 
     def take(
         self, all_reduce: Callable[[torch.Tensor], torch.Tensor]
@@ -41,8 +41,8 @@ class CorpusLosses:
         Returns:
             Two lists of C entries. The loss of a corpus without labels is NaN.
         """
-        sums, counts = all_reduce(self._sums).tolist()
-        self._sums.zero_()
+        sums, counts = all_reduce(self.sums).tolist()
+        self.sums.zero_()
         means = [total / n if n else float("nan") for total, n in zip(sums, counts, strict=True)]
         return means, [int(n) for n in counts]
 

@@ -267,3 +267,40 @@ def test_a_claim_that_was_just_being_written_counts(tmp_path: Path) -> None:
     path.write_text("")
     with kept_fresh(path), pytest.raises(ConfigError, match="process 4711 on an unknown host"):
         hold_claim(tmp_path)
+
+
+def claim_of_a_replica(folder: Path, name: str) -> Path:
+    """What a replica of a fault-tolerant job has written on another machine."""
+    path = claim_of_another_machine(folder)
+    content = json.loads(path.read_text()) | {"job": f"torchft job {name}"}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_replicas_of_one_job_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLENDTITAN_REPLICA", "http://node0:29510 replica 1")
+    other = claim_of_a_replica(tmp_path, "http://node0:29510 replica 0")
+    hold_claim(tmp_path)
+
+    assert other in claims(tmp_path)
+    assert len(claims(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["http://node0:29510 replica 1", "http://node9:29510 replica 0"])
+def test_a_replica_is_refused_beside_itself_and_beside_another_job(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLENDTITAN_REPLICA", "http://node0:29510 replica 1")
+    path = claim_of_a_replica(tmp_path, name)
+
+    with kept_fresh(path), pytest.raises(ConfigError, match=f"torchft job {name}"):
+        hold_claim(tmp_path)
+
+
+def test_a_job_without_replicas_is_refused_beside_one(tmp_path: Path) -> None:
+    path = claim_of_a_replica(tmp_path, "http://node0:29510 replica 0")
+
+    with kept_fresh(path), pytest.raises(ConfigError, match="another job trains"):
+        hold_claim(tmp_path)

@@ -79,7 +79,7 @@ EXPLAINED = {
     'experimental.custom_args_module = "torchtitan.experiments.vlm': "train with --module",
     'experimental.custom_args_module = "torchtitan.experiments.deepseek': "train with --module",
     'experimental.custom_args_module = "torchtitan.components.ft': "train with --module",
-    "fault_tolerance.enable = true": "TorchFT",
+    "fault_tolerance.sync_steps": "replicas exchange gradients in every step",
     "parallelism.expert_tensor_parallel_degree = 8": "parallelism.expert_parallel_degree",
     "experimental.torch_spmd = true": "parallelism.spmd_backend",
     "training.enable_selective_ac": "activation_checkpoint.mode",
@@ -110,7 +110,7 @@ def test_a_public_file_is_read_or_refused_with_a_reason(file: OldFile, tmp_path:
 
 
 def test_the_language_models_of_the_releases_are_read() -> None:
-    """Except for the two that TorchTitan 0.3 does not have, and training with TorchFT."""
+    """Except for the two that TorchTitan 0.3 does not have, and semi-synchronous training."""
     released = [file for file in FILES if file.is_released]
     read = [file for file in released if not reasons(file)]
     language_models = re.compile(r"(models|blendcorpus)/(llama3|deepseek_v3|qwen3|gpt_oss|train)")

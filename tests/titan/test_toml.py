@@ -45,6 +45,7 @@ def test_every_section_of_the_file_is_known() -> None:
         "validation.dataloader",
         "guards",
         "debug",
+        "fault_tolerance",
         "experimental",
         "override",
         "blendcorpus",

@@ -18,7 +18,7 @@ CLAIMS = "claim-*_*.json"
 SILENCE_SECONDS = 60.0
 """Time without a sign of life after which a process of another machine counts as gone."""
 
-_JOBS = {"Slurm": "SLURM_JOB_ID", "PBS": "PBS_JOBID"}
+_JOBS = {"Slurm": "SLURM_JOB_ID", "PBS": "PBS_JOBID", "torchft": "BLENDTITAN_REPLICA"}
 _BYTES = 1000
 
 

@@ -1,6 +1,7 @@
 """The claims of other jobs on a run's folder. Imported only where there are any."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +18,9 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 _POLL_SECONDS = 0.2
+
+_REPLICA = re.compile(r"torchft job (\S+) replica (\d+)")
+"""In the job of a holder: its lighthouse and its number. Replicas of one job share a folder."""
 
 
 class _Claim(NamedTuple):
@@ -36,7 +40,7 @@ def look_for_others(path: Path) -> None:
         ConfigError: Another job trains in the folder, or began before this one.
     """
     seen: dict[Path, tuple[int, float]] = {}
-    while others := list(_others(path)):
+    while others := list(_rivals(path)):
         for other in others:
             now, is_local = time.monotonic(), other.process.is_local
             touched, since = seen.get(other.path, (other.touched, now))
@@ -63,6 +67,19 @@ def lost_claim(path: Path) -> OutputError:
         f"{SILENCE_SECONDS:.0f} s without a sign of life. The folder is now claimed by "
         f"{others or 'no job'}. This job ends without another checkpoint."
     )
+
+
+def _rivals(path: Path) -> Iterator[_Claim]:
+    """The claims of other jobs. Those of other replicas of this job are none, unless they ended."""
+    own = _read(path)
+    mine = _REPLICA.search(own[1].decode()) if own else None
+    for other in _others(path):
+        their = _REPLICA.search(other.holder.job)
+        if mine and their and mine[1] == their[1] and mine[2] != their[2]:
+            if other.process.has_ended():
+                other.path.unlink(missing_ok=True)
+            continue
+        yield other
 
 
 def _refusal(other: _Claim) -> ConfigError:

@@ -101,6 +101,9 @@ _FLUX_TRAINING = ("img_size", "guidance", "classifier_free_guidance_prob")
 _FLUX_TRAINING += ("classifer_free_guidance_prob",)
 _FLUX_VALIDATION = ("enable_classifier_free_guidance", "classifier_free_guidance_scale")
 _FLUX_VALIDATION += ("denoising_steps", "save_img_count", "save_img_folder", "all_timesteps")
+_SEMI_SYNC = Removed("replicas of a fault-tolerant job exchange gradients in every step")
+_SEMI_SYNC_KEYS = ("sync_steps", "should_quantize", "fragment_sync_delay", "fragment_update_alpha")
+_SEMI_SYNC_KEYS += ("module_fqns_per_model_fragment", "num_fragments")
 _EXPERIMENT = Removed("it configures an experiment that only TorchTitan 0.2 trains")
 _STEPS = Removed("checkpoint.interval counts steps", ("steps",))
 _LOSS_PARALLEL = "with tensor parallelism the loss is always computed in parallel"
@@ -169,7 +172,8 @@ REMOVED: Mapping[str, Removed] = {
         (1,),
     ),
     "checkpoint.enable_ft_dataloader_checkpoints": Removed(
-        "there is no TorchFT, and checkpoints always hold the loader's state", (True, False)
+        "checkpoints always hold the loader's state, which is the same for all replicas",
+        (True, False),
     ),
     "activation_checkpoint.early_stop": Removed("recomputation does not stop early", (False,)),
     "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp": Removed(
@@ -192,8 +196,7 @@ REMOVED: Mapping[str, Removed] = {
     "memory_estimation.enabled": Removed("memory is not estimated", (False,)),
     "memory_estimation.enable": Removed("memory is not estimated", (False,)),
     "memory_estimation": Removed("memory is not estimated"),
-    "fault_tolerance.enable": Removed("TorchFT is only an experiment of TorchTitan", (False,)),
-    "fault_tolerance": Removed("TorchFT is only an experiment of TorchTitan"),
+    **{f"fault_tolerance.{name}": _SEMI_SYNC for name in _SEMI_SYNC_KEYS},
     "experimental.custom_args_module": _ADD_KEYS_IN_PYTHON,
     "data": _EXPERIMENT,
     "hf_transformers": _EXPERIMENT,

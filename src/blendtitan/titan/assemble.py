@@ -12,7 +12,6 @@ from torchtitan.components.tokenizer import BaseTokenizer, HuggingFaceTokenizer
 from torchtitan.components.validate import Validator
 from torchtitan.config import ParallelismConfig, TrainingConfig
 from torchtitan.config.override import OverrideConfig, parse_cli_imports
-from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 from torchtitan.protocols.model_spec import ModelSpec
 
 from blendtitan.config import MAX_INT
@@ -26,8 +25,6 @@ from blendtitan.titan.settings import (
     ActivationCheckpointSettings,
     OptimizerSettings,
     Settings,
-    TrainingSettings,
-    ValidationSettings,
 )
 from blendtitan.titan.tokenizer import BlendTokenizer
 from blendtitan.titan.trainer import BlendTrainer
@@ -56,7 +53,7 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
     tokenizer = _tokenizer(settings)
     tokenizer_vocab_size = tokenizer.build(tokenizer_path=model.hf_assets_path).get_vocab_size()
     vocab_size = model_vocab_size(model.vocab_size, tokenizer_vocab_size=tokenizer_vocab_size)
-    return BlendTrainer.Config(
+    config = BlendTrainer.Config(
         model_spec=_model_spec(settings, vocab_size),
         loss=_loss(settings, vocab_size),
         hf_assets_path=model.hf_assets_path,
@@ -78,6 +75,11 @@ def build_config(settings: Settings) -> BlendTrainer.Config:
         debug=settings.debug,
         override=_override(settings.override.imports),
     )
+    if settings.fault_tolerance.enable:
+        from blendtitan.titan_ft.assemble import with_replicas
+
+        return with_replicas(config, settings.fault_tolerance)
+    return config
 
 
 def _training(settings: Settings) -> TrainingConfig:
@@ -178,23 +180,19 @@ def _train_loader(settings: Settings) -> BaseDataLoader.Config:
     training = settings.training
     if training.dataset == BLENDCORPUS:
         return dataclasses.replace(settings.blendcorpus, dataset_path=training.dataset_path)
-    return _torchtitans_loader(training, training.dataset)
+    from blendtitan.titan.torchtitan_data import torchtitans_loader
+
+    return torchtitans_loader(training, training.dataset)
 
 
 def _valid_loader(settings: Settings) -> BaseDataLoader.Config:
     if settings.training.dataset == BLENDCORPUS:
         return dataclasses.replace(_train_loader(settings), split_name="valid")
     validation = settings.validation
+    from blendtitan.titan.torchtitan_data import torchtitans_loader
+
     dataset = validation.dataset or settings.training.dataset
-    return _torchtitans_loader(validation, dataset, infinite=False)
-
-
-def _torchtitans_loader(
-    section: TrainingSettings | ValidationSettings, dataset: str, *, infinite: bool = True
-) -> HuggingFaceTextDataLoader.Config:
-    loading = _shared(section.dataloader, ParallelAwareDataloader.Config)
-    named = {"dataset": dataset, "dataset_path": section.dataset_path, "infinite": infinite}
-    return HuggingFaceTextDataLoader.Config(**loading | named)
+    return torchtitans_loader(validation, dataset, infinite=False)
 
 
 def _validator(settings: Settings) -> Validator.Config:

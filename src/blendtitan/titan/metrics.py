@@ -108,7 +108,7 @@ class RowsByCorpus:
 
     def __init__(self, rows: RowSums, num_corpora: int, device: torch.device) -> None:
         self._rows = rows
-        self._losses = CorpusLosses(num_corpora, device)
+        self.losses = CorpusLosses(num_corpora, device)
         self._micro_batches: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def expect(self, corpus_ids: torch.Tensor, labels: torch.Tensor) -> None:
@@ -127,13 +127,13 @@ class RowsByCorpus:
         if has_loss:
             row_losses = self._rows.of_last_calls(len(self._micro_batches))
             for (ids, labels), losses in zip(self._micro_batches, row_losses, strict=True):
-                self._losses.add(ids, losses, labels)
+                self.losses.add(ids, losses, labels)
         self._micro_batches.clear()
 
     def take(self, parallel_dims: ParallelDims) -> tuple[list[float], list[int]]:
         """Mean losses and labels of each corpus on all ranks, since the last call."""
         mesh = parallel_dims.get_optional_mesh("loss") if parallel_dims.dp_cp_enabled else None
-        return self._losses.take(lambda sums: dist_utils.dist_sum_tensor(sums, mesh))
+        return self.losses.take(lambda sums: dist_utils.dist_sum_tensor(sums, mesh))
 
 
 class DataClock:

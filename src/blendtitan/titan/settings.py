@@ -33,6 +33,7 @@ from blendtitan.titan.converters import TensorwiseFloat8LinearConverter
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.metrics import LossMetrics
 from blendtitan.titan.model import AttentionBackend, ExpertBackend
+from blendtitan.titan_ft.settings import FaultToleranceSettings
 
 Converter = Literal[
     "quantize.linear.float8",
@@ -290,6 +291,7 @@ class Settings:
     validation: ValidationSettings = field(default_factory=ValidationSettings)
     guards: GuardSettings = field(default_factory=GuardSettings)
     debug: DebugConfig = field(default_factory=DebugConfig)
+    fault_tolerance: FaultToleranceSettings = field(default_factory=FaultToleranceSettings)
     experimental: ExperimentalSettings = field(default_factory=ExperimentalSettings)
     override: OverrideSettings = field(default_factory=OverrideSettings)
     blendcorpus: BlendCorpusDataLoader.Config = field(default_factory=BlendCorpusDataLoader.Config)

@@ -1,0 +1,280 @@
+"""The trainer of one replica of a fault-tolerant job.
+
+Before each attempt at a step, the replicas agree on who takes part, and each reads its part of the
+step's slots. Gradients are sums over all replicas, divided by the labels of the whole step, so the
+update is that of one job with as many samples. An attempt that is not committed changes nothing,
+and its slots are read again.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from torchtitan.components.checkpoint_utils import init_optim_state
+from torchtitan.components.checkpointer import BaseCheckpointManager
+from torchtitan.components.metrics import MetricsProcessor
+from torchtitan.distributed import ParallelDims
+
+from blendtitan.order.replicas import DividedStep, diverged, step_of
+from blendtitan.titan.trainer import BlendTrainer
+from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
+from blendtitan.titan_ft.group import LIGHTHOUSE, REPLICA, Place, ReplicaGroup, State
+from blendtitan.titan_ft.loader import ReplicaDataLoader
+from blendtitan.titan_ft.metrics import ReplicaMetrics
+from blendtitan.titan_ft.settings import FaultToleranceSettings
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
+
+_ROWS, _ATTEMPT = "corpus_losses", "attempt"
+"""Keys of the state that a replica receives when it joins, beside those of a checkpoint."""
+
+
+class NotCommittedError(Exception):
+    """A replica failed during a step."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """An attempt at a step."""
+
+    place: Place
+    step: DividedStep
+    committed: int
+    """Samples that were committed before it."""
+    tokens_seen: int
+    """``ntokens_seen`` before it."""
+    row_sums: torch.Tensor | None
+    """Losses of corpora since they were logged, before it."""
+    losses: list[torch.Tensor] = field(default_factory=list)
+    """Losses of this rank's micro batches so far."""
+    num_labels: torch.Tensor | None = None
+    """Labels of all replicas. None: not exchanged yet."""
+    number: int = 0
+    """A random number, the same on all replicas that take part."""
+    is_diverged: bool = False
+    """Whether this replica's state differs from that of most others."""
+
+
+class ReplicaTrainer(BlendTrainer):
+    """Trains as one of several replicas."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(BlendTrainer.Config):
+        """The trainer's configuration, with that of the replicas."""
+
+        fault_tolerance: FaultToleranceSettings = field(default_factory=FaultToleranceSettings)
+        metrics: MetricsProcessor.Config = field(default_factory=ReplicaMetrics.Config)
+        checkpoint: BaseCheckpointManager.Config = field(
+            default_factory=ReplicaCheckpointManager.Config
+        )
+
+    def __init__(self, config: Config) -> None:
+        self._settings = config.fault_tolerance
+        self._place: Place | None = None
+        self._attempt: _Attempt | None = None
+        self._last_attempt = 0
+        """Number of the attempt that was committed last. It identifies the state."""
+        super().__init__(config)
+        assert isinstance(self.dataloader, ReplicaDataLoader)
+        assert isinstance(self.checkpointer, ReplicaCheckpointManager)
+        assert isinstance(self.metrics_processor, ReplicaMetrics)
+        self._data, self._checkpoints = self.dataloader, self.checkpointer
+        self._logs = self.metrics_processor
+        self._unit = self._data.dp_world_size * config.training.local_batch_size
+        # TorchTitan divided the global batch by the ranks of this replica.
+        self._full_units = self.gradient_accumulation_steps
+        for optimizer in self.optimizers.optimizers:
+            _make_state(optimizer)
+        self.optimizers.register_step_pre_hook(lambda *_: self._commit())
+
+    def init_distributed(self) -> ParallelDims:
+        """Connect the ranks of this replica, and the replica with the others."""
+        # Names this replica in its claim on the run's folder, which all replicas share.
+        lighthouse = os.environ.get(LIGHTHOUSE)
+        os.environ[REPLICA] = f"{lighthouse} replica {self._settings.replica_id}"
+        parallel_dims = super().init_distributed()
+        self._group = ReplicaGroup(self._settings, save=self._save, load=self._load)
+        return parallel_dims
+
+    def _save(self) -> State:
+        """The state of this rank, for a replica that joins."""
+        parts = self._checkpoints.parts()
+        state = {name: part.state_dict() for name, part in parts.items()}
+        return state | {_ROWS: self._row_sums(), _ATTEMPT: self._last_attempt}
+
+    def _load(self, state: State) -> None:
+        """Load the state of the same rank of another replica."""
+        self._last_attempt = state.pop(_ATTEMPT)
+        sums = state.pop(_ROWS)
+        if self._rows is not None:
+            self._rows.losses.sums.copy_(sums)
+        parts = self._checkpoints.parts()
+        for name, part in state.items():
+            parts[name].load_state_dict(part)
+        logger.info(
+            "This replica continues with the state of another after %d samples.",
+            self._data.consumed_samples,
+        )
+
+    def train(self) -> None:
+        """Train to the last step."""
+        super().train()
+        if self._place is not None:
+            self._group.leave()
+
+    def close(self) -> None:
+        """Close files, and leave the group."""
+        super().close()
+        self._group.close()
+
+    def train_step(
+        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+    ) -> None:
+        """Make one optimizer step, in as many attempts as it takes."""
+        while not self._try_step(data_iterator):
+            logger.warning(
+                "Step %d was not committed, because a replica failed. Its samples are read again.",
+                self.step,
+            )
+
+    def _try_step(
+        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+    ) -> bool:
+        """Whether the step is made: committed here, or by the others, whose state was loaded."""
+        place = self._group.begin(self.step - 1)
+        if self._group.committed_steps == self.step:
+            return True  # the last step, which this replica missed
+        step = self._divided(place)
+        self._attempt = _Attempt(
+            place, step, self._data.consumed_samples, self.ntokens_seen, self._row_sums()
+        )
+        micro_batches = len(step.units_of(place.replica))
+        if not micro_batches:  # a replica that is gone still counts
+            self._group.fail("more replicas than units")
+            self._group.commit()
+            return False
+        self.gradient_accumulation_steps = micro_batches
+        self._data.begin_step(place, step, unit=self._unit)
+        try:
+            super().train_step(data_iterator)
+        except NotCommittedError:
+            self._undo(self._attempt)
+            return False
+        return True
+
+    def _divided(self, place: Place) -> DividedStep:
+        step = step_of(
+            self._settings.batch_policy,
+            full_units=self._full_units,
+            all_replicas=self._settings.group_size,
+            num_replicas=place.num_replicas,
+        )
+        if place != self._place:
+            self._place = place
+            logger.info(
+                "From step %d on, %d of %d replicas take part, with %d samples in a step.",
+                *(self.step, place.num_replicas, self._settings.group_size),
+                step.num_units * self._unit,
+            )
+        return step
+
+    def forward_backward_step(self, **arguments: Any) -> torch.Tensor:
+        """Run one pass through the model; in the last one of a step, sum over the replicas."""
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.num_labels is None:
+            attempt.num_labels = self._exchange(attempt, arguments["global_valid_tokens"])
+        loss = super().forward_backward_step(
+            **arguments | {"global_valid_tokens": attempt.num_labels}
+        )
+        attempt.losses.append(loss.detach().clone())
+        if len(attempt.losses) < self.gradient_accumulation_steps:
+            return loss
+        return self._sum_over_replicas(attempt)
+
+    def _exchange(self, attempt: _Attempt, num_labels: torch.Tensor) -> torch.Tensor:
+        """The labels of all replicas. Their states are compared on the way."""
+        numbers = torch.zeros(2 + attempt.place.num_replicas, dtype=torch.int64)
+        numbers[0], numbers[1] = num_labels, secrets.randbits(40)
+        numbers[2 + attempt.place.replica] = self._last_attempt
+        numbers = numbers.to(self.device)
+        self._group.sum([numbers])
+        if self._group.has_failed():
+            return num_labels
+        total, attempt.number, *states = numbers.tolist()
+        if others := diverged(states):
+            attempt.is_diverged = attempt.place.replica in others
+            self._group.fail("replicas committed different attempts at the last step")
+        return torch.tensor(total, device=self.device)
+
+    @torch.no_grad()
+    def _sum_over_replicas(self, attempt: _Attempt) -> torch.Tensor:
+        """Sum gradients and losses. Return the rest of the loss of the step.
+
+        TorchTitan adds it to the losses of the earlier micro batches.
+        """
+        loss = torch.stack(attempt.losses).sum()
+        earlier = loss - attempt.losses[-1]
+        summed = [*self._gradients(), loss]
+        if self._rows is not None and attempt.row_sums is not None:
+            self._rows.losses.sums.sub_(attempt.row_sums)
+            summed.append(self._rows.losses.sums)
+        self._group.sum(summed)
+        if self._rows is not None and attempt.row_sums is not None:
+            self._rows.losses.sums.add_(attempt.row_sums)
+        return loss - earlier
+
+    def _gradients(self) -> Iterator[torch.Tensor]:
+        for part in self.model_parts:
+            for parameter in part.parameters():
+                grad = parameter.grad
+                if grad is not None:
+                    yield grad.to_local() if isinstance(grad, DTensor) else grad
+
+    def _row_sums(self) -> torch.Tensor | None:
+        return None if self._rows is None else self._rows.losses.sums.clone()
+
+    def _commit(self) -> None:
+        """Called before the optimizer changes anything.
+
+        Raises:
+            NotCommittedError: A replica failed.
+        """
+        attempt = self._attempt
+        assert attempt is not None
+        if not self._group.commit():
+            raise NotCommittedError
+        num_samples = attempt.step.num_units * self._unit
+        self._last_attempt = attempt.number
+        self._data.end_step(attempt.committed + num_samples)
+        self._data.note_step(self.step, num_samples=num_samples)
+        mesh = self.parallel_dims.get_optional_mesh("loss")
+        tokens = num_samples * self.config.training.seq_len
+        self.ntokens_seen = attempt.tokens_seen + tokens // (1 if mesh is None else mesh.size())
+        leads = attempt.place.replica == 0
+        self._checkpoints.leads = leads
+        self._logs.lead(leads)
+
+    def _undo(self, attempt: _Attempt) -> None:
+        self._data.end_step(attempt.committed)
+        self.ntokens_seen = attempt.tokens_seen
+        if self._rows is not None and attempt.row_sums is not None:
+            self._rows.losses.sums.copy_(attempt.row_sums)
+        is_diverged = torch.tensor(int(attempt.is_diverged), device=self.device)
+        dist.all_reduce(is_diverged, dist.ReduceOp.MAX)
+        if is_diverged:
+            self._group.forget()
+
+
+def _make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Make the state of an optimizer, into which that of another replica is loaded."""
+    init_optim_state(optimizer)
+    for state in optimizer.state.values():
+        if "step" in state:  # TorchTitan makes it by a step without gradients, which counts
+            state["step"].zero_()

@@ -1,0 +1,137 @@
+"""A job of several replicas in processes of their own, with a lighthouse in the test's process."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from tests.titan.conftest import Job, small_job
+from tests.titan.launched import Launched
+
+TIMEOUT_S = 240
+GLOBAL_BATCH_SIZE = 8
+ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+ALONE |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+
+
+def replica(*arguments: str) -> None:
+    """What each replica does."""
+    from torchtitan import trainer
+
+    from tests.titan_ft import recorded_replica
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    trainer.time = SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+    recorded_replica.main(*arguments)
+
+
+class ReplicatedJob(Job):
+    """A job of several replicas."""
+
+    lighthouse = ""
+    """Address of the lighthouse."""
+
+    started: list[Launched]
+    """Every process of a replica so far."""
+
+    @property
+    def record(self) -> Path:
+        """Where the replicas write down what they do."""
+        return self.folder / "record"
+
+    def start(self, replica_id: int, *arguments: str, **more: str) -> Launched:
+        """Start a replica, with more variables in its environment."""
+        words = ["--job.config_file", str(self.folder / "run.toml"), *arguments]
+        words += ["--fault_tolerance.replica_id", str(replica_id)]
+        environment = {"TORCHFT_LIGHTHOUSE": self.lighthouse, "RUST_LOG": "off", **ALONE}
+        record = self.record.with_name(f"replica_{replica_id}")
+        run = Launched.start_rank(
+            words,
+            environment=environment | {"RECORD": str(self.record)} | more,
+            record=record,
+            entry=replica,
+        )
+        self.started.append(run)
+        return run
+
+    def lines(self, replica_id: int) -> list[dict[str, Any]]:
+        """What a replica wrote down, over all its starts."""
+        path = Path(f"{self.record}.{replica_id}")
+        text = path.read_text() if path.exists() else ""
+        # The replica may be writing the last line.
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    def committed(self) -> int:
+        """The last step that a replica is known to have committed."""
+        replicas = range(self.settings["fault_tolerance"]["group_size"])
+        steps = [e["step"] for r in replicas for e in self.lines(r) if "loss" in e]
+        return max(steps, default=0)
+
+    def stop_at(self, step: int) -> None:
+        """End the job after a step that is not reached yet."""
+        path = Path(f"{self.record}.stop.new")
+        path.write_text(str(step))
+        path.rename(f"{self.record}.stop")
+
+
+def replicated_job(folder: Path, tokenizer_path: Path, **settings: Any) -> ReplicatedJob:
+    """Three replicas of the debug model, 8 samples in a step, a checkpoint every 5."""
+    job = small_job(folder, tokenizer_path)
+    job.settings["training"] |= {"steps": 100000, "global_batch_size": GLOBAL_BATCH_SIZE}
+    job.settings["training"] |= {"local_batch_size": 1}
+    job.settings["lr_scheduler"]["total_steps"] = 1000
+    job.settings["blendcorpus"]["max_epochs"] = 0
+    job.settings["checkpoint"] |= {"interval": 5, "keep_latest_k": 0}
+    job.settings["metrics"]["enable_tensorboard"] = True
+    job.settings["fault_tolerance"] = {"enable": True, "group_size": 3, **settings}
+    made = ReplicatedJob(job.folder, job.settings)
+    made.started = []
+    made.write_toml()
+    return made
+
+
+@contextmanager
+def lighthouse(job: ReplicatedJob, *, heartbeat_timeout_ms: int = 800) -> Iterator[None]:
+    """Give a job a lighthouse. In the end, no process of it is left."""
+    from torchft.coordination import LighthouseServer
+
+    server = LighthouseServer(
+        bind="[::]:0",
+        min_replicas=1,
+        join_timeout_ms=2000,
+        quorum_tick_ms=50,
+        heartbeat_timeout_ms=heartbeat_timeout_ms,
+    )
+    job.lighthouse = server.address()
+    try:
+        yield
+    finally:
+        for run in job.started:
+            run.process.kill()
+        server.shutdown()
+
+
+def wait_for(condition: Callable[[], object], *runs: Launched) -> None:
+    """Wait for a condition while some replicas live."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        for run in runs:
+            assert run.is_alive(), run.output[-5000:]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def kill(run: Launched) -> None:
+    """Kill a replica."""
+    assert run.process.pid is not None
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.process.join(TIMEOUT_S)

@@ -1,0 +1,93 @@
+"""``[fault_tolerance]``: what can be trained by replicas, and what is refused in one error."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from torchtitan.experiments.torchft.config.job_config import FaultTolerance
+from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
+
+from blendtitan.errors import ConfigError
+from blendtitan.titan.assemble import build_config
+from blendtitan.titan.toml import read_settings
+from blendtitan.titan_ft.assemble import with_replicas
+from blendtitan.titan_ft.loader import ReplicaDataLoader
+from blendtitan.titan_ft.settings import FaultToleranceSettings
+from blendtitan.titan_ft.trainer import ReplicaTrainer
+from tests.titan.conftest import Job
+from tests.titan_ft.job import replica
+
+SEMI_SYNC = {
+    *("sync_steps", "should_quantize", "fragment_sync_delay", "fragment_update_alpha"),
+    *("module_fqns_per_model_fragment", "num_fragments"),
+}
+
+
+def config_of(job: Job, *arguments: str) -> Any:
+    words = ["--fault_tolerance.enable", "--fault_tolerance.group_size", "2"]
+    return build_config(
+        read_settings(["--job.config_file", str(job.write_toml()), *words, *arguments])
+    )
+
+
+def test_the_keys_are_those_of_torchtitans_experiment_with_its_defaults() -> None:
+    theirs = {field.name: getattr(FaultTolerance(), field.name) for field in fields(FaultTolerance)}
+    ours = FaultToleranceSettings()
+    own = {field.name: getattr(ours, field.name) for field in fields(ours)}
+
+    assert theirs.keys() - own.keys() == SEMI_SYNC
+    assert own.keys() - theirs.keys() == {"batch_policy"}
+    assert {name: own[name] for name in theirs.keys() & own.keys()} == {
+        name: theirs[name] for name in theirs.keys() & own.keys()
+    }
+
+
+def test_a_replica_has_the_configuration_of_the_run(job: Job) -> None:
+    config = config_of(job, "--fault_tolerance.replica_id", "1")
+
+    assert isinstance(config, ReplicaTrainer.Config)
+    assert isinstance(config.dataloader, ReplicaDataLoader.Config)
+    assert config.dataloader.split == job.settings["blendcorpus"]["split"]
+    assert config.checkpoint.interval == job.settings["checkpoint"]["interval"]
+    assert config.fault_tolerance.replica_id == 1
+
+
+def test_the_default_global_batch_is_one_micro_batch_of_every_replica(job: Job) -> None:
+    assert config_of(job, "--training.global_batch_size=-1").training.global_batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["--fault_tolerance.group_size=0"],
+            r"group_size is 0, expected a whole number",
+        ),
+        (["--fault_tolerance.replica_id=2"], r"replica_id is 2, expected 0 to 1 .*group_size = 2"),
+        (["--fault_tolerance.min_replica_size=3"], r"min_replica_size is 3, expected 1 to 2"),
+        (["--fault_tolerance.semi_sync_method=diloco"], r"'diloco', expected none: .*every step"),
+        (["--training.global_batch_size=2"], r"global_batch_size is 2, expected at least 4"),
+        (["--checkpoint.no_enable"], r"needs checkpoint\.enable = true"),
+        (["--model.name=qwen3"], r"'qwen3' cannot be trained .*experts"),
+    ],
+)
+def test_what_replicas_cannot_train_is_refused(
+    arguments: list[str], expected: str, job: Job
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        config_of(job, *arguments)
+
+
+def test_a_dataset_of_torchtitan_is_refused(job: Job) -> None:
+    config = config_of(job)
+    plain = replace(config, dataloader=HuggingFaceTextDataLoader.Config())
+
+    with pytest.raises(ConfigError, match=r"needs training\.dataset = 'blendcorpus'"):
+        with_replicas(plain, config.fault_tolerance)
+
+
+@pytest.mark.slow
+def test_without_a_lighthouse_one_error_says_how_to_start_one(job: Job) -> None:
+    words = ["--fault_tolerance.enable", "--fault_tolerance.group_size=1"]
+
+    assert "Start one, torchft_lighthouse" in job.fail(*words, entry=replica)
