@@ -185,7 +185,9 @@ class BlendedDataset:
         """Read the sample of a slot. Raises the errors of ``plan`` and ``read``."""
         from blendtitan.dataset.sample import read_sample
 
-        return read_sample(self, operator.index(slot))
+        slot = operator.index(slot)
+        self._check_slots(slot, slot)
+        return read_sample(self, slot)
 
     def plan(self, slots: IntArray) -> Plan:
         """Resolve slots, of shape ``(n,)``, to places on disk, without reading any file.
