@@ -26,6 +26,7 @@ TITAN = LOADER | {
         "original",
         "batch_schedule",
         "placed_loader",
+        "run_changes",
         "settings",
     ),
     *("balance", "claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
@@ -51,10 +52,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),
     "state": (HISTORY, NUMPY),
     "batch_schedule": ({"errors", "order", "state"}, NUMPY),
-    "settings": (
-        BASE | {"config", "order", "dataset", "history", "batch_schedule", "settings"},
-        set(),
-    ),
+    "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "balance": (LOADER | {"settings"}, set()),
     "tokenizers": (
@@ -98,7 +96,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "corpus_losses": (DATASET, {"torch"}),
     "corpus_progress": (DATASET | {"metric_names", "tables"}, set()),
-    "placed_loader": (LOADER | {"batch_schedule", "settings"}, {"torch"}),
+    "placed_loader": (LOADER | {"batch_schedule", "run_changes"}, {"torch"}),
+    "run_changes": (
+        LOADER | {"batch_schedule", "settings", "placed_loader", "run_changes"},
+        set(),
+    ),
     "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
     "titan": (
         # The last two where that branch is installed, and where it is configured.

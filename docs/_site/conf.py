@@ -26,6 +26,7 @@ NAVIGATION = {
             "torchtitan",
             "launching",
             "losses",
+            "balance",
         ),
         *("looking", "mixtures", "fault_tolerance"),
     ],

@@ -12,10 +12,12 @@ import pytest
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.cli import main
+from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
+from blendtitan.settings.known_models import LINEAR
 from tests.conftest import EOD, WriteBlend, WriteShard, write_record
 from tests.runs.conftest import WriteRun
 
@@ -443,3 +445,40 @@ def test_skipped_steps_are_shown_and_do_not_count_as_read(write_run: WriteRun) -
     assert plan.json()["skipped"] == [
         {"first_slot": 16, "stop_slot": 32, "from_step": 3, "to_step": 4}
     ]
+
+
+MASKED = {"provide_attention_mask": True}
+
+
+def test_the_plan_predicts_how_long_ranks_wait(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows of 64 tokens of documents of 1 to 9: against the costs, added up rank by rank."""
+    path = write_run(
+        CORPORA, training={"steps": 9, "local_batch_size": 1, "seq_len": 64}, blendcorpus=MASKED
+    )
+    found = planned(path, capsys, "--balance", "--ranks", "4")["waiting"]
+    train = build_datasets(read_run(path).blend).train
+    assert isinstance(train, BlendedDataset)
+    costs = attention_costs(train, np.arange(72), DocumentLens.read(train.rows))
+    costs += 64 * LINEAR["llama3"]["debugmodel"]
+    slowest = costs.reshape(-1, 4).max(axis=1).sum()
+
+    assert (found["micro_batches"], found["steps"]) == (2, 9)
+    assert found["before"] == pytest.approx(1 - costs.sum() / (4 * slowest))
+    assert 0 < found["after"] < found["before"]
+
+    main(["plan", str(path), "--balance", "--ranks", "4"])
+    line = "Ranks wait for the slowest one 0.0% of the time without balance, 0.0% with it: 4 ranks"
+    assert line in capsys.readouterr().out
+
+
+def test_waiting_needs_ranks_and_documents_that_masks_separate(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA)
+
+    assert main(["plan", str(path), "--balance"]) != 0
+    assert "expected --ranks with it" in capsys.readouterr().err
+    assert main(["plan", str(path), "--balance", "--ranks", "4"]) != 0
+    assert "needs provide_attention_mask = true" in capsys.readouterr().err

@@ -11,9 +11,9 @@ from tests.titan import launched
 
 def train(*arguments: str) -> None:
     """What each rank does."""
-    from blendtitan.titan import trainer
+    from blendtitan.titan import masking
 
-    trainer._check_masks = lambda *_: None
+    masking.check_masks = lambda *_: None
     launched.train(*arguments)
 
 

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     "show what a run will read: shares, epochs, splits, warnings",
     run_config(),
     RANKS,
+    flag(
+        "--balance", "predict how long ranks wait, with balanced steps and without; needs --ranks"
+    ),
     json_flag("tables"),
     path("--picture", "FILE", "HTML file for a figure of the blend"),
     flag("--overwrite", "replace a FILE that is not an earlier picture"),
@@ -40,12 +43,15 @@ def _plan(options: Namespace) -> None:
     from blendtitan.runs.open import read_run, unchanged_run
     from blendtitan.runs.plan import plan_run
 
+    if options.balance and options.ranks is None:
+        raise ConfigError("--balance predicts the waiting of ranks: expected --ranks with it")
     if options.picture is not None:
         from blendtitan.runs.report.page import check_page
 
         if not options.overwrite:
             check_page(options.picture)
-    plan = plan_run(read_run(options.config, ranks=options.ranks))
+    run = read_run(options.config, ranks=options.ranks)
+    plan = plan_run(run, balance_on=options.ranks if options.balance else None)
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
         from blendtitan.runs.report.page import Page, write_page

@@ -75,7 +75,7 @@ class RunConfig:
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
-    """The keys of ``[model]`` that name the tokenizer."""
+    """The keys of ``[model]`` that name the model and its tokenizer."""
 
     @property
     def num_samples(self) -> int:
@@ -391,7 +391,7 @@ def _eos_id(values: Values) -> int | None:
 
 
 def _model(values: Values) -> Mapping[str, str | None]:
-    names = ("tokenizer_backend", "tokenizer_path", "hf_assets_path")
+    names = ("name", "flavor", "tokenizer_backend", "tokenizer_path", "hf_assets_path")
     return {name: values[f"model.{name}"] for name in names}
 
 

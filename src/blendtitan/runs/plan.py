@@ -17,6 +17,7 @@ from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
+from blendtitan.runs.waiting import Waiting, predicted_waiting
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -89,6 +90,8 @@ class RunPlan:
     steps_per_epoch: float
     """Steps that read one epoch of all corpora together."""
     warnings: tuple[str, ...]
+    waiting: Waiting | None
+    """None: not predicted."""
 
     @property
     def tokens(self) -> int:
@@ -121,6 +124,8 @@ class RunPlan:
         )
         if self.run.skipped:
             yield from ("", "Skipped:", *(f"- {each}" for each in self.run.skipped))
+        if self.waiting is not None:
+            yield from ("", f"Ranks wait for the slowest one {self.waiting}.")
         if self.warnings:
             yield from ("", "Warnings:", *(f"- {warning}" for warning in self.warnings))
 
@@ -139,13 +144,17 @@ class RunPlan:
             "corpora": list(map(asdict, self.corpora)),
             "segments": list(map(asdict, self.segments)),
             "splits": list(map(asdict, self.splits)),
+            **({"waiting": asdict(self.waiting)} if self.waiting else {}),
             "warnings": list(self.warnings),
             **({"skipped": saved_skips(self.run.skipped)} if self.run.skipped else {}),
         }
 
 
-def plan_run(run: RunConfig) -> RunPlan:
+def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
     """Plan a run that is never changed; errors as ``data_of_run``.
+
+    ``balance_on`` is the number of ranks whose waiting is predicted, with errors as
+    ``predicted_waiting``.
 
     Raises:
         TokenizerMismatchError: Shards were made with another tokenizer than the run's.
@@ -175,6 +184,7 @@ def plan_run(run: RunConfig) -> RunPlan:
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
             ),
+            waiting=predicted_waiting(run, train, ranks=balance_on) if balance_on else None,
         )
 
 

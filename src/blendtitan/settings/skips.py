@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from blendtitan.batch_schedule import BatchSchedule, consumed_at, with_jumps
 from blendtitan.config import MAX_SLOT, check_at_least
-from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.history.run import skipped_of
 from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.settings.toml import nearest
 
@@ -104,31 +102,3 @@ def placed_skips(
                 f"{MAX_SLOT:,}, the end of the order. Delete it, or end it earlier."
             )
     return tuple(placed)
-
-
-class SkippingLoader(Protocol):
-    """A loader that can leave out slots: ``DataLoader``."""
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset of the loader."""
-        ...
-
-    def set_skips(self, skipped: Sequence[tuple[Any, ...]]) -> None:
-        """Leave out stretches of slots."""
-        ...
-
-
-def leave_out(
-    loader: SkippingLoader,
-    skips: Sequence[SkipSettings],
-    schedule: BatchSchedule,
-    recorded: Sequence[SkippedStretch] | None,
-) -> BatchSchedule:
-    """Let a loader leave out slots, and return the schedule with its jumps.
-
-    ``recorded`` as for ``placed_skips``. None: the loader leaves out the right slots already.
-    """
-    if recorded is not None:
-        loader.set_skips(placed_skips(skips, schedule, recorded))
-    return with_jumps(schedule, skips_of(skipped_of(loader.dataset)))

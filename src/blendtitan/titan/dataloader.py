@@ -7,7 +7,7 @@ context and pipeline peers share one index, and so get the same batches.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -25,6 +25,8 @@ from blendtitan.titan.upstream import is_main
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import visible_logger
 
+if TYPE_CHECKING:
+    from blendtitan.run_changes import RunChanges
 if TYPE_CHECKING or not is_main():
     from torchtitan.components.dataloader import BaseDataLoader
 else:
@@ -73,14 +75,13 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         def __post_init__(self) -> None:
             self.changes()
 
-        def changes(self) -> dict[str, Any]:
-            """Segments and skips of the run, checked, for ``PlacedLoader.place``."""
+        def changes(self) -> "RunChanges | None":
+            """Segments and skips of the run, checked."""
             if not (self.segment or self.skip):
-                return {"segments": ()}
-            from blendtitan.settings.segments import segment_settings
-            from blendtitan.settings.skips import skip_settings
+                return None
+            from blendtitan.run_changes import RunChanges
 
-            return {"segments": segment_settings(self.segment), "skips": skip_settings(self.skip)}
+            return RunChanges.of(self.segment, self.skip)
 
     def __init__(
         self,
@@ -117,9 +118,9 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         self.dp_world_size = dp_world_size
         # Validation reads the blend of the file list, the same samples each time.
         is_training = config.split_name == "train" and config.corpus is None
-        changes = config.changes() if is_training else {"segments": ()}
+        changes = config.changes() if is_training else None
         global_batch_size = config.global_batch_size or micro_batch * dp_world_size
-        self.place(loader, **changes, global_batch_size=global_batch_size)
+        self.place(loader, changes, global_batch_size=global_batch_size)
 
     def align(self, step: int, *, global_batch_size: int) -> None:
         """See ``PlacedLoader.align``; then balance the steps, if so configured."""

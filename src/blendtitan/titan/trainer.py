@@ -279,7 +279,7 @@ def _settled_loader(
         splits_rows = config.parallelism.context_parallel_degree > 1
         decided["positions"] = splits_rows or reads_positions(config.model_spec)
         if loader.provide_attention_mask:
-            from blendtitan.titan.masks import check_masks
+            from blendtitan.titan.masking import check_masks
 
             check_masks(config.model_spec, config)
     return replace(loader, **decided)

@@ -18,6 +18,7 @@ from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader, is_first_rank
+from blendtitan.run_changes import RunChanges
 from blendtitan.settings.batches import (
     check_batches,
     check_length,
@@ -25,8 +26,6 @@ from blendtitan.settings.batches import (
 )
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
-from blendtitan.settings.segments import segment_settings
-from blendtitan.settings.skips import skip_settings
 from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.balance import balance
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
@@ -88,8 +87,7 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
             self.global_batch_size = training.local_batch_size * dp_world_size
         self.place(
             _loader(job_config, dataset, dp_rank=dp_rank, dp_world_size=dp_world_size),
-            segments=segment_settings(job_config.blendcorpus.segment),
-            skips=skip_settings(job_config.blendcorpus.skip),
+            RunChanges.of(job_config.blendcorpus.segment, job_config.blendcorpus.skip),
             global_batch_size=self.global_batch_size,
         )
 

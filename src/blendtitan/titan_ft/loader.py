@@ -60,4 +60,5 @@ class ReplicaDataLoader(BlendCorpusDataLoader):
         schedule = changed_at(self._schedule, step - 1, global_batch_size=num_samples)
         if schedule != self._schedule:
             self._schedule = schedule
-            self._set_segments()
+            if self._changes is not None:
+                self._schedule = self._changes.plan(self._loader, schedule)

@@ -154,3 +154,14 @@ def test_a_run_that_init_made_is_called_by_its_own_folder(trained_run: TrainedRu
     runs = gather_runs([first, second / "config.toml"])
 
     assert [run.name for run in runs] == ["first", "second"]
+
+
+def test_a_balanced_run_shows_how_long_its_ranks_wait(write_run: WriteRun) -> None:
+    """As the plan predicts it; without a number of ranks it says how to ask."""
+    balanced = {"provide_attention_mask": True, "balance": "attention"}
+    path = write_run(CORPORA, training={"local_batch_size": 1}, blendcorpus=balanced)
+    shown = str(plan_run(read_run(path), balance_on=4).waiting)
+
+    assert gather_run(path, name="run", ranks=4).waiting == shown
+    assert "--ranks" in gather_run(path, name="run").waiting
+    assert gather_run(write_run(CORPORA), name="run", ranks=4).waiting == ""

@@ -12,7 +12,7 @@ from blendtitan.dataset.progress import configured_shares
 from blendtitan.history.skips import SkippedStretch
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import Segment, shares_of
-from blendtitan.runs.open import OpenRun, RunConfig, open_run
+from blendtitan.runs.open import OpenRun, RunConfig, data_of_run, open_run
 from blendtitan.runs.report.documents import (
     CorpusLengths,
     SampleText,
@@ -30,6 +30,7 @@ from blendtitan.runs.scalars import (
     wall_seconds,
 )
 from blendtitan.runs.slots import Slots, step_slots
+from blendtitan.runs.waiting import predicted_waiting
 from blendtitan.settings.toml import NONE, read_toml, toml_of
 
 FloatArray = NDArray[np.float64]
@@ -124,6 +125,8 @@ class RunFacts:
     samples: tuple[SampleText, ...]
     samples_step: int
     """The first step whose samples are shown."""
+    waiting: str
+    """The predicted waiting of ranks for each other; empty if steps are not balanced."""
     settings: Mapping[str, str]
     """``section.key`` of the TOML file, and the value as TOML has it."""
 
@@ -209,8 +212,15 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         lengths={} if run.contents is None else corpus_lengths(run.contents),
         samples=sample_texts(run, step_slots(slots, step)[0]),
         samples_step=step,
+        waiting=_waiting(config, ranks) if values.get("blendcorpus.balance") == "attention" else "",
         settings={key: toml_of(value) for key, value in values.items()},
     )
+
+
+def _waiting(config: RunConfig, ranks: int | None) -> str:
+    if ranks is None:
+        return "steps are balanced; --ranks predicts how long ranks wait"
+    return str(predicted_waiting(config, data_of_run(config).train, ranks=ranks))
 
 
 def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:

@@ -103,6 +103,7 @@ def summary(run: RunFacts) -> dict[str, str]:
         "tokens per second, median": _median(run, scalars.TOKENS_PER_SECOND, amount),
         "per device, median": _median(run, scalars.DEVICE_TOKENS_PER_SECOND, amount),
         "MFU, median": _median(run, scalars.MFU, "{:.3g}%".format),
+        "ranks wait for the slowest one": run.waiting,
         "step time spent waiting for data": None if run.waited is None else f"{run.waited:.2%}",
     }
     return {name: value for name, value in shown.items() if value}

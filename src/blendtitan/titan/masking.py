@@ -1,4 +1,4 @@
-"""Whether the attention of a model can mask documents."""
+"""Whether a model can mask documents. Imported only with intra-document masking."""
 
 from torchtitan.protocols.model_spec import ModelSpec
 from torchtitan.trainer import Trainer
