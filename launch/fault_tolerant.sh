@@ -5,7 +5,6 @@
 # are those of `blendtitan train`, such as --training.steps 100. A replica that ends with an error is
 # started again; one that fails three times within a minute of its start is given up. Each writes
 # into LOGS/replica_N.log.
-#   NPROC   processes, and so GPUs, of each replica (default: 1)
 #   LOGS    folder of the output (default: fault_tolerant_logs)
 #   PORT    port of the lighthouse (default: 29510)
 # On several machines, start the lighthouse on one of them, in a place that does not fail:
@@ -21,7 +20,7 @@ if [ $# -lt 2 ]; then
 fi
 run=$1 replicas=$2
 shift 2
-nproc=${NPROC:-1} logs=${LOGS:-fault_tolerant_logs}
+logs=${LOGS:-fault_tolerant_logs}
 mkdir -p "$logs"
 
 trap 'trap - EXIT; kill $(jobs -p) 2>/dev/null || true; wait' EXIT
@@ -33,17 +32,16 @@ if [ -z "${TORCHFT_LIGHTHOUSE:-}" ]; then
     export TORCHFT_LIGHTHOUSE="http://$(hostname):${PORT:-29510}"
 fi
 
-# Train as one replica, with its share of this machine's GPUs, until it ends without an error.
+# Train as one replica, on a GPU of its own, until it ends without an error.
 replica() {
     local place=$1 quick=0 child status start
     shift
-    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((replicas * nproc - 1)))}"
-    CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${gpus[*]:place * nproc:nproc}")
-    export CUDA_VISIBLE_DEVICES
+    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((replicas - 1)))}"
+    export CUDA_VISIBLE_DEVICES=${gpus[place]}
     trap 'kill "$child" 2>/dev/null; wait "$child"; exit 143' TERM INT
     while :; do
         start=$SECONDS
-        blendtitan train "$run" --nproc "$nproc" --fault_tolerance.enable \
+        blendtitan train "$run" --nproc 1 --fault_tolerance.enable \
             --fault_tolerance.group_size "${ALL_REPLICAS:-$replicas}" \
             --fault_tolerance.replica_id $((${FIRST_REPLICA:-0} + place)) "$@" \
             > >(grep --line-buffered -v '\[INFO\] \[torchft::') 2>&1 &

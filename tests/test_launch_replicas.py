@@ -60,18 +60,18 @@ def script(tmp_path: Path) -> Script:
     return Script(tmp_path)
 
 
-def test_it_starts_a_lighthouse_and_each_replica_with_its_gpus(
+def test_it_starts_a_lighthouse_and_each_replica_with_its_gpu(
     script: Script, tmp_path: Path
 ) -> None:
-    assert script.start("my run", "2", "--training.steps", "3", NPROC="2").wait(30) == 0
+    assert script.start("my run", "2", "--training.steps", "3").wait(30) == 0
 
     first, second = script.started()
     assert first["words"] == [
-        *("train", "my run", "--nproc", "2", "--fault_tolerance.enable"),
+        *("train", "my run", "--nproc", "1", "--fault_tolerance.enable"),
         *("--fault_tolerance.group_size", "2", "--fault_tolerance.replica_id", "0"),
         *("--training.steps", "3"),
     ]
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in (first, second)] == ["0,1", "2,3"]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in (first, second)] == ["0", "1"]
     assert second["TORCHFT_LIGHTHOUSE"].endswith(":29510")
     assert len(script.started("torchft_lighthouse")) == 1
     log = (tmp_path / "fault_tolerant_logs/replica_1.log").read_text()

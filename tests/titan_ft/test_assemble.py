@@ -78,6 +78,15 @@ def test_what_replicas_cannot_train_is_refused(
         config_of(job, *arguments)
 
 
+def test_a_replica_of_several_processes_is_refused(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(ConfigError, match="a replica has 2 processes, expected one"):
+        config_of(job)
+
+
 def test_a_dataset_of_torchtitan_is_refused(job: Job) -> None:
     config = config_of(job)
     plain = replace(config, dataloader=HuggingFaceTextDataLoader.Config())

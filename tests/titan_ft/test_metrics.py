@@ -1,7 +1,11 @@
 """The replica that leads logs for all, into files that readers join."""
 
-from torchtitan.components.metrics import BaseLogger
+from pathlib import Path
 
+from torchtitan.components.metrics import BaseLogger, TensorBoardLogger
+
+from blendtitan.runs.scalars import read_scalars
+from blendtitan.titan.metrics import LateLogger
 from blendtitan.titan_ft.metrics import LeadLogger
 
 
@@ -33,3 +37,13 @@ def test_each_time_a_replica_leads_it_opens_other_files() -> None:
     assert [each.is_closed for each in made] == [True, False]
     logger.close()
     assert made[1].is_closed
+
+
+def test_what_is_logged_is_on_disk_at_once(tmp_path: Path) -> None:
+    """The process may be killed before its next step."""
+    logger = LeadLogger(lambda: LateLogger(lambda: TensorBoardLogger(str(tmp_path))))
+    logger.leads = True
+    logger.log({"loss": 1.0}, 7)
+
+    assert read_scalars(tmp_path)["loss"].steps.tolist() == [7]
+    logger.close()

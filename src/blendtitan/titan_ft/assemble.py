@@ -80,6 +80,13 @@ def _check(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> Non
                 f"fault_tolerance.{name} is {number}, expected {first} to {last} with "
                 f"fault_tolerance.group_size = {size}"
             )
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"a replica has {processes} processes, expected one: a state that is split between "
+            f"processes cannot be given to a replica that joins yet. Start each replica with "
+            f"--nproc 1, on a GPU of its own."
+        )
     if settings.semi_sync_method is not None:
         raise ConfigError(
             f"fault_tolerance.semi_sync_method is {settings.semi_sync_method!r}, expected none: "

@@ -7,7 +7,7 @@ from typing import Any
 
 from torchtitan.components.metrics import BaseLogger, LoggerContainer, TensorBoardLogger
 
-from blendtitan.titan.metrics import LossMetrics
+from blendtitan.titan.metrics import LateLogger, LossMetrics
 
 
 class LeadLogger(BaseLogger):
@@ -27,7 +27,7 @@ class LeadLogger(BaseLogger):
         if not self.leads:
             self.close()
             return
-        self._logger = self._logger or self._build()
+        self._logger = self._logger or _opened(self._build())
         self._logger.log(metrics, step)
         _flush(self._logger)
 
@@ -52,6 +52,10 @@ class ReplicaMetrics(LossMetrics):
         """Log from now on, or do not."""
         assert isinstance(self.logger, LeadLogger)
         self.logger.leads = leads
+
+
+def _opened(logger: BaseLogger) -> BaseLogger:
+    return logger.open() if isinstance(logger, LateLogger) else logger
 
 
 def _flush(logger: BaseLogger) -> None:
