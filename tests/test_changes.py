@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
+from blendtitan.corpus_progress import corpus_table, segments_table
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.history.run import phases_of
 from tests.conftest import EOD, WriteBlend, WriteShard, numbered_documents
@@ -154,6 +155,25 @@ def test_a_dropped_corpus_that_comes_back_continues_from_its_last_position(
     assert max(tokens.values()) == 1
     assert [phase.first_slot for phase in phases_of(one.dataset)] == [0, 32, 52]
     assert one.dataset.draws_before(72).tolist() == [16 + 10, 16 + 20 + 10]
+
+
+def test_the_tables_of_a_run_keep_a_corpus_that_was_dropped(write_blend: WriteBlend) -> None:
+    """The first 32 of the run's 80 samples, of 8 tokens each, are half "web"."""
+    both = write_blend(CORPORA, seq_length=8, split="1")
+    before = loader(both)
+    read(before, 8)
+    lines = Path(both.data_file_list).read_text().splitlines()
+    Path(both.data_file_list).write_text("\n".join(x for x in lines if x.split()[-1] == "code"))
+    dataset = resumed(both, before).dataset
+
+    assert [line.split() for line in corpus_table(dataset, 80).splitlines()[1:]] == [
+        ["code", "400", "80.00%", "512", "1.28"],
+        ["web", "dropped", "20.00%", "128"],
+    ]
+    assert [line.split() for line in segments_table(dataset).splitlines()[1:]] == [
+        ["code", "50.00%", "100.00%"],
+        ["web", "50.00%", "0.00%"],
+    ]
 
 
 def test_the_draw_of_a_sample_counts_across_phases(write_blend: WriteBlend) -> None:

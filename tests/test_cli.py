@@ -114,6 +114,7 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) ->
     ("words", "answer"),
     [
         ("trian my-run", "unknown command 'trian'. Did you mean train?"),
+        ("resume my-run", "unknown command 'resume'. A run resumes with: blendtitan train RUN"),
         ("xyz", "unknown command 'xyz', expected one of init, prepare, train, "),
         ("report my-run --outptu a", "unrecognized arguments: --outptu. Did you mean --output?"),
         ("train my-run --nprocs=4", "unrecognized arguments: --nprocs=4. Did you mean --nproc?"),

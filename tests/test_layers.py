@@ -121,7 +121,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "start": (
         HISTORY
-        | {"state", "batch_schedule", "checkpoints", "tokenizer_check"}
+        | {"state", "batch_schedule", "checkpoints", "claims", "tokenizer_check"}
         | {"prepare", "runs", "settings", "stop_signals", "tables", "tokenizers"}
         | {"failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},

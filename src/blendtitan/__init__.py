@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from blendtitan.config import BlendConfig, SegmentConfig
-from blendtitan.dataset.blended import BlendedDataset, Sample
+from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets
+from blendtitan.dataset.sample import Sample
 from blendtitan.errors import BlendTitanError
 
 if TYPE_CHECKING:

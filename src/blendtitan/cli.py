@@ -27,6 +27,8 @@ COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 FIRST = {"init", "prepare", "train"}
 """Commands of newcomers. A long error is shortened, and a file has all of it."""
 
+_RESUMES = ("resume", "continue", "restart")
+
 PRINTING = {"stats", "plan", "explain", "audit"}
 """Commands that only print, and may end when their output is closed, as with ``| head``."""
 
@@ -64,6 +66,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         complain(*whole.format_help().splitlines())
         sys.exit(2)
     if not words[0].startswith("-") and words[0] not in COMMANDS:
+        if words[0] in _RESUMES:
+            whole.error(f"unknown command {words[0]!r}. A run resumes with: blendtitan train RUN")
         expected = _nearest(words[0], COMMANDS) or f", expected one of {', '.join(COMMANDS)}"
         whole.error(f"unknown command {words[0]!r}{expected}")
     options, unknown = whole.parse_known_args(words)

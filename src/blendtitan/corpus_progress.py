@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from blendtitan import metric_names
+from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.progress import progress
+from blendtitan.dataset.progress import configured_shares, progress
 from blendtitan.order.blend import shares_of
 from blendtitan.tables import Table, as_text
 
@@ -73,13 +74,25 @@ def corpus_table(dataset: Dataset, num_samples: int) -> str:
     columns = (dataset.corpus_tokens, end.configured_shares, end.tokens, end.epochs)
     for name, tokens, share, read, epochs in zip(dataset.corpora, *columns, strict=True):
         table.add_row(name, f"{tokens:,}", f"{share:.2%}", f"{read:,}", f"{epochs:.3g}")
+    history = dataset.history if isinstance(dataset, BlendedDataset) else None
+    if history is not None:
+        dropped = sorted(_ever_drawn(dataset) - {*dataset.corpora})
+        shares = configured_shares(dropped, dataset.segments_read, num_samples)
+        counts = history.tokens_before(num_samples, dropped).tolist()
+        for name, share, read in zip(dropped, shares, counts, strict=True):
+            table.add_row(name, "dropped", f"{share:.2%}", f"{read:,}", "")
     return as_text(table)
 
 
 def segments_table(dataset: Dataset) -> str:
     """The first slot and the shares of each segment, including segments after the run's end."""
     table = Table(("corpus", *(f"from slot {s.first_slot:,}" for s in dataset.segments_read)))
-    for name in dataset.corpora:
+    for name in sorted(_ever_drawn(dataset) | {*dataset.corpora}):
         shares = [shares_of(s.weights).get(name, 0.0) for s in dataset.segments_read]
         table.add_row(name, *(f"{share:.2%}" for share in shares))
     return as_text(table)
+
+
+def _ever_drawn(dataset: Dataset) -> set[str]:
+    """Names of the corpora of the whole run, dropped ones included."""
+    return {name for segment in dataset.segments_read for name in segment.weights}

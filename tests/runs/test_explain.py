@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.runs.explain import Explained, explain_slots
 from blendtitan.runs.open import OpenRun, open_run, read_run
+from blendtitan.runs.run_folder import DATA
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
@@ -240,6 +242,32 @@ def test_the_past_of_a_changed_run_is_explained_from_its_checkpoint(
     assert {sample.window.phase for sample in samples} == {0, 1, 2, 3}
     assert any(sample.window.of_remainder and len(sample.parts) > 1 for sample in samples)
     assert "step 120 after 480 samples" in source.about
+
+
+def test_the_state_of_a_run_folder_is_in_its_outputs(
+    changed: tuple[Path, list[list[int]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run folder is what users know; that init keeps checkpoints below outputs, they do not."""
+    folder, _ = changed
+    shutil.copytree(folder, tmp_path / "my-run/outputs")
+    (tmp_path / "my-run" / DATA).touch()
+
+    assert main(["explain", "--state", str(tmp_path / "my-run"), "--step", "9"]) == 0
+    assert "step-120, at step 120" in capsys.readouterr().out
+
+
+def test_tokens_may_be_written_in_powers_of_ten(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_run(CORPORA))
+    assert main(["explain", path, "--tokens", "80", "--json"]) == 0
+    expected = capsys.readouterr().out
+
+    assert main(["explain", path, "--tokens", "8e1", "--json"]) == 0
+    assert capsys.readouterr().out == expected
+    with pytest.raises(SystemExit, match="2"):
+        main(["explain", path, "--tokens", "0.5"])
+    assert "found '0.5', expected a whole number such as 5000 or 5e9" in capsys.readouterr().err
 
 
 def test_without_the_data_a_checkpoint_gives_shards_and_tokens(

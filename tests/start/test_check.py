@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan import cli
+from blendtitan.claims.held import hold_claim, release_claim
 from blendtitan.errors import BlendTitanError, ConfigError, MissingShardError
 from blendtitan.failures import MAX_LINES
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
@@ -53,6 +54,11 @@ SHORT = ["--training.steps=4"]
         ("--model.vocab_size=64", r"^model\.vocab_size is 64, expected at least 300, the token"),
         ("--training.steps=9999", r"more often than max_epochs = 4 allows: 'code' \d+ times"),
         ("--blendcorpus.split=100,0,0", r"no corpus has documents in the valid split, with "),
+        (
+            "--checkpoint.interval=0",
+            r"^command line: checkpoint\.interval is 0, expected a whole n",
+        ),
+        ("--training.seed", r"^command line: --training\.seed has no value, expected a whole num"),
         ("--checkpoint.load_step=7", r"load_step is 7, .* checkpoint in .*: found none\."),
     ],
 )
@@ -129,6 +135,21 @@ def test_torchtitans_main_branch_is_refused_because_it_reads_no_toml(
 
     with pytest.raises(ConfigError, match="main branch is installed, expected a release"):
         check_run(run / "config.toml")
+
+
+def test_while_a_job_trains_in_the_folder_this_is_the_error(run: Path) -> None:
+    """Also if data was changed meanwhile, so that the second job could not continue anyway."""
+    shutil.rmtree(run / "tokens/web")
+    hold_claim(run / "outputs")
+    try:
+        with pytest.raises(
+            ConfigError, match="outputs: another job trains in this folder: process"
+        ):
+            check_run(run / "config.toml", SHORT)
+    finally:
+        release_claim()
+    with pytest.raises(MissingShardError):
+        check_run(run / "config.toml", SHORT)
 
 
 def test_on_several_machines_only_rank_0_reads_the_shards(run: Path) -> None:

@@ -101,12 +101,12 @@ def test_the_table_shows_the_end_of_the_run(dataset: BlendedDataset) -> None:
 
 
 def test_the_clock_counts_samples_of_all_ranks_since_it_was_read() -> None:
-    loader: Any = SimpleNamespace(consumed_samples=100)
+    loader: Any = SimpleNamespace(samples_read=100)
     clock = DataClock(loader)
     batches = clock.waiting(iter("abc"))
     with clock.step():
         assert [next(batches), next(batches)] == ["a", "b"]
-    loader.consumed_samples = 108
+    loader.samples_read = 108
     first = clock.read()
     with clock.step():
         pass
@@ -124,7 +124,7 @@ def test_the_clock_counts_reads_tried_again(tmp_path: Path, disk: Disk) -> None:
     """Whatever file they were of: a disk that is about to fail shows early."""
     (tmp_path / "a").write_bytes(b"1234")
     file = OpenFile.open(str(tmp_path / "a"))
-    clock = DataClock(cast(Any, SimpleNamespace(consumed_samples=0)))
+    clock = DataClock(cast(Any, SimpleNamespace(samples_read=0)))
     disk.errors = [errno.EIO] * 3
     with clock.step():
         file.read(2, at=0)
@@ -134,6 +134,6 @@ def test_the_clock_counts_reads_tried_again(tmp_path: Path, disk: Disk) -> None:
 
 def test_a_finite_stream_ends_as_it_does_without_the_clock() -> None:
     """TorchTitan raises an error of its own for it."""
-    clock = DataClock(cast(Any, SimpleNamespace(consumed_samples=0)))
+    clock = DataClock(cast(Any, SimpleNamespace(samples_read=0)))
 
     assert list(clock.waiting(iter("abc"))) == ["a", "b", "c"]

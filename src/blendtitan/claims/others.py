@@ -59,6 +59,17 @@ def look_for_others(path: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
+def check_unclaimed(folder: Path) -> None:
+    """Check that no process of this machine trains in a folder, without claiming it.
+
+    Raises:
+        ConfigError: One does.
+    """
+    for other in _others(folder.absolute() / "none"):
+        if other.holder.trains and other.process.is_local and not other.process.has_ended():
+            raise _refusal(other)
+
+
 def lost_claim(path: Path) -> OutputError:
     """The error for a claim of this process that another job, or a person, has deleted."""
     others = " and ".join(str(other.holder) for other in _others(path))

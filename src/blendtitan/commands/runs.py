@@ -1,6 +1,7 @@
 """Commands that inspect runs: plan, explain, report, audit and sweep."""
 
 from argparse import ArgumentTypeError, Namespace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,17 @@ def _span(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
+def _whole(text: str) -> int:
+    """A whole number, also as ``5e9``."""
+    try:
+        number = Decimal(text)
+        if number == int(number):
+            return int(number)
+    except (InvalidOperation, OverflowError, ValueError):
+        pass
+    raise ArgumentTypeError(f"found {text!r}, expected a whole number such as 5000 or 5e9")
+
+
 def _document(text: str) -> tuple[str, int]:
     shard, colon, number = text.rpartition(":")
     if not (colon and shard and number.isdecimal()):
@@ -80,12 +92,17 @@ def _document(text: str) -> tuple[str, int]:
     "explain",
     "show which documents make up a step, a sample or a token of a run",
     run_config(nargs="?", type=run_path),
-    path("--state", "FOLDER", "checkpoint, or folder of a run, with the run's history"),
+    path(
+        "--state",
+        "FOLDER",
+        "checkpoint, or folder of a run, with the run's history",
+        type=run_path,
+    ),
     one_of(
         number("--step", "N", "show a step; the first is 1"),
         number("--steps", "A-B", "show a range of steps", type=_span),
         number("--slot", "N", "show one sample; the first is 0"),
-        number("--tokens", "N", "show the sample that follows the first N tokens"),
+        number("--tokens", "N", "show the sample that follows the first N tokens", type=_whole),
         number("--document", "SHARD:ID", "show all reads of a document", type=_document),
         number("--around", "STEP", "compare a step with those before it"),
     ),
@@ -249,7 +266,8 @@ def _sweep(options: Namespace) -> None:
         if missing:
             say("", *missing)
         finished = sum(run.finished for run in runs)
-        say("", f"{finished} of {len(runs)} runs are finished: {options.folder / sweep.LOSSES}")
+        say("", f"{finished} of {len(runs)} runs are finished.")
+        say(f"Their losses were written to {options.folder / sweep.LOSSES}.")
         return
     config = SweepConfig(
         method=options.method,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import MAX_SLOT, BlendConfig, split_fractions
-from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
+from blendtitan.dataset.documents import corpus_eod_roles
 from blendtitan.dataset.faults import slots_error, vocabulary_error, whereabouts
 from blendtitan.dataset.rows import Rows
 from blendtitan.dataset.stretches import read_stretch
@@ -23,36 +23,11 @@ from blendtitan.storage.catalog import Catalog
 
 if TYPE_CHECKING:
     from blendtitan.dataset.interface import History
+    from blendtitan.dataset.sample import Sample
 
 IntArray = NDArray[np.int64]
 
 ORDER_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample and its origin."""
-
-    input_ids: IntArray
-    """Shape ``(L,)``."""
-
-    labels: IntArray
-    """The token after each input; -100 where the loss is masked. Shape ``(L,)``."""
-
-    corpus: str
-    """Name of the corpus."""
-
-    shard: str
-    """Path of the shard, without suffix, that holds the first token."""
-
-    draw: int
-    """Index of the sample among those of its corpus: 0, 1, 2, ..."""
-
-    epoch: int
-    """Number of earlier passes over the row of documents that the window is cut from."""
-
-    window: int
-    """Index of the window in that row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,26 +181,13 @@ class BlendedDataset:
     def _ordered(self, segments: Sequence[Segment], order: SlotOrder) -> "BlendedDataset":
         return BlendedDataset(self.config, self.split, self.rows, self.weights, segments, order)
 
-    def __getitem__(self, slot: int) -> Sample:
+    def __getitem__(self, slot: int) -> "Sample":
         """Read the sample of a slot. Raises the errors of ``plan`` and ``read``."""
+        from blendtitan.dataset.sample import read_sample
+
         slot = operator.index(slot)
         self._check_slots(slot, slot)
-        plan = self.plan(np.array([slot], np.int64))
-        tokens = self.read(plan, 0, 1)
-        input_ids, labels = tokens[:, :-1].astype(np.int64), tokens[:, 1:].astype(np.int64)
-        roles = None if self.eod_roles is None else self.eod_roles[plan.corpora]
-        mask_labels(labels, input_ids, self.config, roles)
-        corpus = int(plan.corpora[0])
-        before = None if self.history is None else self.history.first_draws(self.corpora)
-        return Sample(
-            input_ids=input_ids[0],
-            labels=labels[0],
-            corpus=self.corpora[corpus],
-            shard=self.catalog.prefixes[int(plan.shards[0])],
-            draw=int(plan.places.draws[0] + (0 if before is None else before[corpus])),
-            epoch=int(plan.places.epochs[0]),
-            window=int(plan.places.windows[0]),
-        )
+        return read_sample(self, slot)
 
     def plan(self, slots: IntArray) -> Plan:
         """Resolve slots, of shape ``(n,)``, to places on disk, without reading any file.

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import BlendConfig
-from blendtitan.dataset.blended import BlendedDataset, Sample
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.sample import Sample
 from blendtitan.order.blend import Segment
 from blendtitan.storage.catalog import Catalog
 

@@ -169,8 +169,8 @@ def how_to_train(folder: Path, sweep: Sweep) -> Iterator[str]:
     """Lines with the commands that train the runs and collect their losses."""
     quoted = shlex.quote(str(folder))
     yield (
-        f"{len(sweep.blends)} configurations in {folder}, and {SHARES}. Train them from this "
-        f"folder, one after the other or each as a job:"
+        f"Wrote {len(sweep.blends)} configurations and {SHARES} into {folder}. Train them from the "
+        f"folder {Path.cwd()}, one after the other or each as a job:"
     )
     yield from ("", f"  for config in {quoted}/blend-*.toml; do")
     yield from ('    blendtitan train "$config" || break', "  done", "")

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import SPLITS, BlendConfig, split_fractions
-from blendtitan.dataset.blended import Sample, all_below
+from blendtitan.dataset.blended import all_below
 from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
 from blendtitan.dataset.rows import Rows
+from blendtitan.dataset.sample import Sample
 from blendtitan.dataset.stretches import shard_index
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError, VocabularyError
 from blendtitan.history.record import corpora_held

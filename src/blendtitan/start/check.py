@@ -15,6 +15,8 @@ from pathlib import Path
 
 from blendtitan.batch_schedule import consumed_at
 from blendtitan.checkpoints import METADATA, choose_step
+from blendtitan.claims.others import check_unclaimed
+from blendtitan.config import check_at_least
 from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
@@ -34,7 +36,8 @@ from blendtitan.settings.batches import (
     model_vocab_size,
 )
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
-from blendtitan.settings.toml import check_known, read_arguments, read_keys, typed_values
+from blendtitan.settings.overrides import read_run_keys
+from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
 from blendtitan.start.train import is_02
 from blendtitan.state import parse_state, resume
 from blendtitan.storage.file_list import read_file_list
@@ -43,6 +46,16 @@ from blendtitan.visible import quietly
 
 _MODEL_PARALLEL = ("tensor", "context", "pipeline")
 """Kinds of parallelism whose ranks share one replica of the model."""
+
+_REPLICA = "BLENDTITAN_REPLICA"
+"""Set for the replicas of one job, which share its folder."""
+
+_INTERVALS = {
+    "checkpoint.interval": "checkpoint.enable",
+    "validation.freq": "validation.enable",
+    "metrics.log_freq": None,
+}
+"""Keys that count steps from 1, and the key that turns them on."""
 
 _MOST_NUMBERS = 4
 
@@ -70,7 +83,11 @@ def check_run(
         check_prepared(config.parent)
         return ""
     with quietly():  # rank 0 says it again
-        values = read_keys(config) | typed_values(read_arguments(arguments))
+        values = read_run_keys(config, arguments)
+    _check_intervals(config, values, arguments)
+    # A second job may find other data than the first: this is the better reason.
+    if reads_data and _REPLICA not in os.environ:
+        check_unclaimed(Path(values["job.dump_folder"]))
     check_prepared(config.parent)
     try:
         ranks = _data_ranks(values, world_size)
@@ -91,6 +108,13 @@ def check_run(
     _check_load_step(values)
     _check_output(Path(values["job.dump_folder"]))
     return finished
+
+
+def _check_intervals(config: Path, values: Values, arguments: Sequence[str]) -> None:
+    given = read_arguments(arguments)
+    for key, enabled_by in _INTERVALS.items():
+        if enabled_by is None or values[enabled_by]:
+            check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], 1)
 
 
 def _data_ranks(values: Values, world_size: int) -> int:

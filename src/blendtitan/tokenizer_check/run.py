@@ -82,36 +82,13 @@ def check_shards(
         elif reason := _difference(record.tokenizer, own):
             findings.mismatches[shard.prefix] = reason
     if unknown:
-        _probe(shards, unknown, findings, tokenizer, eod_id=eod_id)
+        from blendtitan.tokenizer_check.unrecorded import probe_tokens
+
+        probe_tokens(shards, unknown, findings, tokenizer, eod_id=eod_id)
     if findings.mismatches:
         own = own or identity_of(tokenizer, eod_id)
         findings.tokenizer = visible(f"{own}, from {tokenizer.path}")
     return findings
-
-
-def _probe(
-    shards: Sequence[MadeShard],
-    unknown: Mapping[str, TokenizerRecord | None],
-    findings: Findings,
-    tokenizer: Tokenizer,
-    *,
-    eod_id: int | None,
-) -> None:
-    """Compare the tokens of shards without a valid record, and add the findings."""
-    from blendtitan.tokenizer_check.fit import Fit, Verdict, probe
-
-    corpus_of = {s.prefix: s.corpus for s in shards if s.prefix in unknown}
-    probed = probe(corpus_of, tokenizer, eod_id=eod_id)
-    for verdict, reasons in (
-        (Verdict.MISMATCH, findings.mismatches),
-        (Verdict.UNCLEAR, findings.unclear),
-    ):
-        totals: dict[str, Fit] = {}
-        alike = [(s, _made_with(unknown[s.prefix])) for s in probed if s.verdict is verdict]
-        for shard, made_with in alike:
-            totals[made_with] = totals.get(made_with, Fit()) + shard.fit
-        for shard, made_with in alike:
-            reasons[shard.prefix] = f"{made_with}: {totals[made_with]}"
 
 
 def _difference(found: TokenizerIdentity, own: TokenizerIdentity) -> str | None:
@@ -120,10 +97,6 @@ def _difference(found: TokenizerIdentity, own: TokenizerIdentity) -> str | None:
     if own.eod_id is not None and found.eod_id not in (None, own.eod_id):
         return f"made with the same tokenizer, but documents end in EOD {found.eod_id}"
     return None
-
-
-def _made_with(record: TokenizerRecord | None) -> str:
-    return "without a record, probed" if record is None else f"made with {record.tokenizer}, probed"
 
 
 def _lines(reasons: Mapping[str, str], corpus_of: Mapping[str, str]) -> Iterator[str]:
