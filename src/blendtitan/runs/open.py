@@ -1,8 +1,7 @@
 """A run opened for inspection: configuration, checkpoints and data, without torch."""
 
-import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from blendtitan.batch_schedule import (
     schedule_of_state,
     with_jumps,
 )
-from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig, check_at_least
+from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.held_out import check_held_out
@@ -24,12 +23,13 @@ from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.history.run import phases_of, settings_of, with_skips
 from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.original.dataset import OriginalDataset
+from blendtitan.runs.batch_size import errors_of, global_batch_size_of
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.run_folder import advising
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
 from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
-from blendtitan.settings.batches import check_batches, check_length, check_validation
+from blendtitan.settings.batches import check_length, check_validation
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
@@ -252,21 +252,11 @@ def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> D
     """
     blend, of_set = held_out.reading(run.blend), f"validation set {held_out.name!r}"
     with quietly():
-        with _errors_of(of_set):
+        with errors_of(of_set):
             catalog = read_catalog(blend)
         check_held_out(held_out.name, catalog, training, allow_overlap=held_out.allow_overlap)
-        with _errors_of(of_set):
+        with errors_of(of_set):
             return build_datasets(blend, catalog)
-
-
-@contextmanager
-def _errors_of(where: str | Path) -> Iterator[None]:
-    """Begin the errors of the block with ``where``."""
-    try:
-        yield
-    except BlendTitanError as error:
-        error.args = (f"{where}: {error.args[0]}", *error.args[1:])
-        raise
 
 
 def read_run(source: Path, *, ranks: int | None = None, values: Values | None = None) -> RunConfig:
@@ -289,10 +279,10 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         )
     for key, other in _FOLLOWING.items():
         check_follows(key, values[key], other=other, expected=values[other])
-    global_batch_size = _global_batch_size(path, values, ranks)
+    global_batch_size = global_batch_size_of(path, values, ranks)
     steps, seq_len = values["training.steps"], values["training.seq_len"]
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
-    with _errors_of(path):
+    with errors_of(path):
         segments = segment_settings(values["blendcorpus.segment"])
         skips = skip_settings(values["blendcorpus.skip"])
         sets = validation_sets(values["validation.set"])
@@ -337,34 +327,6 @@ def _config_path(source: Path) -> Path:
     return source / RESOLVED
 
 
-def _global_batch_size(path: Path, values: Values, ranks: int | None) -> int:
-    """Samples of a step of all ranks together, checked as the trainer checks it."""
-    set_by = "training.global_batch_size"
-    size, local = values[set_by], values["training.local_batch_size"]
-    # The number of ranks is a multiple of this, for any number of processes.
-    degrees = ("data_parallel_replicate_degree", "data_parallel_shard_degree")
-    known = math.prod(max(1, values[f"parallelism.{degree}"]) for degree in degrees)
-    if ranks is not None:
-        check_at_least("--ranks", ranks, 1)
-        if ranks % known:
-            raise ConfigError(
-                f"{path}: --ranks is {ranks}, expected a multiple of {known}: the product of the "
-                f"data-parallel degrees in [parallelism]"
-            )
-    with _errors_of(path):
-        check_batches(
-            size, local_batch_size=local, ranks=ranks or known, are_all_ranks=ranks is not None
-        )
-    if size > 0:
-        return size
-    if ranks is None:
-        raise ConfigError(
-            f"{path}: {set_by} is {size}, so a step has one micro batch of every rank. Give the "
-            f"number of data-parallel ranks with --ranks, or set {set_by}."
-        )
-    return local * ranks
-
-
 def _blend(path: Path, values: Values) -> BlendConfig:
     keys = {each.name: f"blendcorpus.{each.name}" for each in fields(BlendSection)}
     section = BlendSection(**{name: values[key] for name, key in keys.items() if key in values})
@@ -380,7 +342,7 @@ def _blend(path: Path, values: Values) -> BlendConfig:
         )
         decided = horizon(section, run)
     eos_id = _eos_id(values) if section.eod_token_id is None else None
-    with _errors_of(path):
+    with errors_of(path):
         return section.blend_config(
             dataset_path=values["training.dataset_path"],
             seq_len=values["training.seq_len"],
