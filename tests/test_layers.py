@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "batch_schedule": ({"errors", "order", "state"}, NUMPY),
     "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
-    "balance": (LOADER | {"settings"}, set()),
+    "balance": (LOADER | {"settings"}, {"torch"}),
     "tokenizers": (
         BASE | {"config", "identity", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},
@@ -99,7 +99,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "placed_loader": (LOADER | {"batch_schedule", "run_changes"}, {"torch"}),
     "run_changes": (
         LOADER | {"batch_schedule", "settings", "placed_loader", "run_changes"},
-        set(),
+        {"torch"},
     ),
     "failures": ({"errors", "files", "retries", "visible", "terminal"}, set()),
     "titan": (
@@ -121,7 +121,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "start": (
         HISTORY
-        | {"state", "checkpoints", "claims", "tokenizer_check"}
+        | {"state", "batch_schedule", "checkpoints", "claims", "tokenizer_check"}
         | {"prepare", "runs", "settings", "stop_signals", "tables", "tokenizers"}
         | {"failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},

@@ -5,7 +5,7 @@ It distinguishes a changed global batch size from a wrong position. States call 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,19 @@ def changed_at(schedule: BatchSchedule, step: int, *, global_batch_size: int) ->
     return (*(stage for stage in schedule if stage.step < step), new)
 
 
+def begun(schedule: BatchSchedule, consumed_samples: int) -> BatchSchedule:
+    """The part of a schedule that a run has used after so many samples.
+
+    A change of the size that has not been used may still be edited. A jump over slots has happened.
+    """
+    *before, last = [s for s in schedule if s.consumed_samples <= consumed_samples]
+    if before and last.consumed_samples == consumed_samples:
+        size = before[-1].global_batch_size
+        is_jump = before[-1].consumed_at(last.step) != consumed_samples
+        return (*before, *([replace(last, global_batch_size=size)] if is_jump else []))
+    return (*before, last)
+
+
 def with_jumps(schedule: Sequence[BatchStage], skips: Skips) -> BatchSchedule:
     """The schedule of a run that skips slots.
 
@@ -156,3 +169,10 @@ def samples_of(schedule: Sequence[BatchStage], step: int) -> int:
     stops = [*(stage.step for stage in begun[1:]), step]
     steps = zip(begun, stops, strict=True)
     return sum((stop - stage.step) * stage.global_batch_size for stage, stop in steps)
+
+
+def listed_sizes(schedule: Sequence[BatchStage], steps: int) -> str:
+    """The samples of a step in a run of so many steps, such as ``4, then 8``."""
+    sizes = [f"{s.global_batch_size:,}" for s in schedule if s.step < max(1, steps)]
+    changes = [size for size, before in zip(sizes, ["", *sizes], strict=False) if size != before]
+    return ", then ".join(changes)

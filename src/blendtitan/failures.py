@@ -131,9 +131,9 @@ def ended_by(name: str) -> str:
     )
 
 
-def end_at_once(name: str) -> NoReturn:
-    """End a rank after a signal, with status 130, whatever it is doing."""
-    if os.environ.get("RANK", "0") == "0":
+def end_at_once(name: str | None) -> NoReturn:
+    """End a rank with status 130, whatever it is doing. Rank 0 names the signal, if given one."""
+    if name is not None and os.environ.get("RANK", "0") == "0":
         complain(ended_by(name))
     os._exit(130)
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from blendtitan.batch_schedule import BatchSchedule, BatchStage, consumed_at, saved_schedule
+from blendtitan.batch_schedule import (
+    BatchSchedule,
+    BatchStage,
+    consumed_at,
+    saved_schedule,
+    stage_at,
+)
 from blendtitan.dataset.interface import Dataset
 from blendtitan.loader import DataLoader
 from blendtitan.visible import visible_logger
@@ -28,7 +34,7 @@ class PlacedLoader:
 
         Args:
             loader: Reads the batches.
-            changes: Segments and skips of the run. None: it has none.
+            changes: Segments, skips and batch sizes of the run. None: it has none.
             global_batch_size: Samples of a step, until ``align`` is called.
         """
         self._loader = loader
@@ -56,8 +62,10 @@ class PlacedLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The loader's state: one key, with the same value on every rank."""
-        begun = [s for s in self._schedule if s.consumed_samples <= self.consumed_samples]
-        return self._loader.state_dict(more=saved_schedule(tuple(begun)))
+        schedule = [s for s in self._schedule if s.consumed_samples <= self.consumed_samples]
+        if self._changes is not None:
+            schedule = self._changes.used(self._schedule, self.consumed_samples)
+        return self._loader.state_dict(more=saved_schedule(tuple(schedule)))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a saved state.
@@ -102,7 +110,7 @@ class PlacedLoader:
                 logger.warning(
                     "The checkpoint contains no data loader state. The data continues after step "
                     "%d x %d samples = %d samples.",
-                    *(step, global_batch_size, self.consumed_samples),
+                    *(step, self.consumed_samples // step, self.consumed_samples),
                 )
             return
         from blendtitan.run_changes import RunChanges
@@ -112,6 +120,10 @@ class PlacedLoader:
         self._schedule = changes.align(
             self._loader, schedule, step, global_batch_size=global_batch_size
         )
+
+    def samples_of_step(self, step: int) -> int:
+        """Samples of a step, as planned now."""
+        return stage_at(self._schedule, step - 1).global_batch_size
 
     def consumed_at(self, step: int) -> int:
         """Samples consumed after ``step`` steps of the run, as planned now."""

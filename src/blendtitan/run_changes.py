@@ -1,4 +1,4 @@
-"""The planned changes of a run, segments and skips, and its batch schedule on resume.
+"""The planned changes of a run, segments, skips and batch sizes, and its schedule on resume.
 
 Imported when a run has such changes, or when it resumes.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from blendtitan.batch_schedule import (
     BatchSchedule,
     BatchStage,
+    begun,
     changed_at,
     schedule_of_state,
     stage_at,
@@ -19,7 +20,19 @@ from blendtitan.history.run import phases_of, skipped_of
 from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import is_first_rank
-from blendtitan.settings.segments import SegmentSettings, changes_of, lengths_of, segment_settings
+from blendtitan.settings.batch_changes import (
+    BatchChange,
+    batch_changes,
+    check_combination,
+    continued,
+)
+from blendtitan.settings.segments import (
+    Lengths,
+    SegmentSettings,
+    changes_of,
+    lengths_of,
+    segment_settings,
+)
 from blendtitan.settings.skips import SkipSettings, placed_skips, skip_settings
 from blendtitan.state import SavedState, parse_state
 from blendtitan.visible import visible_logger
@@ -33,16 +46,23 @@ class RunChanges:
 
     segments: tuple[SegmentSettings, ...] = ()
     skips: tuple[SkipSettings, ...] = ()
+    batches: tuple[BatchChange, ...] = ()
 
     @classmethod
     def of(
-        cls, segments: Sequence[Mapping[str, Any]], skips: Sequence[Mapping[str, Any]]
+        cls,
+        segments: Sequence[Mapping[str, Any]],
+        skips: Sequence[Mapping[str, Any]],
+        batches: Sequence[Mapping[str, Any]] = (),
+        balance: str = "none",
     ) -> "RunChanges":
         """The changes of a configuration, checked; see ``segment_settings``."""
-        return cls(segment_settings(segments), skip_settings(skips))
+        check_combination(batches, has_skips=bool(skips), balance=balance)
+        return cls(segment_settings(segments), skip_settings(skips), batch_changes(batches))
 
     def begin(self, loader: DataLoader, schedule: BatchSchedule) -> BatchSchedule:
         """Plan the changes of a run of this schedule, and return the schedule with its jumps."""
+        schedule = self._sized(loader, schedule, 0, schedule[0].global_batch_size)
         self.skip(loader, schedule, ())
         return self.plan(loader, schedule)
 
@@ -60,32 +80,41 @@ class RunChanges:
             loader.set_skips(placed_skips(self.skips, schedule, recorded))
 
     def resume(
-        self, loader: DataLoader, state_dict: dict[str, Any], begun: BatchStage
+        self, loader: DataLoader, state_dict: dict[str, Any], first: BatchStage
     ) -> BatchSchedule:
-        """Continue from a saved state, and return its schedule; ``begun`` if it has none.
+        """Continue from a saved state, and return its schedule; it may have none.
 
         Raises:
             ResumeError: The state belongs to other data, or to another configuration.
         """
         saved, schedule = parse_state(state_dict), schedule_of_state(state_dict)
+        step = schedule[-1].step_at(saved.consumed_samples) if schedule else 0
+        size = first.global_batch_size
+        planned = self._sized(loader, schedule or (first,), step, size, saved)
         # Planned segments are compared as they were recorded; ``plan`` moves them afterwards.
-        self._set_segments(loader, with_jumps(schedule or (begun,), saved.skips), saved)
-        self.skip(loader, schedule or (begun,), saved.skipped)
+        self._set_segments(loader, with_jumps(planned, saved.skips), saved)
+        self.skip(loader, planned, saved.skipped)
         loader.resume(saved)
-        return with_jumps(schedule, skips_of(skipped_of(loader.dataset)))
+        return with_jumps(planned, skips_of(skipped_of(loader.dataset))) if schedule else ()
 
     def align(
         self, loader: DataLoader, schedule: BatchSchedule, step: int, *, global_batch_size: int
     ) -> BatchSchedule:
         """The schedule of a run that resumes after ``step`` steps; see ``PlacedLoader.align``."""
+        if self.batches:
+            schedule = begun(schedule, loader.consumed_samples)
         before = stage_at(schedule, step)
         before.check(step, consumed_samples=loader.consumed_samples)
-        changed = changed_at(schedule, step, global_batch_size=global_batch_size)
-        if global_batch_size != before.global_batch_size and is_first_rank():
+        if self.batches:
+            changed = self._sized(loader, schedule, step, global_batch_size)
+        else:
+            changed = changed_at(schedule, step, global_batch_size=global_batch_size)
+        now = stage_at(changed, step).global_batch_size
+        if now != before.global_batch_size and is_first_rank():
             logger.warning(
                 "The global batch size was %d samples until step %d and is %d from now on. The "
                 "data continues after the %d samples consumed so far.",
-                *(before.global_batch_size, step, global_batch_size, loader.consumed_samples),
+                *(before.global_batch_size, step, now, loader.consumed_samples),
             )
         return self.plan(loader, changed)
 
@@ -95,9 +124,33 @@ class RunChanges:
         """Place the segments in the present run, or in a run that resumes from a state."""
         if not self.segments:
             return
-        dataset = loader.dataset
-        phases, slot, skips = phases_of(dataset), 0, skips_of(skipped_of(dataset))
-        if saved is not None:
-            phases, slot, skips = saved.phases, saved.consumed_samples, saved.skips
-        lengths = lengths_of(phases, slot=slot, seq_len=dataset.config.seq_length)
+        skips = skips_of(skipped_of(loader.dataset)) if saved is None else saved.skips
+        lengths = _lengths(loader, saved)
         loader.set_segments(changes_of(self.segments, schedule, lengths, skips))
+
+    def used(self, schedule: BatchSchedule, consumed_samples: int) -> BatchSchedule:
+        """The part of a schedule that a run has used after so many samples; see ``begun``."""
+        if self.batches and schedule:
+            return begun(schedule, consumed_samples)
+        return tuple(s for s in schedule if s.consumed_samples <= consumed_samples)
+
+    def _sized(
+        self,
+        loader: DataLoader,
+        schedule: BatchSchedule,
+        step: int,
+        size: int,
+        saved: SavedState | None = None,
+    ) -> BatchSchedule:
+        """The schedule of the first ``step`` steps, and from there on the configured one."""
+        if not self.batches:
+            return schedule
+        lengths = _lengths(loader, saved)
+        return continued(schedule, self.batches, size=size, step=step, lengths=lengths)
+
+
+def _lengths(loader: DataLoader, saved: SavedState | None) -> Lengths:
+    phases, slot = phases_of(loader.dataset), 0
+    if saved is not None:
+        phases, slot = saved.phases, saved.consumed_samples
+    return lengths_of(phases, slot=slot, seq_len=loader.dataset.config.seq_length)

@@ -51,20 +51,21 @@ class StopSignals:
             if select.select([reader], [], [], 1)[0]:
                 for number in os.read(reader, 64):
                     if number in STOP_SIGNALS:
-                        self._note(signal.Signals(number).name)
+                        # A launcher that ends its ranks tells why.
+                        is_shown = STOP_FILE not in os.environ
+                        self._note(signal.Signals(number).name, is_shown=is_shown)
             elif not self.received and file.is_file() and (name := read_text(file)):
-                self._note(name)
+                self._note(name, is_shown=True)
         os.kill(os.getpid(), signal.SIGKILL)  # a restarted run would write the same checkpoints
 
-    def _note(self, name: str) -> None:
-        is_repeated = self.received and time.monotonic() - self._since < REPEAT_SECONDS
-        if is_repeated:
+    def _note(self, name: str, *, is_shown: bool) -> None:
+        if self.received and time.monotonic() - self._since < REPEAT_SECONDS:
             return
         if self.received or not self.is_noted_only:
             from blendtitan.failures import end_at_once
 
             release_claim()
-            end_at_once(name)
+            end_at_once(name if is_shown else None)
         self.received, self._since = name, time.monotonic()
 
 

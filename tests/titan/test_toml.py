@@ -76,8 +76,10 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "eval_samples",
         "max_open_shards",
         "segment",
+        "skip",
         "max_epochs",
         "tokenizer_check",
+        "balance",
     ]
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from blendtitan.batch_schedule import (
     BatchSchedule,
-    BatchStage,
     consumed_at,
     samples_of,
     schedule_of_state,
@@ -29,6 +28,7 @@ from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.run_folder import advising
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
+from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
 from blendtitan.settings.batches import check_batches, check_length, check_validation
 from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
@@ -67,6 +67,7 @@ class RunConfig:
     validates: bool
     validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
+    batch_changes: tuple[BatchChange, ...]
     skips: tuple[SkipSettings, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
@@ -95,7 +96,8 @@ class RunConfig:
 
     @property
     def _plain_schedule(self) -> BatchSchedule:
-        return (BatchStage(global_batch_size=self.global_batch_size),)
+        size, seq_len = self.global_batch_size, self.blend.seq_length
+        return planned(size, self.batch_changes, seq_len=seq_len)
 
     def advising(self) -> AbstractContextManager[None]:
         """A block whose errors about the data say how to mend it."""
@@ -190,6 +192,11 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
         return unchanged_run(run, schedule)
     if not schedule and run is not None:
         schedule = run.schedule
+    if run is not None and run.batch_changes:
+        size, seq_len = run.global_batch_size, run.blend.seq_length
+        schedule = resumed(
+            schedule, run.batch_changes, saved, size=size, step=stored.step, seq_len=seq_len
+        )
     history = History.of_state(saved, schedule)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
     about += f" ({stored.note})" if stored.note else ""
@@ -286,12 +293,18 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         check_follows(key, values[key], other=other, expected=values[other])
     global_batch_size = _global_batch_size(path, values, ranks)
     steps, seq_len = values["training.steps"], values["training.seq_len"]
-    check_length(steps, global_batch_size=global_batch_size, seq_len=seq_len)
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
     with _errors_of(path):
         segments = segment_settings(values["blendcorpus.segment"])
         skips = skip_settings(values["blendcorpus.skip"])
         sets = validation_sets(values["validation.set"])
+        changes = batch_changes(
+            values["training.batch_schedule"],
+            local_batch_size=values["training.local_batch_size"],
+            ranks=ranks,
+        )
+    largest = max([global_batch_size, *(change.global_batch_size for change in changes)])
+    check_length(steps, global_batch_size=largest, seq_len=seq_len)
     has_parts = values["parallelism.pipeline_parallel_degree"] > 1
     part = "parallelism.pipeline_parallel_microbatch_size"
     run = RunConfig(
@@ -304,13 +317,14 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         validates=values["validation.enable"],
         validation_sets=sets,
         segments=segments,
+        batch_changes=changes,
         skips=skips,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),
     )
-    changes = changes_of(segments, run.schedule, [(0, seq_len)], skips_of(run.skipped))
     first_slots = (
-        SegmentConfig(first_slot=each.first_slot, shares=each.weights) for each in changes
+        SegmentConfig(first_slot=each.first_slot, shares=each.weights)
+        for each in changes_of(segments, run.schedule, [(0, seq_len)], skips_of(run.skipped))
     )
     return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
 
@@ -361,7 +375,9 @@ def _blend(path: Path, values: Values) -> BlendConfig:
     if section.order == ORIGINAL_ORDER:
         run = samples_of_run(
             steps=values["training.steps"],
-            global_batch_size=values["training.global_batch_size"],
+            global_batch_size=-1
+            if values["training.batch_schedule"]
+            else values["training.global_batch_size"],
             validates=values["validation.enable"],
             validation=(values["validation.samples"], values["validation.steps"]),
         )

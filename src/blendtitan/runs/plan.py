@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import steps_before
+from blendtitan.batch_schedule import listed_sizes, steps_before
 from blendtitan.config import SPLITS, split_fractions
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
@@ -107,8 +107,9 @@ class RunPlan:
     def headline(self) -> str:
         """The run in one line."""
         run = self.run
+        sizes = listed_sizes(run.schedule, run.steps)
         return (
-            f"{counted(run.steps, 'step')} of {counted(run.global_batch_size, 'sample')} of "
+            f"{counted(run.steps, 'step')} of {sizes} sample{'' if sizes == '1' else 's'} of "
             f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
             f"{self.tokens:,} tokens, {size(self.bytes_read)} to read. One epoch is "
             f"{self.steps_per_epoch:,.1f} steps."
@@ -175,7 +176,7 @@ def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
             corpora=corpora,
             segments=tuple(_segments(run, train)),
             splits=(*_splits(datasets, catalog), *sets),
-            steps_per_epoch=train.num_windows / run.global_batch_size,
+            steps_per_epoch=steps_before(run.schedule, train.num_windows),
             warnings=(
                 *filter(None, [steps_beyond(run.path, run.steps)]),
                 *(check.warnings if check else [warning]),
@@ -200,7 +201,6 @@ def _corpora(
         own = of_corpus == name
         windows = train.only(name).num_windows
         share, tokens_read = float(end.configured_shares[i]), int(end.tokens[i])
-        samples = share * run.global_batch_size
         if reads is None:  # neighbours' common token twice
             assert sizes is not None
             each = float(np.average(sizes[own], weights=catalog.weights[own]))
@@ -218,7 +218,7 @@ def _corpora(
             tokens_read=tokens_read,
             epochs=float(end.epochs[i]),
             windows=windows,
-            steps_per_epoch=windows / samples if samples else None,
+            steps_per_epoch=steps_before(run.schedule, round(windows / share)) if share else None,
             tokens_unused=unused,
             bytes_read=round(float(num_bytes)),
         )

@@ -33,7 +33,7 @@ def samples_of_run(
 
 
 _SET_BY = {
-    "train_samples": "training.global_batch_size",
+    "train_samples": "training.global_batch_size without training.batch_schedule",
     "eval_samples": "validation.samples, or validation.steps and training.global_batch_size",
 }
 

@@ -76,6 +76,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "training.gc_debug": (bool, False),
     "training.dataset": (str, "blendcorpus"),
     "training.dataset_path": (str | None, None),
+    "training.batch_schedule": (list[dict[str, Any]], []),
     "training.dataloader.num_workers": (int, 0),
     "training.dataloader.persistent_workers": (bool, False),
     "training.dataloader.pin_memory": (bool, False),

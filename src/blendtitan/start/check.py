@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from blendtitan.batch_schedule import consumed_at
 from blendtitan.checkpoints import METADATA, choose_step
 from blendtitan.claims.others import check_unclaimed
 from blendtitan.config import check_at_least
@@ -186,7 +187,7 @@ def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
                 return ""  # the trainer tells more about damage
             resumed = resume(parse_state(stored.state_dict), train)
             train, samples, step = resumed.dataset, resumed.consumed_samples, stored.step
-    samples += max(0, run.steps - step) * run.global_batch_size
+    samples += max(0, run.num_samples - consumed_at(run.schedule, step))
     check_repetition(train, samples, run.max_epochs)
     if step < max(1, run.steps):
         return ""

@@ -179,7 +179,11 @@ def _tokenizer(settings: Settings) -> BaseTokenizer.Config:
 def _train_loader(settings: Settings) -> BaseDataLoader.Config:
     training = settings.training
     if training.dataset == BLENDCORPUS:
-        return dataclasses.replace(settings.blendcorpus, dataset_path=training.dataset_path)
+        return dataclasses.replace(
+            settings.blendcorpus,
+            dataset_path=training.dataset_path,
+            batch_schedule=training.batch_schedule,
+        )
     from blendtitan.titan.torchtitan_data import torchtitans_loader
 
     return torchtitans_loader(training, training.dataset)

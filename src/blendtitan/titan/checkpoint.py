@@ -5,40 +5,23 @@ everything else is written. A folder that a killed run left without one is not a
 """
 
 import re
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpointer import CheckpointManager
-from torchtitan.components.checkpointer.base import DATALOADER
 from torchtitan.components.checkpointer.dcp import AsyncMode
 from torchtitan.tools import filesystem
 
 from blendtitan.checkpoints import METADATA
 from blendtitan.claims.held import check_claim
-from blendtitan.errors import OutputError
 from blendtitan.placed_loader import is_first_rank
-from blendtitan.state import STATE_KEY
-from blendtitan.storage.atomic_files import space_on_disk
 from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
-
-_MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
-"""PyTorch's error for a checkpoint without this key, on every rank, before reading anything."""
-
-_SIZE_MISMATCH = "Size mismatch between saved"
-"""PyTorch's error for a tensor of another shape."""
-
-_VOCABULARY_HINT = (
-    "The model in the checkpoint has other sizes. If only the first dimension of the embedding "
-    "differs, "
-    "set model.vocab_size to that of the checkpoint; left out, it follows the tokenizer."
-)
 
 _MARKS = (METADATA, "model.safetensors.index.json")
 """Files that mark a complete checkpoint of PyTorch or of Hugging Face."""
@@ -77,7 +60,7 @@ class BlendCheckpointManager(CheckpointManager):
     def _chosen(self, step: int) -> int:
         if step == -1 and not self.initial_load_path and not self.steps():
             return -1  # a run that begins
-        from blendtitan.titan.checkpoint_choice import chosen_step
+        from blendtitan.titan.checkpoint_faults import chosen_step
 
         return chosen_step(self, step)
 
@@ -111,7 +94,9 @@ class BlendCheckpointManager(CheckpointManager):
             for mark in _MARKS:
                 _remove_file(filesystem.join(checkpoint_id, mark))
             _mark(checkpoint_id)
-        with _reporting_save_errors(checkpoint_id):
+        from blendtitan.titan.checkpoint_faults import reporting_save_errors
+
+        with reporting_save_errors(checkpoint_id):
             result = super().dcp_save(state_dict, checkpoint_id, async_mode, *args, **kwargs)
         if async_mode is AsyncMode.DISABLED:
             _unmark(checkpoint_id)
@@ -119,8 +104,10 @@ class BlendCheckpointManager(CheckpointManager):
 
     def _wait_for_saving(self) -> None:
         """Wait for a background save."""
+        from blendtitan.titan.checkpoint_faults import reporting_save_errors
+
         folder = self._create_checkpoint_id(self.saved_step)
-        with _reporting_save_errors(folder):
+        with reporting_save_errors(folder):
             super()._wait_for_saving()
         _unmark(folder)
 
@@ -128,16 +115,9 @@ class BlendCheckpointManager(CheckpointManager):
         self, state_dict: dict[str, Any], checkpoint_id: str, *args: Any, **kwargs: Any
     ) -> None:
         """Load the checkpoint into ``state_dict``; without the loader's state if it has none."""
-        try:
-            super().dcp_load(state_dict, checkpoint_id, *args, **kwargs)
-        except CheckpointException as error:
-            if _MISSING_KEY in str(error):
-                del state_dict[DATALOADER]
-                super().dcp_load(state_dict, checkpoint_id, *args, **kwargs)
-                return
-            if _SIZE_MISMATCH in str(error):
-                error.add_note(_VOCABULARY_HINT)
-            raise
+        from blendtitan.titan.checkpoint_faults import load
+
+        load(super().dcp_load, state_dict, checkpoint_id, *args, **kwargs)
 
     def _purge_stale_checkpoints(self) -> None:
         """Delete old checkpoints except the latest ``keep_latest_k``, the one being saved included.
@@ -167,23 +147,6 @@ class BlendCheckpointManager(CheckpointManager):
             return any(filesystem.isfile(filesystem.join(folder, mark)) for mark in _MARKS)
 
         return {step for step in self.steps() if is_complete(step)}
-
-
-@contextmanager
-def _reporting_save_errors(folder: str) -> Generator[None]:
-    """Turn errors of saving a checkpoint in the block into one error on all ranks.
-
-    Raises:
-        OutputError: Any rank could not save it; all ranks raise.
-    """
-    try:
-        yield
-    except CheckpointException as error:
-        where = "" if filesystem.is_remote(folder) else f" {space_on_disk(Path(folder).parent)}"
-        raise OutputError(
-            f"{folder}: cannot be written.{where} The reasons are above. Fix them and run again: "
-            f"training resumes from the last complete checkpoint."
-        ) from error
 
 
 def _remove_file(path: str) -> None:

@@ -7,7 +7,7 @@ context and pipeline peers share one index, and so get the same batches.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torchtitan.components.tokenizer import BaseTokenizer
@@ -72,16 +72,19 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         global_batch_size: int | None = None
         """Samples of one step of all ranks together. None: one micro batch of every rank."""
 
+        batch_schedule: list[dict[str, Any]] = field(default_factory=list)
+        """``[[training.batch_schedule]]``: other sizes of later steps. Of the training loader."""
+
         def __post_init__(self) -> None:
             self.changes()
 
         def changes(self) -> "RunChanges | None":
-            """Segments and skips of the run, checked."""
-            if not (self.segment or self.skip):
+            """Segments, skips and batch sizes of the run, checked."""
+            if not (self.segment or self.skip or self.batch_schedule):
                 return None
             from blendtitan.run_changes import RunChanges
 
-            return RunChanges.of(self.segment, self.skip)
+            return RunChanges.of(self.segment, self.skip, self.batch_schedule, self.balance)
 
     def __init__(
         self,

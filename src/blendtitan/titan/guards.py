@@ -17,6 +17,7 @@ from blendtitan.errors import LossError
 from blendtitan.settings.guards import GuardSettings
 from blendtitan.stop_signals import STOP
 from blendtitan.titan.checkpoint import BlendCheckpointManager
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.visible import visible_logger
 
@@ -48,6 +49,18 @@ class Guards:
         self.losses = Losses(trainer.device, most=settings.max_nonfinite_losses)
         if isinstance(trainer.checkpointer, BlendCheckpointManager):
             trainer.checkpointer.may_save = self.may_save
+
+    def __enter__(self) -> None:
+        self.before_step()
+        loader = self._trainer.dataloader
+        if isinstance(loader, BlendCorpusDataLoader):
+            self._trainer.set_micro_batches(loader, self._trainer.step)
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is None:
+            self.after_step()
+        elif isinstance(error, RuntimeError) and "Loss is not finite" in str(error):
+            raise not_finite(self._trainer, self._trainer.step, self._trainer.step) from error
 
     def before_step(self) -> None:
         """End if a signal came while the last step was saved or validated."""
@@ -108,7 +121,8 @@ class Guards:
         """Save a checkpoint, unless there is one of this step, and end the run."""
         trainer, checkpointer = self._trainer, self._trainer.checkpointer
         is_first = dist.get_rank() == 0
-        reason = STOP.received or ("the wall time ends" if time.time() >= self._end else "asked")
+        ends = time.time() >= self._end
+        reason = STOP.received or ("the wall time ends" if ends else "another rank is to end")
         if not checkpointer.enable or trainer.config.checkpoint.load_only:
             if is_first:
                 key = "load_only = true" if checkpointer.enable else "enable = false"
@@ -189,6 +203,7 @@ class Losses:
         self._host = torch.zeros((), dtype=torch.bool, pin_memory=self._is_cuda)
         self._copied: Any = None
         self._in_a_row = 0
+        self._host_of_step = self._bad.clone()
 
     def add(self, loss: torch.Tensor) -> None:
         """Look at the loss of a micro batch."""

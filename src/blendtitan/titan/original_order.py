@@ -18,7 +18,7 @@ def horizon_of(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> 
     is_fixed = isinstance(validator, BlendCorpusValidator.Config)
     run = samples_of_run(
         steps=config.training.steps,
-        global_batch_size=upstream.sizes_of(config).global_batch_size,
+        global_batch_size=-1 if loader.batch_schedule else upstream.sizes_of(config)[2],
         validates=validator.enable,
         validation=(validator.samples if is_fixed else None, validator.steps),
     )

@@ -122,6 +122,10 @@ class TrainingSettings(TrainingConfig):
     dataset_path: str | None = None
     """Path of the data, unless ``blendcorpus.data_file_list`` is set."""
 
+    batch_schedule: list[dict[str, Any]] = field(default_factory=list)
+    """Tables that change ``global_batch_size`` during the run: ``global_batch_size``, and
+    ``from_step`` or ``from_tokens``, the steps or tokens before the change."""
+
     dataloader: ParallelAwareDataloader.Config = field(
         default_factory=ParallelAwareDataloader.Config
     )

@@ -145,12 +145,20 @@ class BlendTrainer(Trainer):
         samples = upstream.sizes_of(self.config).local_batch_size
         global_batch_size = samples * self.gradient_accumulation_steps * loader.dp_world_size
         loader.align(self.step, global_batch_size=global_batch_size)
+        self.set_micro_batches(loader, self.step + 1)
         num_samples = loader.consumed_at(max(self.step, self.config.training.steps))
         if torch.distributed.get_rank() == 0:
             logger.info("The whole run:\n%s", corpus_table(loader.dataset, num_samples))
             if len(loader.dataset.segments_read) > 1:
                 logger.info("Shares of each segment:\n%s", segments_table(loader.dataset))
         check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
+
+    def set_micro_batches(self, loader: BlendCorpusDataLoader, step: int) -> None:
+        """Set the number of micro batches of a step, if there is a batch schedule."""
+        if not getattr(self.config.dataloader, "batch_schedule", ()):
+            return  # replicas that may fail set it themselves
+        micro_batch = upstream.sizes_of(self.config).local_batch_size * loader.dp_world_size
+        self.gradient_accumulation_steps = loader.samples_of_step(step) // micro_batch
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
@@ -175,24 +183,15 @@ class BlendTrainer(Trainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """Make one optimizer step, and log the metrics of corpora beside TorchTitan's."""
-        if self._guards is not None:
-            self._guards.before_step()
-        try:
+        with self._guards or nullcontext():
             with self._clock.step() if self._clock is not None else nullcontext():
                 super().train_step(data_iterator)
-        except RuntimeError as error:
-            if "Loss is not finite" not in str(error):
-                raise
-            from blendtitan.titan.guards import not_finite
-
-            raise not_finite(self, self.step, self.step) from error
-        if self._clock is not None and self.metrics_processor.should_log(self.step):
-            self._log_corpora(self._clock)
+            if self._clock is not None and self.metrics_processor.should_log(self.step):
+                self._log_corpora(self._clock)
         if self._guards is None:
             from blendtitan.titan.guards import Guards
 
             self._guards = Guards(self)
-        self._guards.after_step()
 
     def _log_corpora(self, clock: DataClock) -> None:
         assert isinstance(self.dataloader, BlendCorpusDataLoader)
@@ -228,6 +227,10 @@ def _check_batches(config: Trainer.Config) -> None:
     )
     seq_len, local, size = upstream.sizes_of(config)
     check_batches(size, local_batch_size=local, ranks=ranks)
+    if tables := getattr(config.dataloader, "batch_schedule", ()):
+        from blendtitan.settings.batch_changes import batch_changes
+
+        batch_changes(tables, local_batch_size=local, ranks=ranks)
     samples = size if size > 0 else local * ranks
     check_length(config.training.steps, global_batch_size=samples, seq_len=seq_len)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blendtitan.batch_schedule import BatchStage
+from blendtitan.batch_schedule import BatchStage, steps_before
 from blendtitan.runs.open import open_run
-from blendtitan.runs.report.facts import blend_curve, steps_before
+from blendtitan.runs.report.facts import blend_curve
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
 

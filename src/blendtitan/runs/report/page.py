@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan import metric_names
+from blendtitan.batch_schedule import listed_sizes
 from blendtitan.errors import requires_extra
 from blendtitan.runs import scalars
 from blendtitan.runs.report import documents, figures
@@ -94,7 +95,7 @@ def summary(run: RunFacts) -> dict[str, str]:
         "samples": amount(run.num_samples),
         "skipped": "; ".join(map(str, run.skipped)),
         "tokens": read_of + amount(run.tokens_at_end),
-        "samples per step": f"{run.config.global_batch_size:,}",
+        "samples per step": listed_sizes(run.config.schedule, run.config.steps),
         "sequence length": f"{run.config.blend.seq_length:,}",
         "corpora": f"{len(run.corpora):,}",
         **_losses(run),

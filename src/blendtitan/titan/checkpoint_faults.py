@@ -1,19 +1,22 @@
-"""The checkpoint that a run resumes from. Imported only where there are any.
+"""Faults of checkpoints: damage, missing parts, and disks that cannot be written.
 
-Rank 0 checks it for damage before it is loaded, so that all ranks end with one error that names the
-file.
+Rank 0 checks a checkpoint for damage before it is loaded, so that all ranks end with one error that
+names the file.
 """
 
-from collections.abc import Set
+from collections.abc import Callable, Generator, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from torch.distributed.checkpoint.api import CheckpointException
 from torchtitan.components.checkpointer.base import DATALOADER, TRAIN_STATE
 from torchtitan.tools import filesystem
 
 from blendtitan.checkpoints import METADATA, choose_step, damage_to, none_complete
-from blendtitan.errors import ResumeError
+from blendtitan.errors import OutputError, ResumeError
 from blendtitan.state import STATE_KEY
+from blendtitan.storage.atomic_files import space_on_disk
 from blendtitan.titan.checkpoint import SAVING
 from blendtitan.visible import visible_logger
 
@@ -21,6 +24,18 @@ if TYPE_CHECKING:
     from blendtitan.titan.checkpoint import BlendCheckpointManager
 
 logger = visible_logger(__name__)
+
+_MISSING_KEY = f"Missing key in checkpoint state_dict: {DATALOADER}.{STATE_KEY}."
+"""PyTorch's error for a checkpoint without this key, on every rank, before reading anything."""
+
+_SIZE_MISMATCH = "Size mismatch between saved"
+"""PyTorch's error for a tensor of another shape."""
+
+_VOCABULARY_HINT = (
+    "The model in the checkpoint has other sizes. If only the first dimension of the embedding "
+    "differs, "
+    "set model.vocab_size to that of the checkpoint; left out, it follows the tokenizer."
+)
 
 
 def chosen_step(manager: "BlendCheckpointManager", step: int) -> int:
@@ -93,3 +108,40 @@ def _check_initial(manager: "BlendCheckpointManager") -> None:
         return
     if filesystem.isdir(path) and (damage := damage_to(Path(path), step=None)):
         raise ResumeError(f"checkpoint.initial_load_path: {damage} Copy the checkpoint again.")
+
+
+def load(
+    dcp_load: Callable[..., None],
+    state_dict: dict[str, Any],
+    checkpoint_id: str,
+    *args: Any,
+    **kwargs: Any,
+) -> None:
+    """Load a checkpoint into ``state_dict``; without the loader's state if it has none."""
+    try:
+        dcp_load(state_dict, checkpoint_id, *args, **kwargs)
+    except CheckpointException as error:
+        if _MISSING_KEY in str(error):
+            del state_dict[DATALOADER]
+            dcp_load(state_dict, checkpoint_id, *args, **kwargs)
+            return
+        if _SIZE_MISMATCH in str(error):
+            error.add_note(_VOCABULARY_HINT)
+        raise
+
+
+@contextmanager
+def reporting_save_errors(folder: str) -> Generator[None]:
+    """Turn errors of saving a checkpoint in the block into one error on all ranks.
+
+    Raises:
+        OutputError: Any rank could not save it; all ranks raise.
+    """
+    try:
+        yield
+    except CheckpointException as error:
+        where = "" if filesystem.is_remote(folder) else f" {space_on_disk(Path(folder).parent)}"
+        raise OutputError(
+            f"{folder}: cannot be written.{where} The reasons are above. Fix them and run again: "
+            f"training resumes from the last complete checkpoint."
+        ) from error
