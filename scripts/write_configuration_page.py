@@ -148,6 +148,8 @@ def _descriptions(settings: type) -> dict[str, str]:
                     whole = " ".join(description.split())
                     ours = owner.__module__.startswith("blendtitan.")
                     shown = whole if ours else re.split(r"(?<=\.) ", whole)[0]
+                    if not ours:  # some begin a sentence without ending the one before
+                        shown = re.split(r"(?<=[a-z]) (?=This )", shown)[0].rstrip(".") + "."
                     found[name] = shown.replace("``", "`").replace("|", r"\|")
     return found
 

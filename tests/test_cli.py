@@ -114,6 +114,10 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) ->
     ("words", "answer"),
     [
         ("trian my-run", "unknown command 'trian'. Did you mean train?"),
+        (
+            "explain r --training.steps 5",
+            "explain takes no keys. Set steps in [training] of the run",
+        ),
         ("resume my-run", "unknown command 'resume'. A run resumes with: blendtitan train RUN"),
         ("xyz", "unknown command 'xyz', expected one of init, prepare, train, "),
         ("report my-run --outptu a", "unrecognized arguments: --outptu. Did you mean --output?"),

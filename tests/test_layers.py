@@ -115,7 +115,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "terminal": ({"visible", "tables"}, set()),
     "commands": (
         STORAGE
-        | {"tokenizers", "prepare", "shards", "runs", "mixture", "moving", "start"}
+        | {"tokenizers", "prepare", "shards", "settings", "runs", "mixture", "moving", "start"}
         | {"tables", "terminal", "commands"},
         set(),
     ),

@@ -27,6 +27,8 @@ COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 FIRST = {"init", "prepare", "train"}
 """Commands of newcomers. A long error is shortened, and a file has all of it."""
 
+_TAKING_KEYS = ("train", "plan")
+
 _RESUMES = ("resume", "continue", "restart")
 
 PRINTING = {"stats", "plan", "explain", "audit"}
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command. ``train`` also has ``overrides``, the keys of a run."""
+    """The options of a command. ``train`` and ``plan`` also have ``overrides``, keys of a run."""
     words = sys.argv[1:] if arguments is None else arguments
     whole = parser()
     if not words:
@@ -71,7 +73,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         expected = _nearest(words[0], COMMANDS) or f", expected one of {', '.join(COMMANDS)}"
         whole.error(f"unknown command {words[0]!r}{expected}")
     options, unknown = whole.parse_known_args(words)
-    overrides = unknown if options.command == "train" else []
+    overrides = unknown if options.command in _TAKING_KEYS else []
     wrong = [word for word in unknown if word.startswith("-") and "." not in word]
     if wrong or (unknown and not overrides):
         options.parser.error(_unrecognized(options, wrong or unknown))
@@ -80,9 +82,15 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
-    known = re.findall(r"--[\w-]+", options.parser.format_usage())
-    nearest = _nearest(words[0].partition("=")[0], known)
-    if not nearest and options.command == "train":
+    word = words[0].partition("=")[0]
+    if word.startswith("--") and "." in word:
+        section, _, key = word.removeprefix("--").rpartition(".")
+        nearest = (
+            f". {options.command} takes no keys. Set {key} in [{section}] of the run's TOML file"
+        )
+        return f"unrecognized arguments: {' '.join(words)}{nearest}"
+    nearest = _nearest(word, re.findall(r"--[\w-]+", options.parser.format_usage()))
+    if not nearest and options.command in _TAKING_KEYS:
         nearest = ". A key of the run has its section: --training.steps 100"
     return f"unrecognized arguments: {' '.join(words)}{nearest}"
 

@@ -128,7 +128,7 @@ def test_a_missing_shard_is_named(
 ) -> None:
     write_shard("web/web_0", [[5, 6, EOD]] * 100)
 
-    with pytest.raises(ConfigError, match="was read from the shard web/web_0, which is"):
+    with pytest.raises(ConfigError, match="was read from the shard web/web_0, which has other"):
         compare_step(open_run(changed[0]), 5)
 
 

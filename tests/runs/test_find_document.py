@@ -1,6 +1,7 @@
 """The readings of a document, against a search of every slot."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from blendtitan.cli import main
 from blendtitan.errors import ConfigError
 from blendtitan.runs.explain import explain_slots
 from blendtitan.runs.find_document import find_document
+from blendtitan.runs.kept_shards import with_kept_shards
 from blendtitan.runs.open import OpenRun, open_run, read_run
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
@@ -150,3 +152,28 @@ def test_the_command_lists_the_readings_up_to_a_step(
     assert main(["explain", str(path), "--step", "1", "--until", "2"]) == 1
     with pytest.raises(SystemExit):
         main(["explain", str(path), "--document", "web_0"])
+
+
+def test_shards_that_the_list_no_longer_names_are_found_in_the_run_folder(
+    changed: tuple[Path, list[list[int]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``prepare`` keeps the shards of a corpus that was removed from ``data.toml``."""
+    folder, _ = changed
+    expected = find_document(open_run(folder), "web/web_0", 5).readings
+    file_list = Path(read_run(folder / "config.toml").blend.data_file_list)
+    around = ["explain", str(folder), "--around", "9"]
+    lines = file_list.read_text().splitlines()
+    file_list.write_text("\n".join(line for line in lines if not line.endswith(" web")))
+    assert main(around) == 1
+    error = capsys.readouterr().err
+    (file_list.parent / "tokens").mkdir()
+    shutil.move(file_list.parent / "web", file_list.parent / "tokens/web")
+    found = with_kept_shards(open_run(folder))
+
+    assert "which is no longer in the run's file list. Restore the shard" in error
+    assert main(around) == 0
+    assert "2 shards that the file list no longer names found in " in capsys.readouterr().out
+    assert found.contents is not None
+    document = find_document(found, "web/web_0", 5)
+    assert document.prefix.endswith("/tokens/web/web_0")
+    assert document.readings == expected

@@ -15,6 +15,7 @@ from blendtitan.cli import main
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchError
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
 from blendtitan.settings.known_models import LINEAR
@@ -482,3 +483,39 @@ def test_waiting_needs_ranks_and_documents_that_masks_separate(
     assert "expected --ranks with it" in capsys.readouterr().err
     assert main(["plan", str(path), "--balance", "--ranks", "4"]) != 0
     assert "needs provide_attention_mask = true" in capsys.readouterr().err
+
+
+def test_keys_on_the_command_line_override_the_file(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``train`` takes them, so a plan of the same words is the plan of that run."""
+    assert main(["plan", str(write_run(CORPORA)), "--training.steps", "25", "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["steps"] == 25
+
+
+def test_a_checkpoint_beyond_the_configured_steps_is_a_warning(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    """The run was trained further with ``--training.steps``, which the file does not hold."""
+    run = read_run(write_run(CORPORA))
+    (tmp_path / "data.toml").touch()
+    for step in (5, run.steps, 60):
+        assert not steps_beyond(run.path, run.steps)
+        (tmp_path / f"outputs/checkpoint/step-{step}").mkdir(parents=True)
+
+    warning = steps_beyond(run.path, run.steps)
+    assert "the run has a checkpoint of step 60" in warning
+    assert (
+        f"--training.steps 60, or name the folder with the keys that it used: {tmp_path}" in warning
+    )
+    assert warning in plan_run(run).warnings
+
+
+def test_an_unknown_corpus_of_a_segment_is_named_with_its_place(write_run: WriteRun) -> None:
+    segments = [{"from_step": 2, "shares": {"web": 1}}, {"from_step": 5, "shares": {"bok": 1}}]
+    path = write_run(CORPORA, blendcorpus={"segment": segments})
+
+    message = rf"^{path}: \[\[blendcorpus.segment\]\] 2 \(from_step = 5\) names .* mean books\?$"
+    with pytest.raises(ConfigError, match=message):
+        plan_run(read_run(path))

@@ -617,3 +617,22 @@ def test_prepare_works_from_any_folder(here: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir("/")
 
     assert cli.main(["prepare", str(here / "run"), "--workers", "1"]) == 0
+
+
+def test_a_folder_above_the_folder_of_corpora_is_a_warning(here: Path, capsys: Capture) -> None:
+    """``mix my-run`` would otherwise merge all corpora of its tokens into one, silently."""
+    assert init() == 0
+    assert prepare() == 0
+    capsys.readouterr()
+    advice = "For the corpora code, web: did you mean run/tokens?"
+
+    assert cli.main(["mix", "run", "--output", "list.txt"]) == 0
+    assert advice in capsys.readouterr().err
+    assert init("run", folder="second") == 0
+    assert advice in capsys.readouterr().err
+    assert init("run/tokens", folder="third") == 0
+    shown = capsys.readouterr()
+    assert "did you mean" not in shown.err
+    rows = [line.split() for line in shown.out.splitlines()]
+    for corpus in ("code", "web"):
+        assert [corpus, f"{len([*Path('run/tokens', corpus).glob('*.bin')])}"] in rows

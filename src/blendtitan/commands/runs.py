@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     flag("--overwrite", "replace a FILE that is not an earlier picture"),
 )
 def _plan(options: Namespace) -> None:
-    from blendtitan.runs.open import read_run, unchanged_run
+    from blendtitan.runs.open import read_run, run_file, unchanged_run
     from blendtitan.runs.plan import plan_run
+    from blendtitan.settings.overrides import read_run_keys
 
     if options.balance and options.ranks is None:
         raise ConfigError("--balance predicts the waiting of ranks: expected --ranks with it")
@@ -51,7 +52,8 @@ def _plan(options: Namespace) -> None:
 
         if not options.overwrite:
             check_page(options.picture)
-    run = read_run(options.config, ranks=options.ranks)
+    values = read_run_keys(run_file(options.config), options.overrides)
+    run = read_run(options.config, ranks=options.ranks, values=values)
     plan = plan_run(run, balance_on=options.ranks if options.balance else None)
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
@@ -115,6 +117,7 @@ def _document(text: str) -> tuple[str, int]:
     json_flag("text"),
 )
 def _explain(options: Namespace) -> None:
+    from blendtitan.runs.kept_shards import with_kept_shards
     from blendtitan.runs.open import open_run
 
     if options.step is None and (options.rank is not None or options.sample is not None):
@@ -123,7 +126,7 @@ def _explain(options: Namespace) -> None:
         raise ConfigError("--until limits --document: expected --document with it")
     if options.window is not None and options.around is None:
         raise ConfigError("--window belongs to --around: expected --around with it")
-    run = open_run(options.config, options.state, ranks=options.ranks)
+    run = with_kept_shards(open_run(options.config, options.state, ranks=options.ranks))
     answer = _answer(options, run)
     print_result(
         options.json,

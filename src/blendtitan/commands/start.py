@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from blendtitan.commands.arguments import argument, command, number, path
 from blendtitan.commands.text import MAX_EPOCHS, TEXTS, texts_config
-from blendtitan.terminal import say
+from blendtitan.terminal import complain, say
 
 
 @command(
@@ -43,7 +43,8 @@ from blendtitan.terminal import say
 )
 def _init(options: Namespace) -> None:
     from blendtitan.runs.run_folder import CONFIG, DATA
-    from blendtitan.start.folder import corpus_table, init_folder
+    from blendtitan.start.folder import corpus_table, init_folder, shard_folders, shard_table
+    from blendtitan.storage.list_forms import nested_corpora
     from blendtitan.tables import show
 
     folder = options.folder
@@ -57,6 +58,10 @@ def _init(options: Namespace) -> None:
     )
     if found:
         show(corpus_table(found))
+    if shards := shard_folders(options.data):
+        show(shard_table(shards))
+        for warning in filter(None, map(nested_corpora, shards)):
+            complain(warning)
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
     quoted = shlex.quote(str(folder))
     for step in ("prepare", "train", "report"):

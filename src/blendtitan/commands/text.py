@@ -4,6 +4,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendtitan.commands.arguments import (
@@ -16,7 +17,7 @@ from blendtitan.commands.arguments import (
     one_of,
     path,
 )
-from blendtitan.terminal import say
+from blendtitan.terminal import complain, say
 
 if TYPE_CHECKING:
     from blendtitan.prepare.tokenize import TokenizeConfig
@@ -173,6 +174,7 @@ def _tokenize(options: Namespace) -> None:
 )
 def _mix(options: Namespace) -> None:
     from blendtitan.prepare.mix import MixConfig, horizon_from_steps, mix, mix_table, parse_numbers
+    from blendtitan.storage.list_forms import nested_corpora
     from blendtitan.tables import show
 
     horizon_tokens = horizon_from_steps(
@@ -191,6 +193,9 @@ def _mix(options: Namespace) -> None:
     )
     corpora = mix(options.inputs, options.output, config, overwrite=options.overwrite)
     show(mix_table(corpora, horizon_tokens=horizon_tokens))
+    for folder in filter(Path.is_dir, options.inputs):
+        if warning := nested_corpora(folder):
+            complain(warning)
 
 
 @command(

@@ -205,9 +205,9 @@ class _Read:
         missing = [s.key for s in window.stretches if not contents.holds(s)]
         if missing:
             raise ConfigError(
-                f"slot {window.slot:,} was read from the shard {missing[0]}, "
-                f"which is missing, has changed, or is not in the file list "
-                f"any more. Name a list that has it, or compare with fewer steps: --window"
+                f"slot {window.slot:,} was read from the shard {missing[0]}, which "
+                f"{contents.why_missing(missing[0])}. Restore the shard, compare with fewer "
+                f"earlier steps (--window), or look at the other samples of the step: --step"
             )
         documents = [part for s in window.stretches for part in contents.documents(s)]
         lens = np.array([part.document_tokens for part in documents], np.int64)

@@ -70,6 +70,12 @@ class Contents:
         """Whether the catalog has the shard of a stretch."""
         return stretch.key in self.row_of
 
+    def why_missing(self, key: ShardKey) -> str:
+        """Why the catalog lacks a shard, as the end of a sentence."""
+        if any((each.corpus, each.name) == (key.corpus, key.name) for each in self.row_of):
+            return "has other contents now"
+        return "is no longer in the run's file list"
+
     def prefix(self, stretch: Stretch) -> str:
         """Path of a stretch's shard, without suffix."""
         return self.catalog.prefixes[self._shard(stretch)]

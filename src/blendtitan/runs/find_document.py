@@ -20,6 +20,7 @@ from blendtitan.order.epoch import epoch_keys, epoch_shifts
 from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import SlotOrder
 from blendtitan.runs.open import OpenRun
+from blendtitan.runs.run_folder import TOKENS
 from blendtitan.runs.slots import PLACE_HEADINGS, History, Place, Ranks, Stretch, Window, place_of
 from blendtitan.tables import Table
 
@@ -115,9 +116,10 @@ def find_document(
         stop_slot = run.num_samples
     if not run.contents.shards_named(shard) and _was_read(run.slots, shard):
         raise ConfigError(
-            f"{shard}: the run has read this shard, but it is no longer in the run's file list. To "
-            f"find its documents, add it to the list again (in a run folder: add its corpus to "
-            f"data.toml, and run blendtitan prepare), or look at a step: --step"
+            f"{shard}: the run has read this shard, but it is no longer in the run's list, nor "
+            f"in the folder {TOKENS} beside the list. Put the shard back there, below the "
+            f"folder of its corpus, or look at a step: --step. (Adding the shard to the list again "
+            f"would change what the run reads next.)"
         )
     prefix, whole = run.contents.document(shard, document_id)
     readings = tuple(

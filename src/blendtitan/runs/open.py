@@ -234,6 +234,8 @@ def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunDa
     """
     with quietly(), run.advising():
         catalog = read_catalog(run.blend, check=check)
+        for number, segment in enumerate(run.segments, start=1):
+            segment.check_corpora(catalog.corpora, f"{run.path}: [[blendcorpus.segment]] {number}")
         datasets = build_datasets(run.blend, catalog)
     if datasets.train is None:
         raise EmptySplitError(
@@ -269,7 +271,7 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
             needed and cannot be used.
     """
-    path = _config_path(source)
+    path = run_file(source)
     if values is None:
         values = read_keys(path)
     if values["training.dataset"] != "blendcorpus":
@@ -317,7 +319,8 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
     return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
 
 
-def _config_path(source: Path) -> Path:
+def run_file(source: Path) -> Path:
+    """The TOML file of a run: ``source``, or that of the folder ``source``."""
     if not source.is_dir():
         return source
     if not (source / RESOLVED).is_file():

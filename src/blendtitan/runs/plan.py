@@ -15,6 +15,7 @@ from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
 from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
+from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
 from blendtitan.runs.waiting import Waiting, predicted_waiting
@@ -177,6 +178,7 @@ def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
             splits=(*_splits(datasets, catalog), *sets),
             steps_per_epoch=steps_before(run.schedule, train.num_windows),
             warnings=(
+                *filter(None, [steps_beyond(run.path, run.steps)]),
                 *(check.warnings if check else [warning]),
                 *_repetition_warnings(run, train),
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
@@ -348,7 +350,9 @@ def _size_warnings(run: RunConfig, catalog: Catalog, reads: RowReads | None) -> 
         what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
         yield (
             f"{reads.is_short.sum():,} of {len(reads.is_short):,} {what} have fewer than "
-            f"training.seq_len + 1 = {run.blend.seq_length + 1:,} tokens, so they repeat some"
+            f"training.seq_len + 1 = {run.blend.seq_length + 1:,} tokens. Each has one window, "
+            f"which starts again at its first token until it is full, so it repeats tokens. "
+            f"Lower training.seq_len, or make fewer, longer shards: blendtitan merge"
         )
     too_small = int((catalog.split_tokens(0) == 0).sum())
     if too_small and split_fractions(run.blend.split)[0] > 0:

@@ -1,6 +1,6 @@
 """``[[blendcorpus.segment]]``: new shares after a step or a number of tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -36,6 +36,16 @@ class SegmentSettings:
         check_table(table, cls, where=where)
         check_shares(table.get("shares"), where=where)
         return cls(**table)
+
+    def check_corpora(self, corpora: Collection[str], where: str) -> None:
+        """Check that the file list has the corpora that the segment ``where`` names."""
+        begin = "from_tokens" if self.from_step is None else "from_step"
+        for name in self.shares.keys() - set(corpora):
+            known = sorted(set(corpora))
+            raise ConfigError(
+                f"{where} ({begin} = {getattr(self, begin):,}) names the corpus {name!r}, expected "
+                f"one of {', '.join(known)}. Did you mean {nearest(name, known)}?"
+            )
 
     def first_slot(self, schedule: BatchSchedule, lengths: Lengths, skips: Skips = NO_SKIPS) -> int:
         """First slot of the segment. Tokens of skipped slots do not count."""

@@ -21,6 +21,9 @@ _BOS_IS_EOD = (
 )
 
 
+_BEGINS = "This needs no change: it is the tokenizer's BOS, or many texts begin alike."
+
+
 def verify_tokenizers(
     inputs: Sequence[Path],
     shards: Sequence[VerifiedShard],
@@ -139,7 +142,7 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             f"the token with --eod-id."
         )
     yield from _comparison_notes([s.comparison for s in shards if s.comparison is not None])
-    yield from _begin_notes(summaries)
+    yield from _begin_notes(shards)
     num_recorded = sum(shard.is_recorded for shard in shards)
     if num_recorded:
         yield (
@@ -164,19 +167,24 @@ def _comparison_notes(compared: Sequence[Comparison]) -> Iterator[str]:
         )
 
 
-def _begin_notes(summaries: Iterable[TokenSummary]) -> Iterator[str]:
+def _begin_notes(shards: Iterable[VerifiedShard]) -> Iterator[str]:
     """The token that most documents begin with, if there is one."""
     begins: dict[tuple[int, bool], list[TokenSummary]] = {}
-    for tokens in summaries:
-        if tokens.first_token is not None and tokens.num_begin > tokens.num_filled // 2 > 0:
+    first: dict[tuple[int, bool], Path] = {}
+    for shard in shards:
+        tokens = shard.tokens
+        if tokens is None or tokens.first_token is None:
+            continue
+        if tokens.num_begin > tokens.num_filled // 2 > 0:
             is_eod = tokens.first_token == tokens.eod_id
             begins.setdefault((tokens.first_token, is_eod), []).append(tokens)
+            first.setdefault((tokens.first_token, is_eod), shard.prefix)
     for (token, is_eod), alike in sorted(begins.items()):
         counts = f"{sum(t.num_begin for t in alike):,} of {sum(t.num_filled for t in alike):,}"
         ends = f", {sum(t.num_eod for t in alike):,} end in EOD"
         yield (
             f"{counts} documents begin with token {token}"
             + (ends if alike[0].eod_id is not None else "")
-            + f" (shards: {len(alike):,})"
-            + (f". {_BOS_IS_EOD}" if is_eod else "")
+            + f" (shards: {len(alike):,}, the first is {first[token, is_eod]}). "
+            + (_BOS_IS_EOD if is_eod else _BEGINS)
         )

@@ -37,7 +37,7 @@ from blendtitan.start.data import (
     read_data_config,
 )
 from blendtitan.storage.atomic_files import write_atomically, writing
-from blendtitan.storage.list_forms import NamedShard, find_shards
+from blendtitan.storage.list_forms import NamedShard, find_shards, named_shards
 from blendtitan.tables import Table
 from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
 from blendtitan.visible import visible_logger
@@ -287,6 +287,17 @@ def corpus_table(found: Sequence[FoundCorpus]) -> Table:
         for c in found
     ]
     return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])
+
+
+def shard_folders(data: Sequence[str]) -> list[Path]:
+    """The folders of shards among the inputs of ``init``."""
+    return [Path(expanded(location)) for location in data if _holds_shards(location)]
+
+
+def shard_table(folders: Sequence[Path]) -> Table:
+    """The corpora of folders of shards, one in a row."""
+    counts = Counter(shard.corpus for shard in named_shards(folders))
+    return Table(("corpus", "shards"), sorted(counts.items()))
 
 
 def _template(name: str) -> tomlkit.TOMLDocument:

@@ -104,6 +104,21 @@ def corpus_in_folder(prefix: Path, folder: Path) -> str:
     return parts[0] if len(parts) > 1 else folder.resolve().name
 
 
+def nested_corpora(folder: Path) -> str:
+    """A warning if a folder is probably the one above the folder of corpora; empty if not."""
+    parts = [prefix.relative_to(folder).parts for prefix in find_shards(folder)]
+    outer = {each[0] for each in parts}
+    inner = sorted({each[1] for each in parts if len(each) > 2})
+    if len(outer) != 1 or len(inner) < 2:
+        return ""
+    (corpus,) = outer
+    return (
+        f"{folder}: all shards are in the one corpus {corpus!r}, because a corpus is a folder "
+        f"directly below the given one. For the corpora {', '.join(inner)}: did you mean "
+        f"{folder / corpus}?"
+    )
+
+
 def shards_in_folder(line: Line) -> list[ListedShard]:
     """All shards below the folder that a line names.
 
