@@ -29,9 +29,7 @@ if [ -n "$titan" ]; then
 fi
 # Every core is busy already.
 export OMP_NUM_THREADS=1
-# Tests often wait for others, so on a small machine there is one process more than cores.
-cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-xdist=(-n $((cores < 4 ? cores + 1 : 4)) --dist loadfile --no-loadscope-reorder)
+xdist=(-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 if [ -n "$quick" ]; then
     exec .venv/bin/python -m pytest "${xdist[@]}" -m "not slow and not gpu" "$@" \
         tests/order tests/storage tests/dataset tests/history tests/original \

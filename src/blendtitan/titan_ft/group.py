@@ -74,8 +74,7 @@ class ReplicaGroup:
         if not address:
             raise ConfigError(
                 f"{LIGHTHOUSE} is not set, expected the address of the job's lighthouse, such as "
-                f"http://node0:29510. Start one, torchft_lighthouse --min_replicas 1, or the whole "
-                f"job with launch/fault_tolerant.sh."
+                f"http://node0:29510. Start one: torchft_lighthouse --min_replicas 1"
             )
         # Several lines per step, and a traceback for each replica that fails.
         drop_logs(r"$|\[replica_\d+:|Started CheckpointServer|fetching checkpoint|transferring")
