@@ -1,8 +1,8 @@
 """Balanced steps of a loader: the same samples in each step, on any ranks, whatever else is set."""
 
 import dataclasses
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from blendtitan import BlendConfig, BlendedDataset, DataLoader, SegmentConfig, b
 from blendtitan.balance import balance_steps
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.loader import Batch
 from blendtitan.order.balance import duration, unbalanced
 from blendtitan.order.course import ChangedCourse, Skips
 from tests.conftest import WriteBlend
@@ -167,6 +168,26 @@ def test_a_state_within_a_step_is_an_error(dataset: BlendedDataset) -> None:
         loader.load_state_dict(state.state_dict())
     with pytest.raises(ResumeError, match=f"9 consumed samples are {message}"):
         loader.set_consumed_by_global_step(1, 9)
+
+
+def test_steps_of_other_sizes_keep_their_samples_too(dataset: BlendedDataset) -> None:
+    """Two steps of 24 samples, then steps of 12; slots 20 to 29 are skipped."""
+    skips = Skips.of([(20, 30)])
+    streams: list[Iterator[Batch]] = []
+    for rank in range(2):
+        loader = DataLoader(dataset, MICRO_BATCH, dp_rank=rank, dp_world_size=2, num_workers=0)
+        loader.replace(course=ChangedCourse(MICRO_BATCH, rank, 2, skips=skips))
+        balance_steps(loader, batches_per_step=6, later=[(58, 3)])
+        streams.append(iter(loader))
+    steps = [
+        sorted(tuple(row) for s in streams for b in islice(s, n) for row in b.input_ids.tolist())
+        for n in (6, 6, 3, 3)
+    ]
+    slots = [slot for slot in range(82) if not 20 <= slot < 30]
+    rows = [tuple(dataset[slot].input_ids.tolist()) for slot in slots]
+
+    stops = [0, 24, 48, 60, 72]
+    assert steps == [sorted(rows[start:stop]) for start, stop in pairwise(stops)]
 
 
 def test_a_new_number_of_samples_per_step_begins_where_the_loader_is(

@@ -4,6 +4,8 @@ The rows of an optimizer step stay the same, and so does the sum of their gradie
 and the micro batch of each row change, and every rank computes them by itself.
 """
 
+from collections.abc import Sequence
+
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.dataset.blended import BlendedDataset
@@ -17,15 +19,19 @@ from blendtitan.settings.balance import check_balance
 
 
 def balance_steps(
-    loader: DataLoader, *, batches_per_step: int, lens: DocumentLens | None = None
+    loader: DataLoader,
+    *,
+    batches_per_step: int,
+    later: Sequence[tuple[int, int]] = (),
+    lens: DocumentLens | None = None,
 ) -> None:
     """Balance each optimizer step from the loader's current position on, the start of a step.
-
-    Call it again if the number of samples of a step changes.
 
     Args:
         loader: An endless loader, without a finite number of samples.
         batches_per_step: Batches that each rank reads in one step.
+        later: Other numbers of batches in later steps: ``(consumed_samples, batches_per_step)``,
+            each from the start of a step on, in order.
         lens: The lengths of all documents of the split. None: read every ``.idx`` now.
 
     Raises:
@@ -37,13 +43,15 @@ def balance_steps(
     if loader.is_past_end(MAX_SLOT):
         raise ConfigError("a loader with num_samples cannot be balanced: expected an endless one")
     known = DocumentLens.read(dataset.rows) if lens is None else lens
-    begin, size = loader.consumed_samples, loader.course.stride * batches_per_step
+    stages = [(loader.consumed_samples, batches_per_step), *later]
 
     def step_at(consumed_samples: int) -> Step:
         skips = skips_of(loader.course)
-        first = skips.kept_before(begin)
-        steps = (skips.kept_before(consumed_samples) - first) // size
-        return Step(skips.slot_of(first + steps * size), size)
+        kept = skips.kept_before(consumed_samples)
+        begun = [(skips.kept_before(begin), batches) for begin, batches in stages]
+        first, batches = [stage for stage in begun if stage[0] <= kept][-1]
+        size = loader.course.stride * batches
+        return Step(skips.slot_of(first + (kept - first) // size * size), size)
 
     def deal(slots: IntArray) -> IntArray:
         course = loader.course

@@ -54,10 +54,9 @@ class RunChanges:
         segments: Sequence[Mapping[str, Any]],
         skips: Sequence[Mapping[str, Any]],
         batches: Sequence[Mapping[str, Any]] = (),
-        balance: str = "none",
     ) -> "RunChanges":
         """The changes of a configuration, checked; see ``segment_settings``."""
-        check_combination(batches, has_skips=bool(skips), balance=balance)
+        check_combination(batches, has_skips=bool(skips))
         return cls(segment_settings(segments), skip_settings(skips), batch_changes(batches))
 
     def begin(self, loader: DataLoader, schedule: BatchSchedule) -> BatchSchedule:

@@ -1,16 +1,20 @@
 """Balanced steps in TorchTitan: its loaders on every rank, and real runs."""
 
 import dataclasses
+import hashlib
 import re
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from blendtitan.cli import main
 from blendtitan.errors import ConfigError
+from blendtitan.order.blend import Segment
 from tests.small_corpora import write_corpora
 from tests.titan import unmasked
-from tests.titan.conftest import GLOBAL_BATCH_SIZE, TIMEOUT_S, Job, small_job
+from tests.titan.conftest import TIMEOUT_S, Job, small_job
 from tests.titan.test_dataloader import Config, build
 
 STEP = 24
@@ -81,10 +85,35 @@ def test_balance_needs_rows_of_different_known_costs(
         build(dataclasses.replace(config, balance="attention", **change))
 
 
+SLOTS = {1: range(4), 2: range(4, 8), 3: [8, 9, *range(14, 20)]}
+SLOTS |= {4: range(20, 28), 5: range(28, 36), 6: range(36, 44)}
+"""The slots of each step of ``changed_job``."""
+
+
+def changed_job(folder: Path, tokenizer_path: Path) -> Job:
+    """A run with larger steps after step 2, skipped slots and other shares after step 3."""
+    job = small_job(folder, tokenizer_path)
+    job.settings["training"]["batch_schedule"] = [{"from_step": 2, "global_batch_size": 8}]
+    job.settings["blendcorpus"] |= {
+        "skip": [{"from_slot": 10, "to_slot": 13}],
+        "segment": [{"from_step": 3, "shares": {"code": 3, "web": 1}}],
+        "max_epochs": 0,
+    }
+    return job
+
+
+def expected_samples(job: Job, step: int) -> list[str]:
+    """Digests of the samples that the order with other shares has for a step, sorted."""
+    segment = Segment(SLOTS[4][0], {"code": 3, "web": 1})
+    dataset = job.train_dataset().with_changes([segment])
+    labels = (np.ascontiguousarray(dataset[slot].labels) for slot in SLOTS[step])
+    return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Job:
     """A balanced run of two ranks, killed in step 5 and resumed on one rank from step 4."""
-    job = small_job(tmp_path_factory.mktemp("balanced"), tokenizer_path)
+    job = changed_job(tmp_path_factory.mktemp("balanced"), tokenizer_path)
     run = job.launch(*BALANCED, processes=2, entry=unmasked.train_to_death)
     assert run.wait(TIMEOUT_S) != 0
     job.run(*BALANCED, entry=unmasked.train)
@@ -94,7 +123,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Jo
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Job:
     """The same run of two ranks without balance, from the first step to the last."""
-    job = small_job(tmp_path_factory.mktemp("plain"), tokenizer_path)
+    job = changed_job(tmp_path_factory.mktemp("plain"), tokenizer_path)
     job.run("--training.local_batch_size", "1", processes=2)
     return job
 
@@ -113,9 +142,11 @@ def corpus_losses(job: Job) -> dict[tuple[str, str], float]:
 
 @pytest.mark.slow
 def test_a_run_has_the_samples_of_each_step_through_a_kill_and_on_other_ranks(killed: Job) -> None:
+    """With segments, skipped slots and a batch schedule together."""
     samples = killed.samples(run=0) | killed.samples()
 
-    assert samples == {step: killed.expected_samples(step) for step in range(1, 7)}
+    assert samples == {step: expected_samples(killed, step) for step in SLOTS}
+    assert main(["audit", str(killed.folder / "out")]) == 0
     assert "Steps are balanced by the lengths of 144 documents" in killed.output
 
 
@@ -126,6 +157,6 @@ def test_a_run_gives_rows_to_other_ranks_and_has_the_same_losses(killed: Job, pl
     losses = killed.losses("training", run=0) | killed.losses("training")
 
     assert any(of_ranks[step] != plain.samples_of_ranks()[step] for step in range(1, 5))
-    assert all(len(of_ranks[step][0]) == GLOBAL_BATCH_SIZE // 2 for step in range(1, 5))
+    assert all(len(of_ranks[step][0]) == len(SLOTS[step]) // 2 for step in range(1, 5))
     assert losses == pytest.approx(plain.losses("training"), rel=1e-5)
     assert corpus_losses(killed) == pytest.approx(corpus_losses(plain), abs=2e-4)

@@ -63,19 +63,12 @@ def batch_changes(
     return tuple(BatchChange(**table) for table in tables)
 
 
-def check_combination(
-    tables: Sequence[Mapping[str, Any]], *, has_skips: bool, balance: str
-) -> None:
-    """Check that the changes work with other settings of the loader.
+def check_combination(tables: Sequence[Mapping[str, Any]], *, has_skips: bool) -> None:
+    """Check that the changes work with skipped slots.
 
     Raises:
         ConfigError: They do not.
     """
-    if tables and balance != "none":
-        raise ConfigError(
-            f"training.batch_schedule cannot be combined with blendcorpus.balance = {balance!r}, "
-            f"which needs steps of one size. Delete one of them."
-        )
     if has_skips and any("from_tokens" in table for table in tables):
         raise ConfigError(
             "training.batch_schedule: from_tokens cannot be combined with blendcorpus.skip. Use "

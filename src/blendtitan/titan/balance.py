@@ -3,6 +3,7 @@
 import numpy as np
 
 from blendtitan.balance import balance_steps, balanceable
+from blendtitan.batch_schedule import BatchSchedule
 from blendtitan.dataset.attention_cost import DocumentLens
 from blendtitan.dataset.rows import Rows
 from blendtitan.loader import DataLoader
@@ -13,16 +14,23 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 
-def balance(loader: DataLoader, *, global_batch_size: int) -> None:
+def balance(loader: DataLoader, *, global_batch_size: int, schedule: BatchSchedule = ()) -> None:
     """Balance the steps of a loader from its position on. A collective operation.
+
+    Args:
+        loader: At the start of a step.
+        global_batch_size: Samples of that step.
+        schedule: The planned sizes of later steps; may include earlier ones.
 
     Raises:
         ConfigError: The loader cannot be balanced.
         ShardError: An ``.idx`` is missing or damaged.
     """
     lens = _shared_lens(balanceable(loader.dataset).rows)
-    batches = global_batch_size // loader.course.stride
-    balance_steps(loader, batches_per_step=batches, lens=lens)
+    stride, at = loader.course.stride, loader.consumed_samples
+    sizes = [(each.consumed_samples, each.global_batch_size // stride) for each in schedule]
+    later = [size for size in sizes if size[0] > at]
+    balance_steps(loader, batches_per_step=global_batch_size // stride, later=later, lens=lens)
     if is_first_rank():
         logger.info(
             "Steps are balanced by the lengths of %s documents, which take %s MB on each rank.",

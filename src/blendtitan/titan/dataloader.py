@@ -84,7 +84,7 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
                 return None
             from blendtitan.run_changes import RunChanges
 
-            return RunChanges.of(self.segment, self.skip, self.batch_schedule, self.balance)
+            return RunChanges.of(self.segment, self.skip, self.batch_schedule)
 
     def __init__(
         self,
@@ -131,7 +131,8 @@ class BlendCorpusDataLoader(PlacedLoader, BaseDataLoader):
         if self._balance != "none":
             from blendtitan.titan.balance import balance
 
-            balance(self._loader, global_batch_size=global_batch_size)
+            size = self.samples_of_step(step + 1)
+            balance(self._loader, global_batch_size=size, schedule=self._schedule)
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         # TorchTitan passes every key except "input" to the model's forward.
