@@ -43,6 +43,7 @@ def write_raw(folder: Path, section: str, results: list[dict[str, Any]]) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ours_and_the_limits_are_measured_on_small_data(tmp_path: Path) -> None:
     report = run(tmp_path, "reading", "files")
 

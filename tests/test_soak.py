@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks/soak.py"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_and_open_files_stay_flat() -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, "--batches", "20000"], capture_output=True, text=True

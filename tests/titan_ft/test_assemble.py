@@ -99,4 +99,4 @@ def test_a_dataset_of_torchtitan_is_refused(job: Job) -> None:
 def test_without_a_lighthouse_one_error_says_how_to_start_one(job: Job) -> None:
     words = ["--fault_tolerance.enable", "--fault_tolerance.group_size=1"]
 
-    assert "Start one, torchft_lighthouse" in job.fail(*words, entry=replica)
+    assert "Start one: torchft_lighthouse" in job.fail(*words, entry=replica)

@@ -22,7 +22,11 @@ REPLICAS = 3
 
 
 @pytest.mark.parametrize(
-    ("policy", "kills"), [("same_batch", num_kills(3)), ("smaller_batch", num_kills(2))]
+    ("policy", "kills"),
+    [
+        ("same_batch", num_kills(3)),
+        pytest.param("smaller_batch", num_kills(2), marks=pytest.mark.long),
+    ],
 )
 def test_each_committed_slot_is_read_once_however_often_replicas_are_killed(
     policy: str, kills: int, tokenizer_path: Path, tmp_path: Path
