@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch.distributed.checkpoint as dcp
 
-from blendtitan.batch_schedule import schedule_of_state
+from blendtitan.batch_schedule import schedule_of_state, slots_of
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.moving.checkpoint import copy_with_state, step_of_checkpoint
@@ -20,7 +20,6 @@ from blendtitan.moving.placed import placed_state
 from blendtitan.moving.rescue import Rescue, rescue
 from blendtitan.runs.audit import audit_run
 from blendtitan.runs.open import open_run
-from blendtitan.runs.slots import step_slots
 from blendtitan.state import parse_state
 from tests.moving.test_legs import log_of
 from tests.original_cases import FOLDER, case_settings, recorded
@@ -81,7 +80,7 @@ def test_the_run_continues_with_the_first_sample_that_was_never_read(rescued: Re
     saved, schedule = parse_state(state), schedule_of_state(state)
 
     assert saved.consumed_samples == 60
-    assert [step_slots(schedule, step) for step in (1, 10, 11, 25, 26, 37, 38)] == [
+    assert [slots_of(schedule, step) for step in (1, 10, 11, 25, 26, 37, 38)] == [
         range(0, 4), range(36, 40), range(0, 4), range(56, 60), range(0, 4), range(44, 48),
         range(60, 64),
     ]  # fmt: skip
@@ -160,7 +159,7 @@ def test_a_copy_of_the_checkpoint_holds_the_state(
     assert loaded["model"]["w"].tolist() == [0, 1, 2]
     assert loaded["dataloader"] == rescued.state()
     assert not audited.problems
-    assert step_slots(open_run(config, copy).slots.schedule, 26) == range(0, 4)
+    assert slots_of(open_run(config, copy).slots.schedule, 26) == range(0, 4)
     assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == before
 
 
@@ -214,7 +213,7 @@ def test_a_run_continues_with_the_stated_sample(config: Path, sample: int, slots
     state = placed_state(config, step=37, sample=sample)
 
     assert parse_state(state).consumed_samples == sample
-    assert step_slots(schedule_of_state(state), 38) == slots
+    assert slots_of(schedule_of_state(state), 38) == slots
 
 
 def test_a_sample_that_there_is_not_is_refused(config: Path) -> None:

@@ -217,7 +217,7 @@ def test_shards_of_another_tokenizer_are_an_error(
     path.write_text(path.read_text().replace(str(text / "tokenizer.model"), str(word_tokenizer)))
 
     with pytest.raises(
-        BlendTitanError, match=r"with tokenizer \S+/tokenizer\.model \(\w+\).* with --overwrite"
+        BlendTitanError, match=r"with tokenizer \S+/tokenizer\.model \(hash \w+\), .* --overwrite"
     ):
         prepare_folder(tmp_path, workers=1)
 

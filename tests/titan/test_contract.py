@@ -32,7 +32,7 @@ from torchtitan.trainer import Trainer
 
 from blendtitan.errors import ConfigError
 from blendtitan.state import STATE_KEY
-from blendtitan.titan import checkpoint, cpu, model, upstream
+from blendtitan.titan import checkpoint_faults, cpu, model, upstream
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.tokenizer import BlendTokenizer
 
@@ -230,7 +230,7 @@ def test_a_missing_key_is_refused_with_this_message(tmp_path: object) -> None:
         with pytest.raises(dcp.api.CheckpointException) as caught:
             dcp.load({DATALOADER: {STATE_KEY: ""}}, checkpoint_id=str(tmp_path))
 
-    assert checkpoint._MISSING_KEY in str(caught.value)
+    assert checkpoint_faults._MISSING_KEY in str(caught.value)
 
 
 # Metrics

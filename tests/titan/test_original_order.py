@@ -86,7 +86,7 @@ def test_the_keys_win_over_the_run(original: Job) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--training.global_batch_size", "-1"], r"Set training\.global_batch_size, or"),
+        (["--training.global_batch_size", "-1"], r"Set training\.global_batch_size without"),
         (["--validation.steps", "-1"], r"Set validation\.samples, .*or blendcorpus\.eval_samples"),
         (["--blendcorpus.data_cache_path", "none"], "data_cache_path is missing"),
         (["--blendcorpus.order", "blendtitan", "--blendcorpus.train_samples", "4"],

@@ -72,7 +72,7 @@ def settings_shown(page: str, folder: Path) -> list[Settings]:
 
 def test_the_settings_that_the_pages_show_are_read(tmp_path: Path) -> None:
     from_weights, masked = settings_shown("torchtitan.md", tmp_path)
-    planned, unplanned = settings_shown("changing.md", tmp_path)
+    planned, sized, unplanned = settings_shown("changing.md", tmp_path)
     megatron, from_megatron = settings_shown("moving-from-megatron.md", tmp_path)
     (torchtitan,) = settings_shown("moving-from-torchtitan.md", tmp_path)
     (original,) = settings_shown("blendcorpus.md", tmp_path)
@@ -80,6 +80,7 @@ def test_the_settings_that_the_pages_show_are_read(tmp_path: Path) -> None:
     assert masked.blendcorpus.provide_attention_mask
     assert from_weights.checkpoint.initial_load_in_hf
     assert len(planned.blendcorpus.segment) == 2
+    assert sized.training.batch_schedule
     assert unplanned.blendcorpus.on_change == "new_segment"
     assert megatron.blendcorpus.split == "969,30,1"
     assert from_megatron.checkpoint.initial_load_in_hf
