@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import socket
 import threading
 import time
@@ -51,6 +52,11 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let everything be released at the end, as without tests."""
     gc.unfreeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, because tests often wait for others."""
+    return 1 + (os.cpu_count() or 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
