@@ -19,6 +19,11 @@ class ReplicaGuards(Guards):
     def __enter__(self) -> None:
         pass
 
+    def after_step(self) -> None:
+        """See ``Guards``. Within a round, nothing can be saved."""
+        if not self._trainer.is_in_round:  # pyright: ignore[reportAttributeAccessIssue]
+            super().after_step()
+
     def _stop(self) -> NoReturn:
         """End the run. The replica that leads saves a checkpoint before."""
         if self._trainer.checkpointer.leads:  # pyright: ignore[reportAttributeAccessIssue]
