@@ -37,8 +37,10 @@ def test_recorded_skips_keep_their_slots() -> None:
 
 @pytest.mark.parametrize("num_recorded", range(3))
 def test_the_same_steps_can_be_skipped_twice(num_recorded: int) -> None:
-    """The loss may jump again at the step that replaced a skipped one. Neither table gets lost,
-    whichever of them the checkpoint already has."""
+    """The loss may jump again at the step that replaced a skipped one. Neither gets lost.
+
+    The checkpoint may have none of them, the first, or both.
+    """
     twice = skip_settings(2 * [{"from_step": 3, "to_step": 4}])
     placed = placed_skips(twice, FOURS)
 
