@@ -69,6 +69,8 @@ class RunConfig:
     validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
     batch_changes: tuple[BatchChange, ...]
+    may_shrink: bool
+    """Whether steps may have been smaller than configured, because replicas were missing."""
     skips: tuple[SkipSettings, ...]
     balance: str
     """``none`` or ``attention``."""
@@ -212,7 +214,11 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     if run is not None and run.batch_changes:
         size, seq_len = run.global_batch_size, run.blend.seq_length
         schedule = resumed(
-            schedule, run.batch_changes, saved, size=size, step=stored.step, seq_len=seq_len
+            *(schedule, run.batch_changes, saved),
+            size=size,
+            step=stored.step,
+            seq_len=seq_len,
+            may_shrink=run.may_shrink,
         )
     history = History.of_state(saved, schedule)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
@@ -336,6 +342,7 @@ def read_run(
         validation_sets=sets,
         segments=segments,
         batch_changes=changes,
+        may_shrink=values["fault_tolerance.batch_policy"] == "smaller_batch",
         skips=skips,
         balance=values["blendcorpus.balance"],
         tokenizer_check=values["blendcorpus.tokenizer_check"],
