@@ -8,8 +8,10 @@ in the same words.
 import math
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from blendtitan.settings.batches import (
     data_ranks,
     model_vocab_size,
 )
+from blendtitan.settings.guards import GuardSettings, job_end
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.overrides import read_run_keys
 from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
@@ -85,6 +88,7 @@ def check_run(
     with quietly():  # rank 0 says it again
         values = read_run_keys(config, arguments)
     _check_intervals(config, values, arguments)
+    _check_guards(values)
     # A second job may find other data than the first: this is the better reason.
     if reads_data and _REPLICA not in os.environ:
         check_unclaimed(Path(values["job.dump_folder"]))
@@ -115,6 +119,11 @@ def _check_intervals(config: Path, values: Values, arguments: Sequence[str]) -> 
     for key, enabled_by in _INTERVALS.items():
         if enabled_by is None or values[enabled_by]:
             check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], 1)
+
+
+def _check_guards(values: Values) -> None:
+    keys = [field.name for field in fields(GuardSettings)]
+    job_end(GuardSettings(**{key: values[f"guards.{key}"] for key in keys}), started=time.time())
 
 
 def _data_ranks(values: Values, world_size: int) -> int:
