@@ -261,3 +261,66 @@ def test_a_long_error_is_five_lines(run: Path, capsys: pytest.CaptureFixture[str
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) <= MAX_LINES
     assert "shards do not belong to the tokenizer of this run" in lines[0]
+
+
+LIGHTHOUSE = "http://node0:29510"
+
+
+@pytest.fixture
+def replica(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that start the second of three replicas, beside a lighthouse."""
+    monkeypatch.setenv("TORCHFT_LIGHTHOUSE", LIGHTHOUSE)
+    monkeypatch.setenv("BLENDTITAN_REPLICA", "none")
+    monkeypatch.setattr("blendtitan.settings.replicas.find_spec", lambda name: name)
+    words = ["--fault_tolerance.enable", "--fault_tolerance.group_size=3"]
+    return [*SHORT, *words, "--fault_tolerance.replica_id=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fault_tolerance.replica_id=3"], r"replica_id is 3, expected 0 to 2"),
+        (["--fault_tolerance.semi_sync_method=diloco"], r"semi_sync_method is 'diloco'"),
+        (["--training.global_batch_size=4"], r"global_batch_size is 4, expected at least 6"),
+        (["--checkpoint.no_enable"], r"needs checkpoint\.enable = true"),
+        (["--model.name=qwen3", "--model.flavor=0.6B"], r"'qwen3' cannot be trained"),
+    ],
+)
+def test_what_replicas_cannot_train_is_an_error_at_once(
+    run: Path, replica: list[str], arguments: list[str], message: str
+) -> None:
+    check_run(run / "config.toml", replica)
+
+    with pytest.raises(ConfigError, match=message):
+        check_run(run / "config.toml", [*replica, *arguments])
+
+
+def test_replicas_without_a_lighthouse_are_refused_at_once(
+    run: Path, replica: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHFT_LIGHTHOUSE")
+
+    with pytest.raises(ConfigError, match=r"TORCHFT_LIGHTHOUSE is not set, .* Start one: torchft_"):
+        check_run(run / "config.toml", replica)
+
+
+def test_the_default_global_batch_has_a_micro_batch_of_every_replica(
+    run: Path, replica: list[str]
+) -> None:
+    check_run(run / "config.toml", [*replica, "--training.global_batch_size=-1"])
+
+
+def test_a_replica_starts_again_beside_its_siblings_but_not_beside_itself_or_another_job(
+    run: Path, replica: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(read_keys(run / "config.toml")["job.dump_folder"])
+    for name in ("replica 0", "replica 1"):
+        monkeypatch.setenv("BLENDTITAN_REPLICA", f"{LIGHTHOUSE} {name}")
+        hold_claim(folder)
+        if name == "replica 0":
+            check_run(run / "config.toml", replica)
+            monkeypatch.setenv("TORCHFT_LIGHTHOUSE", "http://node9:29510")
+        with pytest.raises(ConfigError, match=f"another job trains in this folder: .*{name}"):
+            check_run(run / "config.toml", replica)
+        monkeypatch.setenv("TORCHFT_LIGHTHOUSE", LIGHTHOUSE)
+    release_claim()

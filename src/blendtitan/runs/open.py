@@ -68,6 +68,8 @@ class RunConfig:
     validation_sets: tuple[ValidationSet, ...]
     segments: tuple[SegmentSettings, ...]
     batch_changes: tuple[BatchChange, ...]
+    may_shrink: bool
+    """Whether steps may have been smaller than configured, because replicas were missing."""
     skips: tuple[SkipSettings, ...]
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
@@ -195,7 +197,11 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
     if run is not None and run.batch_changes:
         size, seq_len = run.global_batch_size, run.blend.seq_length
         schedule = resumed(
-            schedule, run.batch_changes, saved, size=size, step=stored.step, seq_len=seq_len
+            *(schedule, run.batch_changes, saved),
+            size=size,
+            step=stored.step,
+            seq_len=seq_len,
+            may_shrink=run.may_shrink,
         )
     history = History.of_state(saved, schedule)
     about = f"{stored.path}, at step {stored.step:,} after {saved.consumed_samples:,} samples"
@@ -308,6 +314,7 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         validation_sets=sets,
         segments=segments,
         batch_changes=changes,
+        may_shrink=values["fault_tolerance.batch_policy"] == "smaller_batch",
         skips=skips,
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=_model(values),

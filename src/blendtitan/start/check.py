@@ -40,6 +40,7 @@ from blendtitan.settings.batches import (
 from blendtitan.settings.guards import GuardSettings, job_end
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.overrides import read_run_keys
+from blendtitan.settings.replicas import check_lighthouse, check_replicas, name_replica
 from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
 from blendtitan.start.train import is_02
 from blendtitan.state import parse_state, resume
@@ -49,9 +50,6 @@ from blendtitan.visible import quietly
 
 _MODEL_PARALLEL = ("tensor", "context", "pipeline")
 """Kinds of parallelism whose ranks share one replica of the model."""
-
-_REPLICA = "BLENDTITAN_REPLICA"
-"""Set for the replicas of one job, which share its folder."""
 
 _INTERVALS = {
     "checkpoint.interval": "checkpoint.enable",
@@ -89,8 +87,12 @@ def check_run(
         values = read_run_keys(config, arguments)
     _check_intervals(config, values, arguments)
     _check_guards(values)
+    is_replica = values["fault_tolerance.enable"]
+    if is_replica:
+        check_lighthouse()
+        name_replica(values["fault_tolerance.replica_id"])
     # A second job may find other data than the first: this is the better reason.
-    if reads_data and _REPLICA not in os.environ:
+    if reads_data:
         check_unclaimed(Path(values["job.dump_folder"]))
     check_prepared(config.parent)
     try:
@@ -100,6 +102,10 @@ def check_run(
             error.add_note(f"With these settings a run has {' or '.join(fitting)} processes.")
         raise
     _check_model(values)
+    if is_replica:
+        check_replicas(values, ranks=ranks, processes=world_size)
+        if values["training.global_batch_size"] == -1:  # one micro batch of every replica
+            ranks *= values["fault_tolerance.group_size"]
     finished = ""
     if values["training.dataset"] == "blendcorpus":
         run = read_run(config, ranks=ranks, values=values)

@@ -76,7 +76,7 @@ class Guards:
         """End if a signal came while the last step was saved or validated."""
         trainer, last = self._trainer, self._trainer.step - 1
         if last < self._first_step:
-            self._begin()
+            self.begin()
             return
         took_long = self._saved(last) or (
             trainer.config.validator.enable and trainer.validator.should_validate(last)
@@ -90,7 +90,7 @@ class Guards:
             trainer.step = last  # the step of the checkpoint
             self._stop(reason)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Note signals from now on; before, when there is nothing to save, they end the process.
 
         All ranks begin together: otherwise one might wait in the step for another that has ended.

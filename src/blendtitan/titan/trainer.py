@@ -185,16 +185,19 @@ class BlendTrainer(Trainer):
     ) -> None:
         """Make one optimizer step, and log the metrics of corpora beside TorchTitan's."""
         if self._guards is None:  # they are not on the way to the first batch
-            from blendtitan.titan.guards import Guards
-
             with self._clocked():
                 data_iterator = chain([next(data_iterator)], data_iterator)
-            self._guards = Guards(self)
+            self._guards = self._new_guards()
         with self._guards:
             with self._clocked():
                 super().train_step(data_iterator)
             if self._clock is not None and self.metrics_processor.should_log(self.step):
                 self._log_corpora(self._clock)
+
+    def _new_guards(self) -> "Guards":
+        from blendtitan.titan.guards import Guards
+
+        return Guards(self)
 
     def _clocked(self) -> AbstractContextManager[None]:
         return nullcontext() if self._clock is None else self._clock.step()

@@ -1,4 +1,4 @@
-"""Replicas that a signal ends."""
+"""A replica that is to end: the one that leads saves a checkpoint, the others do not."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.claims.held import CLAIMS
+from blendtitan.runs.audit import audit_run, check_proved
 from blendtitan.start.launch import INTERRUPTED
 from tests.titan_ft.job import TIMEOUT_S, lighthouse, replicated_job, wait_for
 
@@ -39,3 +40,24 @@ def test_only_the_replica_that_leads_says_that_it_saves(
         assert f"Received SIGTERM: saving a checkpoint of step {step} before" in first.output
         assert step >= at
         assert not list(folder.glob(CLAIMS))
+
+
+def test_after_a_signal_to_all_replicas_a_checkpoint_of_whole_steps_is_left(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    job = replicated_job(tmp_path, tokenizer_path)
+    job.settings["checkpoint"]["interval"] = 1000
+    job.settings["fault_tolerance"]["group_size"] = 2
+    job.write_toml()
+    with lighthouse(job):
+        runs = [job.start(0), job.start(1)]
+        wait_for(lambda: job.committed() >= 2, *runs)
+        for run in runs:
+            assert run.process.pid is not None
+            os.kill(run.process.pid, signal.SIGTERM)
+
+        assert [run.wait(TIMEOUT_S) for run in runs] == [130, 130], runs[0].output[-5000:]
+
+    found = audit_run(Path(job.settings["job"]["dump_folder"]))
+    check_proved(found)
+    assert found[-1].stored.step >= 2
