@@ -48,6 +48,15 @@ def run(prepared: Path, tmp_path: Path) -> Path:
 SHORT = ["--training.steps=4"]
 
 
+def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLENDTITAN_END_TIME", "24:00:00")
+
+    with pytest.raises(ConfigError, match=r"BLENDTITAN_END_TIME is '24:00:00', expected the time"):
+        check_run(run / "config.toml", SHORT)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -61,6 +70,7 @@ SHORT = ["--training.steps=4"]
             "--checkpoint.interval=0",
             r"^command line: checkpoint\.interval is 0, expected a whole n",
         ),
+        ("--guards.margin_seconds=-1", r"^guards\.margin_seconds is -1, expected a number of at l"),
         ("--training.seed", r"^command line: --training\.seed has no value, expected a whole num"),
         ("--checkpoint.load_step=7", r"load_step is 7, .* checkpoint in .*: found none\."),
     ],

@@ -8,8 +8,10 @@ in the same words.
 import math
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from blendtitan.settings.batches import (
     data_ranks,
     model_vocab_size,
 )
+from blendtitan.settings.guards import GuardSettings, job_end
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.overrides import read_run_keys
 from blendtitan.settings.replicas import check_lighthouse, check_replicas, name_replica
@@ -87,6 +90,7 @@ def check_run(
     with quietly():  # rank 0 says it again
         values = read_run_keys(config, arguments)
     _check_intervals(config, values, arguments)
+    _check_guards(values)
     is_replica = values["fault_tolerance.enable"]
     if is_replica:
         check_lighthouse()
@@ -125,6 +129,11 @@ def _check_intervals(config: Path, values: Values, arguments: Sequence[str]) -> 
     for key, enabled_by in _INTERVALS.items():
         if enabled_by is None or values[enabled_by]:
             check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], 1)
+
+
+def _check_guards(values: Values) -> None:
+    keys = [field.name for field in fields(GuardSettings)]
+    job_end(GuardSettings(**{key: values[f"guards.{key}"] for key in keys}), started=time.time())
 
 
 def _data_ranks(values: Values, world_size: int) -> int:
