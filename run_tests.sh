@@ -15,6 +15,9 @@ elif [ "${1:-}" = --titan ]; then
     shift 2
 fi
 scripts/set_up test
+# Tests start Python hundreds of times. Where it may not keep what it compiled, as in many images,
+# each start compiles all of PyTorch and TorchTitan, which doubles its time.
+unset PYTHONDONTWRITEBYTECODE
 if [ -n "$titan" ]; then
     case $titan in
     0.2) titan=0.2.2 ;;

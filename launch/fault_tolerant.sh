@@ -23,12 +23,22 @@ shift 2
 logs=${LOGS:-fault_tolerant_logs}
 mkdir -p "$logs"
 
-trap 'trap - EXIT; kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+children=() lighthouse=
+# End the lighthouse last: replicas that save a checkpoint still need it.
+end() {
+    trap - EXIT
+    kill ${children[@]+"${children[@]}"} 2>/dev/null || true
+    wait ${children[@]+"${children[@]}"} || true
+    if [ -n "$lighthouse" ]; then kill "$lighthouse" 2>/dev/null || true; fi
+    wait
+}
+trap end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
 if [ -z "${TORCHFT_LIGHTHOUSE:-}" ]; then
     torchft_lighthouse --bind "[::]:${PORT:-29510}" --min_replicas 1 >"$logs/lighthouse.log" 2>&1 &
+    lighthouse=$!
     export TORCHFT_LIGHTHOUSE="http://$(hostname):${PORT:-29510}"
 fi
 
@@ -55,7 +65,6 @@ replica() {
     done
 }
 
-children=()
 for ((place = 0; place < replicas; place++)); do
     replica "$place" "$@" >>"$logs/replica_$((${FIRST_REPLICA:-0} + place)).log" 2>&1 &
     children+=($!)

@@ -2,6 +2,8 @@
 
 import gc
 import json
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,6 +53,11 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let everything be released at the end, as without tests."""
     gc.unfreeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores, because tests often wait for others."""
+    return 1 + (os.cpu_count() or 1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -153,6 +160,13 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.001)
+
+
+def free_port() -> str:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        return str(server.getsockname()[1])
 
 
 @pytest.fixture

@@ -16,9 +16,16 @@ SCRIPT = Path(__file__).parents[1] / "launch/fault_tolerant.sh"
 
 # Writes down how it was started; a lighthouse, and a replica told to, stays until it is ended.
 PROGRAM = f"""#!{sys.executable}
-import json, os, sys, time
+import json, os, signal, sys, time
 name = os.path.basename(sys.argv[0])
 place = sys.argv[sys.argv.index("--fault_tolerance.replica_id") + 1] if "train" in sys.argv else ""
+def end(*_):
+    if place:  # as when it saves a checkpoint
+        time.sleep(0.5)
+    with open(os.environ["RECORD"] + ".ended", "a") as file:
+        file.write(name + "\\n")
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
 kept = ("TORCHFT_LIGHTHOUSE", "CUDA_VISIBLE_DEVICES")
 entry = {{"name": name, "pid": os.getpid(), "words": sys.argv[1:], "place": place}}
 with open(os.environ["RECORD"], "a") as file:
@@ -46,6 +53,10 @@ class Script:
         path = f"{self._folder / 'bin'}:{os.environ['PATH']}"
         own = {"PATH": path, "RECORD": str(self._folder / "record")}
         return subprocess.Popen([SCRIPT, *arguments], cwd=self._folder, env=own | environment)
+
+    def ended(self) -> list[str]:
+        """The names of the stand-ins that were ended, in this order."""
+        return (self._folder / "record.ended").read_text().split()
 
     def started(self, name: str = "blendtitan") -> list[dict[str, Any]]:
         """The stand-ins that were started, replicas in the order of their numbers."""
@@ -97,7 +108,8 @@ def test_a_replica_that_fails_at_once_is_started_three_times_and_others_are_not(
     assert [each["place"] for each in script.started()] == ["0", "0", "0", "1"]
 
 
-def test_it_ends_with_everything_it_started(script: Script) -> None:
+def test_it_ends_with_everything_it_started_and_the_lighthouse_last(script: Script) -> None:
+    """A replica that saves a checkpoint, and ends, needs the lighthouse until then."""
     process = script.start("run", "2", STAYS="1")
     wait_until(lambda: len(script.started()) == 2 and script.started("torchft_lighthouse"))
     process.send_signal(signal.SIGTERM)
@@ -109,3 +121,4 @@ def test_it_ends_with_everything_it_started(script: Script) -> None:
         for each in script.started(name)
     ]
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert script.ended() == ["blendtitan", "blendtitan", "torchft_lighthouse"]

@@ -25,6 +25,7 @@ NAVIGATION = {
             "resume",
             "torchtitan",
             "launching",
+            "trainers",
             "losses",
             "balance",
         ),

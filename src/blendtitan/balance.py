@@ -4,7 +4,7 @@ The rows of an optimizer step stay the same, and so does the sum of their gradie
 and the micro batch of each row change, and every rank computes them by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
@@ -53,13 +53,19 @@ def balance_steps(
         size = loader.course.stride * batches
         return Step(skips.slot_of(first + (kept - first) // size * size), size)
 
+    costs_at = costs_of(loader, known)
+
     def deal(slots: IntArray) -> IntArray:
-        course = loader.course
-        # A state that is loaded replaces the dataset.
-        costs = attention_costs(balanceable(loader.dataset), slots, known)
+        course, costs = loader.course, costs_at(slots)
         return slots[balanced(costs, ranks=course.dp_world_size, micro_batch=course.micro_batch)]
 
     loader.replace(course=changed(loader.course, deal=deal, step_at=step_at))
+
+
+def costs_of(loader: DataLoader, lens: DocumentLens) -> Callable[[IntArray], IntArray]:
+    """A function that returns the costs of the rows of some slots, of the shape ``(n,)``."""
+    # A state that is loaded replaces the dataset.
+    return lambda slots: attention_costs(balanceable(loader.dataset), slots, lens)
 
 
 def skips_of(course: Course) -> Skips:

@@ -3,8 +3,8 @@
 Imported when a run has such changes, or when it resumes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blendtitan.batch_schedule import (
@@ -47,6 +47,8 @@ class RunChanges:
     segments: tuple[SegmentSettings, ...] = ()
     skips: tuple[SkipSettings, ...] = ()
     batches: tuple[BatchChange, ...] = ()
+    may_shrink: bool = False
+    """Whether past steps may have been smaller than configured; see ``continued``."""
 
     @classmethod
     def of(
@@ -117,6 +119,33 @@ class RunChanges:
             )
         return self.plan(loader, changed)
 
+    def scaled(
+        self,
+        loader: DataLoader,
+        schedule: BatchSchedule,
+        step: int,
+        *,
+        size: int,
+        scale: Callable[[int], int],
+    ) -> BatchSchedule:
+        """The schedule of a run whose steps have other sizes than configured from now on.
+
+        Args:
+            loader: At the end of ``step`` steps.
+            schedule: The schedule so far.
+            step: Steps made so far.
+            size: The configured size before the first change.
+            scale: Returns the size of a step from its configured size.
+        """
+        used = begun(schedule, loader.consumed_samples)
+        sizes = ((each, scale(each.global_batch_size)) for each in self.batches)
+        batches = [replace(each, global_batch_size=samples) for each, samples in sizes]
+        lengths = _lengths(loader, None)
+        schedule = continued(
+            used, batches, size=scale(size), step=step, lengths=lengths, may_shrink=True
+        )
+        return self.plan(loader, schedule)
+
     def _set_segments(
         self, loader: DataLoader, schedule: BatchSchedule, saved: SavedState | None = None
     ) -> None:
@@ -145,7 +174,13 @@ class RunChanges:
         if not self.batches:
             return schedule
         lengths = _lengths(loader, saved)
-        return continued(schedule, self.batches, size=size, step=step, lengths=lengths)
+        return continued(
+            *(schedule, self.batches),
+            size=size,
+            step=step,
+            lengths=lengths,
+            may_shrink=self.may_shrink,
+        )
 
 
 def _lengths(loader: DataLoader, saved: SavedState | None) -> Lengths:

@@ -118,9 +118,7 @@ class Job:
 
     def samples_at(self, slots: Iterable[int]) -> list[str]:
         """Digests of the samples that the global order has at these slots, sorted."""
-        dataset = self.train_dataset()
-        labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
-        return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+        return digests_of(self.train_dataset(), slots)
 
     def train_dataset(self) -> BlendedDataset:
         """What it trains on."""
@@ -181,6 +179,12 @@ def small_job(folder: Path, tokenizer_path: Path) -> Job:
         "activation_checkpoint": {"mode": "none"},
     }
     return Job(folder, settings)
+
+
+def digests_of(dataset: BlendedDataset, slots: Iterable[int]) -> list[str]:
+    """Digests of the samples that a dataset has at these slots, sorted."""
+    labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
+    return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
 
 
 def _is_running(pid: int) -> bool:

@@ -1,12 +1,10 @@
 """Balanced steps in TorchTitan: its loaders on every rank, and real runs."""
 
 import dataclasses
-import hashlib
 import re
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from blendtitan.cli import main
@@ -14,7 +12,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.order.blend import Segment
 from tests.small_corpora import write_corpora
 from tests.titan import unmasked
-from tests.titan.conftest import TIMEOUT_S, Job, small_job
+from tests.titan.conftest import TIMEOUT_S, Job, digests_of, small_job
 from tests.titan.test_dataloader import Config, build
 
 STEP = 24
@@ -105,9 +103,7 @@ def changed_job(folder: Path, tokenizer_path: Path) -> Job:
 def expected_samples(job: Job, step: int) -> list[str]:
     """Digests of the samples that the order with other shares has for a step, sorted."""
     segment = Segment(SLOTS[4][0], {"code": 3, "web": 1})
-    dataset = job.train_dataset().with_changes([segment])
-    labels = (np.ascontiguousarray(dataset[slot].labels) for slot in SLOTS[step])
-    return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)
+    return digests_of(job.train_dataset().with_changes([segment]), SLOTS[step])
 
 
 @pytest.fixture(scope="module")

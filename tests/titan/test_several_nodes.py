@@ -1,22 +1,16 @@
 """A run on two nodes, which are one machine: job script, command and training are real."""
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
 from blendtitan.titan.toml import read_settings
+from tests.conftest import free_port
 from tests.test_launch import LAUNCHER, SCONTROL, Cluster
 from tests.titan.conftest import Job
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> str:
-    with socket.socket() as server:
-        server.bind(("localhost", 0))
-        return str(server.getsockname()[1])
 
 
 def test_two_nodes_train_together(job: Job, tmp_path: Path) -> None:

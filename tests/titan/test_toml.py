@@ -68,6 +68,7 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "provide_attention_mask",
         "eod_token_id",
         "eod_mask_loss",
+        "removed_documents",
         "data_cache_path",
         "seed",
         "on_change",

@@ -8,7 +8,10 @@ from torchtitan.experiments.torchft.config.job_config import FaultTolerance
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 
 from blendtitan.errors import ConfigError
+from blendtitan.settings.known_models import MODELS
+from blendtitan.settings.replicas import WITH_EXPERTS
 from blendtitan.titan.assemble import build_config
+from blendtitan.titan.model import build_model_spec
 from blendtitan.titan.toml import read_settings
 from blendtitan.titan_ft.assemble import with_replicas
 from blendtitan.titan_ft.loader import ReplicaDataLoader
@@ -68,6 +71,10 @@ def test_the_default_global_batch_is_one_micro_batch_of_every_replica(job: Job) 
         (["--fault_tolerance.semi_sync_method=diloco"], r"'diloco', expected none: .*every step"),
         (["--training.global_batch_size=2"], r"global_batch_size is 2, expected at least 4"),
         (["--checkpoint.no_enable"], r"needs checkpoint\.enable = true"),
+        (
+            ["--training.batch_schedule=[{from_step = 1, global_batch_size = 2}]"],
+            r"batch_schedule 1: global_batch_size is 2, expected at least 4",
+        ),
         (["--model.name=qwen3"], r"'qwen3' cannot be trained .*experts"),
     ],
 )
@@ -76,6 +83,18 @@ def test_what_replicas_cannot_train_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         config_of(job, *arguments)
+
+
+def test_models_are_refused_whose_experts_are_balanced_outside_the_optimizer() -> None:
+    """So that the check before start, which does not import TorchTitan, knows them."""
+    found = {
+        name
+        for name, flavors in MODELS.items()
+        if flavors
+        and build_model_spec(name, next(iter(flavors)), vocab_size=64).post_optimizer_build_fn
+    }
+
+    assert found == WITH_EXPERTS
 
 
 def test_a_replica_of_several_processes_is_refused(

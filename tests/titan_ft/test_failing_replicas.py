@@ -9,82 +9,126 @@ import pytest
 
 from blendtitan.batch_schedule import schedule_of_state, slots_of
 from blendtitan.metric_names import CORPUS_LOSS
+from blendtitan.order.blend import Segment
 from blendtitan.runs.audit import audit_run, check_proved
 from blendtitan.runs.checkpoints import stored_states
 from blendtitan.runs.scalars import read_scalars
 from blendtitan.state import parse_state
 from tests.faults.killing import num_kills
+from tests.titan import unmasked
+from tests.titan.conftest import digests_of
+from tests.titan.launched import Launched
 from tests.titan_ft.job import ReplicatedJob, kill, lighthouse, replicated_job, wait_for
 
 pytestmark = pytest.mark.slow
 
 REPLICAS = 3
+SKIPPED = range(10, 14)
+CHANGED, SHARES = 4, {"code": 3, "web": 1}
+"""Steps before the shares change, and the shares from then on."""
+
+
+def changed_job(folder: Path, tokenizer_path: Path, *, policy: str) -> ReplicatedJob:
+    """Balanced steps, larger ones after step 3, skipped slots, other shares, and three replicas."""
+    job = replicated_job(folder, tokenizer_path, batch_policy=policy)
+    # Uneven shares of each replica, where they may be.
+    sizes = (5, 7) if policy == "same_batch" else (6, 12)
+    job.settings["training"] |= {
+        "global_batch_size": sizes[0],
+        "batch_schedule": [{"from_step": 3, "global_batch_size": sizes[1]}],
+    }
+    job.settings["blendcorpus"] |= {
+        "skip": [{"from_slot": SKIPPED[0], "to_slot": SKIPPED[-1]}],
+        "segment": [{"from_step": CHANGED, "shares": SHARES}],
+        "balance": "attention",
+        "provide_attention_mask": True,
+    }
+    job.write_toml()
+    return job
 
 
 @pytest.mark.parametrize(
     ("policy", "kills"),
     [
-        ("same_batch", num_kills(3)),
-        pytest.param("smaller_batch", num_kills(2), marks=pytest.mark.long),
+        ("same_batch", num_kills(5)),
+        pytest.param("same_batch", num_kills(20), marks=pytest.mark.long, id="same_batch-long"),
+        pytest.param("smaller_batch", num_kills(20), marks=pytest.mark.long),
     ],
 )
 def test_each_committed_slot_is_read_once_however_often_replicas_are_killed(
     policy: str, kills: int, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    job = replicated_job(tmp_path, tokenizer_path, batch_policy=policy)
-    if policy == "smaller_batch":
-        job.settings["training"]["global_batch_size"] = 9
-        job.write_toml()
-    rng = random.Random(6)
+    """With segments, balance, a skipped stretch and a changed batch size together.
+
+    Every second time, two replicas are killed at once. Then the job starts again, with two.
+    """
+    job = changed_job(tmp_path, tokenizer_path, policy=policy)
+    rng, killed = random.Random(6), 0
     with lighthouse(job):
         # At the second step, the last one claims another state, as if it had committed alone.
         runs = [job.start(0), job.start(1), job.start(2, DIVERGE_AT="2")]
         wait_for(lambda: job.committed() >= 2, *runs)
         assert runs[2].output.count("continues with the state of another") == 2
-        for _ in range(kills):
-            victim = rng.randrange(REPLICAS)
-            at = job.committed()
-            wait_for(lambda at=at: job.committed() > at, *runs)
-            time.sleep(rng.uniform(0, 0.3))
-            kill(runs[victim])
-            runs[victim] = job.start(victim)
-            began = len(job.lines(victim))
-            wait_for(lambda began=began, victim=victim: len(job.lines(victim)) > began + 1, *runs)
-        steps = job.committed() + 8
-        job.stop_at(steps)
-        for run in runs:
-            assert run.wait(240) == 0, run.output[-5000:]
+        while killed < kills:
+            victims = rng.sample(range(REPLICAS), min(1 + killed % 3 % 2, kills - killed))
+            kill_and_restart(job, runs, victims, rng)
+            killed += len(victims)
+        steps = max(job.committed(), CHANGED) + 4
+        job.end_at(steps, runs)
+        losses = check(job, range(1, steps + 1), kills=kills)
 
-    losses = check(job, steps, kills)
+    with lighthouse(job):
+        job.settings["fault_tolerance"]["group_size"] = 2
+        job.write_toml()
+        job.end_at(steps + 3, [job.start(0), job.start(1)])
+        losses |= check(job, range(steps + 1, steps + 4))
     if policy == "same_batch":
-        assert losses == pytest.approx(losses_of_one_process(job, steps), rel=1e-3)
+        assert losses == pytest.approx(losses_of_one_process(job, steps + 3), rel=1e-3)
     else:
         assert losses[steps] < losses[1] - 0.5
+
+
+def kill_and_restart(
+    job: ReplicatedJob, runs: list[Launched], victims: list[int], rng: random.Random
+) -> None:
+    """Kill replicas at a random moment, and wait until they take part again."""
+    at = job.committed()
+    wait_for(lambda: job.committed() > at, *runs)
+    time.sleep(rng.uniform(0, 0.3))
+    began = {victim: len(job.lines(victim)) for victim in victims}
+    for victim in victims:
+        kill(runs[victim])
+        runs[victim] = job.start(victim)
+    wait_for(lambda: all(len(job.lines(each)) > began[each] + 1 for each in victims), *runs)
 
 
 def losses_of_one_process(job: ReplicatedJob, steps: int) -> dict[int, float]:
     """The losses of a run without replicas, which differ by the order of additions only."""
     out = job.folder / "plain"
-    job.run("--fault_tolerance.no_enable", f"--job.dump_folder={out}", f"--training.steps={steps}")
+    words = (f"--job.dump_folder={out}", f"--training.steps={steps}")
+    job.run("--fault_tolerance.no_enable", *words, entry=unmasked.train)
     return job.losses("training")
 
 
-def check(job: ReplicatedJob, steps: int, kills: int) -> dict[int, float]:
+def check(job: ReplicatedJob, steps: range, kills: int = 0) -> dict[int, float]:
     """Check that each slot was read in one committed attempt; the loss of each step."""
     lines = [line for replica in range(REPLICAS) for line in job.lines(replica)]
+    lines = [line for line in lines if line["step"] in steps]
     run_folder = Path(job.settings["job"]["dump_folder"])
     check_proved(audit_run(run_folder))
     last = stored_states(run_folder)[-1].state_dict
     assert last is not None
-    schedule = schedule_of_state(last)
-    parts = counted_attempts([line for line in lines if "samples" in line], steps)
-    for step, of_step in parts.items():
-        read = sorted(sample for part in of_step for sample in part["samples"])
-        assert read == job.samples_at(slots_of(schedule, step)), step
-    slots = [slot for step in sorted(parts) for slot in slots_of(schedule, step)]
-    assert slots == list(range(parse_state(last).consumed_samples))
+    state, schedule = parse_state(last), schedule_of_state(last)
+    found = {step: list(slots_of(schedule, step, state.skips)) for step in range(1, steps[-1] + 1)}
+    assert [slot for each in found.values() for slot in each] == [
+        slot for slot in range(state.consumed_samples) if slot not in SKIPPED
+    ]
+    dataset = job.train_dataset().with_changes([Segment(found[CHANGED + 1][0], SHARES)])
+    for step, parts in counted_attempts([e for e in lines if "samples" in e], steps).items():
+        read = sorted(sample for part in parts for sample in part["samples"])
+        assert read == digests_of(dataset, found[step]), step
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
-    assert losses.keys() == set(range(1, steps + 1))
+    assert losses.keys() == set(steps)
     logged = read_scalars(run_folder)[f"{CORPUS_LOSS}/code"].steps.tolist()
     assert logged == sorted(set(logged))
     # A replica that leads may be killed after a commit, before it logs the step.
@@ -92,11 +136,11 @@ def check(job: ReplicatedJob, steps: int, kills: int) -> dict[int, float]:
     return losses
 
 
-def counted_attempts(lines: list[dict[str, Any]], steps: int) -> dict[int, list[dict[str, Any]]]:
+def counted_attempts(lines: list[dict[str, Any]], steps: range) -> dict[int, list[dict[str, Any]]]:
     """The contributions to the attempt at each step that the result of the last step rests on."""
     in_time = sorted(lines, key=lambda line: line["time"])
     attempt, found = in_time[-1]["attempt"], dict[int, list[dict[str, Any]]]()
-    for step in range(steps, 0, -1):
+    for step in reversed(steps):
         found[step] = [line for line in lines if (line["step"], line["attempt"]) == (step, attempt)]
         (attempt,) = {part["before"] for part in found[step]}
     assert attempt == 0

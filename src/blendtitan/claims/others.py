@@ -62,10 +62,15 @@ def look_for_others(path: Path) -> None:
 def check_unclaimed(folder: Path) -> None:
     """Check that no process of this machine trains in a folder, without claiming it.
 
+    Other replicas of this process's job may.
+
     Raises:
         ConfigError: One does.
     """
+    mine = _REPLICA.search(f"torchft job {os.environ.get('BLENDTITAN_REPLICA')}")
     for other in _others(folder.absolute() / "none"):
+        if _is_sibling(other, mine):
+            continue
         if other.holder.trains and other.process.is_local and not other.process.has_ended():
             raise _refusal(other)
 
@@ -85,12 +90,17 @@ def _rivals(path: Path) -> Iterator[_Claim]:
     own = _read(path)
     mine = _REPLICA.search(own[1].decode()) if own else None
     for other in _others(path):
-        their = _REPLICA.search(other.holder.job)
-        if mine and their and mine[1] == their[1] and mine[2] != their[2]:
+        if _is_sibling(other, mine):
             if other.process.has_ended():
                 other.path.unlink(missing_ok=True)
             continue
         yield other
+
+
+def _is_sibling(other: _Claim, mine: re.Match[str] | None) -> bool:
+    """Whether a claim is that of another replica of the job of the replica ``mine``."""
+    their = _REPLICA.search(other.holder.job)
+    return bool(mine and their and mine[1] == their[1] and mine[2] != their[2])
 
 
 def _refusal(other: _Claim) -> ConfigError:

@@ -1,23 +1,27 @@
 """The slots that each replica of a fault-tolerant job reads in a step.
 
-A step begins at the number of samples that are committed. Its slots are cut into *units*: the
-samples that the data-parallel ranks of one replica pass through the model at once. The replicas
-that take part are numbered from 0, and unit ``u`` belongs to replica ``u mod num_replicas``. So
-replicas with equal shares read what as many ranks of a single job would read, and each slot of a
-step belongs to exactly one replica, whatever their number.
+A step begins at the number of samples that are committed. Its slots that are not skipped are cut
+into *units*: the samples that the data-parallel ranks of one replica pass through the model at
+once. The replicas that take part are numbered from 0, and unit ``u`` belongs to replica ``u mod
+num_replicas``. So replicas with equal shares read what as many ranks of a single job would read,
+and each slot of a step belongs to exactly one replica, whatever their number. In a balanced step,
+each replica has as many rows, but others.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from blendtitan.errors import ConfigError
+from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.order.balance import balanced
+from blendtitan.order.course import NO_SKIPS, Skips
 from blendtitan.order.slots import Course, IntArray
 
-_BLOCK_SLOTS = 4096
-"""Slots that are resolved together, see ``Course.block``."""
+Costs = Callable[[IntArray], IntArray]
+"""The cost of the row of each slot. Shapes ``(n,)``."""
 
 BatchPolicy = Literal["same_batch", "smaller_batch"]
 """How many samples a step has while replicas are missing: as many as always, which those left
@@ -33,10 +37,6 @@ class DividedStep(NamedTuple):
     def units_of(self, replica: int) -> range:
         """The units of one replica, in the order in which it reads them."""
         return range(replica, self.num_units, self.num_replicas)
-
-
-_WHOLE = DividedStep(1, 1)
-"""A step of one unit, of one replica."""
 
 
 def step_of(
@@ -55,11 +55,14 @@ def step_of(
     return DividedStep(full_units // all_replicas * num_replicas, num_replicas)
 
 
-def check_units(policy: BatchPolicy, *, full_units: int, unit: int, all_replicas: int) -> None:
+def check_units(
+    policy: BatchPolicy, *, key: str, full_units: int, unit: int, all_replicas: int
+) -> None:
     """Check that a step of all replicas gives each of them a share.
 
     Args:
         policy: How many samples a step has while replicas are missing.
+        key: The key that sets the samples of the step.
         full_units: Units of a step in which all replicas take part.
         unit: Samples of a unit.
         all_replicas: Replicas of the job when none is missing.
@@ -72,88 +75,153 @@ def check_units(policy: BatchPolicy, *, full_units: int, unit: int, all_replicas
         least = f"{unit * all_replicas:,}"
         expected = f"a multiple of {least}" if is_equal else f"at least {least}"
         raise ConfigError(
-            f"training.global_batch_size is {full_units * unit:,}, expected {expected}: "
+            f"{key} is {full_units * unit:,}, expected {expected}: "
             f"fault_tolerance.group_size = {all_replicas:,} replicas, each with {unit:,} samples "
             f"at once (training.local_batch_size x its data-parallel ranks), and "
             f'fault_tolerance.batch_policy = "{policy}".'
         )
 
 
+Stage = tuple[int, int]
+"""``(samples, step)``: from so many samples of the stream on, a step has ``step`` samples."""
+
+
 @dataclass(frozen=True)
 class ReplicaCourse(Course):
     """The slots of one rank of one replica, as long as the same replicas take part.
 
-    A position, ``consumed_samples``, is the first slot of the replica's next micro batch of all its
-    ranks. ``dp_rank`` and ``dp_world_size`` count the ranks of this replica only.
+    A position, ``consumed_samples``, is the first slot of the replica's next unit in the order of
+    the slots. ``dp_rank`` and ``dp_world_size`` count the ranks of this replica only. Samples of
+    the stream are counted without skipped slots.
     """
 
-    first_slot: int = 0
-    """Samples that were committed when these replicas began their first step."""
-    step: DividedStep = _WHOLE
     replica: int = 0
-    parts: int = 1
-    """Micro batches of a unit: above 1 in a pipeline."""
-
-    @property
-    def unit(self) -> int:
-        """Samples of a unit."""
-        return self.stride * self.parts
-
-    @property
-    def step_samples(self) -> int:
-        """Samples of a step of all replicas."""
-        return self.step.num_units * self.unit
+    num_replicas: int = 1
+    stages: tuple[Stage, ...] = ()
+    """The sizes of the steps, from the first step of these replicas on."""
+    skips: Skips = NO_SKIPS
+    costs: Costs | None = None
+    """The cost of each slot, to balance a step. None: units are divided in the order of slots."""
 
     def position(self, committed: int) -> int:
         """The position at the beginning of a step."""
-        return committed + self.replica * self.unit
+        return self._slot_of(self.skips.kept_before(committed))
+
+    def end(self, committed: int) -> int:
+        """``consumed_samples`` at the end of the step that begins at ``committed``."""
+        first, size = self._step(self.skips.kept_before(committed))
+        return self.skips.slot_of(first + size)
 
     def continues(self, other: "ReplicaCourse", committed: int) -> bool:
-        """Whether this course predicted that ``other`` begins a step at ``committed``."""
-        same = (self.step, self.replica) == (other.step, other.replica)
-        ahead = committed - self.first_slot
-        return same and ahead >= 0 and ahead % self.step_samples == 0
+        """Whether this course predicted the steps of ``other`` from ``committed`` on."""
+        same = (self.replica, self.num_replicas) == (other.replica, other.num_replicas)
+        kept = self.skips.kept_before(committed)
+        return same and self._stages_from(kept) == other._stages_from(kept)
 
     def after(self, consumed_samples: int) -> int:
         """The position after one more micro batch."""
-        step, unit, part = self._place(consumed_samples)
-        if part + 1 < self.parts:
-            return consumed_samples + self.stride
-        if unit + self.step.num_replicas < self.step.num_units:
-            return consumed_samples + self.step.num_replicas * self.unit - part * self.stride
-        return self.position(self.first_slot + (step + 1) * self.step_samples)
+        kept = self.skips.kept_before(consumed_samples)
+        first, size = self._step(kept)
+        following = kept + self.num_replicas * self.stride
+        if following < first + size:
+            return self.skips.slot_of(following)
+        return self._slot_of(first + size)
+
+    def between_steps(self, consumed_samples: int) -> int:
+        """See ``Course.between_steps``.
+
+        Raises:
+            ResumeError: The position is within a step.
+        """
+        if self._stages_from(self.skips.kept_before(consumed_samples)) is None:
+            raise ResumeError(
+                f"{consumed_samples:,} consumed samples are within a step of several replicas, "
+                f"whose state can only be saved between steps"
+            )
+        return consumed_samples
 
     def block(self, consumed_samples: int) -> tuple[int, int]:
-        """See ``Course.block``. A block is whole steps."""
-        step, unit, part = self._place(consumed_samples)
-        micro_batches = len(self._offsets)
-        of_block = step % self._steps_of_block
-        index = unit // self.step.num_replicas * self.parts + part
-        start = self.position(self.first_slot + (step - of_block) * self.step_samples)
-        return start, of_block * micro_batches + index
+        """See ``Course.block``. A block is a step."""
+        kept = self.skips.kept_before(consumed_samples)
+        first, _ = self._step(kept)
+        return self.skips.slot_of(first), (kept - first) // self.stride // self.num_replicas
 
     def slots(self, start: int) -> IntArray:
         """See ``Course.slots``."""
-        steps = np.arange(self._steps_of_block)[:, None] * self.step_samples
-        first = start - self.replica * self.unit + self.dp_rank * self.micro_batch
-        micro_batches = (first + steps + self._offsets).reshape(-1, 1)
-        return micro_batches + np.arange(self.micro_batch)
+        first, size = self._step(self.skips.kept_before(start))
+        rows = self.skips.slots_of(first + np.arange(size))
+        step = DividedStep(size // self.stride, self.num_replicas)
+        shape = (self.dp_world_size, self.micro_batch)
+        share = plain_share(step, self.replica, shape)
+        if self.costs is not None:
+            share = balanced_shares(self.costs(rows), step, shape)[self.replica]
+        return rows[share[:, self.dp_rank]]
 
-    def _place(self, consumed_samples: int) -> tuple[int, int, int]:
-        """The step since ``first_slot``, the unit in it, and the part of the unit."""
-        step, rest = divmod(consumed_samples - self.first_slot, self.step_samples)
-        unit, rest = divmod(rest, self.unit)
-        return step, unit, rest // self.stride
+    def _slot_of(self, first: int) -> int:
+        return self.skips.slot_of(first + self.replica * self.stride)
 
-    @property
-    def _offsets(self) -> IntArray:
-        """First slot of each micro batch of all ranks, counted from the step's. Shape ``(n,)``."""
-        units = np.array(self.step.units_of(self.replica), np.int64) * self.unit
-        return (units[:, None] + np.arange(self.parts) * self.stride).ravel()
+    def _step(self, kept: int) -> Stage:
+        """The step that a unit belongs to: samples of the stream before it, and its size."""
+        begin, size = [stage for stage in self.stages if stage[0] <= kept][-1]
+        return begin + (kept - begin) // size * size, size
 
-    @property
-    def _steps_of_block(self) -> int:
-        return max(1, _BLOCK_SLOTS // (len(self._offsets) * self.micro_batch))
+    def _stages_from(self, kept: int) -> list[Stage] | None:
+        """The stages of the steps from ``kept`` on; None if no step begins there."""
+        if kept < self.stages[0][0] or self._step(kept)[0] != kept:
+            return None
+        return [self._step(kept), *(stage for stage in self.stages if stage[0] > kept)]
+
+
+def plain_share(step: DividedStep, replica: int, shape: tuple[int, int]) -> IntArray:
+    """The rows of a step that a replica reads, in the order of the slots.
+
+    Args:
+        step: The step.
+        replica: The replica.
+        shape: Ranks of a replica, and samples of a micro batch of one rank.
+
+    Returns:
+        The index of each row in the step, of the shape ``(micro batches, *shape)``.
+    """
+    return np.arange(step.num_units * math.prod(shape)).reshape(-1, *shape)[
+        replica :: step.num_replicas
+    ]
+
+
+def balanced_shares(costs: IntArray, step: DividedStep, shape: tuple[int, int]) -> list[IntArray]:
+    """The rows of each replica, in a step in which the replicas wait less for each other.
+
+    If some replicas have a unit more than others, it has the rows of the lowest costs. The other
+    rows are dealt as to the ranks of one job. Arguments and shapes are those of ``plain_share``.
+
+    Args:
+        costs: The cost of each row of the step. Shape ``(rows,)``.
+        step: The step.
+        shape: Ranks of a replica, and samples of a micro batch of one rank.
+
+    Returns:
+        The plain shares, unless the slowest replica is sooner ready with others.
+    """
+    (ranks, micro_batch), replicas = shape, step.num_replicas
+    plain = [plain_share(step, replica, shape) for replica in range(replicas)]
+    more = step.num_units % replicas
+    common = len(costs) - more * ranks * micro_batch
+    order = np.argsort(-costs, kind="stable")
+    deals: list[IntArray] = []
+    for rows, takers in ((np.sort(order[:common]), replicas), (np.sort(order[common:]), more)):
+        if len(rows):
+            deal = balanced(costs[rows], ranks=takers * ranks, micro_batch=micro_batch)
+            deals.append(rows[deal].reshape(-1, takers, *shape))
+    shares = [
+        np.concatenate([deal[:, replica] for deal in deals if replica < deal.shape[1]])
+        for replica in range(replicas)
+    ]
+    return min(plain, shares, key=lambda each: slowest(costs, each))
+
+
+def slowest(costs: IntArray, shares: Sequence[IntArray]) -> int:
+    """Cost of the replica that is ready last. Replicas wait for each other at the end of a step."""
+    return max((int(costs[share].sum(axis=2).max(axis=1).sum()) for share in shares), default=0)
 
 
 def diverged(lineages: Sequence[int]) -> frozenset[int]:

@@ -23,6 +23,10 @@ _SLOTS_AT_ONCE = 1024
 _MOST_TOKENS = 15
 _MOST_SAMPLES = 3
 _MOST_TWINS = 10
+_WITHOUT = (
+    ", compare with fewer earlier steps (--window), or look at the other samples of the step: "
+    "--step"
+)
 # How many times more frequent than before a token must be to be listed.
 _RARE = 2
 
@@ -202,13 +206,8 @@ class _Read:
 
     def _add(self, contents: Contents, window: Window) -> NDArray[np.integer]:
         """Add a window and return its tokens."""
-        missing = [s.key for s in window.stretches if not contents.holds(s)]
-        if missing:
-            raise ConfigError(
-                f"slot {window.slot:,} was read from the shard {missing[0]}, which "
-                f"{contents.why_missing(missing[0])}. Restore the shard, compare with fewer "
-                f"earlier steps (--window), or look at the other samples of the step: --step"
-            )
+        for stretch in window.stretches:
+            contents.check_holds(stretch, window.slot, or_else=_WITHOUT)
         documents = [part for s in window.stretches for part in contents.documents(s)]
         lens = np.array([part.document_tokens for part in documents], np.int64)
         self.lengths[window.corpus].add(lens)

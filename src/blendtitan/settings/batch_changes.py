@@ -92,6 +92,7 @@ def continued(
     size: int,
     step: int,
     lengths: Lengths,
+    may_shrink: bool = False,
 ) -> BatchSchedule:
     """The batch schedule of a run until ``step``, and from there on the configured one.
 
@@ -101,6 +102,8 @@ def continued(
         size: The configured size before the first change.
         step: Steps made so far.
         lengths: The lengths of the run's windows.
+        may_shrink: Whether steps before ``step`` may have been smaller than configured, because
+            replicas were missing. Changes before ``step`` are then not compared.
 
     Raises:
         ConfigError: The changes are not in order.
@@ -111,7 +114,8 @@ def continued(
     for number, change in enumerate(changes, start=1):
         begin = change.begin(schedule, lengths)
         if begin < step and not future:
-            _check_past(schedule, change, begin, number=number, step=step)
+            if not may_shrink:
+                _check_past(schedule, change, begin, number=number, step=step)
             size = change.global_batch_size
             _check_order(begin, last, number)
             last = begin
@@ -134,11 +138,12 @@ def resumed(
     size: int,
     step: int,
     seq_len: int,
+    may_shrink: bool,
 ) -> BatchSchedule:
     """The same for a run that resumes from a ``SavedState``."""
     lengths = lengths_of(saved.phases, slot=saved.consumed_samples, seq_len=seq_len)
     used = begun(schedule, saved.consumed_samples)
-    return continued(used, changes, size=size, step=step, lengths=lengths)
+    return continued(used, changes, size=size, step=step, lengths=lengths, may_shrink=may_shrink)
 
 
 def _check_order(begin: int, last: int, number: int) -> None:

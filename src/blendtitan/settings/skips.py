@@ -86,15 +86,19 @@ def placed_skips(
         skips: The skips of a configuration, in the order in which they were added.
         schedule: The batch schedule of the run.
         recorded: Skips in the state that the run resumes from, which keep their slots. The steps of
-            another skip are those of a run with the skips before it.
+            another skip are those of a run with the skips before it, so the same steps may be
+            skipped twice: the second time, they are those that replaced the first.
 
     Raises:
         ConfigError: A skip ends beyond the last slot of the order.
     """
-    known = {(each.from_step, each.to_step): each for each in recorded}
+    known = [each for each in recorded if each.from_step is not None]
     placed: list[SkippedStretch] = []
     for number, skip in enumerate(skips, start=1):
-        found = known.get((skip.from_step, skip.to_step)) if skip.from_step is not None else None
+        steps = skip.from_step, skip.to_step
+        found = next((each for each in known if (each.from_step, each.to_step) == steps), None)
+        if found is not None:
+            known.remove(found)
         placed.append(found or skip.stretch(with_jumps(schedule, skips_of(placed))))
         if placed[-1].stop_slot >= MAX_SLOT:
             raise ConfigError(

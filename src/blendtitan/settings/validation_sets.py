@@ -54,7 +54,7 @@ class ValidationSet:
             data_file_list=self.path,
             split="0,1,0",
             order="blendtitan",
-            **{each: None for each in ("train_samples", "eval_samples")},
+            **{each: None for each in ("train_samples", "eval_samples", "removed_documents")},
         )
 
 

@@ -280,10 +280,15 @@ def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
 
 def corpus_table(found: Sequence[FoundCorpus]) -> Table:
     """The corpora that were found, one in a row."""
-    from blendtitan.runs.plan import size
+    from blendtitan.runs.row_reads import size_of
 
     rows = [
-        (c.name, f"{len(c.files):,}", size(sum(f.num_bytes for f in c.files)), " ".join(c.formats))
+        (
+            c.name,
+            f"{len(c.files):,}",
+            size_of(sum(f.num_bytes for f in c.files)),
+            " ".join(c.formats),
+        )
         for c in found
     ]
     return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])

@@ -6,7 +6,7 @@ as bytes; see ``catalog_bytes.py``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHea
 from blendtitan.storage.reader import FileSignature, ShardIndex
 from blendtitan.storage.records import DocumentEnds, listed_checksums, read_ends
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.storage.removed_documents import RemovedDocuments
 
 logger = visible_logger(__name__)
 
@@ -66,6 +69,9 @@ class Catalog:
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
+
+    removed: "RemovedDocuments | None" = None
+    """Documents that are no longer read."""
 
     def dtype(self, shard: int) -> np.dtype[Any]:
         """Token type of a shard."""

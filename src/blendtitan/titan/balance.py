@@ -26,21 +26,30 @@ def balance(loader: DataLoader, *, global_batch_size: int, schedule: BatchSchedu
         ConfigError: The loader cannot be balanced.
         ShardError: An ``.idx`` is missing or damaged.
     """
-    lens = _shared_lens(balanceable(loader.dataset).rows)
+    lens = shared_lens(loader)
     stride, at = loader.course.stride, loader.consumed_samples
     sizes = [(each.consumed_samples, each.global_batch_size // stride) for each in schedule]
     later = [size for size in sizes if size[0] > at]
     balance_steps(loader, batches_per_step=global_batch_size // stride, later=later, lens=lens)
+
+
+def shared_lens(loader: DataLoader) -> DocumentLens:
+    """The lengths of all documents of a split, read by rank 0. A collective operation.
+
+    Raises:
+        ConfigError: The loader cannot be balanced.
+        ShardError: An ``.idx`` is missing or damaged.
+    """
+    lens = _from_rank_0(balanceable(loader.dataset).rows)
     if is_first_rank():
         logger.info(
             "Steps are balanced by the lengths of %s documents, which take %s MB on each rank.",
             *(f"{len(lens.lens) - 1:,}", f"{lens.num_bytes / 1e6:,.1f}"),
         )
+    return lens
 
 
-def _shared_lens(rows: Rows) -> DocumentLens:
-    """The lengths of all documents of a split, read by rank 0. A collective operation."""
-
+def _from_rank_0(rows: Rows) -> DocumentLens:
     def read() -> bytes:
         lens = DocumentLens.read(rows).lens
         return lens.tobytes() + lens.dtype.char.encode()

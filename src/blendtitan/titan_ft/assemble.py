@@ -4,10 +4,8 @@ import os
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from blendtitan.config import check_at_least
-from blendtitan.errors import ConfigError
-from blendtitan.order.replicas import check_units
 from blendtitan.settings.batches import data_ranks
+from blendtitan.settings.replicas import check_replicas, has_experts
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
@@ -27,20 +25,18 @@ def with_replicas(
     Raises:
         ConfigError: The run cannot be trained by replicas.
     """
-    _check(config, settings)
-    training = config.training
-    unit = training.local_batch_size * _ranks(config)
+    ranks, training = _ranks(config), config.training
+    check_replicas(_values(config, settings), ranks=ranks, processes=_processes())
+    spec = config.model_spec
+    if spec is not None and spec.post_optimizer_build_fn is not None:
+        raise has_experts(spec.name)
     if training.global_batch_size < 0:
-        training = replace(training, global_batch_size=unit * settings.group_size)
-    check_units(
-        settings.batch_policy,
-        full_units=training.global_batch_size // unit,
-        unit=unit,
-        all_replicas=settings.group_size,
-    )
+        size = training.local_batch_size * ranks * settings.group_size
+        training = replace(training, global_batch_size=size)
+    replicas = {"batch_policy": settings.batch_policy, "group_size": settings.group_size}
     parts = {
         "checkpoint": _as(ReplicaCheckpointManager.Config, config.checkpoint),
-        "dataloader": _as(ReplicaDataLoader.Config, config.dataloader),
+        "dataloader": _as(ReplicaDataLoader.Config, config.dataloader, **replicas),
         "metrics": _as(ReplicaMetrics.Config, config.metrics),
         "training": training,
         "fault_tolerance": settings,
@@ -48,8 +44,24 @@ def with_replicas(
     return ReplicaTrainer.Config(**_fields(config) | parts)
 
 
-def _as(kind: type[T], config: Any) -> T:
-    return kind(**_fields(config))
+def _values(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> dict[str, Any]:
+    """What ``check_replicas`` reads, by key of the TOML file."""
+    loader, spec = config.dataloader, config.model_spec
+    reads_blend = isinstance(loader, BlendCorpusDataLoader.Config)
+    values = {f"fault_tolerance.{name}": value for name, value in _fields(settings).items()}
+    return values | {
+        "checkpoint.enable": config.checkpoint.enable,
+        "checkpoint.create_seed_checkpoint": config.checkpoint.create_seed_checkpoint,
+        "training.dataset": "blendcorpus" if reads_blend else type(loader).__qualname__,
+        "training.local_batch_size": config.training.local_batch_size,
+        "training.global_batch_size": config.training.global_batch_size,
+        "training.batch_schedule": loader.batch_schedule if reads_blend else (),
+        "model.name": "" if spec is None else spec.name,
+    }
+
+
+def _as(kind: type[T], config: Any, **more: Any) -> T:
+    return kind(**_fields(config) | more)
 
 
 def _fields(config: Any) -> dict[str, Any]:
@@ -59,7 +71,7 @@ def _fields(config: Any) -> dict[str, Any]:
 def _ranks(config: BlendTrainer.Config) -> int:
     parallelism = config.parallelism
     return data_ranks(
-        int(os.environ.get("WORLD_SIZE", "1")),
+        _processes(),
         replicate=parallelism.data_parallel_replicate_degree,
         shard=parallelism.data_parallel_shard_degree,
         model=parallelism.tensor_parallel_degree
@@ -68,46 +80,5 @@ def _ranks(config: BlendTrainer.Config) -> int:
     )
 
 
-def _check(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> None:
-    size = settings.group_size
-    check_at_least("fault_tolerance.group_size", size, 1)
-    for name, number, first, last in (
-        ("replica_id", settings.replica_id, 0, size - 1),
-        ("min_replica_size", settings.min_replica_size, 1, size),
-    ):
-        if not first <= number <= last:
-            raise ConfigError(
-                f"fault_tolerance.{name} is {number}, expected {first} to {last} with "
-                f"fault_tolerance.group_size = {size}"
-            )
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        raise ConfigError(
-            f"a replica has {processes} processes, expected one: a state that is split between "
-            f"processes cannot be given to a replica that joins yet. Start each replica with "
-            f"--nproc 1, on a GPU of its own."
-        )
-    if settings.semi_sync_method is not None:
-        raise ConfigError(
-            f"fault_tolerance.semi_sync_method is {settings.semi_sync_method!r}, expected none: "
-            f"torchft decides only after the local steps whose results count, so their samples "
-            f"could be lost or read twice. Leave it out: replicas then exchange gradients in every "
-            f"step."
-        )
-    if not config.checkpoint.enable or config.checkpoint.create_seed_checkpoint:
-        raise ConfigError(
-            "fault_tolerance.enable = true needs checkpoint.enable = true and "
-            "checkpoint.create_seed_checkpoint = false: a replica that joins receives what a "
-            "checkpoint holds, and one that starts after the last step must see that it is done."
-        )
-    if not isinstance(config.dataloader, BlendCorpusDataLoader.Config):
-        raise ConfigError(
-            "fault_tolerance.enable = true needs training.dataset = 'blendcorpus': the loaders of "
-            "TorchTitan's datasets do not follow the replicas."
-        )
-    spec = config.model_spec
-    if spec is not None and spec.post_optimizer_build_fn is not None:
-        raise ConfigError(
-            f"model.name = {spec.name!r} cannot be trained with fault_tolerance.enable = true: its "
-            f"experts are balanced outside the optimizer, separately in each replica."
-        )
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,7 +1,6 @@
 """Checkpoints of a fault-tolerant job: the first of the replicas that take part saves."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 
@@ -18,7 +17,3 @@ class ReplicaCheckpointManager(BlendCheckpointManager):
 
     def _should_save(self, curr_step: int, last_step: bool = False) -> bool:
         return self.leads and super()._should_save(curr_step, last_step)
-
-    def parts(self) -> dict[str, Any]:
-        """The parts of a checkpoint by name, each with ``state_dict`` and ``load_state_dict``."""
-        return self.states

@@ -3,7 +3,6 @@
 Private names of torchft are not used. ``tests/titan_ft`` checks what is relied on.
 """
 
-import os
 import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from blendtitan.errors import ConfigError, requires_extra
+from blendtitan.settings.replicas import LIGHTHOUSE, check_lighthouse
 from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.titan_ft.settings import FaultToleranceSettings
 from blendtitan.visible import drop_logs, visible_logger
@@ -24,12 +24,6 @@ with requires_extra("torchft", "fault_tolerance.enable = true"):
     import torchft
 
 logger = visible_logger(__name__)
-
-LIGHTHOUSE = "TORCHFT_LIGHTHOUSE"
-"""Environment variable with the address of the lighthouse, such as ``http://node0:29510``."""
-
-REPLICA = "BLENDTITAN_REPLICA"
-"""Environment variable that names this replica of its job."""
 
 State = dict[str, Any]
 
@@ -70,12 +64,7 @@ class ReplicaGroup:
         Raises:
             ConfigError: There is no lighthouse.
         """
-        address = os.environ.get(LIGHTHOUSE)
-        if not address:
-            raise ConfigError(
-                f"{LIGHTHOUSE} is not set, expected the address of the job's lighthouse, such as "
-                f"http://node0:29510. Start one: torchft_lighthouse --min_replicas 1"
-            )
+        address = check_lighthouse()
         # Several lines per step, and a traceback for each replica that fails.
         drop_logs(r"$|\[replica_\d+:|Started CheckpointServer|fetching checkpoint|transferring")
         warnings.filterwarnings("ignore", "The given buffer is not writable")

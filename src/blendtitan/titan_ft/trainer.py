@@ -6,7 +6,6 @@ update is that of one job with as many samples. An attempt that is not committed
 and its slots are read again.
 """
 
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,10 +19,13 @@ from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.distributed import ParallelDims
 
-from blendtitan.order.replicas import DividedStep, diverged, step_of
+from blendtitan.order.replicas import DividedStep, diverged
+from blendtitan.settings.replicas import name_replica
+from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
-from blendtitan.titan_ft.group import LIGHTHOUSE, REPLICA, Place, ReplicaGroup, State
+from blendtitan.titan_ft.group import Place, ReplicaGroup, State
+from blendtitan.titan_ft.guards import ReplicaGuards
 from blendtitan.titan_ft.loader import ReplicaDataLoader
 from blendtitan.titan_ft.metrics import ReplicaMetrics
 from blendtitan.titan_ft.settings import FaultToleranceSettings
@@ -45,8 +47,6 @@ class _Attempt:
 
     place: Place
     step: DividedStep
-    committed: int
-    """Samples that were committed before it."""
     tokens_seen: int
     """``ntokens_seen`` before it."""
     row_sums: torch.Tensor | None
@@ -87,8 +87,6 @@ class ReplicaTrainer(BlendTrainer):
         self._data, self._checkpoints = self.dataloader, self.checkpointer
         self._logs = self.metrics_processor
         self._unit = self._data.dp_world_size * config.training.local_batch_size
-        # TorchTitan divided the global batch by the ranks of this replica.
-        self._full_units = self.gradient_accumulation_steps
         for optimizer in self.optimizers.optimizers:
             _make_state(optimizer)
         self.optimizers.register_step_pre_hook(lambda *_: self._commit())
@@ -96,15 +94,14 @@ class ReplicaTrainer(BlendTrainer):
     def init_distributed(self) -> ParallelDims:
         """Connect the ranks of this replica, and the replica with the others."""
         # Names this replica in its claim on the run's folder, which all replicas share.
-        lighthouse = os.environ.get(LIGHTHOUSE)
-        os.environ[REPLICA] = f"{lighthouse} replica {self._settings.replica_id}"
+        name_replica(self._settings.replica_id)
         parallel_dims = super().init_distributed()
         self._group = ReplicaGroup(self._settings, save=self._save, load=self._load)
         return parallel_dims
 
     def _save(self) -> State:
         """The state of this rank, for a replica that joins."""
-        parts = self._checkpoints.parts()
+        parts = self._checkpoints.states
         state = {name: part.state_dict() for name, part in parts.items()}
         return state | {_ROWS: self._row_sums(), _ATTEMPT: self._last_attempt}
 
@@ -114,9 +111,8 @@ class ReplicaTrainer(BlendTrainer):
         sums = state.pop(_ROWS)
         if self._rows is not None:
             self._rows.losses.sums.copy_(sums)
-        parts = self._checkpoints.parts()
         for name, part in state.items():
-            parts[name].load_state_dict(part)
+            self._checkpoints.states[name].load_state_dict(part)
         logger.info(
             "This replica continues with the state of another after %d samples.",
             self._data.consumed_samples,
@@ -137,6 +133,8 @@ class ReplicaTrainer(BlendTrainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """Make one optimizer step, in as many attempts as it takes."""
+        if self._guards is not None:
+            self._guards.before_step()
         while not self._try_step(data_iterator):
             logger.warning(
                 "Step %d was not committed, because a replica failed. Its samples are read again.",
@@ -149,18 +147,18 @@ class ReplicaTrainer(BlendTrainer):
         """Whether the step is made: committed here, or by the others, whose state was loaded."""
         place = self._group.begin(self.step - 1)
         if self._group.committed_steps == self.step:
+            self._checkpoints.leads = False
             return True  # the last step, which this replica missed
+        self._lead(place.replica == 0)
         step = self._divided(place)
-        self._attempt = _Attempt(
-            place, step, self._data.consumed_samples, self.ntokens_seen, self._row_sums()
-        )
+        self._attempt = _Attempt(place, step, self.ntokens_seen, self._row_sums())
         micro_batches = len(step.units_of(place.replica))
         if not micro_batches:  # a replica that is gone still counts
             self._group.fail("more replicas than units")
             self._group.commit()
             return False
         self.gradient_accumulation_steps = micro_batches
-        self._data.begin_step(place, step, unit=self._unit)
+        self._data.begin_step(self.step, place)
         try:
             super().train_step(data_iterator)
         except NotCommittedError:
@@ -169,12 +167,7 @@ class ReplicaTrainer(BlendTrainer):
         return True
 
     def _divided(self, place: Place) -> DividedStep:
-        step = step_of(
-            self._settings.batch_policy,
-            full_units=self._full_units,
-            all_replicas=self._settings.group_size,
-            num_replicas=place.num_replicas,
-        )
+        step = self._data.divide(self.step, place)
         if place != self._place:
             self._place = place
             logger.info(
@@ -250,25 +243,31 @@ class ReplicaTrainer(BlendTrainer):
         assert attempt is not None
         if not self._group.commit():
             raise NotCommittedError
-        num_samples = attempt.step.num_units * self._unit
         self._last_attempt = attempt.number
-        self._data.end_step(attempt.committed + num_samples)
-        self._data.note_step(self.step, num_samples=num_samples)
+        self._data.end_step(is_committed=True)
         mesh = self.parallel_dims.get_optional_mesh("loss")
-        tokens = num_samples * self.config.training.seq_len
+        tokens = attempt.step.num_units * self._unit * self.config.training.seq_len
         self.ntokens_seen = attempt.tokens_seen + tokens // (1 if mesh is None else mesh.size())
-        leads = attempt.place.replica == 0
+
+    def _new_guards(self) -> ReplicaGuards:
+        return ReplicaGuards(self)
+
+    def _lead(self, leads: bool) -> None:
         self._checkpoints.leads = leads
         self._logs.lead(leads)
 
+    def set_micro_batches(self, loader: BlendCorpusDataLoader, step: int) -> None:
+        """Leave the number of micro batches alone: who takes part in a step decides it."""
+
     def _undo(self, attempt: _Attempt) -> None:
-        self._data.end_step(attempt.committed)
+        self._data.end_step(is_committed=False)
         self.ntokens_seen = attempt.tokens_seen
         if self._rows is not None and attempt.row_sums is not None:
             self._rows.losses.sums.copy_(attempt.row_sums)
         is_diverged = torch.tensor(int(attempt.is_diverged), device=self.device)
         dist.all_reduce(is_diverged, dist.ReduceOp.MAX)
         if is_diverged:
+            self._lead(False)
             self._group.forget()
 
 

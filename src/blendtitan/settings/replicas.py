@@ -1,0 +1,129 @@
+"""``[fault_tolerance]``: the runs that replicas can train.
+
+The check before start and the trainer share it, so both refuse the same runs in the same words.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from blendtitan.config import check_at_least
+from blendtitan.errors import ConfigError, requires_extra
+from blendtitan.order.replicas import check_units
+from blendtitan.settings.batch_changes import batch_changes
+
+LIGHTHOUSE = "TORCHFT_LIGHTHOUSE"
+"""Environment variable with the address of the lighthouse, such as ``http://node0:29510``."""
+
+REPLICA = "BLENDTITAN_REPLICA"
+"""Environment variable that names this replica of its job, in its claim on the run's folder."""
+
+WITH_EXPERTS = frozenset({"deepseek_v3", "gpt_oss", "kimi_k2_7", "qwen3"})
+"""Models of TorchTitan whose experts are balanced outside the optimizer."""
+
+Values = Mapping[str, Any]
+
+
+def name_replica(replica_id: int) -> None:
+    """Name this replica, for its claim on the folder that all replicas share."""
+    os.environ[REPLICA] = f"{os.environ.get(LIGHTHOUSE)} replica {replica_id}"
+
+
+def check_lighthouse() -> str:
+    """The address of the job's lighthouse.
+
+    Raises:
+        ConfigError: It is not set.
+        MissingExtraError: torchft is not installed.
+    """
+    with requires_extra("torchft", "fault_tolerance.enable = true"):
+        if find_spec("torchft") is None:
+            raise ModuleNotFoundError("No module named 'torchft'", name="torchft")
+    address = os.environ.get(LIGHTHOUSE)
+    if not address:
+        raise ConfigError(
+            f"{LIGHTHOUSE} is not set, expected the address of the job's lighthouse, such as "
+            f"http://node0:29510. Start one: torchft_lighthouse --min_replicas 1"
+        )
+    return address
+
+
+def check_replicas(values: Values, *, ranks: int, processes: int) -> None:
+    """Check that replicas can train a run.
+
+    Args:
+        values: The values of all keys.
+        ranks: Data-parallel ranks of a replica.
+        processes: Processes of a replica.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    size = values["fault_tolerance.group_size"]
+    check_at_least("fault_tolerance.group_size", size, 1)
+    for name, first, last in (("replica_id", 0, size - 1), ("min_replica_size", 1, size)):
+        number = values[f"fault_tolerance.{name}"]
+        if not first <= number <= last:
+            raise ConfigError(
+                f"fault_tolerance.{name} is {number}, expected {first} to {last} with "
+                f"fault_tolerance.group_size = {size}"
+            )
+    _check_processes(processes)
+    _check_method(values["fault_tolerance.semi_sync_method"])
+    if not values["checkpoint.enable"] or values["checkpoint.create_seed_checkpoint"]:
+        raise ConfigError(
+            "fault_tolerance.enable = true needs checkpoint.enable = true and "
+            "checkpoint.create_seed_checkpoint = false: a replica that joins receives what a "
+            "checkpoint holds, and one that starts after the last step must see that it is done."
+        )
+    if values["training.dataset"] != "blendcorpus":
+        raise ConfigError(
+            "fault_tolerance.enable = true needs training.dataset = 'blendcorpus': the loaders of "
+            "TorchTitan's datasets do not follow the replicas."
+        )
+    if values["model.name"] in WITH_EXPERTS:
+        raise has_experts(values["model.name"])
+    _check_sizes(values, unit=values["training.local_batch_size"] * ranks, group_size=size)
+
+
+def has_experts(name: str) -> ConfigError:
+    """The error for a model whose experts each replica would balance separately."""
+    return ConfigError(
+        f"model.name = {name!r} cannot be trained with fault_tolerance.enable = true: its experts "
+        f"are balanced outside the optimizer, separately in each replica."
+    )
+
+
+def _check_sizes(values: Values, *, unit: int, group_size: int) -> None:
+    size = values["training.global_batch_size"]
+    sizes = {"training.global_batch_size": size if size > 0 else unit * group_size}
+    for number, change in enumerate(batch_changes(values["training.batch_schedule"]), start=1):
+        sizes[f"training.batch_schedule {number}: global_batch_size"] = change.global_batch_size
+    for key, samples in sizes.items():
+        check_units(
+            values["fault_tolerance.batch_policy"],
+            key=key,
+            full_units=samples // unit,
+            unit=unit,
+            all_replicas=group_size,
+        )
+
+
+def _check_processes(processes: int) -> None:
+    if processes > 1:
+        raise ConfigError(
+            f"a replica has {processes} processes, expected one: a state that is split between "
+            f"processes cannot be given to a replica that joins yet. Start each replica with "
+            f"--nproc 1, on a GPU of its own."
+        )
+
+
+def _check_method(method: str | None) -> None:
+    if method is not None:
+        raise ConfigError(
+            f"fault_tolerance.semi_sync_method is {method!r}, expected none: "
+            f"torchft decides only after the local steps whose results count, so their samples "
+            f"could be lost or read twice. Leave it out: replicas then exchange gradients in every "
+            f"step."
+        )

@@ -1,0 +1,63 @@
+"""A replica that is to end: the one that leads saves a checkpoint, the others do not."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from blendtitan.claims.held import CLAIMS
+from blendtitan.runs.audit import audit_run, check_proved
+from blendtitan.start.launch import INTERRUPTED
+from tests.titan_ft.job import TIMEOUT_S, lighthouse, replicated_job, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def test_only_the_replica_that_leads_says_that_it_saves(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """Another one ends without a checkpoint of its own, and the rest of the job trains on."""
+    job = replicated_job(tmp_path, tokenizer_path, group_size=2)
+    job.settings["checkpoint"]["interval"] = 10**6
+    job.write_toml()
+    folder = Path(job.settings["job"]["dump_folder"])
+    with lighthouse(job):
+        first, second = runs = [job.start(0), job.start(1)]
+        wait_for(lambda: job.committed() >= 2, *runs)
+        os.kill(second.process.pid or 0, signal.SIGTERM)
+
+        assert second.wait(TIMEOUT_S) == INTERRUPTED, second.output[-5000:]
+        assert "Received SIGTERM: this replica ends after step " in second.output
+        assert "saving a checkpoint" not in second.output
+        at = job.committed()
+        wait_for(lambda: job.committed() > at, first)
+        os.kill(first.process.pid or 0, signal.SIGTERM)
+
+        assert first.wait(TIMEOUT_S) == INTERRUPTED, first.output[-5000:]
+        (saved,) = folder.glob("checkpoint/step-*/.metadata")
+        step = int(saved.parent.name.removeprefix("step-"))
+        assert f"Received SIGTERM: saving a checkpoint of step {step} before" in first.output
+        assert step >= at
+        assert not list(folder.glob(CLAIMS))
+
+
+def test_after_a_signal_to_all_replicas_a_checkpoint_of_whole_steps_is_left(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    job = replicated_job(tmp_path, tokenizer_path)
+    job.settings["checkpoint"]["interval"] = 1000
+    job.settings["fault_tolerance"]["group_size"] = 2
+    job.write_toml()
+    with lighthouse(job):
+        runs = [job.start(0), job.start(1)]
+        wait_for(lambda: job.committed() >= 2, *runs)
+        for run in runs:
+            assert run.process.pid is not None
+            os.kill(run.process.pid, signal.SIGTERM)
+
+        assert [run.wait(TIMEOUT_S) for run in runs] == [130, 130], runs[0].output[-5000:]
+
+    found = audit_run(Path(job.settings["job"]["dump_folder"]))
+    check_proved(found)
+    assert found[-1].stored.step >= 2
