@@ -1,4 +1,4 @@
-"""Documents in the token files of other programs, found in one pass at the speed of the disk."""
+"""Documents in the token files of other programs, found in one pass."""
 
 from array import array
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from blendtitan.storage.records import DocumentEnds
 from blendtitan.tokenizers import ABSENT, Tokenizer
 
 # Small enough that the second look at a block finds it in the processor's cache.
-_BLOCK_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 20
 _SAMPLED_TOKENS = 1 << 24
 _LONGEST = np.iinfo(np.int32).max
 
