@@ -200,7 +200,7 @@ READERS = {
     "files.py": "the one place",
     "prepare/input_file.py": "texts, also by URL",
     "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
-    "prepare/runs.py": "a new claim, to be written",
+    "prepare/claims.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
     "runs/report/figures.py": "files of this package",

@@ -20,7 +20,7 @@ from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
 from blendtitan.runs.report import page
 from blendtitan.runs.report.facts import BlendCurve
-from blendtitan.settings.known_models import LINEAR
+from blendtitan.settings.known_models import MODELS
 from tests.conftest import EOD, WriteBlend, WriteShard, write_record
 from tests.runs.conftest import WriteRun
 
@@ -511,7 +511,7 @@ def test_the_plan_predicts_how_long_ranks_wait(
     train = build_datasets(read_run(path).blend).train
     assert isinstance(train, BlendedDataset)
     costs = attention_costs(train, np.arange(72), DocumentLens.read(train.rows))
-    costs += 64 * LINEAR["llama3"]["debugmodel"]
+    costs += 64 * MODELS["llama3"]["debugmodel"].linear_cost
     slowest = costs.reshape(-1, 4).max(axis=1).sum()
 
     assert (found["micro_batches"], found["steps"]) == ([2], 9)
@@ -535,7 +535,7 @@ def test_waiting_is_that_of_the_steps_that_are_trained(
     assert isinstance(train, BlendedDataset)
     slots = np.array([*range(4), *range(22, 82)])
     costs = attention_costs(train, slots, DocumentLens.read(train.rows))
-    costs += 64 * LINEAR["llama3"]["debugmodel"]
+    costs += 64 * MODELS["llama3"]["debugmodel"].linear_cost
     slowest = costs.reshape(-1, 4).max(axis=1).sum()
 
     assert (found["micro_batches"], found["steps"]) == ([2, 4], 6)

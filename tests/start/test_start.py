@@ -42,7 +42,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def init(folder: Path, text: Path, *data: str, template: str = "debug") -> list[str]:
     paths = data or (str(text / "text"),)
     found = init_folder(folder, paths, text / "tokenizer.model", template=template, key="text")
-    return [corpus.name for corpus in found]
+    return [corpus.name for corpus in found.corpora]
 
 
 def weights(folder: Path) -> dict[str, float]:

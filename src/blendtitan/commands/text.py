@@ -188,7 +188,7 @@ def _tokenize(options: Namespace) -> None:
 )
 def _mix(options: Namespace) -> None:
     from blendtitan.prepare.mix import MixConfig, horizon_from_steps, mix, mix_table, parse_numbers
-    from blendtitan.storage.list_forms import nested_corpora
+    from blendtitan.storage.list_forms import find_shards, nested_corpora
     from blendtitan.tables import show
 
     horizon_tokens = horizon_from_steps(
@@ -208,7 +208,7 @@ def _mix(options: Namespace) -> None:
     corpora = mix(options.inputs, options.output, config, overwrite=options.overwrite)
     show(mix_table(corpora, horizon_tokens=horizon_tokens))
     for folder in filter(Path.is_dir, options.inputs):
-        if warning := nested_corpora(folder):
+        if warning := nested_corpora(folder, find_shards(folder)):
             complain(warning)
 
 

@@ -44,6 +44,9 @@ class SourceShard:
     num_sequences: int
     num_documents: int
     num_tokens: int
+    header_bytes: int = 0
+    """Bytes of its ``.bin`` before the tokens, if another program wrote it."""
+
     tokenizer: TokenizerIdentity | None = None
     """Its tokenizer, by its record. None: no record, or the record of another shard."""
 
@@ -56,12 +59,13 @@ class SourceShard:
         num_sequences = index.header.num_sequences
         return cls(
             *(prefix, corpus, index.dtype, num_sequences, index.num_documents, index.num_tokens),
+            index.start * index.dtype.itemsize,
             record and record.tokenizer,
         )
 
     @property
     def num_bytes(self) -> int:
-        """Size of its ``.bin``."""
+        """Size of its tokens in the ``.bin``."""
         return self.num_tokens * self.dtype.itemsize
 
     def checked_arrays(self) -> IndexArrays:
@@ -124,7 +128,8 @@ class MergedShard:
             yield source.checked_arrays().lens.tobytes()
         num_bytes = 0
         for source in self.sources:
-            yield (IndexArrays.open(source.prefix).pointers + num_bytes).tobytes()
+            moved = num_bytes - source.header_bytes
+            yield (IndexArrays.open(source.prefix).pointers + moved).tobytes()
             num_bytes += source.num_bytes
         first = 0
         for source in self.sources:
@@ -137,6 +142,7 @@ class MergedShard:
         """Content of the ``.bin``."""
         for source in self.sources:
             with open_file(f"{source.prefix}.bin") as file:
+                file.seek(source.header_bytes)
                 while block := file.read(_COMPARED_BYTES):
                     yield block
 
@@ -315,7 +321,7 @@ def _write_merged(shard: MergedShard) -> None:
 
     def write_tokens(tokens: BinaryIO) -> None:
         for source in shard.sources:
-            num_bytes = append_file(Path(f"{source.prefix}.bin"), tokens)
+            num_bytes = append_file(Path(f"{source.prefix}.bin"), tokens, start=source.header_bytes)
             if num_bytes != source.num_bytes:
                 raise CorruptShardError(
                     f"{source.prefix}.bin: found {num_bytes:,} bytes, expected "

@@ -15,7 +15,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.explain import decoded, quoted
 from blendtitan.runs.open import OpenRun
-from blendtitan.runs.slots import Window, step_slots
+from blendtitan.runs.slots import OriginalSlots, Window, step_slots
 from blendtitan.shards.document_lengths import DocumentLengths
 from blendtitan.tables import Cell, Table
 
@@ -94,6 +94,8 @@ class Comparison:
     """The tokens that distinguish the step from the steps before, most distinctive first."""
     samples: tuple[RepetitiveSample, ...]
     """The most repetitive samples of the step."""
+    can_skip: bool
+    """Whether the run can leave out the step: not in the original's order."""
 
     def lines(self) -> Iterator[str | Table]:
         """The comparison as text."""
@@ -135,7 +137,8 @@ class Comparison:
                 for t in self.tokens
             ),
         )
-
+        if not self.can_skip:
+            return
         yield from (
             "",
             "To leave this step out, add these lines to the end of the configuration, and resume",
@@ -147,8 +150,9 @@ class Comparison:
     def json(self) -> dict[str, Any]:
         """The comparison as JSON."""
         twins = [{"slot": slot, "same_as": earlier} for earlier, slot in self.twins]
-        skip = {"from_step": self.step, "to_step": self.step}
-        return asdict(self) | {"twins": twins, "skip": skip}
+        skip = {"skip": {"from_step": self.step, "to_step": self.step}} if self.can_skip else {}
+        found = {name: value for name, value in asdict(self).items() if name != "can_skip"}
+        return found | {"twins": twins} | skip
 
 
 def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
@@ -185,6 +189,7 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
         twins=tuple(_twins(now, before)),
         tokens=tuple(_unusual(run, now.tokens, before.tokens)),
         samples=tuple(replace(sample, text=_text(run, sample.token)) for sample in repetitive),
+        can_skip=not isinstance(run.slots, OriginalSlots),
     )
 
 

@@ -13,7 +13,7 @@ from blendtitan.order.course import Skips
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.places import Ranks
 from blendtitan.settings.balance import check_balance
-from blendtitan.settings.known_models import LINEAR
+from blendtitan.settings.known_models import MODELS
 from blendtitan.visible import counted
 
 _MOST_STEPS = 64
@@ -60,12 +60,13 @@ def predicted_waiting(
     check_balance(run.blend)
     assert isinstance(train, BlendedDataset)
     name, flavor = run.model["name"] or "", run.model["flavor"] or ""
-    if flavor not in LINEAR.get(name, {}):
+    if flavor not in MODELS.get(name, {}):
         name, flavor = _USUAL_MODEL
     sizes = [size for _, size in size_changes(schedule, max(1, run.steps))]
     for size in sizes:
         Ranks(ranks, run.micro_batch).check(size)
-    shared, lens = LINEAR[name][flavor] * run.blend.seq_length, DocumentLens.read(train.rows)
+    shared = MODELS[name][flavor].linear_cost * run.blend.seq_length
+    lens = DocumentLens.read(train.rows)
     steps = np.unique(np.linspace(0, max(0, run.steps - 1), _MOST_STEPS).astype(np.int64))
     place = {"ranks": ranks, "micro_batch": run.micro_batch}
     total = before = after = 0

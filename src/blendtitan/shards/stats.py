@@ -58,7 +58,8 @@ class Stats:
             summary = summarize_tokens(
                 OpenFile.open(f"{prefix}.bin"),
                 index.dtype,
-                np.cumsum(lens),
+                index.start + np.cumsum(lens),
+                start=index.start,
                 eod_id=None if tokenizer.eos_id == ABSENT else tokenizer.eos_id,
                 vocab_size=None,
                 symbols=TextSymbols.of_tokenizer(tokenizer),

@@ -183,7 +183,7 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs
             eod_id = _recorded_eod(found, record) if expected.eod_id is None else None
             if eod_id is not None:
                 found.has_recorded_eod, expected = True, expected.with_eod(eod_id)
-            ends = document_ends(arrays.lens, arrays.documents)
+            ends = index.start + document_ends(arrays.lens, arrays.documents)
             _verify_tokens(found, index, ends, expected)
         if expected.encoding is not None and not found.problems:
             found.comparison = compare_encoding(index, expected.encoding)
@@ -261,6 +261,7 @@ def _verify_tokens(
         OpenFile.open(f"{index.prefix}.bin"),
         index.dtype,
         ends_of_documents,
+        start=index.start,
         eod_id=expected.eod_id,
         vocab_size=expected.vocab_size,
         symbols=expected.symbols,

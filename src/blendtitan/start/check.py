@@ -172,7 +172,7 @@ def _check_model(values: Values) -> None:
     check_known("model.name", name, MODELS)
     if flavors := MODELS[name]:
         check_known("model.flavor", flavor, flavors)
-        check_seq_len(values["training.seq_len"], flavors[flavor])
+        check_seq_len(values["training.seq_len"], flavors[flavor].max_seq_len)
 
 
 def _check_data(run: RunConfig, values: Values) -> str:

@@ -258,20 +258,22 @@ def stored_tokens(
     return stored
 
 
-def append_file(source: Path, target: BinaryIO) -> int:
-    """Append a whole file to an open file, and return its size in bytes.
+def append_file(source: Path, target: BinaryIO, *, start: int = 0) -> int:
+    """Append a file, from byte ``start`` on, to an open file; return the number of bytes.
 
     The kernel copies the bytes, or shares the blocks if the file system can; otherwise Python
     copies them.
     """
     target.flush()
     with open_file(source) as file:
+        # Unbuffered: the kernel copies from where the descriptor stands.
+        os.lseek(file.fileno(), start, os.SEEK_SET)
         while num_bytes := _copy_in_kernel(file.fileno(), target.fileno()):
             pass
         if num_bytes is None:
             shutil.copyfileobj(file, target, length=1 << 20)
             target.flush()
-        return file.tell()
+        return os.lseek(file.fileno(), 0, os.SEEK_CUR) - start
 
 
 def _copy_in_kernel(source: int, target: int) -> int | None:
