@@ -24,7 +24,7 @@ from blendtitan.runs.places import Ranks
 from blendtitan.runs.run_folder import DATA
 from blendtitan.runs.slots import step_slots
 from blendtitan.storage.reader import ShardIndex
-from tests.conftest import EOD, WriteShard
+from tests.conftest import EOD, WriteShard, add_header
 from tests.runs.conftest import WriteRun
 from tests.runs.test_audit import save
 
@@ -537,3 +537,21 @@ def test_neither_torch_nor_torchtitan_is_imported(write_run: WriteRun) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("order", ["blendtitan", "blendcorpus"])
+def test_explain_names_the_bytes_of_the_tokens(
+    write_run: WriteRun, tmp_path: Path, order: str
+) -> None:
+    """Those of a shard whose ``.bin`` begins with a header."""
+    settings = {"order": order}
+    if order == "blendcorpus":
+        settings["data_cache_path"] = str(tmp_path / "cache")
+    path = write_run({"web": (2, [900, 700]), "code": (1, [450])}, blendcorpus=settings)
+    for idx_path in sorted(path.parent.glob("*/*.idx")):
+        add_header(idx_path.with_suffix(""))
+
+    source, dataset = open_run(path), dataset_of(path)
+    for sample in explain_slots(source, range(40)):
+        assert tokens_of(source, sample)[:-1] == dataset[sample.window.slot].input_ids.tolist()
+        check_places(source, sample)

@@ -235,6 +235,9 @@ class OriginalSlots:
 
     dataset: OriginalDataset
     keys: list[ShardKey]
+    starts: IntArray
+    """Offset of the first document in the ``.bin`` of each shard."""
+
     schedule: BatchSchedule
     split: str = "train"
     phases: tuple[Phase, ...] = ()
@@ -247,7 +250,8 @@ class OriginalSlots:
     ) -> Self:
         """The slots of a dataset; ``catalog`` is from ``as_one_split``."""
         known = Fingerprints.of_catalog(catalog)
-        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), schedule)
+        keys = shard_keys(catalog.corpora, known.names, known.ids)
+        return cls(dataset, keys, catalog.token_cuts[:, 0], schedule)
 
     @property
     def lengths(self) -> Lengths:
@@ -288,6 +292,7 @@ class OriginalSlots:
             stretches = list(self.dataset.stretches(plan, i))
             number = int(plan.corpora[i])
             shard, window = (int(plan.records[i][name]) for name in ("shard", "window"))
+            key, start = self.keys[shard], int(self.starts[shard])
             found.append(
                 Window(
                     slot=slot,
@@ -298,7 +303,9 @@ class OriginalSlots:
                     window=window,
                     of_remainder=False,
                     sample_id=int(plan.sample_ids[i]),
-                    stretches=tuple(Stretch(self.keys[shard], *each) for each in stretches),
+                    stretches=tuple(
+                        Stretch(key, begin - start, count) for begin, count in stretches
+                    ),
                 )
             )
         return found
@@ -309,9 +316,9 @@ Slots = History | OriginalSlots
 
 
 def as_one_split(catalog: Catalog) -> Catalog:
-    """The catalog with every document in train and no EOD inserted: offsets are those on disk."""
+    """The catalog with every document in train and no EOD inserted."""
     documents, tokens = (
-        np.concatenate([np.zeros_like(cuts[:, :1]), np.repeat(cuts[:, 3:], 3, axis=1)], axis=1)
+        np.concatenate([cuts[:, :1], np.repeat(cuts[:, 3:], 3, axis=1)], axis=1)
         for cuts in (catalog.document_cuts, catalog.token_cuts)
     )
     no_eod = np.zeros_like(catalog.lacks_eod)

@@ -158,7 +158,7 @@ class TokenizerCheck:
             catalog.prefixes,
             catalog.corpora,
             catalog.document_cuts[:, 3].tolist(),
-            catalog.token_cuts[:, 3].tolist(),
+            (catalog.token_cuts[:, 3] - catalog.token_cuts[:, 0]).tolist(),
             strict=True,
         )
         made = [MadeShard(*values) for values in columns]
