@@ -122,6 +122,10 @@ class BlendKeys:
     eod_mask_loss: bool = False
     """Exclude from the loss each label that is the first token of the next document."""
 
+    removed_documents: str | Path | None = None
+    """List of documents that are no longer read: lines ``SHARD DOCUMENT``. From the start, or from
+    the checkpoint on, their tokens are read as EOD, without a loss. The list may only grow."""
+
     data_cache_path: str | Path | None = None
     """Folder that caches the catalog, and the index of the original's order, between runs. None:
     the catalog is built at every start."""
@@ -211,8 +215,9 @@ class BlendConfig(BlendKeys):
             if isinstance(each.default, str) and not isinstance(value, str):
                 raise ConfigError(f"{name} is {value!r}, expected text")
         check_is_path("data_file_list", self.data_file_list)
-        if self.data_cache_path is not None:
-            check_is_path("data_cache_path", self.data_cache_path)
+        for name in ("data_cache_path", "removed_documents"):
+            if getattr(self, name) is not None:
+                check_is_path(name, getattr(self, name))
 
     def _check_no_horizon(self) -> None:
         for name in ("train_samples", "eval_samples"):
@@ -223,10 +228,10 @@ class BlendConfig(BlendKeys):
                 )
 
     def _check_original_order(self) -> None:
-        if self.segments or self.on_change != "error":
+        if self.segments or self.on_change != "error" or self.removed_documents is not None:
             raise ConfigError(
-                'order = "blendcorpus" has one blend for the whole run: remove segments and '
-                'on_change, or set order = "blendtitan".'
+                'order = "blendcorpus" has one blend for the whole run: remove segments, on_change '
+                'and removed_documents, or set order = "blendtitan".'
             )
         for name in ("train_samples", "eval_samples"):
             if getattr(self, name) is None:

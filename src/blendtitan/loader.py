@@ -201,12 +201,17 @@ class DataLoader:
         Raises:
             ConfigError: ``step`` is below 0 or ``global_batch_size`` below 1.
         """
-        if step < 0 or global_batch_size < 1:
-            raise ConfigError(
-                f"step is {step} and global_batch_size is {global_batch_size}, expected at least "
-                f"0 and at least 1"
-            )
-        self.consumed_samples = self.course.between_steps(step * global_batch_size)
+        check_at_least("step", step, 0)
+        check_at_least("global_batch_size", global_batch_size, 1)
+        self.begin_at(step * global_batch_size)
+
+    def begin_at(self, consumed_samples: int) -> None:
+        """Move to the end of so many samples, which another loader has read."""
+        self.consumed_samples = self.course.between_steps(consumed_samples)
+        if self.dataset.config.removed_documents is not None:
+            from blendtitan.history.removals import removed_from
+
+            self.replace(removed_from(self.dataset, consumed_samples))
 
     def is_past_end(self, consumed_samples: int) -> bool:
         """Whether a finite stream has ended. An endless one never has."""
@@ -227,6 +232,10 @@ class DataLoader:
         if config.finds_documents:
             roles = None if dataset.eod_roles is None else dataset.eod_roles[corpora]
             mask_labels(labels, inputs, config, roles)
+        if config.removed_documents is not None:
+            from blendtitan.dataset.removed import mask_removed
+
+            mask_removed(labels, dataset, plan, start)
         if self._num_samples is not None:
             slots = self.course.slots(consumed_samples)[0]
             labels[slots >= self._num_samples] = IGNORE_INDEX

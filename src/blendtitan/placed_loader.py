@@ -91,7 +91,7 @@ class PlacedLoader:
         self._schedule = (BatchStage(global_batch_size=global_batch_size),)
         if self._changes is not None:
             self._schedule = self._changes.begin(self._loader, self._schedule)
-            self._loader.consumed_samples = self.consumed_at(step)
+            self._loader.begin_at(self.consumed_at(step))
         self._is_placed = True
 
     def align(self, step: int, *, global_batch_size: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from blendtitan.config import MAX_SLOT, ORIGINAL_ORDER
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.removed import Removal
 from blendtitan.errors import BlendTitanError, ConfigError, ResumeError
 from blendtitan.history.phases import (
     OrderSettings,
@@ -22,6 +23,7 @@ from blendtitan.history.phases import (
     saved_segments,
 )
 from blendtitan.history.record import RunRecord, changed_checksums, differences, phase_differences
+from blendtitan.history.removals import continued, removals_from, removals_of, saved_removals
 from blendtitan.history.run import in_next_phase, in_phases, record_of, skipped_of
 from blendtitan.history.skips import check_skips, saved_skips, skipped_from, skips_of
 from blendtitan.order.course import NO_SKIPS, Skips
@@ -38,6 +40,7 @@ PACE_KEY = "pace"
 _TOKENS_KEY = "recent_tokens"
 _CHECKSUMS_KEY = "checksums"
 _SKIPS_KEY = "skips"
+_REMOVED_KEY = "removed"
 
 _DIGEST_SLOTS = 4096
 
@@ -56,6 +59,8 @@ class SavedState(RunRecord):
     """Digest of the last 4,096 samples of the last phase."""
     recent_tokens: str
     """Digests of the tokens of the last samples; empty if the state has none."""
+    removals: tuple[Removal, ...] = ()
+    """When documents were removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,13 @@ class Resumed:
     """If a new phase begins here: the differences, and the continuation of each corpus."""
     replaced: Sequence[str] = ()
     """Shards whose tokens were replaced since training on them, although the order is the same."""
+    removed: Sequence[str] = ()
+    """If other documents are removed from here on: which."""
 
     def warnings(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """What differs from the checkpoint, although on_change allows it: a sentence, and lines."""
+        """What differs from the checkpoint, although it is allowed: a sentence, and lines."""
+        if self.removed:
+            yield f"Removed documents from slot {self.consumed_samples:,} on:", self.removed
         if self.account:
             yield (
                 f"A new segment begins at slot {self.consumed_samples:,}, because on_change = "
@@ -107,6 +116,8 @@ def encode_state(
         state[_CHECKSUMS_KEY] = record.checksums
     if record.skipped:
         state[_SKIPS_KEY] = saved_skips(record.skipped)
+    if removals := removals_of(dataset):
+        state[_REMOVED_KEY] = saved_removals(removals)
     return {STATE_KEY: json.dumps({**state, **more})}
 
 
@@ -129,10 +140,14 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
         raise refusal(state, now, fixed, changed)
     check_skips(state.skipped, now.skipped, state.consumed_samples)
     consumed_samples = now.skips.first_kept(state.consumed_samples)
+    dataset, removed = continued(
+        dataset, state.removals, state.consumed_samples, may_change=may_change
+    )
     if changed:
         assert isinstance(dataset, BlendedDataset)  # other orders have only fixed facts
         dataset, lines = in_next_phase(dataset, state.phases, consumed_samples)
-        return Resumed(dataset, consumed_samples, [*changed, *(f"  {line}" for line in lines)])
+        lines = [*changed, *(f"  {line}" for line in lines)]
+        return Resumed(dataset, consumed_samples, lines, removed=removed)
     if isinstance(dataset, BlendedDataset):
         _check_shards(state.phases[-1], now.phases[-1])
         dataset = in_phases(dataset, state.phases, state.phase_facts.get("corpora"))
@@ -150,7 +165,7 @@ def resume(state: SavedState, dataset: Dataset) -> Resumed:
             'blendcorpus.on_change = "new_segment" to train on their current tokens, every corpus '
             "from its current position.",
         )
-    return Resumed(dataset, consumed_samples, replaced=replaced)
+    return Resumed(dataset, consumed_samples, replaced=replaced, removed=removed)
 
 
 def parse_state(saved: dict[str, Any]) -> SavedState:
@@ -179,6 +194,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
     checksums = _checked_checksums(state.pop(_CHECKSUMS_KEY, {}))
     try:
         skipped = skipped_from(state.pop(_SKIPS_KEY, ()))
+        removals = removals_from(state.pop(_REMOVED_KEY, ()), consumed_samples)
     except ConfigError as error:
         raise damaged(str(error)) from error
     state.pop(PACE_KEY, None)  # belongs to the trainer, not to the order
@@ -200,6 +216,7 @@ def parse_state(saved: dict[str, Any]) -> SavedState:
         phases=phases,
         checksums=checksums,
         skipped=skipped,
+        removals=removals,
         consumed_samples=consumed_samples,
         digest=digest,
         recent_tokens=tokens,

@@ -68,6 +68,7 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "provide_attention_mask",
         "eod_token_id",
         "eod_mask_loss",
+        "removed_documents",
         "data_cache_path",
         "seed",
         "on_change",
@@ -126,6 +127,15 @@ def test_none_is_written_as_a_word(tmp_path: Path) -> None:
 
     assert settings.parallelism.context_parallel_load_balancer is None
     assert settings.job.description == "none"
+
+
+def test_a_key_of_the_command_line_without_its_value_is_refused() -> None:
+    """Otherwise the folder would be called "true"."""
+    message = r"--job\.dump_folder has no value, expected a string after it"
+
+    with pytest.raises(ConfigError, match=message):
+        read_settings(["--job.dump_folder", "--training.steps", "3"])
+    assert read_settings(["--checkpoint.enable", "--training.steps=3"]).checkpoint.enable
 
 
 def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ class BlendedDataset:
         return self._ordered(self.segments, EachWindowOnce.of(self.order))
 
     def _ordered(self, segments: Sequence[Segment], order: SlotOrder) -> "BlendedDataset":
-        return BlendedDataset(self.config, self.split, self.rows, self.weights, segments, order)
+        rows = self.rows if self.rows.removed is None else self.rows.removed.always(self.rows)
+        return BlendedDataset(self.config, self.split, rows, self.weights, segments, order)
 
     def __getitem__(self, slot: int) -> "Sample":
         """Read the sample of a slot. Raises the errors of ``plan`` and ``read``."""
@@ -232,6 +233,10 @@ class BlendedDataset:
         except (BlendTitanError, OSError) as error:
             error.add_note(whereabouts(self, plan, start + i))
             raise
+        if self.rows.removed is not None:
+            from blendtitan.dataset.removed import removed_tokens
+
+            tokens[removed_tokens(self, plan, start, stop)] = self.config.eod_token_id
         limit = self.config.vocab_size
         if limit is not None and not all_below(tokens, limit):
             raise vocabulary_error(self, plan, start, tokens)

@@ -114,6 +114,10 @@ def read_catalog(
         catalog = kept_catalog(Path(config.data_cache_path), shards, settings, build)
     if check is not None:
         check(shards, catalog)
+    if config.removed_documents is not None:
+        from blendtitan.storage.removed_documents import with_removed
+
+        catalog = with_removed(catalog, config)
     return catalog
 
 
@@ -143,6 +147,10 @@ def _build_split(
         for row in ([[shard] for shard in shards] if blended else [shards])
     ]
     rows = Rows.build(catalog, files, shards_of_row, split=s, eod_id=config.eod_token_id)
+    if config.removed_documents is not None:
+        from blendtitan.dataset.removed import without_removed
+
+        rows = without_removed(rows)
     _warn_of_short_rows(rows, split, config)
     weights = {name: total_weight(catalog.weights[shards_of[name]].tolist()) for name in usable}
     segments: tuple[Segment, ...] = (Segment(0, weights),)

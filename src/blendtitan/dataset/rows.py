@@ -7,13 +7,16 @@ calls. A *position* counts the tokens of all rows, piece after piece.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
+
+if TYPE_CHECKING:
+    from blendtitan.dataset.removed import RemovedSpans
 
 IntArray = NDArray[np.int64]
 
@@ -54,6 +57,9 @@ class Rows:
     is_uniform: bool
     """Whether it is the type of all shards."""
 
+    removed: "RemovedSpans | None" = None
+    """Documents that are read as EOD."""
+
     @classmethod
     def build(
         cls,
@@ -69,10 +75,10 @@ class Rows:
         piece_starts = np.concatenate([[0], np.cumsum(catalog.split_tokens(split)[shards])])
         first_piece = np.cumsum([0, *(len(row) for row in shards_of_row)])
         row_starts = piece_starts[first_piece]
-        # Tokens of several types, or an inserted EOD too large for theirs, are read as int64.
+        # Tokens of several types, or an EOD that is too large for theirs, are read as int64.
         dtypes = [catalog.dtype(shard) for shard in shards]
         fits = len(set(dtypes)) == 1
-        if eod_id is not None and catalog.lacks_eod[shards].any():
+        if eod_id is not None and (catalog.lacks_eod[shards].any() or catalog.removed):
             fits = fits and eod_id <= np.iinfo(dtypes[0]).max
         token_bytes = np.array([dtype.itemsize for dtype in dtypes], np.int64)
         return cls(
@@ -109,9 +115,7 @@ class Rows:
             self.catalog.prefixes[shard] + ".bin",
             lambda: int(self.catalog.token_cuts[shard, 3]) * dtype.itemsize,
         )
-        if out.dtype == dtype:
-            file.read_into(out, at=at_bytes)
-            return
-        tokens = np.empty(len(out), dtype)
+        tokens = out if out.dtype == dtype else np.empty(len(out), dtype)
         file.read_into(tokens, at=at_bytes)
-        out[:] = tokens
+        if tokens is not out:
+            out[:] = tokens

@@ -44,6 +44,10 @@ def read_sample(dataset: BlendedDataset, slot: int) -> Sample:
     input_ids, labels = tokens[:, :-1].astype(np.int64), tokens[:, 1:].astype(np.int64)
     roles = None if dataset.eod_roles is None else dataset.eod_roles[plan.corpora]
     mask_labels(labels, input_ids, dataset.config, roles)
+    if dataset.rows.removed is not None:
+        from blendtitan.dataset.removed import mask_removed
+
+        mask_removed(labels, dataset, plan, 0)
     corpus = int(plan.corpora[0])
     history = dataset.history
     before = None if history is None else history.first_draws(dataset.corpora)

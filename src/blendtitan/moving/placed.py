@@ -5,6 +5,7 @@ from pathlib import Path
 from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
+from blendtitan.history.removals import removed_from
 from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.open import data_of_run, read_run
 from blendtitan.state import encode_state
@@ -32,6 +33,7 @@ def placed_state(config: Path, *, step: int, sample: int) -> dict[str, str]:
     dataset = data_of_run(run).train
     if isinstance(dataset, OriginalDataset):
         dataset.draws_before(sample + run.global_batch_size)  # raises beyond the last sample
+    dataset = removed_from(dataset, sample)
     size = run.global_batch_size
     schedule = [BatchStage(global_batch_size=size)]
     if step and sample != step * size:

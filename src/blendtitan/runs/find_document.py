@@ -20,8 +20,9 @@ from blendtitan.order.epoch import epoch_keys, epoch_shifts
 from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import SlotOrder
 from blendtitan.runs.open import OpenRun
+from blendtitan.runs.places import PLACE_HEADINGS, Place, Ranks, places_of
 from blendtitan.runs.run_folder import TOKENS
-from blendtitan.runs.slots import PLACE_HEADINGS, History, Place, Ranks, Stretch, Window, place_of
+from blendtitan.runs.slots import History, Stretch, Window
 from blendtitan.tables import Table
 
 
@@ -122,10 +123,16 @@ def find_document(
             f"would change what the run reads next.)"
         )
     prefix, whole = run.contents.document(shard, document_id)
-    readings = tuple(
-        Reading(window=window, place=place_of(run.slots, window.slot, ranks), tokens=tokens)
+    skips = run.slots.skips
+    found = [
+        (window, tokens)
         for window in _windows(run.slots, whole, stop_slot)
-        if not run.slots.skips.holds(window.slot) and (tokens := _held(window, whole))
+        if not skips.holds(window.slot) and (tokens := _held(window, whole))
+    ]
+    places = places_of(run, [window.slot for window, _ in found], ranks)
+    readings = tuple(
+        Reading(window=window, place=place, tokens=tokens)
+        for (window, tokens), place in zip(found, places, strict=True)
     )
     return Document(
         prefix=prefix,

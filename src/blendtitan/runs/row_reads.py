@@ -60,3 +60,11 @@ def _row_draws(phase: Phase, settings: OrderSettings, slot: int) -> IntArray:
 def token_bytes(catalog: Catalog) -> IntArray:
     """Bytes of one token of each shard. Shape ``(S,)``."""
     return np.array([catalog.dtype(shard).itemsize for shard in range(len(catalog.prefixes))])
+
+
+def size_of(num_bytes: int) -> str:
+    """A number of bytes with three digits and a unit."""
+    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB", "PB"]
+    while size >= 999.5 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"

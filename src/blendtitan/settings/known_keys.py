@@ -203,6 +203,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.provide_attention_mask": (bool, False),
     "blendcorpus.eod_token_id": (int | None, None),
     "blendcorpus.eod_mask_loss": (bool, False),
+    "blendcorpus.removed_documents": (str | Path | None, None),
     "blendcorpus.data_cache_path": (str | Path | None, None),
     "blendcorpus.seed": (int, 1234),
     "blendcorpus.on_change": (Literal["error", "new_segment"], "error"),

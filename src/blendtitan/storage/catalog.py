@@ -6,7 +6,7 @@ as bytes; see ``catalog_bytes.py``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from blendtitan.storage.index_format import CODE_OF_DTYPE, DTYPE_CODES, IndexHea
 from blendtitan.storage.reader import FileSignature, ShardIndex
 from blendtitan.storage.records import DocumentEnds, listed_checksums, read_ends
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.storage.removed_documents import RemovedDocuments
 
 logger = visible_logger(__name__)
 
@@ -53,7 +56,7 @@ class Catalog:
     """First document of train, valid and test, then the number of documents. ``(S, 4)``."""
 
     token_cuts: NDArray[np.int64]
-    """Offset in the shard, in tokens, of each document of ``document_cuts``. ``(S, 4)``."""
+    """Offset in the ``.bin``, in tokens, of each document of ``document_cuts``. ``(S, 4)``."""
 
     lacks_eod: NDArray[np.bool_]
     """True where EOD is inserted after each document while reading."""
@@ -66,6 +69,9 @@ class Catalog:
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
+
+    removed: "RemovedDocuments | None" = None
+    """Documents that are no longer read."""
 
     def dtype(self, shard: int) -> np.dtype[Any]:
         """Token type of a shard."""
@@ -137,7 +143,9 @@ def build_catalog(
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
         lacks_eod=np.array([p.lacks_eod(inserts_eod) for p in probes], np.bool_),
         eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
-        checksums=listed_checksums(shards.prefixes, [p.token_cuts[-1] for p in probes]),
+        checksums=listed_checksums(
+            shards.prefixes, [p.token_cuts[-1] - p.token_cuts[0] for p in probes]
+        ),
         settings=settings,
     )
 

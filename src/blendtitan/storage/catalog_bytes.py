@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from blendtitan.storage.index_format import DTYPE_CODES
 from blendtitan.storage.records import CHECKSUM_BYTES
 
 # One shard in the bytes of a catalog. Before these: the length of a JSON text and the text, which
-# lists the prefixes, the corpora and the settings.
+# lists the prefixes, the corpora, the settings and, if there are any, the removed documents.
 _ROW = np.dtype(
     [
         ("weights", "<f8"),
@@ -31,7 +32,8 @@ _TEXT_BYTES = struct.Struct("<Q")
 
 def encode_catalog(catalog: Catalog) -> bytes:
     """A catalog as bytes, for ``decode_catalog``."""
-    text = json.dumps([catalog.prefixes, catalog.corpora, catalog.settings]).encode()
+    removed = () if catalog.removed is None else (catalog.removed.json(),)
+    text = json.dumps([catalog.prefixes, catalog.corpora, catalog.settings, *removed]).encode()
     rows = np.empty(len(catalog.prefixes), _ROW)
     for name in _ROW.names or ():
         rows[name] = getattr(catalog, name)
@@ -47,7 +49,7 @@ def decode_catalog(data: bytes) -> Catalog:
     try:
         (text_bytes,) = _TEXT_BYTES.unpack_from(data)
         rows_at = _TEXT_BYTES.size + text_bytes
-        prefixes, corpora, settings = json.loads(data[_TEXT_BYTES.size : rows_at])
+        prefixes, corpora, settings, *removed = json.loads(data[_TEXT_BYTES.size : rows_at])
         rows = np.frombuffer(data[rows_at:], _ROW)
         _check_texts(prefixes, corpora, settings, num_shards=len(rows))
         _check_rows(rows)
@@ -56,8 +58,13 @@ def decode_catalog(data: bytes) -> Catalog:
             f"the catalog is damaged ({error}). Start again with another "
             f"blendcorpus.data_cache_path, or without one."
         ) from error
-    columns = {name: rows[name].copy() for name in _ROW.names or ()}
-    return Catalog(tuple(prefixes), tuple(corpora), settings=settings, **columns)
+    columns: dict[str, Any] = {name: rows[name].copy() for name in _ROW.names or ()}
+    catalog = Catalog(tuple(prefixes), tuple(corpora), settings=settings, **columns)
+    if not removed:
+        return catalog
+    from blendtitan.storage.removed_documents import RemovedDocuments
+
+    return replace(catalog, removed=RemovedDocuments.from_json(*removed))
 
 
 def _check_texts(prefixes: Any, corpora: Any, settings: Any, *, num_shards: int) -> None:
@@ -75,8 +82,8 @@ def _check_rows(rows: NDArray[Any]) -> None:
         "weights": np.isfinite(weights) & (weights > 0),
         "dtype_codes": np.isin(rows["dtype_codes"], codes),
         "num_sequences": rows["num_sequences"] > 0,
-        "document_cuts": _grow_from_zero(rows["document_cuts"]),
-        "token_cuts": _grow_from_zero(tokens) & (tokens[:, -1] > 0),
+        "document_cuts": _grow(rows["document_cuts"]) & (rows["document_cuts"][:, 0] == 0),
+        "token_cuts": _grow(tokens) & (tokens[:, -1] > tokens[:, 0]),
         "lacks_eod": rows["lacks_eod"].view(np.uint8) <= 1,
         "eod_roles": rows["eod_roles"] <= EOD_BEGINS,
     }
@@ -85,5 +92,5 @@ def _check_rows(rows: NDArray[Any]) -> None:
             raise ValueError(f"{name} of shard {int(np.argmin(shards)):,} cannot be right")
 
 
-def _grow_from_zero(cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return (cuts[:, 0] == 0) & (cuts[:, 1:] >= cuts[:, :-1]).all(axis=1)
+def _grow(cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (cuts[:, 0] >= 0) & (cuts[:, 1:] >= cuts[:, :-1]).all(axis=1)
