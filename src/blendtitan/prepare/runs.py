@@ -183,13 +183,13 @@ class Run:
         if theirs.sources == ours.sources or not self._shares_a_shard(other):
             return ""
         return (
-            f"{where} of the same names there from another input or key (its inputs: "
+            f"{where} of the same names there from another input, key or --keep (its inputs: "
             f"{', '.join(theirs.inputs)}; of this command: {', '.join(ours.inputs)}). Choose "
             f"another output folder or corpus."
         )
 
     def _shares_a_shard(self, other: Other) -> bool:
-        """Whether both would make one shard from different inputs or keys."""
+        """Whether both would make one shard from different inputs, keys or fields."""
         with suppress(OSError, DamagedFileError), open_file(other.path) as file:
             file.readline(LIMIT_BYTES)
             theirs = parse_json(file.read(_MOST_BYTES), dict[str, str])
@@ -231,7 +231,7 @@ def registered_run(
         location = shard.input.location
         source = location if is_url(location) else os.path.abspath(location)
         name = _digest(str(shard.prefix.relative_to(output)))
-        sources[name] = _digest([source, shard.key])
+        sources[name] = _digest([source, shard.key, *shard.options.keep])
     # For people to read; paths need not be UTF-8.
     named = tuple(visible(str(given)) for given in list(inputs)[:_SHOWN_INPUTS])
     shown = visible(str(tokenizer))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
+from blendtitan.document_sources import recorded_fields
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
@@ -95,6 +96,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     if not layout.corrections:
         _check_good(prefix, eod_id)
         return []
+    recorded_fields(prefix, len(layout.documents) - 1)
     ends = _proved_ends(prefix, layout, eod_id)
     idx = _replace_index(prefix, layout)
     # A record of the old .idx is wrong by now.
