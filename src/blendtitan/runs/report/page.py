@@ -94,6 +94,7 @@ def summary(run: RunFacts) -> dict[str, str]:
         "steps trained": f"{run.reached_step:,} of {run.last_step:,}",
         "samples": amount(run.num_samples),
         "skipped": "; ".join(map(str, run.skipped)),
+        "removed": run.removed,
         "tokens": read_of + amount(run.tokens_at_end),
         "samples per step": listed_sizes(run.config.schedule, run.config.steps),
         "sequence length": f"{run.config.blend.seq_length:,}",
