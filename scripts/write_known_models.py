@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from blendtitan.errors import ConfigError
 from blendtitan.titan import prepare
@@ -27,44 +28,50 @@ Written by scripts/write_known_models.py. Do not edit.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 TORCHTITAN = {version!r}
 """The version that has these models."""
 
-MODELS: Mapping[str, Mapping[str, int]] = {models!r}
-"""``model.name`` to ``model.flavor`` to the longest ``training.seq_len``. A model has no flavors
-here if it needs packages that were not installed."""
 
-LINEAR: Mapping[str, Mapping[str, int]] = {linear!r}
-"""``model.name`` to ``model.flavor`` to the cost of a token in all matrices, in units of the
-attention between two tokens, for a vocabulary of 128,000."""
+class Flavor(NamedTuple):
+    """One size of a model."""
+
+    max_seq_len: int
+    """The longest ``training.seq_len``."""
+    linear_cost: int
+    """The cost of a token in all matrices, in units of the attention between two tokens, for a
+    vocabulary of 128,000."""
+
+
+MODELS: Mapping[str, Mapping[str, Flavor]] = {models!r}
+"""``model.name`` to ``model.flavor``. A model has no flavors here if it needs packages that were
+not installed."""
 '''
 
 
-def known_models() -> dict[str, dict[str, int]]:
-    """The longest sequence of each flavor of each model."""
-    return {name: _lengths(name) for name in MODELS}
+class Flavor(NamedTuple):
+    """As in the module that is written."""
+
+    max_seq_len: int
+    linear_cost: int
 
 
-def _lengths(name: str) -> dict[str, int]:
+def known_models() -> dict[str, dict[str, Flavor]]:
+    """Each flavor of each model."""
+    return {name: _flavors(name) for name in MODELS}
+
+
+def _flavors(name: str) -> dict[str, Flavor]:
     try:
         flavors = [*flavors_of(name), *FLAVORS.get(name, {})]
     except ConfigError:
         return {}
-    specs = {flavor: build_model_spec(name, flavor, vocab_size=64) for flavor in flavors}
-    return {flavor: getattr(spec.model, "max_seq_len") for flavor, spec in specs.items()}  # noqa: B009
+    return {flavor: _flavor(name, flavor) for flavor in flavors}
 
 
-def linear_costs() -> dict[str, dict[str, int]]:
-    """The cost of a token in all matrices of each flavor of each model."""
-    found: dict[str, dict[str, int]] = {}
-    for name, flavors in known_models().items():
-        found[name] = {flavor: linear_cost(name, flavor) for flavor in flavors}
-    return found
-
-
-def linear_cost(name: str, flavor: str) -> int:
-    """The same of one flavor, from TorchTitan's count of floating-point operations.
+def _flavor(name: str, flavor: str) -> Flavor:
+    """Facts of one flavor, from TorchTitan's count of floating-point operations.
 
     It counts ``a + b * n`` for each token of a document of ``n`` tokens, as if a token attended to
     all others. With causal attention, the document takes ``a * n + b / 2 * n**2``.
@@ -73,10 +80,10 @@ def linear_cost(name: str, flavor: str) -> int:
     with torch.device("meta"):
         built = model.build()
     one, two = (model.get_nparams_and_flops(built, length)[1] for length in (1, 2))
-    return round(2 * (2 * one - two) / (two - one))
+    max_seq_len = getattr(model, "max_seq_len")  # noqa: B009
+    return Flavor(max_seq_len, round(2 * (2 * one - two) / (two - one)))
 
 
 if __name__ == "__main__":
-    models, linear = known_models(), linear_costs()
-    MODULE.write_text(HEAD.format(version=version("torchtitan"), models=models, linear=linear))
+    MODULE.write_text(HEAD.format(version=version("torchtitan"), models=known_models()))
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(MODULE)], check=True)

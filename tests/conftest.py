@@ -18,6 +18,7 @@ from tokenizers.models import WordLevel
 
 from blendtitan import BlendConfig
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.storage.index_arrays import IndexArrays, encode_index
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import TokenizerRecord, record_path
 from blendtitan.storage.record_writer import encode_record
@@ -116,6 +117,21 @@ def write_shard(tmp_path: Path) -> WriteShard:
         return prefix
 
     return write
+
+
+HEADER = b"\xff" * 1024
+"""A header of ids that no vocabulary has."""
+
+
+def add_header(prefix: Path) -> None:
+    """Put ``HEADER`` before the tokens of a shard, and move its pointers."""
+    arrays = IndexArrays.open(prefix)
+    index = encode_index(
+        arrays.lens, arrays.documents, dtype=arrays.dtype, header_bytes=len(HEADER)
+    )
+    bin_path = Path(f"{prefix}.bin")
+    bin_path.write_bytes(HEADER + bin_path.read_bytes())
+    Path(f"{prefix}.idx").write_bytes(b"".join(index))
 
 
 @pytest.fixture

@@ -202,6 +202,24 @@ def test_a_new_number_of_samples_per_step_begins_where_the_loader_is(
     assert loader.consumed_samples == STEP + 5 * MICRO_BATCH
 
 
+def test_a_loader_returns_to_a_state_from_before_its_steps_were_balanced(
+    dataset: BlendedDataset,
+) -> None:
+    """In the first two steps, the run was not balanced."""
+    plain = DataLoader(dataset, STEP)
+    states = [plain.state_dict() for _ in islice(plain, 3)]
+    balanced = loaders(dataset, 2)
+    for loader in balanced:
+        loader.load_state_dict(states[1])
+        balance_steps(loader, batches_per_step=6)
+        loader.load_state_dict(states[0])
+
+    assert merged(read_steps(balanced, 4)) == plain_steps(dataset, 4, after=STEP)
+    balance_steps(balanced[0], batches_per_step=18)  # from slot 120 on, in steps of 72
+    with pytest.raises(ResumeError, match="from 120 samples on, in steps of 72, which the posi"):
+        balanced[0].load_state_dict(states[0])
+
+
 def test_without_masks_or_without_end_there_is_nothing_to_balance(
     dataset: BlendedDataset, config: BlendConfig
 ) -> None:

@@ -176,6 +176,26 @@ def test_the_tables_of_a_run_keep_a_corpus_that_was_dropped(write_blend: WriteBl
     ]
 
 
+def test_the_share_of_a_dropped_corpus_is_that_of_the_samples_read(
+    write_blend: WriteBlend,
+) -> None:
+    """Of 80 slots, the first 32 are half "web", but the run leaves out slots 8 to 23 of them."""
+    both = write_blend(CORPORA, seq_length=8, split="1")
+    before = loader(both)
+    before.set_skips([(8, 24)])
+    read(before, 4)
+    lines = Path(both.data_file_list).read_text().splitlines()
+    Path(both.data_file_list).write_text("\n".join(x for x in lines if x.split()[-1] == "code"))
+    after = loader(dataclasses.replace(both, on_change="new_segment"))
+    after.set_skips([(8, 24)])
+    after.load_state_dict(before.state_dict())
+
+    assert [line.split() for line in corpus_table(after.dataset, 80).splitlines()[1:]] == [
+        ["code", "400", "87.50%", "448", "1.12"],
+        ["web", "dropped", "12.50%", "64"],
+    ]
+
+
 def test_the_draw_of_a_sample_counts_across_phases(write_blend: WriteBlend) -> None:
     config = write_blend(CORPORA, seq_length=8)
     before = loader(config)

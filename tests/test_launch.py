@@ -158,6 +158,13 @@ def test_a_run_knows_when_its_job_ends(cluster: Cluster) -> None:
     assert "#SBATCH --signal=USR1@180\n" in (LAUNCH / "slurm.sh").read_text()
 
 
+def test_a_wall_time_that_pbs_does_not_tell_is_mentioned(cluster: Cluster) -> None:
+    (cluster.record.parent / "bin/qstat").write_text("#!/bin/sh\nexit 1\n")
+
+    assert "set guards.wall_time_minutes" in cluster.submit("pbs.sh", [])
+    assert cluster.calls("mpiexec")[0]["end"] is None
+
+
 def test_the_environment_chooses_the_port(cluster: Cluster) -> None:
     cluster.submit("slurm.sh", [], PORT="29500")
 

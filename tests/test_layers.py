@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "identity": (set(), set()),
     "metric_names": (set(), set()),
     "storage": (STORAGE, NUMPY | {"msgspec"}),
+    "document_sources": (STORAGE, NUMPY | {"pyarrow"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "claims": (STORAGE | {"claims"}, set()),
@@ -61,13 +62,13 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "tokenizer_check": (STORAGE | {"tokenizers", "tokenizer_check"}, NUMPY),
     "prepare": (
-        STORAGE | {"tokenizers", "tables", "prepare"},
+        STORAGE | {"document_sources", "tokenizers", "tables", "prepare"},
         NUMPY
         | {"orjson", "backports", "compression", "isal", "pyarrow", "sentencepiece", "xxhash"}
         | {"fsspec", "ray", "mpi4py", "datatrove", "rich"},
     ),
     "shards": (
-        STORAGE | {"tokenizers", "tokenizer_check", "tables", "shards"},
+        STORAGE | {"document_sources", "tokenizers", "tokenizer_check", "tables", "shards"},
         NUMPY | {"xxhash"},
     ),
     "runs": (
@@ -81,8 +82,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "tokenizers",
             "tokenizer_check",
         }
-        | {"metric_names", "tables", "shards", "runs"},
-        NUMPY | {"jinja2", "plotly", "tensorboard"},
+        | {"document_sources", "metric_names", "tables", "shards", "runs"},
+        NUMPY | {"duckdb", "jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
         STORAGE | {"dataset", "order", "metric_names", "settings", "runs", "tables", "mixture"},
@@ -199,7 +200,7 @@ READERS = {
     "files.py": "the one place",
     "prepare/input_file.py": "texts, also by URL",
     "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
-    "prepare/runs.py": "a new claim, to be written",
+    "prepare/claims.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",
     "runs/report/figures.py": "files of this package",

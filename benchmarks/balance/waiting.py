@@ -16,13 +16,13 @@ from blendtitan import BlendConfig, BlendedDataset, build_datasets
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.dataset.stretches import shard_index
 from blendtitan.order.balance import balanced, duration, unbalanced
-from blendtitan.settings.known_models import LINEAR
+from blendtitan.settings.known_models import MODELS
 
 LENGTHS = (8192, 16384, 32768, 65536, 131072)
 RANKS = (8, 64, 512)
 MICRO_BATCHES = (1, 8)
 STEPS = 8
-MODEL = LINEAR["llama3"]["8B"]
+MODEL = MODELS["llama3"]["8B"].linear_cost
 
 
 def dataset_of(file_list: Path, seq_len: int) -> BlendedDataset:

@@ -10,7 +10,7 @@ from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.interface import Dataset
-from blendtitan.errors import ConfigError
+from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.loader import DataLoader
 from blendtitan.order.balance import balanced
 from blendtitan.order.course import NO_SKIPS, ChangedCourse, Skips, Step, changed
@@ -49,9 +49,17 @@ def balance_steps(
         skips = skips_of(loader.course)
         kept = skips.kept_before(consumed_samples)
         begun = [(skips.kept_before(begin), batches) for begin, batches in stages]
-        first, batches = [stage for stage in begun if stage[0] <= kept][-1]
+        # Steps before the first stage have its size: a loader may return to an earlier state.
+        first, batches = next((each for each in reversed(begun) if each[0] <= kept), begun[0])
         size = loader.course.stride * batches
-        return Step(skips.slot_of(first + (kept - first) // size * size), size)
+        start = first + (kept - first) // size * size
+        if start < 0:
+            raise ResumeError(
+                f"steps are balanced from {begun[0][0]:,} samples on, in steps of {size:,}, which "
+                f"the position {consumed_samples:,} does not fit. Balance the steps after loading "
+                f"the state."
+            )
+        return Step(skips.slot_of(start), size)
 
     costs_at = costs_of(loader, known)
 

@@ -171,8 +171,15 @@ def samples_of(schedule: Sequence[BatchStage], step: int) -> int:
     return sum((stop - stage.step) * stage.global_batch_size for stage, stop in steps)
 
 
+def size_changes(schedule: Sequence[BatchStage], steps: int) -> list[tuple[int, int]]:
+    """Steps before each change of the global batch size in the first ``steps`` steps, and the size.
+
+    The first entry is the size of the first step.
+    """
+    sizes = [(stage.step, stage.global_batch_size) for stage in schedule if stage.step < steps]
+    return [each for i, each in enumerate(sizes) if i == 0 or sizes[i - 1][1] != each[1]]
+
+
 def listed_sizes(schedule: Sequence[BatchStage], steps: int) -> str:
     """The samples of a step in a run of so many steps, such as ``4, then 8``."""
-    sizes = [f"{s.global_batch_size:,}" for s in schedule if s.step < max(1, steps)]
-    changes = [size for size, before in zip(sizes, ["", *sizes], strict=False) if size != before]
-    return ", then ".join(changes)
+    return ", then ".join(f"{size:,}" for _, size in size_changes(schedule, max(1, steps)))

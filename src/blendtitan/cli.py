@@ -18,7 +18,7 @@ from blendtitan.visible import spell_out_logs, visible_lines
 
 _SHOWN = (
     *("init", "prepare", "train"),
-    *("tokenize", "stats", "verify", "repair", "merge", "convert", "mix"),
+    *("tokenize", "stats", "verify", "repair", "merge", "index", "convert", "mix"),
     *("plan", "explain", "report", "removed", "audit", "sweep", "rescue", "export", "demo"),
 )
 COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}

@@ -77,7 +77,8 @@ def corpus_table(dataset: Dataset, num_samples: int) -> str:
     history = dataset.history if isinstance(dataset, BlendedDataset) else None
     if history is not None:
         dropped = sorted(_ever_drawn(dataset) - {*dataset.corpora})
-        shares = configured_shares(dropped, dataset.segments_read, num_samples)
+        read_from = dataset.segments_read
+        shares = configured_shares(dropped, read_from, num_samples, dataset.samples_before)
         counts = history.tokens_before(num_samples, dropped).tolist()
         for name, share, read in zip(dropped, shares, counts, strict=True):
             table.add_row(name, "dropped", f"{share:.2%}", f"{read:,}", "")

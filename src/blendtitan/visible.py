@@ -7,7 +7,7 @@ escapes them: ``\x1b``, ``\n``, ``\u202e``. All other characters stay unchanged.
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Number
@@ -24,6 +24,7 @@ _IN_LINES = re.compile(rf"(?![\n\t])[{_UNSAFE}]")
 # TorchTitan colours its own lines (metrics.enable_color_printing).
 _IN_COLOURED_LINES = re.compile(rf"(?!\x1b\[[0-9;]*m|[\n\t])[{_UNSAFE}]")
 
+_SHOWN = 3
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -60,6 +61,12 @@ def joined(lines: Iterable[str]) -> Lines:
 def counted(number: int, one: str, many: str = "") -> str:
     """A number with its noun: ``1 shard``, ``2,000 shards``."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first names of many, and the number of the others."""
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def visible_logger(name: str) -> logging.Logger:

@@ -4,11 +4,13 @@ import errno
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch.distributed as dist
 
 from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.stop_signals import REPEAT_SECONDS
 from blendtitan.titan import shared_catalog
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from tests.titan.launched import train
@@ -72,17 +74,70 @@ def loses_a_thread(*arguments: str) -> None:
     train(*arguments)
 
 
-def diverges(*arguments: str) -> None:
-    """The loss of rank 1 is not a number from step 3 on."""
+def diverges(*arguments: str, from_step: int = 3) -> None:
+    """The loss of rank 1 is not a number from a step on."""
     from torchtitan.trainer import Trainer
 
     step = Trainer.forward_backward_step
 
     def diverging(self: Trainer, **kwargs: Any) -> Any:
-        return step(self, **kwargs) * (float("nan") if self.step >= 3 else 1)
+        return step(self, **kwargs) * (float("nan") if self.step >= from_step else 1)
 
     if _rank() == 1:
         Trainer.forward_backward_step = diverging
+    train(*arguments)
+
+
+def diverges_at_once(*arguments: str) -> None:
+    """The loss of rank 1 is not a number in any step."""
+    diverges(*arguments, from_step=1)
+
+
+def begins_slowly(*arguments: str) -> None:
+    """The first step takes three seconds, as if it were compiled. A file tells of its begin."""
+    from torchtitan.trainer import Trainer
+
+    step = Trainer.forward_backward_step
+
+    def slow(self: Trainer, **kwargs: Any) -> Any:
+        if self.step == 1:
+            Path(f"{os.environ['RECORD']}_in_first_step").touch()
+            time.sleep(3)
+        return step(self, **kwargs)
+
+    Trainer.forward_backward_step = slow
+    train(*arguments)
+
+
+def closes_slowly(*arguments: str) -> None:
+    """The loggers of rank 0 take longer to close than those of rank 1. Files tell of it."""
+    from blendtitan.titan.metrics import LossMetrics
+
+    close = LossMetrics.close
+    closed = Path(f"{os.environ['RECORD']}_closed_{_rank()}")
+
+    def slow(self: LossMetrics) -> None:
+        if not closed.exists():
+            # A signal soon after the first one counts as the same.
+            time.sleep(REPEAT_SECONDS + 3 * (_rank() == 0))
+        close(self)
+        closed.touch()
+
+    LossMetrics.close = slow
+    train(*arguments)
+
+
+def saves_slowly(*arguments: str) -> None:
+    """A save takes three seconds."""
+    save = BlendCheckpointManager.dcp_save
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        with open(f"{os.environ['RECORD']}_saves_{_rank()}", "a") as file:
+            file.write("1")
+        time.sleep(3)
+        return save(*arguments, **more)
+
+    BlendCheckpointManager.dcp_save = slow
     train(*arguments)
 
 

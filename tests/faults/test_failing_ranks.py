@@ -74,21 +74,38 @@ def test_a_reading_thread_that_fails_on_one_rank_ends_both(job: FaultyJob) -> No
     assert "rank 1: OSError: [Errno 5] the disk fails" in output
 
 
-@pytest.mark.parametrize(("log_freq", "steps"), [(1, "step 3 is"), (100, "steps 3 to 5 are")])
+@pytest.mark.parametrize(
+    ("log_freq", "losses"),
+    [
+        (1, "loss of step 3 is"),
+        (4, "losses of steps 3 to 4 are"),
+        (100, "losses of steps 3 to 5 are"),
+    ],
+)
 def test_losses_that_are_not_finite_on_one_rank_end_both_and_are_not_saved(
-    job: FaultyJob, log_freq: int, steps: str
+    job: FaultyJob, log_freq: int, losses: str
 ) -> None:
-    """At the first loss that is logged, or after three in a row. Resumes from an intact one."""
+    """At the first loss that is logged, or after three in a row. Resumes from an intact one.
+
+    The error names the first such step, which may be before the one that is logged.
+    """
     job.settings["metrics"]["log_freq"] = log_freq
     job.settings["training"]["steps"] = 20
     job.settings["checkpoint"]["keep_latest_k"] = 2
     output = job.fail(processes=2, entry=sabotage.diverges)
 
-    assert f"blendtitan train: the losses of {steps} not finite." in output
+    assert f"blendtitan train: the {losses} not finite." in output
     assert re.search(r"blendtitan explain \S+ --around 3", output)
     assert job.complete_steps() == [2]
     job.run("--training.steps", "3", processes=2)
     assert set(job.steps_begun()) == {3}
+
+
+def test_a_first_loss_that_is_not_finite_is_guarded_too(job: FaultyJob) -> None:
+    output = job.fail(processes=2, entry=sabotage.diverges_at_once)
+
+    assert "blendtitan train: the loss of step 1 is not finite." in output
+    assert not job.complete_steps()
 
 
 def test_without_an_agent_the_others_notice_that_rank_0_is_gone(job: FaultyJob) -> None:

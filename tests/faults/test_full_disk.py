@@ -14,7 +14,7 @@ import pytest
 from blendtitan import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, OutputError
-from blendtitan.prepare.runs import Claims
+from blendtitan.prepare.claims import Claims
 from blendtitan.storage.catalog_bytes import encode_catalog
 from blendtitan.storage.reader import ShardIndex
 from tests.conftest import WriteBlend

@@ -72,7 +72,7 @@ def test_a_signal_saves_a_checkpoint_of_one_step_on_all_ranks(
     assert run.wait(TIMEOUT_S) == INTERRUPTED
     check_ended(job, run.output)
     (step,) = job.complete_steps()
-    assert f": saves a checkpoint of step {step} and ends." in run.output
+    assert f": saving a checkpoint of step {step} before the run ends." in run.output
     assert run.output.count("Interrupted. The same command resumes") == 1
     assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
     assert max(job.steps_begun()) == step
@@ -86,7 +86,7 @@ def test_a_second_signal_ends_a_run_that_is_still_saving(job: FaultyJob) -> None
     run = job.launch(processes=2, entry=sabotage.saves_for_ever)
     wait_for(lambda: 2 in job.steps_begun(), run)
     run.process.terminate()
-    wait_for(lambda: "SIGTERM: saves" in run.output, run)
+    wait_for(lambda: "SIGTERM: saving" in run.output, run)
     time.sleep(REPEAT_SECONDS)
     run.process.terminate()
 
@@ -96,7 +96,23 @@ def test_a_second_signal_ends_a_run_that_is_still_saving(job: FaultyJob) -> None
     assert not job.complete_steps()
 
 
-def test_a_signal_before_the_first_step_ends_a_run_at_once(job: FaultyJob) -> None:
+def test_all_ranks_stay_until_the_loggers_of_all_are_closed(job: FaultyJob) -> None:
+    """An agent kills the ranks that remain when one has ended, and Slurm kills other nodes.
+
+    They may be uploading what a logger holds.
+    """
+    run = job.launch(processes=2, entry=sabotage.closes_slowly)
+    wait_for(lambda: 2 in job.steps_begun(), run)
+    run.process.terminate()
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    check_ended(job, run.output)
+    assert Path(f"{job.records[-1]}_closed_0").exists()
+    assert run.output.count("training loss: ") == 1
+    assert run.output.count("Interrupted. The same command resumes") == 1
+
+
+def test_a_signal_before_the_first_batch_ends_a_run_at_once(job: FaultyJob) -> None:
     """There is nothing to save yet, and a rank may hang."""
     run = job.launch(processes=2, entry=sabotage.waits_for_ever)
     wait_for(lambda: list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS)), run)
@@ -107,21 +123,48 @@ def test_a_signal_before_the_first_step_ends_a_run_at_once(job: FaultyJob) -> No
     assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
 
 
-@pytest.mark.parametrize(
-    ("processes", "interval", "saved"), [(1, 1000, 1), (2, 1000, 2), (2, 1, 1)]
-)
-def test_before_the_wall_time_ends_a_run_saves_and_ends(
-    job: FaultyJob, processes: int, interval: int, saved: int
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_in_the_first_step_saves_it(job: FaultyJob, processes: int) -> None:
+    """It may take minutes to compile."""
+    run = job.launch(processes=processes, entry=sabotage.begins_slowly)
+    wait_for(lambda: Path(f"{job.records[-1]}_in_first_step").exists(), run)
+    os.kill(job.pids()[processes - 1], signal.SIGTERM)
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    check_ended(job, run.output)
+    assert "Received SIGTERM: saving a checkpoint of step 1 before the run ends." in run.output
+    assert job.complete_steps() == [1]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_in_a_save_ends_the_run_with_that_checkpoint(
+    job: FaultyJob, processes: int
 ) -> None:
-    """Several ranks agree on it within a step; a checkpoint that was just saved is enough."""
-    job.settings["checkpoint"]["interval"] = interval
+    """It is not saved again."""
+    job.settings["checkpoint"]["async_mode"] = "disabled"
+    run = job.launch(processes=processes, entry=sabotage.saves_slowly)
+    saves = Path(f"{job.records[-1]}_saves_0")
+    wait_for(saves.exists, run)
+    os.kill(job.pids()[processes - 1], signal.SIGUSR1)
+
+    assert run.wait(TIMEOUT_S) == INTERRUPTED
+    check_ended(job, run.output)
+    assert "Received SIGUSR1: the run ends with the checkpoint of step 2." in run.output
+    assert job.complete_steps() == [2]
+    assert saves.read_text() == "1"
+    assert max(job.steps_begun()) == 2
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_before_the_wall_time_ends_a_run_saves_and_ends(job: FaultyJob, processes: int) -> None:
+    """Even after its first step."""
     job.settings["guards"] = {"wall_time_minutes": 0.01, "margin_seconds": 1}
     run = job.launch(processes=processes)
 
     assert run.wait(TIMEOUT_S) == INTERRUPTED
     check_ended(job, run.output)
-    assert f"the wall time ends: saves a checkpoint of step {saved} and ends." in run.output
-    assert job.complete_steps() == [saved]
+    assert "The wall time ends: saving a checkpoint of step 1 before the run ends." in run.output
+    assert job.complete_steps() == [1]
 
 
 def test_without_checkpoints_the_log_says_so(job: FaultyJob) -> None:

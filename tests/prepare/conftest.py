@@ -11,6 +11,7 @@ import pytest
 from blendtitan.prepare.demo import train_tokenizer
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.plan import plan_jobs, plan_shards
+from blendtitan.prepare.streams import BadText, Text
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
 from blendtitan.prepare.workers import Rank, Work
 from blendtitan.storage.reader import ShardIndex
@@ -43,7 +44,8 @@ def write_texts(path: Path, texts: Iterable[str]) -> Path:
 
 def shard_files(folder: Path) -> dict[str, bytes]:
     """Content of every file of the shards below a folder, by path."""
-    files = [path for suffix in ("bin", "idx") for path in folder.rglob(f"*.{suffix}")]
+    suffixes = ("bin", "idx", "docs.parquet")
+    files = [path for suffix in suffixes for path in folder.rglob(f"*.{suffix}")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -83,6 +85,11 @@ def planned_work(
         tier=encoder.tier,
         doubt_path=output / "doubt",
     )
+
+
+def strings(texts: Iterable[Text | BadText]) -> list[str | BadText]:
+    """Texts of a reader, without their places and fields."""
+    return [text if isinstance(text, BadText) else text[1] for text in texts]
 
 
 class KillingEncoder(Encoder):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import OutputError
-from blendtitan.prepare import runs
-from blendtitan.prepare.runs import Claims
+from blendtitan.prepare import claims
+from blendtitan.prepare.claims import Claims
 from blendtitan.storage.atomic_files import Process
 
 
@@ -59,7 +59,7 @@ def test_a_damaged_claim_is_taken_over_after_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     """Its holder was perhaps killed while writing it, so the claim does not name a process."""
-    monkeypatch.setattr(runs, "_UNREADABLE_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
     (tmp_path / "claim").write_bytes(content)
     waiting = Claims()
     with waiting.claimed(tmp_path / "claim") as at_once:

@@ -8,6 +8,7 @@ from blendtitan.errors import InputError
 from blendtitan.prepare.columns import read_parquet, row_group_runs
 from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.streams import BadText, TextRange
+from tests.prepare.conftest import strings
 
 
 def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int = 2) -> Path:
@@ -17,7 +18,7 @@ def written(path: Path, texts: pa.Array | list[str | None], rows_per_group: int 
 
 
 def read(path: Path, start: int, stop: int, key: str = "text") -> list[str | BadText]:
-    return list(read_parquet(TextRange(InputFile.of(path), start, stop, key)))
+    return strings(read_parquet(TextRange(InputFile.of(path), start, stop, key)))
 
 
 @pytest.mark.parametrize("run_bytes", [1, 150, 10**9])

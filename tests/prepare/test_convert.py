@@ -176,7 +176,7 @@ def test_an_interrupted_conversion_leaves_no_shard(
 ) -> None:
     prefix = write_tntidx(tmp_path / "web", ITEMS, DOCUMENTS)
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(writer, "publish", interrupt)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.errors import BlendTitanError, OutputError
-from blendtitan.prepare import runs
+from blendtitan.prepare import claims
 from blendtitan.prepare.documents import RejectLimit, Settings, Signals, write_part
 from blendtitan.prepare.engines import LocalEngine
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize
@@ -106,7 +106,7 @@ def test_damaged_files_of_an_interrupted_output_do_not_affect_its_shards(
     value: int | str,
 ) -> None:
     """No process waits for a minute, as it would for a claim without a holder."""
-    monkeypatch.setattr(runs, "_UNREADABLE_SECONDS", 0.05)
+    monkeypatch.setattr(claims, "_UNREADABLE_SECONDS", 0.05)
     whole = finished()
     interrupt(tmp_path, tokenizer_path)
     damage(tmp_path / "out", value)

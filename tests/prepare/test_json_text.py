@@ -9,6 +9,7 @@ from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.json_text import read_lines
 from blendtitan.prepare.streams import BadText, TextRange, read_blocks, split_lines, zstd
+from tests.prepare.conftest import strings
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\x04\x00\x00\x00abcd"
@@ -22,7 +23,7 @@ COMPRESSED = {
 
 def read_texts(path: Path, *, key: str = "text") -> list[str | BadText]:
     file = InputFile.of(path)
-    return list(read_lines(TextRange(file, 0, file.num_bytes, key)))
+    return strings(read_lines(TextRange(file, 0, file.num_bytes, key)))
 
 
 def written(path: Path, content: bytes) -> Path:
@@ -147,9 +148,8 @@ def test_each_line_belongs_to_the_range_that_it_starts_in(tmp_path: Path) -> Non
 
     for step in range(1, size + 2):
         ranges = [(start, min(start + step, size)) for start in range(0, size, step)]
-        texts = [
-            text for a, b in ranges for text in read_lines(TextRange(InputFile.of(path), a, b))
-        ]
+        file = InputFile.of(path)
+        texts = [text for a, b in ranges for text in strings(read_lines(TextRange(file, a, b)))]
         assert texts == whole
 
 

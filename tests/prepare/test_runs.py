@@ -194,7 +194,7 @@ def test_the_same_shards_of_another_input_are_refused(begin: BeginRun) -> None:
     begin(name="text/a.jsonl")
     begin(name="text/b.jsonl")
 
-    with pytest.raises(ConfigError, match="from another input or key"):
+    with pytest.raises(ConfigError, match="from another input, key or --keep"):
         begin(name="more/a.jsonl")
 
 

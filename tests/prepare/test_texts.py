@@ -18,6 +18,7 @@ from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import DEFAULT_OPTIONS, InputFile, ReadOptions
 from blendtitan.prepare.streams import BadText, TextRange, zstd
 from blendtitan.prepare.texts import is_cut, read_range
+from tests.prepare.conftest import strings
 
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 TABLE = pa.table({"id": [1, 2], "text": ["one", "two"]})
@@ -34,7 +35,7 @@ COMPRESSED = {
 def read(path: Path, *, key: str = "text", options: ReadOptions = DEFAULT_OPTIONS) -> list:
     file = InputFile.of(path)
     texts = read_range(TextRange(file, 0, file.num_bytes, key, options))
-    return list(texts)
+    return strings(texts)
 
 
 def written(path: Path, content: bytes | str) -> Path:
@@ -204,7 +205,7 @@ def test_columns_of_every_type_that_holds_texts_are_read(
     if suffix == "parquet":
         pq.write_table(table, path)
         file = InputFile.of(path)
-        found = list(read_range(TextRange(file, 0, 1)))
+        found = strings(read_range(TextRange(file, 0, 1)))
     else:
         feather.write_feather(table, path)
         found = read(path)
@@ -229,7 +230,7 @@ def test_a_column_may_be_nested_and_a_name_with_a_dot_takes_precedence(
 
     found = read_range(TextRange(file, 0, 1, "content.text"))
 
-    assert list(found) == [texts, BadText("row", 1, "'content.text' is null, expected a string")]
+    assert strings(found) == [texts, BadText("row", 1, "'content.text' is null, expected a string")]
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])
@@ -247,7 +248,7 @@ from blendtitan.prepare.texts import read_range
 
 file = InputFile.of(sys.argv[1])
 stop = 1 if sys.argv[1].endswith("parquet") else file.num_bytes
-print(*read_range(TextRange(file, 0, stop, "content.text")))
+print(*(text for _, text, _ in read_range(TextRange(file, 0, stop, "content.text"))))
 """
 
     done = subprocess.run(

@@ -158,3 +158,12 @@ def test_it_ends_with_the_lines_that_leave_the_step_out(write_run: WriteRun) -> 
     path.write_text(path.read_text() + "\n" + "\n".join(lines[-3:]))
 
     assert open_run(path).slots.skipped == ((24, 32, 4, 4),)
+
+
+def test_in_the_originals_order_no_skip_is_advised(write_run: WriteRun, tmp_path: Path) -> None:
+    """It does not support skips."""
+    order = {"order": "blendcorpus", "data_cache_path": str(tmp_path / "cache")}
+    found = compare_step(open_run(write_run(CORPORA, blendcorpus=order)), 4, window=2)
+
+    assert "skip" not in "\n".join(map(str, found.lines()))
+    assert "skip" not in "".join(found.json())

@@ -12,15 +12,19 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, DataLoader, SegmentConfig, build_datasets
+from blendtitan.balance import balance_steps
 from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.cli import main
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
-from blendtitan.runs.explain import Explained, explain_slots
+from blendtitan.order.slots import Course
+from blendtitan.runs.explain import Explained, explain_slots, select_step
 from blendtitan.runs.open import OpenRun, open_run, read_run
+from blendtitan.runs.places import Ranks
 from blendtitan.runs.run_folder import DATA
+from blendtitan.runs.slots import step_slots
 from blendtitan.storage.reader import ShardIndex
-from tests.conftest import EOD, WriteShard
+from tests.conftest import EOD, WriteShard, add_header
 from tests.runs.conftest import WriteRun
 from tests.runs.test_audit import save
 
@@ -111,6 +115,57 @@ def test_inserted_eods_are_of_their_documents_and_not_of_the_bytes(
 
         assert tokens_of(source, sample) == [*expected.input_ids.tolist(), expected.labels[-1]]
         check_places(source, sample)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_the_ranks_of_balanced_steps_are_those_of_the_loaders(
+    write_run: WriteRun, ranks: int
+) -> None:
+    """With skipped slots, and steps of two sizes."""
+    path = write_run(
+        CORPORA,
+        training={
+            "seq_len": 16,
+            "batch_schedule": [{"from_step": 3, "global_batch_size": 16}],
+        },
+        blendcorpus={
+            "balance": "attention",
+            "provide_attention_mask": True,
+            "skip": [{"from_slot": 10, "to_slot": 14}],
+        },
+    )
+    source, moved = open_run(path), 0
+    courses: list[Course] = []
+    for rank in range(ranks):
+        loader = DataLoader(dataset_of(path), 2, dp_rank=rank, dp_world_size=ranks, num_workers=0)
+        loader.set_skips([(10, 15)])
+        balance_steps(loader, batches_per_step=4 // ranks, later=[(29, 8 // ranks)])
+        courses.append(loader.course)
+    for step in range(1, 7):
+        first = step_slots(source.slots, step)[0]
+        for rank, course in enumerate(courses):
+            chosen = select_step(source, step, ranks=Ranks(ranks, 2), rank=rank)
+            places = [each.place for each in explain_slots(source, chosen, ranks=Ranks(ranks, 2))]
+
+            assert chosen == course.slots(first).reshape(-1).tolist()
+            assert [(at.rank, at.micro_batch, at.row) for at in places] == [
+                (rank, *divmod(i, 2)) for i in range(len(chosen))
+            ]
+            moved += sum(at.sample % (2 * ranks) // 2 != rank for at in places if at.sample)
+    assert moved > 0
+
+
+def test_ranks_of_balanced_steps_need_the_data(write_run: WriteRun, tmp_path: Path) -> None:
+    own = {"balance": "attention", "provide_attention_mask": True}
+    path = write_run(CORPORA, training={"global_batch_size": 4}, blendcorpus=own)
+    trained(tmp_path / "run/checkpoint", [read_run(path).blend])
+    (tmp_path / "run/config.toml").write_text(path.read_text())
+    shutil.rmtree(tmp_path / "web")
+    source = open_run(tmp_path / "run")
+
+    assert select_step(source, 2) == [4, 5, 6, 7]
+    with pytest.raises(ConfigError, match=r"steps are balanced, so ranks .* not available"):
+        select_step(source, 2, ranks=Ranks(2, 2), rank=1)
 
 
 def test_any_slot_can_be_explained(write_run: WriteRun) -> None:
@@ -482,3 +537,21 @@ def test_neither_torch_nor_torchtitan_is_imported(write_run: WriteRun) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("order", ["blendtitan", "blendcorpus"])
+def test_explain_names_the_bytes_of_the_tokens(
+    write_run: WriteRun, tmp_path: Path, order: str
+) -> None:
+    """Those of a shard whose ``.bin`` begins with a header."""
+    settings = {"order": order}
+    if order == "blendcorpus":
+        settings["data_cache_path"] = str(tmp_path / "cache")
+    path = write_run({"web": (2, [900, 700]), "code": (1, [450])}, blendcorpus=settings)
+    for idx_path in sorted(path.parent.glob("*/*.idx")):
+        add_header(idx_path.with_suffix(""))
+
+    source, dataset = open_run(path), dataset_of(path)
+    for sample in explain_slots(source, range(40)):
+        assert tokens_of(source, sample)[:-1] == dataset[sample.window.slot].input_ids.tolist()
+        check_places(source, sample)

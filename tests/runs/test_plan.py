@@ -18,7 +18,9 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
-from blendtitan.settings.known_models import LINEAR
+from blendtitan.runs.report import page
+from blendtitan.runs.report.facts import BlendCurve
+from blendtitan.settings.known_models import MODELS
 from tests.conftest import EOD, WriteBlend, WriteShard, write_record
 from tests.runs.conftest import WriteRun
 
@@ -448,6 +450,53 @@ def test_skipped_steps_are_shown_and_do_not_count_as_read(write_run: WriteRun) -
     ]
 
 
+GROWING = [{"from_step": 4, "global_batch_size": 16}]
+"""4 steps of 8 samples, then steps of 16."""
+
+
+def test_an_epoch_takes_as_many_steps_as_train_on_its_samples(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Skipped slots are not trained on, even if they are more than an epoch has."""
+    skip = [{"from_slot": 4, "to_slot": 999}]
+    path = write_run(CORPORA, training={"batch_schedule": GROWING}, blendcorpus={"skip": skip})
+    plan = planned(path, capsys)
+    web = next(corpus for corpus in plan["corpora"] if corpus["name"] == "web")
+
+    assert plan["steps_per_epoch"] == 4 + (plan["splits"][0]["windows"] - 4 * 8) / 16
+    assert web["steps_per_epoch"] == 4 + (round(web["windows"] / 0.6) - 4 * 8) / 16
+
+
+def test_the_batch_schedule_is_shown(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only changes within the run; a skip changes no size."""
+    later = {"from_step": 99, "global_batch_size": 4}
+    training = {"batch_schedule": [*GROWING, later]}
+    skip = [{"from_slot": 4, "to_slot": 9}]
+    plan = planned(write_run(CORPORA, training=training, blendcorpus={"skip": skip}), capsys)
+    first = {"from_step": 0, "global_batch_size": 8}
+
+    assert plan["batch_schedule"] == [first, *GROWING]
+    assert plan["samples"] == 4 * 8 + 6 * 16
+    assert planned(write_run(CORPORA), capsys)["batch_schedule"] == [first]
+
+
+def test_the_picture_reaches_to_the_last_step(
+    write_run: WriteRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip = [{"from_step": 2, "to_step": 9}]
+    path = write_run(CORPORA, blendcorpus={"skip": skip})
+    curves: list[BlendCurve | None] = []
+    monkeypatch.setattr(page, "write_page", lambda page, path, **_: curves.append(page.curve))
+    assert main(["plan", str(path), "--picture", str(tmp_path / "blend.html")]) == 0
+    (curve,) = curves
+
+    assert curve is not None
+    assert curve.bin_steps[-1] == 10
+    assert curve.bin_samples.sum() == 80
+
+
 MASKED = {"provide_attention_mask": True}
 
 
@@ -462,16 +511,38 @@ def test_the_plan_predicts_how_long_ranks_wait(
     train = build_datasets(read_run(path).blend).train
     assert isinstance(train, BlendedDataset)
     costs = attention_costs(train, np.arange(72), DocumentLens.read(train.rows))
-    costs += 64 * LINEAR["llama3"]["debugmodel"]
+    costs += 64 * MODELS["llama3"]["debugmodel"].linear_cost
     slowest = costs.reshape(-1, 4).max(axis=1).sum()
 
-    assert (found["micro_batches"], found["steps"]) == (2, 9)
+    assert (found["micro_batches"], found["steps"]) == ([2], 9)
     assert found["before"] == pytest.approx(1 - costs.sum() / (4 * slowest))
     assert 0 < found["after"] < found["before"]
 
     main(["plan", str(path), "--balance", "--ranks", "4"])
     line = "Ranks wait for the slowest one 0.0% of the time without balance, 0.0% with it: 4 ranks"
     assert line in capsys.readouterr().out
+
+
+def test_waiting_is_that_of_the_steps_that_are_trained(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """4 steps of 8 samples and 2 of 16, without slots 4 to 21, added up rank by rank."""
+    training = {"steps": 6, "local_batch_size": 1, "seq_len": 64, "batch_schedule": GROWING}
+    skip = [{"from_slot": 4, "to_slot": 21}]
+    path = write_run(CORPORA, training=training, blendcorpus=MASKED | {"skip": skip})
+    found = planned(path, capsys, "--balance", "--ranks", "4")["waiting"]
+    train = build_datasets(read_run(path).blend).train
+    assert isinstance(train, BlendedDataset)
+    slots = np.array([*range(4), *range(22, 82)])
+    costs = attention_costs(train, slots, DocumentLens.read(train.rows))
+    costs += 64 * MODELS["llama3"]["debugmodel"].linear_cost
+    slowest = costs.reshape(-1, 4).max(axis=1).sum()
+
+    assert (found["micro_batches"], found["steps"]) == ([2, 4], 6)
+    assert found["before"] == pytest.approx(1 - costs.sum() / (4 * slowest))
+
+    main(["plan", str(path), "--balance", "--ranks", "4"])
+    assert "4 ranks, 2, then 4 x 1 sample of each in a step" in capsys.readouterr().out
 
 
 def test_waiting_needs_ranks_and_documents_that_masks_separate(

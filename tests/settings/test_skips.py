@@ -6,7 +6,7 @@ import pytest
 
 from blendtitan.batch_schedule import BatchStage
 from blendtitan.errors import ConfigError
-from blendtitan.history.skips import SkippedStretch
+from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.settings.skips import placed_skips, skip_settings
 
 FOURS = (BatchStage(global_batch_size=4),)
@@ -33,6 +33,27 @@ def test_recorded_skips_keep_their_slots() -> None:
 
     expected = (SkippedStretch(8, 16, 3, 4), SkippedStretch(16, 22, 3, 3))
     assert placed_skips(skips, changed, recorded) == expected
+
+
+@pytest.mark.parametrize("num_recorded", range(3))
+def test_the_same_steps_can_be_skipped_twice(num_recorded: int) -> None:
+    """The loss may jump again at the step that replaced a skipped one. Neither gets lost.
+
+    The checkpoint may have none of them, the first, or both.
+    """
+    twice = skip_settings(2 * [{"from_step": 3, "to_step": 4}])
+    placed = placed_skips(twice, FOURS)
+
+    assert placed == ((8, 16, 3, 4), (16, 24, 3, 4))
+    assert placed_skips(twice, FOURS, placed[:num_recorded]) == placed
+
+
+def test_overlapping_skips_leave_out_each_slot_of_any_of_them() -> None:
+    """Without slots 8 to 15, step 3 begins at slot 16."""
+    tables = [{"from_step": 3, "to_step": 4}, {"from_step": 2, "to_step": 3}]
+    skips = skip_settings([*tables, {"from_slot": 18, "to_slot": 21}])
+
+    assert skips_of(placed_skips(skips, FOURS)).stretches == [(4, 22)]
 
 
 @pytest.mark.parametrize(

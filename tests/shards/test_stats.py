@@ -32,6 +32,7 @@ def test_json_has_shards_corpora_and_their_total(
         "tokens": 55,
         "dtypes": ["int32", "uint16"],
         "tokens_per_document": {"min": 1, "median": 5, "p90": 9, "max": 10},
+        "shards_with_sources": 0,
     }
     assert (found["total"]["documents"], found["total"]["tokens"]) == (11, 62)
 

@@ -246,6 +246,8 @@ def test_json_has_the_findings(write_shard: WriteShard, capsys: pytest.CaptureFi
                 "documents_unjudged": None,
                 "has_checksums": False,
                 "document_ends_recorded": False,
+                "sources_recorded": False,
+                "kept_fields": [],
                 "tokenizer": None,
                 "notes": [],
                 "problems": [],

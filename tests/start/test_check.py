@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan import cli
+from blendtitan import DataLoader, build_datasets, cli
+from blendtitan.batch_schedule import BatchStage, saved_schedule, with_jumps
 from blendtitan.claims.held import hold_claim, release_claim
 from blendtitan.errors import BlendTitanError, ConfigError, MissingShardError
 from blendtitan.failures import MAX_LINES
+from blendtitan.order.course import Skips
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.open import read_run
 from blendtitan.settings.toml import read_keys
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder
+from tests.runs.test_audit import save
 from tests.runs.test_explain import trained
 from tests.start.test_start import TEXTS
 
@@ -45,6 +48,15 @@ def run(prepared: Path, tmp_path: Path) -> Path:
 SHORT = ["--training.steps=4"]
 
 
+def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLENDTITAN_END_TIME", "24:00:00")
+
+    with pytest.raises(ConfigError, match=r"BLENDTITAN_END_TIME is '24:00:00', expected the time"):
+        check_run(run / "config.toml", SHORT)
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -58,6 +70,7 @@ SHORT = ["--training.steps=4"]
             "--checkpoint.interval=0",
             r"^command line: checkpoint\.interval is 0, expected a whole n",
         ),
+        ("--guards.margin_seconds=-1", r"^guards\.margin_seconds is -1, expected a number of at l"),
         ("--training.seed", r"^command line: --training\.seed has no value, expected a whole num"),
         ("--checkpoint.load_step=7", r"load_step is 7, .* checkpoint in .*: found none\."),
     ],
@@ -211,6 +224,41 @@ def test_a_change_that_a_checkpoint_does_not_allow_is_an_error_at_once(
 
     with pytest.raises(BlendTitanError, match=message):
         check_run(config, ["--training.steps=6", *arguments])
+
+
+def skipping_run(run: Path, skip: str, *stretch: int) -> Path:
+    """The run after 4 steps of 4 samples, with a skip that its first steps had."""
+    config = run / "config.toml"
+    train = build_datasets(read_run(config, ranks=1).blend).train
+    loader = DataLoader(train, 4, num_workers=0)
+    loader.set_skips([stretch])
+    loader.consumed_samples = 16 + stretch[1] - stretch[0]
+    first = BatchStage(global_batch_size=4)
+    schedule = with_jumps((first,), Skips.of([stretch[:2]]))
+    save(run / "outputs/checkpoint", 4, loader.state_dict(more=saved_schedule(schedule)))
+    config.write_text(config.read_text() + f"[[blendcorpus.skip]]\n{skip}\n")
+    return config
+
+
+def test_the_rest_of_a_run_is_counted_in_the_steps_that_it_still_makes(run: Path) -> None:
+    """4 epochs are 512 samples: 16 so far, and 8 in each later step, whatever was skipped."""
+    config = skipping_run(run, "from_slot = 4\nto_slot = 1003", 4, 1004)
+    check_run(config, ["--training.steps=66"])
+
+    with pytest.raises(ConfigError, match=r"in the 520 samples"):
+        check_run(config, ["--training.steps=67"])
+    larger = config.read_text() + "[[training.batch_schedule]]\nfrom_step = 24\n"
+    config.write_text(larger + "global_batch_size = 16\n")
+    check_run(config, ["--training.steps=45"])
+    with pytest.raises(ConfigError, match=r"in the 528 samples"):
+        check_run(config, ["--training.steps=46"])
+
+
+def test_a_skip_that_the_checkpoint_has_keeps_its_slots(run: Path) -> None:
+    """Its steps had 4 samples; those of the configuration have 8."""
+    config = skipping_run(run, "from_step = 2\nto_step = 3", 4, 12, 2, 3)
+
+    check_run(config, ["--training.steps=6"])
 
 
 def test_a_byte_order_mark_is_not_part_of_the_configuration(run: Path) -> None:

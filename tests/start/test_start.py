@@ -25,7 +25,8 @@ from blendtitan.storage.file_list import read_file_list
 from tests.test_docs import ROOT, code_blocks
 
 RUN = "tokenizer = 'a'\n[corpora]\nweb = 'a'\n"
-SHORT = "--validation.no_enable --checkpoint.interval 2 --blendcorpus.max_epochs 0"
+SHORT = "--validation.no_enable --checkpoint.interval 2 --training.global_batch_size 4"
+SHORT += " --blendcorpus.max_epochs 0"
 TEXTS = [f"Document {n}. " + " ".join(f"word{n * k % 97}" for k in range(60)) for n in range(99)]
 
 
@@ -42,7 +43,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def init(folder: Path, text: Path, *data: str, template: str = "debug") -> list[str]:
     paths = data or (str(text / "text"),)
     found = init_folder(folder, paths, text / "tokenizer.model", template=template, key="text")
-    return [corpus.name for corpus in found]
+    return [corpus.name for corpus in found.corpora]
 
 
 def weights(folder: Path) -> dict[str, float]:

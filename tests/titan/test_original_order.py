@@ -12,6 +12,7 @@ from blendtitan.dataset.build import build_datasets, read_catalog
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.original import build as original_build
 from blendtitan.original import dataset as original_dataset
+from blendtitan.runs.open import read_run
 from blendtitan.titan import shared_catalog
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
@@ -75,6 +76,18 @@ def test_a_run_asks_for_its_steps_and_for_those_of_its_validation(original: Job)
     assert horizon_of(original, "--validation.no_enable") == (200, 0)
 
 
+def test_the_horizon_follows_the_batch_schedule(original: Job) -> None:
+    """20 steps of 4 samples, then 30 of 8. The validation still reads steps of 4."""
+    original.settings["training"]["batch_schedule"] = [{"from_step": 20, "global_batch_size": 8}]
+    config = config_of(original)
+    validation = config.validator.dataloader
+    assert isinstance(validation, BlendCorpusDataLoader.Config)
+
+    assert horizon_of(original) == (20 * 4 + 30 * 8, 32)
+    assert (validation.train_samples, validation.eval_samples) == (320, 32)
+    assert read_run(original.write_toml()).blend.train_samples == 320
+
+
 def test_the_keys_win_over_the_run(original: Job) -> None:
     """To finish a run with fewer steps than it was begun with."""
     keys = ["--blendcorpus.train_samples", "400", "--blendcorpus.eval_samples", "64"]
@@ -86,7 +99,7 @@ def test_the_keys_win_over_the_run(original: Job) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--training.global_batch_size", "-1"], r"Set training\.global_batch_size without"),
+        (["--training.global_batch_size", "-1"], r"Set training\.global_batch_size, or"),
         (["--validation.steps", "-1"], r"Set validation\.samples, .*or blendcorpus\.eval_samples"),
         (["--blendcorpus.data_cache_path", "none"], "data_cache_path is missing"),
         (["--blendcorpus.order", "blendtitan", "--blendcorpus.train_samples", "4"],

@@ -3,13 +3,16 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from blendtitan.claims.held import hold_claim, release_claim
+from tests.faults.killing import wait_until
 from tests.small_corpora import write_corpora
-from tests.titan02.runs import STEPS, Ended, SmallRun
+from tests.titan02.runs import ALONE, ROOT, STEPS, TIMEOUT_S, Ended, SmallRun
 
 VALIDATES = ("--validation.enable", "--validation.freq", "3", "--validation.samples", "8")
 VALIDATES += ("--validation.local_batch_size", "2")
@@ -127,4 +130,29 @@ def test_a_run_that_lost_its_claim_saves_no_checkpoint(run: SmallRun) -> None:
     assert lost.code != 0
     assert "This job ends without another checkpoint." in lost.output
     assert 2 in lost.samples()
+    assert not list((run.folder / "out").glob("checkpoint/step-*"))
+
+
+def test_a_signal_ends_a_run_at_once_and_releases_its_claim(run: SmallRun) -> None:
+    """Without a checkpoint, which only the guards of later versions save."""
+    words = ["-m", "blendtitan.titan02.train", *run.arguments(), "--training.steps", "5000"]
+    log = run.folder / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, *words, "--blendcorpus.max_epochs", "0", "--checkpoint.interval=9999"],
+            env=os.environ | ALONE | {"OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: "step:  2" in log.read_text() or process.poll() is not None)
+        assert list((run.folder / "out").glob("claim-*")), log.read_text()[-3000:]
+        process.terminate()
+
+        assert process.wait(TIMEOUT_S) == 130
+    finally:
+        process.kill()
+    assert "ended by SIGTERM. The same command resumes from the last checkpoint" in log.read_text()
+    assert not list((run.folder / "out").glob("claim-*"))
     assert not list((run.folder / "out").glob("checkpoint/step-*"))

@@ -1,76 +1,47 @@
 """A replica that is to end: the one that leads saves a checkpoint, the others do not."""
 
-import logging
 import os
 import signal
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-import torch
 
+from blendtitan.claims.held import CLAIMS
 from blendtitan.runs.audit import audit_run, check_proved
-from blendtitan.settings.guards import GuardSettings
-from blendtitan.stop_signals import STOP
-from blendtitan.titan.guards import Guards, StoppedRun
-from blendtitan.titan_ft.guards import ReplicaGuards
+from blendtitan.start.launch import INTERRUPTED
 from tests.titan_ft.job import TIMEOUT_S, lighthouse, replicated_job, wait_for
 
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the guards see of a trainer of one process that got SIGTERM."""
-    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
-    monkeypatch.setattr(STOP, "received", "SIGTERM")
-    monkeypatch.setattr(STOP, "is_noted_only", True)
-    config = SimpleNamespace(
-        guards=GuardSettings(),
-        validator=SimpleNamespace(enable=False),
-        training=SimpleNamespace(steps=9),
-    )
-    return SimpleNamespace(
-        config=config,
-        step=5,
-        device=torch.device("cpu"),
-        checkpointer=SimpleNamespace(leads=False),
-        dataloader=None,
-    )
+pytestmark = pytest.mark.slow
 
 
-def test_a_replica_that_does_not_lead_ends_without_saying_that_it_saves(
-    trainer: Any, caplog: pytest.LogCaptureFixture
+def test_only_the_replica_that_leads_says_that_it_saves(
+    tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    with caplog.at_level(logging.WARNING), pytest.raises(StoppedRun):
-        ReplicaGuards(trainer).before_step()
+    """Another one ends without a checkpoint of its own, and the rest of the job trains on."""
+    job = replicated_job(tmp_path, tokenizer_path, group_size=2)
+    job.settings["checkpoint"]["interval"] = 10**6
+    job.write_toml()
+    folder = Path(job.settings["job"]["dump_folder"])
+    with lighthouse(job):
+        first, second = runs = [job.start(0), job.start(1)]
+        wait_for(lambda: job.committed() >= 2, *runs)
+        os.kill(second.process.pid or 0, signal.SIGTERM)
 
-    assert caplog.messages == ["SIGTERM: ends. The replica that leads saves the checkpoints."]
-    assert trainer.step == 4
+        assert second.wait(TIMEOUT_S) == INTERRUPTED, second.output[-5000:]
+        assert "Received SIGTERM: this replica ends after step " in second.output
+        assert "saving a checkpoint" not in second.output
+        at = job.committed()
+        wait_for(lambda: job.committed() > at, first)
+        os.kill(first.process.pid or 0, signal.SIGTERM)
 
-
-def test_within_an_attempt_at_a_step_nothing_is_saved(trainer: Any) -> None:
-    """The loader is then where the replica reads, and the trainer has looked before."""
-    with ReplicaGuards(trainer) as _:
-        trainer.step = 9  # nothing to end after the last step
-
-
-def test_the_one_that_leads_saves(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer.checkpointer.leads = True
-    saved: list[int] = []
-
-    def stop(guards: Any) -> None:
-        saved.append(trainer.step)
-        raise StoppedRun
-
-    monkeypatch.setattr(Guards, "_stop", stop)
-    with pytest.raises(StoppedRun):
-        ReplicaGuards(trainer).before_step()
-
-    assert saved == [4]
+        assert first.wait(TIMEOUT_S) == INTERRUPTED, first.output[-5000:]
+        (saved,) = folder.glob("checkpoint/step-*/.metadata")
+        step = int(saved.parent.name.removeprefix("step-"))
+        assert f"Received SIGTERM: saving a checkpoint of step {step} before" in first.output
+        assert step >= at
+        assert not list(folder.glob(CLAIMS))
 
 
-@pytest.mark.slow
 def test_after_a_signal_to_all_replicas_a_checkpoint_of_whole_steps_is_left(
     tokenizer_path: Path, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from blendtitan.runs.explain import SampleReport, SegmentReport
     from blendtitan.runs.find_document import Document
     from blendtitan.runs.open import OpenRun
-    from blendtitan.runs.slots import Ranks
+    from blendtitan.runs.places import Ranks
 
 
 @command(
@@ -59,7 +59,7 @@ def _plan(options: Namespace) -> None:
         from blendtitan.runs.report.facts import blend_curve
         from blendtitan.runs.report.page import Page, write_page
 
-        curve = blend_curve(unchanged_run(plan.run).slots, max(1, plan.run.num_samples))
+        curve = blend_curve(unchanged_run(plan.run).slots, max(1, plan.run.stop_slot))
         page = Page(title=str(plan.run.path), lead=plan.headline(), curve=curve)
         write_page(page, options.picture, overwrite=options.overwrite)
     print_result(options.json, plan.json, plan.lines)

@@ -1,10 +1,19 @@
-"""Commands that inspect or change shards: stats, verify, repair, merge and convert."""
+"""Commands that inspect or change shards: stats, verify, repair, merge, index and convert."""
 
 from argparse import Namespace
 
-from blendtitan.commands.arguments import SHARDS, command, flag, json_flag, number, one_of, path
+from blendtitan.commands.arguments import (
+    SHARDS,
+    argument,
+    command,
+    flag,
+    json_flag,
+    number,
+    one_of,
+    path,
+)
 from blendtitan.errors import ConfigError
-from blendtitan.terminal import print_result, say
+from blendtitan.terminal import complain, print_result, say
 
 
 @command(
@@ -131,6 +140,60 @@ def _merge(options: Namespace) -> None:
         overwrite=options.overwrite,
     )
     show(merge_table(merged))
+
+
+@command(
+    "index",
+    "write .idx files for token files of other programs, which are used in place",
+    path("inputs", "INPUT", "token file, or folder of token files", nargs="+"),
+    path("--output", "DIR", "folder of the .idx files", required=True),
+    one_of(
+        number("--eod-id", "ID", "id of the token that ends documents"),
+        number("--bos-id", "ID", "id of the token that begins documents, if none ends them"),
+    ),
+    argument(
+        "--dtype",
+        "token type of files that do not name it",
+        choices=["uint8", "uint16", "int16", "uint32", "int32", "uint64", "int64"],
+    ),
+    number("--vocab-size", "N", "size of the vocabulary (default: the tokenizer's)"),
+    path(
+        "--tokenizer",
+        "PATH",
+        "tokenizer of the tokens: checked, recorded, and its EOS ends documents",
+    ),
+    number("--threads", "N", "files to read at the same time (default: one per core)"),
+    flag("--overwrite", "replace existing .idx files"),
+)
+def _index(options: Namespace) -> None:
+    from blendtitan.prepare.progress import shown_progress
+    from blendtitan.shards.index import IndexedFile, check_indexed, index, index_table, plan_index
+    from blendtitan.shards.index_documents import IndexSettings
+    from blendtitan.tables import show
+    from blendtitan.tokenizers import load_tokenizer
+
+    settings = IndexSettings(
+        eod_id=options.eod_id,
+        bos_id=options.bos_id,
+        dtype=options.dtype,
+        vocab_size=options.vocab_size,
+        tokenizer=None if options.tokenizer is None else load_tokenizer(options.tokenizer),
+    )
+    planned = plan_index(options.inputs, options.output, settings, overwrite=options.overwrite)
+    files: list[IndexedFile] = []
+    with shown_progress(
+        sum(item.source.num_bytes for item in planned), say, verb="indexed"
+    ) as update:
+        for file in index(planned, settings, threads=options.threads):
+            files.append(file)
+            update(IndexedFile.totals(files))
+    good = [file for file in files if file.error is None]
+    show(index_table(good, options.output))
+    kept = sum(file.was_there for file in good)
+    say(f"{len(good) - kept:,} indexed, {kept:,} indexed before")
+    for note in (note for file in good for note in file.notes):
+        complain(note)
+    check_indexed(files)
 
 
 @command(

@@ -43,7 +43,7 @@ from blendtitan.terminal import complain, say
 )
 def _init(options: Namespace) -> None:
     from blendtitan.runs.run_folder import CONFIG, DATA
-    from blendtitan.start.folder import corpus_table, init_folder, shard_folders, shard_table
+    from blendtitan.start.folder import corpus_table, init_folder, shard_table
     from blendtitan.storage.list_forms import nested_corpora
     from blendtitan.tables import show
 
@@ -56,11 +56,11 @@ def _init(options: Namespace) -> None:
         key=options.key,
         scheduler=options.scheduler,
     )
-    if found:
-        show(corpus_table(found))
-    if shards := shard_folders(options.data):
-        show(shard_table(shards))
-        for warning in filter(None, map(nested_corpora, shards)):
+    if found.corpora:
+        show(corpus_table(found.corpora))
+    if found.shards:
+        show(shard_table(found.shards))
+        for warning in filter(None, (nested_corpora(*each) for each in found.shards.items())):
             complain(warning)
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
     quoted = shlex.quote(str(folder))

@@ -42,6 +42,15 @@ TEXTS: tuple[Add, ...] = (
         "largest size of a document, or of a line of JSON; larger ones are rejected (default: 16 "
         "MiB)",
     ),
+    argument(
+        "--keep",
+        "fields or columns to record for each document in PREFIX.docs.parquet, as in "
+        "url,licence,meta.id; shards without them are made again",
+        metavar="NAMES",
+        type=lambda names: tuple(names.split(",")),
+        default=(),
+    ),
+    flag("--no-docs", "do not record the source of each document in PREFIX.docs.parquet"),
     flag(
         "--skip-unknown",
         "warn about files that cannot be read or have an unknown format, instead of failing",
@@ -69,7 +78,12 @@ def texts_config(options: Namespace) -> "Callable[..., TokenizeConfig]":
     return partial(
         TokenizeConfig,
         max_rejects=options.max_rejects,
-        options=ReadOptions(options.txt, MAX_DOCUMENT_BYTES if longest is None else longest),
+        options=ReadOptions(
+            options.txt,
+            MAX_DOCUMENT_BYTES if longest is None else longest,
+            keep=options.keep,
+            has_docs=not options.no_docs,
+        ),
         skip_unknown=options.skip_unknown,
         prune=options.prune,
         overwrite=options.overwrite,
@@ -174,7 +188,7 @@ def _tokenize(options: Namespace) -> None:
 )
 def _mix(options: Namespace) -> None:
     from blendtitan.prepare.mix import MixConfig, horizon_from_steps, mix, mix_table, parse_numbers
-    from blendtitan.storage.list_forms import nested_corpora
+    from blendtitan.storage.list_forms import find_shards, nested_corpora
     from blendtitan.tables import show
 
     horizon_tokens = horizon_from_steps(
@@ -194,7 +208,7 @@ def _mix(options: Namespace) -> None:
     corpora = mix(options.inputs, options.output, config, overwrite=options.overwrite)
     show(mix_table(corpora, horizon_tokens=horizon_tokens))
     for folder in filter(Path.is_dir, options.inputs):
-        if warning := nested_corpora(folder):
+        if warning := nested_corpora(folder, find_shards(folder)):
             complain(warning)
 
 

@@ -53,7 +53,7 @@ def _facts(catalog: Catalog) -> list[tuple[int, ...]]:
     """Token type and numbers of sequences, documents and tokens of each shard."""
     columns = (
         *(catalog.dtype_codes, catalog.num_sequences),
-        *(catalog.document_cuts[:, 3], catalog.token_cuts[:, 3]),
+        *(catalog.document_cuts[:, 3], catalog.token_cuts[:, 3] - catalog.token_cuts[:, 0]),
     )
     return list(zip(*(column.tolist() for column in columns), strict=True))
 

@@ -1,6 +1,6 @@
 """The progress of a run in each corpus, computed from the order and the consumed samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,16 +38,13 @@ def progress(dataset: Dataset, consumed_samples: int) -> Progress:
     """
     draws = dataset.draws_before(consumed_samples)
     tokens = dataset.tokens_before(consumed_samples)
-    samples = dataset.samples_before(consumed_samples)
-    segments = [
-        Segment(dataset.samples_before(segment.first_slot), segment.weights)
-        for segment in dataset.segments_read
-    ]
     return Progress(
         tokens=tokens,
         epochs=tokens / dataset.corpus_tokens,
-        shares=draws / max(1, samples),
-        configured_shares=configured_shares(dataset.corpora, segments, samples),
+        shares=draws / max(1, dataset.samples_before(consumed_samples)),
+        configured_shares=configured_shares(
+            dataset.corpora, dataset.segments_read, consumed_samples, dataset.samples_before
+        ),
     )
 
 
@@ -84,18 +81,27 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
 
 
 def configured_shares(
-    corpora: Sequence[str], segments: Sequence[Segment], consumed_samples: int
+    corpora: Sequence[str],
+    segments: Sequence[Segment],
+    consumed_samples: int,
+    samples_before: Callable[[int], int],
 ) -> NDArray[np.float64]:
     """Configured fraction of the first samples, from the weights of segments. ``(num_corpora,)``.
 
     It is the mean over the segments, weighted by the samples read in each.
+
+    Args:
+        corpora: Names of the corpora.
+        segments: The segments of the run; the first begins at slot 0.
+        consumed_samples: Number of slots, skipped ones included.
+        samples_before: Number of slots before a slot that are not skipped.
     """
     number = {name: i for i, name in enumerate(corpora)}
-    samples = max(1, consumed_samples)
-    stops = [*(segment.first_slot for segment in segments[1:]), samples]
+    samples = max(1, samples_before(consumed_samples))
+    firsts = [samples_before(segment.first_slot) for segment in segments]
     shares = np.zeros(len(number))
-    for segment, stop in zip(segments, stops, strict=True):
-        part = max(0, min(stop, samples) - segment.first_slot) / samples
+    for segment, first, stop in zip(segments, firsts, [*firsts[1:], samples], strict=True):
+        part = max(0, min(stop, samples) - first) / samples
         own = shares_of(segment.weights)
         for name in own.keys() & number.keys():
             shares[number[name]] += part * own[name]

@@ -56,7 +56,8 @@ def shard_index(rows: Rows, shard: int) -> ShardIndex:
     """The opened ``.idx`` of a shard."""
     prefix, header = rows.catalog.prefixes[shard], rows.catalog.header(shard)
     file = rows.files.open(prefix + ".idx", lambda: header.file_bytes)
-    return ShardIndex(prefix, header, int(rows.catalog.token_cuts[shard, 3]), file)
+    start, *_, stop = rows.catalog.token_cuts[shard].tolist()
+    return ShardIndex(prefix, header, stop - start, file, start=start)
 
 
 def _pieces_of(rows: Rows, row: int, start: int, count: int) -> Iterator[tuple[int, int, int]]:

@@ -2,14 +2,23 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile, readable
-from blendtitan.prepare.streams import BadText, TextRange, check_unambiguous
+from blendtitan.prepare.streams import (
+    BadText,
+    Kept,
+    Text,
+    TextRange,
+    check_unambiguous,
+    kept_text,
+)
 
 # Documents are large, so a few rows hold many bytes.
 _BATCH_ROWS = 256
@@ -42,7 +51,7 @@ def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]
     return runs
 
 
-def read_parquet(source: TextRange) -> Iterator[str | BadText]:
+def read_parquet(source: TextRange) -> Iterator[Text | BadText]:
     """Texts of one column, or of a nested field, in a range of row groups, in order.
 
     Raises:
@@ -50,29 +59,29 @@ def read_parquet(source: TextRange) -> Iterator[str | BadText]:
     """
     with _opened(source.file, "a Parquet file") as opened:
         table = pq.ParquetFile(opened)
-        path = _column_path(table.schema_arrow, source.key, source.file.location)
+        columns = _Columns.of(table.schema_arrow, source)
         row = sum(table.metadata.row_group(i).num_rows for i in range(source.start))
         for number in range(source.start, source.stop):
             group = table.metadata.row_group(number)
             row_bytes = group.total_byte_size // max(1, group.num_rows)
             rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
-            for batch in table.iter_batches(rows, row_groups=[number], columns=[source.key]):
+            for batch in table.iter_batches(rows, row_groups=[number], columns=columns.names):
                 source.advance(0)
-                yield from _column_texts(batch, path, row=row, max_bytes=source.max_bytes)
+                yield from columns.texts(batch, row=row, max_bytes=source.max_bytes)
                 row += len(batch)
 
 
-def read_arrow(source: TextRange) -> Iterator[str | BadText]:
+def read_arrow(source: TextRange) -> Iterator[Text | BadText]:
     """Texts of one column of an Arrow IPC file or stream, in order."""
     file = source.file
     with _opened(file, "Arrow data") as opened:
         schema, batches = _arrow_batches(opened, file.location)
-        path = _column_path(schema, source.key, file.location)
+        columns = _Columns.of(schema, source)
         row = position = 0
         for batch in batches:
             source.advance(opened.tell() - position)
             position = opened.tell()
-            yield from _column_texts(batch, path, row=row, max_bytes=source.max_bytes)
+            yield from columns.texts(batch, row=row, max_bytes=source.max_bytes)
             row += len(batch)
         source.advance(file.num_bytes - position)
 
@@ -103,8 +112,13 @@ def _opened(file: InputFile, what: str) -> Generator[Any]:
             raise InputError(f"{file.location}: cannot be read as {what}: {error}") from error
 
 
-def _column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
-    """The name of a column of texts, or the names of a field in nested columns."""
+def _column_path(
+    schema: pa.Schema, key: str, location: str
+) -> tuple[list[str], pa.DataType] | None:
+    """The name of a column, or the names of a field in nested columns, and its type.
+
+    None: there is no such column.
+    """
     path = [key] if key in schema.names else key.split(".")
     found: Any = schema
     for name in path:
@@ -114,21 +128,63 @@ def _column_path(schema: pa.Schema, key: str, location: str) -> list[str]:
         elif pa.types.is_struct(found):
             names = [field.name for field in found]
         if name not in names:
-            raise InputError(
-                f"{location}: there is no column {key!r}, found {', '.join(schema.names)}"
-            )
+            return None
         check_unambiguous(name, names, location)
         found = found.field(name).type
-    value_type = found.value_type if pa.types.is_dictionary(found) else found
-    if not any(is_type(value_type) for is_type in _TEXT_TYPES):
-        raise InputError(f"{location}: column {key!r} is of type {found}, expected strings")
-    return path
+    return path, found
 
 
-def _column_texts(
-    batch: pa.RecordBatch, path: Sequence[str], *, row: int, max_bytes: int
-) -> Iterator[str | BadText]:
-    """Texts of the column at a path; an unusable text is replaced by a ``BadText``."""
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """The column of texts and the columns to keep, as paths of names."""
+
+    text: list[str]
+    kept: list[list[str] | None]
+    """None: there is no such column."""
+
+    @classmethod
+    def of(cls, schema: pa.Schema, source: TextRange) -> Self:
+        """The columns of a file; an ``InputError`` if its texts are not there."""
+        location = source.file.location
+        column = _column_path(schema, source.key, location)
+        if column is None:
+            names = ", ".join(schema.names)
+            raise InputError(f"{location}: there is no column {source.key!r}, found {names}")
+        path, found = column
+        value_type = found.value_type if pa.types.is_dictionary(found) else found
+        if not _is_text(value_type):
+            raise InputError(
+                f"{location}: column {source.key!r} is of type {found}, expected strings"
+            )
+        kept = [_column_path(schema, name, location) for name in source.keep]
+        return cls(path, [column and column[0] for column in kept])
+
+    @property
+    def names(self) -> list[str]:
+        """Names for Parquet readers."""
+        return [".".join(path) for path in (self.text, *self.kept) if path is not None]
+
+    def texts(self, batch: pa.RecordBatch, *, row: int, max_bytes: int) -> Iterator[Text | BadText]:
+        """Texts of a batch; an unusable text is replaced by a ``BadText``."""
+        column, key = _column_at(batch, self.text), ".".join(self.text)
+        kept = [None if path is None else _column_at(batch, path) for path in self.kept]
+        step = max(1, min(_BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
+        for start in range(0, len(column), step):
+            values = _decoded(column.slice(start, step))
+            fields = [
+                repeat(None)
+                if column is None
+                else map(kept_text, _values(column.slice(start, step)))
+                for column in kept
+            ]
+            # As bytes, so that a text that is not UTF-8 does not affect its neighbours.
+            texts = values.cast(pa.large_binary()).to_pylist()
+            for value, *own in zip(texts, *fields, strict=False):
+                yield _text(value, tuple(own), key=key, row=row, max_bytes=max_bytes)
+                row += 1
+
+
+def _column_at(batch: pa.RecordBatch, path: Sequence[str]) -> Any:
     column: Any = batch.column(batch.schema.names.index(path[0]))
     for name in path[1:]:
         # `pyarrow` alone does not import it, and few keys are nested.
@@ -136,19 +192,28 @@ def _column_texts(
 
         # Unlike `field`, this keeps the nulls of the row.
         column = pc.struct_field(column, name)  # pyright: ignore[reportAttributeAccessIssue]
-    key = ".".join(path)
-    step = max(1, min(_BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
-    for start in range(0, len(column), step):
-        values = column.slice(start, step)
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        # As bytes, so that a text that is not UTF-8 does not affect its neighbours.
-        for value in values.cast(pa.large_binary()).to_pylist():
-            yield _text(value, key=key, row=row, max_bytes=max_bytes)
-            row += 1
+    return column
 
 
-def _text(value: bytes | None, *, key: str, row: int, max_bytes: int) -> str | BadText:
+def _decoded(values: Any) -> Any:
+    return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
+
+
+def _values(values: Any) -> list[Any]:
+    """Values of any column, as Python has them."""
+    values = _decoded(values)
+    if _is_text(values.type):
+        texts = values.cast(pa.large_binary()).to_pylist()
+        return [text and text.decode(errors="backslashreplace") for text in texts]
+    # Python's times lack nanoseconds.
+    return (values.cast(pa.string()) if pa.types.is_temporal(values.type) else values).to_pylist()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_type(kind) for is_type in _TEXT_TYPES)
+
+
+def _text(value: bytes | None, kept: Kept, *, key: str, row: int, max_bytes: int) -> Text | BadText:
     if value is None:
         return BadText("row", row, f"{key!r} is null, expected a string")
     if not value:
@@ -156,6 +221,6 @@ def _text(value: bytes | None, *, key: str, row: int, max_bytes: int) -> str | B
     if len(value) > max_bytes:
         return BadText.too_long(row, len(value), max_bytes, what="text", unit="row")
     try:
-        return value.decode()
+        return row, value.decode(), kept
     except UnicodeDecodeError as error:
         return BadText("row", row, f"{key!r} is not valid UTF-8: {error}")

@@ -38,8 +38,7 @@ from blendtitan.storage.index_arrays import IndexArrays, encode_index
 from blendtitan.storage.index_format import DTYPE_CODES, MAGIC, OLD_MAGIC
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex, size_of
-from blendtitan.storage.records import SHARD_SUFFIXES
-from blendtitan.storage.writer import write_shard
+from blendtitan.storage.writer import SHARD_SUFFIXES, write_shard
 
 _OLD_HEADER = struct.Struct("<8s5Q")
 _BLOCK = 1 << 20

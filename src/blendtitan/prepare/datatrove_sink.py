@@ -8,12 +8,14 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from blendtitan.config import check_at_least
+from blendtitan.document_sources import SourceWriter, source_rows
 from blendtitan.errors import ConfigError, FastTierError, InputError, requires_extra
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
-from blendtitan.prepare.input_file import REJECTS_SUFFIX
-from blendtitan.prepare.streams import BadText
+from blendtitan.prepare.input_file import REJECTS_SUFFIX, check_fields
+from blendtitan.prepare.streams import BadText, Kept, Text, kept_text
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.record_files import record_path
 from blendtitan.storage.record_writer import record_ends
@@ -23,6 +25,9 @@ from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokeniz
 with requires_extra("datatrove", "ShardSink"):
     from datatrove.data import Document
     from datatrove.pipeline.base import PipelineStep
+
+_FILE = "file_path"
+"""The metadata in which datatrove's readers name a document's file."""
 
 
 class ShardSink(PipelineStep):
@@ -38,6 +43,8 @@ class ShardSink(PipelineStep):
             them. More are an error.
         tier: ``fast``, ``reference`` or ``auto``: the library that encodes. The ids are the same.
         overwrite: Replace shards of other programs, which have no tokenizer record.
+        keep: Metadata to record for each document beside its file and ``id``, in
+            ``RANK.docs.parquet``.
     """
 
     name = "blendtitan shards"
@@ -51,6 +58,7 @@ class ShardSink(PipelineStep):
         max_rejects: int = 0,
         tier: Tier = "auto",
         overwrite: bool = False,
+        keep: Iterable[str] = (),
     ) -> None:
         super().__init__()
         check_at_least("max_rejects", max_rejects, 0)
@@ -59,6 +67,8 @@ class ShardSink(PipelineStep):
         self.max_rejects = max_rejects
         self.tier: Tier = tier
         self.overwrite = overwrite
+        self.keep = tuple(dict.fromkeys(["id", *keep]))
+        check_fields(self.keep)
 
     def run(self, data: Iterable[Document] | None, rank: int = 0, world_size: int = 1) -> None:
         """Write the shard of one task.
@@ -74,7 +84,7 @@ class ShardSink(PipelineStep):
         tokenizer = load_tokenizer(self.tokenizer)
         settings = Settings.of(tokenizer)
         encoder = build_encoder(tokenizer, self.tier)
-        texts = map(_text, count(), data or ())
+        texts = map(self._text, count(), data or ())
         rejects: list[BadText] = []
         batches = self._checked(encoded_texts(texts, encoder, settings, where=where), rejects)
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -85,9 +95,13 @@ class ShardSink(PipelineStep):
                 remove_shard(prefix)
             else:
                 dtype, identity = np.dtype(settings.dtype), identity_of(tokenizer, settings.eod_id)
-                with ShardWriter.create(prefix, dtype=dtype, tokenizer=identity) as writer:
+                with (
+                    ShardWriter.create(prefix, dtype=dtype, tokenizer=identity) as writer,
+                    SourceWriter(writer.open_docs(), self.keep) as sources,
+                ):
                     for batch in chain([first], batches):
                         writer.add_documents(batch.tokens, batch.lens)
+                        sources.write(self._sources(batch))
                         self.stat_update("documents", value=len(batch.lens), unit="batch")
                         self.stat_update("tokens", value=len(batch.tokens), unit="batch")
                 record_ends(prefix, settings.eod_id)
@@ -98,6 +112,31 @@ class ShardSink(PipelineStep):
         path.unlink(missing_ok=True)
         if rejects:
             write_atomically(path, reject_lines(where, rejects))
+
+    def _text(self, place: int, document: Document) -> Text | BadText:
+        text = document.text
+        if not isinstance(text, str):
+            reason = f"the text is of type {type(text).__name__}, expected a string"
+        elif not text:
+            reason = "the text is an empty string"
+        else:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                reason = f"the text contains an unpaired surrogate: {error.reason}"
+            else:
+                return place, text, self._kept(document)
+        return BadText("document", place, f"document {document.id!r}: {reason}")
+
+    def _kept(self, document: Document) -> Kept:
+        """The input of a document, which datatrove's readers name, and its kept fields."""
+        found = document.metadata | {"id": document.id}
+        return tuple(kept_text(found.get(name)) for name in (_FILE, *self.keep))
+
+    def _sources(self, batch: DocumentBatch) -> pa.Table:
+        columns = range(1 + len(self.keep))
+        inputs, *kept = (pa.array([each[at] for each in batch.kept], pa.string()) for at in columns)
+        return source_rows(inputs.dictionary_encode(), dict(zip(self.keep, kept, strict=True)))
 
     def _checked(
         self, batches: Iterator[DocumentBatch], rejects: list[BadText]
@@ -124,19 +163,3 @@ def _check_replaceable(prefix: Path) -> None:
                 f"{path}: exists already, and was not made by ShardSink. Choose another output, "
                 f"move the shard away, or replace it with ShardSink(..., overwrite=True)."
             )
-
-
-def _text(place: int, document: Document) -> str | BadText:
-    text = document.text
-    if not isinstance(text, str):
-        reason = f"the text is of type {type(text).__name__}, expected a string"
-    elif not text:
-        reason = "the text is an empty string"
-    else:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            reason = f"the text contains an unpaired surrogate: {error.reason}"
-        else:
-            return text
-    return BadText("document", place, f"document {document.id!r}: {reason}")

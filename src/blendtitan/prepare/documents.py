@@ -5,16 +5,17 @@ One job makes one part:
 START-STOP.tokens    tokens of the documents, as in a .bin
 START-STOP.lens      tokens of each document, int32
 START-STOP.rejects   JSON lines: rejected texts
+START-STOP.docs      Arrow: place and kept fields of each document, unless --no-docs is given
 START-STOP.json      manifest: inputs, settings and counts of the part; written last
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -26,11 +27,14 @@ from blendtitan.files import DamagedFileError, open_file
 from blendtitan.json_files import checked, read_json
 from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES
 from blendtitan.prepare.plan import Job
-from blendtitan.prepare.streams import BadText, TextRange
+from blendtitan.prepare.streams import BadText, Kept, Text, TextRange
 from blendtitan.prepare.texts import read_range
 from blendtitan.storage.atomic_files import replaced_file, writing
 from blendtitan.storage.writer import stored_tokens, token_dtype
 from blendtitan.tokenizers import ABSENT, FAST_PROVEN, Encoder, Tier, Tokenizer, tokenizer_identity
+
+if TYPE_CHECKING:
+    from blendtitan.prepare.part_sources import PartSources
 
 # Enough to keep the libraries busy, and little compared with the memory that they use.
 _BATCH_CHARS = 1 << 20
@@ -102,17 +106,24 @@ class DocumentBatch:
     lens: NDArray[np.int32]
     """Tokens of each document, EOD included. Shape ``(num_documents,)``."""
 
+    places: Sequence[int]
+    """Place of each text in the input."""
+
+    kept: Sequence[Kept]
+    """Kept fields of each text."""
+
     bad_texts: list[BadText]
     counts: Counts
 
 
 def encoded_texts(
-    texts: Iterable[str | BadText], encoder: Encoder, settings: Settings, *, where: str
+    texts: Iterable[Text | BadText], encoder: Encoder, settings: Settings, *, where: str
 ) -> Iterator[DocumentBatch]:
     """Texts as documents, in batches of a size that suits tokenizers; ``where`` is for errors."""
     dtype = np.dtype(settings.dtype)
     for batch, bad_texts in _batches(texts):
-        ids, id_lens = encoder.encode(batch)
+        places, strings, kept = zip(*batch, strict=True) if batch else ((), (), ())
+        ids, id_lens = encoder.encode(list(strings))
         tokens, lens = np.insert(ids, np.cumsum(id_lens), settings.eod_id), id_lens + 1
         if settings.bos_id != ABSENT:
             tokens, lens = np.insert(tokens, np.cumsum(lens) - lens, settings.bos_id), lens + 1
@@ -125,7 +136,7 @@ def encoded_texts(
             with_unknown=len(np.unique(unknown)),
             without_text=int(np.count_nonzero(id_lens == 0)),
         )
-        yield DocumentBatch(stored, lens, bad_texts, counts)
+        yield DocumentBatch(stored, lens, places, kept, bad_texts, counts)
 
 
 def reject_lines(location: str, bad_texts: Iterable[BadText]) -> bytes:
@@ -152,8 +163,8 @@ def grouped(
     ]
 
 
-def _batches(texts: Iterable[str | BadText]) -> Iterator[tuple[list[str], list[BadText]]]:
-    batch: list[str] = []
+def _batches(texts: Iterable[Text | BadText]) -> Iterator[tuple[list[Text], list[BadText]]]:
+    batch: list[Text] = []
     bad_texts: list[BadText] = []
     num_chars = 0
     for text in texts:
@@ -163,15 +174,14 @@ def _batches(texts: Iterable[str | BadText]) -> Iterator[tuple[list[str], list[B
             num_chars += len(text.reason)
         else:
             batch.append(text)
-            num_chars += len(text)
+            _, string, kept = text
+            num_chars += len(string) + sum(map(len, filter(None, kept)))
         if num_chars >= _BATCH_CHARS:
             yield batch, bad_texts
             batch, bad_texts, num_chars = [], [], 0
     if batch or bad_texts:
         yield batch, bad_texts
 
-
-_SUFFIXES = ("tokens", "lens", "rejects")
 
 _SHOWN_REASONS = 20
 
@@ -231,21 +241,27 @@ def write_part(
     """
     file = job.shard.input
     with ExitStack() as files:
-        tokens, lens, rejects = (
-            _HashedFile(path, files.enter_context(replaced_file(path, durable=False)))
-            for path in map(job.path, _SUFFIXES)
-        )
+        parts = {
+            suffix: _HashedFile(path, files.enter_context(replaced_file(path, durable=False)))
+            for suffix in _suffixes(job)
+            for path in (job.path(suffix),)
+        }
+        docs = None
+        if "docs" in parts:
+            docs = files.enter_context(closing(_part_sources(parts["docs"], job)))
         counts = Counts()
         texts = read_texts(job, signals.add)
         for batch in encoded_texts(texts, encoder, settings, where=file.location):
-            tokens.write(batch.tokens.data)
-            lens.write(batch.lens.astype("<i4", copy=False).data)
-            rejects.write(reject_lines(file.location, batch.bad_texts))
+            parts["tokens"].write(batch.tokens.data)
+            parts["lens"].write(batch.lens.astype("<i4", copy=False).data)
+            if docs is not None:
+                docs.write(batch.places, batch.kept)
+            parts["rejects"].write(reject_lines(file.location, batch.bad_texts))
             counts += batch.counts
             limit.check(counts.rejects, file.location, batch.bad_texts)
             signals.add(0, len(batch.lens), len(batch.tokens))
         file.check_unchanged()
-    digests = {"tokens": tokens.digest, "lens": lens.digest, "rejects": rejects.digest}
+    digests = {suffix: part.digest for suffix, part in parts.items()}
     manifest = _identity(job, settings) | {"tier": encoder.recorded_tier} | asdict(counts)
     with replaced_file(job.path("json"), durable=False) as manifest_file:
         manifest_file.write(orjson.dumps(manifest | {"digests": digests}))
@@ -301,7 +317,7 @@ def remove_damaged_part(job: Job) -> None:
     found = None
     with suppress(FileNotFoundError, IsADirectoryError):
         if manifest is not None:
-            found = {suffix: file_digest(job.path(suffix)) for suffix in _SUFFIXES}
+            found = {suffix: file_digest(job.path(suffix)) for suffix in _suffixes(job)}
     if manifest is None or manifest.digests != found:
         with writing(path):
             path.unlink(missing_ok=True)
@@ -313,7 +329,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, xxh3_128).hexdigest()
 
 
-def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | BadText]:
+def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[Text | BadText]:
     """Texts of a job's range, in order; an unusable text is replaced by a ``BadText``."""
     shard = job.shard
     source = TextRange(shard.input, job.start, job.stop, shard.key, shard.options, add_bytes)
@@ -323,18 +339,36 @@ def read_texts(job: Job, add_bytes: Callable[[int], None]) -> Iterator[str | Bad
         add_bytes(job.num_bytes)
 
 
+def _suffixes(job: Job) -> tuple[str, ...]:
+    return ("tokens", "lens", "rejects", *(["docs"] if job.shard.options.has_docs else []))
+
+
+def _part_sources(file: "_HashedFile", job: Job) -> "PartSources":
+    # Imported on demand: pyarrow takes a tenth of a second.
+    from blendtitan.prepare.part_sources import PartSources
+
+    return PartSources(file, job.shard.options.keep)
+
+
 class _HashedFile:
     """A file whose digest is computed while it is written."""
+
+    closed = False
+    """For Arrow."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
         self._file = file
         self._digest = xxh3_128()
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | memoryview) -> int:
         with writing(self._path):
             self._file.write(data)
         self._digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: the file is closed by its opener."""
 
     @property
     def digest(self) -> str:
@@ -348,9 +382,11 @@ def _read_manifest(job: Job) -> Manifest | None:
         return None
 
 
-def _identity(job: Job, settings: Settings) -> dict[str, str | int]:
+def _identity(job: Job, settings: Settings) -> dict[str, Any]:
     shard = job.shard
-    found = {"format": _FORMAT} | shard.source | {"key": shard.key}
+    found: dict[str, Any] = {"format": _FORMAT} | shard.source | {"key": shard.key}
     if shard.options.max_document_bytes != MAX_DOCUMENT_BYTES:
         found |= {"max_document_bytes": shard.options.max_document_bytes}
+    if shard.options.has_docs:
+        found |= {"docs": list(shard.options.keep)}
     return found | {"start": job.start, "stop": job.stop} | settings.described()

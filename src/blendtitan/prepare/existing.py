@@ -32,8 +32,8 @@ from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
-from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
-from blendtitan.storage.writer import remove_shard
+from blendtitan.storage.records import ENDS_SUFFIX
+from blendtitan.storage.writer import SHARD_SUFFIXES, remove_shard
 from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)

@@ -3,14 +3,14 @@
 import os
 import re
 import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
 
-from blendtitan.errors import BlendTitanError, InputError
+from blendtitan.errors import BlendTitanError, ConfigError, InputError
 
 Kind = Literal["lines", "json", "text", "csv", "tsv", "parquet", "arrow"]
 Compression = Literal["", "gz", "zst", "xz", "bz2"]
@@ -20,6 +20,9 @@ WORK_FOLDER = ".blendtitan"
 """Below the output: parts of unfinished shards, and records of finished ones."""
 
 REJECTS_SUFFIX = ".rejects.jsonl"
+
+SOURCE_COLUMNS = ("input", "row", "byte")
+"""Columns of every ``PREFIX.docs.parquet``."""
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Default limit for one document, as stored: 16 MiB. Longer documents are rejected.
@@ -86,6 +89,11 @@ class Format:
     compression: Compression = ""
 
     @property
+    def unit(self) -> Literal["row", "byte"]:
+        """The unit of a text's place in the file."""
+        return "byte" if self.kind in ("lines", "json", "text") else "row"
+
+    @property
     def text_per_byte(self) -> int:
         """A rough estimate of the bytes of text per byte of the file.
 
@@ -97,6 +105,17 @@ class Format:
         return _TEXT_PER_PARQUET_BYTE if self.kind == "parquet" else 1
 
 
+def check_fields(keep: Sequence[str]) -> None:
+    """Check that fields can be columns of ``PREFIX.docs.parquet``; raises ConfigError."""
+    names = [name.lower() for name in (*SOURCE_COLUMNS, *keep)]
+    if not all(names) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"the fields to keep are {', '.join(map(repr, keep))}, expected names that differ in "
+            f"more than the case of letters, and none of {', '.join(SOURCE_COLUMNS)}, which "
+            f"PREFIX.docs.parquet has anyway"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
     """Options for reading texts that a file's name does not determine."""
@@ -106,6 +125,20 @@ class ReadOptions:
 
     max_document_bytes: int = MAX_DOCUMENT_BYTES
     """Limit for one document, or one line of JSON, in bytes without compression."""
+
+    keep: tuple[str, ...] = ()
+    """Fields or columns to record for each document, beside its place in its input."""
+
+    has_docs: bool = True
+    """Whether the source of each document is recorded beside the shard."""
+
+    def __post_init__(self) -> None:
+        check_fields(self.keep)
+        if self.keep and not self.has_docs:
+            raise ConfigError(
+                "--keep records fields in PREFIX.docs.parquet, and --no-docs leaves that file out: "
+                "give one of them"
+            )
 
 
 DEFAULT_OPTIONS = ReadOptions()

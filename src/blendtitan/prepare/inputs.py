@@ -26,6 +26,7 @@ from blendtitan.prepare.input_file import (
 from blendtitan.prepare.streams import is_unicode
 from blendtitan.storage.list_forms import nearest_name
 from blendtitan.storage.records import CATALOG_FILE, ENDS_SUFFIX, RECORD_SUFFIX
+from blendtitan.storage.writer import DOCS_SUFFIX
 from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
@@ -42,7 +43,8 @@ _DATA_FILES = "_data_files"
 
 # Files that blendtitan writes beside shards. The output may be in a folder of inputs.
 _OUTPUT_SUFFIXES = (REJECTS_SUFFIX, RECORD_SUFFIX, ENDS_SUFFIX, ".idx.before-repair")
-_SHARD_SUFFIXES = {".bin": ".idx", ".idx": ".bin"}
+# Other programs use these names, too, so another file of the shard must be beside them.
+_SHARD_SUFFIXES = {".bin": ".idx", ".idx": ".bin", DOCS_SUFFIX: ".idx"}
 _PARTIAL = ".partial-"
 
 Inode = tuple[int, int]
@@ -296,10 +298,10 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _is_output(name: str, siblings: set[str]) -> bool:
-    """Whether blendtitan wrote a file. A shard has two files."""
-    stem, suffix = name[:-4], name[-4:]
-    if suffix in _SHARD_SUFFIXES and f"{stem}{_SHARD_SUFFIXES[suffix]}" in siblings:
-        return True
+    """Whether blendtitan wrote a file."""
+    for suffix, other in _SHARD_SUFFIXES.items():
+        if name.endswith(suffix) and f"{name.removesuffix(suffix)}{other}" in siblings:
+            return True
     return name.endswith(_OUTPUT_SUFFIXES) or name == CATALOG_FILE or _PARTIAL in name
 
 

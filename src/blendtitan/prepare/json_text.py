@@ -14,7 +14,17 @@ import orjson
 
 from blendtitan.errors import InputError
 from blendtitan.prepare.input_file import InputFile
-from blendtitan.prepare.streams import UTF8_BOM, BadText, Piece, TextRange, is_unicode, read_blocks
+from blendtitan.prepare.streams import (
+    UTF8_BOM,
+    BadText,
+    Kept,
+    Piece,
+    Text,
+    TextRange,
+    is_unicode,
+    kept_text,
+    read_blocks,
+)
 
 _HEAD_BYTES = 1 << 20
 _HEAD_LINES = 16
@@ -26,7 +36,7 @@ _NOT_SPACE = re.compile(rb"[^ \t\r\n]")
 _SCALAR_END = re.compile(rb'[,{}\[\]"\n]')
 
 
-def read_lines(source: TextRange) -> Iterator[str | BadText]:
+def read_lines(source: TextRange) -> Iterator[Text | BadText]:
     """Texts of the JSON lines that start in a range of a file, in order.
 
     An unusable text is replaced by a ``BadText``. Blank lines are skipped. If a line holds
@@ -42,7 +52,7 @@ def read_lines(source: TextRange) -> Iterator[str | BadText]:
             yield from _texts_of_line(content, place, source)
 
 
-def read_json(source: TextRange) -> Iterator[str | BadText]:
+def read_json(source: TextRange) -> Iterator[Text | BadText]:
     """Texts of a file of JSON lines, arrays, or values over several lines: see ``read_lines``."""
     if has_json_lines(source.file):
         yield from read_lines(source)
@@ -54,7 +64,7 @@ def read_json(source: TextRange) -> Iterator[str | BadText]:
             if isinstance(value, int):
                 yield BadText.too_long(place, value, source.max_bytes, what="JSON value")
             else:
-                yield _text_or_reason(value.strip(), place, source.key)
+                yield _text_or_reason(value.strip(), place, source)
     except InputError as error:
         if str(error).startswith(location):
             raise
@@ -95,10 +105,10 @@ def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
         yield b"   " + block[len(UTF8_BOM) :] if is_marked else block
 
 
-def _texts_of_line(line: bytes, place: int, source: TextRange) -> list[str | BadText]:
+def _texts_of_line(line: bytes, place: int, source: TextRange) -> list[Text | BadText]:
     """The texts of the JSON values in a line; a value that cannot be separated stays in one."""
-    text = _text_or_reason(line, place, source.key)
-    if isinstance(text, str):
+    text = _text_or_reason(line, place, source)
+    if not isinstance(text, BadText):
         return [text]
     values = [
         value.strip()
@@ -107,20 +117,35 @@ def _texts_of_line(line: bytes, place: int, source: TextRange) -> list[str | Bad
     ]
     if len(values) == 1:
         return [text]
-    return [_text_or_reason(value, place, source.key) for value in values]
+    return [_text_or_reason(value, place, source) for value in values]
 
 
-def _text_or_reason(value: bytes, place: int, key: str) -> str | BadText:
+def _text_or_reason(value: bytes, place: int, source: TextRange) -> Text | BadText:
+    reason = ""
     try:
         try:
-            return _text_in(orjson.loads(value), key)
+            parsed = orjson.loads(value)
         except orjson.JSONDecodeError as error:
             # Python writes NaN and halves of surrogate pairs, which may be in other fields.
             reason = f"not JSON in UTF-8: {error}"
-        text = _text_in(_parsed_by_python(value, reason), key)
+            parsed = _parsed_by_python(value, reason)
+        text = _text_in(parsed, source.key)
     except InputError as error:
         return BadText("byte", place, str(error))
-    return text if is_unicode(text) else BadText("byte", place, reason)
+    if reason and not is_unicode(text):
+        return BadText("byte", place, reason)
+    return place, text, _kept_in(parsed, source.keep) if source.keep else ()
+
+
+def _kept_in(parsed: dict[str, Any], keep: Iterable[str]) -> Kept:
+    """Fields of an object, each under its name or a path such as ``meta.url``."""
+    values: list[str | None] = []
+    for name in keep:
+        value: Any = parsed
+        for part in [name] if name in parsed else name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        values.append(kept_text(value))
+    return tuple(values)
 
 
 def _parsed_by_python(value: bytes, reason: str) -> Any:

@@ -5,9 +5,10 @@ The kernel copies the tokens. The ``.idx`` of one input at a time is in memory.
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -21,9 +22,12 @@ from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, read_record
 from blendtitan.storage.record_writer import encode_record, joined_ends, write_ends
 from blendtitan.storage.records import RECORD_SUFFIX, DocumentEnds, read_ends
-from blendtitan.storage.writer import append_file, remove_partials, write_shard
+from blendtitan.storage.writer import append_file, docs_path, remove_partials, write_shard
 from blendtitan.tables import Table
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.document_sources import JoinedSources
 
 logger = visible_logger(__name__)
 
@@ -40,6 +44,9 @@ class SourceShard:
     num_sequences: int
     num_documents: int
     num_tokens: int
+    header_bytes: int = 0
+    """Bytes of its ``.bin`` before the tokens, if another program wrote it."""
+
     tokenizer: TokenizerIdentity | None = None
     """Its tokenizer, by its record. None: no record, or the record of another shard."""
 
@@ -52,12 +59,13 @@ class SourceShard:
         num_sequences = index.header.num_sequences
         return cls(
             *(prefix, corpus, index.dtype, num_sequences, index.num_documents, index.num_tokens),
+            index.start * index.dtype.itemsize,
             record and record.tokenizer,
         )
 
     @property
     def num_bytes(self) -> int:
-        """Size of its ``.bin``."""
+        """Size of its tokens in the ``.bin``."""
         return self.num_tokens * self.dtype.itemsize
 
     def checked_arrays(self) -> IndexArrays:
@@ -92,6 +100,18 @@ class MergedShard:
         return sum(source.num_tokens for source in self.sources)
 
     @property
+    def docs(self) -> "JoinedSources | None":
+        """The sources of its documents. None: no source has a record of them."""
+        prefixes = [source.prefix for source in self.sources]
+        if not any(docs_path(prefix).exists() for prefix in prefixes):
+            return None
+        # Imported on demand: pyarrow takes a tenth of a second.
+        from blendtitan.document_sources import JoinedSources
+
+        counts = [source.num_documents for source in self.sources]
+        return JoinedSources.of_shards([*zip(prefixes, counts, strict=True)])
+
+    @property
     def record(self) -> TokenizerRecord | None:
         """Its tokenizer. None unless every source has a record."""
         tokenizers = [source.tokenizer for source in self.sources]
@@ -108,7 +128,8 @@ class MergedShard:
             yield source.checked_arrays().lens.tobytes()
         num_bytes = 0
         for source in self.sources:
-            yield (IndexArrays.open(source.prefix).pointers + num_bytes).tobytes()
+            moved = num_bytes - source.header_bytes
+            yield (IndexArrays.open(source.prefix).pointers + moved).tobytes()
             num_bytes += source.num_bytes
         first = 0
         for source in self.sources:
@@ -121,6 +142,7 @@ class MergedShard:
         """Content of the ``.bin``."""
         for source in self.sources:
             with open_file(f"{source.prefix}.bin") as file:
+                file.seek(source.header_bytes)
                 while block := file.read(_COMPARED_BYTES):
                     yield block
 
@@ -259,15 +281,32 @@ def _is_finished(shard: MergedShard) -> bool:
         RECORD_SUFFIX: lambda: [record],
         ".bin": shard.token_blocks,
     }
+    docs = shard.docs
     found = {suffix for suffix in contents if os.path.lexists(f"{shard.prefix}{suffix}")}
     for suffix, blocks in contents.items():
         path = Path(f"{shard.prefix}{suffix}")
         if suffix in found and not _holds(path, blocks()):
-            raise ConfigError(
-                f"{path}: exists already, and differs from what this command would write. Choose "
-                f"an empty folder, or replace it with --overwrite."
-            )
-    return found == {".idx", ".bin", *([RECORD_SUFFIX] if record else [])}
+            raise _differs(path)
+    has_docs = os.path.lexists(docs_path(shard.prefix))
+    if has_docs and not _holds_docs(shard.prefix, docs):
+        raise _differs(docs_path(shard.prefix))
+    expected = {".idx", ".bin", *([RECORD_SUFFIX] if record else [])}
+    return found == expected and has_docs == (docs is not None)
+
+
+def _differs(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path}: exists already, and differs from what this command would write. Choose an empty "
+        f"folder, or replace it with --overwrite."
+    )
+
+
+def _holds_docs(prefix: Path, docs: "JoinedSources | None") -> bool:
+    from blendtitan.document_sources import open_sources
+
+    with suppress(CorruptShardError), open_sources(prefix) as found:
+        return docs is not None and found is not None and found.holds(docs.rows())
+    return False
 
 
 def _holds(path: Path, blocks: Iterable[bytes]) -> bool:
@@ -282,7 +321,7 @@ def _write_merged(shard: MergedShard) -> None:
 
     def write_tokens(tokens: BinaryIO) -> None:
         for source in shard.sources:
-            num_bytes = append_file(Path(f"{source.prefix}.bin"), tokens)
+            num_bytes = append_file(Path(f"{source.prefix}.bin"), tokens, start=source.header_bytes)
             if num_bytes != source.num_bytes:
                 raise CorruptShardError(
                     f"{source.prefix}.bin: found {num_bytes:,} bytes, expected "
@@ -290,7 +329,14 @@ def _write_merged(shard: MergedShard) -> None:
                     f"nothing writes to it."
                 )
 
-    signature = write_shard(shard.prefix, shard.index_blocks(), write_tokens, shard.record)
+    docs = shard.docs
+    signature = write_shard(
+        shard.prefix,
+        shard.index_blocks(),
+        write_tokens,
+        shard.record,
+        write_docs=None if docs is None else docs.write,
+    )
     # Open the shard as a reader does, and compare it with its sources.
     index = ShardIndex.open(shard.prefix)
     found = index.num_documents, index.num_tokens

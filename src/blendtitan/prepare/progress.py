@@ -1,4 +1,4 @@
-"""How far tokenising is, on a terminal or in a log."""
+"""How far tokenising or indexing is, on a terminal or in a log."""
 
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -20,25 +20,26 @@ LINE_EVERY_S = 30.0
 """Seconds between two lines of progress, if the output is not a terminal."""
 
 Totals = tuple[int, int, int]
-"""Bytes of text read, documents and tokens."""
+"""Bytes read, documents and tokens."""
 
 
 @contextmanager
 def shown_progress(
-    total_bytes: int, log: Callable[[str], object]
+    total_bytes: int, log: Callable[[str], object], *, verb: str = "tokenised"
 ) -> Generator[Callable[[Iterator[Totals]], None]]:
-    """Show how far tokenising is: a bar on a terminal, or else a line every 30 seconds.
+    """Show how far the work is: a bar on a terminal, or else a line every 30 seconds.
 
     Args:
-        total_bytes: Bytes of text to read.
+        total_bytes: Bytes to read.
         log: Called with each line.
+        verb: What happens to them, in these lines.
 
     Yields:
         A function to call often with the totals, of which it takes the next when it shows them.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _lines(total_bytes, log)
+        yield _lines(total_bytes, log, verb)
         return
     # At most 80 columns.
     columns = (
@@ -58,7 +59,9 @@ def shown_progress(
         yield update
 
 
-def _lines(total_bytes: int, log: Callable[[str], object]) -> Callable[[Iterator[Totals]], None]:
+def _lines(
+    total_bytes: int, log: Callable[[str], object], verb: str
+) -> Callable[[Iterator[Totals]], None]:
     begin = last = time.monotonic()
 
     def update(totals: Iterator[Totals]) -> None:
@@ -71,7 +74,7 @@ def _lines(total_bytes: int, log: Callable[[str], object]) -> Callable[[Iterator
         speed = max(num_bytes, 1) / (now - begin)
         left = timedelta(seconds=round((total_bytes - num_bytes) / speed))
         log(
-            f"tokenised {decimal(num_bytes)} of {decimal(total_bytes)} ({decimal(int(speed))}/s): "
+            f"{verb} {decimal(num_bytes)} of {decimal(total_bytes)} ({decimal(int(speed))}/s): "
             f"{documents:,} documents, {tokens:,} tokens; {left} left"
         )
 

@@ -4,7 +4,7 @@ A record holds the inputs and settings of a shard. Once it exists, the shard is 
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +31,13 @@ from blendtitan.storage.record_files import TokenizerRecord, record_path
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
 from blendtitan.storage.record_writer import encode_record, record_ends, write_folder_catalog
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
-from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, remove_shard
+from blendtitan.storage.writer import (
+    ShardWriter,
+    append_file,
+    docs_path,
+    remove_partials,
+    remove_shard,
+)
 from blendtitan.tokenizers import Tier
 from blendtitan.visible import visible_logger
 
@@ -60,6 +66,9 @@ class Record:
 
     max_document_bytes: int = MAX_DOCUMENT_BYTES
 
+    docs: tuple[str, ...] | None = None
+    """Kept fields of its documents. None: the sources of its documents were not recorded."""
+
     def has_shard(self, prefix: Path) -> bool:
         """Whether the shard exists and has the size that the record implies."""
         if not self.counts.documents:
@@ -73,6 +82,11 @@ class Record:
             return all(Path(f"{prefix}{s}").stat().st_size == n for s, n in expected.items())
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+    def keeps(self, names: Iterable[str], prefix: Path) -> bool:
+        """Whether these fields of its documents are recorded beside the shard."""
+        is_there = not self.counts.documents or docs_path(prefix).is_file()
+        return self.docs is not None and is_there and set(names) <= set(self.docs)
 
 
 def join_parts(
@@ -99,6 +113,10 @@ def join_parts(
                 with open_file(job.path("lens")) as file:
                     lens = np.fromfile(file, dtype="<i4")
                 writer.add_file(job.path("tokens"), lens.astype(np.int32, copy=False))
+            if shard.options.has_docs:
+                from blendtitan.prepare.part_sources import join_sources
+
+                join_sources(jobs, writer.open_docs())
         idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
         record_ends(shard.prefix, settings.eod_id)
     tiers = {manifest.tier for manifest in map(_manifest, manifests)}
@@ -110,6 +128,7 @@ def join_parts(
         counts=counts,
         idx_digest=idx_digest,
         max_document_bytes=shard.options.max_document_bytes,
+        docs=shard.options.keep if shard.options.has_docs else None,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
     # Written last: once it exists, the shard is complete, and its parts are no longer needed.
@@ -181,6 +200,8 @@ def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | No
         return None
     if record.counts.rejects and record.max_document_bytes != shard.options.max_document_bytes:
         # Some of the rejected texts may be allowed now.
+        return None
+    if shard.options.keep and not record.keeps(shard.options.keep, shard.prefix):
         return None
     return record if is_accepted(record.tier, tier) else None
 

@@ -91,6 +91,23 @@ def report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
             )
 
 
+def report_empty_fields(counts: Mapping[Shard, Counts], keep: Sequence[str]) -> None:
+    """Warn about fields to keep that no document has: their names may be wrong."""
+    missing = set(keep)
+    for shard, found in counts.items():
+        if not missing:
+            return
+        if found.documents:
+            from blendtitan.document_sources import open_sources
+
+            with open_sources(shard.prefix) as sources:
+                missing &= sources.empty_fields() if sources else missing
+    if missing:
+        names = ", ".join(repr(name) for name in keep if name in missing)
+        what = "field" if len(missing) == 1 else "fields"
+        logger.warning("no document has the %s %s (--keep)", what, names)
+
+
 def tokenize_table(
     counts: Mapping[Shard, Counts], output: Path, removed: Iterable[RemovedInput] = ()
 ) -> Table:

@@ -1,8 +1,4 @@
-"""Processes and commands that work on one output at the same time.
-
-A claim is a file that only one process can create: it assigns a job to a process. Claims only
-avoid double work, because a job that two processes do gives the same result. So they need no
-lock, no server and no synchronised clocks.
+"""Commands that work on one output at the same time.
 
 A run is a command. Each has a file in ``DIR/.blendtitan/.runs`` named TIME-PROCESS.run: a line that
 describes it, and a line with its shards. A command first writes its file, and then looks for other
@@ -13,7 +9,6 @@ that have ended do not count, so a killed command blocks no other.
 import hashlib
 import os
 import socket
-import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,17 +18,16 @@ from typing import NamedTuple
 
 import orjson
 
-from blendtitan.errors import ConfigError, OutputError
+from blendtitan.errors import ConfigError
 from blendtitan.files import DamagedFileError, open_file
 from blendtitan.identity import SHOWN_HASH
 from blendtitan.json_files import LIMIT_BYTES, parse_json
+from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Silence
 from blendtitan.prepare.documents import Settings
 from blendtitan.prepare.input_file import WORK_FOLDER, is_url
 from blendtitan.prepare.plan import Shard
 from blendtitan.storage.atomic_files import (
     Process,
-    partial_path,
-    read_note,
     remove_file_partials,
     write_atomically,
     writing,
@@ -42,135 +36,6 @@ from blendtitan.tokenizers import Tier
 from blendtitan.visible import visible, visible_logger
 
 logger = visible_logger(__name__)
-
-LEASE_SECONDS = 60.0
-"""Seconds without a sign of life after which others take over a claim."""
-
-_UNREADABLE_SECONDS = 2.0
-"""The same for a claim without a readable holder, which was killed while writing it."""
-
-
-class Heartbeat:
-    """A thread that updates the times of some files regularly, as a sign of life."""
-
-    def __init__(self, paths: Iterable[Path] = (), *, lease_seconds: float = LEASE_SECONDS) -> None:
-        self.paths = set(paths)
-        self._seconds = lease_seconds / 6
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread and wait for it: a process with threads must not be forked."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        while not self._stopped.wait(self._seconds):
-            for path in tuple(self.paths):
-                # The claim may have been returned, or its folder removed.
-                with suppress(OSError):
-                    os.utime(path)
-
-
-class Silence:
-    """Time since files of others last changed, by this process's own clock.
-
-    The clocks of file servers and other machines may differ from it.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[Path, tuple[int, float]] = {}
-
-    def seconds(self, path: Path) -> float:
-        """Seconds since this process first saw the file, or saw it change."""
-        heartbeat, now = path.stat().st_mtime_ns, time.monotonic()
-        known, since = self._seen.get(path, (None, now))
-        if heartbeat != known:
-            since = now
-            self._seen[path] = heartbeat, now
-        return now - since
-
-
-class Claims:
-    """The claims of one process on work that others could do as well.
-
-    Holders may be silent for ``lease_seconds``. The ``renewed`` files are kept fresh, too.
-    """
-
-    def __init__(
-        self, *, lease_seconds: float = LEASE_SECONDS, renewed: Iterable[Path] = ()
-    ) -> None:
-        self._lease_seconds = lease_seconds
-        self._silence = Silence()
-        self._heartbeat = Heartbeat(renewed, lease_seconds=lease_seconds)
-
-    def close(self) -> None:
-        """End the thread that keeps claims fresh."""
-        self._heartbeat.stop()
-
-    @contextmanager
-    def claimed(self, path: Path) -> Generator[bool]:
-        """Try to claim a file for the block; yields whether this process got it.
-
-        A claim is taken over from a local process that has ended, and from any process that
-        showed no sign of life for a lease. In a missing folder, nothing can be claimed.
-
-        Raises:
-            OutputError: The claim cannot be written.
-        """
-        if not (_create(path) or (self._is_abandoned(path) and _take_over(path))):
-            yield False
-            return
-        self._heartbeat.paths.add(path)
-        try:
-            yield True
-        finally:
-            self._heartbeat.paths.discard(path)
-            path.unlink(missing_ok=True)
-
-    def _is_abandoned(self, path: Path) -> bool:
-        if path.is_dir():
-            raise OutputError(
-                f"{path}: is a folder, expected a file of `blendtitan tokenize`. "
-                f"Delete the folder, and run again."
-            )
-        holder = Process.of_name(read_note(path))
-        if holder is not None and holder.has_ended():
-            return True
-        lease = self._lease_seconds if holder else min(self._lease_seconds, _UNREADABLE_SECONDS)
-        with suppress(FileNotFoundError):
-            return self._silence.seconds(path) > lease
-        return False
-
-
-def _create(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-    except (FileExistsError, FileNotFoundError):
-        return False
-    try:
-        with writing(path), open(fd, "w") as file:
-            file.write(Process.current().name)
-    except OutputError:
-        # A full disk may have room for the file's name but not for its holder. Such a claim would
-        # block others for a lease.
-        path.unlink(missing_ok=True)
-        raise
-    return True
-
-
-def _take_over(path: Path) -> bool:
-    """Replace an abandoned claim; False if another process was faster."""
-    abandoned = partial_path(path)
-    try:
-        # Only one of several processes can rename the file; the others find none, or a new one.
-        path.rename(abandoned)
-        abandoned.unlink(missing_ok=True)
-    except FileNotFoundError:
-        return False
-    return _create(path)
-
 
 RUNS_FOLDER = ".runs"
 
@@ -318,13 +183,13 @@ class Run:
         if theirs.sources == ours.sources or not self._shares_a_shard(other):
             return ""
         return (
-            f"{where} of the same names there from another input or key (its inputs: "
+            f"{where} of the same names there from another input, key or --keep (its inputs: "
             f"{', '.join(theirs.inputs)}; of this command: {', '.join(ours.inputs)}). Choose "
             f"another output folder or corpus."
         )
 
     def _shares_a_shard(self, other: Other) -> bool:
-        """Whether both would make one shard from different inputs or keys."""
+        """Whether both would make one shard from different inputs, keys or fields."""
         with suppress(OSError, DamagedFileError), open_file(other.path) as file:
             file.readline(LIMIT_BYTES)
             theirs = parse_json(file.read(_MOST_BYTES), dict[str, str])
@@ -366,7 +231,7 @@ def registered_run(
         location = shard.input.location
         source = location if is_url(location) else os.path.abspath(location)
         name = _digest(str(shard.prefix.relative_to(output)))
-        sources[name] = _digest([source, shard.key])
+        sources[name] = _digest([source, shard.key, *shard.options.keep])
     # For people to read; paths need not be UTF-8.
     named = tuple(visible(str(given)) for given in list(inputs)[:_SHOWN_INPUTS])
     shown = visible(str(tokenizer))

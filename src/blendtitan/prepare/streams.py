@@ -6,6 +6,7 @@ document, and each detects a file that ends too early.
 
 import bz2
 import gzip
+import json
 import lzma
 import sys
 import zlib
@@ -51,6 +52,17 @@ Piece = tuple[int, bytes | int]
 """The first byte of a line or value, and its content or, if it is too long, its size in bytes."""
 
 
+Kept = tuple[str | None, ...]
+"""The fields of ``ReadOptions.keep``; None: the text has no such field."""
+
+Text = tuple[int, str, Kept]
+"""The place of a text in its file, the text, and its kept fields.
+
+The place is a row, or the first byte of the line, in the file (after decompression). It is a plain
+tuple because there are up to a million in a second.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class BadText:
     """A place in a file without usable text, and the reason."""
@@ -94,6 +106,16 @@ class TextRange:
     def max_bytes(self) -> int:
         """Limit for a document, as stored."""
         return self.options.max_document_bytes
+
+    @property
+    def keep(self) -> tuple[str, ...]:
+        """Names of the fields to record."""
+        return self.options.keep
+
+    @property
+    def nothing_kept(self) -> Kept:
+        """The kept fields of a text that has none of them."""
+        return (None,) * len(self.keep)
 
     def blocks(self) -> Iterator[bytes]:
         """The whole file, decompressed."""
@@ -234,6 +256,19 @@ def split_lines(
             held.clear()
     if line_bytes:
         yield at, b"".join(held) if line_bytes <= max_line_bytes else line_bytes
+
+
+def kept_text(value: Any) -> str | None:
+    """A kept field as text: numbers, lists and objects as in JSON; None stays None.
+
+    Halves of surrogate pairs, which UTF-8 lacks, become escapes.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        is_json = isinstance(value, (bool, int, float, list, dict))
+        value = json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
+    return value if is_unicode(value) else value.encode(errors="backslashreplace").decode()
 
 
 def is_unicode(text: str) -> bool:

@@ -10,13 +10,16 @@ from blendtitan.prepare.json_text import has_json_lines, read_json, read_lines
 from blendtitan.prepare.streams import (
     UTF8_BOM,
     BadText,
+    Kept,
+    Text,
     TextRange,
     check_unambiguous,
     is_unicode,
+    kept_text,
     split_lines,
 )
 
-Texts = Iterator[str | BadText]
+Texts = Iterator[Text | BadText]
 
 
 def is_cut(file: InputFile, options: ReadOptions) -> bool:
@@ -49,7 +52,7 @@ def _read_text(source: TextRange) -> Texts:
         if isinstance(line, int):
             yield BadText.too_long(place, line, source.max_bytes, what="line")
         elif line.strip():
-            yield _decoded(line.removesuffix(b"\r"), place=place)
+            yield _decoded(line.removesuffix(b"\r"), place, source)
 
 
 def _read_whole(source: TextRange) -> Texts:
@@ -64,12 +67,12 @@ def _read_whole(source: TextRange) -> Texts:
     if num_bytes > source.max_bytes:
         yield BadText.too_long(0, num_bytes, source.max_bytes, what="file")
     elif content.strip():
-        yield _decoded(content, place=0)
+        yield _decoded(content, 0, source)
 
 
-def _decoded(content: bytes, *, place: int) -> str | BadText:
+def _decoded(content: bytes, place: int, source: TextRange) -> Text | BadText:
     try:
-        return content.decode()
+        return place, content.decode(), source.nothing_kept
     except UnicodeDecodeError as error:
         return BadText("byte", place, f"not valid UTF-8: {error}")
 
@@ -85,6 +88,9 @@ def _read_delimited(source: TextRange, delimiter: str) -> Texts:
         raise InputError(f"{location}: there is no column {key!r}, found {', '.join(names)}")
     check_unambiguous(key, names, location)
     column = names.index(key)
+    for name in filter(names.count, source.keep):
+        check_unambiguous(name, names, location)
+    kept_columns = [names.index(name) if name in names else None for name in source.keep]
     for row in count():
         try:
             fields = next(rows)
@@ -102,7 +108,8 @@ def _read_delimited(source: TextRange, delimiter: str) -> Texts:
             reason = f"found {len(fields)} fields, expected {len(names)}"
             yield BadText("row", row, reason)
         elif fields:
-            yield _field(fields[column], key, row)
+            kept = tuple(at if at is None else kept_text(fields[at]) for at in kept_columns)
+            yield _field(fields[column], key, row, kept)
 
 
 def _column_names(rows: Iterator[list[str]], location: str) -> list[str]:
@@ -122,12 +129,12 @@ def _column_names(rows: Iterator[list[str]], location: str) -> list[str]:
     return names
 
 
-def _field(text: str, key: str, row: int) -> str | BadText:
+def _field(text: str, key: str, row: int, kept: Kept) -> Text | BadText:
     if not text:
         return BadText("row", row, f"{key!r} is an empty string")
     if not is_unicode(text):
         return BadText("row", row, f"{key!r} is not valid UTF-8")
-    return text
+    return row, text, kept
 
 
 def _csv_lines(source: TextRange) -> Iterator[str]:

@@ -35,7 +35,12 @@ from blendtitan.prepare.records import (
     withdraw_entries,
     write_catalog,
 )
-from blendtitan.prepare.report import check_counts, report_removed, report_unproven
+from blendtitan.prepare.report import (
+    check_counts,
+    report_empty_fields,
+    report_removed,
+    report_unproven,
+)
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Rank, Work
 from blendtitan.storage.atomic_files import read_note, write_atomically, writing
@@ -185,6 +190,7 @@ def tokenize_shards(
             run.give_up_fast_tier()
             counts = work.finish("reference")
     report_removed(removed, is_pruned=config.prune)
+    report_empty_fields(counts, config.options.keep)
     return counts
 
 
@@ -287,6 +293,9 @@ class _Tokenizing:
                 shard.failure_path.unlink(missing_ok=True)
             for job in jobs:
                 remove_damaged_part(job)
+        if self.config.options.has_docs:
+            # Imported before this process forks, so that its processes need not do it.
+            import blendtitan.prepare.part_sources  # noqa: F401
         # A proof of the fast tier must pay off for each process.
         num_jobs = sum(map(len, plan.values()))
         workers = self.engine.num_workers(-(-num_jobs // rank.world_size)) * rank.world_size
@@ -345,5 +354,5 @@ def _first_texts(plan: Plan) -> Iterator[str]:
     """Some texts to test the tokenizer with. Unreadable files are reported elsewhere."""
     for job in next(iter(plan.values()))[:1]:
         with suppress(InputError):
-            texts = (text for text in read_texts(job, lambda _: None) if isinstance(text, str))
-            yield from islice(texts, _FIRST_TEXTS)
+            texts = (text for text in read_texts(job, lambda _: None) if isinstance(text, tuple))
+            yield from (text for _, text, _ in islice(texts, _FIRST_TEXTS))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blendtitan.errors import ConfigError, FastTierError, InputError
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.prepare.claims import Claims
 from blendtitan.prepare.documents import (
     RejectLimit,
     Settings,
@@ -26,7 +27,7 @@ from blendtitan.prepare.documents import (
 from blendtitan.prepare.existing import check_replaceable
 from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.records import finished_record, join_parts, write_rejects
-from blendtitan.prepare.runs import Claims, was_removed
+from blendtitan.prepare.runs import was_removed
 from blendtitan.storage.atomic_files import read_note, write_atomically, writing
 from blendtitan.tokenizers import Encoder, Tier
 

@@ -25,6 +25,7 @@ from blendtitan.batch_schedule import (
     consumed_at,
     samples_of,
     schedule_of_state,
+    size_changes,
 )
 from blendtitan.errors import ResumeError
 from blendtitan.history.phases import CorpusShards, Phase, segments_read
@@ -83,7 +84,7 @@ def audit_run(run_folder: Path) -> list[Audited]:
     for (before, earlier), (after, later) in pairwise(known):
         after.problems += continuation_problems(earlier, later)
         step = before.stored.step
-        if _sizes_until(after.schedule, step) != _sizes_until(before.schedule, step):
+        if size_changes(after.schedule, step) != size_changes(before.schedule, step):
             after.problems.append(f"has another batch schedule than step {step:,}")
     return found
 
@@ -100,12 +101,6 @@ def _count_problems(one: Audited, state: SavedState) -> Iterator[str]:
             f"trained on {samples_of(one.schedule, step):,} samples in {step:,} steps, but "
             f"{trained:,} slots before slot {consumed:,} are not skipped"
         )
-
-
-def _sizes_until(schedule: BatchSchedule, step: int) -> list[tuple[int, int]]:
-    """Changes of the global batch size in the first ``step`` steps: step and size."""
-    sizes = [(stage.step, stage.global_batch_size) for stage in schedule if stage.step < step]
-    return [each for i, each in enumerate(sizes) if i == 0 or sizes[i - 1][1] != each[1]]
 
 
 def _audited(stored: StoredState) -> Audited:

@@ -21,8 +21,13 @@ def errors_of(where: str | Path) -> Iterator[None]:
         raise
 
 
-def global_batch_size_of(path: Path, values: Mapping[str, Any], ranks: int | None) -> int:
-    """Samples of a step of all ranks together, checked as the trainer checks it."""
+def global_batch_size_of(
+    path: Path, values: Mapping[str, Any], ranks: int | None, trained: int | None = None
+) -> int:
+    """Samples of a step of all ranks together, checked as the trainer checks it.
+
+    ``trained`` is the number in the run's checkpoint, if it has one.
+    """
     set_by = "training.global_batch_size"
     size, local = values[set_by], values["training.local_batch_size"]
     # The number of ranks is a multiple of this, for any number of processes.
@@ -41,6 +46,8 @@ def global_batch_size_of(path: Path, values: Mapping[str, Any], ranks: int | Non
         )
     if size > 0:
         return size
+    if ranks is None and trained is not None:
+        return trained
     if ranks is None:
         raise ConfigError(
             f"{path}: {set_by} is {size}, so a step has one micro batch of every rank. Give the "

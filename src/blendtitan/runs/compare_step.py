@@ -15,7 +15,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.explain import decoded, quoted
 from blendtitan.runs.open import OpenRun
-from blendtitan.runs.slots import Window, step_slots
+from blendtitan.runs.slots import OriginalSlots, Window, step_slots
 from blendtitan.shards.document_lengths import DocumentLengths
 from blendtitan.tables import Cell, Table
 
@@ -23,6 +23,10 @@ _SLOTS_AT_ONCE = 1024
 _MOST_TOKENS = 15
 _MOST_SAMPLES = 3
 _MOST_TWINS = 10
+_WITHOUT = (
+    ", compare with fewer earlier steps (--window), or look at the other samples of the step: "
+    "--step"
+)
 # How many times more frequent than before a token must be to be listed.
 _RARE = 2
 
@@ -90,6 +94,8 @@ class Comparison:
     """The tokens that distinguish the step from the steps before, most distinctive first."""
     samples: tuple[RepetitiveSample, ...]
     """The most repetitive samples of the step."""
+    can_skip: bool
+    """Whether the run can leave out the step: not in the original's order."""
 
     def lines(self) -> Iterator[str | Table]:
         """The comparison as text."""
@@ -131,7 +137,8 @@ class Comparison:
                 for t in self.tokens
             ),
         )
-
+        if not self.can_skip:
+            return
         yield from (
             "",
             "To leave this step out, add these lines to the end of the configuration, and resume",
@@ -143,8 +150,9 @@ class Comparison:
     def json(self) -> dict[str, Any]:
         """The comparison as JSON."""
         twins = [{"slot": slot, "same_as": earlier} for earlier, slot in self.twins]
-        skip = {"from_step": self.step, "to_step": self.step}
-        return asdict(self) | {"twins": twins, "skip": skip}
+        skip = {"skip": {"from_step": self.step, "to_step": self.step}} if self.can_skip else {}
+        found = {name: value for name, value in asdict(self).items() if name != "can_skip"}
+        return found | {"twins": twins} | skip
 
 
 def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
@@ -181,6 +189,7 @@ def compare_step(run: OpenRun, step: int, *, window: int = 8) -> Comparison:
         twins=tuple(_twins(now, before)),
         tokens=tuple(_unusual(run, now.tokens, before.tokens)),
         samples=tuple(replace(sample, text=_text(run, sample.token)) for sample in repetitive),
+        can_skip=not isinstance(run.slots, OriginalSlots),
     )
 
 
@@ -202,13 +211,8 @@ class _Read:
 
     def _add(self, contents: Contents, window: Window) -> NDArray[np.integer]:
         """Add a window and return its tokens."""
-        missing = [s.key for s in window.stretches if not contents.holds(s)]
-        if missing:
-            raise ConfigError(
-                f"slot {window.slot:,} was read from the shard {missing[0]}, which "
-                f"{contents.why_missing(missing[0])}. Restore the shard, compare with fewer "
-                f"earlier steps (--window), or look at the other samples of the step: --step"
-            )
+        for stretch in window.stretches:
+            contents.check_holds(stretch, window.slot, or_else=_WITHOUT)
         documents = [part for s in window.stretches for part in contents.documents(s)]
         lens = np.array([part.document_tokens for part in documents], np.int64)
         self.lengths[window.corpus].add(lens)

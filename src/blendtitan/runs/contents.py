@@ -24,11 +24,9 @@ from blendtitan.history.removals import removed_slots
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
+from blendtitan.visible import some_of
 
 IntArray = NDArray[np.int64]
-
-_SHOWN = 4
-"""Shards that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,11 +93,20 @@ class Contents:
         """Whether the catalog has the shard of a stretch."""
         return stretch.key in self.row_of
 
-    def why_missing(self, key: ShardKey) -> str:
-        """Why the catalog lacks a shard, as the end of a sentence."""
+    def check_holds(self, stretch: Stretch, slot: int, *, or_else: str = "") -> None:
+        """Check that the catalog has the shard of a stretch of a slot.
+
+        Raises:
+            ConfigError: It does not. ``or_else`` names other remedies than restoring the shard.
+        """
+        if self.holds(stretch):
+            return
+        key, why = stretch.key, "is no longer in the run's file list"
         if any((each.corpus, each.name) == (key.corpus, key.name) for each in self.row_of):
-            return "has other contents now"
-        return "is no longer in the run's file list"
+            why = "has other contents now"
+        raise ConfigError(
+            f"slot {slot:,} was read from the shard {key}, which {why}. Restore the shard{or_else}."
+        )
 
     def prefix(self, stretch: Stretch) -> str:
         """Path of a stretch's shard, without suffix."""
@@ -207,7 +214,7 @@ class Contents:
         """The number of the shard whose path is ``name``, or ends in it."""
         own, prefixes = self.shards_named(name), self.catalog.prefixes
         if len(own) > 1:
-            shown = _some([prefixes[shard] for shard in own])
+            shown = some_of([prefixes[shard] for shard in own])
             raise ConfigError(
                 f"{name}: {len(own):,} shards of the run have paths that end in this: {shown}. "
                 f"Give more of the path"
@@ -257,8 +264,3 @@ class Contents:
         if offset < int(self.rows.num_tokens[self._row(shard)]):
             document_id = document_at_with_eod(shard_index(self.rows, shard), first, offset)
         return self._split_start(shard) + offset - (document_id - first)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -16,16 +16,8 @@ from blendtitan.history.skips import SkippedStretch, saved_skips
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
-from blendtitan.runs.slots import (
-    PLACE_HEADINGS,
-    Place,
-    Ranks,
-    Slots,
-    Stretch,
-    Window,
-    place_of,
-    step_slots,
-)
+from blendtitan.runs.places import PLACE_HEADINGS, Place, Ranks, places_of
+from blendtitan.runs.slots import Slots, Stretch, Window, step_slots
 from blendtitan.settings.segments import slot_at_tokens
 from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
@@ -91,14 +83,16 @@ def select_step(
     """The slots of a step, of one rank's part of it, or of one sample.
 
     Raises:
-        ConfigError: There is no such step, rank or sample.
+        ConfigError: There is no such step, rank or sample, or as ``places_of``.
     """
     slots = list(step_slots(run.slots, step))
     if rank is not None:
         if ranks is None or not 0 <= rank < ranks.number:
             known = "--ranks" if ranks is None else f"a rank from 0 to {ranks.number - 1}"
             raise ConfigError(f"rank is {rank}, expected {known} with it")
-        slots = [slot for slot in slots if place_of(run.slots, slot, ranks).rank == rank]
+        places = zip(places_of(run, slots, ranks), slots, strict=True)
+        own = [(at.micro_batch or 0, at.row or 0, slot) for at, slot in places if at.rank == rank]
+        slots = [slot for _, _, slot in sorted(own)]
     if sample is None:
         return slots
     if not 0 <= sample < len(slots):
@@ -135,13 +129,15 @@ def explain_slots(
     return [
         Explained(
             window=window,
-            place=place_of(run.slots, window.slot, ranks),
+            place=place,
             is_skipped=run.slots.skips.holds(window.slot),
             parts=tuple(
                 _part(run.contents, stretch, tokenizer, window.slot) for stretch in window.stretches
             ),
         )
-        for window in run.slots.windows(np.array(slots, np.int64))
+        for window, place in zip(
+            run.slots.windows(np.array(slots, np.int64)), places_of(run, slots, ranks), strict=True
+        )
     ]
 
 

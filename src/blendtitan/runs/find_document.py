@@ -20,8 +20,9 @@ from blendtitan.order.epoch import epoch_keys, epoch_shifts
 from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import SlotOrder
 from blendtitan.runs.open import OpenRun
+from blendtitan.runs.places import PLACE_HEADINGS, Place, Ranks, places_of
 from blendtitan.runs.run_folder import TOKENS
-from blendtitan.runs.slots import PLACE_HEADINGS, History, Place, Ranks, Stretch, Window, place_of
+from blendtitan.runs.slots import History, Stretch, Window
 from blendtitan.tables import Table
 
 
@@ -134,15 +135,21 @@ def find_document(
             f"would change what the run reads next.)"
         )
     prefix, whole = run.contents.document(shard, document_id)
+    skips = run.slots.skips
+    found = [
+        (window, held)
+        for window in _windows(run.slots, whole, stop_slot)
+        if not skips.holds(window.slot) and (held := _held(window, whole))
+    ]
+    places = places_of(run, [window.slot for window, _ in found], ranks)
     readings = tuple(
         Reading(
             window=window,
-            place=place_of(run.slots, window.slot, ranks),
+            place=place,
             tokens=tuple(tokens for tokens, _ in held),
-            places=tuple(place for _, place in held),
+            places=tuple(first for _, first in held),
         )
-        for window in _windows(run.slots, whole, stop_slot)
-        if not run.slots.skips.holds(window.slot) and (held := _held(window, whole))
+        for (window, held), place in zip(found, places, strict=True)
     )
     removed_from = run.contents.removed_from(shard, document_id)
     before = stop_slot if removed_from is None else removed_from

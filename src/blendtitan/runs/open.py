@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from blendtitan.batch_schedule import (
     consumed_at,
     samples_of,
     schedule_of_state,
+    steps_before,
     with_jumps,
 )
 from blendtitan.config import ORIGINAL_ORDER, BlendConfig, SegmentConfig
@@ -28,6 +28,7 @@ from blendtitan.runs.batch_size import errors_of, global_batch_size_of
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
 from blendtitan.runs.run_folder import advising
+from blendtitan.runs.run_tokenizer import eos_id_of, model_keys, tokenizer_of
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
 from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
 from blendtitan.settings.batches import check_length, check_validation
@@ -40,7 +41,7 @@ from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
-from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
+from blendtitan.tokenizers import Tokenizer
 from blendtitan.visible import quietly
 
 _FOLLOWING = {
@@ -72,6 +73,8 @@ class RunConfig:
     may_shrink: bool
     """Whether steps may have been smaller than configured, because replicas were missing."""
     skips: tuple[SkipSettings, ...]
+    balance: str
+    """``none`` or ``attention``."""
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
@@ -99,8 +102,13 @@ class RunConfig:
 
     @property
     def _plain_schedule(self) -> BatchSchedule:
+        """The same without skipped slots, which do not count as consumed."""
         size, seq_len = self.global_batch_size, self.blend.seq_length
         return planned(size, self.batch_changes, seq_len=seq_len)
+
+    def steps_of(self, samples: int) -> float:
+        """Steps that train on so many samples from the first step on; not whole within a step."""
+        return steps_before(self._plain_schedule, samples)
 
     def advising(self) -> AbstractContextManager[None]:
         """A block whose errors about the data say how to mend it."""
@@ -108,7 +116,7 @@ class RunConfig:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises ConfigError if it cannot be used."""
-        return _tokenizer(tuple(self.model.items()))
+        return tokenizer_of(self.model)
 
 
 class RunData(NamedTuple):
@@ -159,15 +167,24 @@ def open_run(
         ResumeError: The checkpoint cannot be read.
         ShardError: A shard cannot be used, and no state is given.
     """
-    run = None if config is None else read_run(config, ranks=ranks)
+    stored = None
+    if state is not None:
+        stored = latest_state(state)
+    elif config is not None and config.is_dir():
+        stored = own_state(config)
+    run = None if config is None else read_run(config, ranks=ranks, trained=_schedule_of(stored))
     if run is not None and removed is not None:
         run = replace(run, blend=replace(run.blend, removed_documents=removed))
-    if state is not None:
-        return _of_state(latest_state(state), run)
-    if run is None or config is None:
+    if stored is not None:
+        return _of_state(stored, run)
+    if run is None:
         raise ConfigError("nothing to explain: name a run's configuration, or give --state")
-    stored = own_state(config) if config.is_dir() else None
-    return unchanged_run(run) if stored is None else _of_state(stored, run)
+    return unchanged_run(run)
+
+
+def _schedule_of(stored: StoredState | None) -> BatchSchedule:
+    known = None if stored is None else stored.state_dict
+    return () if known is None else schedule_of_state(known)
 
 
 def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
@@ -275,11 +292,21 @@ def data_of_set(held_out: ValidationSet, run: RunConfig, training: Catalog) -> D
             return build_datasets(blend, catalog)
 
 
-def read_run(source: Path, *, ranks: int | None = None, values: Values | None = None) -> RunConfig:
+def read_run(
+    source: Path,
+    *,
+    ranks: int | None = None,
+    values: Values | None = None,
+    trained: BatchSchedule = (),
+) -> RunConfig:
     """The configuration of a run, from a TOML file or from a run's ``job.dump_folder``.
 
-    ``ranks`` is needed if ``training.global_batch_size`` is not set. ``values`` are those of all
-    keys, if they are known already.
+    Args:
+        source: The file or the folder.
+        ranks: Data-parallel ranks. Needed if ``training.global_batch_size`` is not set and
+            ``trained`` is unknown.
+        values: The values of all keys, if they are known already.
+        trained: The batch schedule in the run's checkpoint, if it has one.
 
     Raises:
         ConfigError: A key cannot be used, the run does not train on a blend, or the tokenizer is
@@ -295,7 +322,8 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         )
     for key, other in _FOLLOWING.items():
         check_follows(key, values[key], other=other, expected=values[other])
-    global_batch_size = global_batch_size_of(path, values, ranks)
+    size = trained[-1].global_batch_size if trained else None
+    global_batch_size = global_batch_size_of(path, values, ranks, size)
     steps, seq_len = values["training.steps"], values["training.seq_len"]
     check_validation(steps=values["validation.steps"], samples=values["validation.samples"])
     with errors_of(path):
@@ -324,8 +352,9 @@ def read_run(source: Path, *, ranks: int | None = None, values: Values | None = 
         batch_changes=changes,
         may_shrink=values["fault_tolerance.batch_policy"] == "smaller_batch",
         skips=skips,
+        balance=values["blendcorpus.balance"],
         tokenizer_check=values["blendcorpus.tokenizer_check"],
-        model=_model(values),
+        model=model_keys(values),
     )
     first_slots = (
         SegmentConfig(first_slot=each.first_slot, shares=each.weights)
@@ -352,14 +381,14 @@ def _blend(path: Path, values: Values) -> BlendConfig:
     if section.order == ORIGINAL_ORDER:
         run = samples_of_run(
             steps=values["training.steps"],
-            global_batch_size=-1
-            if values["training.batch_schedule"]
-            else values["training.global_batch_size"],
+            global_batch_size=values["training.global_batch_size"],
+            batch_schedule=values["training.batch_schedule"],
+            seq_len=values["training.seq_len"],
             validates=values["validation.enable"],
             validation=(values["validation.samples"], values["validation.steps"]),
         )
         decided = horizon(section, run)
-    eos_id = _eos_id(values) if section.eod_token_id is None else None
+    eos_id = eos_id_of(values) if section.eod_token_id is None else None
     with errors_of(path):
         return section.blend_config(
             dataset_path=values["training.dataset_path"],
@@ -367,27 +396,3 @@ def _blend(path: Path, values: Values) -> BlendConfig:
             eos_id=eos_id,
             **decided,
         )
-
-
-def _eos_id(values: Values) -> int | None:
-    """The tokenizer's EOS, which ends a document unless configured otherwise."""
-    try:
-        eos_id = _tokenizer(tuple(_model(values).items())).eos_id
-    except ConfigError as error:
-        error.add_note(
-            "Documents end in the tokenizer's EOS. Without the tokenizer, set "
-            "blendcorpus.eod_token_id."
-        )
-        raise
-    return None if eos_id == ABSENT else eos_id
-
-
-def _model(values: Values) -> Mapping[str, str | None]:
-    names = ("name", "flavor", "tokenizer_backend", "tokenizer_path", "hf_assets_path")
-    return {name: values[f"model.{name}"] for name in names}
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(model: tuple[tuple[str, str | None], ...]) -> Tokenizer:
-    with quietly():
-        return build_tokenizer({"model": dict(model)})

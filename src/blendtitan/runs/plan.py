@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import listed_sizes, steps_before
+from blendtitan.batch_schedule import listed_sizes, size_changes, steps_before
 from blendtitan.config import SPLITS, split_fractions
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
@@ -17,8 +17,7 @@ from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
-from blendtitan.runs.removed import removal_notes
-from blendtitan.runs.row_reads import RowReads, row_reads, token_bytes
+from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
 from blendtitan.runs.waiting import Waiting, predicted_waiting
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
@@ -112,7 +111,7 @@ class RunPlan:
         return (
             f"{counted(run.steps, 'step')} of {sizes} sample{'' if sizes == '1' else 's'} of "
             f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
-            f"{self.tokens:,} tokens, {size(self.bytes_read)} to read. One epoch is "
+            f"{self.tokens:,} tokens, {size_of(self.bytes_read)} to read. One epoch is "
             f"{self.steps_per_epoch:,.1f} steps."
         )
 
@@ -139,6 +138,10 @@ class RunPlan:
             "config": str(run.path),
             "steps": run.steps,
             "global_batch_size": run.global_batch_size,
+            "batch_schedule": [
+                {"from_step": step, "global_batch_size": size}
+                for step, size in size_changes(run.schedule, max(1, run.steps))
+            ],
             "seq_length": run.blend.seq_length,
             "samples": run.num_samples,
             "tokens": self.tokens,
@@ -177,7 +180,7 @@ def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
             corpora=corpora,
             segments=tuple(_segments(run, train)),
             splits=(*_splits(datasets, catalog), *sets),
-            steps_per_epoch=steps_before(run.schedule, train.num_windows),
+            steps_per_epoch=run.steps_of(train.num_windows),
             warnings=(
                 *filter(None, [steps_beyond(run.path, run.steps)]),
                 *(check.warnings if check else [warning]),
@@ -189,8 +192,15 @@ def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
             ),
-            waiting=predicted_waiting(run, train, ranks=balance_on) if balance_on else None,
+            waiting=_waiting(run, train, balance_on),
         )
+
+
+def _waiting(run: RunConfig, train: Dataset, ranks: int | None) -> Waiting | None:
+    if ranks is None:
+        return None
+    schedule, skips = run.schedule, skips_of(run.skipped)
+    return predicted_waiting(run, train, ranks=ranks, schedule=schedule, skips=skips)
 
 
 def _corpora(
@@ -220,7 +230,7 @@ def _corpora(
             tokens_read=tokens_read,
             epochs=float(end.epochs[i]),
             windows=windows,
-            steps_per_epoch=steps_before(run.schedule, round(windows / share)) if share else None,
+            steps_per_epoch=run.steps_of(round(windows / share)) if share else None,
             tokens_unused=unused,
             bytes_read=round(float(num_bytes)),
         )
@@ -374,7 +384,7 @@ def _corpus_table(plan: RunPlan) -> Table:
             *(c.name, c.shards, c.documents, c.tokens, f"{c.share:.2%}"),
             *(c.tokens_read, f"{c.epochs:.3g}"),
             None if c.steps_per_epoch is None else f"{c.steps_per_epoch:,.1f}",
-            *(c.tokens_unused, size(c.bytes_read)),
+            *(c.tokens_unused, size_of(c.bytes_read)),
         ]
         for c in plan.corpora
     )
@@ -388,11 +398,3 @@ def _segment_table(plan: RunPlan) -> Table:
         columns.append([f"{share:.2%}" for share in segment.shares.values()])
         columns.append([f"{epochs:.3g}" for epochs in segment.epochs.values()])
     return Table(headings, zip(*columns, strict=True))
-
-
-def size(num_bytes: int) -> str:
-    """A number of bytes with three digits and a unit."""
-    size, units = float(num_bytes), ["bytes", "kB", "MB", "GB", "TB", "PB"]
-    while size >= 999.5 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}"

@@ -17,8 +17,7 @@ from blendtitan.history.removals import continued
 from blendtitan.history.run import in_phases, phases_of
 from blendtitan.runs.find_document import Document, Reading, find_document
 from blendtitan.runs.open import OpenRun, RunConfig, data_of_run
-from blendtitan.runs.slots import History, Ranks
-from blendtitan.storage.catalog import Catalog
+from blendtitan.runs.slots import History
 from blendtitan.tables import Table
 from blendtitan.visible import counted
 
@@ -112,23 +111,13 @@ class RemovedReport:
                 )
 
 
-def removal_notes(catalog: Catalog) -> Iterator[str]:
-    """A sentence if a catalog has removed documents."""
-    if catalog.removed is not None and len(catalog.removed):
-        removed = catalog.removed
-        yield (
-            f"{counted(len(removed), 'document')} of {removed.num_tokens:,} tokens are removed: "
-            f"they are read as EOD, without a loss"
-        )
-
-
 def _cells(reading: Reading) -> tuple[Any, ...]:
     step, sample, *_ = astuple(reading.place)
     spans = ", ".join(f"{first:,} to {stop:,}" for first, stop in reading.tokens)
     return reading.window.slot, step, sample, reading.window.epoch, spans
 
 
-def removed_report(run: OpenRun, *, ranks: Ranks | None = None) -> RemovedReport:
+def removed_report(run: OpenRun) -> RemovedReport:
     """Find the samples of a run that hold removed documents, and read those from then on again.
 
     Raises:
@@ -151,7 +140,7 @@ def removed_report(run: OpenRun, *, ranks: Ranks | None = None) -> RemovedReport
         if not first <= number < stop:
             num_others += 1
             continue
-        document = find_document(run, contents.catalog.prefixes[shard], number, ranks=ranks)
+        document = find_document(run, contents.catalog.prefixes[shard], number)
         checked = [each for each in document.left_out if each.window.slot >= dataset.first_slot]
         wrong = [each.window.slot for each in checked if not _is_left_out(dataset, each)]
         found.append(

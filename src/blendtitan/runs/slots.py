@@ -6,14 +6,14 @@ data. ``contents.py`` adds documents, bytes and texts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import BatchSchedule, slots_of, step_of, with_jumps
+from blendtitan.batch_schedule import BatchSchedule, slots_of, with_jumps
 from blendtitan.dataset.stretches import row_pieces
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import OrderSettings, Phase, occurrences
@@ -81,38 +81,6 @@ class Window:
     """The stretches that hold its ``seq_len + 1`` tokens."""
 
 
-PLACE_HEADINGS = ("step", "sample", "rank", "micro batch", "row")
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """The division of a step among the ranks."""
-
-    number: int
-    micro_batch: int
-    """Samples that one rank reads at once."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """The step, rank and micro batch of a sample. Counts start at 0, steps at 1."""
-
-    step: int | None = None
-    """None: the number of samples in a step is unknown, or the slot is skipped."""
-    sample: int | None = None
-    """Place in the global batch."""
-    rank: int | None = None
-    """None, like the fields below: the number of ranks is unknown."""
-    micro_batch: int | None = None
-    """Number of the micro batch within the step."""
-    row: int | None = None
-    """Place in the rank's micro batch."""
-
-    def __str__(self) -> str:
-        named = zip(PLACE_HEADINGS, astuple(self), strict=True)
-        return ", ".join(f"{name} {number:,}" for name, number in named if number is not None)
-
-
 def step_slots(run: "Slots", step: int) -> Sequence[int]:
     """Slots that all ranks together train on in a step; a run's first step is 1.
 
@@ -127,30 +95,6 @@ def step_slots(run: "Slots", step: int) -> Sequence[int]:
     if step < 1:
         raise ConfigError(f"step is {step}, expected at least 1: a run's first step is 1")
     return slots_of(run.schedule, step, run.skips)
-
-
-def place_of(run: "Slots", slot: int, ranks: Ranks | None) -> Place:
-    """The place of a slot in its step.
-
-    Raises:
-        ConfigError: A step cannot be divided among so many ranks.
-    """
-    if not run.schedule or run.skips.holds(slot):
-        return Place()
-    step = step_of(run.schedule, slot, run.skips)
-    slots = step_slots(run, step)
-    sample = run.skips.kept_before(slot) - run.skips.kept_before(slots[0])
-    if ranks is None:
-        return Place(step=step, sample=sample)
-    stride = ranks.number * ranks.micro_batch
-    if len(slots) % stride:
-        raise ConfigError(
-            f"a step has {len(slots):,} samples, expected a multiple of {stride:,}: "
-            f"{ranks.number:,} ranks of {ranks.micro_batch:,} samples at once"
-        )
-    micro_batch, of_ranks = divmod(sample, stride)
-    rank, row = divmod(of_ranks, ranks.micro_batch)
-    return Place(step=step, sample=sample, rank=rank, micro_batch=micro_batch, row=row)
 
 
 @dataclass(frozen=True)
@@ -291,6 +235,9 @@ class OriginalSlots:
 
     dataset: OriginalDataset
     keys: list[ShardKey]
+    starts: IntArray
+    """Offset of the first document in the ``.bin`` of each shard."""
+
     schedule: BatchSchedule
     split: str = "train"
     phases: tuple[Phase, ...] = ()
@@ -303,7 +250,8 @@ class OriginalSlots:
     ) -> Self:
         """The slots of a dataset; ``catalog`` is from ``as_one_split``."""
         known = Fingerprints.of_catalog(catalog)
-        return cls(dataset, shard_keys(catalog.corpora, known.names, known.ids), schedule)
+        keys = shard_keys(catalog.corpora, known.names, known.ids)
+        return cls(dataset, keys, catalog.token_cuts[:, 0], schedule)
 
     @property
     def lengths(self) -> Lengths:
@@ -344,6 +292,7 @@ class OriginalSlots:
             stretches = list(self.dataset.stretches(plan, i))
             number = int(plan.corpora[i])
             shard, window = (int(plan.records[i][name]) for name in ("shard", "window"))
+            key, start = self.keys[shard], int(self.starts[shard])
             found.append(
                 Window(
                     slot=slot,
@@ -354,7 +303,9 @@ class OriginalSlots:
                     window=window,
                     of_remainder=False,
                     sample_id=int(plan.sample_ids[i]),
-                    stretches=tuple(Stretch(self.keys[shard], *each) for each in stretches),
+                    stretches=tuple(
+                        Stretch(key, begin - start, count) for begin, count in stretches
+                    ),
                 )
             )
         return found
@@ -365,9 +316,9 @@ Slots = History | OriginalSlots
 
 
 def as_one_split(catalog: Catalog) -> Catalog:
-    """The catalog with every document in train and no EOD inserted: offsets are those on disk."""
+    """The catalog with every document in train and no EOD inserted."""
     documents, tokens = (
-        np.concatenate([np.zeros_like(cuts[:, :1]), np.repeat(cuts[:, 3:], 3, axis=1)], axis=1)
+        np.concatenate([cuts[:, :1], np.repeat(cuts[:, 3:], 3, axis=1)], axis=1)
         for cuts in (catalog.document_cuts, catalog.token_cuts)
     )
     no_eod = np.zeros_like(catalog.lacks_eod)

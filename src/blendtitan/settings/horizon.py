@@ -1,13 +1,22 @@
 """The number of samples of a run, on which the original's order depends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from blendtitan.batch_schedule import consumed_at
 from blendtitan.errors import ConfigError
+from blendtitan.settings.batch_changes import batch_changes, planned
 from blendtitan.settings.section import BlendSection
 
 
 def samples_of_run(
-    *, steps: int, global_batch_size: int, validates: bool, validation: tuple[int | None, int]
+    *,
+    steps: int,
+    global_batch_size: int,
+    batch_schedule: Sequence[Mapping[str, Any]] = (),
+    seq_len: int,
+    validates: bool,
+    validation: tuple[int | None, int],
 ) -> dict[str, int | None]:
     """``train_samples`` and ``eval_samples`` of a run; None if unknown.
 
@@ -17,6 +26,8 @@ def samples_of_run(
     Args:
         steps: Steps of the run.
         global_batch_size: Samples of a step; below 1 if it depends on the ranks.
+        batch_schedule: The tables of ``training.batch_schedule``.
+        seq_len: ``training.seq_len``.
         validates: Whether the run validates at all.
         validation: ``samples``, or None, and ``steps`` of a validation.
     """
@@ -26,14 +37,18 @@ def samples_of_run(
         samples = 0
     elif samples is None and is_known and validation_steps > 0:
         samples = validation_steps * global_batch_size
+    planned_to = None
+    if is_known:
+        changes = batch_changes(batch_schedule)
+        planned_to = consumed_at(planned(global_batch_size, changes, seq_len=seq_len), steps)
     return {
-        "train_samples": steps * global_batch_size if is_known else None,
+        "train_samples": planned_to,
         "eval_samples": samples,
     }
 
 
 _SET_BY = {
-    "train_samples": "training.global_batch_size without training.batch_schedule",
+    "train_samples": "training.global_batch_size",
     "eval_samples": "validation.samples, or validation.steps and training.global_batch_size",
 }
 

@@ -4,80 +4,69 @@ Written by scripts/write_known_models.py. Do not edit.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 TORCHTITAN = "0.3.0"
 """The version that has these models."""
 
-MODELS: Mapping[str, Mapping[str, int]] = {
-    "deepseek_v3": {"debugmodel": 16384, "16B": 16384, "236B": 16384, "671B": 16384},
-    "gpt_oss": {"debugmodel": 131072, "20b": 131072, "120b": 131072},
-    "kimi_k2_7": {
-        "debugmodel": 16384,
-        "moonlight-16B-A3B": 8192,
-        "Kimi-VL-A3B": 131072,
-        "Kimi-K2.5": 262144,
-    },
-    "llama3": {
-        "debugmodel": 131072,
-        "1B": 131072,
-        "3B": 131072,
-        "8B": 131072,
-        "70B": 131072,
-        "405B": 131072,
-        "Llama-2-7b": 4096,
-    },
-    "muse_glimmer": {"debugmodel": 4096, "30B": 16384, "debugmodel_mm": 4096, "30B_mm": 16384},
-    "qwen3": {
-        "debugmodel": 4096,
-        "debugmodel_non_fused_qkv": 4096,
-        "0.6B": 40960,
-        "1.7B": 40960,
-        "4B": 40960,
-        "8B": 40960,
-        "14B": 40960,
-        "32B": 40960,
-        "debugmodel_moe": 4096,
-        "30B-A3B": 40960,
-        "235B-A22B": 40960,
-    },
-    "qwen3_5": {},
-}
-"""``model.name`` to ``model.flavor`` to the longest ``training.seq_len``. A model has no flavors
-here if it needs packages that were not installed."""
 
-LINEAR: Mapping[str, Mapping[str, int]] = {
-    "deepseek_v3": {"debugmodel": 3894, "16B": 36225, "236B": 17076, "671B": 29310},
-    "gpt_oss": {"debugmodel": 4744, "20b": 34564, "120b": 33382},
+class Flavor(NamedTuple):
+    """One size of a model."""
+
+    max_seq_len: int
+    """The longest ``training.seq_len``."""
+    linear_cost: int
+    """The cost of a token in all matrices, in units of the attention between two tokens, for a
+    vocabulary of 128,000."""
+
+
+MODELS: Mapping[str, Mapping[str, Flavor]] = {
+    "deepseek_v3": {
+        "debugmodel": Flavor(max_seq_len=16384, linear_cost=3894),
+        "16B": Flavor(max_seq_len=16384, linear_cost=36225),
+        "236B": Flavor(max_seq_len=16384, linear_cost=17076),
+        "671B": Flavor(max_seq_len=16384, linear_cost=29310),
+    },
+    "gpt_oss": {
+        "debugmodel": Flavor(max_seq_len=131072, linear_cost=4744),
+        "20b": Flavor(max_seq_len=131072, linear_cost=34564),
+        "120b": Flavor(max_seq_len=131072, linear_cost=33382),
+    },
     "kimi_k2_7": {
-        "debugmodel": 3894,
-        "moonlight-16B-A3B": 36253,
-        "Kimi-VL-A3B": 36253,
-        "Kimi-K2.5": 50317,
+        "debugmodel": Flavor(max_seq_len=16384, linear_cost=3894),
+        "moonlight-16B-A3B": Flavor(max_seq_len=8192, linear_cost=36253),
+        "Kimi-VL-A3B": Flavor(max_seq_len=131072, linear_cost=36253),
+        "Kimi-K2.5": Flavor(max_seq_len=262144, linear_cost=50317),
     },
     "llama3": {
-        "debugmodel": 24664,
-        "1B": 37698,
-        "3B": 37341,
-        "8B": 57250,
-        "70B": 106050,
-        "405B": 195578,
-        "Llama-2-7b": 53410,
+        "debugmodel": Flavor(max_seq_len=131072, linear_cost=24664),
+        "1B": Flavor(max_seq_len=131072, linear_cost=37698),
+        "3B": Flavor(max_seq_len=131072, linear_cost=37341),
+        "8B": Flavor(max_seq_len=131072, linear_cost=57250),
+        "70B": Flavor(max_seq_len=131072, linear_cost=106050),
+        "405B": Flavor(max_seq_len=131072, linear_cost=195578),
+        "Llama-2-7b": Flavor(max_seq_len=4096, linear_cost=53410),
     },
-    "muse_glimmer": {"debugmodel": 19332, "30B": 122151, "debugmodel_mm": 19458, "30B_mm": 131174},
+    "muse_glimmer": {
+        "debugmodel": Flavor(max_seq_len=4096, linear_cost=19332),
+        "30B": Flavor(max_seq_len=16384, linear_cost=122151),
+        "debugmodel_mm": Flavor(max_seq_len=4096, linear_cost=19458),
+        "30B_mm": Flavor(max_seq_len=16384, linear_cost=131174),
+    },
     "qwen3": {
-        "debugmodel": 3920,
-        "debugmodel_non_fused_qkv": 3920,
-        "0.6B": 9967,
-        "1.7B": 29150,
-        "4B": 26864,
-        "8B": 50662,
-        "14B": 67714,
-        "32B": 60771,
-        "debugmodel_moe": 5080,
-        "30B-A3B": 15222,
-        "235B-A22B": 27882,
+        "debugmodel": Flavor(max_seq_len=4096, linear_cost=3920),
+        "debugmodel_non_fused_qkv": Flavor(max_seq_len=4096, linear_cost=3920),
+        "0.6B": Flavor(max_seq_len=40960, linear_cost=9967),
+        "1.7B": Flavor(max_seq_len=40960, linear_cost=29150),
+        "4B": Flavor(max_seq_len=40960, linear_cost=26864),
+        "8B": Flavor(max_seq_len=40960, linear_cost=50662),
+        "14B": Flavor(max_seq_len=40960, linear_cost=67714),
+        "32B": Flavor(max_seq_len=40960, linear_cost=60771),
+        "debugmodel_moe": Flavor(max_seq_len=4096, linear_cost=5080),
+        "30B-A3B": Flavor(max_seq_len=40960, linear_cost=15222),
+        "235B-A22B": Flavor(max_seq_len=40960, linear_cost=27882),
     },
     "qwen3_5": {},
 }
-"""``model.name`` to ``model.flavor`` to the cost of a token in all matrices, in units of the
-attention between two tokens, for a vocabulary of 128,000."""
+"""``model.name`` to ``model.flavor``. A model has no flavors here if it needs packages that were
+not installed."""

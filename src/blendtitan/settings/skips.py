@@ -8,7 +8,7 @@ from blendtitan.batch_schedule import BatchSchedule, consumed_at, with_jumps
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.history.skips import SkippedStretch, skips_of
-from blendtitan.settings.toml import nearest
+from blendtitan.settings.tables import check_keys
 
 _PAIRS = (("from_step", "to_step"), ("from_slot", "to_slot"))
 
@@ -33,13 +33,8 @@ class SkipSettings:
     def from_table(cls, table: Mapping[str, Any], *, number: int) -> "SkipSettings":
         """The ``number``-th table of a configuration, checked."""
         where = f"skip {number}"
-        known = [field.name for field in fields(cls)]
-        for key in table.keys() - set(known):
-            raise ConfigError(
-                f"{where}: unknown key {key}. Did you mean {nearest(key, known)}? The keys are "
-                f"{', '.join(known)}."
-            )
-        if tuple(key for key in known if key in table) not in _PAIRS:
+        check_keys(table, cls, where=where)
+        if tuple(key.name for key in fields(cls) if key.name in table) not in _PAIRS:
             raise ConfigError(
                 f"{where}: found {' and '.join(table) or 'no key'}, expected from_step and "
                 f"to_step, or from_slot and to_slot"
@@ -86,15 +81,19 @@ def placed_skips(
         skips: The skips of a configuration, in the order in which they were added.
         schedule: The batch schedule of the run.
         recorded: Skips in the state that the run resumes from, which keep their slots. The steps of
-            another skip are those of a run with the skips before it.
+            another skip are those of a run with the skips before it, so the same steps may be
+            skipped twice: the second time, they are those that replaced the first.
 
     Raises:
         ConfigError: A skip ends beyond the last slot of the order.
     """
-    known = {(each.from_step, each.to_step): each for each in recorded}
+    known = [each for each in recorded if each.from_step is not None]
     placed: list[SkippedStretch] = []
     for number, skip in enumerate(skips, start=1):
-        found = known.get((skip.from_step, skip.to_step)) if skip.from_step is not None else None
+        steps = skip.from_step, skip.to_step
+        found = next((each for each in known if (each.from_step, each.to_step) == steps), None)
+        if found is not None:
+            known.remove(found)
         placed.append(found or skip.stretch(with_jumps(schedule, skips_of(placed))))
         if placed[-1].stop_slot >= MAX_SLOT:
             raise ConfigError(

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.config import check_at_least
+from blendtitan.document_sources import recorded_fields
 from blendtitan.errors import CorruptShardError, MixedEodError, ShardError
 from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.shards.verify import Expected, verify_shard
@@ -95,6 +96,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     if not layout.corrections:
         _check_good(prefix, eod_id)
         return []
+    recorded_fields(prefix, len(layout.documents) - 1)
     ends = _proved_ends(prefix, layout, eod_id)
     idx = _replace_index(prefix, layout)
     # A record of the old .idx is wrong by now.
@@ -118,6 +120,9 @@ class Layout:
     needs_eod: bool
     """Whether every document must end in EOD to prove the corrections."""
 
+    header_bytes: int
+    """Bytes of the ``.bin`` before its first token."""
+
 
 def _explained(prefix: Path) -> Layout:
     """The layout that a shard should have; a ShardError if no known damage explains it."""
@@ -130,7 +135,8 @@ def _explained(prefix: Path) -> Layout:
     else:
         arrays.check_documents()
     num_tokens, last = arrays.sum_lens(), last_sequences(documents)
-    missing, remainder = divmod(bin_bytes - num_tokens * token_bytes, token_bytes)
+    header_bytes = _header_bytes(arrays, bin_bytes)
+    missing, remainder = divmod(bin_bytes - header_bytes - num_tokens * token_bytes, token_bytes)
     lacks_eods = remainder == 0 and missing == len(last) > 0
     if not lacks_eods and not (missing == remainder == 0 and bin_bytes > 0):
         # Opening the shard gives the best error.
@@ -152,11 +158,17 @@ def _explained(prefix: Path) -> Layout:
         corrections["the EODs are counted"] = "one more token each"
     if is_lost:
         corrections["the document index is restored"] = "every sequence as a document"
-    if (arrays.pointers != sequence_pointers(arrays.lens, token_bytes)).any():
+    if (arrays.pointers != header_bytes + sequence_pointers(arrays.lens, token_bytes)).any():
         corrections["the pointers are computed from the lengths"] = (
             "pointers computed from the lengths"
         )
-    return Layout(arrays, lens, documents, corrections, lacks_eods or is_lost)
+    return Layout(arrays, lens, documents, corrections, lacks_eods or is_lost, header_bytes)
+
+
+def _header_bytes(arrays: IndexArrays, bin_bytes: int) -> int:
+    """The first pointer if the tokens, as many as the lengths say, fill the ``.bin`` from there."""
+    num_bytes = arrays.sum_lens() * arrays.dtype.itemsize
+    return arrays.header_bytes if arrays.header_bytes + num_bytes == bin_bytes else 0
 
 
 def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | None:
@@ -165,10 +177,12 @@ def _proved_ends(prefix: Path, layout: Layout, eod_id: int) -> DocumentEnds | No
     Wrong pointers beside lengths that describe the ``.bin`` need less: that all documents end in
     EOD or none, because a shard may be without EOD.
     """
+    start = layout.header_bytes // layout.arrays.dtype.itemsize
     found = summarize_tokens(
         OpenFile.open(f"{prefix}.bin"),
         layout.arrays.dtype,
-        document_ends(layout.lens, layout.documents),
+        start + document_ends(layout.lens, layout.documents),
+        start=start,
         eod_id=eod_id,
         vocab_size=None,
     )
@@ -202,7 +216,14 @@ def _replace_index(prefix: Path, layout: Layout) -> os.stat_result:
     partial = partial_path(idx_path)
     try:
         with writing(idx_path), partial.open("wb") as file:
-            file.writelines(encode_index(layout.lens, layout.documents, dtype=layout.arrays.dtype))
+            file.writelines(
+                encode_index(
+                    layout.lens,
+                    layout.documents,
+                    dtype=layout.arrays.dtype,
+                    header_bytes=layout.header_bytes,
+                )
+            )
             flush_and_close(file)
         _keep(idx_path)
         found = partial.stat()

@@ -11,9 +11,11 @@ from blendtitan.shards.tokens import TokenSummary, text_notes
 from blendtitan.shards.verify import VerifiedShard
 from blendtitan.storage.list_forms import named_shards
 from blendtitan.storage.records import ENDS_SUFFIX
+from blendtitan.storage.writer import DOCS_SUFFIX
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import MadeShard, check_shards
 from blendtitan.tokenizers import Tokenizer
+from blendtitan.visible import counted
 
 _BOS_IS_EOD = (
     "BOS and EOD are one token: where a document starts with it, positions and masks treat it as "
@@ -149,6 +151,22 @@ def verify_notes(shards: Sequence[VerifiedShard]) -> Iterator[str]:
             f"document ends recorded: {num_recorded:,} of {len(shards):,} shards have "
             f"PREFIX{ENDS_SUFFIX}. A run reads it instead of the documents as long as both files "
             f"of the shard stay unchanged."
+        )
+    yield from source_notes([shard.kept_fields for shard in shards])
+
+
+def source_notes(shards: Sequence[tuple[str, ...] | None]) -> Iterator[str]:
+    """A sentence about shards that record the sources of their documents, if any.
+
+    ``shards`` are the recorded fields of each; None: the sources are not recorded.
+    """
+    recorded = [fields for fields in shards if fields is not None]
+    if recorded:
+        keep = dict.fromkeys(name for fields in recorded for name in fields)
+        kept = f", with {', '.join(keep)}" if keep else ""
+        yield (
+            f"sources of documents recorded: {len(recorded):,} of {counted(len(shards), 'shard')} "
+            f"have PREFIX{DOCS_SUFFIX}{kept}"
         )
 
 

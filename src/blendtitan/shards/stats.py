@@ -8,8 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from blendtitan.document_sources import recorded_fields
 from blendtitan.errors import ShardError
 from blendtitan.shards.document_lengths import DocumentLengths, document_lens
+from blendtitan.shards.report import source_notes
 from blendtitan.shards.tokens import TextSymbols, summarize_tokens, text_notes
 from blendtitan.storage.list_forms import NamedShard, named_shards
 from blendtitan.storage.reader import OpenFile, ShardIndex
@@ -38,6 +40,12 @@ class Stats:
     num_eod_only: int | None = None
     """Documents that consist of EOD and BOS. None: tokens were not read."""
 
+    kept_fields: list[tuple[str, ...] | None] = field(default_factory=list)
+    """For each shard, the fields recorded with the sources of its documents.
+
+    None: these are not recorded.
+    """
+
     @classmethod
     def of_shard(cls, prefix: Path, tokenizer: Tokenizer | None) -> Self:
         """Read the ``.idx`` of a shard and, for a tokenizer, its tokens."""
@@ -45,11 +53,13 @@ class Stats:
         lens = document_lens(index)
         stats = cls(1, index.num_tokens, {index.dtype.name})
         stats.lengths.add(lens)
+        stats.kept_fields = [recorded_fields(prefix, index.num_documents)]
         if tokenizer is not None:
             summary = summarize_tokens(
                 OpenFile.open(f"{prefix}.bin"),
                 index.dtype,
-                np.cumsum(lens),
+                index.start + np.cumsum(lens),
+                start=index.start,
                 eod_id=None if tokenizer.eos_id == ABSENT else tokenizer.eos_id,
                 vocab_size=None,
                 symbols=TextSymbols.of_tokenizer(tokenizer),
@@ -63,6 +73,7 @@ class Stats:
         self.num_tokens += other.num_tokens
         self.dtypes |= other.dtypes
         self.lengths.update(other.lengths)
+        self.kept_fields += other.kept_fields
         if other.num_unknown is not None and other.num_eod_only is not None:
             self.num_unknown = (self.num_unknown or 0) + other.num_unknown
             self.num_eod_only = (self.num_eod_only or 0) + other.num_eod_only
@@ -80,6 +91,7 @@ class Stats:
             "tokens": self.num_tokens,
             "dtypes": sorted(self.dtypes),
             "tokens_per_document": lens,
+            "shards_with_sources": len(self.kept_fields) - self.kept_fields.count(None),
         } | {name: count for name, count in of_tokens.items() if count is not None}
 
 
@@ -127,13 +139,14 @@ class StatsReport:
         return table
 
     def notes(self) -> Iterator[str]:
-        """Sentences about unknown or missing text, if any."""
+        """Sentences about unknown or missing text, and recorded sources, if any."""
         if self.total is not None:
             yield from text_notes(
                 self.total.lengths.num_documents,
                 num_unknown=self.total.num_unknown,
                 num_eod_only=self.total.num_eod_only,
             )
+            yield from source_notes(self.total.kept_fields)
 
     def json(self) -> dict[str, Any]:
         """The report as JSON."""

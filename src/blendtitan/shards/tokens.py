@@ -93,6 +93,7 @@ def summarize_tokens(
     dtype: np.dtype[Any],
     ends: IntArray,
     *,
+    start: int = 0,
     eod_id: int | None,
     vocab_size: int | None,
     symbols: TextSymbols | None = None,
@@ -105,6 +106,7 @@ def summarize_tokens(
         dtype: Token type.
         ends: Where documents end, in tokens from the start of the file, never falling. Shape
             ``(num_documents,)``.
+        start: Where the first document starts.
         eod_id: Counted at document ends. None: not counted.
         vocab_size: Ids from 0 to below this are valid. None: every id from 0 on.
         symbols: Ids that are counted as well.
@@ -115,21 +117,21 @@ def summarize_tokens(
         MissingShardError: It cannot be read.
     """
     symbols = symbols or TextSymbols()
-    lens = np.diff(ends, prepend=0)
+    lens = np.diff(ends, prepend=start)
     num_empty = int(np.count_nonzero(lens == 0))
     summary = TokenSummary(
         eod_id=eod_id, num_documents=len(ends), num_empty=num_empty, unk_id=symbols.unk_id
     )
     limit = np.iinfo(dtype).max + 1 if vocab_size is None else vocab_size
     begins = (ends - lens)[lens > 0]
-    num_tokens = int(ends[-1]) if len(ends) else 0
-    buffer = np.empty(min(_BLOCK_TOKENS, num_tokens), dtype)
+    stop = int(ends[-1]) if len(ends) else start
+    buffer = np.empty(min(_BLOCK_TOKENS, stop - start), dtype)
     previous_token, last_unknown = -1, -1
-    for at in range(0, num_tokens, _BLOCK_TOKENS):
-        tokens = buffer[: min(_BLOCK_TOKENS, num_tokens - at)]
+    for at in range(start, stop, _BLOCK_TOKENS):
+        tokens = buffer[: min(_BLOCK_TOKENS, stop - at)]
         file.read_into(tokens, at=at * dtype.itemsize)
         on_block(tokens.data.cast("B"))
-        _add_range(summary, tokens, at, ends, limit)
+        _add_range(summary, tokens, at, ends, limit, is_first=at == start)
         first, last = np.searchsorted(begins, [at, at + len(tokens)])
         _add_begins(summary, tokens[begins[first:last] - at])
         if eod_id is not None:
@@ -159,14 +161,22 @@ def text_notes(
         yield f"{num_eod_only:,} of {documents} {verb} of EOD only"
 
 
-def _add_range(summary: TokenSummary, tokens: Tokens, at: int, ends: IntArray, limit: int) -> None:
+def _add_range(
+    summary: TokenSummary,
+    tokens: Tokens,
+    at: int,
+    ends: IntArray,
+    limit: int,
+    *,
+    is_first: bool,
+) -> None:
     low, high = int(tokens.min()), int(tokens.max())
     if summary.first_outside is None and (low < 0 or high >= limit):
         place = int(np.flatnonzero((tokens < 0) | (tokens.astype(np.int64) >= limit))[0])
         document = int(np.searchsorted(ends, at + place, "right"))
         summary.first_outside = int(tokens[place]), document
-    summary.min_id = min(summary.min_id, low) if at else low
-    summary.max_id = max(summary.max_id, high) if at else high
+    summary.min_id = low if is_first else min(summary.min_id, low)
+    summary.max_id = high if is_first else max(summary.max_id, high)
 
 
 def _add_begins(summary: TokenSummary, first_tokens: Tokens) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xxhash import xxh3_128
 
 from blendtitan.config import check_at_least
+from blendtitan.document_sources import recorded_fields
 from blendtitan.errors import MissingShardError, ShardError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards.encoding import Comparison, Encoding, compare_encoding, encoding_problems
@@ -80,6 +81,9 @@ class VerifiedShard:
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    kept_fields: tuple[str, ...] | None = None
+    """Fields recorded with the sources of its documents. None: these are not recorded."""
+
     signature: FileSignature | None = None
     has_recorded_eod: bool = False
     """Whether its EOD comes from a record beside it, because none was given."""
@@ -110,6 +114,8 @@ class VerifiedShard:
             "documents_unjudged": compared and compared.unjudged,
             "has_checksums": self.entry is not None,
             "document_ends_recorded": self.is_recorded,
+            "sources_recorded": self.kept_fields is not None,
+            "kept_fields": list(self.kept_fields or ()),
             "tokenizer": None if self.tokenizer is None else asdict(self.tokenizer),
             "notes": self.notes,
             "problems": self.problems,
@@ -177,12 +183,13 @@ def verify_shard(shard: NamedShard, expected: Expected, catalogs: FolderCatalogs
             eod_id = _recorded_eod(found, record) if expected.eod_id is None else None
             if eod_id is not None:
                 found.has_recorded_eod, expected = True, expected.with_eod(eod_id)
-            ends = document_ends(arrays.lens, arrays.documents)
+            ends = index.start + document_ends(arrays.lens, arrays.documents)
             _verify_tokens(found, index, ends, expected)
         if expected.encoding is not None and not found.problems:
             found.comparison = compare_encoding(index, expected.encoding)
             found.problems += encoding_problems(index, expected.encoding, found.comparison)
         found.problems += record_problems
+        found.kept_fields = recorded_fields(index.prefix, index.num_documents, whole=True)
     except ShardError as error:
         is_lost = found.entry is not None and isinstance(error, MissingShardError)
         listed = f" {CATALOG_FILE} lists this shard." if is_lost else ""
@@ -254,6 +261,7 @@ def _verify_tokens(
         OpenFile.open(f"{index.prefix}.bin"),
         index.dtype,
         ends_of_documents,
+        start=index.start,
         eod_id=expected.eod_id,
         vocab_size=expected.vocab_size,
         symbols=expected.symbols,

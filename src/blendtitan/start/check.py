@@ -8,12 +8,15 @@ in the same words.
 import math
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from blendtitan.batch_schedule import consumed_at
+from blendtitan.batch_schedule import consumed_at, schedule_of_state, with_jumps
 from blendtitan.checkpoints import METADATA, choose_step
 from blendtitan.claims.others import check_unclaimed
 from blendtitan.config import check_at_least
@@ -25,9 +28,11 @@ from blendtitan.errors import (
     ConfigError,
     EmptySplitError,
 )
+from blendtitan.history.run import with_skips
 from blendtitan.runs.checkpoints import StoredState, latest_state
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
 from blendtitan.runs.run_folder import check_prepared
+from blendtitan.settings.batch_changes import resumed
 from blendtitan.settings.batches import (
     check_batches,
     check_on_cpu,
@@ -35,9 +40,11 @@ from blendtitan.settings.batches import (
     data_ranks,
     model_vocab_size,
 )
+from blendtitan.settings.guards import GuardSettings, job_end
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.overrides import read_run_keys
 from blendtitan.settings.replicas import check_lighthouse, check_replicas, name_replica
+from blendtitan.settings.skips import placed_skips
 from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
 from blendtitan.start.train import is_02
 from blendtitan.state import parse_state, resume
@@ -83,6 +90,7 @@ def check_run(
     with quietly():  # rank 0 says it again
         values = read_run_keys(config, arguments)
     _check_intervals(config, values, arguments)
+    _check_guards(values)
     is_replica = values["fault_tolerance.enable"]
     if is_replica:
         check_lighthouse()
@@ -123,6 +131,11 @@ def _check_intervals(config: Path, values: Values, arguments: Sequence[str]) -> 
             check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], 1)
 
 
+def _check_guards(values: Values) -> None:
+    keys = [field.name for field in fields(GuardSettings)]
+    job_end(GuardSettings(**{key: values[f"guards.{key}"] for key in keys}), started=time.time())
+
+
 def _data_ranks(values: Values, world_size: int) -> int:
     """Data-parallel ranks among the processes of a run, which divide a step among themselves."""
     ranks = data_ranks(
@@ -159,7 +172,7 @@ def _check_model(values: Values) -> None:
     check_known("model.name", name, MODELS)
     if flavors := MODELS[name]:
         check_known("model.flavor", flavor, flavors)
-        check_seq_len(values["training.seq_len"], flavors[flavor])
+        check_seq_len(values["training.seq_len"], flavors[flavor].max_seq_len)
 
 
 def _check_data(run: RunConfig, values: Values) -> str:
@@ -180,7 +193,7 @@ def _check_data(run: RunConfig, values: Values) -> str:
 
 def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
     """Check that training can continue from the latest checkpoint, and the epochs of the run."""
-    samples, step = 0, 0
+    stop_slot, step = run.stop_slot, 0
     if values["checkpoint.enable"]:
         folder = _checkpoints(values)
         others = ("initial_load_path", "exclude_from_loading")
@@ -191,16 +204,35 @@ def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
             stored = _latest(folder)
             if stored is None or stored.state_dict is None or stored.note:
                 return ""  # the trainer tells more about damage
-            resumed = resume(parse_state(stored.state_dict), train)
-            train, samples, step = resumed.dataset, resumed.consumed_samples, stored.step
-    samples += max(0, run.num_samples - consumed_at(run.schedule, step))
-    check_repetition(train, samples, run.max_epochs)
+            step = stored.step
+            train, stop_slot = _resumed(run, train, step, stored.state_dict)
+    check_repetition(train, stop_slot, run.max_epochs)
     if step < max(1, run.steps):
         return ""
     return (
         f"Nothing to train: {_checkpoints(values)} has step {step:,}, and training.steps is "
         f"{run.steps:,}. To train longer: --training.steps {2 * step}"
     )
+
+
+def _resumed(
+    run: RunConfig, train: Dataset, step: int, state_dict: dict[str, Any]
+) -> tuple[Dataset, int]:
+    """The dataset of a run that resumes from a checkpoint, and the slot at which the run ends."""
+    saved, trained = parse_state(state_dict), schedule_of_state(state_dict)
+    schedule = resumed(
+        trained or run.schedule,
+        run.batch_changes,
+        saved,
+        size=run.global_batch_size,
+        step=step,
+        seq_len=run.blend.seq_length,
+        may_shrink=run.may_shrink,
+    )
+    train, skips = with_skips(train, placed_skips(run.skips, schedule, saved.skipped))
+    continued = resume(saved, train)
+    end = consumed_at(with_jumps(schedule, skips), max(step, run.steps))
+    return continued.dataset, max(continued.consumed_samples, end)
 
 
 def _latest(folder: Path) -> StoredState | None:

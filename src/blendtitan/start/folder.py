@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomlkit
 
@@ -37,7 +37,7 @@ from blendtitan.start.data import (
     read_data_config,
 )
 from blendtitan.storage.atomic_files import write_atomically, writing
-from blendtitan.storage.list_forms import NamedShard, find_shards, named_shards
+from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, find_shards
 from blendtitan.tables import Table
 from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
 from blendtitan.visible import visible_logger
@@ -62,6 +62,14 @@ class FoundCorpus:
     """Suffixes of the files, such as ``.jsonl.zst``."""
 
 
+class FoundData(NamedTuple):
+    """The data that ``init`` found."""
+
+    corpora: list[FoundCorpus]
+    shards: Mapping[Path, list[Path]]
+    """The prefixes of the shards below each folder of shards."""
+
+
 def init_folder(
     folder: Path,
     data: Sequence[str],
@@ -70,7 +78,7 @@ def init_folder(
     template: str,
     key: str,
     scheduler: str | None = None,
-) -> list[FoundCorpus]:
+) -> FoundData:
     """Write ``data.toml`` and ``config.toml`` for some text, or shards, and a tokenizer.
 
     Args:
@@ -94,7 +102,7 @@ def init_folder(
                 f"choose another folder."
             )
     document = _template(template)
-    shards = [path for path in data if _holds_shards(path)]
+    shards = {path: prefixes for path in data if (prefixes := _shards_below(path))}
     texts = [path for path in data if path not in shards]
     found = [corpus for path in texts for corpus in _corpora_in(path)]
     twice = [name for name, count in Counter(corpus.name for corpus in found).items() if count > 1]
@@ -137,7 +145,7 @@ def init_folder(
         # Half a run folder would refuse the next try.
         (folder / DATA).unlink()
         raise
-    return found
+    return FoundData(found, {Path(expanded(path)): shards[path] for path in shards})
 
 
 def prepare_folder(
@@ -280,23 +288,27 @@ def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
 
 def corpus_table(found: Sequence[FoundCorpus]) -> Table:
     """The corpora that were found, one in a row."""
-    from blendtitan.runs.plan import size
+    from blendtitan.runs.row_reads import size_of
 
     rows = [
-        (c.name, f"{len(c.files):,}", size(sum(f.num_bytes for f in c.files)), " ".join(c.formats))
+        (
+            c.name,
+            f"{len(c.files):,}",
+            size_of(sum(f.num_bytes for f in c.files)),
+            " ".join(c.formats),
+        )
         for c in found
     ]
     return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])
 
 
-def shard_folders(data: Sequence[str]) -> list[Path]:
-    """The folders of shards among the inputs of ``init``."""
-    return [Path(expanded(location)) for location in data if _holds_shards(location)]
-
-
-def shard_table(folders: Sequence[Path]) -> Table:
+def shard_table(shards: Mapping[Path, Sequence[Path]]) -> Table:
     """The corpora of folders of shards, one in a row."""
-    counts = Counter(shard.corpus for shard in named_shards(folders))
+    counts = Counter(
+        corpus_in_folder(prefix, folder)
+        for folder, prefixes in shards.items()
+        for prefix in prefixes
+    )
     return Table(("corpus", "shards"), sorted(counts.items()))
 
 
@@ -322,9 +334,10 @@ def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer)
         section["data_cache_path"] = str(folder / "cache")
 
 
-def _holds_shards(location: str) -> bool:
+def _shards_below(location: str) -> list[Path]:
+    """The prefixes of the shards below a folder; none if it is a URL or a file."""
     path = Path(expanded(location))
-    return not is_url(location) and path.is_dir() and bool(find_shards(path))
+    return find_shards(path) if not is_url(location) and path.is_dir() else []
 
 
 def _corpora_in(text: str) -> list[FoundCorpus]:

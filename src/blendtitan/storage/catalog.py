@@ -56,7 +56,7 @@ class Catalog:
     """First document of train, valid and test, then the number of documents. ``(S, 4)``."""
 
     token_cuts: NDArray[np.int64]
-    """Offset in the shard, in tokens, of each document of ``document_cuts``. ``(S, 4)``."""
+    """Offset in the ``.bin``, in tokens, of each document of ``document_cuts``. ``(S, 4)``."""
 
     lacks_eod: NDArray[np.bool_]
     """True where EOD is inserted after each document while reading."""
@@ -143,7 +143,9 @@ def build_catalog(
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
         lacks_eod=np.array([p.lacks_eod(inserts_eod) for p in probes], np.bool_),
         eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
-        checksums=listed_checksums(shards.prefixes, [p.token_cuts[-1] for p in probes]),
+        checksums=listed_checksums(
+            shards.prefixes, [p.token_cuts[-1] - p.token_cuts[0] for p in probes]
+        ),
         settings=settings,
     )
 

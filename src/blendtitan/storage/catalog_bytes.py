@@ -82,8 +82,8 @@ def _check_rows(rows: NDArray[Any]) -> None:
         "weights": np.isfinite(weights) & (weights > 0),
         "dtype_codes": np.isin(rows["dtype_codes"], codes),
         "num_sequences": rows["num_sequences"] > 0,
-        "document_cuts": _grow_from_zero(rows["document_cuts"]),
-        "token_cuts": _grow_from_zero(tokens) & (tokens[:, -1] > 0),
+        "document_cuts": _grow(rows["document_cuts"]) & (rows["document_cuts"][:, 0] == 0),
+        "token_cuts": _grow(tokens) & (tokens[:, -1] > tokens[:, 0]),
         "lacks_eod": rows["lacks_eod"].view(np.uint8) <= 1,
         "eod_roles": rows["eod_roles"] <= EOD_BEGINS,
     }
@@ -92,5 +92,5 @@ def _check_rows(rows: NDArray[Any]) -> None:
             raise ValueError(f"{name} of shard {int(np.argmin(shards)):,} cannot be right")
 
 
-def _grow_from_zero(cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return (cuts[:, 0] == 0) & (cuts[:, 1:] >= cuts[:, :-1]).all(axis=1)
+def _grow(cuts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (cuts[:, 0] >= 0) & (cuts[:, 1:] >= cuts[:, :-1]).all(axis=1)

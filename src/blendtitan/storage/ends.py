@@ -92,7 +92,7 @@ def _starts(index: ShardIndex, firsts: Sequence[int], length: int) -> IntArray:
         0 <= low <= end for low in lows
     ):
         return np.stack([index.document_starts(first, first + length) for first in firsts])
-    at, end_pointer = header.pointers_at, (index.num_tokens * token_bytes).to_bytes(8, "little")
+    at, end_pointer = header.pointers_at, (index.stop * token_bytes).to_bytes(8, "little")
     pointers = b"".join(
         index.read(8 * (length + (low < end)), at=at + 8 * low)
         + (b"" if low < end else end_pointer)
@@ -100,7 +100,7 @@ def _starts(index: ShardIndex, firsts: Sequence[int], length: int) -> IntArray:
     )
     found = np.frombuffer(pointers, "<i8").reshape(-1, length + 1)
     starts = found // token_bytes
-    if (starts * token_bytes != found).any() or not grows(starts.ravel(), index.num_tokens):
+    if (starts * token_bytes != found).any() or not grows(starts.ravel(), index.stop):
         raise index.corrupt(
             f"documents {firsts[0]} to {firsts[-1] + length} start at odd bytes, or at offsets "
             f"that go backwards",

@@ -21,6 +21,8 @@ from blendtitan.storage.index_format import (
 )
 from blendtitan.storage.reader import OpenFile, ShardIndex, read_head
 
+_BLOCK_ENTRIES = 1 << 18
+
 
 @dataclass(frozen=True, slots=True)
 class IndexArrays:
@@ -67,6 +69,11 @@ class IndexArrays:
         """The fixed fields of the file."""
         return IndexHeader(self.dtype, len(self.lens), len(self.documents) - 1)
 
+    @property
+    def header_bytes(self) -> int:
+        """Bytes of the ``.bin`` before its first token; only other programs' files have any."""
+        return int(self.pointers[0]) if len(self.pointers) else 0
+
     def check_lens(self) -> int:
         """Check every length and every pointer; return the sum of the lengths, in tokens.
 
@@ -75,7 +82,7 @@ class IndexArrays:
                 lengths before it end.
         """
         num_tokens = self.sum_lens()
-        expected = sequence_pointers(self.lens, self.dtype.itemsize)
+        expected = self.header_bytes + sequence_pointers(self.lens, self.dtype.itemsize)
         wrong = np.flatnonzero(self.pointers != expected)
         if len(wrong):
             at = int(wrong[0])
@@ -123,21 +130,32 @@ def encode_index(
     document_index: NDArray[np.int64] | None = None,
     *,
     dtype: np.dtype[Any],
+    header_bytes: int = 0,
 ) -> Iterator[bytes]:
-    """Yield the bytes of an ``.idx`` file, array by array.
+    """Yield the bytes of an ``.idx`` file, a block of an array at a time.
 
     Args:
         sequence_lens: Tokens of each sequence. Shape ``(num_sequences,)``.
         document_index: First sequence of each document, then ``num_sequences``. Shape
             ``(num_documents + 1,)``. None: every sequence is a document.
         dtype: Token type in the ``.bin``.
+        header_bytes: Bytes of the ``.bin`` before its first token.
     """
     num_sequences = len(sequence_lens)
-    documents = np.arange(num_sequences + 1) if document_index is None else document_index
-    yield encode_header(IndexHeader(dtype, num_sequences, len(documents) - 1))
-    yield sequence_lens.astype("<i4", copy=False).tobytes()
-    yield sequence_pointers(sequence_lens, dtype.itemsize).astype("<i8", copy=False).tobytes()
-    yield documents.astype("<i8", copy=False).tobytes()
+    num_entries = num_sequences + 1 if document_index is None else len(document_index)
+    blocks = range(0, num_sequences, _BLOCK_ENTRIES)
+    yield encode_header(IndexHeader(dtype, num_sequences, num_entries - 1))
+    for at in blocks:
+        yield sequence_lens[at : at + _BLOCK_ENTRIES].astype("<i4", copy=False).tobytes()
+    end = header_bytes
+    for at in blocks:
+        lens = sequence_lens[at : at + _BLOCK_ENTRIES]
+        yield (end + sequence_pointers(lens, dtype.itemsize)).astype("<i8", copy=False).tobytes()
+        end += int(lens.sum(dtype=np.int64)) * dtype.itemsize
+    for at in range(0, num_entries, _BLOCK_ENTRIES):
+        stop = min(at + _BLOCK_ENTRIES, num_entries)
+        entries = np.arange(at, stop) if document_index is None else document_index[at:stop]
+        yield entries.astype("<i8", copy=False).tobytes()
 
 
 def encode_header(header: IndexHeader) -> bytes:
@@ -163,7 +181,7 @@ def last_sequences(documents: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:
-    """Offsets in the shard, in tokens, at which a sequence starts and ends.
+    """Offsets in the ``.bin``, in tokens, at which a sequence starts and ends.
 
     Raises:
         CorruptShardError: They are outside the shard, or in the wrong order.
@@ -172,7 +190,7 @@ def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:
     header, token_bytes = index.header, index.dtype.itemsize
     stop = min(sequence_id + 2, header.num_sequences)
     pointers = index.entries(header.pointers_at, sequence_id, stop).tolist()
-    end_bytes = index.num_tokens * token_bytes
+    end_bytes = index.stop * token_bytes
     start, end = pointers if len(pointers) == 2 else (pointers[0], end_bytes)
     if (start | end) % token_bytes or not 0 <= start <= end <= end_bytes:
         raise index.corrupt(

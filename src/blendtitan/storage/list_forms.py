@@ -104,9 +104,12 @@ def corpus_in_folder(prefix: Path, folder: Path) -> str:
     return parts[0] if len(parts) > 1 else folder.resolve().name
 
 
-def nested_corpora(folder: Path) -> str:
-    """A warning if a folder is probably the one above the folder of corpora; empty if not."""
-    parts = [prefix.relative_to(folder).parts for prefix in find_shards(folder)]
+def nested_corpora(folder: Path, prefixes: Iterable[Path]) -> str:
+    """A warning if a folder is probably the one above the folder of corpora; empty if not.
+
+    ``prefixes`` are those of the shards below it.
+    """
+    parts = [prefix.relative_to(folder).parts for prefix in prefixes]
     outer = {each[0] for each in parts}
     inner = sorted({each[1] for each in parts if len(each) > 2})
     if len(outer) != 1 or len(inner) < 2:

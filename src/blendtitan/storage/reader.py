@@ -174,6 +174,9 @@ class ShardIndex:
     head: bytes = b""
     """The first bytes of the file that were read when it was opened."""
 
+    start: int = 0
+    """Offset of the first document. The ``.bin`` of another program may begin with a header."""
+
     @classmethod
     def open(cls, prefix: Path | str, *, bin_bytes: int | None = None) -> Self:
         """Open and check the ``.idx`` of a shard, and the size of its ``.bin``.
@@ -199,21 +202,26 @@ class ShardIndex:
         return self.header.num_documents
 
     @property
+    def stop(self) -> int:
+        """Offset of the end."""
+        return self.start + self.num_tokens
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Token type in the ``.bin``."""
         return self.header.dtype
 
     def document_start(self, document_id: int) -> int:
-        """Offset in the shard, in tokens, of a document; of the end for ``num_documents``.
+        """Offset in the ``.bin``, in tokens, of a document; of the end for ``num_documents``.
 
         Raises:
             CorruptShardError: The entry points outside the shard.
         """
         # Both ends were checked when the file was opened.
         if document_id == 0:
-            return 0
+            return self.start
         if document_id == self.num_documents:
-            return self.num_tokens
+            return self.stop
         header = self.header
         sequence_id = self.entry(header.documents_at, document_id)
         if not 0 <= sequence_id <= header.num_sequences:
@@ -222,19 +230,19 @@ class ShardIndex:
                 f"0 to {header.num_sequences}",
             )
         if sequence_id == header.num_sequences:
-            return self.num_tokens
+            return self.stop
         pointer = self.entry(header.pointers_at, sequence_id)
         token_bytes = header.dtype.itemsize
         start, remainder = divmod(pointer, token_bytes)
-        if remainder or not 0 <= start <= self.num_tokens:
+        if remainder or not self.start <= start <= self.stop:
             raise self.corrupt(
                 f"sequence {sequence_id} starts at byte {pointer}",
-                f"a multiple of {token_bytes} up to {self.num_tokens * token_bytes}",
+                f"a multiple of {token_bytes} up to {self.stop * token_bytes}",
             )
         return start
 
     def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
-        """Offsets in the shard of documents ``first`` to ``last``, in tokens.
+        """Offsets in the ``.bin`` of documents ``first`` to ``last``, in tokens.
 
         Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
 
@@ -255,11 +263,11 @@ class ShardIndex:
                 f"a sequence of documents {first} to {last} starts at an odd byte",
                 f"multiples of {token_bytes}",
             )
-        starts = np.append(pointers // token_bytes, self.num_tokens)[sequences - low]
-        if not grows(starts, self.num_tokens):
+        starts = np.append(pointers // token_bytes, self.stop)[sequences - low]
+        if not grows(starts, self.stop):
             raise self.corrupt(
                 f"documents {first} to {last} start at offsets that go backwards",
-                f"growing offsets up to {self.num_tokens}",
+                f"growing offsets up to {self.stop}",
             )
         return starts
 
@@ -296,13 +304,23 @@ class ShardIndex:
             last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
             last_sequence = self.entry(header.documents_at, header.num_documents)
             is_whole = last_len >= 0 and bin_bytes == last_pointer + last_len * token_bytes
-            found = (first_pointer, first_sequence, last_sequence, bin_bytes % token_bytes)
-            if is_whole and found == (0, 0, header.num_sequences, 0):
-                self.num_tokens = bin_bytes // token_bytes
+            found = (first_sequence, last_sequence, bin_bytes % token_bytes)
+            is_whole = is_whole and found == (0, header.num_sequences, 0)
+            if is_whole and (first_pointer == 0 or self._begins_behind_header(bin_bytes)):
+                self.start = first_pointer // token_bytes
+                self.num_tokens = bin_bytes // token_bytes - self.start
                 return
         from blendtitan.storage.shard_faults import size_fault
 
         raise size_fault(self, bin_bytes)
+
+    def _begins_behind_header(self, bin_bytes: int) -> bool:
+        """Whether the first sequence may begin behind a header: its length must confirm it."""
+        header, token_bytes = self.header, self.dtype.itemsize
+        first_len = int.from_bytes(self.read(4, at=HEADER.size), "little")
+        start = self.entry(header.pointers_at, 0)
+        end = self.entry(header.pointers_at, 1) if header.num_sequences > 1 else bin_bytes
+        return start > 0 and start % token_bytes == 0 and start + first_len * token_bytes == end
 
 
 def read_head(file: OpenFile, *, may_have_modes: bool = False) -> tuple[IndexHeader, bytes]:

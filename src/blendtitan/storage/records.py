@@ -33,9 +33,6 @@ RECORD_SUFFIX = ".tokenizer.json"
 ENDS_SUFFIX = ".ends.json"
 """Suffix of the record of a shard's document ends."""
 
-SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, ".bin")
-"""Suffixes of all files of a shard, in the order in which they are deleted."""
-
 CATALOG_FILE = "shards.catalog"
 """Name of the catalog of a folder. The content is JSON."""
 

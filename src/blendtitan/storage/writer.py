@@ -28,7 +28,13 @@ from blendtitan.storage.index_format import CODE_OF_DTYPE
 from blendtitan.storage.reader import FileSignature
 from blendtitan.storage.record_files import TokenizerRecord, record_path
 from blendtitan.storage.record_writer import encode_record
-from blendtitan.storage.records import ENDS_SUFFIX, SHARD_SUFFIXES
+from blendtitan.storage.records import ENDS_SUFFIX, RECORD_SUFFIX
+
+DOCS_SUFFIX = ".docs.parquet"
+"""Suffix of the file with the source of each document."""
+
+SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, DOCS_SUFFIX, ".bin")
+"""Suffixes of all files of a shard, in the order in which they are deleted."""
 
 # The kernel copies this much per call; it may copy less, and does so above 2 GiB.
 _COPY_BYTES = 1 << 30
@@ -64,6 +70,7 @@ class ShardWriter:
         # Four bytes per document.
         self._lens = array("i")
         self._bin = partial_bin
+        self._docs: BinaryIO | None = None
 
     @classmethod
     def create(
@@ -140,6 +147,13 @@ class ShardWriter:
             )
         self._add_lens(lens)
 
+    def open_docs(self) -> BinaryIO:
+        """The file for the sources of the documents, to be filled before ``close``."""
+        path = docs_path(self.prefix)
+        with writing(path):
+            self._docs = partial_path(path).open("wb")
+        return self._docs
+
     def _add_lens(self, lens: NDArray[np.int32]) -> None:
         self._lens.frombytes(lens.astype(np.int32, copy=False).tobytes())
         self.num_tokens += int(lens.sum(dtype=np.int64))
@@ -152,17 +166,21 @@ class ShardWriter:
             record = TokenizerRecord(self.tokenizer, self.num_documents, self.num_tokens)
         with writing(Path(f"{self.prefix}.bin")):
             flush_and_close(self._bin)
+        if self._docs is not None:
+            with writing(docs_path(self.prefix)):
+                flush_and_close(self._docs)
         _write_partial(
             Path(f"{self.prefix}.idx"),
             lambda file: file.writelines(encode_index(lens, dtype=self.dtype)),
         )
-        publish(self.prefix, record)
+        publish(self.prefix, record, has_docs=self._docs is not None)
 
     def abort(self) -> None:
         """Delete the unfinished files."""
         # Flushing the rest may fail on a full disk.
-        with suppress(OSError):
-            self._bin.close()
+        for file in filter(None, (self._bin, self._docs)):
+            with suppress(OSError):
+                file.close()
         _discard(self.prefix)
 
     def __enter__(self) -> Self:
@@ -189,11 +207,13 @@ def write_shard(
     index: Iterable[bytes],
     write_tokens: Callable[[BinaryIO], None],
     record: TokenizerRecord | None = None,
+    *,
+    write_docs: Callable[[BinaryIO], object] | None = None,
 ) -> FileSignature:
-    """Write both files of a shard under partial names, rename them, and return their signature.
+    """Write the files of a shard under partial names, rename them, and return their signature.
 
-    ``index`` is the content of the ``.idx``; ``write_tokens`` writes that of the ``.bin``. A
-    missing folder is created.
+    ``index`` is the content of the ``.idx``; ``write_tokens`` writes that of the ``.bin``, and
+    ``write_docs``, if there is one, the sources of the documents. A missing folder is created.
     """
     bin_path = Path(f"{prefix}.bin")
     with writing(bin_path.parent):
@@ -202,8 +222,10 @@ def write_shard(
     try:
         # The .idx first: making it checks the inputs, before gigabytes of tokens are copied.
         _write_partial(Path(f"{prefix}.idx"), lambda file: file.writelines(index))
+        if write_docs is not None:
+            _write_partial(docs_path(prefix), write_docs)
         _write_partial(bin_path, write_tokens)
-        return publish(prefix, record)
+        return publish(prefix, record, has_docs=write_docs is not None)
     finally:
         _discard(prefix)
 
@@ -236,20 +258,22 @@ def stored_tokens(
     return stored
 
 
-def append_file(source: Path, target: BinaryIO) -> int:
-    """Append a whole file to an open file, and return its size in bytes.
+def append_file(source: Path, target: BinaryIO, *, start: int = 0) -> int:
+    """Append a file, from byte ``start`` on, to an open file; return the number of bytes.
 
     The kernel copies the bytes, or shares the blocks if the file system can; otherwise Python
     copies them.
     """
     target.flush()
     with open_file(source) as file:
+        # Unbuffered: the kernel copies from where the descriptor stands.
+        os.lseek(file.fileno(), start, os.SEEK_SET)
         while num_bytes := _copy_in_kernel(file.fileno(), target.fileno()):
             pass
         if num_bytes is None:
             shutil.copyfileobj(file, target, length=1 << 20)
             target.flush()
-        return file.tell()
+        return os.lseek(file.fileno(), 0, os.SEEK_CUR) - start
 
 
 def _copy_in_kernel(source: int, target: int) -> int | None:
@@ -290,10 +314,18 @@ def _check_no_folders(prefix: Path) -> None:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
-def publish(prefix: Path, record: TokenizerRecord | None = None) -> FileSignature:
+def docs_path(prefix: Path | str) -> Path:
+    """Path of the file with the sources of a shard's documents."""
+    return Path(f"{prefix}{DOCS_SUFFIX}")
+
+
+def publish(
+    prefix: Path, record: TokenizerRecord | None = None, *, has_docs: bool = False
+) -> FileSignature:
     """Rename the complete partial files of a shard so that no reader sees half of it.
 
-    ``record``, if there is one, is written beside it; an old one is deleted otherwise.
+    ``record``, if there is one, is written beside it; an old one is deleted otherwise. The same
+    holds for the sources of its documents, whose partial file exists if ``has_docs``.
 
     Returns the signature of these files, even if another process replaces them meanwhile.
 
@@ -308,9 +340,13 @@ def publish(prefix: Path, record: TokenizerRecord | None = None) -> FileSignatur
     tokens, index = map(partial_path, final)
     signature = FileSignature.of_files(index.stat(), tokens.stat())
     # An old .idx must never describe the new .bin, nor an old record the new tokens. A shard exists
-    # once it has its .idx, so the record is put in place first.
+    # once it has its .idx, so the records are put in place first.
     Path(f"{prefix}.idx").unlink(missing_ok=True)
     Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
+    if has_docs:
+        partial_path(docs_path(prefix)).replace(docs_path(prefix))
+    else:
+        docs_path(prefix).unlink(missing_ok=True)
     if record is None:
         path_of_record.unlink(missing_ok=True)
     else:

@@ -44,6 +44,8 @@ class BlendCheckpointManager(CheckpointManager):
 
     saved_step = 0
     """Step of the current save, or of the last."""
+    leads = True
+    """Whether this process saves: of replicas that may fail, only one does."""
     may_save: Callable[[int], bool] = staticmethod(lambda _: True)
     """Whether a step may be saved. A collective operation."""
 

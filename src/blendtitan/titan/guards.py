@@ -1,24 +1,24 @@
 """Guards of a run, from its first step on: they end it early and keep its checkpoints usable.
 
-Imported after the first step.
+Imported after the first batch.
 """
 
-import os
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
+from torchtitan.distributed import utils as dist_utils
 from torchtitan.tools import utils
 
 from blendtitan.claims.held import release_claim
 from blendtitan.errors import LossError
-from blendtitan.settings.guards import GuardSettings
+from blendtitan.settings.guards import GuardSettings, job_end
 from blendtitan.stop_signals import STOP
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
-from blendtitan.titan.shared_catalog import from_first_rank
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ logger = visible_logger(__name__)
 
 _ASK_SECONDS = 1.0
 """Time between two questions to the other ranks, in steps of less than that."""
+
+_CLOSE_TIME = timedelta(minutes=10)
+"""Time for which ranks wait for each other's loggers, which may upload what they hold."""
+
+_REASONS = ("", "The wall time ends", "Received SIGUSR1", "Received SIGTERM")
+"""Why a run ends. Ranks exchange its place here."""
 
 
 class StoppedRun(KeyboardInterrupt):
@@ -39,12 +45,13 @@ class Guards:
 
     def __init__(self, trainer: "BlendTrainer") -> None:
         self._trainer = trainer
+        self._first_step = trainer.step
         settings: GuardSettings = trainer.config.guards  # pyright: ignore[reportAttributeAccessIssue]
-        self._end, told = job_end(settings)
+        self._saves_on_signal = settings.save_on_signal
+        self._end, told = job_end(settings, started=STOP.started)
         if told and dist.get_rank() == 0:
             at = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(self._end))
-            logger.info("A checkpoint is saved, and the run ends, at %s (%s).", at, told)
-        STOP.is_noted_only = settings.save_on_signal
+            logger.info("The run saves a checkpoint and ends at %s (%s).", at, told)
         self._question = Question(trainer.device) if dist.get_world_size() > 1 else None
         self.losses = Losses(trainer.device, most=settings.max_nonfinite_losses)
         if isinstance(trainer.checkpointer, BlendCheckpointManager):
@@ -60,22 +67,36 @@ class Guards:
         if error is None:
             self.after_step()
         elif isinstance(error, RuntimeError) and "Loss is not finite" in str(error):
-            raise not_finite(self._trainer, self._trainer.step, self._trainer.step) from error
+            # TorchTitan has looked only at the losses that it logs.
+            step = self._trainer.step
+            first = step - self._most_on_any_rank(self.losses.in_a_row())
+            raise not_finite(self._trainer, first, step) from error
 
     def before_step(self) -> None:
         """End if a signal came while the last step was saved or validated."""
         trainer, last = self._trainer, self._trainer.step - 1
+        if last < self._first_step:
+            self.begin()
+            return
         took_long = self._saved(last) or (
             trainer.config.validator.enable and trainer.validator.should_validate(last)
         )
         if self._question is None:
-            stops = self._is_asked()
+            reason = self._reason()
         else:
-            self._question.ask(self._is_asked(), trainer.step, now=took_long)
-            stops = took_long and self._question.answer()
-        if stops:
+            self._question.ask(self._reason(), trainer.step, now=took_long)
+            reason = self._question.answer() if took_long else 0
+        if reason:
             trainer.step = last  # the step of the checkpoint
-            self._stop()
+            self._stop(reason)
+
+    def begin(self) -> None:
+        """Note signals from now on; before, when there is nothing to save, they end the process.
+
+        All ranks begin together: otherwise one might wait in the step for another that has ended.
+        """
+        self._meet()
+        STOP.is_noted_only = self._saves_on_signal
 
     def after_step(self) -> None:
         """End if it is asked for, or if too many losses were not finite."""
@@ -83,9 +104,11 @@ class Guards:
         first = self.losses.first_of_too_many(step)
         if first is not None:
             raise not_finite(self._trainer, first, step - 1)
-        stops = self._is_asked() if self._question is None else self._question.answer()
-        if stops and step < self._trainer.config.training.steps:
-            self._stop()
+        if self._question is not None and step == self._first_step:  # which may take long
+            self._question.ask(self._reason(), step, now=True)
+        reason = self._reason() if self._question is None else self._question.answer()
+        if reason and step < self._trainer.config.training.steps:
+            self._stop(reason)
 
     def may_save(self, step: int) -> bool:
         """Whether loss and weights after the step are finite on all ranks. A collective operation.
@@ -110,40 +133,65 @@ class Guards:
             )
         return False
 
-    def _is_asked(self) -> bool:
-        return bool(STOP.received and STOP.is_noted_only) or time.time() >= self._end
+    def _reason(self) -> int:
+        """Why this rank asks to end, as a place in ``_REASONS``; 0 if it does not."""
+        if STOP.received and STOP.is_noted_only:
+            return _REASONS.index(f"Received {STOP.received}")
+        return int(time.time() >= self._end)
+
+    def _most_on_any_rank(self, number: int) -> int:
+        """The largest number on the ranks that end with the same error of TorchTitan."""
+        dims = self._trainer.parallel_dims
+        mesh = dims.get_optional_mesh("loss") if dims.dp_cp_enabled else None
+        return int(dist_utils.dist_max(torch.tensor(number, device=self._trainer.device), mesh))
 
     def _saved(self, step: int) -> bool:
         checkpointer = self._trainer.checkpointer
         return isinstance(checkpointer, BlendCheckpointManager) and checkpointer.saved_step == step
 
-    def _stop(self) -> NoReturn:
+    def _stop(self, reason: int) -> NoReturn:
         """Save a checkpoint, unless there is one of this step, and end the run."""
         trainer, checkpointer = self._trainer, self._trainer.checkpointer
-        is_first = dist.get_rank() == 0
-        ends = time.time() >= self._end
-        reason = STOP.received or ("the wall time ends" if ends else "another rank is to end")
-        if not checkpointer.enable or trainer.config.checkpoint.load_only:
-            if is_first:
-                key = "load_only = true" if checkpointer.enable else "enable = false"
-                logger.warning("%s: no checkpoint is saved, because checkpoint.%s.", reason, key)
-            raise StoppedRun
-        if is_first:
-            logger.warning("%s: saves a checkpoint of step %d and ends.", reason, trainer.step)
+        if dist.get_rank() == 0:
+            logger.warning("%s: %s.", _REASONS[reason], self._ending(trainer.step))
         if not self._saved(trainer.step):
             checkpointer.interval = 1  # pyright: ignore[reportAttributeAccessIssue]
             checkpointer.save(trainer.step)
         checkpointer.maybe_wait_for_saving()
-        from_first_rank(self._finish)  # when other ranks end, an agent may end rank 0
+        self._close()
         raise StoppedRun
 
-    def _finish(self) -> None:
-        self._trainer.checkpointer.close()
+    def _ending(self, step: int) -> str:
+        checkpointer = self._trainer.checkpointer
+        if not checkpointer.enable:
+            return "no checkpoint is saved, because checkpoint.enable = false"
+        if self._trainer.config.checkpoint.load_only:
+            return "no checkpoint is saved, because checkpoint.load_only = true"
+        if self._saved(step):
+            return f"the run ends with the checkpoint of step {step}"
+        if isinstance(checkpointer, BlendCheckpointManager) and not checkpointer.leads:
+            return f"this replica ends after step {step}. Another one saves the checkpoints"
+        return f"saving a checkpoint of step {step} before the run ends"
+
+    def _close(self) -> None:
+        """Close files and loggers, and give up the claim on the run's folder, on all ranks.
+
+        None leaves before the others are ready: an agent, or Slurm, kills those that remain.
+        """
+        dist.set_timeout(_CLOSE_TIME, None)  # pyright: ignore[reportAttributeAccessIssue]
+        self._trainer.close()
         release_claim()
+        self._meet()
+
+    def _meet(self) -> None:
+        """Wait for the other ranks."""
+        if self._question is not None:
+            self._question.ask(0, self._trainer.step, now=True)
+            self._question.answer()
 
 
 class Question:
-    """Whether any rank asks to end, found out by all ranks at the same step.
+    """Why any rank asks to end, found out by all ranks at the same step.
 
     The ranks exchange one number, at most every step and about once a second. The exchange overlaps
     with the step: nothing waits for it before the step ends.
@@ -158,12 +206,13 @@ class Question:
         self._pending: Any = None
         self._began = float("-inf")  # of the last step
 
-    def ask(self, is_asked: bool, step: int, *, now: bool) -> None:
+    def ask(self, reason: int, step: int, *, now: bool) -> None:
         """Begin an exchange, if one is due at this step."""
+        self.answer()  # to the question of a step that was given up
         began, self._began = self._began, time.perf_counter()
         if step < self._next and not now:
             return
-        values = torch.tensor([float(is_asked), self._began - began])
+        values = torch.tensor([float(reason), self._began - began])
         if self._stream is None:
             self._answer.copy_(values)
             self._pending = dist.all_reduce(self._answer, dist.ReduceOp.MAX, async_op=True)
@@ -176,18 +225,18 @@ class Question:
                 self._pending = self._stream.record_event()
         self._step = step
 
-    def answer(self) -> bool:
-        """The answer of all ranks; False if none is pending."""
+    def answer(self) -> int:
+        """The largest reason of all ranks; 0 if no exchange is pending."""
         if self._pending is None:
-            return False
+            return 0
         if self._stream is None:
             self._pending.wait()
         else:
             self._pending.synchronize()
         self._pending = None
-        asked, seconds = self._answer.tolist()
+        reason, seconds = self._answer.tolist()
         self._next = self._step + min(1000, max(1, int(_ASK_SECONDS / max(seconds, 1e-3))))
-        return asked > 0
+        return int(reason)
 
 
 class Losses:
@@ -216,13 +265,17 @@ class Losses:
         """Whether the loss of the present step is not finite. On the device."""
         return self._host_of_step
 
+    def in_a_row(self) -> int:
+        """How many steps in a row, up to the last one that ended, had a loss that is not finite."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._in_a_row + 1 if self._host else 0
+
     def first_of_too_many(self, step: int) -> int | None:
         """Note the end of a step. The first of too many steps that ended before it, or None."""
         if not self.most:
             return None
-        if self._copied is not None:
-            self._copied.synchronize()
-        self._in_a_row = self._in_a_row + 1 if self._host else 0
+        self._in_a_row = self.in_a_row()
         self._host_of_step = self._bad.clone()
         self._bad.zero_()
         self._host.copy_(self._host_of_step, non_blocking=True)
@@ -238,27 +291,17 @@ def _largest(parameters: list[torch.nn.Parameter]) -> torch.Tensor:
     return torch.nn.utils.get_total_norm(parts, norm_type=float("inf"), foreach=True)
 
 
-def job_end(settings: GuardSettings) -> tuple[float, str]:
-    """When the run must end, in seconds since 1970, and what says so; infinity if nothing does."""
-    names = ("BLENDTITAN_END_TIME", "SLURM_JOB_END_TIME") if settings.save_on_signal else ()
-    ends = {name: float(os.environ[name]) for name in names if os.environ.get(name, "").isdecimal()}
-    if settings.wall_time_minutes is not None:
-        ends = {"guards.wall_time_minutes": STOP.started + 60 * settings.wall_time_minutes}
-    name = min(ends, key=lambda name: ends[name], default=None)
-    if name is None:
-        return float("inf"), ""
-    return ends[name] - settings.margin_seconds, f"{settings.margin_seconds:.0f} s before {name}"
-
-
 def not_finite(trainer: "BlendTrainer", first: int, last: int) -> LossError:
     """The error for steps whose losses are not finite."""
-    steps = f"step {first} is" if first == last else f"steps {first} to {last} are"
-    saved = "Training resumes from the last checkpoint, which was saved before."
-    text = f"Last finite losses: {trainer.logged_losses}. " if trainer.logged_losses else ""
+    losses = f"the loss of step {first} is"
+    if first != last:
+        losses = f"the losses of steps {first} to {last} are"
+    logged = f"Last finite losses: {trainer.logged_losses}. " if trainer.logged_losses else ""
     return LossError(
-        f"the losses of {steps} not finite. {text}No checkpoint of these steps was saved.",
-        f"The samples of the step: blendtitan explain {trainer.config.dump_folder} --around "
-        f"{first}",
-        f"{saved} With the same data it meets the same samples: lower optimizer.lr, correct the "
-        f"data, or leave the samples out.",
+        f"{losses} not finite. {logged}No checkpoint of {'it' if first == last else 'them'} was "
+        f"saved.",
+        f"To compare its samples with earlier ones: blendtitan explain "
+        f"{trainer.config.dump_folder} --around {first}",
+        "The same command resumes from the last checkpoint, if any, and meets the same samples: "
+        "lower optimizer.lr, correct the data, or leave the samples out.",
     )

@@ -90,6 +90,7 @@ class LossMetrics(MetricsProcessor):
             if self._logs_loss:
                 text = ", ".join(f"{value:.4f} at step {at}" for at, value in points)
                 logger.info("%s loss: %s", name, text)
+        self._last.clear()  # an interrupted run is closed twice
 
     def _note(self, name: str, step: int, loss: float) -> None:
         self._first.setdefault(name, (step, loss))

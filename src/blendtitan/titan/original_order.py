@@ -16,9 +16,13 @@ def horizon_of(loader: BlendCorpusDataLoader.Config, config: Trainer.Config) -> 
     """
     validator = config.validator
     is_fixed = isinstance(validator, BlendCorpusValidator.Config)
+    seq_len, _, size = upstream.sizes_of(config)
     run = samples_of_run(
         steps=config.training.steps,
-        global_batch_size=-1 if loader.batch_schedule else upstream.sizes_of(config)[2],
+        global_batch_size=size,
+        # The validation loader has no schedule of its own, but the same index.
+        batch_schedule=getattr(config.dataloader, "batch_schedule", ()),
+        seq_len=seq_len,
         validates=validator.enable,
         validation=(validator.samples if is_fixed else None, validator.steps),
     )

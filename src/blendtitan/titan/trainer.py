@@ -8,8 +8,9 @@ import copy
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,15 +184,23 @@ class BlendTrainer(Trainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """Make one optimizer step, and log the metrics of corpora beside TorchTitan's."""
-        with self._guards or nullcontext():
-            with self._clock.step() if self._clock is not None else nullcontext():
+        if self._guards is None:  # they are not on the way to the first batch
+            with self._clocked():
+                data_iterator = chain([next(data_iterator)], data_iterator)
+            self._guards = self._new_guards()
+        with self._guards:
+            with self._clocked():
                 super().train_step(data_iterator)
             if self._clock is not None and self.metrics_processor.should_log(self.step):
                 self._log_corpora(self._clock)
-        if self._guards is None:
-            from blendtitan.titan.guards import Guards
 
-            self._guards = Guards(self)
+    def _new_guards(self) -> "Guards":
+        from blendtitan.titan.guards import Guards
+
+        return Guards(self)
+
+    def _clocked(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._clock is None else self._clock.step()
 
     def _log_corpora(self, clock: DataClock) -> None:
         assert isinstance(self.dataloader, BlendCorpusDataLoader)

@@ -235,6 +235,7 @@ def blend_config(job_config: Any, *, eos_id: int | None, vocab_size: int) -> Ble
         run = samples_of_run(
             steps=training.steps,
             global_batch_size=training.global_batch_size,
+            seq_len=training.seq_len,
             validates=validation.enable and validation.dataset == BLENDCORPUS,
             validation=(validation.samples, validation.steps),
         )

@@ -248,8 +248,9 @@ class ReplicaTrainer(BlendTrainer):
         mesh = self.parallel_dims.get_optional_mesh("loss")
         tokens = attempt.step.num_units * self._unit * self.config.training.seq_len
         self.ntokens_seen = attempt.tokens_seen + tokens // (1 if mesh is None else mesh.size())
-        if self._guards is None:
-            self._guards = ReplicaGuards(self)
+
+    def _new_guards(self) -> ReplicaGuards:
+        return ReplicaGuards(self)
 
     def _lead(self, leads: bool) -> None:
         self._checkpoints.leads = leads

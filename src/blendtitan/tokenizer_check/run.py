@@ -16,7 +16,7 @@ from blendtitan.storage.file_list import ShardList
 from blendtitan.storage.kept_catalog import shards_identity
 from blendtitan.storage.record_files import TokenizerRecord, read_record
 from blendtitan.tokenizers import Tokenizer, identity_of, tokenizer_identity
-from blendtitan.visible import Lines, visible, visible_logger
+from blendtitan.visible import Lines, some_of, visible, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -27,9 +27,6 @@ _VERSION = 1
 """Version of stored results. Results of another version are ignored."""
 
 _MOST_BYTES = 1 << 20
-
-_SHOWN = 3
-"""Shards and corpora that a message names; it counts the others."""
 
 _REMEDY = (
     "Train with the tokenizer that made the data, or tokenise the data again. To train anyway, "
@@ -107,12 +104,7 @@ def _lines(reasons: Mapping[str, str], corpus_of: Mapping[str, str]) -> Iterator
     for reason, prefixes in by_reason.items():
         corpora = dict.fromkeys(repr(corpus_of[prefix]) for prefix in prefixes)
         kind = "corpus" if len(corpora) == 1 else "corpora"
-        yield f"{visible(_some(prefixes))} ({kind} {_some(list(corpora))}): {reason}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+        yield f"{visible(some_of(prefixes))} ({kind} {some_of(list(corpora))}): {reason}"
 
 
 class TokenizerCheck:
@@ -166,7 +158,7 @@ class TokenizerCheck:
             catalog.prefixes,
             catalog.corpora,
             catalog.document_cuts[:, 3].tolist(),
-            catalog.token_cuts[:, 3].tolist(),
+            (catalog.token_cuts[:, 3] - catalog.token_cuts[:, 0]).tolist(),
             strict=True,
         )
         made = [MadeShard(*values) for values in columns]

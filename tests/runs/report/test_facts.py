@@ -1,5 +1,6 @@
 """The facts of a report, against the plan, the order and the logged metrics."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
 from blendtitan.runs.report.documents import OF_EACH
 from blendtitan.runs.report.facts import gather_run, gather_runs
+from blendtitan.runs.report.page import summary
 from tests.conftest import EOD, WriteShard
 from tests.runs.conftest import WriteRun
 from tests.runs.report.conftest import CORPORA, TrainedRun
+from tests.runs.test_explain import trained
 
 
 def test_a_configuration_is_a_run_that_has_not_begun(write_run: WriteRun) -> None:
@@ -154,6 +157,45 @@ def test_a_run_that_init_made_is_called_by_its_own_folder(trained_run: TrainedRu
     runs = gather_runs([first, second / "config.toml"])
 
     assert [run.name for run in runs] == ["first", "second"]
+
+
+def test_a_run_that_skips_steps_is_reported(write_run: WriteRun) -> None:
+    """Sample texts are those of slots that it trains on."""
+    skip = [{"from_step": 1, "to_step": 3}]
+    facts = gather_run(write_run(CORPORA, blendcorpus={"skip": skip}), name="run")
+    more = gather_run(
+        write_run(CORPORA, blendcorpus={"skip": [{"from_slot": 30, "to_slot": 50}]}), name="run"
+    )
+    slots = [[int(s.place.split()[3].rstrip(",")) for s in run.samples] for run in (facts, more)]
+
+    assert (facts.num_samples, facts.last_step) == (80, 10)
+    assert min(slots[0]) >= 24
+    assert not {*slots[1]} & {*range(30, 51)}
+    assert summary(facts)["skipped"] == "slots 0 to 23 (steps 1 to 3)"
+
+
+def test_sizes_are_those_of_the_run(trained_run: TrainedRun) -> None:
+    """Its steps had 4 samples, even if its file says otherwise, or leaves it to the ranks."""
+    folder = trained_run("run")
+    config = folder / "config.toml"
+    text, sizes = config.read_text(), list[str]()
+    for size in (4, 6, -1):
+        config.write_text(text.replace("global_batch_size = 4", f"global_batch_size = {size}"))
+        sizes.append(summary(gather_run(folder, name="run"))["samples per step"])
+
+    assert sizes == ["4", "4", "4"]
+
+
+def test_the_windows_of_a_changed_run_have_several_lengths(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    path = write_run(CORPORA, training={"steps": 40})
+    config = read_run(path).blend
+    longer = dataclasses.replace(config, seq_length=12)
+    trained(tmp_path / "run/checkpoint", [config, longer], steps=10)
+    (tmp_path / "run/config.toml").write_text(path.read_text())
+
+    assert summary(gather_run(tmp_path / "run", name="run"))["sequence length"] == "8, then 12"
 
 
 def test_a_balanced_run_shows_how_long_its_ranks_wait(write_run: WriteRun) -> None:

@@ -133,12 +133,15 @@ def sample_texts(run: OpenRun, first_slot: int) -> tuple[SampleText, ...]:
 
 
 def _chosen(run: OpenRun, first_slot: int) -> list[int]:
-    """The first slots of each corpus, among the next few thousand."""
+    """The first slots of each corpus, among the next few thousand that are not skipped."""
     counts: Counter[str] = Counter()
     chosen: list[int] = []
-    stop = min(first_slot + _LOOKED_AT, max(run.num_samples, first_slot + 1))
-    for start in range(first_slot, stop, _AT_ONCE):
-        for window in run.slots.windows(np.arange(start, min(start + _AT_ONCE, stop))):
+    skips = run.slots.skips
+    first = skips.kept_before(first_slot)
+    stop = min(first + _LOOKED_AT, max(skips.kept_before(run.num_samples), first + 1))
+    for start in range(first, stop, _AT_ONCE):
+        read = skips.slots_of(np.arange(start, min(start + _AT_ONCE, stop)))
+        for window in run.slots.windows(read):
             if counts[window.corpus] < OF_EACH and len(chosen) < MOST_SAMPLES:
                 chosen.append(window.slot)
                 counts[window.corpus] += 1

@@ -13,7 +13,7 @@ from blendtitan.dataset.progress import configured_shares
 from blendtitan.dataset.removed import Removal
 from blendtitan.history.skips import SkippedStretch
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
-from blendtitan.order.blend import Segment, shares_of
+from blendtitan.order.blend import shares_of
 from blendtitan.runs.open import OpenRun, RunConfig, data_of_run, open_run
 from blendtitan.runs.report.documents import (
     CorpusLengths,
@@ -111,6 +111,10 @@ class RunFacts:
     tokens_at_end: int
     last_step: int
     """Steps of the whole run."""
+    schedule: BatchSchedule
+    """The sizes of its steps, as trained and as planned."""
+    seq_lens: tuple[int, ...]
+    """The lengths of its windows; several if it was changed."""
     reached_step: int
     """Steps that were trained, by checkpoints and metrics; 0: none."""
     curve: BlendCurve
@@ -207,6 +211,8 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         removed=_removed(run),
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
         last_step=round(steps_before(slots.schedule, num_samples, slots.skips)),
+        schedule=slots.schedule,
+        seq_lens=tuple(seq_len for _, seq_len in slots.lengths),
         reached_step=reached,
         curve=curve,
         corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),
@@ -217,7 +223,7 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         lengths={} if run.contents is None else corpus_lengths(run.contents),
         samples=sample_texts(run, step_slots(slots, step)[0]),
         samples_step=step,
-        waiting=_waiting(config, ranks) if values.get("blendcorpus.balance") == "attention" else "",
+        waiting=_waiting(run, config, ranks),
         settings={key: toml_of(value) for key, value in values.items()},
     )
 
@@ -227,22 +233,26 @@ def _removed(run: OpenRun) -> str:
     return "; ".join(str(Removal(slot, slots[slot], "")) for slot in sorted(slots))
 
 
-def _waiting(config: RunConfig, ranks: int | None) -> str:
-    if ranks is None:
-        return "steps are balanced; --ranks predicts how long ranks wait"
-    return str(predicted_waiting(config, data_of_run(config).train, ranks=ranks))
+def _waiting(run: OpenRun, config: RunConfig, ranks: int | None) -> str:
+    if config.balance == "none":
+        return ""
+    if ranks is None or run.contents is None:
+        needed = "the data, which is missing," if ranks is not None else "--ranks"
+        return f"steps are balanced; {needed} predicts how long ranks wait"
+    train, sizes = data_of_run(config).train, run.slots.schedule
+    return str(predicted_waiting(config, train, ranks=ranks, schedule=sizes, skips=run.slots.skips))
 
 
-def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
-    """The blend of the first ``num_samples`` samples of a run, at least one."""
-    segments = [s for s in slots.segments if s.first_slot < num_samples]
-    edges = _edges([segment.first_slot for segment in segments], num_samples)
-    names = sorted(slots.draws_before(num_samples))
+def blend_curve(slots: Slots, stop_slot: int) -> BlendCurve:
+    """The blend of the first ``stop_slot`` slots of a run, at least one."""
+    segments = [s for s in slots.segments if s.first_slot < stop_slot]
+    edges = _edges([segment.first_slot for segment in segments], stop_slot)
+    names = sorted(slots.draws_before(stop_slot))
     before = [slots.draws_before(edge) for edge in edges]
     draws = np.array([[each[name] for name in names] for each in before])
     samples = np.diff(np.array([slots.skips.kept_before(edge) for edge in edges], np.int64))
     shares = [shares_of(segment.weights) for segment in segments]
-    asked = configured_shares(names, *_without_skips(slots, num_samples))
+    asked = configured_shares(names, slots.segments, stop_slot, slots.skips.kept_before)
     largest = np.argsort(-asked, kind="stable")
     phases = {phase.first_slot for phase in slots.phases[1:]}
     return BlendCurve(
@@ -256,12 +266,6 @@ def blend_curve(slots: Slots, num_samples: int) -> BlendCurve:
         configured=np.array([[of.get(name, 0.0) for name in names] for of in shares]).T[largest],
         is_phase=tuple(segment.first_slot in phases for segment in segments),
     )
-
-
-def _without_skips(slots: Slots, stop: int) -> tuple[list[Segment], int]:
-    """The segments and the end of a run as if its skipped slots did not exist."""
-    kept = slots.skips.kept_before
-    return [Segment(kept(s.first_slot), s.weights) for s in slots.segments], kept(stop)
 
 
 def by_share(curves: Iterable[BlendCurve]) -> list[str]:
@@ -312,7 +316,7 @@ def _corpora(
     run: OpenRun, names: Sequence[str], num_samples: int, consumed: int
 ) -> Iterator[CorpusFacts]:
     slots, now = run.slots, consumed or num_samples
-    asked = configured_shares(names, *_without_skips(slots, now))
+    asked = configured_shares(names, slots.segments, now, slots.skips.kept_before)
     drawn, read = slots.draws_before(now), slots.tokens_before(consumed)
     at_end, tokens = slots.tokens_before(num_samples), slots.corpus_tokens
     documents = {} if run.contents is None else run.contents.documents_of_corpora()
