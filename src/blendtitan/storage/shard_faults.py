@@ -56,6 +56,15 @@ def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
     )
 
 
+def has_header(index: ShardIndex, first_pointer: int, bin_bytes: int) -> bool:
+    """Whether the first sequence may start behind a header: its length must confirm it."""
+    header, token_bytes = index.header, index.dtype.itemsize
+    first_len = int.from_bytes(index.read(4, at=HEADER.size), "little")
+    end = index.entry(header.pointers_at, 1) if header.num_sequences > 1 else bin_bytes
+    is_aligned = first_pointer > 0 and first_pointer % token_bytes == 0
+    return is_aligned and first_pointer + first_len * token_bytes == end
+
+
 def missing_file_advice(path: str, error: OSError) -> str:
     """The remedy for a file of a shard that cannot be opened."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
