@@ -238,9 +238,9 @@ class BlendedDataset:
             error.add_note(whereabouts(self, plan, start + i))
             raise
         if self.rows.removed is not None:
-            from blendtitan.dataset.removed import removed_tokens
+            from blendtitan.dataset.removed import blank_removed
 
-            tokens[removed_tokens(self, plan, start, stop)] = self.config.eod_token_id
+            blank_removed(tokens, self, plan, start)
         limit = self.config.vocab_size
         if limit is not None and not all_below(tokens, limit):
             raise vocabulary_error(self, plan, start, tokens)

@@ -39,7 +39,7 @@ class Part:
     """Bytes in the ``.bin``: the first, and the end."""
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
-    """Text of each document's tokens; None: not requested, or not of this tokenizer."""
+    """Text of each document's tokens; None: not requested, removed, or not of this tokenizer."""
 
     @property
     def shard(self) -> str:
@@ -131,7 +131,9 @@ def explain_slots(
             window=window,
             place=place,
             is_skipped=run.slots.skips.holds(window.slot),
-            parts=tuple(_part(run.contents, stretch, tokenizer) for stretch in window.stretches),
+            parts=tuple(
+                _part(run.contents, stretch, tokenizer, window.slot) for stretch in window.stretches
+            ),
         )
         for window, place in zip(
             run.slots.windows(np.array(slots, np.int64)), places_of(run, slots, ranks), strict=True
@@ -139,7 +141,9 @@ def explain_slots(
     ]
 
 
-def _part(contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | None) -> Part:
+def _part(
+    contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | None, slot: int
+) -> Part:
     if contents is None or not contents.holds(stretch):
         return Part(stretch=stretch)
     documents = contents.documents(stretch)
@@ -147,7 +151,10 @@ def _part(contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | No
     if tokenizer is not None:
         ends = np.cumsum([document.count for document in documents])
         parts = np.split(contents.tokens([stretch]), ends[:-1])
-        texts = [decoded(tokenizer, tokens) for tokens in parts]
+        texts = [
+            None if document.is_removed(slot) else decoded(tokenizer, tokens)
+            for document, tokens in zip(documents, parts, strict=True)
+        ]
     return Part(
         stretch=stretch,
         prefix=contents.prefix(stretch),
@@ -296,6 +303,7 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
                         "tokens": _span(document.first, document.count),
                         "document_tokens": document.document_tokens,
                         "text": None if text is None else _shortened(text, full),
+                        **_removed_json(document),
                     }
                     for document, text in zip(part.documents, part.texts, strict=True)
                 ],
@@ -303,6 +311,11 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
             for part in sample.parts
         ],
     }
+
+
+def _removed_json(document: DocumentPart) -> dict[str, int]:
+    slot = document.removed_from
+    return {} if slot is None else {"removed_from_slot": slot}
 
 
 def _span(first: int, count: int) -> list[int]:
