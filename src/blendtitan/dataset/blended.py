@@ -222,6 +222,10 @@ class BlendedDataset:
                 note on it names the slot, corpus, shard and offset.
         """
         tokens = np.empty((stop - start, self.config.seq_length + 1), self.token_dtype)
+        if self.rows.is_remote:
+            from blendtitan.dataset.remote_reads import read_ahead
+
+            read_ahead(self.rows, plan, start, tokens)
         shards, at_bytes = plan.shards[start:stop].tolist(), plan.at_bytes[start:stop].tolist()
         i = 0
         try:

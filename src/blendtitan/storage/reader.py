@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.files import open_regular, with_retries
+from blendtitan.files import open_regular, url_of, with_retries
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 
 # Small files are read whole with their header.
@@ -60,6 +60,10 @@ class FileSignature(NamedTuple):
 
 def file_signature(prefix: str) -> FileSignature | None:
     """The signature of a shard. None: a file is missing, or the file system fails."""
+    if url_of(prefix):
+        from blendtitan.storage.remote_file import signature
+
+        return signature(prefix)
     try:
         return FileSignature.of_files(os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin"))
     except OSError:
@@ -82,13 +86,17 @@ class OpenFile:
         """Size of the file when it was opened."""
 
     @classmethod
-    def open(cls, path: str) -> Self:
-        """Open ``path``.
+    def open(cls, path: str) -> "OpenFile":
+        """Open ``path``, a path or URL.
 
         Raises:
             MissingShardError: It cannot be opened.
         """
         try:
+            if url_of(path):
+                from blendtitan.storage.remote_file import RemoteFile
+
+                return RemoteFile.find(path)
             return cls(path, *with_retries(lambda: open_regular(path), path=path))
         except OSError as error:
             from blendtitan.storage.failed_reads import missing_error
@@ -188,7 +196,11 @@ class ShardIndex:
         file = OpenFile.open(f"{prefix}.idx")
         header, head = read_head(file)
         index = cls(prefix, header, 0, file, head)
-        index._count_tokens(size_of(f"{prefix}.bin") if bin_bytes is None else bin_bytes)
+        if bin_bytes is None:
+            from blendtitan.storage.failed_reads import size_of
+
+            bin_bytes = size_of(f"{prefix}.bin")
+        index._count_tokens(bin_bytes)
         return index
 
     @property
@@ -237,34 +249,10 @@ class ShardIndex:
         return start
 
     def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
-        """Offsets in the ``.bin`` of documents ``first`` to ``last``, in tokens.
+        """Offsets in the ``.bin`` of documents ``first`` to ``last``; see that function."""
+        from blendtitan.storage.document_starts import document_starts
 
-        Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
-
-        Raises:
-            CorruptShardError: They are outside the shard, or in the wrong order.
-        """
-        header, token_bytes = self.header, self.dtype.itemsize
-        sequences = self.entries(header.documents_at, first, last + 1)
-        if not grows(sequences, header.num_sequences):
-            raise self.corrupt(
-                f"documents {first} to {last} start at sequences that go backwards",
-                f"growing numbers up to {header.num_sequences}",
-            )
-        low, high = int(sequences[0]), int(sequences[-1])
-        pointers = self.entries(header.pointers_at, low, min(high + 1, header.num_sequences))
-        if (pointers % token_bytes).any():
-            raise self.corrupt(
-                f"a sequence of documents {first} to {last} starts at an odd byte",
-                f"multiples of {token_bytes}",
-            )
-        starts = np.append(pointers // token_bytes, self.stop)[sequences - low]
-        if not grows(starts, self.stop):
-            raise self.corrupt(
-                f"documents {first} to {last} start at offsets that go backwards",
-                f"growing offsets up to {self.stop}",
-            )
-        return starts
+        return document_starts(self, first, last)
 
     def entry(self, array_at: int, number: int) -> int:
         """One entry of the array of 64-bit integers that begins at byte ``array_at``."""
@@ -324,20 +312,6 @@ def read_head(file: OpenFile, *, may_have_modes: bool = False) -> tuple[IndexHea
         may_have_modes=may_have_modes,
     )
     return header, head
-
-
-def size_of(path: str) -> int:
-    """Size of a file in bytes.
-
-    Raises:
-        MissingShardError: It is absent, or the size cannot be read.
-    """
-    try:
-        return with_retries(lambda: os.stat(path).st_size, path=path)
-    except OSError as error:
-        from blendtitan.storage.failed_reads import missing_error
-
-        raise missing_error(path, "read", error) from error
 
 
 def check_size(path: str, found: int, expected: int) -> None:

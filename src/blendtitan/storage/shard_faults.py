@@ -7,6 +7,7 @@ import struct
 import numpy as np
 
 from blendtitan.errors import CorruptShardError, MixedEodError, UncountedEodError
+from blendtitan.files import path_of
 from blendtitan.storage.index_format import (
     DTYPE_CODES,
     HEADER,
@@ -75,7 +76,7 @@ def missing_file_advice(path: str, error: OSError) -> str:
     if stem.endswith((".bin", ".idx")):
         return f"Name the shard without {stem[-4:]}."
     other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
-    if os.path.exists(other):
+    if path_of(other).exists():
         name = os.path.basename(other)
         return f"{name} exists, so the copy is incomplete: copy both files again."
     return "Check the path in the file list; relative paths start at the list's folder."
