@@ -5,8 +5,11 @@ import socket
 import threading
 import time
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +32,59 @@ class Request(NamedTuple):
     path: str
     bytes: tuple[int, int] | None
     """First byte and end of the range that it asked for."""
+
+
+class WebServer(ThreadingHTTPServer):
+    """Serves ranges of a folder, and ignores If-Match as many web servers do."""
+
+    def __init__(self, folder: Path, e_tag: str | None) -> None:
+        super().__init__(("127.0.0.1", 0), _WebAnswer)
+        self.folder = folder
+        self.e_tag = e_tag
+        """What the ETags begin with. None: there are none."""
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _WebAnswer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: WebServer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        path = self.server.folder / self.path[1:]
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content, asked = path.read_bytes(), self.headers.get("Range")
+        span = (0, len(content) - 1)
+        if asked:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            span = int(first), min(int(last), len(content) - 1)
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {span[0]}-{span[1]}/{len(content)}")
+        if self.server.e_tag is not None:
+            self.send_header("ETag", f'{self.server.e_tag}"{zlib.crc32(content)}"')
+        self.send_header("Last-Modified", formatdate(path.stat().st_mtime, usegmt=True))
+        self.send_header("Content-Length", str(span[1] - span[0] + 1))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[span[0] : span[1] + 1])
+
+    do_GET = do_HEAD
+
+
+@contextmanager
+def serving(folder: Path, e_tag: str | None) -> Iterator[str]:
+    """The URL of a web server for a folder."""
+    with WebServer(folder, e_tag) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.url
+        server.shutdown()
+        thread.join()
 
 
 class ObjectStore:

@@ -90,12 +90,12 @@ def read_file(path: str | Path, *, most_bytes: int = 1 << 32) -> bytes:
             holds more or fewer bytes than its size.
     """
     if url_of(path):
-        return path_of(path).read_bytes()
+        remote = path_of(path)
+        _check_size(remote.stat().st_size, most_bytes, path)
+        return remote.read_bytes()
     fd, size = open_regular(path)
     try:
-        if size > most_bytes:
-            text = f"found {size:,} bytes, expected at most {most_bytes:,}"
-            raise OSError(errno.EFBIG, text, str(path))
+        _check_size(size, most_bytes, path)
         data = os.read(fd, size + 1)
         while len(data) < size and (more := os.read(fd, size - len(data))):
             data += more
@@ -108,6 +108,12 @@ def read_file(path: str | Path, *, most_bytes: int = 1 << 32) -> bytes:
         text = f"found {found} bytes, expected {size:,}, its size; it may be changing"
         raise OSError(errno.EINVAL, text, str(path))
     return data
+
+
+def _check_size(size: int, most_bytes: int, path: str | Path) -> None:
+    if size > most_bytes:
+        text = f"found {size:,} bytes, expected at most {most_bytes:,}"
+        raise OSError(errno.EFBIG, text, str(path))
 
 
 def read_text(path: str | Path, *, encoding: str = "utf-8", most_bytes: int = 1 << 32) -> str:

@@ -1,8 +1,8 @@
 """Files in object storage and on web servers, read by ranges with obstore.
 
 A URL such as ``s3://bucket/web/part_00.bin`` may stand wherever a path of a shard or of a file list
-may. Its size and ETag identify a file: every read asks for the same ETag, so an object that is
-replaced while it is read is an error.
+may. Its size and ETag identify a file, or the time of its last change where a server gives no ETag:
+every read compares them, so an object that is replaced while it is read is an error.
 
 Credentials and endpoints come from where obstore looks for them: environment variables and the
 services of the cloud. None of them is logged.
@@ -19,9 +19,8 @@ from collections.abc import Generator, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path, PosixPath
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from blendtitan.errors import CorruptShardError, FileListError, requires_extra
+from blendtitan.errors import ConfigError, CorruptShardError, FileListError, requires_extra
 from blendtitan.files import url_of, with_retries
 
 with requires_extra("remote", "a path such as s3://bucket/data"):
@@ -41,7 +40,21 @@ class Found(NamedTuple):
     """What a store says of an object."""
 
     num_bytes: int
+    version: str
+    """Its ETag, without quotes, or the time of its last change. Empty: the server gives neither."""
+
     e_tag: str | None
+    """What a server can compare: no weak ETag."""
+
+    @classmethod
+    def of(cls, meta: Any) -> "Found":
+        """What obstore found."""
+        e_tag, changed = meta["e_tag"], meta["last_modified"]
+        is_weak = e_tag is None or e_tag.startswith("W/")
+        version = (e_tag or "").removeprefix("W/").strip('"')
+        if not version and changed.timestamp() > 0:
+            version = changed.isoformat()
+        return cls(meta["size"], version, None if is_weak else e_tag)
 
 
 class RemotePath(PosixPath):
@@ -120,11 +133,21 @@ class _Folder:
     def keep(self, objects: Iterable[Any]) -> None:
         """Keep a list of the folder."""
         names = ((each["path"].rpartition("/")[2], each) for each in objects)
-        self.objects = {self.url + name: Found(each["size"], each["e_tag"]) for name, each in names}
+        self.objects = {self.url + name: Found.of(each) for name, each in names}
         self._listed_at = time.monotonic()
 
 
 _folders: dict[str, _Folder] = {}
+_is_forked = False
+
+
+def _after_fork() -> None:
+    """Requests of a forked process would wait for threads that only its parent has."""
+    global _is_forked
+    _is_forked = _is_forked or _store.cache_info().currsize > 0
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def forget() -> None:
@@ -155,8 +178,11 @@ def head(url: str) -> Found:
             with _os_errors(url):
                 return obstore.head(store, key)
 
-        meta = with_retries(attempt, path=url)
-        found = folder.objects[url] = Found(meta["size"], meta["e_tag"])
+        found = Found.of(with_retries(attempt, path=url))
+        if not found.version:
+            text = "the server gives neither ETag nor Last-Modified, so a change would not be seen"
+            raise OSError(errno.ENOTSUP, text, url)
+        folder.objects[url] = found
     return found
 
 
@@ -175,7 +201,8 @@ def read_range(url: str, at: int, num_bytes: int, found: Found) -> bytes:
     def attempt() -> bytes:
         with _os_errors(url):
             result = obstore.get(store, key, options=options)
-            if result.meta["size"] != found.num_bytes:
+            # Many web servers ignore If-Match.
+            if Found.of(result.meta)[:2] != found[:2]:
                 raise _changed(url)
             return bytes(result.bytes())
 
@@ -223,12 +250,23 @@ def _folder_of(url: str) -> _Folder:
 
 def _place(url: str) -> tuple[ObjectStore, str]:
     """The store of a URL, and the key in it."""
-    parts = urlsplit(url, allow_fragments=False)
-    path = parts.path.lstrip("/")
-    if parts.scheme == "az":  # az://account/container/key
+    if _is_forked:
+        raise ConfigError(
+            f"{url}: cannot be read in a process that was forked from one that read object "
+            f"storage. Open the data in the new process, started with spawn."
+        )
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    if scheme.startswith("http") and ("@" in host or "?" in path):
+        where = f"{scheme}://{host.rpartition('@')[2]}/{path.partition('?')[0]}"
+        raise ConfigError(
+            f"{where}: found a URL with a password or a query, expected one with neither. Copy the "
+            f"file, or let the server allow this host."
+        )
+    if scheme == "az":  # az://account/container/key
         container, _, path = path.partition("/")
-        return _store(f"az://{parts.netloc}/{container}"), path
-    return _store(f"{parts.scheme}://{parts.netloc}"), path
+        return _store(f"az://{host}/{container}"), path
+    return _store(f"{scheme}://{host}"), path
 
 
 @functools.cache

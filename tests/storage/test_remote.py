@@ -1,5 +1,7 @@
 """Shards in object storage: read as local ones are, and never wrong or lost in silence."""
 
+import multiprocessing
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from blendtitan.errors import ConfigError, CorruptShardError, FileListError, Mis
 from blendtitan.files import url_of
 from blendtitan.retries import RETRIES
 from tests.conftest import WriteBlend
-from tests.object_store import BUCKET, ObjectStore, running
+from tests.object_store import BUCKET, ObjectStore, running, serving
 
 
 @pytest.fixture
@@ -145,6 +147,68 @@ def test_a_replaced_object_is_an_error(store: ObjectStore, blend: BlendConfig) -
 
     with pytest.raises(CorruptShardError, match=r"s3://bucket/web/web_0\.bin: was replaced"):
         read_slots(dataset, 0, 64)
+
+
+@pytest.mark.parametrize("e_tag", ["", "W/", None])
+def test_a_web_server_need_not_compare_etags(
+    blend: BlendConfig, tmp_path: Path, e_tag: str | None
+) -> None:
+    """A file replaced by one of the same size is found, whatever the server says of it."""
+    path = Path(str(blend.data_file_list))
+    with serving(path.parent, e_tag) as url:
+        there = replace(
+            blend, data_file_list=f"{url}/{path.name}", data_cache_path=tmp_path / "kept"
+        )
+        dataset = train(there)
+        np.testing.assert_array_equal(read_slots(dataset, 0, 64), read(blend))
+        web = tmp_path / "web/web_0.bin"
+        web.write_bytes(bytes(web.stat().st_size))
+        os.utime(web, (0, 86400))
+
+        with pytest.raises(CorruptShardError, match=r"web_0\.bin: was replaced"):
+            read_slots(dataset, 0, 64)
+        remote.forget()
+        train(there)
+        assert len([*(tmp_path / "kept").iterdir()]) == 2
+
+
+def test_names_of_objects_may_hold_any_character(store: ObjectStore, blend: BlendConfig) -> None:
+    folder = Path(str(blend.data_file_list)).parent
+    name = "what? #1 50%/é&="
+    for suffix in (".idx", ".bin"):
+        store.put(f"{name}{suffix}", (folder / f"code/code_0{suffix}").read_bytes())
+    store.put("odd.txt", f'1 "{name}" code'.encode())
+
+    assert len(train(replace(blend, data_file_list=f"{BUCKET}/odd.txt")).catalog.prefixes) == 1
+
+
+@pytest.mark.parametrize("url", ["https://user:hush@host/list.txt", "http://host/list.txt?s=hush"])
+def test_a_url_holds_no_secret(blend: BlendConfig, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"//host/list\.txt: found a URL with a pass") as caught:
+        train(replace(blend, data_file_list=url))
+    assert "hush" not in str(caught.value)
+
+
+def test_a_forked_process_gets_an_error_in_place_of_waiting_forever(
+    store: ObjectStore, blend: BlendConfig
+) -> None:
+    dataset = train(uploaded(store, blend))
+    read_slots(dataset, 0, 64)
+
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def child() -> None:
+        try:
+            read_slots(dataset, 64, 128)
+        except ConfigError as error:
+            sender.send(str(error))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    process.kill()
+    assert receiver.poll()
+    assert "forked from one that read object storage" in receiver.recv()
 
 
 def test_a_vanished_object_is_an_error(store: ObjectStore, blend: BlendConfig) -> None:

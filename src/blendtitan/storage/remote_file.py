@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,13 +37,13 @@ def signature(prefix: str) -> FileSignature | None:
     except OSError:
         return None
     return FileSignature(
-        *(idx.num_bytes, _number(idx.e_tag), tokens.num_bytes, _number(tokens.e_tag)),
+        *(idx.num_bytes, _number(idx.version), tokens.num_bytes, _number(tokens.version)),
         *(_number(prefix), 0),
     )
 
 
-def _number(text: str | None) -> int:
-    digest = hashlib.blake2b((text or "").encode(), digest_size=8).digest()
+def _number(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -52,10 +53,10 @@ class RemoteFile(OpenFile):
     Of an ``.idx``, whose entries are read a few at a time, blocks are read and kept.
     """
 
-    __slots__ = ("_blocks", "_found")
+    __slots__ = ("_blocks", "found")
 
     _blocks: dict[int, bytes]
-    _found: Found
+    found: Found
 
     @classmethod
     def find(cls, path: str) -> Self:
@@ -63,7 +64,7 @@ class RemoteFile(OpenFile):
         url = url_of(path) or path
         found = head(url)
         file = cls(url, -1, found.num_bytes)
-        file._found, file._blocks = found, {}
+        file.found, file._blocks = found, {}
         return file
 
     def __del__(self) -> None:
@@ -76,7 +77,7 @@ class RemoteFile(OpenFile):
     def fetch(self, at: int, num_bytes: int) -> bytes:
         """Bytes from offset ``at`` on, in one request. Errors are those of ``read_into``."""
         try:
-            data = read_range(self.path, at, num_bytes, self._found) if num_bytes else b""
+            data = read_range(self.path, at, num_bytes, self.found) if num_bytes else b""
         except OSError as error:
             raise missing_error(self.path, "read", error) from error
         if len(data) != num_bytes:
@@ -91,7 +92,7 @@ class RemoteFile(OpenFile):
             first, last = at // _BLOCK_BYTES, (at + num_bytes - 1) // _BLOCK_BYTES
             data = b"".join(self._block(number) for number in range(first, last + 1))
             return memoryview(data)[at - first * _BLOCK_BYTES :][:num_bytes]
-        for start, block in _ahead.blocks.get(self.path, ()):
+        for start, block in _ahead.blocks.get((self.path, self.found), ()):
             if start <= at and at + num_bytes <= start + len(block):
                 return memoryview(block)[at - start :][:num_bytes]
         return self.fetch(at, num_bytes)
@@ -108,10 +109,10 @@ class RemoteFile(OpenFile):
 
 
 class _Ahead(threading.local):
-    """What a thread has read ahead, by URL: byte offsets and content."""
+    """What a thread has read ahead, by file: byte offsets and content."""
 
     def __init__(self) -> None:
-        self.blocks: dict[str, list[tuple[int, bytes]]] = {}
+        self.blocks: dict[tuple[str, Found], list[tuple[int, bytes]]] = {}
 
 
 _ahead = _Ahead()
@@ -120,6 +121,9 @@ _ahead = _Ahead()
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_REQUESTS, "blendtitan-fetch")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 class Range(NamedTuple):
@@ -140,7 +144,7 @@ def fetch_ahead(ranges: Sequence[Range]) -> None:
     for (file, at, _), future in reading:
         # An error is left to the reader, which knows the sample.
         if future.exception() is None:
-            _ahead.blocks.setdefault(file.path, []).append((at, future.result()))
+            _ahead.blocks.setdefault((file.path, file.found), []).append((at, future.result()))
 
 
 def _joined(ranges: Sequence[Range]) -> list[Range]:
