@@ -16,7 +16,7 @@ from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.documents import IGNORE_INDEX
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.grain_source import BlendSource
-from blendtitan.history.removals import removals_of
+from blendtitan.history.removals import first_slots, removals_of
 from blendtitan.order.blend import Segment
 from blendtitan.state import STATE_KEY
 from tests.conftest import EOD, WriteBlend, WriteShard
@@ -141,6 +141,19 @@ def test_with_new_segment_a_list_may_be_replaced(
     assert [each.first_slot for each in removals_of(now.dataset)] == [0, 12]
     again = resumed(dataclasses.replace(config, on_change="new_segment"), now)
     assert [each.num_documents for each in removals_of(again.dataset)] == [3, 2, 0]
+
+
+def test_a_document_that_came_back_counts_as_removed_from_its_second_removal_on(
+    config: BlendConfig,
+) -> None:
+    loader = loader_of(removing(config, FIRST))
+    for listed in (FIRST[:1], FIRST):
+        batches(loader, 3)
+        loader = resumed(removing(config, listed, on_change="new_segment"), loader)
+
+    removals = removals_of(loader.dataset)
+    assert [each.num_documents for each in removals] == [3, 1, 3]
+    assert first_slots(loader.dataset.catalog, removals).tolist() == [0, 24, 24]
 
 
 def test_the_log_says_what_is_removed_from_where(

@@ -62,15 +62,18 @@ def removals_of(dataset: Dataset) -> tuple[Removal, ...]:
 
 
 def first_slots(catalog: Catalog, removals: Sequence[Removal]) -> IntArray:
-    """The first slot that is read without each removed document of a catalog. Shape ``(n,)``.
+    """The first slot from which on each removed document of a catalog is left out. Shape ``(n,)``.
 
     ``removals`` ends with the present list. Versions before one that was not extended, but replaced
-    with ``on_change = "new_segment"``, are of other documents.
+    with ``on_change = "new_segment"``, are of other documents. A document that a shorter version
+    gave back counts from the version that removed it again.
     """
     removed = catalog.removed
-    found = np.zeros(0 if removed is None else len(removed), np.int64)
+    count = 0 if removed is None else len(removed)
+    found = np.zeros(count, np.int64)
     for removal in reversed(removals[_first_version(catalog, removals) :]):
-        found[: removal.num_documents] = removal.first_slot
+        count = min(count, removal.num_documents)
+        found[:count] = removal.first_slot
     return found
 
 
