@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from blendtitan.runs.slots import Slots, Stretch, Window, step_slots
 from blendtitan.settings.segments import slot_at_tokens
 from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from blendtitan.document_sources import Source
 
 _DETAILED = 8
 """The most samples to show document by document, unless ``--full`` is given."""
@@ -40,6 +43,8 @@ class Part:
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
     """Text of each document's tokens; None: not requested, or not of this tokenizer."""
+    sources: "tuple[Source | None, ...]" = ()
+    """Source of each document; None: not requested, or not recorded."""
 
     @property
     def shard(self) -> str:
@@ -131,7 +136,10 @@ def explain_slots(
             window=window,
             place=place,
             is_skipped=run.slots.skips.holds(window.slot),
-            parts=tuple(_part(run.contents, stretch, tokenizer) for stretch in window.stretches),
+            parts=tuple(
+                _part(run.contents, stretch, tokenizer, with_sources=with_texts)
+                for stretch in window.stretches
+            ),
         )
         for window, place in zip(
             run.slots.windows(np.array(slots, np.int64)), places_of(run, slots, ranks), strict=True
@@ -139,7 +147,13 @@ def explain_slots(
     ]
 
 
-def _part(contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | None) -> Part:
+def _part(
+    contents: Contents | None,
+    stretch: Stretch,
+    tokenizer: Tokenizer | None,
+    *,
+    with_sources: bool,
+) -> Part:
     if contents is None or not contents.holds(stretch):
         return Part(stretch=stretch)
     documents = contents.documents(stretch)
@@ -154,6 +168,7 @@ def _part(contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | No
         byte_range=contents.byte_range(stretch),
         documents=tuple(documents),
         texts=tuple(texts),
+        sources=tuple(contents.sources(stretch, documents, read=with_sources)),
     )
 
 
@@ -255,9 +270,11 @@ def _sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
             continue
         first_byte, end_byte = part.byte_range
         yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
-        for document, text in zip(part.documents, part.texts, strict=True):
+        for document, text, source in zip(part.documents, part.texts, part.sources, strict=True):
             shown = "" if text is None else f": {quoted(_shortened(text, full))}"
             yield f"    {document}{shown}"
+            if source is not None:
+                yield f"      from {source}"
 
 
 def quoted(text: str) -> str:
@@ -296,8 +313,11 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
                         "tokens": _span(document.first, document.count),
                         "document_tokens": document.document_tokens,
                         "text": None if text is None else _shortened(text, full),
+                        **({} if source is None else {"source": source.json()}),
                     }
-                    for document, text in zip(part.documents, part.texts, strict=True)
+                    for document, text, source in zip(
+                        part.documents, part.texts, part.sources, strict=True
+                    )
                 ],
             }
             for part in sample.parts
