@@ -35,14 +35,16 @@ TITAN = LOADER | {
 # Layer: what it may import of blendtitan, and of other packages.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "visible": (set(), set()),
-    "files": ({"retries"}, {"msgspec"}),
+    "files": ({"retries", "remote"}, {"msgspec"}),
+    "remote": ({"errors", "files"}, {"obstore"}),  # imported by `files` when there is a URL
     "retries": ({"visible"}, set()),
     "json_files": ({"files"}, {"msgspec"}),
     "errors": ({"visible"}, set()),
-    "config": ({"errors"}, set()),
+    "config": ({"errors", "files", "original_settings"}, set()),
+    "original_settings": ({"config", "errors"}, set()),  # imported by `config` for that order
     "identity": (set(), set()),
     "metric_names": (set(), set()),
-    "storage": (STORAGE, NUMPY | {"msgspec"}),
+    "storage": (STORAGE | {"remote"}, NUMPY | {"msgspec"}),
     "document_sources": (STORAGE, NUMPY | {"pyarrow"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
@@ -83,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "tokenizer_check",
         }
         | {"document_sources", "metric_names", "tables", "shards", "runs"},
-        NUMPY | {"duckdb", "jinja2", "plotly", "tensorboard"},
+        NUMPY | {"duckdb", "pyarrow", "jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
         STORAGE | {"dataset", "order", "metric_names", "settings", "runs", "tables", "mixture"},

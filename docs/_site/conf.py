@@ -26,6 +26,7 @@ NAVIGATION = {
             "torchtitan",
             "launching",
             "trainers",
+            "remote",
             "losses",
             "balance",
         ),

@@ -19,7 +19,7 @@ from blendtitan.visible import spell_out_logs, visible_lines
 _SHOWN = (
     *("init", "prepare", "train"),
     *("tokenize", "stats", "verify", "repair", "merge", "index", "convert", "mix"),
-    *("plan", "explain", "find", "report", "audit", "sweep", "rescue", "export", "demo"),
+    *("plan", "explain", "find", "report", "removed", "audit", "sweep", "rescue", "export", "demo"),
 )
 COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 """All commands, in the order of the help."""
@@ -31,7 +31,7 @@ _TAKING_KEYS = ("train", "plan")
 
 _RESUMES = ("resume", "continue", "restart")
 
-PRINTING = {"stats", "plan", "explain", "audit"}
+PRINTING = {"stats", "plan", "explain", "removed", "audit"}
 """Commands that only print, and may end when their output is closed, as with ``| head``."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from blendtitan.errors import ConfigError
+from blendtitan.files import url_of
 
 SPLITS = ("train", "valid", "test")
 """The splits, in the order of their fractions and of the documents they take."""
@@ -27,7 +28,6 @@ MAX_SLOT = 10**15
 reliably."""
 
 # The original uses NumPy's RandomState, whose seed has 32 bits.
-_MAX_ORIGINAL_SEED = 2**32 - 1
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -78,7 +78,8 @@ class BlendKeys:
     """
 
     data_file_list: str | Path | None = None
-    """File list that names the shards, or a folder of shards. None: ``training.dataset_path``."""
+    """File list that names the shards, or a folder of shards; a path or a URL. None:
+    ``training.dataset_path``."""
 
     seq_length: int | None = None
     """Length of a model input, in tokens; a sample has one token more. None: ``training.seq_len``,
@@ -186,7 +187,9 @@ class BlendConfig(BlendKeys):
         split_fractions(self.split)
         self._check_eod()
         if self.has_horizon:
-            self._check_original_order()
+            from blendtitan.original_settings import check_original_order
+
+            check_original_order(self)
         else:
             self._check_no_horizon()
 
@@ -214,7 +217,7 @@ class BlendConfig(BlendKeys):
                 raise ConfigError(f"{name} is {value!r}, expected true or false")
             if isinstance(each.default, str) and not isinstance(value, str):
                 raise ConfigError(f"{name} is {value!r}, expected text")
-        check_is_path("data_file_list", self.data_file_list)
+        check_is_path("data_file_list", self.data_file_list, may_be_remote=True)
         for name in ("data_cache_path", "removed_documents"):
             if getattr(self, name) is not None:
                 check_is_path(name, getattr(self, name))
@@ -226,34 +229,6 @@ class BlendConfig(BlendKeys):
                     f"{name} is {getattr(self, name)}, but order = {self.order!r} does not "
                     f'depend on a number of samples. Leave it out, or set order = "blendcorpus".'
                 )
-
-    def _check_original_order(self) -> None:
-        if self.segments or self.on_change != "error" or self.removed_documents is not None:
-            raise ConfigError(
-                'order = "blendcorpus" has one blend for the whole run: remove segments, on_change '
-                'and removed_documents, or set order = "blendtitan".'
-            )
-        for name in ("train_samples", "eval_samples"):
-            if getattr(self, name) is None:
-                raise ConfigError(
-                    f'{name} is missing: order = "blendcorpus" depends on the number of samples. '
-                    f"Set it to that of the original run, steps times global batch size."
-                )
-        if self.seed > _MAX_ORIGINAL_SEED:
-            raise ConfigError(
-                f"seed is {self.seed}, expected at most {_MAX_ORIGINAL_SEED} with order = "
-                f'"blendcorpus"'
-            )
-        if self.dataloader_type == "cyclic":
-            raise ConfigError(
-                'dataloader_type is "cyclic", which order = "blendcorpus" does not reproduce: '
-                'expected "single", the original\'s default.'
-            )
-        if self.data_cache_path is None:
-            raise ConfigError(
-                'data_cache_path is missing: order = "blendcorpus" keeps an index there, which one '
-                "process writes and all others read. Set it to a folder that all nodes share."
-            )
 
     def _check_eod(self) -> None:
         eod = self.eod_token_id
@@ -325,12 +300,12 @@ def check_shares(shares: object, *, where: str) -> None:
             )
 
 
-def check_is_path(name: str, value: Path | str) -> None:
+def check_is_path(name: str, value: Path | str, *, may_be_remote: bool = False) -> None:
     """Check that a setting is a local path: a URL would become a folder named ``s3:``."""
     if not isinstance(value, str | Path):
         raise ConfigError(f"{name} is {value!r}, expected a path")
     # Path("s3://bucket") is s3:/bucket.
-    if _URL.match(str(value)):
+    if _URL.match(str(value)) and not (may_be_remote and url_of(value)):
         raise ConfigError(
             f"{name} is {value}, which is a URL, expected a local path. Mount the store, "
             f"or use a local folder and copy it afterwards."

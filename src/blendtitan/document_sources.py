@@ -39,7 +39,7 @@ def schema_of(keep: Iterable[str]) -> pa.Schema:
 
 
 def integers(values: np.ndarray[Any, Any]) -> pa.Array:
-    """Integers as Arrow has them; unlike ``pa.array``, this imports no pandas where there is one."""
+    """Integers as Arrow has them. ``pa.array`` would import pandas where it is installed."""
     kind = pa.int32() if values.dtype == np.int32 else pa.int64()
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
 

@@ -7,6 +7,7 @@ like a file that cannot be opened.
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,9 +33,28 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
-_MOST_THREADS = 16
+_MOST_THREADS = 64
 _LOOK_SECONDS = 0.002
 _ITEMS_PER_RUN = 8
+
+
+# Path("s3://bucket") is s3:/bucket.
+_URL = re.compile(r"(s3a?|gs|az|abfss?|https?):/+(?=[^/])")
+
+
+def url_of(path: str | Path) -> str | None:
+    """The URL of a file in object storage or on a web server. None: the path is local."""
+    found = _URL.match(str(path))
+    return found and f"{found[1]}://{os.path.normpath(str(path)[found.end() :])}"
+
+
+def path_of(text: str | Path) -> Path:
+    """A path; that of a URL answers for its store, see ``remote.py``."""
+    if not url_of(text):
+        return Path(text)
+    from blendtitan.remote import RemotePath
+
+    return RemotePath(text)
 
 
 def open_regular(path: str | Path) -> tuple[int, int]:
@@ -69,6 +89,8 @@ def read_file(path: str | Path, *, most_bytes: int = 1 << 32) -> bytes:
         OSError: It cannot be read, is not a regular file, has more than ``most_bytes`` bytes, or
             holds more or fewer bytes than its size.
     """
+    if url_of(path):
+        return path_of(path).read_bytes()
     fd, size = open_regular(path)
     try:
         if size > most_bytes:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from blendtitan import BlendConfig, build_datasets
+from blendtitan.dataset.stretches import document_at
 from blendtitan.errors import CorruptShardError
 from blendtitan.prepare.merge import merge
 from blendtitan.shards.repair import repair_shard
@@ -54,7 +55,7 @@ def test_documents_begin_behind_the_header(write_shard: WriteShard) -> None:
     assert (index.start, index.num_tokens, index.stop) == (512, 5, 517)
     assert index.document_starts(0, 2).tolist() == [512, 515, 517]
     assert [index.document_start(i) for i in range(3)] == [512, 515, 517]
-    assert index.document_at(516) == 1
+    assert document_at(index, 516) == 1
 
 
 def test_a_first_pointer_that_the_first_length_does_not_confirm_is_refused(

@@ -15,6 +15,7 @@ from hypothesis import assume, given
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
+from blendtitan.dataset.stretches import document_at
 from blendtitan.settings.known_keys import KEYS
 from blendtitan.shards.stats import describe
 from blendtitan.shards.verify import Expected, verify
@@ -82,7 +83,7 @@ def test_an_idx_file(tmp_path: Path) -> None:
         with only_our_errors(len(data)):
             index = ShardIndex.open(prefix)
             for offset in range(index.num_tokens):
-                index.document_at(offset)
+                document_at(index, offset)
         with only_our_errors(len(data)):
             IndexArrays.open(prefix).check_lens()
         with only_our_errors(len(data)):

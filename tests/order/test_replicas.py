@@ -253,3 +253,9 @@ def test_the_state_that_most_replicas_have_is_kept() -> None:
     assert diverged([7, 7, 7]) == set()
     assert diverged([5, 7, 7]) == {0}
     assert diverged([5, 7]) == {1}
+
+
+def test_a_state_from_a_checkpoint_does_not_replace_a_newer_one() -> None:
+    """When two of three replicas start again, the third one's state is kept."""
+    assert diverged([0, 0, 7]) == {0, 1}
+    assert diverged([0, 0]) == set()

@@ -3,7 +3,8 @@
 import pytest
 
 from blendtitan.errors import ConfigError
-from blendtitan.settings.guards import GuardSettings, job_end
+from blendtitan.settings.guards import GuardSettings
+from blendtitan.settings.wall_time import job_end
 
 
 @pytest.fixture(autouse=True)

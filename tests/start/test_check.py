@@ -318,7 +318,7 @@ def replica(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("arguments", "message"),
     [
         (["--fault_tolerance.replica_id=3"], r"replica_id is 3, expected 0 to 2"),
-        (["--fault_tolerance.semi_sync_method=diloco"], r"semi_sync_method is 'diloco'"),
+        (["--fault_tolerance.semi_sync_method=other"], r"semi_sync_method is 'other'"),
         (["--training.global_batch_size=4"], r"global_batch_size is 4, expected at least 6"),
         (["--checkpoint.no_enable"], r"needs checkpoint\.enable = true"),
         (["--model.name=qwen3", "--model.flavor=0.6B"], r"'qwen3' cannot be trained"),

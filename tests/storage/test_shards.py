@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blendtitan.dataset.stretches import document_at
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
 from blendtitan.storage.index_arrays import IndexArrays
 from blendtitan.storage.reader import OpenFile, OpenFiles, ShardIndex
@@ -52,7 +53,7 @@ def test_document_starts_are_those_of_the_lengths(lens: list[int], data: st.Data
     assert one_by_one == expected
     assert shard.document_starts(0, shard.num_documents).tolist() == expected
     for offset in range(sum(lens)):
-        document_id = shard.document_at(offset)
+        document_id = document_at(shard, offset)
         assert expected[document_id] <= offset < expected[document_id + 1]
 
 

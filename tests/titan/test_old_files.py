@@ -79,7 +79,6 @@ EXPLAINED = {
     'experimental.custom_args_module = "torchtitan.experiments.vlm': "train with --module",
     'experimental.custom_args_module = "torchtitan.experiments.deepseek': "train with --module",
     'experimental.custom_args_module = "torchtitan.components.ft': "train with --module",
-    "fault_tolerance.sync_steps": "replicas exchange gradients in every step",
     "parallelism.expert_tensor_parallel_degree = 8": "parallelism.expert_parallel_degree",
     "experimental.torch_spmd = true": "parallelism.spmd_backend",
     "training.enable_selective_ac": "activation_checkpoint.mode",

@@ -191,7 +191,10 @@ def test_an_old_and_a_new_spelling_that_differ_are_refused(tmp_path: Path) -> No
             "[model]\nconverters = ['mx']\n[quantize.linear.mx]\nfilter_fqns = ['output']",
             r"mx\.filter_fqns .*mx\.fqns",
         ),
-        ("[fault_tolerance]\nsync_steps = 2", r"fault_tolerance\.sync_steps .*in every step"),
+        (
+            "[fault_tolerance]\nnum_fragments = 2",
+            r"fault_tolerance\.num_fragments .*end of a round",
+        ),
         ("[experimental]\ncustom_args_module = 'mine'", r"custom_args_module .*--module"),
         (
             "[quantize.linear.float8]\nrecipe_name = 'blockwise'",

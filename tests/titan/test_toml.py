@@ -129,6 +129,15 @@ def test_none_is_written_as_a_word(tmp_path: Path) -> None:
     assert settings.job.description == "none"
 
 
+def test_a_key_of_the_command_line_without_its_value_is_refused() -> None:
+    """Otherwise the folder would be called "true"."""
+    message = r"--job\.dump_folder has no value, expected a string after it"
+
+    with pytest.raises(ConfigError, match=message):
+        read_settings(["--job.dump_folder", "--training.steps", "3"])
+    assert read_settings(["--checkpoint.enable", "--training.steps=3"]).checkpoint.enable
+
+
 def test_a_value_outside_of_a_section_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"steps is outside of a section"):
         read(tmp_path, "steps = 1")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -104,16 +105,20 @@ def replicated_job(folder: Path, tokenizer_path: Path, **settings: Any) -> Repli
 
 
 @contextmanager
-def lighthouse(job: ReplicatedJob, *, heartbeat_timeout_ms: int = 800) -> Iterator[None]:
-    """Give a job a lighthouse. In the end, no process of it is left."""
+def lighthouse(job: ReplicatedJob) -> Iterator[None]:
+    """Give a job a lighthouse. In the end, no process of it is left.
+
+    Replicas may be slow on a busy machine. If the lighthouse did not wait for the one that is left,
+    those that start again would continue from a checkpoint without it.
+    """
     from torchft.coordination import LighthouseServer
 
     server = LighthouseServer(
         bind="[::]:0",
         min_replicas=1,
-        join_timeout_ms=2000,
+        join_timeout_ms=20000,
         quorum_tick_ms=50,
-        heartbeat_timeout_ms=heartbeat_timeout_ms,
+        heartbeat_timeout_ms=1500,
     )
     job.lighthouse = server.address()
     try:
@@ -139,3 +144,28 @@ def kill(run: Launched) -> None:
     assert run.process.pid is not None
     os.kill(run.process.pid, signal.SIGKILL)
     run.process.join(TIMEOUT_S)
+
+
+def kill_and_restart(
+    job: ReplicatedJob, runs: list[Launched], victims: list[int], rng: random.Random
+) -> None:
+    """Kill replicas at a random moment, and wait until they take part again."""
+    at = job.committed()
+    wait_for(lambda: job.committed() > at, *runs)
+    time.sleep(rng.uniform(0, 0.3))
+    began = {victim: len(job.lines(victim)) for victim in victims}
+    for victim in victims:
+        kill(runs[victim])
+        runs[victim] = job.start(victim)
+    wait_for(lambda: all(len(job.lines(each)) > began[each] + 1 for each in victims), *runs)
+
+
+def counted_attempts(lines: list[dict[str, Any]], steps: range) -> dict[int, list[dict[str, Any]]]:
+    """The contributions to the attempt at each step that the result of the last step rests on."""
+    in_time = sorted(lines, key=lambda line: line["time"])
+    attempt, found = in_time[-1]["attempt"], dict[int, list[dict[str, Any]]]()
+    for step in reversed(steps):
+        found[step] = [line for line in lines if (line["step"], line["attempt"]) == (step, attempt)]
+        (attempt,) = {part["before"] for part in found[step]}
+    assert attempt == 0
+    return found

@@ -25,6 +25,7 @@ from blendtitan.titan import assemble, train  # noqa: E402
 from blendtitan.titan.model import decoder_config  # noqa: E402
 from blendtitan.titan.trainer import Batches  # noqa: E402
 from blendtitan.titan_ft.metrics import ReplicaMetrics  # noqa: E402
+from blendtitan.titan_ft.semi_sync import SemiSyncTrainer  # noqa: E402
 from blendtitan.titan_ft.trainer import ReplicaTrainer  # noqa: E402
 from tests.titan.recorded_train import NUM_LAYERS  # noqa: E402
 
@@ -52,14 +53,10 @@ class RecordingMetrics(ReplicaMetrics):
         record(self.replica, step=step, loss=global_avg_loss)
 
 
-class RecordingReplica(ReplicaTrainer):
-    """Records what it contributes to each attempt."""
+class Recording:
+    """Records what a replica contributes to each attempt."""
 
-    @dataclass(kw_only=True, slots=True)
-    class Config(ReplicaTrainer.Config):
-        """No settings of its own."""
-
-    def __init__(self, config: "RecordingReplica.Config") -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._replica = self.config.fault_tolerance.replica_id
         assert isinstance(self.metrics_processor, RecordingMetrics)
@@ -81,13 +78,14 @@ class RecordingReplica(ReplicaTrainer):
         self._read += [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in batch[1]]
         return batch
 
-    def _try_step(self, data_iterator: Iterator[Any]) -> bool:
+    def _begin(self) -> Any:
         self._read.clear()
         if os.environ.get("DIVERGE_AT") == str(self.step):  # as if it had committed another attempt
             self._last_attempt = int(os.environ.pop("DIVERGE_AT"))
-        return super()._try_step(data_iterator)
+        return super()._begin()
 
-    def _sum_over_replicas(self, attempt: Any) -> torch.Tensor:
+    def _exchange(self, attempt: Any, num_labels: torch.Tensor) -> torch.Tensor:
+        result = super()._exchange(attempt, num_labels)
         record(
             self._replica,
             step=self.step,
@@ -95,7 +93,23 @@ class RecordingReplica(ReplicaTrainer):
             before=self._last_attempt,
             samples=self._read,
         )
-        return super()._sum_over_replicas(attempt)
+        return result
+
+
+class RecordingReplica(Recording, ReplicaTrainer):
+    """Exchanges gradients in every step."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(ReplicaTrainer.Config):
+        """No settings of its own."""
+
+
+class RecordingSemiSync(Recording, SemiSyncTrainer):
+    """Exchanges changes of the model."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(SemiSyncTrainer.Config):
+        """No settings of its own."""
 
 
 def recording(config: Any) -> Any:
@@ -103,7 +117,9 @@ def recording(config: Any) -> Any:
         return config
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     metrics = RecordingMetrics.Config(**dataclasses.asdict(config.metrics))
-    config = RecordingReplica.Config(**fields | {"metrics": metrics})
+    is_semi_sync = isinstance(config, SemiSyncTrainer.Config)
+    kind = RecordingSemiSync if is_semi_sync else RecordingReplica
+    config = kind.Config(**fields | {"metrics": metrics})
     assert config.model_spec is not None
     del decoder_config(config.model_spec).layers[NUM_LAYERS:]
     return config

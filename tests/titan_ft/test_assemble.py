@@ -21,7 +21,7 @@ from tests.titan.conftest import Job
 from tests.titan_ft.job import replica
 
 SEMI_SYNC = {
-    *("sync_steps", "should_quantize", "fragment_sync_delay", "fragment_update_alpha"),
+    *("should_quantize", "fragment_sync_delay", "fragment_update_alpha"),
     *("module_fqns_per_model_fragment", "num_fragments"),
 }
 
@@ -68,7 +68,14 @@ def test_the_default_global_batch_is_one_micro_batch_of_every_replica(job: Job) 
         ),
         (["--fault_tolerance.replica_id=2"], r"replica_id is 2, expected 0 to 1 .*group_size = 2"),
         (["--fault_tolerance.min_replica_size=3"], r"min_replica_size is 3, expected 1 to 2"),
-        (["--fault_tolerance.semi_sync_method=diloco"], r"'diloco', expected none: .*every step"),
+        (
+            ["--fault_tolerance.semi_sync_method=adiloco"],
+            r"'adiloco', expected 'diloco' or 'local_sgd', or none",
+        ),
+        (
+            ["--fault_tolerance.semi_sync_method=diloco", "--fault_tolerance.sync_steps=3"],
+            r"checkpoint\.interval is 2, expected a multiple of fault_tolerance\.sync_steps = 3",
+        ),
         (["--training.global_batch_size=2"], r"global_batch_size is 2, expected at least 4"),
         (["--checkpoint.no_enable"], r"needs checkpoint\.enable = true"),
         (

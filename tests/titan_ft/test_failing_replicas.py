@@ -1,9 +1,7 @@
 """Replicas that are killed at random moments and start again, while the job trains."""
 
 import random
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,8 +15,14 @@ from blendtitan.state import parse_state
 from tests.faults.killing import num_kills
 from tests.titan import unmasked
 from tests.titan.conftest import digests_of
-from tests.titan.launched import Launched
-from tests.titan_ft.job import ReplicatedJob, kill, lighthouse, replicated_job, wait_for
+from tests.titan_ft.job import (
+    ReplicatedJob,
+    counted_attempts,
+    kill_and_restart,
+    lighthouse,
+    replicated_job,
+    wait_for,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -88,20 +92,6 @@ def test_each_committed_slot_is_read_once_however_often_replicas_are_killed(
         assert losses[steps] < losses[1] - 0.5
 
 
-def kill_and_restart(
-    job: ReplicatedJob, runs: list[Launched], victims: list[int], rng: random.Random
-) -> None:
-    """Kill replicas at a random moment, and wait until they take part again."""
-    at = job.committed()
-    wait_for(lambda: job.committed() > at, *runs)
-    time.sleep(rng.uniform(0, 0.3))
-    began = {victim: len(job.lines(victim)) for victim in victims}
-    for victim in victims:
-        kill(runs[victim])
-        runs[victim] = job.start(victim)
-    wait_for(lambda: all(len(job.lines(each)) > began[each] + 1 for each in victims), *runs)
-
-
 def losses_of_one_process(job: ReplicatedJob, steps: int) -> dict[int, float]:
     """The losses of a run without replicas, which differ by the order of additions only."""
     out = job.folder / "plain"
@@ -134,14 +124,3 @@ def check(job: ReplicatedJob, steps: range, kills: int = 0) -> dict[int, float]:
     # A replica that leads may be killed after a commit, before it logs the step.
     assert len(losses.keys() - logged) <= kills
     return losses
-
-
-def counted_attempts(lines: list[dict[str, Any]], steps: range) -> dict[int, list[dict[str, Any]]]:
-    """The contributions to the attempt at each step that the result of the last step rests on."""
-    in_time = sorted(lines, key=lambda line: line["time"])
-    attempt, found = in_time[-1]["attempt"], dict[int, list[dict[str, Any]]]()
-    for step in reversed(steps):
-        found[step] = [line for line in lines if (line["step"], line["attempt"]) == (step, attempt)]
-        (attempt,) = {part["before"] for part in found[step]}
-    assert attempt == 0
-    return found

@@ -238,6 +238,25 @@ def _report(options: Namespace) -> None:
 
 
 @command(
+    "removed",
+    "list where removed documents were read, and prove that they are no longer",
+    run_config(type=run_path),
+    path("--list", "FILE", "list of removed documents (default: the run's removed_documents)"),
+    RANKS,
+    json_flag(),
+)
+def _removed(options: Namespace) -> None:
+    from blendtitan.runs.kept_shards import with_kept_shards
+    from blendtitan.runs.open import open_run
+    from blendtitan.runs.removed import removed_report
+
+    run = open_run(options.config, ranks=options.ranks, removed=options.list)
+    report = removed_report(with_kept_shards(run))
+    report.check()
+    print_result(options.json, report.json, report.lines)
+
+
+@command(
     "audit",
     "prove that each checkpoint of a run continues the previous one",
     path("run_folder", "RUN_FOLDER", "folder of a run, or of its checkpoints", type=run_path),

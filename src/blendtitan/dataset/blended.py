@@ -222,6 +222,10 @@ class BlendedDataset:
                 note on it names the slot, corpus, shard and offset.
         """
         tokens = np.empty((stop - start, self.config.seq_length + 1), self.token_dtype)
+        if self.rows.is_remote:
+            from blendtitan.dataset.remote_reads import read_ahead
+
+            read_ahead(self.rows, plan, start, tokens)
         shards, at_bytes = plan.shards[start:stop].tolist(), plan.at_bytes[start:stop].tolist()
         i = 0
         try:
@@ -234,9 +238,9 @@ class BlendedDataset:
             error.add_note(whereabouts(self, plan, start + i))
             raise
         if self.rows.removed is not None:
-            from blendtitan.dataset.removed import removed_tokens
+            from blendtitan.dataset.removed import blank_removed
 
-            tokens[removed_tokens(self, plan, start, stop)] = self.config.eod_token_id
+            blank_removed(tokens, self, plan, start)
         limit = self.config.vocab_size
         if limit is not None and not all_below(tokens, limit):
             raise vocabulary_error(self, plan, start, tokens)

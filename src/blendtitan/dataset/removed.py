@@ -20,6 +20,7 @@ from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
 from blendtitan.storage.removed_documents import RemovedDocuments
+from blendtitan.visible import counted
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -33,6 +34,9 @@ class Removal(NamedTuple):
     """Documents from the start of the list, repetitions not counted."""
     digest: str
     """Digest of them."""
+
+    def __str__(self) -> str:
+        return f"{counted(self.num_documents, 'document')} from slot {self.first_slot:,}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,15 @@ class RemovedSpans:
         first = np.searchsorted(self.stops, positions, side="right")
         return first < np.searchsorted(self.starts, positions + count)
 
-    def mark(self, position: int, slot: int, out: BoolArray) -> None:
-        """Mark the tokens of ``out``, from ``position`` on, that a slot is read without."""
+    def inside(self, position: int, count: int, slot: int) -> list[tuple[int, int]]:
+        """The parts of ``count`` tokens from ``position`` on that a slot is read without."""
         first = int(np.searchsorted(self.stops, position, side="right"))
-        last = int(np.searchsorted(self.starts, position + len(out)))
-        for i in range(first, last):
-            if self.first_slots[i] <= slot:
-                out[max(0, int(self.starts[i]) - position) : int(self.stops[i]) - position] = True
+        last = int(np.searchsorted(self.starts, position + count))
+        return [
+            (max(0, int(self.starts[i]) - position), min(count, int(self.stops[i]) - position))
+            for i in range(first, last)
+            if self.first_slots[i] <= slot
+        ]
 
 
 def without_removed(rows: Rows) -> Rows:
@@ -111,25 +117,25 @@ def with_removed_spans(
     return replace(rows, removed=spans)
 
 
-def removed_tokens(dataset: BlendedDataset, plan: Plan, start: int, stop: int) -> BoolArray:
-    """True where a token belongs to a document that its slot is read without.
+def removed_parts(
+    dataset: BlendedDataset, plan: Plan, start: int, stop: int
+) -> Iterator[tuple[int, int, int]]:
+    """``(row, first token, end)`` of each part of a removed document in some samples.
 
-    Shape ``(stop - start, L + 1)``, for samples ``start`` to ``stop`` of a plan.
+    Rows count from sample ``start`` of a plan; the samples end before ``stop``.
     """
     spans, rows, places = dataset.rows.removed, dataset.rows, plan.places
     assert spans is not None
-    marks = np.zeros((stop - start, dataset.config.seq_length + 1), np.bool_)
-    of_plan = slice(start, stop)
-    own = places.rows[of_plan]
+    positions = rows.row_starts[places.rows[start:stop]] + places.starts[start:stop]
+    is_near = spans.near(positions, dataset.config.seq_length + 1)
     # A window that is not contiguous is always looked at.
-    is_near = spans.near(rows.row_starts[own] + places.starts[of_plan], marks.shape[1])
-    is_near |= plan.at_bytes[of_plan] < 0
-    for i in np.flatnonzero(is_near).tolist():
-        slot, filled = int(plan.slots[start + i]), 0
-        for position, count in _stretches(dataset, plan, start + i):
-            spans.mark(position, slot, marks[i, filled : filled + count])
+    is_near |= plan.at_bytes[start:stop] < 0
+    for row in np.flatnonzero(is_near).tolist():
+        slot, filled = int(plan.slots[start + row]), 0
+        for position, count in _stretches(dataset, plan, start + row):
+            for first, end in spans.inside(position, count, slot):
+                yield row, filled + first, filled + end
             filled += count
-    return marks
 
 
 def _stretches(dataset: BlendedDataset, plan: Plan, at: int) -> Iterator[tuple[int, int]]:
@@ -144,6 +150,23 @@ def _stretches(dataset: BlendedDataset, plan: Plan, at: int) -> Iterator[tuple[i
             offset, left = offset + count, left - count
 
 
+def blank_removed(
+    tokens: NDArray[np.integer], dataset: BlendedDataset, plan: Plan, start: int
+) -> None:
+    """Replace in place the tokens of removed documents by EOD.
+
+    Args:
+        tokens: Shape ``(B, L + 1)``.
+        dataset: The dataset that they were read from.
+        plan: A plan of it.
+        start: The sample of the first row in the plan.
+    """
+    eod_id = dataset.config.eod_token_id
+    assert eod_id is not None
+    for row, first, end in removed_parts(dataset, plan, start, start + len(tokens)):
+        tokens[row, first:end] = eod_id
+
+
 def mask_removed(labels: IntArray, dataset: Dataset, plan: PlannedSlots, start: int) -> None:
     """Mask in place the labels that are a token of a removed document, or follow one.
 
@@ -155,5 +178,5 @@ def mask_removed(labels: IntArray, dataset: Dataset, plan: PlannedSlots, start: 
     """
     assert isinstance(dataset, BlendedDataset)  # other orders refuse a list
     assert isinstance(plan, Plan)
-    removed = removed_tokens(dataset, plan, start, start + len(labels))
-    labels[removed[:, 1:] | removed[:, :-1]] = IGNORE_INDEX
+    for row, first, end in removed_parts(dataset, plan, start, start + len(labels)):
+        labels[row, max(0, first - 1) : end] = IGNORE_INDEX

@@ -57,6 +57,9 @@ class Rows:
     is_uniform: bool
     """Whether it is the type of all shards."""
 
+    is_remote: bool
+    """Whether a shard is in object storage."""
+
     removed: "RemovedSpans | None" = None
     """Documents that are read as EOD."""
 
@@ -94,6 +97,7 @@ class Rows:
             piece_token_bytes=token_bytes,
             dtype=dtypes[0] if fits else np.dtype(np.int64),
             is_uniform=fits,
+            is_remote=any("://" in prefix for prefix in catalog.prefixes),
         )
 
     def pieces(self, positions: IntArray) -> IntArray:

@@ -49,7 +49,12 @@ def document_of(rows: Rows, row: int, start: int) -> tuple[int, int]:
     first = int(rows.catalog.document_cuts[shard, rows.split])
     if rows.catalog.lacks_eod[shard]:
         return shard, document_at_with_eod(index, first, offset)
-    return shard, index.document_at(int(rows.catalog.token_cuts[shard, rows.split]) + offset)
+    return shard, document_at(index, int(rows.catalog.token_cuts[shard, rows.split]) + offset)
+
+
+def document_at(index: ShardIndex, offset: int) -> int:
+    """The document that holds the token at an offset in the ``.bin``, found by bisection."""
+    return bisect_right(range(index.num_documents), offset, key=index.document_start) - 1
 
 
 def shard_index(rows: Rows, shard: int) -> ShardIndex:

@@ -84,6 +84,33 @@ def _first_version(catalog: Catalog, removals: Sequence[Removal]) -> int:
     return 0
 
 
+def planned_removals(
+    catalog: Catalog, recorded: Sequence[Removal], slot: int
+) -> tuple[Removal, ...]:
+    """When the list grew, in a run with these removals in its state that resumes at ``slot``."""
+    now = removal_of(catalog, slot)
+    if recorded and recorded[-1][1:] == now[1:]:
+        return tuple(recorded)
+    if not recorded and not now.num_documents:
+        return ()
+    return (*removals_before(recorded, slot), now)
+
+
+def removed_slots(
+    catalog: Catalog, recorded: Sequence[Removal] = (), slot: int = 0
+) -> dict[tuple[int, int], int]:
+    """The first slot that is read without each removed document: by shard and document.
+
+    The run has ``recorded`` in its state, and resumes at ``slot``.
+    """
+    removed = catalog.removed
+    if removed is None:
+        return {}
+    slots = first_slots(catalog, planned_removals(catalog, recorded, slot)).tolist()
+    keys = zip(removed.shards.tolist(), removed.documents.tolist(), strict=True)
+    return dict(zip(keys, slots, strict=True))
+
+
 def removed_from(dataset: Dataset, slot: int) -> Dataset:
     """The dataset of a run whose slots before ``slot`` another loader read, with all documents."""
     if slot == 0 or not removals_of(dataset):
@@ -105,16 +132,14 @@ def continued(
     Raises:
         ResumeError: The list lacks documents that were removed before.
     """
-    now = removal_of(dataset.catalog, slot)
-    if not recorded and not now.num_documents:
-        return dataset, []
+    removals = planned_removals(dataset.catalog, recorded, slot)
+    if not removals or removals == tuple(recorded):
+        return (_with_removals(dataset, removals) if removals else dataset), []
+    now = removals[-1]
     last = recorded[-1] if recorded else removal_of(replace(dataset.catalog, removed=None), 0)
-    if (last.num_documents, last.digest) == (now.num_documents, now.digest):
-        return _with_removals(dataset, recorded), []
     is_extended = _first_version(dataset.catalog, [last]) == 0
     if not is_extended and not may_change:
         raise _not_extended(dataset, last, now)
-    removals = [*(each for each in recorded if each.first_slot < slot), now]
     added = now.num_documents - last.num_documents if is_extended else now.num_documents
     lines = [f"  {counted(added, 'document')} of {dataset.config.removed_documents}"]
     if not is_extended:
@@ -152,6 +177,11 @@ def _not_extended(dataset: Dataset, last: Removal, now: Removal) -> ResumeError:
         f"their order, and add new ones at the end. If the shards themselves changed, "
         f'blendcorpus.on_change = "new_segment" replaces the list.'
     )
+
+
+def removals_before(removals: Sequence[Removal], slot: int) -> tuple[Removal, ...]:
+    """Those that the slots before ``slot`` were read with."""
+    return tuple(each for each in removals if each.first_slot < slot)
 
 
 def saved_removals(removals: Sequence[Removal]) -> list[dict[str, Any]]:

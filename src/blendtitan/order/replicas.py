@@ -228,7 +228,8 @@ def diverged(lineages: Sequence[int]) -> frozenset[int]:
     """The replicas whose state is not that of most others; of equally many, the first one's stays.
 
     Args:
-        lineages: A number for the state of each replica.
+        lineages: A number for the state of each replica; 0: it comes from a checkpoint, which may
+            be of another attempt at the same step. It counts only if all states do.
     """
-    kept = max(lineages, key=lambda each: (lineages.count(each), -lineages.index(each)))
+    kept = max(lineages, key=lambda each: (each != 0, lineages.count(each), -lineages.index(each)))
     return frozenset(place for place, each in enumerate(lineages) if each != kept)

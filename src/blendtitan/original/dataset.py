@@ -13,7 +13,7 @@ from blendtitan.dataset.blended import all_below
 from blendtitan.dataset.documents import corpus_eod_roles, mask_labels
 from blendtitan.dataset.rows import Rows
 from blendtitan.dataset.sample import Sample
-from blendtitan.dataset.stretches import shard_index
+from blendtitan.dataset.stretches import document_at, shard_index
 from blendtitan.errors import BlendTitanError, ConfigError, CorruptShardError, VocabularyError
 from blendtitan.history.record import corpora_held
 from blendtitan.order.blend import Segment
@@ -277,7 +277,7 @@ class OriginalDataset:
             first_token + i for first_token, count in self._stretches(record) for i in range(count)
         ]
         shard = int(record["shard"])
-        document_id = shard_index(self._rows, shard).document_at(offsets[place])
+        document_id = document_at(shard_index(self._rows, shard), offsets[place])
         return VocabularyError(
             f"{self._rows.catalog.prefixes[shard]}: document {document_id} holds the token id "
             f"{tokens[place]}, expected ids from 0 to {limit - 1}. The shard was made with another "

@@ -34,10 +34,11 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, CorruptShardError
 from blendtitan.files import open_file
+from blendtitan.storage.failed_reads import size_of
 from blendtitan.storage.index_arrays import IndexArrays, encode_index
 from blendtitan.storage.index_format import DTYPE_CODES, MAGIC, OLD_MAGIC
 from blendtitan.storage.list_forms import named_shards
-from blendtitan.storage.reader import OpenFile, ShardIndex, size_of
+from blendtitan.storage.reader import OpenFile, ShardIndex
 from blendtitan.storage.writer import SHARD_SUFFIXES, write_shard
 
 _OLD_HEADER = struct.Struct("<8s5Q")

@@ -11,7 +11,7 @@ the states: no data, no weights. It proves for two neighbouring checkpoints:
 - each phase that began in between continues every row at its position;
 - both have consumed as many samples as their steps and global batch sizes say, so every slot
   before them was trained on once or is among the skipped slots;
-- both skipped the same slots before the earlier one.
+- both skipped the same slots before the earlier one, and removed the same documents.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +29,7 @@ from blendtitan.batch_schedule import (
 )
 from blendtitan.errors import ResumeError
 from blendtitan.history.phases import CorpusShards, Phase, segments_read
+from blendtitan.history.removals import removals_before, saved_removals
 from blendtitan.history.run import with_next_phase
 from blendtitan.history.skips import saved_skips
 from blendtitan.order.blend import Segment, shares_of
@@ -63,6 +64,7 @@ class Audited:
             "chapters": [phase.first_slot for phase in state.phases] if state else [],
             "digest": state.digest if state else None,
             **({"skipped": saved_skips(state.skipped)} if state and state.skipped else {}),
+            **({"removed": saved_removals(state.removals)} if state and state.removals else {}),
             "note": self.stored.note,
             "problems": self.problems,
         }
@@ -130,6 +132,11 @@ def continuation_problems(before: SavedState, after: SavedState) -> list[str]:
         problems.append(f"has other samples before slot {consumed:,} than the previous checkpoint")
     if before.skips.before(consumed).stretches != after.skips.before(consumed).stretches:
         problems.append(f"skips other slots before slot {consumed:,} than the previous checkpoint")
+    removed = (removals_before(state.removals, consumed) for state in (before, after))
+    if len({*removed}) > 1:
+        problems.append(
+            f"removed other documents before slot {consumed:,} than the previous checkpoint"
+        )
     return problems + list(_phase_problems(after))
 
 
@@ -227,10 +234,13 @@ def compare_runs(one: Sequence[Audited], other: Sequence[Audited]) -> Parting:
     firsts = {c.first_slot for state in (a, b) for c in state.phases}
     firsts |= {s.first_slot for state in (a, b) for s in segments_read(state.phases)}
     firsts |= {slot for state in (a, b) for each in state.skips.stretches for slot in each}
+    firsts |= {each.first_slot for state in (a, b) for each in state.removals}
     slots = [*sorted(slot for slot in firsts if slot < end), end]
     for begin, stop in pairwise(slots):
         if a.skips.before(stop).stretches != b.skips.before(stop).stretches:
             return Parting(begin, _skip_reasons(a, b))
+        if removals_before(a.removals, stop) != removals_before(b.removals, stop):
+            return Parting(begin, _removal_reasons(a, b))
         if not _contains(a.phases, b.phases, stop):
             return Parting(begin, _reasons(a.phases, b.phases, stop))
     return Parting(None, ())
@@ -266,6 +276,11 @@ def _skip_reasons(a: SavedState, b: SavedState) -> tuple[str, ...]:
     return (f"skipped: {one}, {other}",)
 
 
+def _removal_reasons(a: SavedState, b: SavedState) -> tuple[str, ...]:
+    one, other = ("; ".join(map(str, state.removals)) or "none" for state in (a, b))
+    return (f"removed: {one}, {other}",)
+
+
 def _shares(phase: Phase) -> dict[str, float]:
     """Shares of the last segment, rounded for comparison."""
     shares = shares_of(segments_read([phase])[-1].weights)
@@ -275,16 +290,19 @@ def _shares(phase: Phase) -> dict[str, float]:
 def audit_table(run: Sequence[Audited]) -> Table:
     """One row for each checkpoint."""
     has_skips = any(one.state.skipped for one in run if one.state is not None)
-    skipped = ["skipped slots"] if has_skips else []
-    table = Table(("step", "consumed samples", *skipped, "phases", "segments", "digest", ""))
+    removes = any(one.state.removals for one in run if one.state is not None)
+    more = ["skipped slots"] * has_skips + ["removed documents"] * removes
+    table = Table(("step", "consumed samples", *more, "phases", "segments", "digest", ""))
     for one in run:
-        facts: list[int | str | None] = [None] * (4 + len(skipped))
+        facts: list[int | str | None] = [None] * (4 + len(more))
         if one.state is not None:
             phases = one.state.phases
             counts = len(phases) or 1, len(segments_read(phases)) or 1
             consumed = one.state.consumed_samples
             skips = [consumed - one.state.skips.kept_before(consumed)] if has_skips else []
-            facts = [consumed, *skips, *counts, one.state.digest[:12]]
+            removed = [one.state.removals[-1].num_documents if one.state.removals else 0]
+            more = (*skips, *removed[:removes])
+            facts = [consumed, *more, *counts, one.state.digest[:12]]
         table.add_row(f"{one.stored.step:,}", *facts, one.verdict())
     return table
 

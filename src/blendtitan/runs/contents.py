@@ -1,15 +1,16 @@
 """The contents of stretches of shards: their documents, bytes and tokens."""
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import SPLITS
+from blendtitan.config import SPLITS, BlendConfig
+from blendtitan.dataset.removed import Removal
 from blendtitan.dataset.rows import Rows
 from blendtitan.dataset.stretches import (
     document_at_with_eod,
@@ -19,6 +20,7 @@ from blendtitan.dataset.stretches import (
 )
 from blendtitan.errors import ConfigError
 from blendtitan.history.record import Fingerprints
+from blendtitan.history.removals import removed_slots
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
@@ -41,10 +43,17 @@ class DocumentPart:
     count: int
     document_tokens: int
     """Tokens of the whole document, an inserted EOD included."""
+    removed_from: int | None = None
+    """The first slot that is read without it. None: it is not removed."""
+
+    def is_removed(self, slot: int) -> bool:
+        """Whether a slot is read without it."""
+        return self.removed_from is not None and self.removed_from <= slot
 
     def __str__(self) -> str:
         span = f"{self.first:,} to {self.first + self.count:,} of {self.document_tokens:,}"
-        return f"document {self.document_id:,}, tokens {span}"
+        removed = "" if self.removed_from is None else f", removed from slot {self.removed_from:,}"
+        return f"document {self.document_id:,}, tokens {span}{removed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,8 @@ class Contents:
     rows: Rows
     """One row for each shard."""
     row_of: dict[ShardKey, int]
+    removed: Mapping[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    """The first slot that is read without each removed document, by shard and document."""
 
     @classmethod
     def build(cls, catalog: Catalog, split: str, *, eod_id: int | None, max_open: int) -> Self:
@@ -67,6 +78,20 @@ class Contents:
         files, rows = OpenFiles(max_open), [[shard] for shard in usable]
         built = Rows.build(catalog, files, rows, split=s, eod_id=eod_id)
         return cls(catalog, built, {key: row for row, key in enumerate(keys)})
+
+    @classmethod
+    def of_blend(
+        cls,
+        blend: BlendConfig,
+        catalog: Catalog,
+        split: str,
+        recorded: tuple[Removal, ...] = (),
+        slot: int = 0,
+    ) -> Self:
+        """The shards of a blend, in a run with these removals in its state that is at ``slot``."""
+        eod_id, max_open = blend.eod_token_id, blend.max_open_shards
+        contents = cls.build(catalog, split, eod_id=eod_id, max_open=max_open)
+        return replace(contents, removed=removed_slots(catalog, recorded, slot))
 
     def holds(self, stretch: Stretch) -> bool:
         """Whether the catalog has the shard of a stretch."""
@@ -124,6 +149,7 @@ class Contents:
                 first=int(low[i] - starts[i]),
                 count=int(counts[i]),
                 document_tokens=int(starts[i + 1] - starts[i]),
+                removed_from=self.removed.get((self._shard(stretch), first + i)),
             )
             for i in np.flatnonzero(counts > 0).tolist()
         ]
@@ -204,6 +230,10 @@ class Contents:
         begin, end = self._starts(number, document_id, document_id + 1).tolist()
         key = list(self.row_of)[self._row(number)]
         return prefix, Stretch(key, begin, end - begin)
+
+    def removed_from(self, shard: str, document_id: int) -> int | None:
+        """The first slot that is read without a document of a shard; see ``document``."""
+        return self.removed.get((self._shard_named(shard), document_id))
 
     def _shard_named(self, name: str) -> int:
         """The number of the shard whose path is ``name``, or ends in it."""

@@ -42,7 +42,7 @@ class Part:
     """Bytes in the ``.bin``: the first, and the end."""
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
-    """Text of each document's tokens; None: not requested, or not of this tokenizer."""
+    """Text of each document's tokens; None: not requested, removed, or not of this tokenizer."""
     sources: "tuple[Source | None, ...]" = ()
     """Source of each document; None: not requested, or not recorded."""
 
@@ -137,7 +137,7 @@ def explain_slots(
             place=place,
             is_skipped=run.slots.skips.holds(window.slot),
             parts=tuple(
-                _part(run.contents, stretch, tokenizer, with_sources=with_texts)
+                _part(run.contents, stretch, tokenizer, window.slot, with_sources=with_texts)
                 for stretch in window.stretches
             ),
         )
@@ -151,6 +151,7 @@ def _part(
     contents: Contents | None,
     stretch: Stretch,
     tokenizer: Tokenizer | None,
+    slot: int,
     *,
     with_sources: bool,
 ) -> Part:
@@ -161,7 +162,10 @@ def _part(
     if tokenizer is not None:
         ends = np.cumsum([document.count for document in documents])
         parts = np.split(contents.tokens([stretch]), ends[:-1])
-        texts = [decoded(tokenizer, tokens) for tokens in parts]
+        texts = [
+            None if document.is_removed(slot) else decoded(tokenizer, tokens)
+            for document, tokens in zip(documents, parts, strict=True)
+        ]
     return Part(
         stretch=stretch,
         prefix=contents.prefix(stretch),
@@ -314,6 +318,7 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
                         "document_tokens": document.document_tokens,
                         "text": None if text is None else _shortened(text, full),
                         **({} if source is None else {"source": source.json()}),
+                        **_removed_json(document),
                     }
                     for document, text, source in zip(
                         part.documents, part.texts, part.sources, strict=True
@@ -323,6 +328,11 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
             for part in sample.parts
         ],
     }
+
+
+def _removed_json(document: DocumentPart) -> dict[str, int]:
+    slot = document.removed_from
+    return {} if slot is None else {"removed_from_slot": slot}
 
 
 def _span(first: int, count: int) -> list[int]:

@@ -34,6 +34,8 @@ class Reading:
     place: Place
     tokens: tuple[tuple[int, int], ...]
     """Ranges of the document's tokens in the sample, in order of appearance."""
+    places: tuple[int, ...]
+    """Where each range begins among the tokens of the sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +49,10 @@ class Document:
     stop_slot: int
     """Readings before this slot are listed."""
     readings: tuple[Reading, ...]
+    removed_from: int | None = None
+    """The first slot that is read without it. None: it is not removed."""
+    left_out: tuple[Reading, ...] = ()
+    """Samples from there on that read EOD in its place."""
 
     def lines(self) -> Iterator[str | Table]:
         """A sentence, and one row for each sample that holds part of the document."""
@@ -55,6 +61,11 @@ class Document:
             f"{self.corpus!r}) is read by {len(self.readings):,} of the first "
             f"{self.stop_slot:,} samples."
         )
+        if self.removed_from is not None:
+            yield (
+                f"It is removed from slot {self.removed_from:,} on: {len(self.left_out):,} later "
+                f"samples read EOD in its place."
+            )
         if self.readings:
             yield ""
             yield Table(
@@ -77,6 +88,7 @@ class Document:
             "document": self.document_id,
             "document_tokens": self.num_tokens,
             "stop_slot": self.stop_slot,
+            **({} if self.removed_from is None else {"removed_from_slot": self.removed_from}),
             "readings": [
                 {
                     "slot": reading.window.slot,
@@ -125,22 +137,31 @@ def find_document(
     prefix, whole = run.contents.document(shard, document_id)
     skips = run.slots.skips
     found = [
-        (window, tokens)
+        (window, held)
         for window in _windows(run.slots, whole, stop_slot)
-        if not skips.holds(window.slot) and (tokens := _held(window, whole))
+        if not skips.holds(window.slot) and (held := _held(window, whole))
     ]
     places = places_of(run, [window.slot for window, _ in found], ranks)
     readings = tuple(
-        Reading(window=window, place=place, tokens=tokens)
-        for (window, tokens), place in zip(found, places, strict=True)
+        Reading(
+            window=window,
+            place=place,
+            tokens=tuple(tokens for tokens, _ in held),
+            places=tuple(first for _, first in held),
+        )
+        for (window, held), place in zip(found, places, strict=True)
     )
+    removed_from = run.contents.removed_from(shard, document_id)
+    before = stop_slot if removed_from is None else removed_from
     return Document(
         prefix=prefix,
         corpus=whole.key.corpus,
         document_id=document_id,
         num_tokens=whole.count,
         stop_slot=stop_slot,
-        readings=readings,
+        readings=tuple(reading for reading in readings if reading.window.slot < before),
+        removed_from=removed_from,
+        left_out=tuple(reading for reading in readings if reading.window.slot >= before),
     )
 
 
@@ -169,15 +190,18 @@ def _windows(history: History, whole: Stretch, stop_slot: int) -> Iterator[Windo
             yield from history.windows(np.array(slots, np.int64))
 
 
-def _held(window: Window, whole: Stretch) -> tuple[tuple[int, int], ...]:
-    """Ranges of a document's tokens that a window holds."""
-    found: list[tuple[int, int]] = []
+def _held(window: Window, whole: Stretch) -> list[tuple[tuple[int, int], int]]:
+    """Ranges of a document's tokens that a window holds, and where each begins in the window."""
+    found: list[tuple[tuple[int, int], int]] = []
+    place = 0
     for stretch in window.stretches:
         low = max(stretch.offset, whole.offset)
         high = min(stretch.offset + stretch.count, whole.offset + whole.count)
         if stretch.key == whole.key and low < high:
-            found.append((low - whole.offset, high - whole.offset))
-    return tuple(found)
+            tokens = (low - whole.offset, high - whole.offset)
+            found.append((tokens, place + low - stretch.offset))
+        place += stretch.count
+    return found
 
 
 IntArray = NDArray[np.int64]

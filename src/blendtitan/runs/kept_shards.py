@@ -50,6 +50,7 @@ def with_kept_shards(run: OpenRun) -> OpenRun:
         return run
     found = counted(len(kept), "shard")
     about = f"{run.about}; {found} that the file list no longer names found in {folder}"
+    contents = replace(contents, removed=run.contents.removed)  # listed shards come first
     return replace(run, contents=contents, about=about)
 
 

@@ -19,6 +19,7 @@ from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, build_datasets, read_catalog
 from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
+from blendtitan.dataset.removed import Removal
 from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.history.run import phases_of, settings_of, with_skips
 from blendtitan.history.skips import SkippedStretch, skips_of
@@ -141,10 +142,16 @@ class OpenRun:
     """Slots of the whole run, if known, or else those of the checkpoint. Skipped ones count."""
     consumed_samples: int = 0
     """Samples that the run had read at the checkpoint; 0: no checkpoint is known."""
+    removals: tuple[Removal, ...] = ()
+    """When documents were removed, at the checkpoint."""
 
 
 def open_run(
-    config: Path | None, state: Path | None = None, *, ranks: int | None = None
+    config: Path | None,
+    state: Path | None = None,
+    *,
+    ranks: int | None = None,
+    removed: Path | None = None,
 ) -> OpenRun:
     """Open a run by its configuration, a checkpoint, or both.
 
@@ -153,6 +160,7 @@ def open_run(
         state: Folder of a checkpoint, or of a run: its latest checkpoint with a state is used.
             None: the run's own folder. A run without checkpoints counts as never changed.
         ranks: Data-parallel ranks, if the configuration does not fix the global batch size.
+        removed: List of removed documents. None: the configuration's.
 
     Raises:
         ConfigError: Neither is given, or one of them is unusable.
@@ -165,6 +173,8 @@ def open_run(
     elif config is not None and config.is_dir():
         stored = own_state(config)
     run = None if config is None else read_run(config, ranks=ranks, trained=_schedule_of(stored))
+    if run is not None and removed is not None:
+        run = replace(run, blend=replace(run.blend, removed_documents=removed))
     if stored is not None:
         return _of_state(stored, run)
     if run is None:
@@ -193,7 +203,7 @@ def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
     return OpenRun(
         slots=slots,
         config=run,
-        contents=_contents(run.blend, catalog, "train"),
+        contents=Contents.of_blend(run.blend, catalog, "train"),
         about=f"{run.path}, assuming that it was never changed",
         num_samples=run.stop_slot,
     )
@@ -230,7 +240,8 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
         num_samples = max(num_samples, consumed_at(history.schedule, run.steps))
         try:
             with quietly(), run.advising():
-                contents = _contents(run.blend, read_catalog(run.blend), history.split)
+                at = saved.removals, saved.consumed_samples
+                contents = Contents.of_blend(run.blend, read_catalog(run.blend), history.split, *at)
         except (BlendTitanError, OSError) as error:
             about += f"; the data cannot be read: {error}"
     return OpenRun(
@@ -240,11 +251,8 @@ def _of_state(stored: StoredState, run: RunConfig | None) -> OpenRun:
         about=about,
         num_samples=num_samples,
         consumed_samples=saved.consumed_samples,
+        removals=saved.removals,
     )
-
-
-def _contents(blend: BlendConfig, catalog: Catalog, split: str) -> Contents:
-    return Contents.build(catalog, split, eod_id=blend.eod_token_id, max_open=blend.max_open_shards)
 
 
 def data_of_run(run: RunConfig, *, check: TokenizerCheck | None = None) -> RunData:

@@ -17,7 +17,7 @@ from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
-from blendtitan.runs.row_reads import RowReads, row_reads, size_of, token_bytes
+from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
 from blendtitan.runs.waiting import Waiting, predicted_waiting
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
@@ -188,6 +188,7 @@ def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
                 *faults,
                 *_eod_warnings(run, catalog),
+                *removal_notes(catalog),
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
             ),

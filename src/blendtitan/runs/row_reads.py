@@ -1,5 +1,6 @@
 """The tokens and bytes of each row of documents that a run reads."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from blendtitan.history.phases import OrderSettings, Phase, pasts_at
 from blendtitan.history.run import phases_of, settings_of, skipped_of
 from blendtitan.history.skips import skips_of
 from blendtitan.storage.catalog import Catalog
+from blendtitan.visible import counted
 
 IntArray = NDArray[np.int64]
 
@@ -68,3 +70,13 @@ def size_of(num_bytes: int) -> str:
     while size >= 999.5 and len(units) > 1:
         size, units = size / 1000, units[1:]
     return f"{size:.3g} {units[0]}"
+
+
+def removal_notes(catalog: Catalog) -> Iterator[str]:
+    """A sentence if a catalog has removed documents."""
+    if catalog.removed is not None and len(catalog.removed):
+        removed = catalog.removed
+        yield (
+            f"{counted(len(removed), 'document')} of {removed.num_tokens:,} tokens are removed: "
+            f"they are read as EOD, without a loss"
+        )

@@ -7,7 +7,8 @@ from typing import Any
 from blendtitan.batch_schedule import BatchSchedule, BatchStage, begun, changed_at
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.settings.segments import Lengths, check_table, lengths_of, slot_at_tokens
+from blendtitan.settings.segments import Lengths, lengths_of, slot_at_tokens
+from blendtitan.settings.tables import check_begin, check_keys
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +52,8 @@ def batch_changes(
     """
     for number, table in enumerate(tables, start=1):
         where = _entry(number)
-        check_table(table, BatchChange, where=where)
+        check_keys(table, BatchChange, where=where)
+        check_begin(table, where=where)
         size: Any = table.get("global_batch_size")
         check_at_least(f"{where}: global_batch_size", size, 1)
         part = (local_batch_size or 1) * (ranks or 1)

@@ -188,6 +188,7 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "fault_tolerance.min_replica_size": (int, 1),
     "fault_tolerance.batch_policy": (Literal["same_batch", "smaller_batch"], "same_batch"),
     "fault_tolerance.semi_sync_method": (str | None, None),
+    "fault_tolerance.sync_steps": (int, 5),
     "experimental.custom_import": (str, ""),
     "override.imports": (list[str], []),
     "blendcorpus.data_file_list": (str | Path | None, None),

@@ -22,6 +22,10 @@ REPLICA = "BLENDTITAN_REPLICA"
 WITH_EXPERTS = frozenset({"deepseek_v3", "gpt_oss", "kimi_k2_7", "qwen3"})
 """Models of TorchTitan whose experts are balanced outside the optimizer."""
 
+SEMI_SYNC_METHODS = ("diloco", "local_sgd")
+
+_LENGTH = "fault_tolerance.sync_steps"
+
 Values = Mapping[str, Any]
 
 
@@ -70,7 +74,7 @@ def check_replicas(values: Values, *, ranks: int, processes: int) -> None:
                 f"fault_tolerance.group_size = {size}"
             )
     _check_processes(processes)
-    _check_method(values["fault_tolerance.semi_sync_method"])
+    _check_rounds(values)
     if not values["checkpoint.enable"] or values["checkpoint.create_seed_checkpoint"]:
         raise ConfigError(
             "fault_tolerance.enable = true needs checkpoint.enable = true and "
@@ -119,11 +123,23 @@ def _check_processes(processes: int) -> None:
         )
 
 
-def _check_method(method: str | None) -> None:
-    if method is not None:
+def _check_rounds(values: Values) -> None:
+    """Check that checkpoints, validations and metrics come at the end of a round."""
+    method, length = values["fault_tolerance.semi_sync_method"], values[_LENGTH]
+    if method is None:
+        return
+    if method not in SEMI_SYNC_METHODS:
         raise ConfigError(
-            f"fault_tolerance.semi_sync_method is {method!r}, expected none: "
-            f"torchft decides only after the local steps whose results count, so their samples "
-            f"could be lost or read twice. Leave it out: replicas then exchange gradients in every "
-            f"step."
+            f"fault_tolerance.semi_sync_method is {method!r}, expected "
+            f"{' or '.join(map(repr, SEMI_SYNC_METHODS))}, or none: replicas then exchange "
+            f"gradients in every step"
         )
+    check_at_least(_LENGTH, length, 1)
+    for key in ("checkpoint.interval", "metrics.log_freq", "validation.freq"):
+        is_used = key != "validation.freq" or values["validation.enable"]
+        if is_used and values[key] % length:
+            raise ConfigError(
+                f"{key} is {values[key]:,}, expected a multiple of {_LENGTH} = {length:,}: with "
+                f"fault_tolerance.semi_sync_method = {method!r}, the replicas have different "
+                f"models within a round"
+            )

@@ -1,15 +1,16 @@
 """``[[blendcorpus.segment]]``: new shares after a step or a number of tokens."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from blendtitan.batch_schedule import BatchSchedule, consumed_at
-from blendtitan.config import MAX_SLOT, check_at_least, check_shares
+from blendtitan.config import MAX_SLOT, check_shares
 from blendtitan.errors import ConfigError
 from blendtitan.history.phases import Phase
 from blendtitan.order.blend import Segment
 from blendtitan.order.course import NO_SKIPS, Skips
+from blendtitan.settings.tables import check_begin, check_keys
 from blendtitan.settings.toml import nearest
 
 Lengths = Sequence[tuple[int, int]]
@@ -33,7 +34,8 @@ class SegmentSettings:
     def from_table(cls, table: Mapping[str, Any], *, number: int) -> "SegmentSettings":
         """The ``number``-th table of a configuration, checked."""
         where = f"segment {number}"
-        check_table(table, cls, where=where)
+        check_keys(table, cls, where=where)
+        check_begin(table, where=where)
         check_shares(table.get("shares"), where=where)
         return cls(**table)
 
@@ -53,27 +55,6 @@ class SegmentSettings:
             return consumed_at(schedule, self.from_step)
         assert self.from_tokens is not None
         return slot_at_tokens(self.from_tokens, lengths, skips)
-
-
-def check_table(table: Mapping[str, Any], kind: type, *, where: str) -> None:
-    """Check the keys of a table that begins at one of ``from_step`` and ``from_tokens``.
-
-    Raises:
-        ConfigError: A key is unknown, or the beginning is not an exact number.
-    """
-    known = [field.name for field in fields(kind)]
-    for key in table.keys() - set(known):
-        raise ConfigError(
-            f"{where}: unknown key {key}. Did you mean {nearest(key, known)}? The keys are "
-            f"{', '.join(known)}."
-        )
-    begins = [key for key in ("from_step", "from_tokens") if table.get(key) is not None]
-    if len(begins) != 1:
-        raise ConfigError(
-            f"{where}: found {' and '.join(begins) or 'neither from_step nor from_tokens'}, "
-            f"expected one of from_step and from_tokens"
-        )
-    check_at_least(f"{where}: {begins[0]}", table[begins[0]], 0)
 
 
 def segment_settings(tables: Sequence[Mapping[str, Any]]) -> tuple[SegmentSettings, ...]:

@@ -8,7 +8,7 @@ from blendtitan.batch_schedule import BatchSchedule, consumed_at, with_jumps
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError
 from blendtitan.history.skips import SkippedStretch, skips_of
-from blendtitan.settings.toml import nearest
+from blendtitan.settings.tables import check_keys
 
 _PAIRS = (("from_step", "to_step"), ("from_slot", "to_slot"))
 
@@ -33,13 +33,8 @@ class SkipSettings:
     def from_table(cls, table: Mapping[str, Any], *, number: int) -> "SkipSettings":
         """The ``number``-th table of a configuration, checked."""
         where = f"skip {number}"
-        known = [field.name for field in fields(cls)]
-        for key in table.keys() - set(known):
-            raise ConfigError(
-                f"{where}: unknown key {key}. Did you mean {nearest(key, known)}? The keys are "
-                f"{', '.join(known)}."
-            )
-        if tuple(key for key in known if key in table) not in _PAIRS:
+        check_keys(table, cls, where=where)
+        if tuple(key.name for key in fields(cls) if key.name in table) not in _PAIRS:
             raise ConfigError(
                 f"{where}: found {' and '.join(table) or 'no key'}, expected from_step and "
                 f"to_step, or from_slot and to_slot"

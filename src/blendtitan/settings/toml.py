@@ -9,6 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -161,7 +162,12 @@ def _positive(word: str) -> tuple[str, bool]:
 
 
 def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """The text of each ``section.key``; the last value counts."""
+    """The text of each ``section.key``; the last value counts.
+
+    Raises:
+        ConfigError: A word is neither a key nor a value, or a key lacks its value.
+    """
+    _check_have_values(arguments)
     words: dict[str, str] = {}
     waiting = None
     for argument in arguments:
@@ -176,6 +182,19 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, str]:
         else:
             raise ConfigError(f"{COMMAND_LINE}: found {argument!r}, expected --section.key value")
     return words
+
+
+def _check_have_values(arguments: Sequence[str]) -> None:
+    """Check that only keys that may be true stand without a value."""
+    for word, following in pairwise([*arguments, "--"]):
+        key = word.removeprefix("--").replace("-", "_")
+        if not word.startswith("--") or "=" in word or not following.startswith("--"):
+            continue
+        name = known_key(key, HINTS)
+        if name is not None and not fits(True, HINTS[name]):
+            raise ConfigError(
+                f"{COMMAND_LINE}: {word} has no value, expected {described(HINTS[name])} after it"
+            )
 
 
 def _named(

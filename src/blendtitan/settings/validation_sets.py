@@ -6,7 +6,8 @@ from typing import Any, TypeVar, get_type_hints
 
 from blendtitan.config import BlendKeys, check_at_least, check_is_path
 from blendtitan.errors import ConfigError
-from blendtitan.settings.toml import described, fits, nearest
+from blendtitan.settings.tables import check_keys
+from blendtitan.settings.toml import described, fits
 
 Keys = TypeVar("Keys", bound=BlendKeys)
 
@@ -31,12 +32,8 @@ class ValidationSet:
     def from_table(cls, table: Mapping[str, Any], *, number: int) -> "ValidationSet":
         """The ``number``-th table of a configuration, checked."""
         where, hints = f"validation.set {number}", get_type_hints(cls)
+        check_keys(table, cls, where=where)
         for key, value in table.items():
-            if key not in hints:
-                raise ConfigError(
-                    f"{where}: unknown key {key}. Did you mean {nearest(key, hints)}? The keys are "
-                    f"{', '.join(hints)}."
-                )
             if not fits(value, hints[key]):
                 raise ConfigError(f"{where}: {key} is {value!r}, expected {described(hints[key])}")
         for key in ("name", "path"):

@@ -166,7 +166,8 @@ def _files_of(path: Path) -> Iterator[FoundFile]:
         if path.suffix not in SUFFIXES:
             raise ConfigError(
                 f"{path}: expected a token file that ends in {', '.join(SUFFIXES)}, or a folder of "
-                f"such files. Parquet, Arrow, MDS and litdata are read by blendtitan convert."
+                f"such files. Other formats do not hold tokens end to end, and cannot be used in "
+                f"place."
             )
         yield FoundFile(path, Path(path.stem))
         return

@@ -34,7 +34,7 @@ from blendtitan.storage.index_arrays import (
     sequence_pointers,
 )
 from blendtitan.storage.list_forms import NamedShard, named_shards
-from blendtitan.storage.reader import OpenFile, ShardIndex, file_signature
+from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_writer import write_ends
 from blendtitan.storage.records import ENDS_SUFFIX, DocumentEnds, FolderCatalogs
 from blendtitan.storage.writer import remove_partials
@@ -100,7 +100,7 @@ def repair_shard(prefix: Path, *, eod_id: int) -> list[str]:
     ends = _proved_ends(prefix, layout, eod_id)
     idx = _replace_index(prefix, layout)
     # A record of the old .idx is wrong by now.
-    if ends is None or not write_ends(prefix, ends, before and before.with_idx(idx)):
+    if ends is None or not write_ends(prefix, ends, _with_idx(before, idx)):
         Path(f"{prefix}{ENDS_SUFFIX}").unlink(missing_ok=True)
     ShardIndex.open(prefix)
     return list(layout.corrections)
@@ -163,6 +163,11 @@ def _explained(prefix: Path) -> Layout:
             "pointers computed from the lengths"
         )
     return Layout(arrays, lens, documents, corrections, lacks_eods or is_lost, header_bytes)
+
+
+def _with_idx(before: FileSignature | None, idx: os.stat_result) -> FileSignature | None:
+    """The signature of a shard with a new ``.idx``."""
+    return before and before._replace(idx_bytes=idx.st_size, idx_changed_ns=idx.st_mtime_ns)
 
 
 def _header_bytes(arrays: IndexArrays, bin_bytes: int) -> int:

@@ -40,12 +40,13 @@ from blendtitan.settings.batches import (
     data_ranks,
     model_vocab_size,
 )
-from blendtitan.settings.guards import GuardSettings, job_end
+from blendtitan.settings.guards import GuardSettings
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.overrides import read_run_keys
 from blendtitan.settings.replicas import check_lighthouse, check_replicas, name_replica
 from blendtitan.settings.skips import placed_skips
 from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
+from blendtitan.settings.wall_time import job_end
 from blendtitan.start.train import is_02
 from blendtitan.state import parse_state, resume
 from blendtitan.storage.file_list import read_file_list

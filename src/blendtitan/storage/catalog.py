@@ -132,7 +132,10 @@ def build_catalog(
         return _Probe(index.header, cuts, _token_cuts(index, cuts), ends)
 
     probes = io_map(probe, list(zip(shards.prefixes, shards.signatures, strict=True)))
-    _log_ends([p.ends for p in probes if p.ends is not None])
+    if any(p.ends is not None and not p.ends.is_complete for p in probes):
+        from blendtitan.storage.ends import log_sample
+
+        log_sample([p.ends for p in probes if p.ends is not None])
     return Catalog(
         prefixes=tuple(shards.prefixes),
         corpora=tuple(shards.corpora),
@@ -185,16 +188,3 @@ def _document_ends(
 
         return find_document_ends(index, eod_id, allowance=allowance)
     return ends
-
-
-def _log_ends(found: list[DocumentEnds]) -> None:
-    sampled = [ends for ends in found if not ends.is_complete]
-    if sampled:
-        logger.info(
-            "Checked the ends of documents: all of them in %s of %s shards, and in the others a "
-            "sample of %s of %s. `blendtitan verify --eod-id` checks all of them once and stores "
-            "the result beside the shards.",
-            *(f"{len(found) - len(sampled):,}", f"{len(found):,}"),
-            f"{sum(ends.num_checked for ends in sampled):,}",
-            f"{sum(ends.num_documents for ends in sampled):,}",
-        )

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from blendtitan.storage.reader import OpenFile, ShardIndex, grows
 from blendtitan.storage.records import DocumentEnds
+from blendtitan.visible import visible_logger
+
+logger = visible_logger(__name__)
 
 IntArray = NDArray[np.int64]
 
@@ -132,3 +135,16 @@ def _read(file: OpenFile, dtype: np.dtype[Any], start: int, stop: int) -> NDArra
     tokens = np.empty(stop - start, dtype)
     file.read_into(tokens, at=start * dtype.itemsize)
     return tokens
+
+
+def log_sample(found: list[DocumentEnds]) -> None:
+    """Say that not all documents of some shards were checked."""
+    sampled = [ends for ends in found if not ends.is_complete]
+    logger.info(
+        "Checked the ends of documents: all of them in %s of %s shards, and in the others a "
+        "sample of %s of %s. `blendtitan verify --eod-id` checks all of them once and stores "
+        "the result beside the shards.",
+        *(f"{len(found) - len(sampled):,}", f"{len(found):,}"),
+        f"{sum(ends.num_checked for ends in sampled):,}",
+        f"{sum(ends.num_documents for ends in sampled):,}",
+    )

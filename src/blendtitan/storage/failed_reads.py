@@ -3,10 +3,22 @@
 import os
 
 from blendtitan.errors import CorruptShardError, MissingShardError
-from blendtitan.files import open_regular
+from blendtitan.files import open_regular, path_of, with_retries
 from blendtitan.retries import RETRIES
 from blendtitan.storage.reader import OpenFile, check_size
 from blendtitan.storage.shard_faults import missing_file_advice
+
+
+def size_of(path: str) -> int:
+    """Size of a file in bytes.
+
+    Raises:
+        MissingShardError: It is absent, or the size cannot be read.
+    """
+    try:
+        return with_retries(lambda: path_of(path).stat().st_size, path=path)
+    except OSError as error:
+        raise missing_error(path, "read", error) from error
 
 
 def complete_read(file: OpenFile, buffer: memoryview, found: int | OSError, *, at: int) -> None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from blendtitan.config import check_weight
 from blendtitan.errors import ConfigError, FileListError
-from blendtitan.files import io_map, read_text, with_retries
+from blendtitan.files import io_map, path_of, read_text, url_of, with_retries
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
 
 # Not shlex: names such as it's, a#b and back\slash need no quotes in a list.
@@ -90,7 +90,7 @@ class ShardList:
         return len(self.prefixes)
 
     def __iter__(self) -> Iterator[ShardEntry]:
-        return map(ShardEntry, map(Path, self.prefixes), self.weights, self.corpora)
+        return map(ShardEntry, map(path_of, self.prefixes), self.weights, self.corpora)
 
 
 def read_file_list(path: Path) -> ShardList:
@@ -100,7 +100,7 @@ def read_file_list(path: Path) -> ShardList:
         FileListError: The list is missing or empty, or a line cannot be used.
         ShardError: A shard that is weighted by its tokens cannot be opened.
     """
-    listed = find_listed_shards(list_lines(path.absolute()))
+    listed = find_listed_shards(list_lines(path_of(path).absolute()))
     shards = [shard for of_line in listed for shard in of_line.shards]
     weights = list(_weights(listed))
     check_unique(shards, str(path))
@@ -125,8 +125,8 @@ def list_lines(path: Path) -> list[Line]:
     Raises:
         FileListError: The list is missing or empty, or a line cannot be used.
     """
-    if os.path.isdir(path):
-        return [Line(str(path), os.path.normpath(path))]
+    if path.is_dir():
+        return [Line(str(path), url_of(path) or os.path.normpath(path))]
     text = _read_list(path)
     lines: list[Line] = []
     error = None
@@ -248,7 +248,9 @@ def _line(words: list[str], *, folder: str, where: str) -> Line:
         )
     word = words[0] if len(words) == 1 else words[1]
     # The folder ends in a slash: os.path.join is slow on long lists.
-    path = os.path.normpath(word if word.startswith("/") else folder + word)
+    is_whole = word.startswith("/") or "://" in word
+    path = os.path.normpath(word if is_whole else folder + word)
+    path = path if path.startswith("/") else url_of(path) or path
     if len(words) == 1:
         return Line(where, path)
     try:
@@ -270,7 +272,7 @@ def _line(words: list[str], *, folder: str, where: str) -> Line:
 
 def _listed(line: Line, signature: FileSignature | None) -> ListedShards:
     path = line.path
-    if signature is not None or not os.path.isdir(path) or os.path.exists(f"{path}.idx"):
+    if signature is not None or not path_of(path).is_dir() or path_of(f"{path}.idx").exists():
         return ListedShards(line, False, [ListedShard(path, line.corpus or line.name, signature)])
     from blendtitan.storage.list_forms import shards_in_folder
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 from blendtitan.config import SPLITS, check_weight
 from blendtitan.errors import ConfigError, FileListError
-from blendtitan.files import io_map
+from blendtitan.files import io_map, path_of, url_of
 from blendtitan.storage.atomic_files import write_atomically
 from blendtitan.storage.file_list import (
     Line,
@@ -48,7 +48,7 @@ def named_shards(inputs: Sequence[Path]) -> list[NamedShard]:
     listed = [of_line for path in inputs for of_line in find_listed_shards(_input_lines(path))]
     shards = [shard for of_line in listed for shard in of_line.shards]
     check_unique(shards, ", ".join(map(str, inputs)))
-    return [NamedShard(Path(shard.prefix), shard.corpus) for shard in shards]
+    return [NamedShard(path_of(shard.prefix), shard.corpus) for shard in shards]
 
 
 def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = "") -> None:
@@ -75,6 +75,10 @@ def find_shards(folder: Path) -> list[Path]:
     Raises:
         FileListError: A folder cannot be read.
     """
+    if url := url_of(folder):
+        from blendtitan.remote import prefixes_below
+
+        return prefixes_below(url)
 
     def refuse(error: OSError) -> None:
         raise FileListError(f"{error.filename}: cannot be searched ({error.strerror})") from error
@@ -128,7 +132,7 @@ def shards_in_folder(line: Line) -> list[ListedShard]:
     Raises:
         FileListError: The folder cannot be searched or holds no shard.
     """
-    folder = Path(line.path)
+    folder = path_of(line.path)
     prefixes = find_shards(folder)
     if not prefixes:
         what = "this folder" if line.where == line.path else f"the folder {line.path}"
@@ -173,7 +177,7 @@ def _input_lines(path: Path) -> list[Line]:
     if path.suffix in (".bin", ".idx"):
         raise FileListError(f"{path}: name the shard without {path.suffix}")
     # A shard that lacks a file is accepted here, so that opening it reports the missing file.
-    if any(os.path.exists(f"{path}{suffix}") for suffix in (".idx", ".bin")):
+    if any(path_of(f"{path}{suffix}").exists() for suffix in (".idx", ".bin")):
         return [Line(str(path), str(path))]
     return list_lines(path)
 
@@ -208,7 +212,7 @@ def _may_be_blend(lines: list[Line]) -> bool:
         return any(line.weight is None for line in lines)
     first = lines[0]
     is_number = first.name.replace(".", "", 1).isdecimal()
-    return is_number and not (os.path.exists(f"{first.path}.idx") or os.path.isdir(first.path))
+    return is_number and not (path_of(f"{first.path}.idx").exists() or path_of(first.path).is_dir())
 
 
 def _lines_of_blend(text: str, path: Path) -> list[Line] | None:
@@ -227,7 +231,7 @@ def _lines_of_blend(text: str, path: Path) -> list[Line] | None:
         if "Megatron-LM" in str(error):
             raise
         return None
-    if len(words) > 1 and all(os.path.exists(f"{prefix}.idx") for prefix in prefixes):
+    if len(words) > 1 and all(path_of(f"{prefix}.idx").exists() for prefix in prefixes):
         return [Line(f"{path}", prefix) for prefix in prefixes]
     return None
 
@@ -263,9 +267,8 @@ def _is_bare_value(text: str, path: Path) -> bool:
     """Whether a text is null, true, false or a number, and no shard has this name."""
     word = text.strip()
     is_value = re.fullmatch(r"null|true|false|-?\d{1,20}(\.\d{1,20})?", word) is not None
-    return is_value and not any(
-        os.path.exists(f"{prefix}.idx") or os.path.isdir(prefix) for prefix in _places(word, path)
-    )
+    places = [path_of(place) for place in _places(word, path)] if is_value else []
+    return is_value and not any(path_of(f"{p}.idx").exists() or p.is_dir() for p in places)
 
 
 def _check_corpora(lines: Sequence[Line], text: str, path: Path) -> None:
@@ -295,7 +298,7 @@ def _check_corpora(lines: Sequence[Line], text: str, path: Path) -> None:
 
 
 def _is_left_out(prefixes: Sequence[str], named: Set[str]) -> bool:
-    exists = any(os.path.exists(f"{prefix}.idx") for prefix in prefixes)
+    exists = any(path_of(f"{prefix}.idx").exists() for prefix in prefixes)
     return exists and named.isdisjoint(prefixes)
 
 
@@ -357,8 +360,9 @@ def _weighted_lines(words: Sequence[str], path: Path) -> list[Line]:
 def _found_prefix(prefix: str, path: Path) -> str:
     """A prefix as a path, relative to the list's folder or, as in Megatron, the current one."""
     beside, here = _places(prefix, path)
-    is_beside, is_here = os.path.exists(f"{beside}.idx"), os.path.exists(f"{here}.idx")
-    if is_beside and is_here and not os.path.samefile(f"{beside}.idx", f"{here}.idx"):
+    is_beside, is_here = (path_of(f"{place}.idx").exists() for place in (beside, here))
+    is_twice = is_beside and is_here and beside != here
+    if is_twice and not os.path.samefile(f"{beside}.idx", f"{here}.idx"):
         raise FileListError(
             f"{path}: {prefix} is a shard in the folder of the list and in the current folder, "
             f"from which Megatron-LM reads it. Give its absolute path."
@@ -368,7 +372,10 @@ def _found_prefix(prefix: str, path: Path) -> str:
 
 def _places(prefix: str, path: Path) -> tuple[str, str]:
     """Possible paths of a prefix: relative to the list's folder and to the working directory."""
-    return os.path.normpath(os.path.join(path.parent, prefix)), os.path.abspath(prefix)
+    if url := url_of(prefix):
+        return url, url
+    beside = os.path.normpath(os.path.join(path.parent, prefix))
+    return url_of(beside) or beside, os.path.abspath(prefix)
 
 
 def _has_weights(words: Sequence[str]) -> bool:

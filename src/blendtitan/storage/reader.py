@@ -6,7 +6,6 @@ The ``.idx`` is checked when it is opened, and its entries are read on demand.
 import os
 import struct
 import threading
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import CorruptShardError, MissingShardError
-from blendtitan.files import open_regular, with_retries
+from blendtitan.errors import CorruptShardError
+from blendtitan.files import open_regular, url_of, with_retries
 from blendtitan.storage.index_format import HEADER, IndexHeader, decode_header
 
 # Small files are read whole with their header.
@@ -24,19 +23,17 @@ _HEAD_BYTES = 4096
 
 _ENTRY = struct.Struct("<q")
 _LAST_LEN_AND_FIRST_POINTER = struct.Struct("<iq")
-_LAST_POINTER_AND_FIRST_SEQUENCE = struct.Struct("<qq")
+_PAIR = struct.Struct("<qq")
 
 
 class FileSignature(NamedTuple):
     """Sizes and modification times of the two files of a shard.
 
-    Equal signatures mean unchanged files. A signature costs one file system call per file, which
-    is a round trip on a network.
+    Equal signatures mean unchanged files. On a network, one costs a round trip per file.
     """
 
     idx_bytes: int
     idx_changed_ns: int
-    """Time of change."""
     bin_bytes: int
     bin_changed_ns: int
     bin_device: int
@@ -49,10 +46,6 @@ class FileSignature(NamedTuple):
             *(idx.st_size, idx.st_mtime_ns, tokens.st_size, tokens.st_mtime_ns),
             *(tokens.st_dev, tokens.st_ino),
         )
-
-    def with_idx(self, idx: os.stat_result) -> Self:
-        """The signature with another ``.idx``."""
-        return self._replace(idx_bytes=idx.st_size, idx_changed_ns=idx.st_mtime_ns)
 
     @property
     def contents(self) -> tuple[int, int, int, int]:
@@ -67,6 +60,10 @@ class FileSignature(NamedTuple):
 
 def file_signature(prefix: str) -> FileSignature | None:
     """The signature of a shard. None: a file is missing, or the file system fails."""
+    if url_of(prefix):
+        from blendtitan.storage.remote_file import signature
+
+        return signature(prefix)
     try:
         return FileSignature.of_files(os.stat(f"{prefix}.idx"), os.stat(f"{prefix}.bin"))
     except OSError:
@@ -89,16 +86,22 @@ class OpenFile:
         """Size of the file when it was opened."""
 
     @classmethod
-    def open(cls, path: str) -> Self:
-        """Open ``path``.
+    def open(cls, path: str) -> "OpenFile":
+        """Open ``path``, a path or URL.
 
         Raises:
             MissingShardError: It cannot be opened.
         """
         try:
+            if url_of(path):
+                from blendtitan.storage.remote_file import RemoteFile
+
+                return RemoteFile.find(path)
             return cls(path, *with_retries(lambda: open_regular(path), path=path))
         except OSError as error:
-            raise _missing(path, "opened", error) from error
+            from blendtitan.storage.failed_reads import missing_error
+
+            raise missing_error(path, "opened", error) from error
 
     def __del__(self) -> None:
         os.close(self.fd)
@@ -193,7 +196,11 @@ class ShardIndex:
         file = OpenFile.open(f"{prefix}.idx")
         header, head = read_head(file)
         index = cls(prefix, header, 0, file, head)
-        index._count_tokens(size_of(f"{prefix}.bin") if bin_bytes is None else bin_bytes)
+        if bin_bytes is None:
+            from blendtitan.storage.failed_reads import size_of
+
+            bin_bytes = size_of(f"{prefix}.bin")
+        index._count_tokens(bin_bytes)
         return index
 
     @property
@@ -242,38 +249,10 @@ class ShardIndex:
         return start
 
     def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
-        """Offsets in the ``.bin`` of documents ``first`` to ``last``, in tokens.
+        """Offsets in the ``.bin`` of documents ``first`` to ``last``; see that function."""
+        from blendtitan.storage.document_starts import document_starts
 
-        Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
-
-        Raises:
-            CorruptShardError: They are outside the shard, or in the wrong order.
-        """
-        header, token_bytes = self.header, self.dtype.itemsize
-        sequences = self.entries(header.documents_at, first, last + 1)
-        if not grows(sequences, header.num_sequences):
-            raise self.corrupt(
-                f"documents {first} to {last} start at sequences that go backwards",
-                f"growing numbers up to {header.num_sequences}",
-            )
-        low, high = int(sequences[0]), int(sequences[-1])
-        pointers = self.entries(header.pointers_at, low, min(high + 1, header.num_sequences))
-        if (pointers % token_bytes).any():
-            raise self.corrupt(
-                f"a sequence of documents {first} to {last} starts at an odd byte",
-                f"multiples of {token_bytes}",
-            )
-        starts = np.append(pointers // token_bytes, self.stop)[sequences - low]
-        if not grows(starts, self.stop):
-            raise self.corrupt(
-                f"documents {first} to {last} start at offsets that go backwards",
-                f"growing offsets up to {self.stop}",
-            )
-        return starts
-
-    def document_at(self, offset: int) -> int:
-        """The document that holds the token at ``offset``, found by bisection in the file."""
-        return bisect_right(range(self.num_documents), offset, key=self.document_start) - 1
+        return document_starts(self, first, last)
 
     def entry(self, array_at: int, number: int) -> int:
         """One entry of the array of 64-bit integers that begins at byte ``array_at``."""
@@ -300,27 +279,22 @@ class ShardIndex:
             # The arrays are end to end: the end of one is read with the beginning of the next.
             ends = self.read(12, at=header.pointers_at - 4)
             last_len, first_pointer = _LAST_LEN_AND_FIRST_POINTER.unpack(ends)
-            ends = self.read(16, at=header.documents_at - 8)
-            last_pointer, first_sequence = _LAST_POINTER_AND_FIRST_SEQUENCE.unpack(ends)
+            last_pointer, first_sequence = _PAIR.unpack(self.read(16, at=header.documents_at - 8))
             last_sequence = self.entry(header.documents_at, header.num_documents)
-            is_whole = last_len >= 0 and bin_bytes == last_pointer + last_len * token_bytes
-            found = (first_sequence, last_sequence, bin_bytes % token_bytes)
-            is_whole = is_whole and found == (0, header.num_sequences, 0)
-            if is_whole and (first_pointer == 0 or self._begins_behind_header(bin_bytes)):
+            found = (first_sequence, last_sequence, bin_bytes % token_bytes, bin_bytes)
+            expected = (0, header.num_sequences, 0, last_pointer + last_len * token_bytes)
+            is_whole = last_len >= 0 and found == expected
+            if is_whole and first_pointer:
+                from blendtitan.storage.shard_faults import has_header
+
+                is_whole = has_header(self, first_pointer, bin_bytes)
+            if is_whole:
                 self.start = first_pointer // token_bytes
                 self.num_tokens = bin_bytes // token_bytes - self.start
                 return
         from blendtitan.storage.shard_faults import size_fault
 
         raise size_fault(self, bin_bytes)
-
-    def _begins_behind_header(self, bin_bytes: int) -> bool:
-        """Whether the first sequence may begin behind a header: its length must confirm it."""
-        header, token_bytes = self.header, self.dtype.itemsize
-        first_len = int.from_bytes(self.read(4, at=HEADER.size), "little")
-        start = self.entry(header.pointers_at, 0)
-        end = self.entry(header.pointers_at, 1) if header.num_sequences > 1 else bin_bytes
-        return start > 0 and start % token_bytes == 0 and start + first_len * token_bytes == end
 
 
 def read_head(file: OpenFile, *, may_have_modes: bool = False) -> tuple[IndexHeader, bytes]:
@@ -338,24 +312,6 @@ def read_head(file: OpenFile, *, may_have_modes: bool = False) -> tuple[IndexHea
         may_have_modes=may_have_modes,
     )
     return header, head
-
-
-def size_of(path: str) -> int:
-    """Size of a file in bytes.
-
-    Raises:
-        MissingShardError: It is absent, or the size cannot be read.
-    """
-    try:
-        return with_retries(lambda: os.stat(path).st_size, path=path)
-    except OSError as error:
-        raise _missing(path, "read", error) from error
-
-
-def _missing(path: str, verb: str, error: OSError) -> MissingShardError:
-    from blendtitan.storage.failed_reads import missing_error
-
-    return missing_error(path, verb, error)
 
 
 def check_size(path: str, found: int, expected: int) -> None:

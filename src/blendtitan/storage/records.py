@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError, MissingShardError, ShardError
-from blendtitan.files import DamagedFileError, decode_json, read_file, with_retries
+from blendtitan.files import DamagedFileError, decode_json, path_of, read_file, with_retries
 from blendtitan.storage.reader import FileSignature
 from blendtitan.visible import visible_logger
 
@@ -112,7 +112,7 @@ class FolderCatalogs:
 
     def _find_nearest(self, folder: str) -> tuple[str, dict[str, CatalogEntry] | None]:
         """The nearest folder with a catalog, with a slash at its end, and the catalog."""
-        path = Path(folder)
+        path = path_of(folder)
         for root in (path, *path.parents):
             catalog = self.of_folder(root)
             if catalog is not None:

@@ -7,6 +7,7 @@ import struct
 import numpy as np
 
 from blendtitan.errors import CorruptShardError, MixedEodError, UncountedEodError
+from blendtitan.files import path_of
 from blendtitan.storage.index_format import (
     DTYPE_CODES,
     HEADER,
@@ -56,6 +57,15 @@ def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
     )
 
 
+def has_header(index: ShardIndex, first_pointer: int, bin_bytes: int) -> bool:
+    """Whether the first sequence may start behind a header: its length must confirm it."""
+    header, token_bytes = index.header, index.dtype.itemsize
+    first_len = int.from_bytes(index.read(4, at=HEADER.size), "little")
+    end = index.entry(header.pointers_at, 1) if header.num_sequences > 1 else bin_bytes
+    is_aligned = first_pointer > 0 and first_pointer % token_bytes == 0
+    return is_aligned and first_pointer + first_len * token_bytes == end
+
+
 def missing_file_advice(path: str, error: OSError) -> str:
     """The remedy for a file of a shard that cannot be opened."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -66,7 +76,7 @@ def missing_file_advice(path: str, error: OSError) -> str:
     if stem.endswith((".bin", ".idx")):
         return f"Name the shard without {stem[-4:]}."
     other = f"{stem}{'.bin' if suffix == '.idx' else '.idx'}"
-    if os.path.exists(other):
+    if path_of(other).exists():
         name = os.path.basename(other)
         return f"{name} exists, so the copy is incomplete: copy both files again."
     return "Check the path in the file list; relative paths start at the list's folder."

@@ -15,7 +15,8 @@ from torchtitan.tools import utils
 
 from blendtitan.claims.held import release_claim
 from blendtitan.errors import LossError
-from blendtitan.settings.guards import GuardSettings, job_end
+from blendtitan.settings.guards import GuardSettings
+from blendtitan.settings.wall_time import job_end
 from blendtitan.stop_signals import STOP
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader

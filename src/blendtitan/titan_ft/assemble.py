@@ -11,6 +11,7 @@ from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
 from blendtitan.titan_ft.loader import ReplicaDataLoader
 from blendtitan.titan_ft.metrics import ReplicaMetrics
+from blendtitan.titan_ft.semi_sync import SemiSyncTrainer
 from blendtitan.titan_ft.settings import FaultToleranceSettings
 from blendtitan.titan_ft.trainer import ReplicaTrainer
 
@@ -41,7 +42,9 @@ def with_replicas(
         "training": training,
         "fault_tolerance": settings,
     }
-    return ReplicaTrainer.Config(**_fields(config) | parts)
+    is_semi_sync = settings.semi_sync_method is not None
+    kind = SemiSyncTrainer if is_semi_sync else ReplicaTrainer
+    return kind.Config(**_fields(config) | parts)
 
 
 def _values(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> dict[str, Any]:
@@ -56,6 +59,10 @@ def _values(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> di
         "training.local_batch_size": config.training.local_batch_size,
         "training.global_batch_size": config.training.global_batch_size,
         "training.batch_schedule": loader.batch_schedule if reads_blend else (),
+        "checkpoint.interval": config.checkpoint.interval,
+        "metrics.log_freq": config.metrics.log_freq,
+        "validation.enable": config.validator.enable,
+        "validation.freq": config.validator.freq,
         "model.name": "" if spec is None else spec.name,
     }
 

@@ -118,8 +118,7 @@ class ReplicaGroup:
             ConfigError: There is no lighthouse any more, or too few replicas came.
         """
         if self._forgets or committed_steps != self.committed_steps:
-            step = 0 if self._forgets else committed_steps
-            self._manager.load_state_dict({"step": step, "batches_committed": 0})
+            self._count_from(0 if self._forgets else committed_steps)
             self._forgets = False
         try:
             self._manager.start_quorum()
@@ -160,9 +159,16 @@ class ReplicaGroup:
         for each in running:
             _finish(*each)
 
-    def commit(self) -> bool:
-        """Whether the step counts: nothing failed on any rank of this replica."""
-        return self._manager.should_commit()
+    def commit(self, step: int) -> bool:
+        """Whether the steps up to ``step`` count: nothing failed on any rank of this replica."""
+        if not self._manager.should_commit():
+            return False
+        if step != self.committed_steps:  # torchft counts a round as one step
+            self._count_from(step)
+        return True
+
+    def _count_from(self, step: int) -> None:
+        self._manager.load_state_dict({"step": step, "batches_committed": 0})
 
     def leave(self) -> None:
         """Let replicas that missed the last step load its result, and end."""

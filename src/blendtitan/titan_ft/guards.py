@@ -16,3 +16,8 @@ class ReplicaGuards(Guards):
 
     def __enter__(self) -> None:
         pass
+
+    def after_step(self) -> None:
+        """See ``Guards``. Within a round, nothing can be saved."""
+        if not self._trainer.is_in_round:  # pyright: ignore[reportAttributeAccessIssue]
+            super().after_step()

@@ -86,13 +86,14 @@ class ReplicaDataLoader(BlendCorpusDataLoader):
         self._committed = committed
         self._loader.consumed_samples = course.position(committed)
 
-    def end_step(self, *, is_committed: bool) -> None:
-        """Continue after the step; before it if it was not committed."""
-        course, committed = self._loader.course, self._committed
+    def end_steps(self, num_committed: int) -> None:
+        """Continue after so many steps that are committed; 0: before the first of them."""
+        course, end = self._loader.course, self._committed
         assert isinstance(course, ReplicaCourse)
-        assert committed is not None
-        self._loader.consumed_samples = course.end(committed) if is_committed else committed
-        self._committed = None
+        assert end is not None
+        for _ in range(num_committed):
+            end = course.end(end)
+        self._loader.consumed_samples, self._committed = end, None
 
     def _share_of(self, size: int, place: Place) -> int:
         """Samples of the replicas that take part in a step that has ``size`` with all of them."""

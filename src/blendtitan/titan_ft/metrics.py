@@ -45,6 +45,13 @@ class ReplicaMetrics(LossMetrics):
     class Config(LossMetrics.Config):
         """``[metrics]``: TorchTitan's."""
 
+    is_in_round = False
+    """Whether the step is committed only with later ones. Its loss is that of this replica."""
+
+    def should_log(self, step: int) -> bool:
+        """Whether to log a step."""
+        return not self.is_in_round and super().should_log(step)
+
     def _build_metric_logger(self, **arguments: Any) -> BaseLogger:
         return LeadLogger(partial(super()._build_metric_logger, **arguments))
 

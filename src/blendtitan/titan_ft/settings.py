@@ -33,4 +33,8 @@ class FaultToleranceSettings:
     themselves, or ``smaller_batch``, the usual share of each replica that is left."""
 
     semi_sync_method: str | None = None
-    """Not supported: replicas exchange gradients in every step."""
+    """``diloco`` or ``local_sgd``: replicas train by themselves, and exchange changes of the model
+    every ``sync_steps`` steps. None: they exchange gradients in every step."""
+
+    sync_steps: int = 5
+    """Steps of a round of ``semi_sync_method``."""

@@ -42,11 +42,12 @@ class NotCommittedError(Exception):
 
 
 @dataclass(slots=True)
-class _Attempt:
+class Attempt:
     """An attempt at a step."""
 
     place: Place
-    step: DividedStep
+    num_samples: int
+    """Samples of all replicas so far."""
     tokens_seen: int
     """``ntokens_seen`` before it."""
     row_sums: torch.Tensor | None
@@ -77,7 +78,9 @@ class ReplicaTrainer(BlendTrainer):
     def __init__(self, config: Config) -> None:
         self._settings = config.fault_tolerance
         self._place: Place | None = None
-        self._attempt: _Attempt | None = None
+        self._attempt: Attempt | None = None
+        self.is_in_round = False
+        """Whether it makes steps that are committed together later."""
         self._last_attempt = 0
         """Number of the attempt that was committed last. It identifies the state."""
         super().__init__(config)
@@ -133,7 +136,7 @@ class ReplicaTrainer(BlendTrainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """Make one optimizer step, in as many attempts as it takes."""
-        if self._guards is not None:
+        if self._guards is not None and not self.is_in_round:
             self._guards.before_step()
         while not self._try_step(data_iterator):
             logger.warning(
@@ -145,26 +148,33 @@ class ReplicaTrainer(BlendTrainer):
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> bool:
         """Whether the step is made: committed here, or by the others, whose state was loaded."""
-        place = self._group.begin(self.step - 1)
-        if self._group.committed_steps == self.step:
-            self._checkpoints.leads = False
-            return True  # the last step, which this replica missed
-        self._lead(place.replica == 0)
-        step = self._divided(place)
-        self._attempt = _Attempt(place, step, self.ntokens_seen, self._row_sums())
-        micro_batches = len(step.units_of(place.replica))
-        if not micro_batches:  # a replica that is gone still counts
-            self._group.fail("more replicas than units")
-            self._group.commit()
-            return False
-        self.gradient_accumulation_steps = micro_batches
-        self._data.begin_step(self.step, place)
+        attempt = self._begin()
+        if attempt is None:
+            return self._group.committed_steps == self.step
         try:
             super().train_step(data_iterator)
         except NotCommittedError:
-            self._undo(self._attempt)
+            self._undo(attempt)
             return False
         return True
+
+    def _begin(self) -> Attempt | None:
+        """Agree on who takes part, and prepare to read. None: there is nothing to read."""
+        place = self._group.begin(self.step - 1)
+        if self._group.committed_steps == self.step:  # the last step, which this replica missed
+            self._lead(False)
+            return None
+        self._lead(place.replica == 0)
+        step = self._divided(place)
+        self.gradient_accumulation_steps = len(step.units_of(place.replica))
+        if not self.gradient_accumulation_steps:  # a replica that is gone still counts
+            self._group.fail("more replicas than units")
+            self._group.commit(self.step)
+            return None
+        samples = step.num_units * self._unit
+        self._attempt = Attempt(place, samples, self.ntokens_seen, self._row_sums())
+        self._data.begin_step(self.step, place)
+        return self._attempt
 
     def _divided(self, place: Place) -> DividedStep:
         step = self._data.divide(self.step, place)
@@ -191,7 +201,7 @@ class ReplicaTrainer(BlendTrainer):
             return loss
         return self._sum_over_replicas(attempt)
 
-    def _exchange(self, attempt: _Attempt, num_labels: torch.Tensor) -> torch.Tensor:
+    def _exchange(self, attempt: Attempt, num_labels: torch.Tensor) -> torch.Tensor:
         """The labels of all replicas. Their states are compared on the way."""
         numbers = torch.zeros(2 + attempt.place.num_replicas, dtype=torch.int64)
         numbers[0], numbers[1] = num_labels, secrets.randbits(40)
@@ -207,21 +217,24 @@ class ReplicaTrainer(BlendTrainer):
         return torch.tensor(total, device=self.device)
 
     @torch.no_grad()
-    def _sum_over_replicas(self, attempt: _Attempt) -> torch.Tensor:
+    def _sum_over_replicas(self, attempt: Attempt) -> torch.Tensor:
         """Sum gradients and losses. Return the rest of the loss of the step.
 
         TorchTitan adds it to the losses of the earlier micro batches.
         """
         loss = torch.stack(attempt.losses).sum()
         earlier = loss - attempt.losses[-1]
-        summed = [*self._gradients(), loss]
+        self._sum_with_rows(attempt, [*self._gradients(), loss])
+        return loss - earlier
+
+    def _sum_with_rows(self, attempt: Attempt, summed: list[torch.Tensor]) -> None:
+        """Sum tensors over the replicas, and the losses of corpora since the attempt began."""
         if self._rows is not None and attempt.row_sums is not None:
             self._rows.losses.sums.sub_(attempt.row_sums)
             summed.append(self._rows.losses.sums)
         self._group.sum(summed)
         if self._rows is not None and attempt.row_sums is not None:
             self._rows.losses.sums.add_(attempt.row_sums)
-        return loss - earlier
 
     def _gradients(self) -> Iterator[torch.Tensor]:
         for part in self.model_parts:
@@ -241,12 +254,15 @@ class ReplicaTrainer(BlendTrainer):
         """
         attempt = self._attempt
         assert attempt is not None
-        if not self._group.commit():
+        self._commit_attempt(attempt, num_steps=1)
+
+    def _commit_attempt(self, attempt: Attempt, *, num_steps: int) -> None:
+        if not self._group.commit(self.step):
             raise NotCommittedError
         self._last_attempt = attempt.number
-        self._data.end_step(is_committed=True)
+        self._data.end_steps(num_steps)
         mesh = self.parallel_dims.get_optional_mesh("loss")
-        tokens = attempt.step.num_units * self._unit * self.config.training.seq_len
+        tokens = attempt.num_samples * self.config.training.seq_len
         self.ntokens_seen = attempt.tokens_seen + tokens // (1 if mesh is None else mesh.size())
 
     def _new_guards(self) -> ReplicaGuards:
@@ -259,8 +275,8 @@ class ReplicaTrainer(BlendTrainer):
     def set_micro_batches(self, loader: BlendCorpusDataLoader, step: int) -> None:
         """Leave the number of micro batches alone: who takes part in a step decides it."""
 
-    def _undo(self, attempt: _Attempt) -> None:
-        self._data.end_step(is_committed=False)
+    def _undo(self, attempt: Attempt) -> None:
+        self._data.end_steps(0)
         self.ntokens_seen = attempt.tokens_seen
         if self._rows is not None and attempt.row_sums is not None:
             self._rows.losses.sums.copy_(attempt.row_sums)

@@ -172,7 +172,9 @@ def _passages(run: OpenRun, sample: Explained) -> Iterator[Passage]:
         tokens = run.contents.tokens([part.stretch])
         for document, text in zip(part.documents, part.texts, strict=True):
             own, tokens = np.split(tokens, [document.count])
-            if text is None:
+            if document.is_removed(sample.window.slot):
+                content, text, is_cut = "", "", False
+            elif text is None:
                 content, is_cut = " ".join(map(str, own[:_TOKENS].tolist())), len(own) > _TOKENS
             else:
                 content, is_cut = text[:_TEXT], len(text) > _TEXT

@@ -1,5 +1,6 @@
 """The facts that a report shows about a run, gathered once before drawing."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from blendtitan.batch_schedule import BatchSchedule, consumed_at, samples_of, steps_before
 from blendtitan.dataset.progress import configured_shares
+from blendtitan.dataset.removed import Removal
 from blendtitan.history.skips import SkippedStretch
 from blendtitan.metric_names import SAMPLES_PER_SECOND, WAIT_SECONDS
 from blendtitan.order.blend import shares_of
@@ -104,6 +106,8 @@ class RunFacts:
     num_samples: int
     skipped: tuple[SkippedStretch, ...]
     """Slots that the run leaves out."""
+    removed: str
+    """Documents that it no longer reads, in words; empty if there are none."""
     tokens_at_end: int
     last_step: int
     """Steps of the whole run."""
@@ -204,6 +208,7 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         about=run.about,
         num_samples=slots.skips.kept_before(num_samples),
         skipped=slots.skipped,
+        removed=_removed(run),
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
         last_step=round(steps_before(slots.schedule, num_samples, slots.skips)),
         schedule=slots.schedule,
@@ -221,6 +226,11 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         waiting=_waiting(run, config, ranks),
         settings={key: toml_of(value) for key, value in values.items()},
     )
+
+
+def _removed(run: OpenRun) -> str:
+    slots = Counter(run.contents.removed.values() if run.contents else ())
+    return "; ".join(str(Removal(slot, slots[slot], "")) for slot in sorted(slots))
 
 
 def _waiting(run: OpenRun, config: RunConfig, ranks: int | None) -> str:

@@ -94,6 +94,7 @@ def summary(run: RunFacts) -> dict[str, str]:
         "steps trained": f"{run.reached_step:,} of {run.last_step:,}",
         "samples": amount(run.num_samples),
         "skipped": "; ".join(map(str, run.skipped)),
+        "removed": run.removed,
         "tokens": read_of + amount(run.tokens_at_end),
         "samples per step": listed_sizes(run.schedule, run.last_step),
         "sequence length": ", then ".join(f"{seq_len:,}" for seq_len in run.seq_lens),

@@ -1,0 +1,40 @@
+"""Settings with ``order = "blendcorpus"``, the order of the original."""
+
+from blendtitan.config import BlendConfig
+from blendtitan.errors import ConfigError
+
+_MAX_ORIGINAL_SEED = 2**32 - 1
+
+
+def check_original_order(config: BlendConfig) -> None:
+    """Check the settings that the order of the original needs, or does not have.
+
+    Raises:
+        ConfigError: A setting cannot be used.
+    """
+    if config.segments or config.on_change != "error" or config.removed_documents is not None:
+        raise ConfigError(
+            'order = "blendcorpus" has one blend for the whole run: remove segments, on_change '
+            'and removed_documents, or set order = "blendtitan".'
+        )
+    for name in ("train_samples", "eval_samples"):
+        if getattr(config, name) is None:
+            raise ConfigError(
+                f'{name} is missing: order = "blendcorpus" depends on the number of samples. '
+                f"Set it to that of the original run, steps times global batch size."
+            )
+    if config.seed > _MAX_ORIGINAL_SEED:
+        raise ConfigError(
+            f"seed is {config.seed}, expected at most {_MAX_ORIGINAL_SEED} with order = "
+            f'"blendcorpus"'
+        )
+    if config.dataloader_type == "cyclic":
+        raise ConfigError(
+            'dataloader_type is "cyclic", which order = "blendcorpus" does not reproduce: '
+            'expected "single", the original\'s default.'
+        )
+    if config.data_cache_path is None:
+        raise ConfigError(
+            'data_cache_path is missing: order = "blendcorpus" keeps an index there, which one '
+            "process writes and all others read. Set it to a folder that all nodes share."
+        )

@@ -1,0 +1,270 @@
+"""Files in object storage and on web servers, read by ranges with obstore.
+
+A URL such as ``s3://bucket/web/part_00.bin`` may stand wherever a path of a shard or of a file list
+may. Its size and ETag identify a file: every read asks for the same ETag, so an object that is
+replaced while it is read is an error.
+
+Credentials and endpoints come from where obstore looks for them: environment variables and the
+services of the cloud. None of them is logged.
+"""
+
+import contextlib
+import errno
+import functools
+import os
+import re
+import threading
+import time
+from collections.abc import Generator, Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path, PosixPath
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from blendtitan.errors import CorruptShardError, FileListError, requires_extra
+from blendtitan.files import url_of, with_retries
+
+with requires_extra("remote", "a path such as s3://bucket/data"):
+    import obstore
+    from obstore import exceptions
+    from obstore.store import ObjectStore, from_url
+
+# The library repeats a request a few times. `Retries` repeats it for longer, and logs that.
+_RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+_CLIENT = {"connect_timeout": "10s", "timeout": "60s", "allow_http": True}
+
+# A file list and what it names are read within this time after a folder was listed.
+_FRESH_SECONDS = 60
+
+
+class Found(NamedTuple):
+    """What a store says of an object."""
+
+    num_bytes: int
+    e_tag: str | None
+
+
+class RemotePath(PosixPath):
+    """A URL as a path: it is shown as a URL, and what it is asked is asked of its store."""
+
+    def __str__(self) -> str:
+        return url_of(super().__str__()) or super().__str__()
+
+    def absolute(self) -> "RemotePath":
+        """The same path."""
+        return self
+
+    @property
+    def parents(self) -> Sequence["RemotePath"]:  # pyright: ignore
+        """Folders above, up to the bucket."""
+        return tuple(super().parents)[:-2]
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether there is an object of this name."""
+        try:
+            return bool(_place(str(self))[1]) and head(str(self)) is not None
+        except FileNotFoundError:
+            return False
+
+    def is_dir(self) -> bool:
+        """Whether this is no object, and there are some below it. False: the store fails."""
+        with contextlib.suppress(OSError):  # whoever reads the file reports that
+            return not self.exists() and _has_objects(str(self))
+        return False
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """The size, and nothing else."""
+        return os.stat_result((0, 0, 0, 0, 0, 0, head(str(self)).num_bytes, 0, 0, 0))
+
+    def read_bytes(self) -> bytes:
+        """The content."""
+        found = head(str(self))
+        return read_range(str(self), 0, found.num_bytes, found) if found.num_bytes else b""
+
+
+class _Folder:
+    """What was found in a folder."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.objects: dict[str, Found] = {}
+        self._listed_at: float | None = None
+        self._is_refused = url.startswith(("http://", "https://"))
+        self._lock = threading.Lock()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was listed a short time ago."""
+        return self._listed_at is not None and time.monotonic() < self._listed_at + _FRESH_SECONDS
+
+    def find(self, urls: Sequence[str]) -> None:
+        """Forget what is known of these files, and list the folder unless it is known."""
+        with self._lock:
+            if self.is_known:
+                return
+            for url in urls:
+                self.objects.pop(url, None)
+            if self._is_refused:
+                return
+            store, key = _place(self.url)
+
+            def attempt() -> Any:
+                with _os_errors(self.url):
+                    return obstore.list_with_delimiter(store, key or None)
+
+            try:
+                self.keep(with_retries(attempt, path=self.url)["objects"])
+            except PermissionError:
+                self._is_refused = True  # one may read a bucket without listing it
+
+    def keep(self, objects: Iterable[Any]) -> None:
+        """Keep a list of the folder."""
+        names = ((each["path"].rpartition("/")[2], each) for each in objects)
+        self.objects = {self.url + name: Found(each["size"], each["e_tag"]) for name, each in names}
+        self._listed_at = time.monotonic()
+
+
+_folders: dict[str, _Folder] = {}
+
+
+def forget() -> None:
+    """Find all files again, with the present credentials and endpoints."""
+    _folders.clear()
+    _store.cache_clear()
+
+
+def find(urls: Sequence[str]) -> None:
+    """Ask about files of one folder, of which some may be missing, at once where possible."""
+    _folder_of(urls[0]).find(urls)
+
+
+def head(url: str) -> Found:
+    """Size and ETag of a file, as found last.
+
+    Raises:
+        OSError: It is missing, or cannot be read.
+    """
+    folder = _folder_of(url)
+    found = folder.objects.get(url)
+    if found is None and folder.is_known:
+        raise _missing(url)
+    if found is None:
+        store, key = _place(url)
+
+        def attempt() -> Any:
+            with _os_errors(url):
+                return obstore.head(store, key)
+
+        meta = with_retries(attempt, path=url)
+        found = folder.objects[url] = Found(meta["size"], meta["e_tag"])
+    return found
+
+
+def read_range(url: str, at: int, num_bytes: int, found: Found) -> bytes:
+    """Bytes of a file; fewer than ``num_bytes`` at its end.
+
+    Raises:
+        CorruptShardError: It is another file than the one that was found.
+        OSError: It is missing, or cannot be read.
+    """
+    store, key = _place(url)
+    options: Any = {"range": (at, at + num_bytes)}
+    if found.e_tag is not None:
+        options["if_match"] = found.e_tag
+
+    def attempt() -> bytes:
+        with _os_errors(url):
+            result = obstore.get(store, key, options=options)
+            if result.meta["size"] != found.num_bytes:
+                raise _changed(url)
+            return bytes(result.bytes())
+
+    return with_retries(attempt, path=url)
+
+
+def _has_objects(url: str) -> bool:
+    """Whether there are objects below a URL."""
+    if url.startswith(("http://", "https://")):
+        return False
+    store, key = _place(url)
+    with _os_errors(url):
+        found = obstore.list_with_delimiter(store, f"{key}/" if key else None)
+    return bool(found["objects"] or found["common_prefixes"])
+
+
+def prefixes_below(folder: str) -> list[Path]:
+    """Prefixes of all ``.bin`` and ``.idx`` files below a folder, sorted.
+
+    Raises:
+        FileListError: It cannot be searched.
+    """
+    folder += "/"
+    store, key = _place(folder)
+    inner: dict[str, list[Any]] = {}
+    try:
+        with _os_errors(folder):
+            for page in obstore.list(store, key or None):
+                for each in page:
+                    below = each["path"][len(key) :]
+                    inner.setdefault(folder + below[: below.rfind("/") + 1], []).append(each)
+    except OSError as error:
+        raise FileListError(f"{folder}: cannot be searched ({error.strerror})") from error
+    for url, objects in inner.items():
+        _folder_of(url).keep(objects)
+    urls = [url for name in inner for url in _folder_of(name).objects]
+    found = {url[:-4] for url in urls if url.endswith((".idx", ".bin"))}
+    return [RemotePath(url) for url in sorted(found)]
+
+
+def _folder_of(url: str) -> _Folder:
+    name = url[: url.rfind("/") + 1]
+    return _folders.get(name) or _folders.setdefault(name, _Folder(name))
+
+
+def _place(url: str) -> tuple[ObjectStore, str]:
+    """The store of a URL, and the key in it."""
+    parts = urlsplit(url, allow_fragments=False)
+    path = parts.path.lstrip("/")
+    if parts.scheme == "az":  # az://account/container/key
+        container, _, path = path.partition("/")
+        return _store(f"az://{parts.netloc}/{container}"), path
+    return _store(f"{parts.scheme}://{parts.netloc}"), path
+
+
+@functools.cache
+def _store(root: str) -> ObjectStore:
+    options: Any = {"client_options": _CLIENT, "retry_config": _RETRIES}
+    return from_url(root, **options)
+
+
+@contextlib.contextmanager
+def _os_errors(url: str) -> Generator[None]:
+    """Turn errors of obstore into those of files."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise _missing(url) from None
+    except exceptions.PreconditionError:
+        raise _changed(url) from None
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+        text = f"{_short(error)}. Check the credentials and the permissions"
+        raise PermissionError(errno.EACCES, text, url) from None
+    except exceptions.BaseError as error:
+        raise OSError(errno.EIO, _short(error), url) from None
+
+
+def _short(error: Exception) -> str:
+    """An error of obstore in one line, without what a URL may hold after its path."""
+    first = re.split(r"\s*(?:<\?xml|\n)", str(error), maxsplit=1)[0]
+    return re.sub(r"\?\S+", "", first).rstrip(" :")
+
+
+def _missing(url: str) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "no such object", url)
+
+
+def _changed(url: str) -> CorruptShardError:
+    return CorruptShardError(
+        f"{url}: was replaced since it was found. Shards must not change during a run: start "
+        f"again, and resume with the data that the run was started with."
+    )

@@ -1,0 +1,64 @@
+"""A run on two ranks that reads object storage, is killed, and continues on the local copy."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blendtitan import remote
+from tests.object_store import ObjectStore, running
+from tests.titan.conftest import TIMEOUT_S, Job
+from tests.titan.launched import Launched, train
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def store(job: Job) -> Iterator[ObjectStore]:
+    """An S3 server with the shards of the run."""
+    with running() as server:
+        server.upload(job.folder, "data/")
+        yield server
+    remote.forget()
+
+
+def train_in_store(*arguments: str) -> None:
+    """What each rank does. The variables of its environment are in a file of the run."""
+    for line in Path(arguments[1]).with_name("environment").read_text().splitlines():
+        name, _, value = line.partition("=")
+        os.environ[name] = value
+    train(*arguments)
+
+
+def launch(job: Job, store: ObjectStore, **more: str) -> Launched:
+    """Start the run on two ranks, with the server's variables and others."""
+    variables = store.environment | more
+    (job.folder / "environment").write_text(
+        "".join(f"{name}={value}\n" for name, value in variables.items())
+    )
+    return job.launch(processes=2, entry=train_in_store)
+
+
+def test_a_killed_run_resumes_from_object_storage_and_from_its_local_copy(
+    job: Job, store: ObjectStore
+) -> None:
+    here = job.settings["training"]["dataset_path"]
+    job.settings["training"]["dataset_path"] = "s3://bucket/data/file_list.txt"
+    store.faults = ["503", "truncated", "reset"]
+    killed = launch(job, store, DIE_AT="4")
+    assert killed.wait(TIMEOUT_S) > 0
+    job.wait_until_gone()
+    assert store.faults == []
+    assert job.samples()[3] == job.expected_samples(3)
+
+    again = launch(job, store)
+    assert again.wait(TIMEOUT_S) == 0, again.output[-5000:]
+    assert [*job.samples()] == [3, 4, 5, 6]
+    for step, samples in job.samples().items():
+        assert samples == job.expected_samples(step)
+
+    job.settings["training"] |= {"dataset_path": here, "steps": 8}
+    job.run()
+    assert [*job.samples()] == [7, 8]
+    assert job.samples()[8] == job.expected_samples(8)

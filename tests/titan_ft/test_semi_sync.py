@@ -1,0 +1,77 @@
+"""Replicas that exchange changes of the model every few steps: a round is committed as a whole."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from blendtitan.batch_schedule import schedule_of_state, slots_of
+from blendtitan.runs.audit import audit_run, check_proved
+from blendtitan.runs.checkpoints import stored_states
+from blendtitan.state import parse_state
+from blendtitan.titan_ft.semi_sync import OuterOptimizer
+from tests.faults.killing import num_kills
+from tests.titan_ft.job import (
+    counted_attempts,
+    kill_and_restart,
+    lighthouse,
+    replicated_job,
+    wait_for,
+)
+
+ROUND = 3
+
+
+@pytest.mark.parametrize(("lr", "momentum"), [(0.7, 0.9), (1.0, 0.0)])
+def test_the_outer_optimizer_is_that_of_pytorch(lr: float, momentum: float) -> None:
+    """TorchTitan's experiment has SGD with Nesterov momentum."""
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    theirs = torch.optim.SGD([weight], lr=lr, momentum=momentum, nesterov=momentum > 0)
+    ours = {"w": weight.detach().clone()}
+    outer = OuterOptimizer(ours, lr=lr, momentum=momentum)
+    for change in ([0.5, 0.25], [-1.0, 2.0], [0.0, 1.0]):
+        weight.grad = torch.tensor(change)
+        theirs.step()
+        resumed = OuterOptimizer(ours, lr=lr, momentum=momentum)
+        resumed.load_state_dict(outer.state_dict())
+        outer = resumed
+        outer.step({"w": ours["w"].clone()}, {"w": torch.tensor(change)})
+
+        torch.testing.assert_close(ours["w"], weight.detach())
+
+
+@pytest.mark.slow
+def test_the_slots_of_a_round_are_committed_or_read_again_together(
+    tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """A replica is killed within a round; the others read the whole round again."""
+    job = replicated_job(tmp_path, tokenizer_path, semi_sync_method="diloco", sync_steps=ROUND)
+    job.settings["fault_tolerance"]["group_size"] = 2
+    job.settings["checkpoint"]["interval"] = 2 * ROUND
+    job.settings["metrics"]["log_freq"] = ROUND
+    job.write_toml()
+    rng = random.Random(7)
+    with lighthouse(job):
+        runs = [job.start(0), job.start(1)]
+        wait_for(lambda: job.committed() >= ROUND, *runs)
+        for _ in range(num_kills(2)):
+            kill_and_restart(job, runs, [rng.randrange(2)], rng)
+        steps = job.committed() + 4 * ROUND
+        job.end_at(steps, runs)
+
+    run_folder = Path(job.settings["job"]["dump_folder"])
+    check_proved(audit_run(run_folder))
+    last = stored_states(run_folder)[-1].state_dict
+    assert last is not None
+    lines = [line for replica in (0, 1) for line in job.lines(replica)]
+    ends = range(ROUND, steps + 1, ROUND)
+    for end, parts in counted_attempts([e for e in lines if "samples" in e], ends).items():
+        of_round = range(end - ROUND + 1, end + 1)
+        slots = [slot for step in of_round for slot in slots_of(schedule_of_state(last), step)]
+        read = sorted(sample for part in parts for sample in part["samples"])
+        assert read == job.samples_at(slots), end
+    assert parse_state(last).consumed_samples == slots_of(schedule_of_state(last), steps)[-1] + 1
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    assert losses.keys() == set(ends)
+    assert losses[steps] < losses[ROUND]
