@@ -130,9 +130,9 @@ def control(endpoint: str, latency: float) -> dict[str, int]:
     import urllib.request
 
     for _ in range(100):
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(f"{endpoint}/control?latency={latency}") as answer:
-                return json.load(answer)
+        url = f"{endpoint}/control?latency={latency}"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
+            return json.load(answer)
         time.sleep(0.1)
     raise SystemExit("the server did not start")
 
@@ -179,7 +179,8 @@ def main() -> None:
                     requests = control(endpoint, latency)["requests"]
             waited = waits(dataset, workers=2, steps=options.steps)
             print(
-                f"| {name} {latency * 1e3:.0f} | {seconds[0]:.2f} | {requests:,} | {seconds[2]:.2f} | "
+                f"| {name} {latency * 1e3:.0f} | {seconds[0]:.2f} | {requests:,} | "
+                f"{seconds[2]:.2f} | "
                 f"{statistics.median(waited) * 1e3:.1f} (most {max(waited) * 1e3:.0f}) |"
             )
 

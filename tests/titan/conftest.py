@@ -120,13 +120,14 @@ class Job:
         """Digests of the samples that the global order has at these slots, sorted."""
         return digests_of(self.train_dataset(), slots)
 
-    def train_dataset(self) -> BlendedDataset:
-        """What it trains on."""
+    def train_dataset(self, **settings: Any) -> BlendedDataset:
+        """What it trains on, with more settings of the blend."""
         config = BlendConfig(
             data_file_list=self.data_file_list,
             seq_length=SEQ_LEN,
             eod_token_id=EOD,
             split=SPLIT,
+            **settings,
         )
         dataset = build_datasets(config).train
         assert isinstance(dataset, BlendedDataset)

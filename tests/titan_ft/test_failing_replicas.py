@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.batch_schedule import schedule_of_state, slots_of
+from blendtitan.dataset.documents import IGNORE_INDEX
 from blendtitan.metric_names import CORPUS_LOSS
 from blendtitan.order.blend import Segment
 from blendtitan.runs.audit import audit_run, check_proved
@@ -30,6 +31,8 @@ REPLICAS = 3
 SKIPPED = range(10, 14)
 CHANGED, SHARES = 4, {"code": 3, "web": 1}
 """Steps before the shares change, and the shares from then on."""
+REMOVED = range(0, 40, 2)
+"""Documents of ``code_0`` that are not read."""
 
 
 def changed_job(folder: Path, tokenizer_path: Path, *, policy: str) -> ReplicatedJob:
@@ -45,8 +48,10 @@ def changed_job(folder: Path, tokenizer_path: Path, *, policy: str) -> Replicate
         "skip": [{"from_slot": SKIPPED[0], "to_slot": SKIPPED[-1]}],
         "segment": [{"from_step": CHANGED, "shares": SHARES}],
         "balance": "attention",
+        "removed_documents": str(folder / "removed.txt"),
         "provide_attention_mask": True,
     }
+    (folder / "removed.txt").write_text("".join(f"code_0 {n}\n" for n in REMOVED))
     job.write_toml()
     return job
 
@@ -62,7 +67,7 @@ def changed_job(folder: Path, tokenizer_path: Path, *, policy: str) -> Replicate
 def test_each_committed_slot_is_read_once_however_often_replicas_are_killed(
     policy: str, kills: int, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    """With segments, balance, a skipped stretch and a changed batch size together.
+    """With segments, balance, skipped slots, removed documents and a changed batch size together.
 
     Every second time, two replicas are killed at once. Then the job starts again, with two.
     """
@@ -113,7 +118,10 @@ def check(job: ReplicatedJob, steps: range, kills: int = 0) -> dict[int, float]:
     assert [slot for each in found.values() for slot in each] == [
         slot for slot in range(state.consumed_samples) if slot not in SKIPPED
     ]
-    dataset = job.train_dataset().with_changes([Segment(found[CHANGED + 1][0], SHARES)])
+    dataset = job.train_dataset(removed_documents=job.folder / "removed.txt").with_changes(
+        [Segment(found[CHANGED + 1][0], SHARES)]
+    )
+    assert any((dataset[slot].labels == IGNORE_INDEX).any() for slot in found[steps[0]])
     for step, parts in counted_attempts([e for e in lines if "samples" in e], steps).items():
         read = sorted(sample for part in parts for sample in part["samples"])
         assert read == digests_of(dataset, found[step]), step
