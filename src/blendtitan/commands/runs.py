@@ -22,7 +22,8 @@ from blendtitan.terminal import print_result, say
 
 if TYPE_CHECKING:
     from blendtitan.runs.compare_step import Comparison
-    from blendtitan.runs.explain import SampleReport, SegmentReport
+    from blendtitan.runs.explain import SampleReport
+    from blendtitan.runs.explain_segments import SegmentReport
     from blendtitan.runs.find_document import Document
     from blendtitan.runs.open import OpenRun
     from blendtitan.runs.places import Ranks
@@ -138,7 +139,8 @@ def _explain(options: Namespace) -> None:
 def _answer(
     options: Namespace, run: "OpenRun"
 ) -> "SampleReport | SegmentReport | Comparison | Document":
-    from blendtitan.runs.explain import SegmentReport, ranks_of, sample_report
+    from blendtitan.runs.explain import ranks_of, sample_report
+    from blendtitan.runs.explain_segments import SegmentReport
     from blendtitan.runs.slots import step_slots
 
     if options.around is not None:

@@ -91,10 +91,10 @@ def find(prefixes: Sequence[Path], where: str) -> Iterator[FoundDocument]:
     """
     recorded, keep = _recorded(prefixes)
     with requires_extra("find", "`blendtitan find`"):
-        import duckdb  # pyright: ignore[reportMissingImports]
+        import duckdb
     # A condition must not fetch anything from the network.
-    settings = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    with duckdb.connect(config=settings) as database:
+    extensions = ("autoinstall_known_extensions", "autoload_known_extensions")
+    with duckdb.connect(config=dict.fromkeys(extensions, "false")) as database:
         for prefix in recorded:
             try:
                 yield from _found_in(prefix, where, keep, database)
