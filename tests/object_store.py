@@ -47,7 +47,7 @@ class WebServer(ThreadingHTTPServer):
 
 class _WebAnswer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: WebServer
+    server: WebServer  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
