@@ -89,7 +89,7 @@ def test_a_list_needs_eod_and_our_order(config: BlendConfig, removed: Path) -> N
 
     with pytest.raises(ConfigError, match="eod_token_id is missing, but removed_documents needs"):
         build_datasets(without_eod)
-    with pytest.raises(ConfigError, match=r'"blendcorpus" .* remove segments, on_change and remov'):
+    with pytest.raises(ConfigError, match=r'"blendcorpus" supports .* nor removed_documents'):
         BlendConfig(
             **settings,
             eod_token_id=EOD,
