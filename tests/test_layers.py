@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "tokenizer_check",
         }
         | {"document_sources", "metric_names", "tables", "shards", "runs"},
-        NUMPY | {"duckdb", "jinja2", "plotly", "tensorboard"},
+        NUMPY | {"duckdb", "pyarrow", "jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
         STORAGE | {"dataset", "order", "metric_names", "settings", "runs", "tables", "mixture"},

@@ -19,7 +19,7 @@ from blendtitan.visible import spell_out_logs, visible_lines
 _SHOWN = (
     *("init", "prepare", "train"),
     *("tokenize", "stats", "verify", "repair", "merge", "index", "convert", "mix"),
-    *("plan", "explain", "report", "removed", "audit", "sweep", "rescue", "export", "demo"),
+    *("plan", "explain", "find", "report", "removed", "audit", "sweep", "rescue", "export", "demo"),
 )
 COMMANDS = {name: commands.COMMANDS[name] for name in _SHOWN}
 """All commands, in the order of the help."""

@@ -38,10 +38,20 @@ def schema_of(keep: Iterable[str]) -> pa.Schema:
     return pa.schema([*_OWN, *((name, pa.string()) for name in keep)])
 
 
+def integers(values: np.ndarray[Any, Any]) -> pa.Array:
+    """Integers as Arrow has them. ``pa.array`` would import pandas where it is installed."""
+    kind = pa.int32() if values.dtype == np.int32 else pa.int64()
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
 def one_input(location: str | None, count: int) -> pa.DictionaryArray:
     """The same input for ``count`` documents; None: it is unknown."""
-    numbers = pa.nulls(count, pa.int32()) if location is None else np.zeros(count, np.int32)
-    return pa.DictionaryArray.from_arrays(numbers, pa.array([location or ""]))
+    is_known = location is not None
+    numbers = integers(np.zeros(count, np.int32)) if is_known else pa.nulls(count, pa.int32())
+    name = (location or "").encode()
+    offsets = np.array([0, len(name)], np.int32)
+    names = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(name)])
+    return pa.DictionaryArray.from_arrays(numbers, names)
 
 
 def source_rows(
@@ -108,6 +118,11 @@ class SourceWriter(AbstractContextManager["SourceWriter"]):
         if kind is None and self._held:
             self._end_group()
         self._writer.close()
+
+
+def with_fields(rows: pa.Table, keep: Iterable[str]) -> pa.Table:
+    """Rows with these kept fields; those that they lack are null."""
+    return _with_columns(rows, schema_of(keep))
 
 
 def _with_columns(rows: pa.Table, schema: pa.Schema) -> pa.Table:

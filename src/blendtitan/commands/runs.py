@@ -22,7 +22,8 @@ from blendtitan.terminal import print_result, say
 
 if TYPE_CHECKING:
     from blendtitan.runs.compare_step import Comparison
-    from blendtitan.runs.explain import SampleReport, SegmentReport
+    from blendtitan.runs.explain import SampleReport
+    from blendtitan.runs.explain_segments import SegmentReport
     from blendtitan.runs.find_document import Document
     from blendtitan.runs.open import OpenRun
     from blendtitan.runs.places import Ranks
@@ -138,7 +139,8 @@ def _explain(options: Namespace) -> None:
 def _answer(
     options: Namespace, run: "OpenRun"
 ) -> "SampleReport | SegmentReport | Comparison | Document":
-    from blendtitan.runs.explain import SegmentReport, ranks_of, sample_report
+    from blendtitan.runs.explain import ranks_of, sample_report
+    from blendtitan.runs.explain_segments import SegmentReport
     from blendtitan.runs.slots import step_slots
 
     if options.around is not None:
@@ -174,6 +176,45 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
     if options.steps is not None:
         return [slot for step in options.steps for slot in select_step(run, step)]
     return [options.slot] if options.slot is not None else select_tokens(run, options.tokens)
+
+
+@command(
+    "find",
+    "list documents by their source, and when a run reads them",
+    path("inputs", "INPUT", "folder, shard prefix or file list", nargs="*"),
+    argument(
+        "--where",
+        "SQL condition, such as \"url LIKE '%%example.org%%'\"",
+        metavar="SQL",
+        required=True,
+    ),
+    path("--run", "RUN", "run that reads the documents: its folder or TOML file", type=run_path),
+    RANKS,
+    path("--output", "FILE", "list of all documents found, for removed_documents"),
+    flag("--overwrite", "replace a FILE that find did not write"),
+    number("--limit", "N", "documents to show (default: %(default)s)", default=100),
+    json_flag(),
+)
+def _find(options: Namespace) -> None:
+    from blendtitan.runs.find import check_run, find, find_report, listed
+    from blendtitan.runs.open import open_run
+    from blendtitan.storage.list_forms import named_shards
+
+    if not options.inputs and options.run is None:
+        raise ConfigError("nothing to search: name folders, shards or file lists, or --run")
+    run = None if options.run is None else open_run(options.run, ranks=options.ranks)
+    prefixes = [shard.prefix for shard in named_shards(options.inputs)]
+    if run is not None:
+        check_run(run)
+        if not prefixes and run.contents is not None:
+            prefixes = [Path(prefix) for prefix in run.contents.catalog.prefixes]
+    found = find(prefixes, options.where)
+    if options.output is not None:
+        found = listed(found, options.output, options.where, overwrite=options.overwrite)
+    report = find_report(found, run, limit=options.limit)
+    print_result(options.json, report.json, report.lines)
+    if options.output is not None and not options.json:
+        say(f"{options.output}: written, for blendcorpus.removed_documents")
 
 
 @command(

@@ -21,8 +21,8 @@ WORK_FOLDER = ".blendtitan"
 
 REJECTS_SUFFIX = ".rejects.jsonl"
 
-SOURCE_COLUMNS = ("input", "row", "byte")
-"""Columns of every ``PREFIX.docs.parquet``."""
+SOURCE_COLUMNS = ("shard", "document", "input", "row", "byte")
+"""What is known of every document, in ``PREFIX.docs.parquet`` or by its place there."""
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Default limit for one document, as stored: 16 MiB. Longer documents are rejected.
@@ -111,8 +111,8 @@ def check_fields(keep: Sequence[str]) -> None:
     if not all(names) or len(set(names)) < len(names):
         raise ConfigError(
             f"the fields to keep are {', '.join(map(repr, keep))}, expected names that differ in "
-            f"more than the case of letters, and none of {', '.join(SOURCE_COLUMNS)}, which "
-            f"PREFIX.docs.parquet has anyway"
+            f"more than the case of letters, and none of {', '.join(SOURCE_COLUMNS)}, which are "
+            f"known of every document"
         )
 
 

@@ -6,9 +6,10 @@ The file of a job is an Arrow stream with the place and the kept fields of each 
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
-from blendtitan.document_sources import SourceWriter, one_input, source_rows
+from blendtitan.document_sources import SourceWriter, integers, one_input, source_rows
 from blendtitan.errors import CorruptShardError
 from blendtitan.files import open_file
 from blendtitan.prepare.plan import Job
@@ -25,11 +26,12 @@ class PartSources:
 
     def write(self, places: Sequence[int], kept: Sequence[Kept]) -> None:
         """Append documents."""
-        fields = zip(*kept, strict=True) if len(self._schema) > 1 and places else ()
-        columns = [places, *fields]
-        if places:
-            arrays = map(pa.array, columns, self._schema.types)
-            self._stream.write_batch(pa.record_batch([*arrays], schema=self._schema))
+        if not places:
+            return
+        fields = zip(*kept, strict=True) if len(self._schema) > 1 else ()
+        texts = (pa.array(field, pa.string()) for field in fields)
+        columns = [integers(np.array(places, np.int64)), *texts]
+        self._stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
 
     def close(self) -> None:
         """Mark the end of the stream."""

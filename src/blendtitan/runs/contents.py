@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,11 @@ from blendtitan.history.removals import removed_slots
 from blendtitan.runs.slots import ShardKey, Stretch, shard_keys
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.reader import OpenFiles
+from blendtitan.storage.writer import docs_path
 from blendtitan.visible import some_of
+
+if TYPE_CHECKING:
+    from blendtitan.document_sources import Source
 
 IntArray = NDArray[np.int64]
 
@@ -149,6 +153,27 @@ class Contents:
             )
             for i in np.flatnonzero(counts > 0).tolist()
         ]
+
+    def sources(
+        self, stretch: Stretch, documents: Sequence[DocumentPart], *, read: bool
+    ) -> "list[Source | None]":
+        """The sources of documents of a stretch; None where they are not recorded, or not read.
+
+        Raises:
+            CorruptShardError: The file of the sources is damaged, or belongs to another shard.
+        """
+        prefix = self.prefix(stretch)
+        if not (read and docs_path(prefix).exists()):
+            return [None] * len(documents)
+        # Imported on demand: pyarrow takes a tenth of a second.
+        from blendtitan.document_sources import open_sources
+
+        index = shard_index(self.rows, self._shard(stretch))
+        with open_sources(prefix) as sources:
+            if sources is None:
+                return [None] * len(documents)
+            sources.check_documents(index.num_documents)
+            return [*sources.of_documents([document.document_id for document in documents])]
 
     def document_lens(self, shard: int, first: int, last: int) -> IntArray:
         """Tokens of documents ``first`` to before ``last`` of a shard, inserted EODs included."""

@@ -4,23 +4,23 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.batch_schedule import step_of
 from blendtitan.config import MAX_SLOT, check_at_least
 from blendtitan.errors import ConfigError, VocabularyError
-from blendtitan.history.skips import SkippedStretch, saved_skips
-from blendtitan.order.blend import shares_of
 from blendtitan.runs.contents import Contents, DocumentPart
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.places import PLACE_HEADINGS, Place, Ranks, places_of
-from blendtitan.runs.slots import Slots, Stretch, Window, step_slots
+from blendtitan.runs.slots import Stretch, Window, step_slots
 from blendtitan.settings.segments import slot_at_tokens
 from blendtitan.tables import Table
 from blendtitan.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from blendtitan.document_sources import Source
 
 _DETAILED = 8
 """The most samples to show document by document, unless ``--full`` is given."""
@@ -40,6 +40,8 @@ class Part:
     documents: tuple[DocumentPart, ...] = ()
     texts: tuple[str | None, ...] = ()
     """Text of each document's tokens; None: not requested, removed, or not of this tokenizer."""
+    sources: "tuple[Source | None, ...]" = ()
+    """Source of each document; None: not requested, or not recorded."""
 
     @property
     def shard(self) -> str:
@@ -132,7 +134,8 @@ def explain_slots(
             place=place,
             is_skipped=run.slots.skips.holds(window.slot),
             parts=tuple(
-                _part(run.contents, stretch, tokenizer, window.slot) for stretch in window.stretches
+                _part(run.contents, stretch, tokenizer, window.slot, with_sources=with_texts)
+                for stretch in window.stretches
             ),
         )
         for window, place in zip(
@@ -142,7 +145,12 @@ def explain_slots(
 
 
 def _part(
-    contents: Contents | None, stretch: Stretch, tokenizer: Tokenizer | None, slot: int
+    contents: Contents | None,
+    stretch: Stretch,
+    tokenizer: Tokenizer | None,
+    slot: int,
+    *,
+    with_sources: bool,
 ) -> Part:
     if contents is None or not contents.holds(stretch):
         return Part(stretch=stretch)
@@ -161,6 +169,7 @@ def _part(
         byte_range=contents.byte_range(stretch),
         documents=tuple(documents),
         texts=tuple(texts),
+        sources=tuple(contents.sources(stretch, documents, read=with_sources)),
     )
 
 
@@ -262,9 +271,11 @@ def _sample_lines(sample: Explained, *, full: bool) -> Iterator[str]:
             continue
         first_byte, end_byte = part.byte_range
         yield f"  {part.prefix}.bin: bytes {first_byte:,} to {end_byte:,}"
-        for document, text in zip(part.documents, part.texts, strict=True):
+        for document, text, source in zip(part.documents, part.texts, part.sources, strict=True):
             shown = "" if text is None else f": {quoted(_shortened(text, full))}"
             yield f"    {document}{shown}"
+            if source is not None:
+                yield f"      from {source}"
 
 
 def quoted(text: str) -> str:
@@ -303,9 +314,12 @@ def _sample_json(sample: Explained, *, full: bool) -> dict[str, Any]:
                         "tokens": _span(document.first, document.count),
                         "document_tokens": document.document_tokens,
                         "text": None if text is None else _shortened(text, full),
+                        **({} if source is None else {"source": source.json()}),
                         **_removed_json(document),
                     }
-                    for document, text in zip(part.documents, part.texts, strict=True)
+                    for document, text, source in zip(
+                        part.documents, part.texts, part.sources, strict=True
+                    )
                 ],
             }
             for part in sample.parts
@@ -320,70 +334,3 @@ def _removed_json(document: DocumentPart) -> dict[str, int]:
 
 def _span(first: int, count: int) -> list[int]:
     return [first, first + count]
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentReport:
-    """The segments of a run, for display."""
-
-    segments: list[dict[str, Any]]
-    skipped: tuple[SkippedStretch, ...]
-
-    @classmethod
-    def of_run(cls, run: OpenRun) -> Self:
-        """The segments of a run, with the shards that each phase reads.
-
-        Raises:
-            ConfigError: The run is in the original's order.
-        """
-        slots = run.slots
-        if not slots.phases:
-            raise ConfigError(
-                "the original's order has one blend for the whole run, and no segments. Name a step"
-            )
-        found: list[dict[str, Any]] = []
-        for segment in slots.segments:
-            begun = [phase for phase in slots.phases if phase.first_slot <= segment.first_slot]
-            first_step = _first_step(slots, segment.first_slot)
-            found.append(
-                {
-                    "first_slot": segment.first_slot,
-                    "first_step": first_step,
-                    "chapter": len(begun) - 1,
-                    "seq_length": begun[-1].seq_len,
-                    "shares": shares_of(segment.weights),
-                    "shards": {
-                        name: dict(zip(shards.names, shards.tokens, strict=True))
-                        for name, shards in begun[-1].corpora.items()
-                    },
-                }
-            )
-        return cls(found, slots.skipped)
-
-    def json(self) -> dict[str, Any]:
-        """The segments as JSON."""
-        skipped = saved_skips(self.skipped)
-        return {"segments": self.segments} | ({"skipped": skipped} if skipped else {})
-
-    def lines(self) -> Iterator[str | Table]:
-        """One row for each segment: its start, and the share of each corpus; skipped slots."""
-        corpora = sorted({name for segment in self.segments for name in segment["shares"]})
-        yield Table(
-            ["from slot", "from step", "phase", "seq_length", *corpora],
-            (
-                [
-                    f"{segment['first_slot']:,}",
-                    *(segment[key] for key in ("first_step", "chapter", "seq_length")),
-                    *(f"{segment['shares'].get(name, 0):.2%}" for name in corpora),
-                ]
-                for segment in self.segments
-            ),
-        )
-        if self.skipped:
-            yield from ("", "Skipped:", *(f"  {each}" for each in self.skipped))
-
-
-def _first_step(slots: Slots, slot: int) -> int | None:
-    """The first step that trains on slots from ``slot`` on."""
-    first = slots.skips.first_kept(slot)
-    return step_of(slots.schedule, first, slots.skips) if slots.schedule else None

@@ -62,7 +62,7 @@ def write_file_list(path: Path, entries: Iterable[ShardEntry], *, header: str = 
     for entry in entries:
         prefix = entry.prefix.resolve()
         shown = prefix.relative_to(folder) if prefix.is_relative_to(folder) else prefix
-        lines.append(f"{entry.weight!r} {_quoted(str(shown))} {_quoted(entry.corpus)}")
+        lines.append(f"{entry.weight!r} {quoted_word(str(shown))} {quoted_word(entry.corpus)}")
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -182,7 +182,7 @@ def _input_lines(path: Path) -> list[Line]:
     return list_lines(path)
 
 
-def _quoted(word: str) -> str:
+def quoted_word(word: str) -> str:
     """A word in the form of a list, quoted if needed."""
     if not word.isprintable():
         raise FileListError(f"{word!r}: a name with such characters cannot be written to a list")

@@ -1,0 +1,234 @@
+"""Documents by their sources, and when a run reads them: ``blendtitan find``."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from blendtitan.document_sources import (
+    Source,
+    open_sources,
+    recorded_fields,
+    with_fields,
+)
+from blendtitan.errors import ConfigError, requires_extra
+from blendtitan.runs.find_document import find_document
+from blendtitan.runs.open import OpenRun
+from blendtitan.runs.slots import History
+from blendtitan.storage.atomic_files import remove_file_partials, replaced_file
+from blendtitan.storage.list_forms import quoted_word
+from blendtitan.storage.reader import ShardIndex
+from blendtitan.storage.replaceable import check_replaceable
+from blendtitan.storage.writer import DOCS_SUFFIX
+from blendtitan.tables import Table
+from blendtitan.visible import counted, visible_logger
+
+logger = visible_logger(__name__)
+
+_WRITTEN_BY = "# Written by `blendtitan find`."
+_SHOWN_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDocument:
+    """A document that the condition holds for."""
+
+    prefix: Path
+    document_id: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The steps in which a run reads a document."""
+
+    read: list[int]
+    """Up to the checkpoint."""
+
+    to_come: list[int]
+
+    @classmethod
+    def of_document(cls, run: OpenRun, found: FoundDocument) -> "Reads | None":
+        """None: the document is not in the train split of the run."""
+        contents = run.contents
+        assert contents is not None
+        shards = contents.shards_named(str(found.prefix.absolute()))
+        if not shards:
+            return None
+        first, stop = contents.document_range(shards[0])
+        if not first <= found.document_id < stop:
+            return None
+        document = find_document(run, contents.catalog.prefixes[shards[0]], found.document_id)
+        read: set[int] = set()
+        to_come: set[int] = set()
+        for reading in document.readings:
+            if reading.place.step is not None:
+                is_past = reading.window.slot < run.consumed_samples
+                (read if is_past else to_come).add(reading.place.step)
+        return cls(sorted(read), sorted(to_come))
+
+
+def check_run(run: OpenRun) -> None:
+    """Check that the steps that read a document can be found; raises ConfigError."""
+    if not isinstance(run.slots, History):
+        raise ConfigError(
+            "--run needs order = 'blendtitan': the original's order has no inverse. Leave --run out"
+        )
+    if run.contents is None:
+        raise ConfigError(f"--run needs the data of the run, which is not available: {run.about}")
+
+
+def find(prefixes: Sequence[Path], where: str) -> Iterator[FoundDocument]:
+    """The documents for which an SQL condition holds, shard by shard.
+
+    Row groups are searched one at a time, so memory is bounded.
+
+    Raises:
+        ConfigError: No shard records the sources of its documents, or the condition is wrong.
+        CorruptShardError: The sources of a shard's documents are damaged.
+    """
+    recorded, keep = _recorded(prefixes)
+    with requires_extra("find", "`blendtitan find`"):
+        import duckdb
+    # A condition must not fetch anything from the network.
+    extensions = ("autoinstall_known_extensions", "autoload_known_extensions")
+    with duckdb.connect(config=dict.fromkeys(extensions, "false")) as database:
+        for prefix in recorded:
+            try:
+                yield from _found_in(prefix, where, keep, database)
+            except duckdb.Error as error:
+                names = ", ".join(("shard", "document", "input", "row", "byte", *keep))
+                first, *_ = str(error).splitlines()
+                raise ConfigError(
+                    f"--where {where!r}: {first}. Expected an SQL condition about {names}, such as "
+                    f"\"input LIKE '%part-3%'\". Names with dots need double quotes."
+                ) from error
+
+
+def _recorded(prefixes: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """The shards that record the sources of their documents, and all kept fields."""
+    recorded: list[Path] = []
+    keep: dict[str, None] = {}
+    for prefix in prefixes:
+        fields = recorded_fields(prefix, ShardIndex.open(prefix).num_documents)
+        if fields is not None:
+            recorded.append(prefix)
+            keep |= dict.fromkeys(fields)
+    missing = len(prefixes) - len(recorded)
+    if not recorded:
+        raise ConfigError(
+            f"none of {counted(len(prefixes), 'shard')} has PREFIX{DOCS_SUFFIX}, so the sources of "
+            f"documents are unknown. Tokenise the text again, with --keep for fields such as url"
+        )
+    if missing:
+        logger.warning(
+            "%d of %s have no PREFIX%s, so their documents are not found",
+            *(missing, counted(len(prefixes), "shard"), DOCS_SUFFIX),
+        )
+    return recorded, tuple(keep)
+
+
+def _found_in(
+    prefix: Path, where: str, keep: Sequence[str], database: Any
+) -> Iterator[FoundDocument]:
+    first = 0
+    with open_sources(prefix) as sources:
+        for group in () if sources is None else sources.groups():
+            rows = with_fields(group, keep)
+            numbers = pa.array(range(first, first + len(rows)), pa.int64())
+            rows = rows.add_column(0, "document", numbers)
+            rows = rows.add_column(0, "shard", pa.array([str(prefix)] * len(rows)))
+            first += len(rows)
+            database.register("documents", rows)
+            query = f"SELECT * FROM documents WHERE ({where}\n) ORDER BY document"
+            result = database.execute(query)
+            names = [column[0] for column in result.description]
+            for values in result.fetchall():
+                row = dict(zip(names, values, strict=True))
+                own = {name: row.pop(name) for name in ("input", "row", "byte")}
+                document_id = row.pop("document")
+                del row["shard"]
+                yield FoundDocument(prefix, document_id, Source(**own, kept=row))
+
+
+@dataclass(frozen=True, slots=True)
+class FindReport:
+    """Found documents, of which some are shown."""
+
+    shown: list[FoundDocument]
+    reads: list[Reads | None]
+    """When the run reads each shown document. Empty without a run."""
+
+    num_found: int
+
+    def lines(self) -> Iterator[str | Table]:
+        """A row for each shown document, and the number of all."""
+        if self.shown:
+            steps = ("read in steps", "will be read in steps") if self.reads else ()
+            table = Table(("shard", "document", "source", *steps), texts=["shard", "source"])
+            for number, found in enumerate(self.shown):
+                cells = _steps_shown(self.reads[number]) if self.reads else ()
+                table.add_row(str(found.prefix), found.document_id, str(found.source), *cells)
+            yield table
+        more = self.num_found - len(self.shown)
+        shown = f", {len(self.shown):,} of them shown (--limit)" if more else ""
+        yield f"{counted(self.num_found, 'document')} found{shown}"
+
+    def json(self) -> dict[str, Any]:
+        """The report as JSON."""
+        documents: list[dict[str, Any]] = []
+        for number, found in enumerate(self.shown):
+            entry: dict[str, Any] = {"shard": str(found.prefix), "document": found.document_id}
+            entry["source"] = found.source.json()
+            if self.reads:
+                reads = self.reads[number]
+                entry["steps_read"] = None if reads is None else reads.read
+                entry["steps_to_come"] = None if reads is None else reads.to_come
+            documents.append(entry)
+        return {"found": self.num_found, "documents": documents}
+
+
+def _steps_shown(reads: Reads | None) -> tuple[str, str]:
+    if reads is None:
+        return "not in the train split", ""
+    return _some(reads.read), _some(reads.to_come)
+
+
+def _some(steps: Sequence[int]) -> str:
+    shown = ", ".join(f"{step:,}" for step in steps[:_SHOWN_STEPS])
+    more = len(steps) - _SHOWN_STEPS
+    return f"{shown} and {more:,} more" if more > 0 else shown or "none"
+
+
+def find_report(
+    documents: Iterable[FoundDocument], run: OpenRun | None, *, limit: int
+) -> FindReport:
+    """The first documents, with the steps in which a run reads them, and the number of all."""
+    shown: list[FoundDocument] = []
+    number = 0
+    for number, found in enumerate(documents, start=1):
+        if number <= limit:
+            shown.append(found)
+    reads = [] if run is None else [Reads.of_document(run, found) for found in shown]
+    return FindReport(shown, reads, number)
+
+
+def listed(
+    documents: Iterable[FoundDocument], output: Path, where: str, *, overwrite: bool
+) -> Iterator[FoundDocument]:
+    """The documents, which are written to a list for ``removed_documents`` as they pass.
+
+    Raises:
+        ConfigError: The file exists, and was not written by this command.
+    """
+    if not overwrite:
+        check_replaceable(output, "^" + _WRITTEN_BY)
+    remove_file_partials(output)
+    with replaced_file(output) as file:
+        file.write(f"{_WRITTEN_BY} --where {where!r}\n".encode())
+        for found in documents:
+            name = quoted_word(str(found.prefix.absolute()))
+            file.write(f"{name} {found.document_id}\n".encode())
+            yield found
