@@ -151,7 +151,7 @@ def test_the_log_says_what_is_removed_from_where(
         batches(before, 3)
         resumed(removing(config, FIRST + LATER), before)
 
-    assert "3 documents of 3 shards removed, " in caplog.text
+    assert "removes 3 documents of 3 shards (" in caplog.text
     assert "Removed documents from slot 12 on:\n  2 documents of " in caplog.text
     assert "later tokens of a sample attend to the EODs" in caplog.text
 

@@ -200,8 +200,8 @@ class Sources:
         if self.num_documents != expected:
             raise CorruptShardError(
                 f"{self.path}: describes {self.num_documents:,} documents, but the shard beside it "
-                f"has {expected:,}. It belongs to another shard: copy it again with its shard, or "
-                f"delete it, and the sources of the documents are unknown."
+                f"has {expected:,}. It belongs to another shard. Copy it again with its shard, or "
+                f"delete it; the sources of the documents are then unknown."
             )
 
     def empty_fields(self) -> set[str]:
@@ -358,5 +358,5 @@ def _readable(path: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
         raise CorruptShardError(
             f"{path}: cannot be read as the sources of a shard's documents ({error}). Copy it "
-            f"again with its shard, or delete it, and the sources of the documents are unknown."
+            f"again with its shard, or delete it; the sources of the documents are then unknown."
         ) from error

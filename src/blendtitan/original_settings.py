@@ -14,8 +14,8 @@ def check_original_order(config: BlendConfig) -> None:
     """
     if config.segments or config.on_change != "error" or config.removed_documents is not None:
         raise ConfigError(
-            'order = "blendcorpus" has one blend for the whole run: remove segments, on_change '
-            'and removed_documents, or set order = "blendtitan".'
+            'order = "blendcorpus" supports neither segments nor on_change nor removed_documents: '
+            'delete these keys, or set order = "blendtitan".'
         )
     for name in ("train_samples", "eval_samples"):
         if getattr(config, name) is None:

@@ -1,11 +1,11 @@
 """Files in object storage and on web servers, read by ranges with obstore.
 
-A URL such as ``s3://bucket/web/part_00.bin`` may stand wherever a path of a shard or of a file list
-may. Its size and ETag identify a file: every read asks for the same ETag, so an object that is
-replaced while it is read is an error.
+A URL such as ``s3://bucket/web/part_00.bin`` can be used wherever a path to a shard or a file list
+is expected. Size and ETag identify a file: every read asks for the same ETag, so an object that is
+replaced during a run is an error.
 
-Credentials and endpoints come from where obstore looks for them: environment variables and the
-services of the cloud. None of them is logged.
+obstore takes credentials and endpoints from environment variables and the cloud's own services.
+None of them is logged.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ _FRESH_SECONDS = 60
 
 
 class Found(NamedTuple):
-    """What a store says of an object."""
+    """Size and ETag of an object."""
 
     num_bytes: int
     e_tag: str | None
 
 
 class RemotePath(PosixPath):
-    """A URL as a path: it is shown as a URL, and what it is asked is asked of its store."""
+    """A URL as a path. It is shown as a URL, and its methods query the object store."""
 
     def __str__(self) -> str:
         return url_of(super().__str__()) or super().__str__()
@@ -67,7 +67,7 @@ class RemotePath(PosixPath):
             return False
 
     def is_dir(self) -> bool:
-        """Whether this is no object, and there are some below it. False: the store fails."""
+        """Whether this is not an object but has objects below it. False if the store fails."""
         with contextlib.suppress(OSError):  # whoever reads the file reports that
             return not self.exists() and _has_objects(str(self))
         return False
@@ -98,7 +98,7 @@ class _Folder:
         return self._listed_at is not None and time.monotonic() < self._listed_at + _FRESH_SECONDS
 
     def find(self, urls: Sequence[str]) -> None:
-        """Forget what is known of these files, and list the folder unless it is known."""
+        """Look these files up again: list the folder, unless it was listed a short time ago."""
         with self._lock:
             if self.is_known:
                 return
@@ -128,18 +128,18 @@ _folders: dict[str, _Folder] = {}
 
 
 def forget() -> None:
-    """Find all files again, with the present credentials and endpoints."""
+    """Forget all files, so that they are looked up with the current credentials and endpoints."""
     _folders.clear()
     _store.cache_clear()
 
 
 def find(urls: Sequence[str]) -> None:
-    """Ask about files of one folder, of which some may be missing, at once where possible."""
+    """Look up files of one folder, with one request if possible. Some may be missing."""
     _folder_of(urls[0]).find(urls)
 
 
 def head(url: str) -> Found:
-    """Size and ETag of a file, as found last.
+    """Size and ETag of a file, as last looked up.
 
     Raises:
         OSError: It is missing, or cannot be read.
@@ -164,7 +164,7 @@ def read_range(url: str, at: int, num_bytes: int, found: Found) -> bytes:
     """Bytes of a file; fewer than ``num_bytes`` at its end.
 
     Raises:
-        CorruptShardError: It is another file than the one that was found.
+        CorruptShardError: The file was replaced since ``found``.
         OSError: It is missing, or cannot be read.
     """
     store, key = _place(url)
@@ -254,7 +254,7 @@ def _os_errors(url: str) -> Generator[None]:
 
 
 def _short(error: Exception) -> str:
-    """An error of obstore in one line, without what a URL may hold after its path."""
+    """An error of obstore in one line, without the query of a URL, which may hold a secret."""
     first = re.split(r"\s*(?:<\?xml|\n)", str(error), maxsplit=1)[0]
     return re.sub(r"\?\S+", "", first).rstrip(" :")
 
@@ -265,6 +265,6 @@ def _missing(url: str) -> FileNotFoundError:
 
 def _changed(url: str) -> CorruptShardError:
     return CorruptShardError(
-        f"{url}: was replaced since it was found. Shards must not change during a run: start "
-        f"again, and resume with the data that the run was started with."
+        f"{url}: was replaced during the run. Shards must not change while a run reads them. "
+        f"Restore the object, and start again."
     )

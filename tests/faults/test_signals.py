@@ -163,7 +163,10 @@ def test_before_the_wall_time_ends_a_run_saves_and_ends(job: FaultyJob, processe
 
     assert run.wait(TIMEOUT_S) == INTERRUPTED
     check_ended(job, run.output)
-    assert "The wall time ends: saving a checkpoint of step 1 before the run ends." in run.output
+    assert (
+        "The wall time is about to end: saving a checkpoint of step 1 before the run ends."
+        in run.output
+    )
     assert job.complete_steps() == [1]
 
 

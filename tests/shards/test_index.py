@@ -228,7 +228,7 @@ def test_files_of_a_folder_keep_their_place_and_others_are_named(
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("ours/*/*"))
     names = ("0.bin", "0.ends.json", "0.idx")
     assert found == [f"ours/{corpus}/{name}" for corpus in ("code", "web") for name in names]
-    assert "files that hold no tokens are not read: 2 .gz" in caplog.text
+    assert "skipped files that hold no tokens: 2 .gz" in caplog.text
     assert sorted(os.listdir(tmp_path / "theirs/web")) == ["0.csv.gz", "0.npy"]
 
 
@@ -292,7 +292,7 @@ def test_no_file_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     write_raw(tmp_path / "a.bin", [1, 2, 3])
     source = write_raw(tmp_path / "other/a.npy")
 
-    with pytest.raises(ConfigError, match=r"a\.bin: is another file, expected the place for a"):
+    with pytest.raises(ConfigError, match=r"a\.bin: is another file, but a link to "):
         indexed([source], tmp_path, dtype="uint16", overwrite=True)
     assert (tmp_path / "a.bin").stat().st_size == 6
 
@@ -309,7 +309,7 @@ def test_a_shard_is_named(tmp_path: Path) -> None:
     source = write_raw(tmp_path / "a.bin")
     (tmp_path / "a.idx").touch()
 
-    with pytest.raises(ConfigError, match=r"a\.idx lies beside it, so it is a shard already"):
+    with pytest.raises(ConfigError, match=r"a\.idx is beside it, so it is a shard already"):
         indexed([source], tmp_path / "ours", dtype="uint16")
 
 
@@ -387,7 +387,7 @@ def test_an_unusable_file_is_refused_before_anything_is_written(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("tokens", "dtype", "settings", "message"),
     [
-        (TOKENS, "<u2", {"eod_id": 7777}, r"the id 7777 occurs nowhere, .* 2 \(50 times\)"),
+        (TOKENS, "<u2", {"eod_id": 7777}, r"the id 7777 never occurs, .* 2 \(50 times\)"),
         (TOKENS, "<u2", {"vocab_size": 1000}, "the token id 1,003, expected 0 to 999, the ids of"),
         (TOKENS, "<u2", {"dtype": "uint32"}, r"the token id .*, or it holds no ids of type int32"),
         (TOKENS, "<u4", {"dtype": "uint16"}, "as if ids had 4 bytes. Give --dtype uint32"),
@@ -503,7 +503,7 @@ def test_a_tokenizer_that_recovers_no_text_is_not_recorded(
 ) -> None:
     tokenizer = load_tokenizer(word_tokenizer)
 
-    with pytest.raises(ShardError, match="none of 50 documents decodes to a text"):
+    with pytest.raises(ShardError, match="decodes and encodes none of 50 documents"):
         indexed([write_raw(tmp_path / "a.npy")], tmp_path, dtype="uint16", tokenizer=tokenizer)
     assert os.listdir(tmp_path) == ["a.npy"]
 

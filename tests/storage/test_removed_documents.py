@@ -87,9 +87,9 @@ def test_a_list_needs_eod_and_our_order(config: BlendConfig, removed: Path) -> N
     settings = {"data_file_list": config.data_file_list, "seq_length": 8}
     without_eod = BlendConfig(**settings, append_eod=False, removed_documents=removed)
 
-    with pytest.raises(ConfigError, match="eod_token_id is missing, but removed documents are"):
+    with pytest.raises(ConfigError, match="eod_token_id is missing, but removed_documents needs"):
         build_datasets(without_eod)
-    with pytest.raises(ConfigError, match=r'"blendcorpus" .* remove segments, on_change and remov'):
+    with pytest.raises(ConfigError, match=r'"blendcorpus" supports .* nor removed_documents'):
         BlendConfig(
             **settings,
             eod_token_id=EOD,

@@ -57,7 +57,8 @@ TEXTS: tuple[Add, ...] = (
     ),
     flag(
         "--prune",
-        "delete shards whose input file was removed; prepare: also others that data.toml does not name",
+        "delete shards whose input file was removed; prepare: also those of files that data.toml "
+        "does not name",
     ),
     flag("--overwrite", "replace shards of another tokenizer, key, --txt, input or program"),
 )

@@ -144,7 +144,7 @@ def continued(
     lines = [f"  {counted(added, 'document')} of {dataset.config.removed_documents}"]
     if not is_extended:
         lines = [
-            f"  before: a list of {counted(last.num_documents, 'document')}, which the present one "
+            f"  before: a list of {counted(last.num_documents, 'document')}, which the new one "
             f"does not extend: documents that it lacks are read again",
             f"  now: a list of {counted(now.num_documents, 'document')}",
         ]
@@ -173,7 +173,7 @@ def _not_extended(dataset: Dataset, last: Removal, now: Removal) -> ResumeError:
     return ResumeError(
         f"{found}, but the checkpoint was trained without "
         f"{counted(last.num_documents, 'document')} from slot {last.first_slot:,} on "
-        f"(digest {last.digest[:12]}), with which the list must begin. Restore these lines, in "
+        f"(digest {last.digest[:12]}). The list must begin with them. Restore these lines, in "
         f"their order, and add new ones at the end. If the shards themselves changed, "
         f'blendcorpus.on_change = "new_segment" replaces the list.'
     )

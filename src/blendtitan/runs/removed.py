@@ -71,13 +71,15 @@ class RemovedReport:
         later = sum(len(each.document.left_out) for each in self.documents)
         text = (
             f"{read:,} of {counted(len(self.documents), 'removed document')} had been read before "
-            f"the removal. Of {counted(later, 'later sample')} of the run that they are part of, "
-            f"{self.num_checked:,} were read now: all have EOD in their place, and no label."
+            f"the removal. {counted(later, 'later sample')} of the run would contain one of them. "
+            f"Of these, {self.num_checked:,} were read now: all have EOD in its place, and no "
+            f"labels there."
         )
         if later > self.num_checked:
-            text += " The others are in phases that are over, and cannot be read again."
+            text += " The others belong to phases that have ended, and cannot be read again."
         if self.num_others:
-            text += f" {counted(self.num_others, 'document')} of other splits: never trained on."
+            others = counted(self.num_others, "more removed document")
+            text += f" {others} in the other splits: never trained on."
         return text
 
     def json(self) -> dict[str, Any]:
@@ -126,7 +128,9 @@ def removed_report(run: OpenRun) -> RemovedReport:
         ShardError: A shard is missing or damaged.
     """
     if run.config is None or run.contents is None:
-        raise ConfigError(f"removed documents need the run's configuration and data: {run.about}")
+        raise ConfigError(
+            f"listing removed documents needs the configuration and data of the run: {run.about}"
+        )
     path = run.config.blend.removed_documents
     if path is None:
         raise ConfigError(
@@ -164,8 +168,8 @@ def _dataset(run: OpenRun, config: RunConfig) -> BlendedDataset:
     ids = [{name: each.ids for name, each in phase.corpora.items()} for phase in (one, other)]
     if ids[0] != ids[1] or one.seq_len != other.seq_len or run.slots.split != SPLITS[0]:
         raise ConfigError(
-            f"{config.path}: the data or the sequence length is not that of {run.about}. Start the "
-            f"run once with it, or restore it"
+            f"{config.path}: the data or the sequence length differs from that of {run.about}. "
+            f"Restore it, or start the run once with the new one"
         )
     dataset, _ = continued(
         in_phases(train, run.slots.phases, skipped=run.slots.skipped),

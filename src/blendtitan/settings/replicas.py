@@ -78,13 +78,14 @@ def check_replicas(values: Values, *, ranks: int, processes: int) -> None:
     if not values["checkpoint.enable"] or values["checkpoint.create_seed_checkpoint"]:
         raise ConfigError(
             "fault_tolerance.enable = true needs checkpoint.enable = true and "
-            "checkpoint.create_seed_checkpoint = false: a replica that joins receives what a "
-            "checkpoint holds, and one that starts after the last step must see that it is done."
+            "checkpoint.create_seed_checkpoint = false: a replica that joins receives the contents "
+            "of a checkpoint, and one that starts after the last step must see that the run is "
+            "complete."
         )
     if values["training.dataset"] != "blendcorpus":
         raise ConfigError(
-            "fault_tolerance.enable = true needs training.dataset = 'blendcorpus': the loaders of "
-            "TorchTitan's datasets do not follow the replicas."
+            "fault_tolerance.enable = true needs training.dataset = 'blendcorpus': with "
+            "TorchTitan's own datasets, slots cannot be divided again when a replica fails."
         )
     if values["model.name"] in WITH_EXPERTS:
         raise has_experts(values["model.name"])
@@ -118,7 +119,7 @@ def _check_processes(processes: int) -> None:
     if processes > 1:
         raise ConfigError(
             f"a replica has {processes} processes, expected one: a state that is split between "
-            f"processes cannot be given to a replica that joins yet. Start each replica with "
+            f"processes cannot yet be sent to a replica that joins. Start each replica with "
             f"--nproc 1, on a GPU of its own."
         )
 
@@ -131,8 +132,8 @@ def _check_rounds(values: Values) -> None:
     if method not in SEMI_SYNC_METHODS:
         raise ConfigError(
             f"fault_tolerance.semi_sync_method is {method!r}, expected "
-            f"{' or '.join(map(repr, SEMI_SYNC_METHODS))}, or none: replicas then exchange "
-            f"gradients in every step"
+            f"{' or '.join(map(repr, SEMI_SYNC_METHODS))}, or none, to exchange gradients in every "
+            f"step"
         )
     check_at_least(_LENGTH, length, 1)
     for key in ("checkpoint.interval", "metrics.log_freq", "validation.freq"):

@@ -96,8 +96,8 @@ def plan_index(
         source, prefix = recognise(path, settings.dtype), output / name
         if source.ends_path is None and settings.separator is None:
             raise ConfigError(
-                f"{path}: nothing says where documents end. Give --eod-id, the id that follows "
-                f"each document; --bos-id, if an id precedes each; or --tokenizer, for its EOS."
+                f"{path}: the file does not say where documents end. Give --eod-id, the id that "
+                f"ends each document; --bos-id, if an id begins each; or --tokenizer, for its EOS."
             )
         finished = None if overwrite else _finished(source, prefix, settings)
         if finished is None:
@@ -142,7 +142,7 @@ def _index_file(source: TokenFile, prefix: Path, settings: IndexSettings) -> Ind
     after = os.stat(source.path)
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise CorruptShardError(
-            f"{source.path}: changed while it was read. Index it again when nothing writes to it."
+            f"{source.path}: changed while it was read. Index it again when no program writes it."
         )
     with writing(prefix.parent):
         prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -202,9 +202,10 @@ def _check_and_record(opened: ShardIndex, settings: IndexSettings) -> None:
     problems = list(encoding_problems(opened, encoding, compared))
     if not problems and compared.unjudged == compared.documents:
         problems = [
-            f"{opened.prefix}: none of {compared.documents:,} documents decodes to a text that "
-            f"{settings.tokenizer.path} gives back exactly, so it probably made none of them. If "
-            f"you know better, give --eod-id and --vocab-size instead of --tokenizer."
+            f"{opened.prefix}: {settings.tokenizer.path} decodes and encodes none of "
+            f"{compared.documents:,} documents to the same text, so it is probably not the "
+            f"tokenizer of this file. If you are sure that it is, give --eod-id and --vocab-size "
+            f"instead of --tokenizer."
         ]
     if problems:
         raise ShardError(*problems)
@@ -250,22 +251,22 @@ def _check_free(source: TokenFile, prefix: Path, *, overwrite: bool) -> None:
     is_own = Path(f"{prefix}.idx").absolute() == own_idx.absolute()
     if source.path.suffix == ".bin" and own_idx.exists() and not (is_own and overwrite):
         raise ConfigError(
-            f"{source.path}: {own_idx.name} lies beside it, so it is a shard already. Use it as "
-            f"it is (blendtitan stats), convert it if it is in an older format (blendtitan "
-            f"convert), or give --overwrite to index it in its own folder again."
+            f"{source.path}: {own_idx.name} is beside it, so it is a shard already. Use it as it "
+            f"is (blendtitan stats). If it is in an older format, convert it (blendtitan convert). "
+            f"To replace its .idx, index it in its own folder with --overwrite."
         )
     bin_path = Path(f"{prefix}.bin")
     is_same = bin_path.exists() and bin_path.samefile(source.path)
     if os.path.lexists(bin_path) and not is_same and not (overwrite and bin_path.is_symlink()):
         what = "a link to another file" if bin_path.is_symlink() else "another file"
         raise ConfigError(
-            f"{bin_path}: is {what}, expected the place for a link to {source.path}. Choose "
-            f"another folder."
+            f"{bin_path}: is {what}, but a link to {source.path} must be made here. Choose "
+            f"another output folder."
         )
     if os.path.lexists(f"{prefix}.idx") and not overwrite:
         raise ConfigError(
             f"{prefix}.idx: exists already, and was not made by this command with these settings. "
-            f"Choose another folder, or give --overwrite to replace it."
+            f"Choose another output folder, or give --overwrite to replace it."
         )
 
 

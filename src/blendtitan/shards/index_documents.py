@@ -194,7 +194,7 @@ def _check_length(source: TokenFile, longest: int) -> None:
     if longest > _LONGEST:
         raise CorruptShardError(
             f"{source.path}: a document has {longest:,} tokens, and the format stores up to "
-            f"{_LONGEST:,}. Give the id that really ends each document."
+            f"{_LONGEST:,}. Give the id that ends each document."
         )
 
 
@@ -221,7 +221,7 @@ def _never_found(file: OpenFile, source: TokenFile, separator: int) -> CorruptSh
     most = np.argsort(-counts, kind="stable")[:5]
     shown = ", ".join(f"{token} ({counts[token]:,} times)" for token in most if counts[token])
     return CorruptShardError(
-        f"{source.path}: the id {separator} occurs nowhere, so no document ends. The most frequent "
-        f"of its first {num_read:,} tokens: {shown}. Give the id that ends documents, or the right "
-        f"--dtype."
+        f"{source.path}: the id {separator} never occurs, so no end of a document is known. The "
+        f"most frequent ids in its first {num_read:,} tokens: {shown}. Give the id that ends "
+        f"documents, or the right --dtype."
     )

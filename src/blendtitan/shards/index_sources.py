@@ -108,8 +108,8 @@ class TokenFile:
         if file.num_bytes % 8 or (lens < 0).any() or last != self.num_tokens:
             raise CorruptShardError(
                 f"{self.ends_path}: lists documents up to token {last:,}, expected growing ends up "
-                f"to {self.num_tokens:,}, as {self.path.name} holds. Copy both files again, or "
-                f"move this one away and give --eod-id: documents are then found in the tokens."
+                f"to {self.num_tokens:,}, the number of tokens in {self.path.name}. Copy both "
+                f"files again, or move this one away and give --eod-id, to find documents by it."
             )
         return lens
 
@@ -166,8 +166,7 @@ def _files_of(path: Path) -> Iterator[FoundFile]:
         if path.suffix not in SUFFIXES:
             raise ConfigError(
                 f"{path}: expected a token file that ends in {', '.join(SUFFIXES)}, or a folder of "
-                f"such files. Other formats do not hold tokens end to end, and cannot be used in "
-                f"place."
+                f"such files. Only files that store tokens contiguously can be used in place."
             )
         yield FoundFile(path, Path(path.stem))
         return
@@ -187,7 +186,7 @@ def _log_others(path: Path, others: Counter[str]) -> None:
     if others:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common(5))
         more = "" if len(others) <= 5 else " and others"
-        logger.info("%s: files that hold no tokens are not read: %s%s", path, kinds, more)
+        logger.info("%s: skipped files that hold no tokens: %s%s", path, kinds, more)
 
 
 def _is_second_name(path: Path) -> bool:

@@ -77,20 +77,20 @@ def with_removed(catalog: Catalog, config: Any) -> Catalog:
     """
     if config.eod_token_id is None:
         raise ConfigError(
-            "eod_token_id is missing, but removed documents are read as EOD. Set eod_token_id to "
-            "the token that ends a document."
+            "eod_token_id is missing, but removed_documents needs it: removed documents are read "
+            "as EOD. Set eod_token_id to the token that ends a document."
         )
     path = Path(config.removed_documents)
     removed = read_removed_documents(path, catalog)
     logger.info(
-        "%s: %s of %s removed, %s tokens: they are read as EOD, without a loss",
+        "%s: removes %s of %s (%s tokens), which are read as EOD, without a loss",
         *(path, counted(len(removed), "document")),
         *(counted(len(np.unique(removed.shards)), "shard"), f"{removed.num_tokens:,}"),
     )
     if len(removed) and not config.provide_attention_mask:
         logger.warning(
             "provide_attention_mask is false, so later tokens of a sample attend to the EODs that "
-            "stand for a removed document. They see its length, but not its text."
+            "replace a removed document. They see its length, but not its text."
         )
     return replace(catalog, removed=removed)
 

@@ -33,7 +33,7 @@ _ASK_SECONDS = 1.0
 _CLOSE_TIME = timedelta(minutes=10)
 """Time for which ranks wait for each other's loggers, which may upload what they hold."""
 
-_REASONS = ("", "The wall time ends", "Received SIGUSR1", "Received SIGTERM")
+_REASONS = ("", "The wall time is about to end", "Received SIGUSR1", "Received SIGTERM")
 """Why a run ends. Ranks exchange its place here."""
 
 
@@ -52,7 +52,7 @@ class Guards:
         self._end, told = job_end(settings, started=STOP.started)
         if told and dist.get_rank() == 0:
             at = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(self._end))
-            logger.info("The run saves a checkpoint and ends at %s (%s).", at, told)
+            logger.info("The run will save a checkpoint and end at %s (%s).", at, told)
         self._question = Question(trainer.device) if dist.get_world_size() > 1 else None
         self.losses = Losses(trainer.device, most=settings.max_nonfinite_losses)
         if isinstance(trainer.checkpointer, BlendCheckpointManager):
@@ -171,7 +171,7 @@ class Guards:
         if self._saved(step):
             return f"the run ends with the checkpoint of step {step}"
         if isinstance(checkpointer, BlendCheckpointManager) and not checkpointer.leads:
-            return f"this replica ends after step {step}. Another one saves the checkpoints"
+            return f"this replica ends after step {step}; another one saves the checkpoint"
         return f"saving a checkpoint of step {step} before the run ends"
 
     def _close(self) -> None:
@@ -301,8 +301,8 @@ def not_finite(trainer: "BlendTrainer", first: int, last: int) -> LossError:
     return LossError(
         f"{losses} not finite. {logged}No checkpoint of {'it' if first == last else 'them'} was "
         f"saved.",
-        f"To compare its samples with earlier ones: blendtitan explain "
+        f"To compare the samples of step {first} with earlier ones: blendtitan explain "
         f"{trainer.config.dump_folder} --around {first}",
-        "The same command resumes from the last checkpoint, if any, and meets the same samples: "
-        "lower optimizer.lr, correct the data, or leave the samples out.",
+        "The same command resumes from the last checkpoint, if any, and reads the same samples "
+        "again: lower optimizer.lr, correct the data, or leave the samples out.",
     )

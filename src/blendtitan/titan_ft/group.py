@@ -92,8 +92,8 @@ class ReplicaGroup:
             )
         except (RuntimeError, TimeoutError) as error:
             raise ConfigError(
-                f"{LIGHTHOUSE} is {address}, where no lighthouse answers: {error}. Start it, or "
-                f"correct the address."
+                f"{LIGHTHOUSE} is {address}, but no lighthouse answers there: {error}. Start it, "
+                f"or correct the address."
             ) from error
 
     def _store(self) -> tuple[str, int]:
@@ -175,7 +175,7 @@ class ReplicaGroup:
         try:
             self._manager.start_quorum(timeout=_FAREWELL)
         except (RuntimeError, TimeoutError) as error:
-            logger.info("No replica is left that needs the result: %s", error)
+            logger.info("No other replica needs the final state: %s", error)
 
     def close(self) -> None:
         """End the servers of this replica."""

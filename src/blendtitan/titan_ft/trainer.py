@@ -117,7 +117,7 @@ class ReplicaTrainer(BlendTrainer):
         for name, part in state.items():
             self._checkpoints.states[name].load_state_dict(part)
         logger.info(
-            "This replica continues with the state of another after %d samples.",
+            "This replica continues with the state of another one, after %d samples.",
             self._data.consumed_samples,
         )
 
@@ -181,7 +181,7 @@ class ReplicaTrainer(BlendTrainer):
         if place != self._place:
             self._place = place
             logger.info(
-                "From step %d on, %d of %d replicas take part, with %d samples in a step.",
+                "From step %d on, %d of %d replicas take part, with %d samples per step.",
                 *(self.step, place.num_replicas, self._settings.group_size),
                 step.num_units * self._unit,
             )
