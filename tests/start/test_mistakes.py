@@ -469,9 +469,11 @@ def test_a_removed_text_is_deleted_on_request(here: Path, caplog: pytest.LogCapt
 
     assert prepare() == 0
     assert "Delete it with --prune" in caplog.text
-    assert Path("run", FILE_LIST).read_text().count(" web\n") == 4
+    assert Path("run", FILE_LIST).read_text().count(" web\n") == 3
+    assert Path("run/tokens/web/3.bin").exists()
     assert prepare("--prune") == 0
     assert Path("run", FILE_LIST).read_text().count(" web\n") == 3
+    assert not Path("run/tokens/web/3.bin").exists()
 
 
 def test_another_tokenizer_replaces_the_shards_on_request(here: Path, capsys: Capture) -> None:

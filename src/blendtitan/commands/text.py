@@ -55,7 +55,11 @@ TEXTS: tuple[Add, ...] = (
         "--skip-unknown",
         "warn about files that cannot be read or have an unknown format, instead of failing",
     ),
-    flag("--prune", "delete shards whose input file was removed"),
+    flag(
+        "--prune",
+        "delete shards whose input file was removed; prepare: also those of files that data.toml "
+        "does not name",
+    ),
     flag("--overwrite", "replace shards of another tokenizer, key, --txt, input or program"),
 )
 """Options of the commands that tokenise text."""

@@ -80,6 +80,8 @@ def report_unproven(shards: Iterable[Shard]) -> None:
 def report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
     """Report shards whose input was removed."""
     for left in removed:
+        if not left.counts.documents:
+            continue  # it never had a shard
         if is_pruned:
             logger.info("%s: was removed, so its shard %s was deleted", left.location, left.prefix)
         else:

@@ -36,6 +36,7 @@ from blendtitan.start.data import (
     expanded,
     read_data_config,
 )
+from blendtitan.start.left_out import prune_unnamed, report_unnamed
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, find_shards
 from blendtitan.tables import Table
@@ -175,18 +176,25 @@ def prepare_folder(
     tokens = Path(os.path.abspath(folder / TOKENS))
     settings = configure(tokenizer=Path(config.tokenizer), keys=(config.key,))
     corpora = _read_corpora(tokens, config)
+    planned: set[Path] = set()
     try:
         if corpora:
-            _tokenize(corpora, tokens, settings, workers=workers)
+            planned = _tokenize(corpora, tokens, settings, workers=workers)
     except (ConfigError, InputError) as error:
         named = (config.tokenizer, *corpora.values())
         if isinstance(error, InputError) or any(each in str(error) for each in named):
             error.add_note(f"The corpora, the tokenizer and the key are set in {folder / DATA}.")
         raise
 
+    if corpora:
+        if settings.prune:
+            prune_unnamed(tokens, planned, kept=config.corpora.keys() - corpora.keys())
+        report_unnamed(tokens, planned, corpora=corpora)
+
     def is_read(shard: NamedShard) -> bool:
-        is_own = shard.prefix.is_relative_to(tokens)
-        return shard.corpus in corpora if is_own else config.epochs.get(shard.corpus, 1) > 0
+        if corpora and shard.prefix.is_relative_to(tokens):
+            return shard.prefix in planned
+        return config.epochs.get(shard.corpus, 1) > 0
 
     inputs = [tokens] * bool(corpora) + [Path(shard) for shard in config.shards]
     return mix(inputs, folder / FILE_LIST, mixing, is_read=is_read)
@@ -194,8 +202,12 @@ def prepare_folder(
 
 def _tokenize(
     corpora: Mapping[str, str], tokens: Path, settings: TokenizeConfig, *, workers: int | None
-) -> None:
-    """Tokenise all corpora in one plan: no process waits for the end of another corpus."""
+) -> set[Path]:
+    """Tokenise all corpora in one plan: no process waits for the end of another corpus.
+
+    Returns:
+        The prefixes of all planned shards.
+    """
     from blendtitan.prepare.engines import started_engine
 
     planned = {
@@ -219,6 +231,7 @@ def _tokenize(
                 f"{corpora[name]}: the corpus {name!r} has no document. Remove it from [corpora] "
                 f"and [epochs], or add text."
             )
+    return {shard.prefix for shard in every}
 
 
 def _check_epochs(path: Path, config: MixConfig) -> None:
