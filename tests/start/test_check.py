@@ -14,6 +14,7 @@ from blendtitan.failures import MAX_LINES
 from blendtitan.order.course import Skips
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.open import read_run
+from blendtitan.settings.batches import check_divided_seq_len
 from blendtitan.settings.toml import read_keys
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder
@@ -115,6 +116,24 @@ def test_context_parallelism_needs_an_accelerator(
 
     with pytest.raises(ConfigError, match=r"context_parallel_degree is 2, expected 1 on a CPU"):
         check_run(run / "config.toml", words, world_size=2)
+
+
+def test_a_sample_that_tensor_parallel_ranks_cannot_divide_is_an_error_at_once(run: Path) -> None:
+    arguments = [*SHORT, "--parallelism.tensor_parallel_degree=3"]
+    length = r"seq_len is 256, expected a multiple of 3 .*tensor_parallel_degree 3\. Set .* to 255,"
+
+    with pytest.raises(ConfigError, match=length):
+        check_run(run / "config.toml", arguments, world_size=3)
+    check_run(run / "config.toml", [*arguments, "--training.seq_len=255"], world_size=3)
+    whole = "--parallelism.no_enable_sequence_parallel"
+    check_run(run / "config.toml", [*arguments, whole], world_size=3)
+
+
+def test_context_parallel_ranks_take_two_parts_of_a_sample() -> None:
+    check_divided_seq_len(24, tensor=3, context=4)
+
+    with pytest.raises(ConfigError, match=r"20, expected a multiple of 24 .*context.* to 24, or"):
+        check_divided_seq_len(20, tensor=3, context=4)
 
 
 def test_a_model_of_a_module_of_ones_own_is_left_to_the_trainer(run: Path) -> None:

@@ -35,6 +35,7 @@ from blendtitan.runs.run_folder import check_prepared
 from blendtitan.settings.batch_changes import resumed
 from blendtitan.settings.batches import (
     check_batches,
+    check_divided_seq_len,
     check_on_cpu,
     check_seq_len,
     data_ranks,
@@ -167,6 +168,12 @@ def _check_model(values: Values) -> None:
 
         if not torch.accelerator.is_available():
             check_on_cpu(context_parallel_degree=degree)
+    sequence_parallel = values["parallelism.enable_sequence_parallel"]
+    check_divided_seq_len(
+        values["training.seq_len"],
+        tensor=values["parallelism.tensor_parallel_degree"] if sequence_parallel else 1,
+        context=degree,
+    )
     if values["experimental.custom_import"] or version("torchtitan") != TORCHTITAN:
         return  # there may be other models
     name, flavor = values["model.name"], values["model.flavor"]
