@@ -88,7 +88,7 @@ def test_one_of_two_simultaneous_tokenizers_is_refused_and_the_other_finishes(
 
     assert statuses == [0, 1]
     assert re.search(r"process \d+ on .* makes shards there with tokenizer .*but this", errors)
-    assert "Choose another output folder, or wait" in errors
+    assert "Wait until it has ended, or use another folder" in errors
     assert shard_files(output) in (shard_files(tmp_path / "a"), shard_files(tmp_path / "b"))
     assert left_over(output) == []
 

@@ -482,7 +482,7 @@ def test_another_tokenizer_replaces_the_shards_on_request(here: Path, capsys: Ca
     Path("tokenizer.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
 
     assert prepare() == 1
-    assert "or replace the shards with --overwrite" in error_of(capsys)
+    assert "Replace the shards with --overwrite" in error_of(capsys)
     assert prepare("--overwrite") == 0
     assert prepare() == 0
 
@@ -573,6 +573,20 @@ def test_an_input_that_was_moved_is_named_with_the_file_that_names_it(
     assert error.endswith("The corpora, the tokenizer and the key are set in run/data.toml.\n")
 
 
+def test_another_key_needs_overwrite_and_is_named_with_the_file_that_names_it(
+    here: Path, capsys: Capture
+) -> None:
+    assert init() == 0
+    assert prepare() == 0
+    data = Path("run/data.toml")
+    data.write_text(data.read_text().replace('key = "text"', 'key = "body"'))
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert "was made from key 'text', but this command uses key 'body'. Replace" in error
+    assert error.endswith("The corpora, the tokenizer and the key are set in run/data.toml.\n")
+
+
 def test_a_wrong_option_is_not_blamed_on_the_data(here: Path, capsys: Capture) -> None:
     assert init() == 0
 
@@ -590,8 +604,8 @@ def test_the_first_remedy_for_a_forgotten_option_is_to_repeat_it(
 
     assert prepare() == 1
     error = error_of(capsys)
-    assert "this command uses --txt file. Repeat --txt line. Or choose" in error
-    assert error.endswith("--overwrite.\n")
+    assert "this command uses --txt file. Give --txt line, replace" in error
+    assert error.endswith("--overwrite, or use another folder.\n")
 
 
 def test_a_plan_without_prepared_data_names_the_command_that_makes_it(

@@ -38,7 +38,7 @@ from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
 
-_ELSEWHERE = "Choose another output folder, or replace the shards with --overwrite."
+_ELSEWHERE = "Replace the shards with --overwrite, or keep them and use another folder."
 
 
 def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None:
@@ -60,7 +60,7 @@ def check_replaceable(shard: Shard, settings: Settings, tokenizer: Path) -> None
     elif not shard.placing_path.exists() and _is_shard(shard.prefix):
         raise ConfigError(
             f"{shard.prefix}: another program replaced the shard that {shard.record_path} "
-            f"describes. Choose another output folder, or replace it with --overwrite."
+            f"describes. Replace it with --overwrite, or use another folder."
         )
     _check_parts(shard, settings, tokenizer)
 
@@ -113,7 +113,7 @@ def check_settings(
         )
         if replaced:
             remedy += f", which replaces those of {_corpora(replaced, output)}"
-        remedy += ". Or choose another output folder."
+        remedy += ". Or use another folder."
     raise ConfigError(f"{found} {remedy}")
 
 
@@ -134,7 +134,7 @@ def _check_unrecorded(shard: Shard) -> None:
     for path in filter(os.path.lexists, paths):
         raise ConfigError(
             f"{path}: exists already, and was not made by `blendtitan tokenize` in this folder. "
-            f"Choose another output folder, move it away, or replace it with --overwrite."
+            f"Move it away, replace it with --overwrite, or use another folder."
         )
 
 
@@ -148,15 +148,14 @@ def _check_recorded(shard: Shard, record: Record) -> None:
     if made and asked and made != asked:
         raise ConfigError(
             f"{shard.prefix}: was made with --txt {made}, but this command uses --txt {asked}. "
-            f"Repeat --txt {made}. Or choose another output folder, or replace the shards with "
-            f"--overwrite."
+            f"Give --txt {made}, replace the shards with --overwrite, or use another folder."
         )
     source = str(record.source.get("input", ""))
     if _is_another_input(source, shard.input.location):
         raise ConfigError(
             f"{shard.prefix}: was made from {source}, but this command would replace it with a "
-            f"shard of {shard.input.location}. Choose another output folder or corpus, or replace "
-            f"the shard with --overwrite."
+            f"shard of {shard.input.location}. Replace it with --overwrite, or use another folder "
+            f"or corpus."
         )
 
 
@@ -171,8 +170,7 @@ def _check_parts(shard: Shard, settings: Settings, tokenizer: Path) -> None:
                 raise ConfigError(
                     f"{shard.parts_folder}: holds unfinished work with {of_parts}, but this "
                     f"command uses {described_settings(str(tokenizer), settings)}. Finish it with "
-                    f"the same settings, choose another output folder, or discard it with "
-                    f"--overwrite."
+                    f"the same settings, discard it with --overwrite, or use another folder."
                 )
         return
 

@@ -172,7 +172,7 @@ class Run:
             return (
                 f"{where} there with {described_settings(theirs.tokenizer, theirs.settings)}, but "
                 f"this command uses {described_settings(ours.tokenizer, ours.settings)}. "
-                f"Choose another output folder, or wait until it has ended."
+                f"Wait until it has ended, or use another folder."
             )
         if (theirs.tier == "reference") != (ours.tier == "reference"):
             return (

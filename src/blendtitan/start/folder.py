@@ -181,7 +181,7 @@ def prepare_folder(
         if corpora:
             planned = _tokenize(corpora, tokens, settings, workers=workers)
     except (ConfigError, InputError) as error:
-        named = (config.tokenizer, *corpora.values())
+        named = (config.tokenizer, *corpora.values(), f"key {config.key!r}")
         if isinstance(error, InputError) or any(each in str(error) for each in named):
             error.add_note(f"The corpora, the tokenizer and the key are set in {folder / DATA}.")
         raise
