@@ -302,6 +302,7 @@ def _missing(url: str) -> FileNotFoundError:
 
 
 def changed_error(url: str) -> CorruptShardError:
+    """The error for an object that is not the one that was found first."""
     return CorruptShardError(
         f"{url}: was replaced during the run. Shards must not change while a run reads them. "
         f"Restore the object, and start again."
