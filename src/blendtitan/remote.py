@@ -203,7 +203,7 @@ def read_range(url: str, at: int, num_bytes: int, found: Found) -> bytes:
             result = obstore.get(store, key, options=options)
             # Many web servers ignore If-Match.
             if Found.of(result.meta)[:2] != found[:2]:
-                raise _changed(url)
+                raise changed_error(url)
             return bytes(result.bytes())
 
     return with_retries(attempt, path=url)
@@ -283,7 +283,7 @@ def _os_errors(url: str) -> Generator[None]:
     except FileNotFoundError:
         raise _missing(url) from None
     except exceptions.PreconditionError:
-        raise _changed(url) from None
+        raise changed_error(url) from None
     except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
         text = f"{_short(error)}. Check the credentials and the permissions"
         raise PermissionError(errno.EACCES, text, url) from None
@@ -301,7 +301,8 @@ def _missing(url: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, "no such object", url)
 
 
-def _changed(url: str) -> CorruptShardError:
+def changed_error(url: str) -> CorruptShardError:
+    """The error for an object that is not the one that was found first."""
     return CorruptShardError(
         f"{url}: was replaced during the run. Shards must not change while a run reads them. "
         f"Restore the object, and start again."

@@ -145,9 +145,9 @@ def test_the_record_of_a_source_that_changes_while_it_is_copied_is_not_used(
 ) -> None:
     really = merge.append_file
 
-    def append_file(path: Path, target: object) -> int:
+    def append_file(path: Path, target: object, **where: int) -> int:
         os.utime(path, (7, 7))
-        return really(path, target)  # pyright: ignore[reportArgumentType]
+        return really(path, target, **where)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(merge, "append_file", append_file)
 

@@ -741,7 +741,8 @@ def test_a_file_that_fails_leaves_the_old_shard_and_the_other_files(
 
     found = shard_files(out)
     assert {name: found[name] for name in old} == old
-    assert sorted(found) == ["a.bin", "a.idx", "b.bin", "b.idx"]
+    files = (".bin", ".docs.parquet", ".idx")
+    assert sorted(found) == [f"{name}{file}" for name in ("a", "b") for file in files]
 
 
 def test_a_tokenizer_without_eos_is_an_error(write_jsonl: WriteJsonl, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_the_command_prints_the_readings_and_the_proof(
     main(["removed", str(run)])
     text = capsys.readouterr().out
     assert "of 5 removed documents had been read before the removal" in text
-    assert "all have EOD in its place, and no labels there." in text
+    assert "each has EOD in its place, and no labels there." in text
 
     longer = tmp_path / "longer.txt"
     longer.write_text((tmp_path / "removed.txt").read_text() + "web_1 3\n")

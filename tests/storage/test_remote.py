@@ -11,9 +11,11 @@ import pytest
 
 from blendtitan import BlendConfig, build_datasets, remote
 from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, CorruptShardError, FileListError, MissingShardError
 from blendtitan.files import url_of
 from blendtitan.retries import RETRIES
+from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from tests.conftest import WriteBlend
 from tests.object_store import BUCKET, ObjectStore, running, serving
 
@@ -286,3 +288,18 @@ def test_a_kept_catalog_is_read_again_until_an_object_changes(
     remote.forget()
     train(there)
     assert len([*(tmp_path / "kept").iterdir()]) == 2
+
+
+def test_another_process_notices_that_a_shard_is_not_the_one_of_the_catalog(
+    store: ObjectStore, blend: BlendConfig
+) -> None:
+    """It opens shards long after the catalog was built."""
+    there = uploaded(store, blend)
+    catalog = decode_catalog(encode_catalog(read_catalog(there)))
+    store.put("web/web_0.bin", bytes(900 * 2))
+    remote.forget()
+    dataset = build_datasets(there, catalog).train
+
+    assert dataset is not None
+    with pytest.raises(CorruptShardError, match=r"s3://bucket/web/web_0\.bin: was replaced"):
+        dataset.read(dataset.plan(np.arange(64)), 0, 64)

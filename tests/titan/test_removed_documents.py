@@ -68,7 +68,7 @@ def test_a_run_leaves_out_documents_from_the_checkpoint_on(
     check_proved(run)
     assert [one.state and len(one.state.removals) for one in run] == [0, 0, 1, 2, 2, 2]
     assert main(["removed", str(out)]) == 0
-    assert "all have EOD in their place, and no label" in capsys.readouterr().out
+    assert "each has EOD in its place, and no label" in capsys.readouterr().out
     removed.write_text("".join(removed.read_text().splitlines(keepends=True)[1:]))
     message = "lists 2 documents, but the checkpoint was trained without 3 documents from slot 12"
     assert message in job.fail("--training.steps", "7", processes=2)

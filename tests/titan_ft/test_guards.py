@@ -24,7 +24,9 @@ def test_only_the_replica_that_leads_says_that_it_saves(
     folder = Path(job.settings["job"]["dump_folder"])
     with lighthouse(job):
         first, second = runs = [job.start(0), job.start(1)]
-        wait_for(lambda: job.committed() >= 2, *runs)
+        wait_for(lambda: "2 of 2 replicas take part" in second.output, *runs)
+        at = job.committed()
+        wait_for(lambda: job.committed() > at, *runs)
         os.kill(second.process.pid or 0, signal.SIGTERM)
 
         assert second.wait(TIMEOUT_S) == INTERRUPTED, second.output[-5000:]

@@ -17,6 +17,9 @@ def read_ahead(rows: Rows, plan: "Plan", start: int, out: NDArray[Any]) -> None:
 
     A window that is not contiguous is read when its turn comes.
 
+    Raises:
+        CorruptShardError: A shard is another one than when the catalog was built.
+
     Args:
         rows: The rows of the split.
         plan: Places of samples.
@@ -26,11 +29,13 @@ def read_ahead(rows: Rows, plan: "Plan", start: int, out: NDArray[Any]) -> None:
     stop, ranges = start + len(out), list[Range]()
     for shard, at in zip(plan.shards[start:stop], plan.at_bytes[start:stop], strict=True):
         prefix = rows.catalog.prefixes[shard]
-        if at < 0 or "://" not in prefix:
+        if "://" not in prefix:
             continue
         token_bytes = rows.catalog.dtype(shard).itemsize
         expected = int(rows.catalog.token_cuts[shard, 3]) * token_bytes
         file = rows.files.open(f"{prefix}.bin", partial(int, expected))
         assert isinstance(file, RemoteFile)
-        ranges.append(Range(file, int(at), out.shape[1] * token_bytes))
+        file.check_version(int(rows.catalog.bin_versions[shard]))
+        if at >= 0:
+            ranges.append(Range(file, int(at), out.shape[1] * token_bytes))
     fetch_ahead(ranges)

@@ -72,7 +72,7 @@ class RemovedReport:
         text = (
             f"{read:,} of {counted(len(self.documents), 'removed document')} had been read before "
             f"the removal. {counted(later, 'later sample')} of the run would contain one of them. "
-            f"Of these, {self.num_checked:,} were read now: all have EOD in its place, and no "
+            f"Of these, {self.num_checked:,} were read again now: each has EOD in its place, and no "
             f"labels there."
         )
         if later > self.num_checked:

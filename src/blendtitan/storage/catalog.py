@@ -67,6 +67,9 @@ class Catalog:
     checksums: NDArray[np.uint8]
     """Digests of the entries of ``shards.catalog``, or zeros without an entry; see ``records``."""
 
+    bin_versions: NDArray[np.int64]
+    """A number of the content of each ``.bin`` in object storage, else 0."""
+
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
 
@@ -148,6 +151,13 @@ def build_catalog(
         eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
         checksums=listed_checksums(
             shards.prefixes, [p.token_cuts[-1] - p.token_cuts[0] for p in probes]
+        ),
+        bin_versions=np.array(
+            [
+                signature.bin_changed_ns if signature and "://" in prefix else 0
+                for prefix, signature in zip(shards.prefixes, shards.signatures, strict=True)
+            ],
+            np.int64,
         ),
         settings=settings,
     )

@@ -25,6 +25,7 @@ _ROW = np.dtype(
         ("lacks_eod", "?"),
         ("eod_roles", "<u1"),
         ("checksums", "<u1", CHECKSUM_BYTES),
+        ("bin_versions", "<i8"),
     ]
 )
 _TEXT_BYTES = struct.Struct("<Q")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
 from blendtitan.files import url_of
-from blendtitan.remote import Found, find, head, read_range
+from blendtitan.remote import Found, changed_error, find, head, read_range
 from blendtitan.storage.failed_reads import missing_error
 from blendtitan.storage.reader import FileSignature, OpenFile
 
@@ -69,6 +69,15 @@ class RemoteFile(OpenFile):
 
     def __del__(self) -> None:
         pass
+
+    def check_version(self, expected: int) -> None:
+        """Check that the file is the one of the catalog, which another process may have built.
+
+        Raises:
+            CorruptShardError: It was replaced since.
+        """
+        if expected and _number(self.found.version) != expected:
+            raise changed_error(self.path)
 
     def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:
         """As ``OpenFile.read_into``."""
