@@ -14,7 +14,6 @@ from blendtitan.failures import MAX_LINES
 from blendtitan.order.course import Skips
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.open import read_run
-from blendtitan.settings.batches import check_divided_seq_len
 from blendtitan.settings.toml import read_keys
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder
@@ -129,11 +128,16 @@ def test_a_sample_that_tensor_parallel_ranks_cannot_divide_is_an_error_at_once(r
     check_run(run / "config.toml", [*arguments, whole], world_size=3)
 
 
-def test_context_parallel_ranks_take_two_parts_of_a_sample() -> None:
-    check_divided_seq_len(24, tensor=3, context=4)
+def test_context_parallel_ranks_take_two_parts_of_a_sample(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    degrees = [f"--parallelism.{kind}_parallel_degree=2" for kind in ("tensor", "context")]
+    arguments = [*SHORT, *degrees, "--training.seq_len"]
 
-    with pytest.raises(ConfigError, match=r"20, expected a multiple of 24 .*context.* to 24, or"):
-        check_divided_seq_len(20, tensor=3, context=4)
+    check_run(run / "config.toml", [*arguments, "248"], world_size=4)
+    with pytest.raises(ConfigError, match=r"250, expected a multiple of 8 .*context.* to 248, or"):
+        check_run(run / "config.toml", [*arguments, "250"], world_size=4)
 
 
 def test_a_model_of_a_module_of_ones_own_is_left_to_the_trainer(run: Path) -> None:

@@ -91,23 +91,6 @@ def check_seq_len(seq_len: int, longest: int) -> None:
         raise ConfigError(f"training.seq_len is {seq_len:,}, expected at most {longest:,} (RoPE)")
 
 
-def check_divided_seq_len(seq_len: int, *, tensor: int, context: int) -> None:
-    """Check that ranks can divide a sample: tensor parallel ones, and context parallel ones.
-
-    Context parallelism gives each rank two parts, one from each end of the sample.
-    """
-    divisor = tensor * (2 * context if context > 1 else 1)
-    if seq_len % divisor == 0:
-        return
-    degrees = {"tensor": tensor, "context": context}
-    names = [f"parallelism.{kind}_parallel_degree {n}" for kind, n in degrees.items() if n > 1]
-    raise ConfigError(
-        f"training.seq_len is {seq_len}, expected a multiple of {divisor} because of "
-        f"{' and '.join(names)}. Set training.seq_len to {max(1, seq_len // divisor) * divisor}, "
-        f"or choose other degrees."
-    )
-
-
 def model_vocab_size(requested: int | None, *, tokenizer_vocab_size: int) -> int:
     """Vocabulary of the model: as requested, if the tokenizer's fits, or the tokenizer's size."""
     if requested is None:

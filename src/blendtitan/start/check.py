@@ -35,7 +35,6 @@ from blendtitan.runs.run_folder import check_prepared
 from blendtitan.settings.batch_changes import resumed
 from blendtitan.settings.batches import (
     check_batches,
-    check_divided_seq_len,
     check_on_cpu,
     check_seq_len,
     data_ranks,
@@ -169,7 +168,7 @@ def _check_model(values: Values) -> None:
         if not torch.accelerator.is_available():
             check_on_cpu(context_parallel_degree=degree)
     sequence_parallel = values["parallelism.enable_sequence_parallel"]
-    check_divided_seq_len(
+    _check_divided(
         values["training.seq_len"],
         tensor=values["parallelism.tensor_parallel_degree"] if sequence_parallel else 1,
         context=degree,
@@ -181,6 +180,23 @@ def _check_model(values: Values) -> None:
     if flavors := MODELS[name]:
         check_known("model.flavor", flavor, flavors)
         check_seq_len(values["training.seq_len"], flavors[flavor].max_seq_len)
+
+
+def _check_divided(seq_len: int, *, tensor: int, context: int) -> None:
+    """Check that ranks can divide a sample: tensor parallel ones, and context parallel ones.
+
+    Context parallelism gives each rank two parts, one from each end of the sample.
+    """
+    divisor = tensor * (2 * context if context > 1 else 1)
+    if seq_len % divisor == 0:
+        return
+    degrees = {"tensor": tensor, "context": context}
+    names = [f"parallelism.{kind}_parallel_degree {n}" for kind, n in degrees.items() if n > 1]
+    raise ConfigError(
+        f"training.seq_len is {seq_len}, expected a multiple of {divisor} because of "
+        f"{' and '.join(names)}. Set training.seq_len to {max(1, seq_len // divisor) * divisor}, "
+        f"or choose other degrees."
+    )
 
 
 def _check_data(run: RunConfig, values: Values) -> str:
