@@ -72,8 +72,8 @@ class RemovedReport:
         text = (
             f"{read:,} of {counted(len(self.documents), 'removed document')} had been read before "
             f"the removal. {counted(later, 'later sample')} of the run would contain one of them. "
-            f"Of these, {self.num_checked:,} were read again now: each has EOD in its place, and no "
-            f"labels there."
+            f"Of these, {self.num_checked:,} were read again now: each has EOD in its place, and "
+            f"no labels there."
         )
         if later > self.num_checked:
             text += " The others belong to phases that have ended, and cannot be read again."
