@@ -22,6 +22,7 @@ from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.run_folder import DATA, FILE_LIST
 from blendtitan.settings import templates
 from blendtitan.start import folder as folder_module
+from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import read_record
 from tests.test_docs import ROOT
 
@@ -570,7 +571,7 @@ def test_an_input_that_was_moved_is_named_with_the_file_that_names_it(
     error = error_of(capsys)
     assert f"{here / what}: " in error
     assert "no such file" in error
-    assert error.endswith("The corpora, the tokenizer and the key are set in run/data.toml.\n")
+    assert error.endswith("The corpora, the tokenizer, key and txt are set in run/data.toml.\n")
 
 
 def test_another_key_needs_overwrite_and_is_named_with_the_file_that_names_it(
@@ -584,7 +585,7 @@ def test_another_key_needs_overwrite_and_is_named_with_the_file_that_names_it(
     assert prepare() == 1
     error = error_of(capsys)
     assert "was made from key 'text', but this command uses key 'body'. Replace" in error
-    assert error.endswith("The corpora, the tokenizer and the key are set in run/data.toml.\n")
+    assert error.endswith("The corpora, the tokenizer, key and txt are set in run/data.toml.\n")
 
 
 def test_a_wrong_option_is_not_blamed_on_the_data(here: Path, capsys: Capture) -> None:
@@ -594,18 +595,22 @@ def test_a_wrong_option_is_not_blamed_on_the_data(here: Path, capsys: Capture) -
     assert error_of(capsys).endswith("workers is 0, expected a whole number of at least 1\n")
 
 
-def test_the_first_remedy_for_a_forgotten_option_is_to_repeat_it(
+def test_lines_of_text_files_stay_documents_without_repeating_the_option(
     here: Path, capsys: Capture
 ) -> None:
     Path("in").mkdir()
     Path("in/a.txt").write_text("One line.\nAnother line.\n")
-    assert init("in") == 0
+    assert init("in", "--txt", "line") == 0
+    assert prepare() == 0
+    assert ShardIndex.open(Path("run/tokens/in/a")).num_documents == 2
     assert prepare("--txt", "line") == 0
 
-    assert prepare() == 1
+    assert prepare("--txt", "file") == 1
     error = error_of(capsys)
-    assert "this command uses --txt file. Give --txt line, replace" in error
-    assert error.endswith("--overwrite, or use another folder.\n")
+    assert "made with --txt line, but this command uses --txt file. Give --txt line" in error
+    assert error.endswith("The corpora, the tokenizer, key and txt are set in run/data.toml.\n")
+    assert prepare("--txt", "file", "--overwrite") == 0
+    assert ShardIndex.open(Path("run/tokens/in/a")).num_documents == 1
 
 
 def test_a_plan_without_prepared_data_names_the_command_that_makes_it(

@@ -120,7 +120,7 @@ def test_a_wrong_key_of_the_text_is_an_error_that_says_where_it_is_set(
     assert cli.main(["prepare", str(tmp_path), "--workers", "1"]) == 1
     error = capsys.readouterr().err
     assert "there is no key 'body', found 'text'" in error
-    assert error.endswith(f"The corpora, the tokenizer and the key are set in {path}.\n")
+    assert error.endswith(f"The corpora, the tokenizer, key and txt are set in {path}.\n")
 
 
 def test_a_tokenizer_without_an_eos_is_refused_at_once(
@@ -237,9 +237,13 @@ def test_shards_are_used_as_they_are(tmp_path: Path, text: Path) -> None:
     ("content", "message"),
     [
         ("tokeniser = 'a'", r"data\.toml: unknown key tokeniser. Did you mean tokenizer\?"),
-        ("zzz = 'a'", r"unknown key zzz. The keys are corpora, epochs, key, shards, tokenizer"),
+        (
+            "zzz = 'a'",
+            r"unknown key zzz. The keys are corpora, epochs, key, shards, tokenizer, txt",
+        ),
         ("tokenizer = 1", r"data\.toml: tokenizer is 1, expected a path in quotes"),
         ("key = ['text']", r"data\.toml: key is \['text'\], expected a name, such as \"text\""),
+        ("txt = 'lines'", r"data\.toml: txt is 'lines', expected \"file\" or \"line\""),
         ("shards = 'a'", r"data\.toml: shards is 'a', expected a list of paths in quotes"),
         ("shards = [1]", r"data\.toml: shards is \[1\], expected a list of paths in quotes"),
         ("corpora = 'a'", r"data\.toml: corpora is 'a', expected a table \[corpora\], and below"),

@@ -4,7 +4,7 @@ import shlex
 from argparse import Namespace
 
 from blendtitan.commands.arguments import argument, command, number, path
-from blendtitan.commands.text import MAX_EPOCHS, TEXTS, texts_config
+from blendtitan.commands.text import MAX_EPOCHS, TEXTS, TXT, texts_config
 from blendtitan.terminal import complain, say
 
 
@@ -40,10 +40,12 @@ from blendtitan.terminal import complain, say
         choices=("slurm", "pbs"),
     ),
     argument("--key", "field or column that holds the text", metavar="NAME", default="text"),
+    TXT,
 )
 def _init(options: Namespace) -> None:
     from blendtitan.runs.run_folder import CONFIG, DATA
-    from blendtitan.start.folder import corpus_table, init_folder, shard_table
+    from blendtitan.start.folder import init_folder
+    from blendtitan.start.found import corpus_table, shard_table
     from blendtitan.storage.list_forms import nested_corpora
     from blendtitan.tables import show
 
@@ -54,6 +56,7 @@ def _init(options: Namespace) -> None:
         options.tokenizer,
         template=options.template,
         key=options.key,
+        txt=options.txt or "file",
         scheduler=options.scheduler,
     )
     if found.corpora:
@@ -88,6 +91,7 @@ def _prepare(options: Namespace) -> None:
     corpora = prepare_folder(
         options.folder,
         workers=options.workers,
+        txt=options.txt,
         configure=texts_config(options),
         max_epochs=options.max_epochs,
     )

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from blendtitan.prepare.tokenize import TokenizeConfig
 
 
+TXT = argument(
+    "--txt",
+    "documents of a .txt file: the whole file, or each line (default: file; prepare: txt in "
+    "data.toml)",
+    choices=["file", "line"],
+)
+
 TEXTS: tuple[Add, ...] = (
     number(
         "--max-rejects",
@@ -30,12 +37,7 @@ TEXTS: tuple[Add, ...] = (
         "number of rejected texts to tolerate (default: %(default)s)",
         default=0,
     ),
-    argument(
-        "--txt",
-        "documents of a .txt file: the whole file, or each line (default: %(default)s)",
-        choices=["file", "line"],
-        default="file",
-    ),
+    TXT,
     number(
         "--max-document-bytes",
         "N",
@@ -83,7 +85,7 @@ def texts_config(options: Namespace) -> "Callable[..., TokenizeConfig]":
         TokenizeConfig,
         max_rejects=options.max_rejects,
         options=ReadOptions(
-            options.txt,
+            options.txt or "file",
             MAX_DOCUMENT_BYTES if longest is None else longest,
             keep=options.keep,
             has_docs=not options.no_docs,

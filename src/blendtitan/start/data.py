@@ -11,7 +11,7 @@ from typing import Any
 import tomlkit
 
 from blendtitan.errors import BlendTitanError, ConfigError
-from blendtitan.prepare.input_file import is_url
+from blendtitan.prepare.input_file import TxtMode, is_url
 from blendtitan.settings.toml import toml_document
 from blendtitan.storage.list_forms import named_shards
 
@@ -39,6 +39,9 @@ class DataConfig:
 
     key: str = "text"
     """Field or column that holds the text."""
+
+    txt: TxtMode = "file"
+    """Whether a ``.txt`` file is one document, or each of its lines is."""
 
 
 def read_data_config(path: Path) -> DataConfig:
@@ -106,6 +109,9 @@ def data_toml(config: DataConfig) -> str:
     document["tokenizer"] = config.tokenizer
     document["key"] = config.key
     document["key"].comment("field or column that holds the text")
+    if config.txt != "file":
+        document["txt"] = config.txt
+        document["txt"].comment("each line of a .txt file is a document")
     if config.shards:
         document["shards"] = config.shards
     corpora = tomlkit.table()
@@ -135,6 +141,7 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (_is_amount, "a number of at least 0"),
     "shards": (_is_text, _PATH),
     "key": (_is_text, 'a name, such as "text"'),
+    "txt": (("file", "line").__contains__, '"file" or "line"'),
 }
 """What a key may hold, or each value in it if it is a table or a list."""
 

@@ -11,9 +11,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import tomlkit
@@ -21,8 +21,7 @@ import tomlkit
 from blendtitan.errors import BlendTitanError, ConfigError, InputError
 from blendtitan.files import read_text
 from blendtitan.prepare.documents import read_texts
-from blendtitan.prepare.input_file import InputFile, is_url, without_suffixes
-from blendtitan.prepare.inputs import WILDCARDS, find_inputs
+from blendtitan.prepare.input_file import InputFile, TxtMode, is_url
 from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
 from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
 from blendtitan.prepare.streams import BadText
@@ -31,15 +30,14 @@ from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES, page_url
 from blendtitan.start.data import (
     DataConfig,
-    check_corpus_name,
     data_toml,
     expanded,
     read_data_config,
 )
+from blendtitan.start.found import FoundCorpus, corpora_in
 from blendtitan.start.left_out import prune_unnamed, report_unnamed
 from blendtitan.storage.atomic_files import write_atomically, writing
-from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, find_shards
-from blendtitan.tables import Table
+from blendtitan.storage.list_forms import NamedShard, find_shards
 from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
 from blendtitan.visible import visible_logger
 
@@ -50,17 +48,6 @@ _CONFIG_HEAD = """\
 # --training.steps 100. Every key: {page}
 
 """
-
-
-@dataclass(frozen=True, slots=True)
-class FoundCorpus:
-    """One corpus that ``init`` found."""
-
-    name: str
-    location: str
-    files: tuple[InputFile, ...]
-    formats: tuple[str, ...]
-    """Suffixes of the files, such as ``.jsonl.zst``."""
 
 
 class FoundData(NamedTuple):
@@ -78,6 +65,7 @@ def init_folder(
     *,
     template: str,
     key: str,
+    txt: TxtMode = "file",
     scheduler: str | None = None,
 ) -> FoundData:
     """Write ``data.toml`` and ``config.toml`` for some text, or shards, and a tokenizer.
@@ -89,6 +77,7 @@ def init_folder(
         tokenizer: File or folder of the tokenizer.
         template: Name of a configuration of the project.
         key: Field or column that holds the text.
+        txt: Whether a ``.txt`` file is one document, or each of its lines is.
         scheduler: ``slurm`` or ``pbs``: also write a job script for runs on several nodes.
 
     Raises:
@@ -105,7 +94,7 @@ def init_folder(
     document = _template(template)
     shards = {path: prefixes for path in data if (prefixes := _shards_below(path))}
     texts = [path for path in data if path not in shards]
-    found = [corpus for path in texts for corpus in _corpora_in(path)]
+    found = [corpus for path in texts for corpus in corpora_in(path)]
     twice = [name for name, count in Counter(corpus.name for corpus in found).items() if count > 1]
     if twice:
         raise ConfigError(
@@ -132,6 +121,7 @@ def init_folder(
         corpora={corpus.name: corpus.location for corpus in found},
         shards=[str(Path(expanded(shard)).absolute()) for shard in shards],
         key=key,
+        txt=txt,
     )
     head = _CONFIG_HEAD.format(template=template, page=page_url("configuration"))
     with writing(folder):
@@ -153,6 +143,7 @@ def prepare_folder(
     folder: Path,
     *,
     workers: int | None = None,
+    txt: TxtMode | None = None,
     configure: Callable[..., TokenizeConfig] = TokenizeConfig,
     max_epochs: float = 4.0,
 ) -> list[CorpusMix]:
@@ -161,6 +152,7 @@ def prepare_folder(
     Args:
         folder: The run folder.
         workers: Processes. None: one per core.
+        txt: Replaces ``txt`` of ``data.toml``.
         configure: ``TokenizeConfig``, or a call of it with further settings.
         max_epochs: Largest number of epochs of a corpus; 0: no limit.
 
@@ -175,15 +167,17 @@ def prepare_folder(
     _check_epochs(folder / DATA, mixing)
     tokens = Path(os.path.abspath(folder / TOKENS))
     settings = configure(tokenizer=Path(config.tokenizer), keys=(config.key,))
+    options = replace(settings.options, txt=txt or config.txt)
+    settings = replace(settings, options=options)
     corpora = _read_corpora(tokens, config)
     planned: set[Path] = set()
     try:
         if corpora:
             planned = _tokenize(corpora, tokens, settings, workers=workers)
     except (ConfigError, InputError) as error:
-        named = (config.tokenizer, *corpora.values(), f"key {config.key!r}")
+        named = (config.tokenizer, *corpora.values(), f"key {config.key!r}", "--txt")
         if isinstance(error, InputError) or any(each in str(error) for each in named):
-            error.add_note(f"The corpora, the tokenizer and the key are set in {folder / DATA}.")
+            error.add_note(f"The corpora, the tokenizer, key and txt are set in {folder / DATA}.")
         raise
 
     if corpora:
@@ -299,32 +293,6 @@ def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
     return {name: place for name, place in config.corpora.items() if is_read[name]}
 
 
-def corpus_table(found: Sequence[FoundCorpus]) -> Table:
-    """The corpora that were found, one in a row."""
-    from blendtitan.runs.row_reads import size_of
-
-    rows = [
-        (
-            c.name,
-            f"{len(c.files):,}",
-            size_of(sum(f.num_bytes for f in c.files)),
-            " ".join(c.formats),
-        )
-        for c in found
-    ]
-    return Table(("corpus", "files", "size", "formats"), rows, texts=["formats"])
-
-
-def shard_table(shards: Mapping[Path, Sequence[Path]]) -> Table:
-    """The corpora of folders of shards, one in a row."""
-    counts = Counter(
-        corpus_in_folder(prefix, folder)
-        for folder, prefixes in shards.items()
-        for prefix in prefixes
-    )
-    return Table(("corpus", "shards"), sorted(counts.items()))
-
-
 def _template(name: str) -> tomlkit.TOMLDocument:
     path = TEMPLATES / f"{name}.toml"
     names = sorted(file.stem for file in TEMPLATES.glob("*.toml"))
@@ -351,47 +319,3 @@ def _shards_below(location: str) -> list[Path]:
     """The prefixes of the shards below a folder; none if it is a URL or a file."""
     path = Path(expanded(location))
     return find_shards(path) if not is_url(location) and path.is_dir() else []
-
-
-def _corpora_in(text: str) -> list[FoundCorpus]:
-    name, equals, location = text.partition("=")
-    if not equals or "/" in name:
-        name, location = "", text
-    else:
-        check_corpus_name(name, f"--data {text}")
-    location = expanded(location)
-    files = list(find_inputs(location))
-    if not is_url(location):
-        location = str(Path(location).absolute())
-    first_folders = {relative.parts[0] for _, relative in files if len(relative.parts) > 1}
-    is_flat = any(len(relative.parts) == 1 for _, relative in files)
-    if name or is_flat or not WILDCARDS.isdisjoint(location):
-        if first_folders and not name and WILDCARDS.isdisjoint(location):
-            logger.info(
-                "%s has files of its own, so it is one corpus, and its subfolders (%s) are none",
-                *(location, ", ".join(sorted(first_folders))),
-            )
-        return [_found(name or _name_of(location), location, files)]
-    return [
-        _found(
-            folder,
-            f"{location.rstrip('/')}/{folder}",
-            [(file, relative) for file, relative in files if relative.parts[0] == folder],
-        )
-        for folder in sorted(first_folders)
-    ]
-
-
-def _name_of(location: str) -> str:
-    parts = [p for p in PurePosixPath(location).parts if WILDCARDS.isdisjoint(p) and p != "/"]
-    return without_suffixes(parts[-1]) if parts else "text"
-
-
-def _found(name: str, location: str, files: Sequence[tuple[Any, PurePosixPath]]) -> FoundCorpus:
-    suffixes = {relative.name[len(without_suffixes(relative.name)) :] for _, relative in files}
-    return FoundCorpus(
-        name=name,
-        location=location,
-        files=tuple(file for file, _ in files),
-        formats=tuple(sorted(suffixes)),
-    )
