@@ -38,6 +38,15 @@ def record(replica: int, **entry: Any) -> None:
     os.close(file)
 
 
+def wait_for_others(replica: int, count: int) -> None:
+    """Wait until so many replicas are about to begin: one may start much faster than others."""
+    path = Path(os.environ["RECORD"])
+    path.with_name(f"{path.name}_ready_{replica}").touch()
+    end = time.monotonic() + 120
+    while len([*path.parent.glob(f"{path.name}_ready_*")]) < count and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 class RecordingMetrics(ReplicaMetrics):
     """Records every loss."""
 
@@ -79,6 +88,8 @@ class Recording:
         return batch
 
     def _begin(self) -> Any:
+        if together := os.environ.pop("TOGETHER", None):
+            wait_for_others(self._replica, int(together))
         self._read.clear()
         if os.environ.get("DIVERGE_AT") == str(self.step):  # as if it had committed another attempt
             self._last_attempt = int(os.environ.pop("DIVERGE_AT"))

@@ -75,7 +75,9 @@ def test_each_committed_slot_is_read_once_however_often_replicas_are_killed(
     rng, killed = random.Random(6), 0
     with lighthouse(job):
         # At the second step, the last one claims another state, as if it had committed alone.
-        runs = [job.start(0), job.start(1), job.start(2, DIVERGE_AT="2")]
+        together = {"TOGETHER": f"{REPLICAS}"}
+        runs = [job.start(replica, **together) for replica in (0, 1)]
+        runs.append(job.start(2, DIVERGE_AT="2", **together))
         wait_for(lambda: job.committed() >= 2, *runs)
         assert runs[2].output.count("continues with the state of another") == 2
         while killed < kills:
