@@ -12,15 +12,13 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.order.replicas import check_units
 from blendtitan.settings.batch_changes import batch_changes
+from blendtitan.settings.known_models import WITH_EXPERTS
 
 LIGHTHOUSE = "TORCHFT_LIGHTHOUSE"
 """Environment variable with the address of the lighthouse, such as ``http://node0:29510``."""
 
 REPLICA = "BLENDTITAN_REPLICA"
 """Environment variable that names this replica of its job, in its claim on the run's folder."""
-
-WITH_EXPERTS = frozenset({"deepseek_v3", "gpt_oss", "kimi_k2_7", "qwen3"})
-"""Models of TorchTitan whose experts are balanced outside the optimizer."""
 
 SEMI_SYNC_METHODS = ("diloco", "local_sgd")
 
