@@ -130,11 +130,7 @@ def index(
             )
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try:
-            yield from pool.map(outcome, planned)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        yield from pool.map(outcome, planned)
 
 
 def _index_file(source: TokenFile, prefix: Path, settings: IndexSettings) -> IndexedFile:
