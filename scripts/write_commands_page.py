@@ -55,8 +55,8 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     """What is given first; argparse's own text is another in every release of Python."""
     groups = parser._mutually_exclusive_groups
     grouped = {action for group in groups for action in group._group_actions}
-    shown = [a for a in parser._actions if a.required or not a.option_strings]
-    parts = [_given(a) if a.required else f"[{_given(a)}]" for a in shown if a not in grouped]
+    shown = [a for a in parser._actions if _is_needed(a) or not a.option_strings]
+    parts = [_given(a) if _is_needed(a) else f"[{_given(a)}]" for a in shown if a not in grouped]
     parts += [
         f"({' | '.join(_given(action) for action in group._group_actions)})"
         for group in groups
@@ -64,6 +64,11 @@ def _usage(parser: argparse.ArgumentParser) -> str:
     ]
     optional = any(a not in shown and a not in grouped for a in parser._actions)
     return " ".join([*parts, *(["[OPTIONS]"] if optional else [])])
+
+
+def _is_needed(action: argparse.Action) -> bool:
+    # argparse calls a positional argument of any number of values required, but accepts none.
+    return action.required and action.nargs != "*"
 
 
 def _given(action: argparse.Action) -> str:
@@ -85,7 +90,7 @@ def _row(action: argparse.Action) -> str:
     name = ", ".join(action.option_strings)
     given = f"{name} {_value(action)}".strip()
     meaning = (action.help or "") % vars(action)
-    needed = "needed" if action.required else ""
+    needed = "needed" if _is_needed(action) else ""
     cells = [f"`{given}`", needed, meaning]
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 

@@ -158,6 +158,11 @@ class Source:
     kept: dict[str, str | None]
     """The fields of ``--keep``; None: the document has no such field."""
 
+    @classmethod
+    def of_row(cls, row: dict[str, Any]) -> Self:
+        """The source in a row of the file."""
+        return cls(**{name: row.pop(name) for name, _ in _OWN}, kept=row)
+
     def __str__(self) -> str:
         places = (("row", self.row), ("byte", self.byte))
         where = [self.input or "an unknown input"]
@@ -231,8 +236,7 @@ class Sources:
             if group not in read:
                 read = {group: self._group(group)}
             [row] = read[group].slice(document_id - int(ends[group]) + sizes[group], 1).to_pylist()
-            own = {name: row.pop(name) for name, _ in _OWN}
-            found.append(Source(**own, kept=row))
+            found.append(Source.of_row(row))
         return found
 
     def _group(self, group: int) -> pa.Table:

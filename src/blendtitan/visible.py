@@ -24,7 +24,6 @@ _IN_LINES = re.compile(rf"(?![\n\t])[{_UNSAFE}]")
 # TorchTitan colours its own lines (metrics.enable_color_printing).
 _IN_COLOURED_LINES = re.compile(rf"(?!\x1b\[[0-9;]*m|[\n\t])[{_UNSAFE}]")
 
-_SHOWN = 3
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -63,10 +62,10 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def some_of(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str], shown: int = 3) -> str:
     """The first names of many, and the number of the others."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def visible_logger(name: str) -> logging.Logger:

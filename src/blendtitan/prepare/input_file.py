@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
 
 from blendtitan.errors import BlendTitanError, ConfigError, InputError
+from blendtitan.storage.writer import SOURCE_COLUMNS
 
 Kind = Literal["lines", "json", "text", "csv", "tsv", "parquet", "arrow"]
 Compression = Literal["", "gz", "zst", "xz", "bz2"]
@@ -20,9 +21,6 @@ WORK_FOLDER = ".blendtitan"
 """Below the output: parts of unfinished shards, and records of finished ones."""
 
 REJECTS_SUFFIX = ".rejects.jsonl"
-
-SOURCE_COLUMNS = ("shard", "document", "input", "row", "byte")
-"""What is known of every document, in ``PREFIX.docs.parquet`` or by its place there."""
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Default limit for one document, as stored: 16 MiB. Longer documents are rejected.

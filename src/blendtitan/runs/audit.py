@@ -290,8 +290,8 @@ def _shares(phase: Phase) -> dict[str, float]:
 def audit_table(run: Sequence[Audited]) -> Table:
     """One row for each checkpoint."""
     has_skips = any(one.state.skipped for one in run if one.state is not None)
-    removes = any(one.state.removals for one in run if one.state is not None)
-    more = ["skipped slots"] * has_skips + ["removed documents"] * removes
+    has_removals = any(one.state.removals for one in run if one.state is not None)
+    more = ["skipped slots"] * has_skips + ["removed documents"] * has_removals
     table = Table(("step", "consumed samples", *more, "phases", "segments", "digest", ""))
     for one in run:
         facts: list[int | str | None] = [None] * (4 + len(more))
@@ -300,9 +300,9 @@ def audit_table(run: Sequence[Audited]) -> Table:
             counts = len(phases) or 1, len(segments_read(phases)) or 1
             consumed = one.state.consumed_samples
             skips = [consumed - one.state.skips.kept_before(consumed)] if has_skips else []
-            removed = [one.state.removals[-1].num_documents if one.state.removals else 0]
-            more = (*skips, *removed[:removes])
-            facts = [consumed, *more, *counts, one.state.digest[:12]]
+            removals = one.state.removals
+            removed = [removals[-1].num_documents if removals else 0] if has_removals else []
+            facts = [consumed, *skips, *removed, *counts, one.state.digest[:12]]
         table.add_row(f"{one.stored.step:,}", *facts, one.verdict())
     return table
 

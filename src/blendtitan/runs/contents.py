@@ -257,11 +257,14 @@ class Contents:
 
     def shards_named(self, name: str) -> list[int]:
         """The numbers of the shards whose path is ``name``, or ends in it."""
-        parts = Path(name).parts
+        path, whole = Path(name), Path(name).absolute()
+        parts = path.parts
         return [
             shard
             for shard, prefix in enumerate(self.catalog.prefixes)
-            if Path(prefix).parts[-len(parts) :] == parts or Path(prefix) == Path(name).absolute()
+            # Parsing the paths of thousands of shards takes long, and a list names many documents.
+            if prefix.endswith(path.name)
+            and (Path(prefix).parts[-len(parts) :] == parts or Path(prefix) == whole)
         ]
 
     def _shard(self, stretch: Stretch) -> int:

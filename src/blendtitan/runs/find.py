@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from blendtitan.document_sources import (
     Source,
+    integers,
     open_sources,
     recorded_fields,
     with_fields,
@@ -21,9 +23,9 @@ from blendtitan.storage.atomic_files import remove_file_partials, replaced_file
 from blendtitan.storage.list_forms import quoted_word
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.replaceable import check_replaceable
-from blendtitan.storage.writer import DOCS_SUFFIX
+from blendtitan.storage.writer import DOCS_SUFFIX, SOURCE_COLUMNS
 from blendtitan.tables import Table
-from blendtitan.visible import counted, visible_logger
+from blendtitan.visible import counted, some_of, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -99,7 +101,7 @@ def find(prefixes: Sequence[Path], where: str) -> Iterator[FoundDocument]:
             try:
                 yield from _found_in(prefix, where, keep, database)
             except duckdb.Error as error:
-                names = ", ".join(("shard", "document", "input", "row", "byte", *keep))
+                names = ", ".join((*SOURCE_COLUMNS, *keep))
                 first, *_ = str(error).splitlines()
                 raise ConfigError(
                     f"--where {where!r}: {first}. Expected an SQL condition about {names}, such as "
@@ -137,9 +139,9 @@ def _found_in(
     with open_sources(prefix) as sources:
         for group in () if sources is None else sources.groups():
             rows = with_fields(group, keep)
-            numbers = pa.array(range(first, first + len(rows)), pa.int64())
+            numbers = integers(np.arange(first, first + len(rows), dtype=np.int64))
             rows = rows.add_column(0, "document", numbers)
-            rows = rows.add_column(0, "shard", pa.array([str(prefix)] * len(rows)))
+            rows = rows.add_column(0, "shard", pa.repeat(str(prefix), len(rows)))
             first += len(rows)
             database.register("documents", rows)
             query = f"SELECT * FROM documents WHERE ({where}\n) ORDER BY document"
@@ -147,10 +149,8 @@ def _found_in(
             names = [column[0] for column in result.description]
             for values in result.fetchall():
                 row = dict(zip(names, values, strict=True))
-                own = {name: row.pop(name) for name in ("input", "row", "byte")}
-                document_id = row.pop("document")
                 del row["shard"]
-                yield FoundDocument(prefix, document_id, Source(**own, kept=row))
+                yield FoundDocument(prefix, row.pop("document"), Source.of_row(row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +193,8 @@ class FindReport:
 def _steps_shown(reads: Reads | None) -> tuple[str, str]:
     if reads is None:
         return "not in the train split", ""
-    return _some(reads.read), _some(reads.to_come)
-
-
-def _some(steps: Sequence[int]) -> str:
-    shown = ", ".join(f"{step:,}" for step in steps[:_SHOWN_STEPS])
-    more = len(steps) - _SHOWN_STEPS
-    return f"{shown} and {more:,} more" if more > 0 else shown or "none"
+    read, to_come = ([f"{step:,}" for step in steps] for steps in (reads.read, reads.to_come))
+    return some_of(read, _SHOWN_STEPS) or "none", some_of(to_come, _SHOWN_STEPS) or "none"
 
 
 def find_report(

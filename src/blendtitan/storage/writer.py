@@ -33,6 +33,9 @@ from blendtitan.storage.records import ENDS_SUFFIX, RECORD_SUFFIX
 DOCS_SUFFIX = ".docs.parquet"
 """Suffix of the file with the source of each document."""
 
+SOURCE_COLUMNS = ("shard", "document", "input", "row", "byte")
+"""What is known of every document, in that file or by its place there."""
+
 SHARD_SUFFIXES = (".idx", RECORD_SUFFIX, ENDS_SUFFIX, DOCS_SUFFIX, ".bin")
 """Suffixes of all files of a shard, in the order in which they are deleted."""
 
