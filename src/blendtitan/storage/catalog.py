@@ -132,7 +132,8 @@ def build_catalog(
             from blendtitan.storage.shard_faults import mixed_error
 
             raise mixed_error(prefix, ends)
-        return _Probe(index.header, cuts, _token_cuts(index, cuts), ends)
+        version = signature.bin_changed_ns if signature and "://" in prefix else 0
+        return _Probe(index.header, cuts, _token_cuts(index, cuts), ends, version)
 
     probes = io_map(probe, list(zip(shards.prefixes, shards.signatures, strict=True)))
     if any(p.ends is not None and not p.ends.is_complete for p in probes):
@@ -152,13 +153,7 @@ def build_catalog(
         checksums=listed_checksums(
             shards.prefixes, [p.token_cuts[-1] - p.token_cuts[0] for p in probes]
         ),
-        bin_versions=np.array(
-            [
-                signature.bin_changed_ns if signature and "://" in prefix else 0
-                for prefix, signature in zip(shards.prefixes, shards.signatures, strict=True)
-            ],
-            np.int64,
-        ),
+        bin_versions=np.array([p.bin_version for p in probes], np.int64),
         settings=settings,
     )
 
@@ -168,6 +163,7 @@ class _Probe(NamedTuple):
     document_cuts: list[int]
     token_cuts: list[int]
     ends: DocumentEnds | None
+    bin_version: int
 
     def lacks_eod(self, inserts_eod: bool) -> bool:
         return inserts_eod and self.ends is not None and self.ends.lacks_eod
