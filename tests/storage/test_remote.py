@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,11 +291,16 @@ def test_a_kept_catalog_is_read_again_until_an_object_changes(
     assert len([*(tmp_path / "kept").iterdir()]) == 2
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"append_eod": True}, {"order": "blendcorpus", "train_samples": 64, "eval_samples": 0}],
+    ids=str,
+)
 def test_another_process_notices_that_a_shard_is_not_the_one_of_the_catalog(
-    store: ObjectStore, blend: BlendConfig
+    store: ObjectStore, blend: BlendConfig, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """It opens shards long after the catalog was built."""
-    there = uploaded(store, blend)
+    there = replace(uploaded(store, blend), data_cache_path=tmp_path / "kept", **settings)
     catalog = decode_catalog(encode_catalog(read_catalog(there)))
     store.put("web/web_0.bin", bytes(900 * 2))
     remote.forget()

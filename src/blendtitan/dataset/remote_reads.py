@@ -1,6 +1,5 @@
 """Windows of shards in object storage, read all at once instead of one after the other."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -28,14 +27,9 @@ def read_ahead(rows: Rows, plan: "Plan", start: int, out: NDArray[Any]) -> None:
     """
     stop, ranges = start + len(out), list[Range]()
     for shard, at in zip(plan.shards[start:stop], plan.at_bytes[start:stop], strict=True):
-        prefix = rows.catalog.prefixes[shard]
-        if "://" not in prefix:
+        if at < 0 or "://" not in rows.catalog.prefixes[shard]:
             continue
-        token_bytes = rows.catalog.dtype(shard).itemsize
-        expected = int(rows.catalog.token_cuts[shard, 3]) * token_bytes
-        file = rows.files.open(f"{prefix}.bin", partial(int, expected))
+        file = rows.open_bin(shard)
         assert isinstance(file, RemoteFile)
-        file.check_version(int(rows.catalog.bin_versions[shard]))
-        if at >= 0:
-            ranges.append(Range(file, int(at), out.shape[1] * token_bytes))
+        ranges.append(Range(file, int(at), out.shape[1] * rows.catalog.dtype(shard).itemsize))
     fetch_ahead(ranges)

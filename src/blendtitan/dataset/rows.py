@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.storage.catalog import Catalog
-from blendtitan.storage.reader import OpenFiles
+from blendtitan.storage.reader import OpenFile, OpenFiles
 
 if TYPE_CHECKING:
     from blendtitan.dataset.removed import RemovedSpans
@@ -112,14 +112,22 @@ class Rows:
         at = self.piece_bytes[pieces] + offsets * self.piece_token_bytes[pieces]
         return np.where(whole & ~self.catalog.lacks_eod[shards], at, -1)
 
+    def open_bin(self, shard: int) -> OpenFile:
+        """The open ``.bin`` of a shard, which is the file that the catalog describes."""
+        file = self.files.open(
+            self.catalog.prefixes[shard] + ".bin",
+            lambda: int(self.catalog.token_cuts[shard, 3]) * self.catalog.dtype(shard).itemsize,
+        )
+        if self.is_remote:
+            from blendtitan.storage.remote_file import check_version
+
+            check_version(file, int(self.catalog.bin_versions[shard]))
+        return file
+
     def read_contiguous(self, shard: int, at_bytes: int, out: NDArray[np.integer]) -> None:
         """Fill ``out``, of any integer type, with contiguous tokens of a shard."""
         dtype = self.dtype if self.is_uniform else self.catalog.dtype(shard)
-        file = self.files.open(
-            self.catalog.prefixes[shard] + ".bin",
-            lambda: int(self.catalog.token_cuts[shard, 3]) * dtype.itemsize,
-        )
         tokens = out if out.dtype == dtype else np.empty(len(out), dtype)
-        file.read_into(tokens, at=at_bytes)
+        self.open_bin(shard).read_into(tokens, at=at_bytes)
         if tokens is not out:
             out[:] = tokens

@@ -70,15 +70,6 @@ class RemoteFile(OpenFile):
     def __del__(self) -> None:
         pass
 
-    def check_version(self, expected: int) -> None:
-        """Check that the file is the one of the catalog, which another process may have built.
-
-        Raises:
-            CorruptShardError: It was replaced since.
-        """
-        if expected and _number(self.found.version) != expected:
-            raise changed_error(self.path)
-
     def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:
         """As ``OpenFile.read_into``."""
         buffer.data.cast("B")[:] = self._bytes(at, buffer.nbytes)
@@ -115,6 +106,18 @@ class RemoteFile(OpenFile):
                 self._blocks.pop(next(iter(self._blocks)), None)
             self._blocks[number] = block
         return block
+
+
+def check_version(file: OpenFile, expected: int) -> None:
+    """Check that a file is the one of the catalog, which another process may have built.
+
+    ``expected`` is its number in the catalog. 0: the file is local, or the number is not known.
+
+    Raises:
+        CorruptShardError: It was replaced since.
+    """
+    if expected and isinstance(file, RemoteFile) and _number(file.found.version) != expected:
+        raise changed_error(file.path)
 
 
 class _Ahead(threading.local):
