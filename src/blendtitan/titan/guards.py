@@ -34,7 +34,7 @@ _CLOSE_TIME = timedelta(minutes=10)
 """Time for which ranks wait for each other's loggers, which may upload what they hold."""
 
 _REASONS = ("", "The wall time is about to end", "Received SIGUSR1", "Received SIGTERM")
-"""Why a run ends. Ranks exchange its place here."""
+"""Why a run ends. Ranks exchange the index of the reason."""
 
 
 class StoppedRun(KeyboardInterrupt):
@@ -129,7 +129,7 @@ class Guards:
         return False
 
     def _reason(self) -> int:
-        """Why this rank asks to end, as a place in ``_REASONS``; 0 if it does not."""
+        """Why this rank asks to end, as an index of ``_REASONS``; 0 if it does not."""
         if STOP.received and STOP.is_noted_only:
             return _REASONS.index(f"Received {STOP.received}")
         return int(time.time() >= self._end)

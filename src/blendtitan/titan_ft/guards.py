@@ -1,6 +1,6 @@
 """Guards of a replica: they look for a signal before the replicas agree on who takes part.
 
-Later, the loader is where the replica reads, which is no place to save.
+After that, the loader stands within a step, where no checkpoint can be saved.
 """
 
 from blendtitan.titan.guards import Guards
