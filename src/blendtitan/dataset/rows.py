@@ -54,9 +54,6 @@ class Rows:
     dtype: np.dtype[Any]
     """Token type that all tokens fit: that of all shards, else int64."""
 
-    is_uniform: bool
-    """Whether it is the type of all shards."""
-
     is_remote: bool
     """Whether a shard is in object storage."""
 
@@ -96,7 +93,6 @@ class Rows:
             piece_bytes=catalog.token_cuts[shards, split] * token_bytes,
             piece_token_bytes=token_bytes,
             dtype=dtypes[0] if fits else np.dtype(np.int64),
-            is_uniform=fits,
             is_remote=any("://" in prefix for prefix in catalog.prefixes),
         )
 
@@ -126,7 +122,8 @@ class Rows:
 
     def read_contiguous(self, shard: int, at_bytes: int, out: NDArray[np.integer]) -> None:
         """Fill ``out``, of any integer type, with contiguous tokens of a shard."""
-        dtype = self.dtype if self.is_uniform else self.catalog.dtype(shard)
+        # Rows of int64 alone may have shards of other types.
+        dtype = self.dtype if self.dtype.itemsize < 8 else self.catalog.dtype(shard)
         tokens = out if out.dtype == dtype else np.empty(len(out), dtype)
         self.open_bin(shard).read_into(tokens, at=at_bytes)
         if tokens is not out:
