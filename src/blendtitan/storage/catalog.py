@@ -133,7 +133,7 @@ def build_catalog(
 
             raise mixed_error(prefix, ends)
         version = signature.bin_changed_ns if signature and "://" in prefix else 0
-        return _Probe(index.header, cuts, _token_cuts(index, cuts), ends, version)
+        return _Probe(index.header, cuts, _token_cuts(index, cuts), index.num_tokens, ends, version)
 
     probes = io_map(probe, list(zip(shards.prefixes, shards.signatures, strict=True)))
     if any(p.ends is not None and not p.ends.is_complete for p in probes):
@@ -150,9 +150,7 @@ def build_catalog(
         token_cuts=np.array([p.token_cuts for p in probes], np.int64),
         lacks_eod=np.array([p.lacks_eod(inserts_eod) for p in probes], np.bool_),
         eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
-        checksums=listed_checksums(
-            shards.prefixes, [p.token_cuts[-1] - p.token_cuts[0] for p in probes]
-        ),
+        checksums=listed_checksums(shards.prefixes, [p.num_tokens for p in probes]),
         bin_versions=np.array([p.bin_version for p in probes], np.int64),
         settings=settings,
     )
@@ -162,6 +160,7 @@ class _Probe(NamedTuple):
     header: IndexHeader
     document_cuts: list[int]
     token_cuts: list[int]
+    num_tokens: int
     ends: DocumentEnds | None
     bin_version: int
 
