@@ -13,11 +13,13 @@ each after a latency. FOLDER gets shards of random ids. Two things are measured:
 import argparse
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -33,6 +35,8 @@ SEQ_LENGTH = 8192
 MICRO_BATCH = 8
 LATENCIES = (0.0, 0.005, 0.02, 0.1)
 STEP_SECONDS = 0.25
+
+_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
 def write_shards(folder: Path, num_shards: int) -> None:
@@ -68,16 +72,16 @@ class Store:
         path = self.folder / request.match_info["key"]
         if not path.is_file():
             return web.Response(status=404)
-        headers = {"ETag": f'"{path.stat().st_mtime_ns}"', "Last-Modified": _DATE}
+        found = path.stat()
+        headers = {"ETag": f'"{found.st_mtime_ns}"', "Last-Modified": _DATE}
         if request.method == "HEAD":
-            return web.Response(headers=headers | {"Content-Length": str(path.stat().st_size)})
-        span = request.http_range
+            return web.Response(headers=headers | {"Content-Length": str(found.st_size)})
+        span, start = request.http_range, request.http_range.start or 0
         with path.open("rb") as file:
-            file.seek(span.start or 0)
-            body = file.read((span.stop or path.stat().st_size) - (span.start or 0))
+            file.seek(start)
+            body = file.read((span.stop or found.st_size) - start)
         self.bytes += len(body)
-        start, size = span.start or 0, path.stat().st_size
-        headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{size}"
+        headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{found.st_size}"
         return web.Response(status=206, body=body, headers=headers)
 
     def _list(self, prefix: str) -> web.Response:
@@ -98,9 +102,6 @@ class Store:
         self.latency = float(request.query["latency"])
         self.requests = self.bytes = 0
         return web.json_response(counts)
-
-
-_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
 def _serve(folder: Path, port: int) -> None:
@@ -126,9 +127,6 @@ def running(folder: Path, port: int = 18_923) -> Iterator[str]:
 
 def control(endpoint: str, latency: float) -> dict[str, int]:
     """Set the latency; the counts since the last time."""
-    import json
-    import urllib.request
-
     for _ in range(100):
         url = f"{endpoint}/control?latency={latency}"
         with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:

@@ -26,7 +26,7 @@ if [[ $walltime =~ ^([0-9]+):([0-9]+):([0-9]+)$ ]]; then
     seconds=$((10#${BASH_REMATCH[1]} * 3600 + 10#${BASH_REMATCH[2]} * 60 + 10#${BASH_REMATCH[3]}))
     export BLENDTITAN_END_TIME=$(($(date +%s) + seconds))
 elif [ -z "${BLENDTITAN_END_TIME:-}" ]; then
-    echo "qstat does not tell the wall time: set guards.wall_time_minutes to save before its end" >&2
+    echo "qstat reports no wall time: set guards.wall_time_minutes to save before it ends" >&2
 fi
 # qsub passes no arguments to a script, so they are words of one variable.
 read -ra arguments <<<"${ARGUMENTS:-}"

@@ -3,8 +3,10 @@
 Usage: .venv/bin/python scripts/write_known_models.py
 """
 
+import inspect
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +36,17 @@ TORCHTITAN = {version!r}
 """The version that has these models."""
 
 
+{flavor}
+
+MODELS: Mapping[str, Mapping[str, Flavor]] = {models!r}
+"""``model.name`` to ``model.flavor``. A model has no flavors here if it needs packages that were
+not installed."""
+
+WITH_EXPERTS = frozenset({experts!r})
+"""Models whose experts are balanced outside the optimizer."""
+'''
+
+
 class Flavor(NamedTuple):
     """One size of a model."""
 
@@ -42,19 +55,6 @@ class Flavor(NamedTuple):
     linear_cost: int
     """The cost of a token in all matrices, in units of the attention between two tokens, for a
     vocabulary of 128,000."""
-
-
-MODELS: Mapping[str, Mapping[str, Flavor]] = {models!r}
-"""``model.name`` to ``model.flavor``. A model has no flavors here if it needs packages that were
-not installed."""
-'''
-
-
-class Flavor(NamedTuple):
-    """As in the module that is written."""
-
-    max_seq_len: int
-    linear_cost: int
 
 
 def known_models() -> dict[str, dict[str, Flavor]]:
@@ -84,6 +84,20 @@ def _flavor(name: str, flavor: str) -> Flavor:
     return Flavor(max_seq_len, round(2 * (2 * one - two) / (two - one)))
 
 
+def with_experts(models: Iterable[str]) -> list[str]:
+    """Those of the models whose experts are balanced outside the optimizer."""
+    first = {name: next(iter(flavors_of(name))) for name in models}
+    specs = {name: build_model_spec(name, first[name], vocab_size=64) for name in first}
+    return [name for name, spec in specs.items() if spec.post_optimizer_build_fn is not None]
+
+
 if __name__ == "__main__":
-    MODULE.write_text(HEAD.format(version=version("torchtitan"), models=known_models()))
+    models = known_models()
+    text = HEAD.format(
+        version=version("torchtitan"),
+        flavor=inspect.getsource(Flavor),
+        models=models,
+        experts=with_experts(name for name, flavors in models.items() if flavors),
+    )
+    MODULE.write_text(text)
     subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", str(MODULE)], check=True)

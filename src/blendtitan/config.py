@@ -27,8 +27,6 @@ MAX_SLOT = 10**15
 """End of the global order. Beyond it, a double product no longer separates neighbouring slots
 reliably."""
 
-# The original uses NumPy's RandomState, whose seed has 32 bits.
-
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 OnChange = Literal["error", "new_segment"]

@@ -3,6 +3,7 @@
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError
 
+# The original uses NumPy's RandomState, whose seed has 32 bits.
 _MAX_ORIGINAL_SEED = 2**32 - 1
 
 

@@ -78,10 +78,13 @@ class RemotePath(PosixPath):
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Whether there is an object of this name."""
+        if not _place(str(self))[1]:
+            return False  # a bucket
         try:
-            return bool(_place(str(self))[1]) and head(str(self)) is not None
+            head(str(self))
         except FileNotFoundError:
             return False
+        return True
 
     def is_dir(self) -> bool:
         """Whether this is not an object but has objects below it. False if the store fails."""

@@ -371,6 +371,15 @@ def test_the_default_global_batch_has_a_micro_batch_of_every_replica(
     check_run(run / "config.toml", [*replica, "--training.global_batch_size=-1"])
 
 
+def test_later_batches_need_not_be_a_multiple_of_the_default_one(
+    run: Path, replica: list[str]
+) -> None:
+    """4 micro batches, of which one replica reads two."""
+    later = "--training.batch_schedule=[{from_step = 2, global_batch_size = 8}]"
+
+    check_run(run / "config.toml", [*replica, "--training.global_batch_size=-1", later])
+
+
 def test_a_replica_starts_again_beside_its_siblings_but_not_beside_itself_or_another_job(
     run: Path, replica: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

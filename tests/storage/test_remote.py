@@ -41,8 +41,8 @@ def uploaded(store: ObjectStore, blend: BlendConfig) -> BlendConfig:
     return replace(blend, data_file_list=f"{store.upload(path.parent)}/{path.name}")
 
 
-def read(config: BlendConfig, first: int = 0, stop: int = 64) -> np.ndarray:
-    return read_slots(train(config), first, stop)
+def read(config: BlendConfig) -> np.ndarray:
+    return read_slots(train(config), 0, 64)
 
 
 def train(config: BlendConfig) -> BlendedDataset:

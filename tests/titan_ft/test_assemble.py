@@ -8,8 +8,7 @@ from torchtitan.experiments.torchft.config.job_config import FaultTolerance
 from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader
 
 from blendtitan.errors import ConfigError
-from blendtitan.settings.known_models import MODELS
-from blendtitan.settings.replicas import WITH_EXPERTS
+from blendtitan.settings.known_models import MODELS, WITH_EXPERTS
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.model import build_model_spec
 from blendtitan.titan.toml import read_settings
@@ -93,7 +92,10 @@ def test_what_replicas_cannot_train_is_refused(
 
 
 def test_models_are_refused_whose_experts_are_balanced_outside_the_optimizer() -> None:
-    """So that the check before start, which does not import TorchTitan, knows them."""
+    """So that the check before start, which does not import TorchTitan, knows them.
+
+    If this fails, run scripts/write_known_models.py.
+    """
     found = {
         name
         for name, flavors in MODELS.items()

@@ -1,7 +1,5 @@
 """A replica that is to end: the one that leads saves a checkpoint, the others do not."""
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -27,14 +25,14 @@ def test_only_the_replica_that_leads_says_that_it_saves(
         wait_for(lambda: "2 of 2 replicas take part" in second.output, *runs)
         at = job.committed()
         wait_for(lambda: job.committed() > at, *runs)
-        os.kill(second.process.pid or 0, signal.SIGTERM)
+        second.process.terminate()
 
         assert second.wait(TIMEOUT_S) == INTERRUPTED, second.output[-5000:]
         assert "Received SIGTERM: this replica ends after step " in second.output
         assert "saving a checkpoint" not in second.output
         at = job.committed()
         wait_for(lambda: job.committed() > at, first)
-        os.kill(first.process.pid or 0, signal.SIGTERM)
+        first.process.terminate()
 
         assert first.wait(TIMEOUT_S) == INTERRUPTED, first.output[-5000:]
         (saved,) = folder.glob("checkpoint/step-*/.metadata")
@@ -47,18 +45,18 @@ def test_only_the_replica_that_leads_says_that_it_saves(
 def test_after_a_signal_to_all_replicas_a_checkpoint_of_whole_steps_is_left(
     tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    job = replicated_job(tmp_path, tokenizer_path)
+    job = replicated_job(tmp_path, tokenizer_path, group_size=2)
     job.settings["checkpoint"]["interval"] = 1000
-    job.settings["fault_tolerance"]["group_size"] = 2
     job.write_toml()
     with lighthouse(job):
         runs = [job.start(0), job.start(1)]
         wait_for(lambda: job.committed() >= 2, *runs)
         for run in runs:
-            assert run.process.pid is not None
-            os.kill(run.process.pid, signal.SIGTERM)
+            run.process.terminate()
 
-        assert [run.wait(TIMEOUT_S) for run in runs] == [130, 130], runs[0].output[-5000:]
+        assert [run.wait(TIMEOUT_S) for run in runs] == [INTERRUPTED, INTERRUPTED], runs[0].output[
+            -5000:
+        ]
 
     found = audit_run(Path(job.settings["job"]["dump_folder"]))
     check_proved(found)

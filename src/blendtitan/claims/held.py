@@ -125,7 +125,11 @@ def release_claim() -> None:
                     folder.rmdir()
 
 
+def own_job() -> str:
+    """The job of this process, as its claim names it."""
+    return " ".join(f"{k} job {os.environ[v]}" for k, v in _JOBS.items() if v in os.environ)
+
+
 def _current(silence_seconds: float) -> Holder:
-    job = " ".join(f"{k} job {os.environ[v]}" for k, v in _JOBS.items() if v in os.environ)
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    return Holder(socket.gethostname(), os.getpid(), job, since, silence_seconds)
+    return Holder(socket.gethostname(), os.getpid(), own_job(), since, silence_seconds)

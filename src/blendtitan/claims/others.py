@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder
+from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder, own_job
 from blendtitan.errors import ConfigError, OutputError
 from blendtitan.files import DamagedFileError, open_file, with_retries
 from blendtitan.json_files import LIMIT_BYTES, parse_json
@@ -67,7 +67,7 @@ def check_unclaimed(folder: Path) -> None:
     Raises:
         ConfigError: One does.
     """
-    mine = _REPLICA.search(f"torchft job {os.environ.get('BLENDTITAN_REPLICA')}")
+    mine = _REPLICA.search(own_job())
     for other in _others(folder.absolute() / "none"):
         if _is_sibling(other, mine):
             continue
@@ -86,7 +86,7 @@ def lost_claim(path: Path) -> OutputError:
 
 
 def _rivals(path: Path) -> Iterator[_Claim]:
-    """The claims of other jobs. Those of other replicas of this job are none, unless they ended."""
+    """The claims of other jobs. Those of this job's other replicas that have ended are deleted."""
     own = _read(path)
     mine = _REPLICA.search(own[1].decode()) if own else None
     for other in _others(path):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.rows import Rows
-from blendtitan.dataset.stretches import row_pieces, shard_index
+from blendtitan.dataset.stretches import pieces_of, shard_index
 from blendtitan.files import io_map
 from blendtitan.order.slots import Places
 from blendtitan.storage.catalog import Catalog
@@ -139,8 +139,7 @@ def attention_costs(dataset: BlendedDataset, slots: IntArray, lens: DocumentLens
 def _stretches(dataset: BlendedDataset, places: Places, i: int) -> Iterator[tuple[int, int, int]]:
     """``(shard, offset, tokens)`` of each part of the inputs of a row."""
     rows, row, left = dataset.rows, int(places.rows[i]), dataset.config.seq_length
-    span = int(rows.row_starts[row]), int(rows.num_tokens[row])
     for start, count in dataset.order.stretches(places, i):
-        for piece, offset, part in row_pieces(rows.piece_starts, span, start, min(count, left)):
+        for piece, offset, part in pieces_of(rows, row, start, min(count, left)):
             yield int(rows.piece_shards[piece]), offset, part
             left -= part

@@ -18,6 +18,7 @@ from blendtitan.dataset.blended import BlendedDataset, Plan
 from blendtitan.dataset.documents import IGNORE_INDEX
 from blendtitan.dataset.interface import Dataset, PlannedSlots
 from blendtitan.dataset.rows import Rows
+from blendtitan.dataset.stretches import pieces_of
 from blendtitan.errors import ConfigError
 from blendtitan.storage.removed_documents import RemovedDocuments
 from blendtitan.visible import counted
@@ -140,14 +141,10 @@ def removed_parts(
 
 def _stretches(dataset: BlendedDataset, plan: Plan, at: int) -> Iterator[tuple[int, int]]:
     """``(position, tokens)`` of each part of a sample that is contiguous in the rows."""
-    row = int(plan.places.rows[at])
-    first, size = int(dataset.rows.row_starts[row]), int(dataset.rows.num_tokens[row])
-    for offset, left in dataset.order.stretches(plan.places, at):
-        while left:
-            offset %= size
-            count = min(left, size - offset)
-            yield first + offset, count
-            offset, left = offset + count, left - count
+    rows, row = dataset.rows, int(plan.places.rows[at])
+    for start, count in dataset.order.stretches(plan.places, at):
+        for piece, offset, part in pieces_of(rows, row, start, count):
+            yield int(rows.piece_starts[piece]) + offset, part
 
 
 def blank_removed(

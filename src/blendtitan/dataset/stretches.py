@@ -22,7 +22,7 @@ IntArray = NDArray[np.int64]
 def read_stretch(rows: Rows, row: int, start: int, out: NDArray[np.integer]) -> None:
     """Fill ``out`` with the tokens of a row from ``start`` on, wrapping around at its end."""
     filled = 0
-    for piece, offset, count in _pieces_of(rows, row, start, len(out)):
+    for piece, offset, count in pieces_of(rows, row, start, len(out)):
         part = out[filled : filled + count]
         shard = int(rows.piece_shards[piece])
         if rows.catalog.lacks_eod[shard]:
@@ -38,7 +38,7 @@ def offset_in_shard(rows: Rows, row: int, start: int) -> tuple[int, int]:
 
     Offsets are tokens from the start of the split's part, inserted EODs included.
     """
-    piece, offset, _ = next(_pieces_of(rows, row, start, 1))
+    piece, offset, _ = next(pieces_of(rows, row, start, 1))
     return int(rows.piece_shards[piece]), offset
 
 
@@ -65,7 +65,8 @@ def shard_index(rows: Rows, shard: int) -> ShardIndex:
     return ShardIndex(prefix, header, stop - start, file, start=start)
 
 
-def _pieces_of(rows: Rows, row: int, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+def pieces_of(rows: Rows, row: int, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+    """``row_pieces`` of a row of some rows."""
     span = int(rows.row_starts[row]), int(rows.num_tokens[row])
     return row_pieces(rows.piece_starts, span, start, count)
 

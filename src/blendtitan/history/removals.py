@@ -55,8 +55,10 @@ def removal_of(catalog: Catalog, first_slot: int) -> Removal:
 def removals_of(dataset: Dataset) -> tuple[Removal, ...]:
     """When the list of a dataset's run grew; nothing if it never removed a document."""
     spans = dataset.rows.removed if isinstance(dataset, BlendedDataset) else None
-    if spans is None or spans.removals:
-        return () if spans is None else spans.removals
+    if spans is None:
+        return ()
+    if spans.removals:
+        return spans.removals
     whole = removal_of(dataset.catalog, 0)
     return (whole,) if whole.num_documents else ()
 

@@ -234,7 +234,7 @@ def _readable_record(path: Path) -> Record | None:
 
 @dataclass(frozen=True, slots=True)
 class RemovedInput:
-    """A removed input, and its remaining shard."""
+    """An input that was removed, or is no longer named, and its remaining shard."""
 
     location: str
     prefix: Path
@@ -256,14 +256,19 @@ def removed_inputs(
     Several commands may fill one output. So a shard counts only if its input was below one of
     the inputs of this command.
     """
+    for left in unplanned_inputs(output, planned):
+        is_covered = any(_covers(str(given), left.location) for given in inputs)
+        if is_covered and not _exists(left.location):
+            yield left
+
+
+def unplanned_inputs(output: Path, planned: Iterable[Path]) -> Iterator[RemovedInput]:
+    """Inputs of shards of ``output`` that have a record and are not planned."""
     kept = set(planned)
     for prefix, path in record_paths(output):
         record = None if prefix in kept else read_record(prefix, path)
-        if record is None:
-            continue
-        location = str(record.source["input"])
-        if any(_covers(str(given), location) for given in inputs) and not _exists(location):
-            yield RemovedInput(location, prefix, path, record.counts)
+        if record is not None:
+            yield RemovedInput(str(record.source["input"]), prefix, path, record.counts)
 
 
 def _covers(given: str, location: str) -> bool:

@@ -37,14 +37,11 @@ def samples_of_run(
         samples = 0
     elif samples is None and is_known and validation_steps > 0:
         samples = validation_steps * global_batch_size
-    planned_to = None
+    train_samples = None
     if is_known:
-        changes = batch_changes(batch_schedule)
-        planned_to = consumed_at(planned(global_batch_size, changes, seq_len=seq_len), steps)
-    return {
-        "train_samples": planned_to,
-        "eval_samples": samples,
-    }
+        schedule = planned(global_batch_size, batch_changes(batch_schedule), seq_len=seq_len)
+        train_samples = consumed_at(schedule, steps)
+    return {"train_samples": train_samples, "eval_samples": samples}
 
 
 _SET_BY = {

@@ -70,3 +70,6 @@ MODELS: Mapping[str, Mapping[str, Flavor]] = {
 }
 """``model.name`` to ``model.flavor``. A model has no flavors here if it needs packages that were
 not installed."""
+
+WITH_EXPERTS = frozenset(["deepseek_v3", "gpt_oss", "kimi_k2_7", "qwen3"])
+"""Models whose experts are balanced outside the optimizer."""

@@ -12,15 +12,13 @@ from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.order.replicas import check_units
 from blendtitan.settings.batch_changes import batch_changes
+from blendtitan.settings.known_models import WITH_EXPERTS
 
 LIGHTHOUSE = "TORCHFT_LIGHTHOUSE"
 """Environment variable with the address of the lighthouse, such as ``http://node0:29510``."""
 
 REPLICA = "BLENDTITAN_REPLICA"
 """Environment variable that names this replica of its job, in its claim on the run's folder."""
-
-WITH_EXPERTS = frozenset({"deepseek_v3", "gpt_oss", "kimi_k2_7", "qwen3"})
-"""Models of TorchTitan whose experts are balanced outside the optimizer."""
 
 SEMI_SYNC_METHODS = ("diloco", "local_sgd")
 
@@ -89,7 +87,14 @@ def check_replicas(values: Values, *, ranks: int, processes: int) -> None:
         )
     if values["model.name"] in WITH_EXPERTS:
         raise has_experts(values["model.name"])
-    _check_sizes(values, unit=values["training.local_batch_size"] * ranks, group_size=size)
+    _check_sizes(values, ranks=ranks)
+
+
+def samples_per_step(values: Values, *, ranks: int) -> int:
+    """Samples of a step of all replicas: by default, one micro batch of every replica."""
+    size = values["training.global_batch_size"]
+    unit = values["training.local_batch_size"] * ranks
+    return size if size >= 0 else unit * values["fault_tolerance.group_size"]
 
 
 def has_experts(name: str) -> ConfigError:
@@ -100,18 +105,18 @@ def has_experts(name: str) -> ConfigError:
     )
 
 
-def _check_sizes(values: Values, *, unit: int, group_size: int) -> None:
-    size = values["training.global_batch_size"]
-    sizes = {"training.global_batch_size": size if size > 0 else unit * group_size}
+def _check_sizes(values: Values, *, ranks: int) -> None:
+    sizes = {"training.global_batch_size": samples_per_step(values, ranks=ranks)}
     for number, change in enumerate(batch_changes(values["training.batch_schedule"]), start=1):
         sizes[f"training.batch_schedule {number}: global_batch_size"] = change.global_batch_size
+    unit = values["training.local_batch_size"] * ranks
     for key, samples in sizes.items():
         check_units(
             values["fault_tolerance.batch_policy"],
             key=key,
             full_units=samples // unit,
             unit=unit,
-            all_replicas=group_size,
+            all_replicas=values["fault_tolerance.group_size"],
         )
 
 

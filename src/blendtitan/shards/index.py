@@ -30,6 +30,7 @@ from blendtitan.storage.atomic_files import (
 )
 from blendtitan.storage.index_arrays import IndexArrays, encode_index
 from blendtitan.storage.index_format import IndexHeader
+from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
 from blendtitan.storage.record_writer import encode_record, write_ends
@@ -129,11 +130,7 @@ def index(
             )
 
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        try:
-            yield from pool.map(outcome, planned)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        yield from pool.map(outcome, planned)
 
 
 def _index_file(source: TokenFile, prefix: Path, settings: IndexSettings) -> IndexedFile:
@@ -315,9 +312,7 @@ def index_table(files: Sequence[IndexedFile], output: Path) -> Table:
     table = Table(headings)
     by_corpus: dict[str, list[IndexedFile]] = {}
     for file in files:
-        parts = file.prefix.relative_to(output).parts
-        corpus = parts[0] if len(parts) > 1 else output.resolve().name
-        by_corpus.setdefault(corpus, []).append(file)
+        by_corpus.setdefault(corpus_in_folder(file.prefix, output), []).append(file)
     for corpus, members in by_corpus.items():
         lengths = DocumentLengths()
         for member in members:

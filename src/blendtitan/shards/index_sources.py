@@ -23,7 +23,7 @@ import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,14 +281,8 @@ def _of_datatrove(path: Path, num_bytes: int, dtype: str | None) -> TokenFile:
     found = _raw(path, num_bytes, named or dtype, "datatrove")
     if num_tokens is not None:
         _check_size(path, num_bytes, num_tokens * found.dtype.itemsize)
-    return TokenFile(
-        path=path,
-        description=found.description,
-        dtype=found.dtype,
-        num_tokens=found.num_tokens,
-        ends_path=ends_path if ends_path.exists() else None,
-        names_type=named is not None,
-    )
+    ends_path = ends_path if ends_path.exists() else None
+    return replace(found, ends_path=ends_path, names_type=named is not None)
 
 
 def _raw(path: Path, num_bytes: int, dtype: str | None, description: str) -> TokenFile:

@@ -135,7 +135,7 @@ def _explained(prefix: Path) -> Layout:
     else:
         arrays.check_documents()
     num_tokens, last = arrays.sum_lens(), last_sequences(documents)
-    header_bytes = _header_bytes(arrays, bin_bytes)
+    header_bytes = _header_bytes(arrays, num_tokens * token_bytes, bin_bytes)
     missing, remainder = divmod(bin_bytes - header_bytes - num_tokens * token_bytes, token_bytes)
     lacks_eods = remainder == 0 and missing == len(last) > 0
     if not lacks_eods and not (missing == remainder == 0 and bin_bytes > 0):
@@ -170,9 +170,8 @@ def _with_idx(before: FileSignature | None, idx: os.stat_result) -> FileSignatur
     return before and before._replace(idx_bytes=idx.st_size, idx_changed_ns=idx.st_mtime_ns)
 
 
-def _header_bytes(arrays: IndexArrays, bin_bytes: int) -> int:
+def _header_bytes(arrays: IndexArrays, num_bytes: int, bin_bytes: int) -> int:
     """The first pointer if the tokens, as many as the lengths say, fill the ``.bin`` from there."""
-    num_bytes = arrays.sum_lens() * arrays.dtype.itemsize
     return arrays.header_bytes if arrays.header_bytes + num_bytes == bin_bytes else 0
 
 

@@ -43,7 +43,12 @@ from blendtitan.settings.batches import (
 from blendtitan.settings.guards import GuardSettings
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.settings.overrides import read_run_keys
-from blendtitan.settings.replicas import check_lighthouse, check_replicas, name_replica
+from blendtitan.settings.replicas import (
+    check_lighthouse,
+    check_replicas,
+    name_replica,
+    samples_per_step,
+)
 from blendtitan.settings.skips import placed_skips
 from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
 from blendtitan.settings.wall_time import job_end
@@ -109,8 +114,8 @@ def check_run(
     _check_model(values)
     if is_replica:
         check_replicas(values, ranks=ranks, processes=world_size)
-        if values["training.global_batch_size"] == -1:  # one micro batch of every replica
-            ranks *= values["fault_tolerance.group_size"]
+        size = samples_per_step(values, ranks=ranks)
+        values = {**values, "training.global_batch_size": size}
     finished = ""
     if values["training.dataset"] == "blendcorpus":
         run = read_run(config, ranks=ranks, values=values)

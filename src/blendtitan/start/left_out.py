@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
-from blendtitan.prepare.existing import RemovedInput
-from blendtitan.prepare.records import read_record, record_paths, write_catalog
+from blendtitan.prepare.existing import unplanned_inputs
+from blendtitan.prepare.records import write_catalog
 from blendtitan.runs.run_folder import DATA
 from blendtitan.storage.list_forms import corpus_in_folder, find_shards
 from blendtitan.visible import counted, visible_logger
@@ -18,12 +18,11 @@ def prune_unnamed(tokens: Path, planned: Collection[Path], *, kept: Collection[s
 
     Those of the corpora ``kept`` stay, and so do shards without a record.
     """
-    found: list[RemovedInput] = []
-    for prefix, path in record_paths(tokens):
-        if prefix in planned or corpus_in_folder(prefix, tokens) in kept:
-            continue
-        if record := read_record(prefix, path):
-            found.append(RemovedInput(str(record.source["input"]), prefix, path, record.counts))
+    found = [
+        left
+        for left in unplanned_inputs(tokens, planned)
+        if corpus_in_folder(left.prefix, tokens) not in kept
+    ]
     for left in found:
         left.delete_shard()
         if left.counts.documents:

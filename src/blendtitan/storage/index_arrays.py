@@ -1,6 +1,7 @@
 """Whole ``.idx`` files in memory, for the tools that check, repair, merge and convert shards.
 
-They take about 20 bytes per document. Training reads single entries instead: see ``reader``.
+They take about 20 bytes per document. Training reads single entries instead: see ``reader``, and
+``document_starts`` and ``sequence_span`` at the end.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from blendtitan.storage.index_format import (
     VERSION,
     IndexHeader,
 )
-from blendtitan.storage.reader import OpenFile, ShardIndex, read_head
+from blendtitan.storage.reader import OpenFile, ShardIndex, grows, read_head
 
 _BLOCK_ENTRIES = 1 << 18
 
@@ -178,6 +179,37 @@ def document_ends(lens: NDArray[np.int32], documents: NDArray[np.int64]) -> NDAr
 def last_sequences(documents: NDArray[np.int64]) -> NDArray[np.int64]:
     """The last sequence of each document that has one."""
     return documents[1:][documents[1:] > documents[:-1]] - 1
+
+
+def document_starts(index: ShardIndex, first: int, last: int) -> NDArray[np.int64]:
+    """Offsets in the ``.bin`` of documents ``first`` to ``last``, in tokens.
+
+    Shape ``(last - first + 1,)``. ``last`` may be ``num_documents``.
+
+    Raises:
+        CorruptShardError: They are outside the shard, or in the wrong order.
+    """
+    header, token_bytes = index.header, index.dtype.itemsize
+    sequences = index.entries(header.documents_at, first, last + 1)
+    if not grows(sequences, header.num_sequences):
+        raise index.corrupt(
+            f"documents {first} to {last} start at sequences that go backwards",
+            f"growing numbers up to {header.num_sequences}",
+        )
+    low, high = int(sequences[0]), int(sequences[-1])
+    pointers = index.entries(header.pointers_at, low, min(high + 1, header.num_sequences))
+    if (pointers % token_bytes).any():
+        raise index.corrupt(
+            f"a sequence of documents {first} to {last} starts at an odd byte",
+            f"multiples of {token_bytes}",
+        )
+    starts = np.append(pointers // token_bytes, index.stop)[sequences - low]
+    if not grows(starts, index.stop):
+        raise index.corrupt(
+            f"documents {first} to {last} start at offsets that go backwards",
+            f"growing offsets up to {index.stop}",
+        )
+    return starts
 
 
 def sequence_span(index: ShardIndex, sequence_id: int) -> tuple[int, int]:

@@ -249,8 +249,8 @@ class ShardIndex:
         return start
 
     def document_starts(self, first: int, last: int) -> NDArray[np.int64]:
-        """Offsets in the ``.bin`` of documents ``first`` to ``last``; see that function."""
-        from blendtitan.storage.document_starts import document_starts
+        """As ``index_arrays.document_starts``."""
+        from blendtitan.storage.index_arrays import document_starts
 
         return document_starts(self, first, last)
 

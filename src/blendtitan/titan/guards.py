@@ -34,7 +34,7 @@ _CLOSE_TIME = timedelta(minutes=10)
 """Time for which ranks wait for each other's loggers, which may upload what they hold."""
 
 _REASONS = ("", "The wall time is about to end", "Received SIGUSR1", "Received SIGTERM")
-"""Why a run ends. Ranks exchange its place here."""
+"""Why a run ends. Ranks exchange the index of the reason."""
 
 
 class StoppedRun(KeyboardInterrupt):
@@ -48,7 +48,6 @@ class Guards:
         self._trainer = trainer
         self._first_step = trainer.step
         settings: GuardSettings = trainer.config.guards  # pyright: ignore[reportAttributeAccessIssue]
-        self._saves_on_signal = settings.save_on_signal
         self._end, told = job_end(settings, started=STOP.started)
         if told and dist.get_rank() == 0:
             at = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(self._end))
@@ -57,6 +56,10 @@ class Guards:
         self.losses = Losses(trainer.device, most=settings.max_nonfinite_losses)
         if isinstance(trainer.checkpointer, BlendCheckpointManager):
             trainer.checkpointer.may_save = self.may_save
+        # A signal is noted from now on; before, when there is nothing to save, it ends the process.
+        # All ranks begin together: otherwise one might wait in the step for another that has ended.
+        self._meet()
+        STOP.is_noted_only = settings.save_on_signal
 
     def __enter__(self) -> None:
         self.before_step()
@@ -77,8 +80,7 @@ class Guards:
         """End if a signal came while the last step was saved or validated."""
         trainer, last = self._trainer, self._trainer.step - 1
         if last < self._first_step:
-            self.begin()
-            return
+            return  # the guards have just begun
         took_long = self._saved(last) or (
             trainer.config.validator.enable and trainer.validator.should_validate(last)
         )
@@ -90,14 +92,6 @@ class Guards:
         if reason:
             trainer.step = last  # the step of the checkpoint
             self._stop(reason)
-
-    def begin(self) -> None:
-        """Note signals from now on; before, when there is nothing to save, they end the process.
-
-        All ranks begin together: otherwise one might wait in the step for another that has ended.
-        """
-        self._meet()
-        STOP.is_noted_only = self._saves_on_signal
 
     def after_step(self) -> None:
         """End if it is asked for, or if too many losses were not finite."""
@@ -135,7 +129,7 @@ class Guards:
         return False
 
     def _reason(self) -> int:
-        """Why this rank asks to end, as a place in ``_REASONS``; 0 if it does not."""
+        """Why this rank asks to end, as an index of ``_REASONS``; 0 if it does not."""
         if STOP.received and STOP.is_noted_only:
             return _REASONS.index(f"Received {STOP.received}")
         return int(time.time() >= self._end)

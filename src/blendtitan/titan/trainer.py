@@ -157,7 +157,7 @@ class BlendTrainer(Trainer):
     def set_micro_batches(self, loader: BlendCorpusDataLoader, step: int) -> None:
         """Set the number of micro batches of a step, if there is a batch schedule."""
         if not getattr(self.config.dataloader, "batch_schedule", ()):
-            return  # replicas that may fail set it themselves
+            return  # all steps have the same
         micro_batch = upstream.sizes_of(self.config).local_batch_size * loader.dp_world_size
         self.gradient_accumulation_steps = loader.samples_of_step(step) // micro_batch
 

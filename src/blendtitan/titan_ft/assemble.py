@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from blendtitan.settings.batches import data_ranks
-from blendtitan.settings.replicas import check_replicas, has_experts
+from blendtitan.settings.replicas import check_replicas, has_experts, samples_per_step
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
@@ -26,20 +26,18 @@ def with_replicas(
     Raises:
         ConfigError: The run cannot be trained by replicas.
     """
-    ranks, training = _ranks(config), config.training
-    check_replicas(_values(config, settings), ranks=ranks, processes=_processes())
+    ranks, values = _ranks(config), _values(config, settings)
+    check_replicas(values, ranks=ranks, processes=_processes())
     spec = config.model_spec
     if spec is not None and spec.post_optimizer_build_fn is not None:
         raise has_experts(spec.name)
-    if training.global_batch_size < 0:
-        size = training.local_batch_size * ranks * settings.group_size
-        training = replace(training, global_batch_size=size)
+    size = samples_per_step(values, ranks=ranks)
     replicas = {"batch_policy": settings.batch_policy, "group_size": settings.group_size}
     parts = {
         "checkpoint": _as(ReplicaCheckpointManager.Config, config.checkpoint),
         "dataloader": _as(ReplicaDataLoader.Config, config.dataloader, **replicas),
         "metrics": _as(ReplicaMetrics.Config, config.metrics),
-        "training": training,
+        "training": replace(config.training, global_batch_size=size),
         "fault_tolerance": settings,
     }
     is_semi_sync = settings.semi_sync_method is not None

@@ -1,18 +1,13 @@
 """Guards of a replica: they look for a signal before the replicas agree on who takes part.
 
-Later, the loader is where the replica reads, which is no place to save.
+After that, the loader stands within a step, where no checkpoint can be saved.
 """
 
 from blendtitan.titan.guards import Guards
-from blendtitan.titan.trainer import BlendTrainer
 
 
 class ReplicaGuards(Guards):
     """The trainer itself calls ``before_step``, once for all attempts at a later step."""
-
-    def __init__(self, trainer: BlendTrainer) -> None:
-        super().__init__(trainer)
-        self.begin()
 
     def __enter__(self) -> None:
         pass

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from blendtitan.titan.trainer import BlendTrainer
-from blendtitan.titan_ft.trainer import Attempt, NotCommittedError, ReplicaTrainer
+from blendtitan.titan_ft.trainer import Attempt, NotCommittedError, ReplicaTrainer, local_part
 
 _OUTER = {"diloco": (0.7, 0.9), "local_sgd": (1.0, 0.0)}
 """Learning rate and momentum of the outer optimizer."""
@@ -81,7 +80,7 @@ class SemiSyncTrainer(ReplicaTrainer):
         super().__init__(config)
         self._round: _Round | None = None
         self._parameters = {
-            f"{number}.{name}": _local(parameter.detach())
+            f"{number}.{name}": local_part(parameter.detach())
             for number, part in enumerate(self.model_parts)
             for name, parameter in part.named_parameters()
         }
@@ -190,7 +189,3 @@ class SemiSyncTrainer(ReplicaTrainer):
             self._checkpoints.states[name].load_state_dict(state)
         self._round, self.is_in_round = None, False
         super()._undo(attempt)
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

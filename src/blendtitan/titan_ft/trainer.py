@@ -241,7 +241,7 @@ class ReplicaTrainer(BlendTrainer):
             for parameter in part.parameters():
                 grad = parameter.grad
                 if grad is not None:
-                    yield grad.to_local() if isinstance(grad, DTensor) else grad
+                    yield local_part(grad)
 
     def _row_sums(self) -> torch.Tensor | None:
         return None if self._rows is None else self._rows.losses.sums.clone()
@@ -285,6 +285,11 @@ class ReplicaTrainer(BlendTrainer):
         if is_diverged:
             self._lead(False)
             self._group.forget()
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a tensor, which shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
