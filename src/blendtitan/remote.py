@@ -1,8 +1,8 @@
 """Files in object storage and on web servers, read by ranges with obstore.
 
-A URL such as ``s3://bucket/web/part_00.bin`` can be used wherever a path to a shard or a file list
-is expected. Size and ETag identify a file, or the time of its last change where a server gives no
-ETag: every read compares them, so an object that is replaced during a run is an error.
+A run's file list may be a URL, and name shards by URLs such as ``s3://bucket/web/part_00``. Size
+and ETag identify a file, or the time of its last change where a server gives no ETag: every read
+compares them, so an object that is replaced during a run is an error.
 
 obstore takes credentials and endpoints from environment variables and the cloud's own services.
 None of them is logged.
@@ -64,6 +64,10 @@ class RemotePath(PosixPath):
         return url_of(super().__str__()) or super().__str__()
 
     def absolute(self) -> "RemotePath":
+        """The same path."""
+        return self
+
+    def resolve(self, strict: bool = False) -> "RemotePath":
         """The same path."""
         return self
 

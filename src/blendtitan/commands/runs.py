@@ -196,6 +196,7 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
     json_flag(),
 )
 def _find(options: Namespace) -> None:
+    from blendtitan.files import path_of
     from blendtitan.runs.find import check_run, find, find_report, listed
     from blendtitan.runs.open import open_run
     from blendtitan.storage.list_forms import named_shards
@@ -207,7 +208,7 @@ def _find(options: Namespace) -> None:
     if run is not None:
         check_run(run)
         if not prefixes and run.contents is not None:
-            prefixes = [Path(prefix) for prefix in run.contents.catalog.prefixes]
+            prefixes = [path_of(prefix) for prefix in run.contents.catalog.prefixes]
     found = find(prefixes, options.where)
     if options.output is not None:
         found = listed(found, options.output, options.where, overwrite=options.overwrite)

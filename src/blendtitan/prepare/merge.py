@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from blendtitan.config import check_is_path
 from blendtitan.errors import ConfigError, CorruptShardError, TokenizerMismatchError
 from blendtitan.files import open_file
 from blendtitan.identity import TokenizerIdentity
@@ -162,13 +163,17 @@ def merge(
         overwrite: Write every shard again, and replace different shards of the same names.
 
     Raises:
-        ConfigError: The shards of a corpus differ in dtype, or the folder holds other shards.
+        ConfigError: The shards of a corpus differ in dtype, one is in object storage, or the folder
+            holds other shards.
         TokenizerMismatchError: The shards were made with different tokenizers.
         ShardError: A shard cannot be used. Outputs written before stay.
     """
     if not target_tokens >= 1:
         raise ConfigError(f"target_tokens is {target_tokens}, expected 1 or more")
-    sources = [SourceShard.open(prefix, corpus) for prefix, corpus in named_shards(inputs)]
+    named = named_shards(inputs)
+    for shard in named:
+        check_is_path("a shard", shard.prefix)
+    sources = [SourceShard.open(*shard) for shard in named]
     _check_tokenizers(sources)
     merged = plan_merge(sources, output, target_tokens=target_tokens)
     _check_output(output, merged)

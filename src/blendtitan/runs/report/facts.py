@@ -236,9 +236,10 @@ def _removed(run: OpenRun) -> str:
 def _waiting(run: OpenRun, config: RunConfig, ranks: int | None) -> str:
     if config.balance == "none":
         return ""
-    if ranks is None or run.contents is None:
-        needed = "the data, which is missing," if ranks is not None else "--ranks"
-        return f"steps are balanced; {needed} predicts how long ranks wait"
+    if ranks is None:
+        return "steps are balanced; --ranks predicts how long ranks wait"
+    if run.contents is None:
+        return "steps are balanced; without the data, how long ranks wait is unknown"
     train, sizes = data_of_run(config).train, run.slots.schedule
     return str(predicted_waiting(config, train, ranks=ranks, schedule=sizes, skips=run.slots.skips))
 
