@@ -1,6 +1,7 @@
 """``blendtitan removed``, and removed documents in explain, audit, plan and report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,18 @@ def test_the_command_prints_the_readings_and_the_proof(
     (tmp_path / "other.txt").write_text("web_1 3\n")
     assert main(["removed", str(run), "--list", str(tmp_path / "other.txt")]) == 1
     assert "was trained without 4 documents from slot 240 on" in capsys.readouterr().err
+
+
+def test_nothing_is_called_proved_if_no_later_sample_has_a_removed_document(run: Path) -> None:
+    report = removed_report(open_run(run))
+    ended = [
+        replace(each, document=replace(each.document, left_out=())) for each in report.documents
+    ]
+
+    verdict = replace(report, documents=tuple(ended)).verdict()
+
+    assert "No later sample of the run would contain one of them." in verdict
+    assert "EOD in its place" not in verdict
 
 
 def test_a_run_without_a_list_is_an_error(write_run: WriteRun) -> None:

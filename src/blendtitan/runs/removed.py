@@ -71,10 +71,16 @@ class RemovedReport:
         later = sum(len(each.document.left_out) for each in self.documents)
         text = (
             f"{read:,} of {counted(len(self.documents), 'removed document')} had been read before "
-            f"the removal. {counted(later, 'later sample')} of the run would contain one of them. "
-            f"Of these, {self.num_checked:,} were read again now: each has EOD in its place, and "
-            f"no labels there."
+            f"the removal. "
         )
+        if not later:
+            text += "No later sample of the run would contain one of them."
+        else:
+            text += (
+                f"{counted(later, 'later sample')} of the run would contain one of them. Of these, "
+                f"{self.num_checked:,} were read again now: each has EOD in its place, and no "
+                f"labels there."
+            )
         if later > self.num_checked:
             text += " The others belong to phases that have ended, and cannot be read again."
         if self.num_others:
