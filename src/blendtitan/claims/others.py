@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder, own_job
+from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder
 from blendtitan.errors import ConfigError, OutputError
 from blendtitan.files import DamagedFileError, open_file, with_retries
 from blendtitan.json_files import LIMIT_BYTES, parse_json
@@ -59,15 +59,15 @@ def look_for_others(path: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def check_unclaimed(folder: Path) -> None:
+def check_unclaimed(folder: Path, *, job: str = "") -> None:
     """Check that no process of this machine trains in a folder, without claiming it.
 
-    Other replicas of this process's job may.
+    If ``job`` names a replica, other replicas of its job may.
 
     Raises:
         ConfigError: One does.
     """
-    mine = _REPLICA.search(own_job())
+    mine = _REPLICA.search(job)
     for other in _others(folder.absolute() / "none"):
         if _is_sibling(other, mine):
             continue
