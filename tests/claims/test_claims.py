@@ -298,6 +298,19 @@ def test_a_replica_is_refused_beside_itself_and_beside_another_job(
         hold_claim(tmp_path, job=REPLICA_1)
 
 
+def test_a_claim_without_its_content_is_read_again(tmp_path: Path) -> None:
+    """Replicas that start at once see each other's claims before these are written."""
+    path = claim_of_a_replica(tmp_path, "http://node0:29510 replica 0")
+    content = path.read_text()
+    path.write_text("")
+    timer = threading.Timer(0.3, path.write_text, [content])
+    timer.start()
+    hold_claim(tmp_path, job=REPLICA_1)
+    timer.join()
+
+    assert path in claims(tmp_path)
+
+
 def test_a_job_without_replicas_is_refused_beside_one(tmp_path: Path) -> None:
     path = claim_of_a_replica(tmp_path, "http://node0:29510 replica 0")
 
