@@ -323,7 +323,7 @@ def test_a_kept_catalog_is_read_again_until_an_object_changes(
     [{}, {"append_eod": True}, {"order": "blendcorpus", "train_samples": 64, "eval_samples": 0}],
     ids=str,
 )
-def test_another_process_notices_that_a_shard_is_not_the_one_of_the_catalog(
+def test_another_process_notices_that_a_bin_is_not_the_one_of_the_catalog(
     store: ObjectStore, blend: BlendConfig, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """It opens shards long after the catalog was built."""
@@ -335,4 +335,23 @@ def test_another_process_notices_that_a_shard_is_not_the_one_of_the_catalog(
 
     assert dataset is not None
     with pytest.raises(CorruptShardError, match=r"s3://bucket/web/web_0\.bin: was replaced"):
+        dataset.read(dataset.plan(np.arange(64)), 0, 64)
+
+
+def test_another_process_notices_that_an_idx_is_not_the_one_of_the_catalog(
+    store: ObjectStore, blend: BlendConfig
+) -> None:
+    """One of the same size, with other documents, would move every boundary after them."""
+    # No document ends in this EOD, so it is inserted where the .idx says that one ends.
+    there = replace(uploaded(store, blend), append_eod=True, eod_token_id=0)
+    catalog = decode_catalog(encode_catalog(read_catalog(there)))
+    for name in ("web/web_0", "web/web_1", "code/code_0"):
+        content = bytearray((Path(f"{blend.data_file_list}").parent / f"{name}.idx").read_bytes())
+        content[34:42] = content[38:42] + content[34:38]  # the lengths of two documents
+        store.put(f"{name}.idx", bytes(content))
+    remote.forget()
+    dataset = build_datasets(there, catalog).train
+
+    assert dataset is not None
+    with pytest.raises(CorruptShardError, match=r"s3://bucket/\w+/\w+\.idx: was replaced"):
         dataset.read(dataset.plan(np.arange(64)), 0, 64)
