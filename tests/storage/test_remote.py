@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,13 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, build_datasets, remote
-from blendtitan.cli import main
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, CorruptShardError, FileListError, MissingShardError
 from blendtitan.files import url_of
-from blendtitan.retries import RETRIES
 from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from tests.conftest import WriteBlend
-from tests.object_store import BUCKET, ObjectStore, running, serving
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    monkeypatch.setattr(RETRIES, "sleep", lambda seconds: None)
-    with running() as server:
-        yield server
-    remote.forget()
+from tests.object_store import BUCKET, ObjectStore, serving
 
 
 @pytest.fixture
@@ -96,32 +85,6 @@ def test_a_local_list_names_shards_by_url(
     )
 
     np.testing.assert_array_equal(read(replace(blend, data_file_list=mixed)), read(blend))
-
-
-@pytest.fixture
-def urls(store: ObjectStore, blend: BlendConfig, tmp_path: Path) -> Path:
-    """A local list of shards in object storage."""
-    there = store.upload(Path(str(blend.data_file_list)).parent)
-    listed = tmp_path / "urls.txt"
-    listed.write_text(f"1 {there}/web/web_0 web\n1 {there}/code/code_0 code\n")
-    return listed
-
-
-def test_mix_weighs_shards_that_a_list_names_by_url(urls: Path, tmp_path: Path) -> None:
-    assert main(["mix", str(urls), "--output", str(tmp_path / "mixed.txt")]) == 0
-
-    lines = (tmp_path / "mixed.txt").read_text().splitlines()
-    assert lines[-2:] == ["900.0 s3://bucket/web/web_0 web", "700.0 s3://bucket/code/code_0 code"]
-
-
-@pytest.mark.parametrize(
-    "arguments", [["merge", "--output", "merged", "--target-tokens", "9999"], ["find", "--where=1"]]
-)
-def test_a_command_that_needs_local_files_says_so(
-    urls: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*arguments, str(urls)]) == 1
-    assert "s3://bucket/web/web_0, which is a URL, expected a local path" in capsys.readouterr().err
 
 
 def test_only_the_windows_are_read_and_neighbours_together(
