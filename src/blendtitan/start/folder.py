@@ -63,6 +63,8 @@ class FoundData(NamedTuple):
     corpora: list[FoundCorpus]
     shards: Mapping[Path, list[Path]]
     """The prefixes of the shards below each folder of shards."""
+    validates: bool
+    """Whether a part of the documents of a shard can be set aside for validation."""
 
 
 def init_folder(
@@ -123,6 +125,10 @@ def init_folder(
         )
     path = folder.absolute()
     _fill_in(document, path, loaded)
+    formats = {file.format.kind for corpus in found for file in corpus.files}
+    validates = bool(shards) or txt == "line" or formats != {"text"}
+    if not validates:
+        _turn_validation_off(document)
     config = DataConfig(
         tokenizer=str(loaded.path.absolute()),
         corpora={corpus.name: corpus.location for corpus in found},
@@ -143,7 +149,7 @@ def init_folder(
         # Half a run folder would refuse the next try.
         (folder / DATA).unlink()
         raise
-    return FoundData(found, {path_of(expanded(path)): shards[path] for path in shards})
+    return FoundData(found, {path_of(expanded(path)): shards[path] for path in shards}, validates)
 
 
 def prepare_folder(
@@ -320,6 +326,13 @@ def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer)
     section["data_file_list"] = str(folder / FILE_LIST)
     if "data_cache_path" in section:
         section["data_cache_path"] = str(folder / "cache")
+
+
+def _turn_validation_off(document: tomlkit.TOMLDocument) -> None:
+    enable = tomlkit.item(False)
+    enable.comment("each shard is one .txt file, and so one document: nothing can be set aside")
+    validation: Any = document["validation"]
+    validation["enable"] = enable
 
 
 def _shards_below(location: str) -> list[Path]:
