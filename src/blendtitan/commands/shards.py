@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 from blendtitan.commands.arguments import (
+    LOCAL_SHARDS,
     SHARDS,
     argument,
     command,
@@ -86,7 +87,7 @@ def _verify(options: Namespace) -> None:
 @command(
     "repair",
     "correct .idx files with uncounted EODs, a lost document index, or wrong pointers",
-    SHARDS,
+    LOCAL_SHARDS,
     one_of(
         number("--eod-id", "ID", "id of the token that ends documents"),
         path("--tokenizer", "PATH", "tokenizer whose EOS ends documents"),
@@ -118,7 +119,7 @@ def _repair(options: Namespace) -> None:
 @command(
     "merge",
     "join many shards into fewer",
-    SHARDS,
+    LOCAL_SHARDS,
     path("--output", "DIR", "folder of the new shards", required=True),
     number(
         "--target-tokens",
@@ -199,7 +200,7 @@ def _index(options: Namespace) -> None:
 @command(
     "convert",
     "convert shards of other formats to Megatron's, without tokenising again",
-    SHARDS,
+    LOCAL_SHARDS,
     path("--output", "DIR", "folder of the new shards", required=True),
     flag("--overwrite", "replace existing shards"),
 )

@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,8 +19,14 @@ from typing import Any, NamedTuple
 
 import tomlkit
 
-from blendtitan.errors import BlendTitanError, ConfigError, InputError
-from blendtitan.files import read_text
+from blendtitan.errors import (
+    BlendTitanError,
+    ConfigError,
+    FileListError,
+    InputError,
+    MissingExtraError,
+)
+from blendtitan.files import path_of, read_text, url_of
 from blendtitan.prepare.documents import read_texts
 from blendtitan.prepare.input_file import InputFile, TxtMode, is_url
 from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
@@ -125,7 +132,7 @@ def init_folder(
     config = DataConfig(
         tokenizer=str(loaded.path.absolute()),
         corpora={corpus.name: corpus.location for corpus in found},
-        shards=[str(Path(expanded(shard)).absolute()) for shard in shards],
+        shards=[str(path_of(expanded(shard)).absolute()) for shard in shards],
         key=key,
         txt=txt,
     )
@@ -142,7 +149,7 @@ def init_folder(
         # Half a run folder would refuse the next try.
         (folder / DATA).unlink()
         raise
-    return FoundData(found, {Path(expanded(path)): shards[path] for path in shards}, validates)
+    return FoundData(found, {path_of(expanded(path)): shards[path] for path in shards}, validates)
 
 
 def prepare_folder(
@@ -196,7 +203,7 @@ def prepare_folder(
             return shard.prefix in planned
         return config.epochs.get(shard.corpus, 1) > 0
 
-    inputs = [tokens] * bool(corpora) + [Path(shard) for shard in config.shards]
+    inputs = [tokens] * bool(corpora) + [path_of(shard) for shard in config.shards]
     return mix(inputs, folder / FILE_LIST, mixing, is_read=is_read)
 
 
@@ -329,6 +336,12 @@ def _turn_validation_off(document: tomlkit.TOMLDocument) -> None:
 
 
 def _shards_below(location: str) -> list[Path]:
-    """The prefixes of the shards below a folder; none if it is a URL or a file."""
+    """The prefixes of the shards below a folder; none if it is a file, or holds text."""
     path = Path(expanded(location))
-    return find_shards(path) if not is_url(location) and path.is_dir() else []
+    if not is_url(location):
+        return find_shards(path) if path.is_dir() else []
+    if url_of(location) and not location.startswith("http"):  # web servers list no folders
+        # Text is read by another library, which reports what is wrong.
+        with suppress(MissingExtraError, FileListError):
+            return find_shards(path_of(location))
+    return []
