@@ -203,6 +203,20 @@ def test_so_many_batches_are_read_ahead_and_no_more(dataset: BlendedDataset) -> 
     assert sorted(at for at, _ in read) == [0, 4, 8, 12]
 
 
+@pytest.mark.parametrize(("num_workers", "ahead"), [(1, 2), (2, 2), (5, 5)])
+def test_one_batch_per_thread_is_read_ahead_and_at_least_two(
+    dataset: BlendedDataset, num_workers: int, ahead: int
+) -> None:
+    loader = DataLoader(dataset, 4, num_workers=num_workers)
+    read = reads_of(loader)
+    stream = iter(loader)
+    next(stream)
+    wait_until(lambda: len(read) == 1 + ahead)
+    del stream
+
+    assert sorted(at for at, _ in read) == [4 * number for number in range(1 + ahead)]
+
+
 def test_batches_are_read_ahead_by_threads_however_little_time_they_take(
     dataset: BlendedDataset,
 ) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.files import open_file
+from blendtitan.files import open_file, url_of
 from blendtitan.storage.writer import DOCS_SUFFIX
 
 Unit = Literal["row", "byte"]
@@ -287,7 +287,7 @@ def open_sources(prefix: Path | str) -> Generator[Sources | None]:
     path = f"{prefix}{DOCS_SUFFIX}"
     with _readable(path):
         try:
-            opened = open_file(path)
+            opened = _open(path)
         except FileNotFoundError:
             opened = None
     if opened is None:
@@ -295,6 +295,14 @@ def open_sources(prefix: Path | str) -> Generator[Sources | None]:
         return
     with opened:
         yield _sources_in(opened, path)
+
+
+def _open(path: str) -> BinaryIO:
+    if not url_of(path):
+        return open_file(path)
+    from blendtitan.storage.remote_reader import open_remote
+
+    return open_remote(path)
 
 
 def _sources_in(opened: BinaryIO, path: str) -> Sources:

@@ -72,7 +72,7 @@ class DataLoader:
         dp_world_size: Number of data-parallel ranks.
         num_workers: Prefetch threads. 0: read in the calling thread, which is faster for a loop
             that only reads. None: the configuration's.
-        prefetch: Batches to prefetch. Threads beyond this number stay idle.
+        prefetch: Batches to prefetch. None: one per thread, and at least 2.
         num_samples: Length of a finite stream, in samples of all ranks. None: endless.
         batches_per_step: The number of batches of a finite stream is a multiple of this.
         positions: Whether batches have positions. None: only with intra-document masking.
@@ -91,7 +91,7 @@ class DataLoader:
         dp_rank: int = 0,
         dp_world_size: int = 1,
         num_workers: int | None = None,
-        prefetch: int = 2,
+        prefetch: int | None = None,
         num_samples: int | None = None,
         batches_per_step: int = 1,
         positions: bool | None = None,
@@ -105,6 +105,7 @@ class DataLoader:
         config = dataset.config
         micro_batch = config.micro_batch_size if micro_batch_size is None else micro_batch_size
         workers = config.num_workers if num_workers is None else num_workers
+        prefetch = max(2, workers) if prefetch is None else prefetch
         if micro_batch is None:
             raise ConfigError("micro_batch_size is missing, expected a number of samples")
         check_at_least("micro_batch_size", micro_batch, 1)
@@ -122,8 +123,7 @@ class DataLoader:
         """The slots of this rank."""
         self.version = 0
         """Number of times that the dataset or the course was replaced."""
-        self.num_workers = workers
-        self.prefetch = prefetch
+        self.num_workers, self.prefetch = workers, prefetch
         self._num_samples = num_samples
         self._step_samples = self.course.stride * batches_per_step
         masking = config.provide_attention_mask  # intra-document masking

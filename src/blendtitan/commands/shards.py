@@ -4,6 +4,7 @@ from argparse import Namespace
 from typing import Any
 
 from blendtitan.commands.arguments import (
+    LOCAL_SHARDS,
     SHARDS,
     argument,
     command,
@@ -87,7 +88,7 @@ def _verify(options: Namespace) -> None:
 @command(
     "repair",
     "correct .idx files with uncounted EODs, a lost document index, or wrong pointers",
-    SHARDS,
+    LOCAL_SHARDS,
     one_of(
         number("--eod-id", "ID", "id of the token that ends documents"),
         path("--tokenizer", "PATH", "tokenizer whose EOS ends documents"),
@@ -119,7 +120,7 @@ def _repair(options: Namespace) -> None:
 @command(
     "merge",
     "join many shards into fewer",
-    SHARDS,
+    LOCAL_SHARDS,
     path("--output", "DIR", "folder of the new shards", required=True),
     number(
         "--target-tokens",

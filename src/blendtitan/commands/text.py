@@ -4,7 +4,6 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendtitan.commands.arguments import (
@@ -213,7 +212,7 @@ def _mix(options: Namespace) -> None:
     )
     corpora = mix(options.inputs, options.output, config, overwrite=options.overwrite)
     show(mix_table(corpora, horizon_tokens=horizon_tokens))
-    for folder in filter(Path.is_dir, options.inputs):
+    for folder in (each for each in options.inputs if each.is_dir()):
         if warning := nested_corpora(folder, find_shards(folder)):
             complain(warning)
 

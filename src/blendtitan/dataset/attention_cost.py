@@ -7,7 +7,6 @@ Finding the documents of a row in an ``.idx`` takes dozens of small reads, and e
 cost of all rows of a step. So the lengths of all documents of the split are kept in memory.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.rows import Rows
-from blendtitan.dataset.stretches import pieces_of, shard_index
+from blendtitan.dataset.stretches import shard_index
 from blendtitan.files import io_map
 from blendtitan.order.slots import Places
 from blendtitan.storage.catalog import Catalog
@@ -26,8 +25,6 @@ IntArray = NDArray[np.int64]
 _BLOCK = 32
 """Documents between two that are found by bisection."""
 _READ_AT_ONCE = 1 << 16
-# So many lengths fit into a processor's cache.
-_LENS_AT_ONCE = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +36,16 @@ class DocumentLens:
     0. Shape ``(D + 1,)``."""
     block_starts: IntArray
     """Tokens before every 32nd document; then the number of tokens."""
+    block_squares: IntArray
+    """The squared lengths of the documents before it, summed modulo 2^64; then those of all."""
     shard_starts: IntArray
     """Tokens before each shard. Shape ``(S,)``."""
 
     @property
     def num_bytes(self) -> int:
         """Size in memory."""
-        return self.lens.nbytes + self.block_starts.nbytes + self.shard_starts.nbytes
+        parts = (self.lens, self.block_starts, self.block_squares, self.shard_starts)
+        return sum(part.nbytes for part in parts)
 
     @classmethod
     def read(cls, rows: Rows) -> Self:
@@ -63,9 +63,14 @@ class DocumentLens:
     @classmethod
     def of_lens(cls, lens: NDArray[np.unsignedinteger[Any]], catalog: Catalog, split: int) -> Self:
         """The table of another process's ``lens``."""
-        sums = np.add.reduceat(lens, np.arange(0, len(lens), _BLOCK), dtype=np.int64)
+        sums = [np.zeros((2, 1), np.int64)]
+        for at in range(0, len(lens), _READ_AT_ONCE):
+            part = lens[at : at + _READ_AT_ONCE].astype(np.int64)
+            blocks = np.arange(0, len(part), _BLOCK)
+            sums.append(np.add.reduceat([part, part**2], blocks, axis=1))
+        block_starts, block_squares = np.cumsum(np.hstack(sums), axis=1)
         tokens = catalog.split_tokens(split)
-        return cls(lens, np.cumsum([0, *sums]), np.cumsum(tokens) - tokens)
+        return cls(lens, block_starts, block_squares, np.cumsum(tokens) - tokens)
 
     def squares(self, starts: IntArray, counts: IntArray) -> IntArray:
         """The sum of the squared lengths of the documents in some stretches.
@@ -75,27 +80,28 @@ class DocumentLens:
             counts: Tokens of each. Shape ``(n,)``.
         """
         stops = starts + counts
-        first = np.searchsorted(self.block_starts, starts, side="right") - 1
-        blocks = np.searchsorted(self.block_starts, stops) - first
-        found = np.empty_like(starts)
-        for part in _parts(blocks):
-            low, high = starts[part, None], stops[part, None]
-            at = first[part, None] * _BLOCK + np.arange(blocks[part].max() * _BLOCK)
-            ends = np.cumsum(self.lens.take(at, mode="clip"), axis=1, dtype=np.int64)
-            ends += self.block_starts[first[part], None]
-            inside = np.diff(np.clip(ends, low, high, out=ends), axis=1, prepend=low)
-            found[part] = np.einsum("nd,nd->n", inside, inside)
-        return found
+        first, first_len, squares_before_first = self._documents_at(starts)
+        last, _, squares_before_last = self._documents_at(stops)
+        # Of the first document, (len - cut)^2 = len^2 - 2 len cut + cut^2. It ends with the stretch
+        # if it holds all of it.
+        cut = starts - first
+        first_len = np.minimum(first_len, stops - first)
+        whole = squares_before_last - squares_before_first
+        return whole + (stops - last) ** 2 - 2 * first_len * cut + cut**2
 
+    def _documents_at(self, at: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """The document of each token: the tokens before it, its length, and the squares before it.
 
-def _parts(blocks: IntArray) -> Iterator[IntArray]:
-    """Stretches of similar numbers of blocks, few enough to be looked at together."""
-    order = np.argsort(-blocks)
-    start = 0
-    while start < len(order):
-        stop = start + max(1, _LENS_AT_ONCE // (_BLOCK * int(blocks[order[start]])))
-        yield order[start:stop]
-        start = stop
+        Shapes ``(n,)``. After the last document comes one of no tokens.
+        """
+        blocks = np.searchsorted(self.block_starts, at, side="right") - 1
+        lens = self.lens.take(blocks[:, None] * _BLOCK + np.arange(_BLOCK), mode="clip")
+        lens = lens.astype(np.int64)
+        is_before = np.cumsum(lens, axis=1) <= (at - self.block_starts[blocks])[:, None]
+        before = lens * is_before
+        starts = self.block_starts[blocks] + before.sum(axis=1)
+        squares = self.block_squares[blocks] + np.einsum("nd,nd->n", before, before)
+        return starts, lens[np.arange(len(at)), is_before.argmin(axis=1)], squares
 
 
 def _lens_of(rows: Rows, shard: int) -> NDArray[np.unsignedinteger[Any]]:
@@ -117,29 +123,31 @@ def attention_costs(dataset: BlendedDataset, slots: IntArray, lens: DocumentLens
 
     Where a row joins two parts of a shard, as a remainder may, the parts count separately.
     """
-    places, rows, seq_len = dataset.order.places(slots), dataset.rows, dataset.config.seq_length
-    firsts, is_whole = places.starts, np.ones(len(slots), np.bool_)
-    if places.is_remainder is not None:
-        assert dataset.order.begun is not None
-        firsts, is_whole = dataset.order.begun.first_tokens(places), ~places.is_remainder
-    positions = rows.row_starts[places.rows] + firsts
-    pieces = rows.pieces(positions)
-    is_whole &= positions + seq_len <= rows.piece_starts[pieces + 1]
-    starts = lens.shard_starts[rows.piece_shards[pieces]] + positions - rows.piece_starts[pieces]
-    costs = np.zeros_like(slots)
-    whole = np.flatnonzero(is_whole)
-    if len(whole):
-        costs[whole] = lens.squares(starts[whole], np.full(len(whole), seq_len))
-    for i in np.flatnonzero(~is_whole).tolist():
-        found = np.array([*_stretches(dataset, places, i)], np.int64)
-        costs[i] = lens.squares(lens.shard_starts[found[:, 0]] + found[:, 1], found[:, 2]).sum()
+    rows, costs = dataset.rows, np.zeros_like(slots)
+    stretches = _stretches(dataset, dataset.order.places(slots))
+    while stretches.size:
+        samples, in_rows, starts, counts = stretches
+        positions = rows.row_starts[in_rows] + starts % rows.num_tokens[in_rows]
+        pieces = rows.pieces(positions)
+        parts = np.minimum(counts, rows.piece_starts[pieces + 1] - positions)
+        in_shards = positions - rows.piece_starts[pieces]
+        in_split = lens.shard_starts[rows.piece_shards[pieces]] + in_shards
+        np.add.at(costs, samples, lens.squares(in_split, parts))
+        # What follows lies in the next shard, or at the start of the row.
+        stretches = np.stack([samples, in_rows, starts + parts, counts - parts])[:, counts > parts]
     return costs
 
 
-def _stretches(dataset: BlendedDataset, places: Places, i: int) -> Iterator[tuple[int, int, int]]:
-    """``(shard, offset, tokens)`` of each part of the inputs of a row."""
-    rows, row, left = dataset.rows, int(places.rows[i]), dataset.config.seq_length
-    for start, count in dataset.order.stretches(places, i):
-        for piece, offset, part in pieces_of(rows, row, start, min(count, left)):
-            yield int(rows.piece_shards[piece]), offset, part
-            left -= part
+def _stretches(dataset: BlendedDataset, places: Places) -> IntArray:
+    """The inputs of each sample: its number, the row, the offset in it, the tokens. ``(4, n)``."""
+    num_samples = len(places.rows)
+    lens = np.full(num_samples, dataset.config.seq_length)
+    whole = np.stack([np.arange(num_samples), places.rows, places.starts, lens])
+    if places.is_remainder is None:
+        return whole
+    cut: list[tuple[int, int, int, int]] = []
+    for i in np.flatnonzero(places.is_remainder).tolist():
+        *others, (start, count) = dataset.order.stretches(places, i)
+        # The last token is only a label.
+        cut += [(i, int(places.rows[i]), *each) for each in (*others, (start, count - 1))]
+    return np.hstack([whole[:, ~places.is_remainder], np.array(cut, np.int64).reshape(-1, 4).T])
