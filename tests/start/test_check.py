@@ -331,7 +331,6 @@ LIGHTHOUSE = "http://node0:29510"
 def replica(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words that start the second of three replicas, beside a lighthouse."""
     monkeypatch.setenv("TORCHFT_LIGHTHOUSE", LIGHTHOUSE)
-    monkeypatch.setenv("BLENDTITAN_REPLICA", "none")
     monkeypatch.setattr("blendtitan.settings.replicas.find_spec", lambda name: name)
     words = ["--fault_tolerance.enable", "--fault_tolerance.group_size=3"]
     return [*SHORT, *words, "--fault_tolerance.replica_id=1"]
@@ -385,8 +384,7 @@ def test_a_replica_starts_again_beside_its_siblings_but_not_beside_itself_or_ano
 ) -> None:
     folder = Path(read_keys(run / "config.toml")["job.dump_folder"])
     for name in ("replica 0", "replica 1"):
-        monkeypatch.setenv("BLENDTITAN_REPLICA", f"{LIGHTHOUSE} {name}")
-        hold_claim(folder)
+        hold_claim(folder, job=f"torchft job {LIGHTHOUSE} {name}")
         if name == "replica 0":
             check_run(run / "config.toml", replica)
             monkeypatch.setenv("TORCHFT_LIGHTHOUSE", "http://node9:29510")

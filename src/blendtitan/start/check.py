@@ -46,7 +46,7 @@ from blendtitan.settings.overrides import read_run_keys
 from blendtitan.settings.replicas import (
     check_lighthouse,
     check_replicas,
-    name_replica,
+    replica_name,
     samples_per_step,
 )
 from blendtitan.settings.skips import placed_skips
@@ -99,13 +99,13 @@ def check_run(
         values = read_run_keys(config, arguments)
     _check_intervals(config, values, arguments)
     _check_guards(values)
-    is_replica = values["fault_tolerance.enable"]
+    is_replica, job = values["fault_tolerance.enable"], ""
     if is_replica:
         check_lighthouse()
-        name_replica(values["fault_tolerance.replica_id"])
+        job = replica_name(values["fault_tolerance.replica_id"])
     # A second job may find other data than the first: this is the better reason.
     if reads_data:
-        check_unclaimed(Path(values["job.dump_folder"]))
+        check_unclaimed(Path(values["job.dump_folder"]), job=job)
     check_prepared(config.parent, _file_list(values))
     try:
         ranks = _data_ranks(values, world_size)
