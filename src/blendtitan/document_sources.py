@@ -78,8 +78,14 @@ class SourceWriter(AbstractContextManager["SourceWriter"]):
     Equal rows give equal bytes, however they are divided among the calls.
     """
 
-    def __init__(self, file: BinaryIO, keep: Sequence[str] = ()) -> None:
-        self._schema, self._keep = schema_of(keep), tuple(keep)
+    def __init__(
+        self,
+        file: BinaryIO,
+        keep: Sequence[str] = (),
+        *,
+        metadata: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self._schema, self._keep = schema_of(keep).with_metadata(metadata), tuple(keep)
         self._writer = pq.ParquetWriter(
             file,
             self._schema,
@@ -194,6 +200,11 @@ class Sources:
     def keep(self) -> tuple[str, ...]:
         """Names of the kept fields."""
         return tuple(self.file.schema_arrow.names[len(_OWN) :])
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """What the program that wrote it says about it."""
+        return self.file.schema_arrow.metadata or {}
 
     @property
     def num_documents(self) -> int:
