@@ -8,6 +8,7 @@ from blendtitan.commands.arguments import (
     SHARDS,
     argument,
     command,
+    data_path,
     flag,
     json_flag,
     number,
@@ -26,6 +27,7 @@ from blendtitan.terminal import complain, print_result, say
         "--tokenizer",
         "PATH",
         "tokenizer of the shards; also counts documents with the unknown token, and empty ones",
+        type=data_path,
     ),
     json_flag(),
 )
@@ -43,7 +45,12 @@ def _stats(options: Namespace) -> None:
     "verify",
     "check every entry and every token of shards",
     SHARDS,
-    path("--tokenizer", "PATH", "tokenizer of the shards, compared with their records or tokens"),
+    path(
+        "--tokenizer",
+        "PATH",
+        "tokenizer of the shards, compared with their records or tokens",
+        type=data_path,
+    ),
     number("--vocab-size", "N", "size of the vocabulary (default: the tokenizer's)"),
     number(
         "--eod-id",
@@ -91,7 +98,7 @@ def _verify(options: Namespace) -> None:
     LOCAL_SHARDS,
     one_of(
         number("--eod-id", "ID", "id of the token that ends documents"),
-        path("--tokenizer", "PATH", "tokenizer whose EOS ends documents"),
+        path("--tokenizer", "PATH", "tokenizer whose EOS ends documents", type=data_path),
         required=True,
     ),
 )
@@ -163,6 +170,7 @@ def _merge(options: Namespace) -> None:
         "--tokenizer",
         "PATH",
         "tokenizer of the tokens: checked, recorded, and its EOS ends documents",
+        type=data_path,
     ),
     number("--threads", "N", "files to read at the same time (default: one per core)"),
     flag("--overwrite", "replace existing .idx files"),
