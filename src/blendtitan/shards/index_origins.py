@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from blendtitan.files import open_file
 from blendtitan.shards.index_sources import TokenFile
 from blendtitan.storage.atomic_files import remove_file_partials, replaced_file
 from blendtitan.storage.writer import docs_path
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _ROWS = 1 << 16
 
@@ -88,34 +85,29 @@ def _carry(own: Path, target: Path, num_documents: int) -> None:
 
 
 def _write_listed(path: Path, lens: NDArray[np.int32], file: BinaryIO) -> None:
-    from blendtitan.document_sources import SourceWriter
+    from blendtitan.document_sources import SourceWriter, listed_rows
 
-    ends = np.cumsum(lens, dtype=np.int64)
-    num_rows = 0
+    expected, num_rows = np.cumsum(lens, dtype=np.int64), 0
     try:
         with SourceWriter(file, ["id"]) as writer:
-            for found, rows in _listed(path):
-                expected = ends[num_rows : num_rows + len(found)]
-                if not np.array_equal(found, expected):
+            for lines in _batches(path):
+                _, ends, ids, inputs, places = zip(*lines, strict=True)
+                found = [int(end) for end in ends]
+                if found != expected[num_rows : num_rows + len(lines)].tolist():
                     raise _UnusableError(
                         f"{path}: lists other documents than the id that separates them gives"
                     )
-                writer.write(rows)
-                num_rows += len(found)
+                rows = np.array([int(place) for place in places], np.int64) - 1
+                writer.write(listed_rows(inputs, {"id": ids}, rows=rows))
+                num_rows += len(lines)
     except (csv.Error, OSError, EOFError, zlib.error, ValueError) as error:
         raise _UnusableError(f"{path}: cannot be read ({error})") from error
     if num_rows != len(lens):
         raise _UnusableError(f"{path}: lists {num_rows:,} of {len(lens):,} documents")
 
 
-def _listed(path: Path) -> Iterator[tuple[NDArray[np.int64], "pa.Table"]]:
-    """The end and the source of each document, in batches."""
-    from blendtitan.document_sources import listed_rows
-
+def _batches(path: Path) -> Iterator[list[list[str]]]:
     with open_file(path) as stored, gzip.open(stored, "rt", encoding="utf-8", newline="") as text:
         lines = csv.reader(text)
-        while rows := list(islice(lines, _ROWS)):
-            _, ends, ids, inputs, places = zip(*rows, strict=True)
-            numbers = np.array([int(place) for place in places], np.int64) - 1
-            table = listed_rows(inputs, {"id": ids}, rows=numbers)
-            yield np.array([int(end) for end in ends], np.int64), table
+        while batch := list(islice(lines, _ROWS)):
+            yield batch
