@@ -8,9 +8,10 @@ Source: ``MemmapMetadata`` in ``data_types.py``, and ``tokenize_file`` in ``toke
 """
 
 import csv
-import gzip
 import zlib
 from collections.abc import Iterator
+from gzip import GzipFile
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -107,7 +108,7 @@ def _write_listed(path: Path, lens: NDArray[np.int32], file: BinaryIO) -> None:
 
 
 def _batches(path: Path) -> Iterator[list[list[str]]]:
-    with open_file(path) as stored, gzip.open(stored, "rt", encoding="utf-8", newline="") as text:
-        lines = csv.reader(text)
+    with open_file(path) as stored, GzipFile(fileobj=stored) as content:
+        lines = csv.reader(TextIOWrapper(content, encoding="utf-8", newline=""))
         while batch := list(islice(lines, _ROWS)):
             yield batch
