@@ -212,6 +212,20 @@ def test_a_killed_run_resumes_exactly(killed: SmallRun, whole: Ended, processes:
         assert math.isclose(loss, expected[step], abs_tol=tolerance)
 
 
+def test_a_run_leaves_out_documents_from_the_checkpoint_on(killed: SmallRun) -> None:
+    """Rank 0 reads the list; two ranks read the samples without the documents."""
+    folder = killed.folder / "removed"
+    shutil.copytree(killed.folder / "out", folder)
+    removed = killed.removed_documents(17, 22)
+    arguments = ("--dump_folder", str(folder), "--dataloader.removed_documents", str(removed))
+    after = killed.start(*arguments, processes=2, record="removed")
+
+    assert after.code == 0, after.output[-5000:]
+    assert "Removed documents from slot 16 on:" in after.output
+    assert after.samples() == {step: killed.expected_samples(step, removed) for step in (5, 6)}
+    assert all(rows != killed.expected_samples(step) for step, rows in after.samples().items())
+
+
 def test_other_data_is_an_error(killed: SmallRun) -> None:
     """What the state says is compared, as with every version."""
     folder = killed.folder / "other"
