@@ -242,3 +242,18 @@ def test_a_toml_file_is_an_error_that_says_what_to_use(killed: SmallRun) -> None
     del killed.arguments
 
     assert "needs --module blendtitan.titan_main" in after.output
+
+
+def test_before_the_wall_time_ends_a_run_saves_a_checkpoint_and_ends(
+    tmp_path: Path, data: Path
+) -> None:
+    """The guards of TorchTitan 0.3, here after the first step."""
+    run = SmallRun(tmp_path, data)
+    ended = run.start("--guards.wall-time-minutes", "0", processes=2, record="ended")
+
+    assert ended.code != 0
+    assert "The wall time is about to end: saving a checkpoint of step 1 before" in ended.output
+    assert sorted(ended.samples()) == [1]
+    resumed = run.start(processes=2, record="resumed")
+    assert resumed.code == 0, resumed.output[-5000:]
+    assert sorted(resumed.samples()) == list(range(2, STEPS + 1))
