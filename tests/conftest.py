@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from tokenizers.models import WordLevel
 
 from blendtitan import BlendConfig
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.retries import RETRIES
 from blendtitan.storage.index_arrays import IndexArrays, encode_index
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import TokenizerRecord, record_path
@@ -25,6 +26,9 @@ from blendtitan.storage.record_writer import encode_record
 from blendtitan.storage.writer import ShardWriter
 from blendtitan.tokenizers import identity_of, load_tokenizer, proof
 from tests.failing_reads import Disk
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 # How long an example takes says nothing about whether it is right. `--hypothesis-profile thorough`
 # takes many more of them.
@@ -167,6 +171,18 @@ def free_port() -> str:
     with socket.socket() as server:
         server.bind(("localhost", 0))
         return str(server.getsockname()[1])
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator["ObjectStore"]:
+    """An S3 server with an empty bucket. Pauses between retries are left out."""
+    from blendtitan import remote
+    from tests.object_store import running
+
+    monkeypatch.setattr(RETRIES, "sleep", lambda seconds: None)
+    with running() as server:
+        yield server
+    remote.forget()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blendtitan.cli import COMMANDS, main
+from blendtitan.cli import COMMANDS, main, parsed
 from blendtitan.prepare.demo import train_tokenizer
 from tests.conftest import WriteBlend
 
@@ -165,3 +165,9 @@ def test_an_empty_path_is_not_the_current_folder(capsys: pytest.CaptureFixture[s
         main(["tokenize", "text", "--output", "", "--tokenizer", "tokenizer.model"])
 
     assert "argument --output: the value is empty, expected a path" in capsys.readouterr().err
+
+
+def test_a_key_of_a_run_may_be_negative() -> None:
+    words = ["--training.global_batch_size", "-1"]
+
+    assert parsed(["train", "run", *words]).overrides == words

@@ -74,7 +74,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         whole.error(f"unknown command {words[0]!r}{expected}")
     options, unknown = whole.parse_known_args(words)
     overrides = unknown if options.command in _TAKING_KEYS else []
-    wrong = [word for word in unknown if word.startswith("-") and "." not in word]
+    wrong = [word for word in unknown if re.match(r"-(?!\d)", word) and "." not in word]
     if wrong or (unknown and not overrides):
         options.parser.error(_unrecognized(options, wrong or unknown))
     options.overrides = overrides

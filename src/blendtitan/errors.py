@@ -96,8 +96,9 @@ class EmptySplitError(BlendTitanError):
         others = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
         return cls(
             f"{blend.data_file_list}: no corpus has documents in the {name} split, with "
-            f"blendcorpus.split = {blend.split!r}{others}. Give it a larger part, or, for valid, "
-            f"name held-out data in [[validation.set]], or set validation.enable = false."
+            f"blendcorpus.split = {blend.split!r}{others}, which divides the documents of each "
+            f"shard. Give it a larger part, or, for valid, name held-out data in "
+            f"[[validation.set]], or set validation.enable = false."
         )
 
 

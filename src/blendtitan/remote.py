@@ -151,10 +151,15 @@ _is_forked = False
 def _after_fork() -> None:
     """Requests of a forked process would wait for threads that only its parent has."""
     global _is_forked
-    _is_forked = _is_forked or _store.cache_info().currsize > 0
+    _is_forked = _is_forked or is_used()
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_used() -> bool:
+    """Whether this process has used a store, so that a fork of it cannot."""
+    return _store.cache_info().currsize > 0
 
 
 def forget() -> None:
@@ -232,6 +237,16 @@ def prefixes_below(folder: str) -> list[Path]:
     Raises:
         FileListError: It cannot be searched.
     """
+    found = {url[:-4] for url in files_below(folder) if url.endswith((".idx", ".bin"))}
+    return [RemotePath(url) for url in sorted(found)]
+
+
+def files_below(folder: str) -> list[str]:
+    """The URLs of all files below a folder.
+
+    Raises:
+        FileListError: It cannot be searched.
+    """
     folder += "/"
     store, key = _place(folder)
     inner: dict[str, list[Any]] = {}
@@ -245,9 +260,7 @@ def prefixes_below(folder: str) -> list[Path]:
         raise FileListError(f"{folder}: cannot be searched ({error.strerror})") from error
     for url, objects in inner.items():
         _folder_of(url).keep(objects)
-    urls = [url for name in inner for url in _folder_of(name).objects]
-    found = {url[:-4] for url in urls if url.endswith((".idx", ".bin"))}
-    return [RemotePath(url) for url in sorted(found)]
+    return [url for name in inner for url in _folder_of(name).objects]
 
 
 def _folder_of(url: str) -> _Folder:

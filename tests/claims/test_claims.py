@@ -277,12 +277,12 @@ def claim_of_a_replica(folder: Path, name: str) -> Path:
     return path
 
 
-def test_replicas_of_one_job_share_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BLENDTITAN_REPLICA", "http://node0:29510 replica 1")
+REPLICA_1 = "torchft job http://node0:29510 replica 1"
+
+
+def test_replicas_of_one_job_share_a_folder(tmp_path: Path) -> None:
     other = claim_of_a_replica(tmp_path, "http://node0:29510 replica 0")
-    hold_claim(tmp_path)
+    hold_claim(tmp_path, job=REPLICA_1)
 
     assert other in claims(tmp_path)
     assert len(claims(tmp_path)) == 2
@@ -290,13 +290,25 @@ def test_replicas_of_one_job_share_a_folder(
 
 @pytest.mark.parametrize("name", ["http://node0:29510 replica 1", "http://node9:29510 replica 0"])
 def test_a_replica_is_refused_beside_itself_and_beside_another_job(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("BLENDTITAN_REPLICA", "http://node0:29510 replica 1")
     path = claim_of_a_replica(tmp_path, name)
 
     with kept_fresh(path), pytest.raises(ConfigError, match=f"torchft job {name}"):
-        hold_claim(tmp_path)
+        hold_claim(tmp_path, job=REPLICA_1)
+
+
+def test_a_claim_without_its_content_is_read_again(tmp_path: Path) -> None:
+    """Replicas that start at once see each other's claims before these are written."""
+    path = claim_of_a_replica(tmp_path, "http://node0:29510 replica 0")
+    content = path.read_text()
+    path.write_text("")
+    timer = threading.Timer(0.3, path.write_text, [content])
+    timer.start()
+    hold_claim(tmp_path, job=REPLICA_1)
+    timer.join()
+
+    assert path in claims(tmp_path)
 
 
 def test_a_job_without_replicas_is_refused_beside_one(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_set_has_a_name_and_a_path() -> None:
         ({**BOOKS, "samples": "all"}, "samples is 'all', expected a whole number"),
         ({**BOOKS, "samples": True}, "samples is True, expected a whole number"),
         ({**BOOKS, "allow_overlap": "yes"}, "allow_overlap is 'yes', expected true or false"),
-        ({**BOOKS, "path": "s3://bucket/books"}, "which is a URL, expected a local path"),
+        ({**BOOKS, "path": "ftp://host/books"}, "which is a URL, expected a local path"),
     ],
 )
 def test_mistakes_are_refused(table: dict[str, Any], message: str) -> None:

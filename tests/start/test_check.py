@@ -66,6 +66,11 @@ def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
         ("--model.vocab_size=64", r"^model\.vocab_size is 64, expected at least 300, the token"),
         ("--training.steps=9999", r"more often than max_epochs = 4 allows: 'code' \d+ times"),
         ("--blendcorpus.split=100,0,0", r"no corpus has documents in the valid split, with "),
+        ("--training.steps=0", "command line: training.steps is 0, expected a whole number of"),
+        (
+            "--lr_scheduler.warmup_steps=-1",
+            "command line: lr_scheduler.warmup_steps is -1, expected a whole number of at least 0",
+        ),
         (
             "--checkpoint.interval=0",
             r"^command line: checkpoint\.interval is 0, expected a whole n",
@@ -331,7 +336,6 @@ LIGHTHOUSE = "http://node0:29510"
 def replica(run: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words that start the second of three replicas, beside a lighthouse."""
     monkeypatch.setenv("TORCHFT_LIGHTHOUSE", LIGHTHOUSE)
-    monkeypatch.setenv("BLENDTITAN_REPLICA", "none")
     monkeypatch.setattr("blendtitan.settings.replicas.find_spec", lambda name: name)
     words = ["--fault_tolerance.enable", "--fault_tolerance.group_size=3"]
     return [*SHORT, *words, "--fault_tolerance.replica_id=1"]
@@ -385,8 +389,7 @@ def test_a_replica_starts_again_beside_its_siblings_but_not_beside_itself_or_ano
 ) -> None:
     folder = Path(read_keys(run / "config.toml")["job.dump_folder"])
     for name in ("replica 0", "replica 1"):
-        monkeypatch.setenv("BLENDTITAN_REPLICA", f"{LIGHTHOUSE} {name}")
-        hold_claim(folder)
+        hold_claim(folder, job=f"torchft job {LIGHTHOUSE} {name}")
         if name == "replica 0":
             check_run(run / "config.toml", replica)
             monkeypatch.setenv("TORCHFT_LIGHTHOUSE", "http://node9:29510")

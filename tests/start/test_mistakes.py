@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from email.parser import Parser
 from pathlib import Path
@@ -17,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan import cli
-from blendtitan.errors import OutputError
+from blendtitan.errors import EmptySplitError, OutputError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
-from blendtitan.runs.run_folder import DATA, FILE_LIST
+from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST
 from blendtitan.settings import templates
 from blendtitan.start import folder as folder_module
+from blendtitan.start.check import check_run
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import read_record
 from tests.test_docs import ROOT
@@ -74,6 +76,35 @@ def error_of(capsys: Capture) -> str:
     assert error.count("\n") <= 5
     assert "Errno" not in error
     return error
+
+
+def test_text_files_of_one_document_each_can_be_trained_on(here: Path, capsys: Capture) -> None:
+    """None of them can be set aside for validation, which `train` would refuse."""
+    for corpus in ("a", "b"):
+        Path("books", corpus).mkdir(parents=True)
+        for n in range(2):
+            Path("books", corpus, f"{n}.txt").write_text("\n".join(TEXTS))
+
+    assert init("books") == 0
+    assert "validation is off" in capsys.readouterr().out
+    assert prepare() == 0
+
+    assert check_run(Path("run", CONFIG)) == ""
+    assert "is one .txt file" in Path("run", CONFIG).read_text()
+    with pytest.raises(EmptySplitError, match="divides the documents of each shard"):
+        check_run(Path("run", CONFIG), ["--validation.enable", "true"])
+
+
+@pytest.mark.parametrize("more", [["--txt", "line"], ["--data", "books", "text"]])
+def test_validation_stays_on_where_documents_can_be_set_aside(here: Path, more: list[str]) -> None:
+    Path("books").mkdir()
+    Path("books", "a.txt").write_text("\n".join(TEXTS))
+
+    assert (
+        cli.main(["init", "run", "--data", "books", "--tokenizer", "tokenizer.model", *more]) == 0
+    )
+
+    assert tomllib.loads(Path("run", CONFIG).read_text())["validation"]["enable"]
 
 
 # --- what a command may say ---------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,13 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, build_datasets, remote
-from blendtitan.cli import main
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, CorruptShardError, FileListError, MissingShardError
 from blendtitan.files import url_of
-from blendtitan.retries import RETRIES
 from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from tests.conftest import WriteBlend
-from tests.object_store import BUCKET, ObjectStore, running, serving
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    monkeypatch.setattr(RETRIES, "sleep", lambda seconds: None)
-    with running() as server:
-        yield server
-    remote.forget()
+from tests.object_store import BUCKET, ObjectStore, serving
 
 
 @pytest.fixture
@@ -96,32 +85,6 @@ def test_a_local_list_names_shards_by_url(
     )
 
     np.testing.assert_array_equal(read(replace(blend, data_file_list=mixed)), read(blend))
-
-
-@pytest.fixture
-def urls(store: ObjectStore, blend: BlendConfig, tmp_path: Path) -> Path:
-    """A local list of shards in object storage."""
-    there = store.upload(Path(str(blend.data_file_list)).parent)
-    listed = tmp_path / "urls.txt"
-    listed.write_text(f"1 {there}/web/web_0 web\n1 {there}/code/code_0 code\n")
-    return listed
-
-
-def test_mix_weighs_shards_that_a_list_names_by_url(urls: Path, tmp_path: Path) -> None:
-    assert main(["mix", str(urls), "--output", str(tmp_path / "mixed.txt")]) == 0
-
-    lines = (tmp_path / "mixed.txt").read_text().splitlines()
-    assert lines[-2:] == ["900.0 s3://bucket/web/web_0 web", "700.0 s3://bucket/code/code_0 code"]
-
-
-@pytest.mark.parametrize(
-    "arguments", [["merge", "--output", "merged", "--target-tokens", "9999"], ["find", "--where=1"]]
-)
-def test_a_command_that_needs_local_files_says_so(
-    urls: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*arguments, str(urls)]) == 1
-    assert "s3://bucket/web/web_0, which is a URL, expected a local path" in capsys.readouterr().err
 
 
 def test_only_the_windows_are_read_and_neighbours_together(
@@ -323,7 +286,7 @@ def test_a_kept_catalog_is_read_again_until_an_object_changes(
     [{}, {"append_eod": True}, {"order": "blendcorpus", "train_samples": 64, "eval_samples": 0}],
     ids=str,
 )
-def test_another_process_notices_that_a_shard_is_not_the_one_of_the_catalog(
+def test_another_process_notices_that_a_bin_is_not_the_one_of_the_catalog(
     store: ObjectStore, blend: BlendConfig, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """It opens shards long after the catalog was built."""
@@ -335,4 +298,23 @@ def test_another_process_notices_that_a_shard_is_not_the_one_of_the_catalog(
 
     assert dataset is not None
     with pytest.raises(CorruptShardError, match=r"s3://bucket/web/web_0\.bin: was replaced"):
+        dataset.read(dataset.plan(np.arange(64)), 0, 64)
+
+
+def test_another_process_notices_that_an_idx_is_not_the_one_of_the_catalog(
+    store: ObjectStore, blend: BlendConfig
+) -> None:
+    """One of the same size, with other documents, would move every boundary after them."""
+    # No document ends in this EOD, so it is inserted where the .idx says that one ends.
+    there = replace(uploaded(store, blend), append_eod=True, eod_token_id=0)
+    catalog = decode_catalog(encode_catalog(read_catalog(there)))
+    for name in ("web/web_0", "web/web_1", "code/code_0"):
+        content = bytearray((Path(f"{blend.data_file_list}").parent / f"{name}.idx").read_bytes())
+        content[34:42] = content[38:42] + content[34:38]  # the lengths of two documents
+        store.put(f"{name}.idx", bytes(content))
+    remote.forget()
+    dataset = build_datasets(there, catalog).train
+
+    assert dataset is not None
+    with pytest.raises(CorruptShardError, match=r"s3://bucket/\w+/\w+\.idx: was replaced"):
         dataset.read(dataset.plan(np.arange(64)), 0, 64)

@@ -108,6 +108,8 @@ def replicated_job(folder: Path, tokenizer_path: Path, **settings: Any) -> Repli
 def lighthouse(job: ReplicatedJob) -> Iterator[None]:
     """Give a job a lighthouse. In the end, no process of it is left.
 
+    An error has the logs of all replicas as notes.
+
     Replicas may be slow on a busy machine. If the lighthouse did not wait for the one that is left,
     those that start again would continue from a checkpoint without it.
     """
@@ -123,6 +125,10 @@ def lighthouse(job: ReplicatedJob) -> Iterator[None]:
     job.lighthouse = server.address()
     try:
         yield
+    except BaseException as error:
+        for log, output in {run.log: run.output for run in job.started}.items():
+            error.add_note(f"{log}:\n{output[-10000:]}")
+        raise
     finally:
         for run in job.started:
             run.process.kill()

@@ -18,7 +18,7 @@ CLAIMS = "claim-*_*.json"
 SILENCE_SECONDS = 60.0
 """Time without a sign of life after which a process of another machine counts as gone."""
 
-_JOBS = {"Slurm": "SLURM_JOB_ID", "PBS": "PBS_JOBID", "torchft": "BLENDTITAN_REPLICA"}
+_JOBS = {"Slurm": "SLURM_JOB_ID", "PBS": "PBS_JOBID"}
 _BYTES = 1000
 
 
@@ -65,8 +65,10 @@ _held: list[_Held] = []
 """A process holds one claim at most."""
 
 
-def hold_claim(folder: Path, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+def hold_claim(folder: Path, *, job: str = "", silence_seconds: float = SILENCE_SECONDS) -> None:
     """Claim a run's folder for this process, until ``release_claim`` or the end of the process.
+
+    The claim names ``job``, beside the job of the scheduler.
 
     Raises:
         ConfigError: Another job trains there.
@@ -83,7 +85,7 @@ def hold_claim(folder: Path, *, silence_seconds: float = SILENCE_SECONDS) -> Non
         _held.append(held)
         threading.Thread(target=held.keep_fresh, args=(silence_seconds / 6,), daemon=True).start()
         try:
-            held.write(holder := _current(silence_seconds))
+            held.write(holder := _current(job, silence_seconds))
             if len(list(folder.glob(CLAIMS))) > 1:
                 from blendtitan.claims.others import look_for_others
 
@@ -125,11 +127,7 @@ def release_claim() -> None:
                     folder.rmdir()
 
 
-def own_job() -> str:
-    """The job of this process, as its claim names it."""
-    return " ".join(f"{k} job {os.environ[v]}" for k, v in _JOBS.items() if v in os.environ)
-
-
-def _current(silence_seconds: float) -> Holder:
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    return Holder(socket.gethostname(), os.getpid(), own_job(), since, silence_seconds)
+def _current(job: str, silence_seconds: float) -> Holder:
+    jobs = [f"{k} job {os.environ[v]}" for k, v in _JOBS.items() if v in os.environ]
+    job, since = " ".join([*jobs, job]).strip(), time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return Holder(socket.gethostname(), os.getpid(), job, since, silence_seconds)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder, own_job
+from blendtitan.claims.held import CLAIMS, SILENCE_SECONDS, Holder
 from blendtitan.errors import ConfigError, OutputError
 from blendtitan.files import DamagedFileError, open_file, with_retries
 from blendtitan.json_files import LIMIT_BYTES, parse_json
@@ -18,6 +18,9 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 _POLL_SECONDS = 0.2
+
+_WRITE_SECONDS = 5.0
+"""Longest time for which a claim may exist without its content."""
 
 _REPLICA = re.compile(r"torchft job (\S+) replica (\d+)")
 """In the job of a holder: its lighthouse and its number. Replicas of one job share a folder."""
@@ -59,15 +62,15 @@ def look_for_others(path: Path) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def check_unclaimed(folder: Path) -> None:
+def check_unclaimed(folder: Path, *, job: str = "") -> None:
     """Check that no process of this machine trains in a folder, without claiming it.
 
-    Other replicas of this process's job may.
+    If ``job`` names a replica, other replicas of its job may.
 
     Raises:
         ConfigError: One does.
     """
-    mine = _REPLICA.search(own_job())
+    mine = _REPLICA.search(job)
     for other in _others(folder.absolute() / "none"):
         if _is_sibling(other, mine):
             continue
@@ -115,11 +118,20 @@ def _refusal(other: _Claim) -> ConfigError:
 def _others(path: Path) -> Iterator[_Claim]:
     for other in sorted(path.parent.glob(CLAIMS)):
         process = Process.of_name(other.stem.rpartition("_")[2])
-        if other != path and process is not None and (found := _read(other)) is not None:
-            holder = Holder(pid=process.pid)
-            with suppress(DamagedFileError):  # it is just being written
-                holder = parse_json(found[1], Holder)
-            yield _Claim(other, process, holder, found[0])
+        if other != path and process is not None and (claim := _claim(other, process)) is not None:
+            yield claim
+
+
+def _claim(path: Path, process: Process) -> _Claim | None:
+    """A claim. None: it does not exist. One that is just being written is read again."""
+    end = time.monotonic() + _WRITE_SECONDS
+    while (found := _read(path)) is not None:
+        with suppress(DamagedFileError):
+            return _Claim(path, process, parse_json(found[1], Holder), found[0])
+        if process.has_ended() or time.monotonic() > end:
+            return _Claim(path, process, Holder(pid=process.pid), found[0])
+        time.sleep(0.01)
+    return None
 
 
 def _read(path: Path) -> tuple[int, bytes] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from blendtitan.config import check_is_path
 from blendtitan.errors import ConfigError
+from blendtitan.files import path_of, url_of
 
 Add = Callable[[argparse._ActionsContainer], object]
 """Adds an argument, or a group of arguments, to a parser."""
@@ -67,6 +68,11 @@ def local_path(text: str) -> Path:
     return Path(text)
 
 
+def data_path(text: str) -> Path:
+    """The path or URL of shards, or of a list of them."""
+    return path_of(text) if url_of(text) else local_path(text)
+
+
 def run_path(text: str) -> Path:
     """The path of a run; of a run folder that ``init`` created, the output folder in it."""
     from blendtitan.runs.run_folder import CONFIG, DATA, OUTPUTS
@@ -107,7 +113,10 @@ def one_of(*arguments: Add, required: bool = False) -> Add:
     return add
 
 
-SHARDS = path("inputs", "INPUT", "folder, shard prefix or file list", nargs="+")
+SHARDS = path(
+    "inputs", "INPUT", "folder, shard prefix or file list; path or URL", nargs="+", type=data_path
+)
+LOCAL_SHARDS = path("inputs", "INPUT", "folder, shard prefix or file list", nargs="+")
 RANKS = number("--ranks", "N", "data-parallel ranks, if training.global_batch_size is not set")
 
 

@@ -9,6 +9,7 @@ from blendtitan.commands.arguments import (
     RANKS,
     argument,
     command,
+    data_path,
     flag,
     json_flag,
     number,
@@ -181,7 +182,13 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 @command(
     "find",
     "list documents by their source, and when a run reads them",
-    path("inputs", "INPUT", "folder, shard prefix or file list", nargs="*"),
+    path(
+        "inputs",
+        "INPUT",
+        "folder, shard prefix or file list; path or URL",
+        nargs="*",
+        type=data_path,
+    ),
     argument(
         "--where",
         "SQL condition, such as \"url LIKE '%%example.org%%'\"",

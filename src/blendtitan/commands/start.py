@@ -22,8 +22,8 @@ from blendtitan.terminal import complain, say
     ),
     argument(
         "--tokenizer",
-        "SentencePiece .model, Hugging Face tokenizer.json, a folder with one, or a name ORG/NAME "
-        "in the local Hugging Face cache",
+        "SentencePiece .model, Hugging Face tokenizer.json, a folder with one, a URL of one, or a "
+        "name ORG/NAME in the local Hugging Face cache",
         metavar="PATH",
         required=True,
     ),
@@ -65,6 +65,13 @@ def _init(options: Namespace) -> None:
         show(shard_table(found.shards))
         for warning in filter(None, (nested_corpora(*each) for each in found.shards.items())):
             complain(warning)
+    if not found.validates:
+        say(
+            f"Each .txt file is one document, and a shard of one document has none to set aside, "
+            f'so validation is off. To validate, set txt = "line" in {folder / DATA}, or name '
+            f"held-out data in [[validation.set]]; then set validation.enable = true in "
+            f"{folder / CONFIG}."
+        )
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
     quoted = shlex.quote(str(folder))
     for step in ("prepare", "train", "report"):

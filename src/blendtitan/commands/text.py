@@ -4,7 +4,6 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendtitan.commands.arguments import (
@@ -12,6 +11,7 @@ from blendtitan.commands.arguments import (
     Add,
     argument,
     command,
+    data_path,
     flag,
     number,
     one_of,
@@ -105,8 +105,10 @@ def texts_config(options: Namespace) -> "Callable[..., TokenizeConfig]":
         "--tokenizer",
         "PATH",
         "SentencePiece .model, Hugging Face tokenizer.json, Tekken file, a folder with one of them "
-        "(tokenizer.json is preferred), or a name ORG/NAME in the local Hugging Face cache",
+        "(tokenizer.json is preferred), a URL of one, or a name ORG/NAME in the local Hugging Face "
+        "cache",
         required=True,
+        type=data_path,
     ),
     one_of(
         argument("--eos-token", "token that ends documents", metavar="TOKEN"),
@@ -213,7 +215,7 @@ def _mix(options: Namespace) -> None:
     )
     corpora = mix(options.inputs, options.output, config, overwrite=options.overwrite)
     show(mix_table(corpora, horizon_tokens=horizon_tokens))
-    for folder in filter(Path.is_dir, options.inputs):
+    for folder in (each for each in options.inputs if each.is_dir()):
         if warning := nested_corpora(folder, find_shards(folder)):
             complain(warning)
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 
 from blendtitan.errors import ConfigError
-from blendtitan.files import open_file
 from blendtitan.storage.catalog import Catalog
+from blendtitan.storage.reader import OpenFile
 from blendtitan.storage.records import differ
 from blendtitan.visible import counted
 
@@ -67,5 +67,5 @@ def _is_same(one: Catalog, shard: int, other: Catalog, place: int) -> bool:
 
 
 def _first_bytes(prefix: str) -> bytes:
-    with open_file(f"{prefix}.bin") as file:
-        return file.read(_COMPARED_BYTES)
+    file = OpenFile.open(f"{prefix}.bin")
+    return file.read(min(file.num_bytes, _COMPARED_BYTES), at=0)

@@ -117,7 +117,7 @@ class Rows:
         if self.is_remote:
             from blendtitan.storage.remote_file import check_version
 
-            check_version(file, int(self.catalog.bin_versions[shard]))
+            check_version(file, int(self.catalog.file_versions[shard, 1]))
         return file
 
     def read_contiguous(self, shard: int, at_bytes: int, out: NDArray[np.integer]) -> None:

@@ -61,6 +61,10 @@ def shard_index(rows: Rows, shard: int) -> ShardIndex:
     """The opened ``.idx`` of a shard."""
     prefix, header = rows.catalog.prefixes[shard], rows.catalog.header(shard)
     file = rows.files.open(prefix + ".idx", lambda: header.file_bytes)
+    if rows.is_remote:
+        from blendtitan.storage.remote_file import check_version
+
+        check_version(file, int(rows.catalog.file_versions[shard, 0]))
     start, *_, stop = rows.catalog.token_cuts[shard].tolist()
     return ShardIndex(prefix, header, stop - start, file, start=start)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from blendtitan.config import check_is_path
 from blendtitan.document_sources import (
     Source,
     integers,
@@ -89,7 +88,7 @@ def find(prefixes: Sequence[Path], where: str) -> Iterator[FoundDocument]:
     Row groups are searched one at a time, so memory is bounded.
 
     Raises:
-        ConfigError: No shard on this machine records the sources of its documents, or the condition
+        ConfigError: No shard records the sources of its documents, or the condition
             is wrong.
         CorruptShardError: The sources of a shard's documents are damaged.
     """
@@ -122,8 +121,6 @@ def _recorded(prefixes: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
             keep |= dict.fromkeys(fields)
     missing = len(prefixes) - len(recorded)
     if not recorded:
-        for prefix in prefixes:
-            check_is_path("a shard", prefix)
         raise ConfigError(
             f"none of {counted(len(prefixes), 'shard')} has PREFIX{DOCS_SUFFIX}, so the sources of "
             f"documents are unknown. Tokenise the text again, with --keep for fields such as url"

@@ -14,6 +14,7 @@ from blendtitan.errors import (
     MissingShardError,
     TokenizerMismatchError,
 )
+from blendtitan.files import url_of
 from blendtitan.settings.toml import toml_document
 
 CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
@@ -26,8 +27,14 @@ TOKENIZER_KEYS = ("tokenizer_path", "hf_assets_path")
 """Keys of ``[model]`` that name a tokenizer; the first one that is set counts."""
 
 
-def check_prepared(folder: Path) -> None:
-    """Check that ``prepare`` made the file list of a run folder, if it is one that init made."""
+def check_prepared(folder: Path, file_list: str | Path) -> None:
+    """Check that ``prepare`` made the file list of a run folder, if it is one that init made.
+
+    ``file_list`` is that of the run. If it is a URL, or another list that exists, the run reads
+    nothing that ``prepare`` makes.
+    """
+    if url_of(file_list) or Path(file_list).exists():
+        return
     if (folder / DATA).is_file() and not (folder / FILE_LIST).is_file():
         raise ConfigError(
             f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
@@ -49,8 +56,8 @@ def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
         yield
     except FileListError as error:
         if folder:
-            check_prepared(folder)
-        if not file_list.exists():
+            check_prepared(folder, file_list)
+        if not url_of(file_list) and not file_list.exists():
             error.add_note(
                 f"It is blendcorpus.data_file_list of {config}. After a run folder was moved, "
                 f"correct the paths in it and in {DATA}."

@@ -17,9 +17,6 @@ from blendtitan.settings.known_models import WITH_EXPERTS
 LIGHTHOUSE = "TORCHFT_LIGHTHOUSE"
 """Environment variable with the address of the lighthouse, such as ``http://node0:29510``."""
 
-REPLICA = "BLENDTITAN_REPLICA"
-"""Environment variable that names this replica of its job, in its claim on the run's folder."""
-
 SEMI_SYNC_METHODS = ("diloco", "local_sgd")
 
 _LENGTH = "fault_tolerance.sync_steps"
@@ -27,9 +24,9 @@ _LENGTH = "fault_tolerance.sync_steps"
 Values = Mapping[str, Any]
 
 
-def name_replica(replica_id: int) -> None:
-    """Name this replica, for its claim on the folder that all replicas share."""
-    os.environ[REPLICA] = f"{os.environ.get(LIGHTHOUSE)} replica {replica_id}"
+def replica_name(replica_id: int) -> str:
+    """The name of a replica in its claim on the folder that all replicas of a job share."""
+    return f"torchft job {os.environ.get(LIGHTHOUSE)} replica {replica_id}"
 
 
 def check_lighthouse() -> str:

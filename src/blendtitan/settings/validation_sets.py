@@ -41,7 +41,7 @@ class ValidationSet:
                 raise ConfigError(f"{where}: {key} is missing, expected name and path")
         if (samples := table.get("samples")) is not None:
             check_at_least(f"{where}: samples", samples, 1)
-        check_is_path(f"{where}: path", table["path"])
+        check_is_path(f"{where}: path", table["path"], may_be_remote=True)
         return cls(**table)
 
     def reading(self, keys: Keys) -> Keys:

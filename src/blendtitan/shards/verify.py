@@ -18,7 +18,12 @@ from blendtitan.identity import TokenizerIdentity
 from blendtitan.shards.encoding import Comparison, Encoding, compare_encoding, encoding_problems
 from blendtitan.shards.tokens import TextSymbols, TokenSummary, summarize_tokens
 from blendtitan.storage.index_arrays import IndexArrays, document_ends
-from blendtitan.storage.list_forms import NamedShard, corpus_in_folder, named_shards
+from blendtitan.storage.list_forms import (
+    NamedShard,
+    corpus_in_folder,
+    find_catalogs,
+    named_shards,
+)
 from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_signature
 from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
 from blendtitan.storage.record_writer import write_ends
@@ -154,7 +159,7 @@ def _missing_shards(
         folder / name: path
         for path in inputs
         if path.is_dir()
-        for folder in (file.parent for file in sorted(path.rglob(CATALOG_FILE)))
+        for folder in find_catalogs(path)
         for name in catalogs.of_folder(folder.absolute()) or ()
     }
     return [

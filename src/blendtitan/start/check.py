@@ -46,11 +46,11 @@ from blendtitan.settings.overrides import read_run_keys
 from blendtitan.settings.replicas import (
     check_lighthouse,
     check_replicas,
-    name_replica,
+    replica_name,
     samples_per_step,
 )
 from blendtitan.settings.skips import placed_skips
-from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments
+from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments, read_toml
 from blendtitan.settings.wall_time import job_end
 from blendtitan.start.train import is_02
 from blendtitan.state import parse_state, resume
@@ -67,6 +67,9 @@ _INTERVALS = {
     "metrics.log_freq": None,
 }
 """Keys that count steps from 1, and the key that turns them on."""
+
+_LEAST = {"training.steps": 1, "lr_scheduler.warmup_steps": 0}
+"""Least values of other keys, with which training would do nothing, or make no sense."""
 
 _MOST_NUMBERS = 4
 
@@ -91,20 +94,22 @@ def check_run(
         A sentence if the run is known to have finished, or an empty text.
     """
     if is_02():  # its trainer checks the keys
-        check_prepared(config.parent)
+        check_prepared(
+            config.parent, _file_list({**read_toml(config), **read_arguments(arguments)})
+        )
         return ""
     with quietly():  # rank 0 says it again
         values = read_run_keys(config, arguments)
-    _check_intervals(config, values, arguments)
+    _check_least(config, values, arguments)
     _check_guards(values)
-    is_replica = values["fault_tolerance.enable"]
+    is_replica, job = values["fault_tolerance.enable"], ""
     if is_replica:
         check_lighthouse()
-        name_replica(values["fault_tolerance.replica_id"])
+        job = replica_name(values["fault_tolerance.replica_id"])
     # A second job may find other data than the first: this is the better reason.
     if reads_data:
-        check_unclaimed(Path(values["job.dump_folder"]))
-    check_prepared(config.parent)
+        check_unclaimed(Path(values["job.dump_folder"]), job=job)
+    check_prepared(config.parent, _file_list(values))
     try:
         ranks = _data_ranks(values, world_size)
     except ConfigError as error:
@@ -130,11 +135,16 @@ def check_run(
     return finished
 
 
-def _check_intervals(config: Path, values: Values, arguments: Sequence[str]) -> None:
+def _file_list(values: Values) -> str:
+    keys = "blendcorpus.data_file_list", "training.dataset_path"
+    return next((str(values[key]) for key in keys if values.get(key)), "")
+
+
+def _check_least(config: Path, values: Values, arguments: Sequence[str]) -> None:
     given = read_arguments(arguments)
-    for key, enabled_by in _INTERVALS.items():
-        if enabled_by is None or values[enabled_by]:
-            check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], 1)
+    counted = {key: 1 for key, by in _INTERVALS.items() if by is None or values[by]}
+    for key, least in {**_LEAST, **counted}.items():
+        check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], least)
 
 
 def _check_guards(values: Values) -> None:

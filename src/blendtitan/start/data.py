@@ -11,6 +11,7 @@ from typing import Any
 import tomlkit
 
 from blendtitan.errors import BlendTitanError, ConfigError
+from blendtitan.files import path_of
 from blendtitan.prepare.input_file import TxtMode, is_url
 from blendtitan.settings.toml import toml_document
 from blendtitan.storage.list_forms import named_shards
@@ -72,7 +73,10 @@ def read_data_config(path: Path) -> DataConfig:
     if not config.corpora and not config.shards:
         raise ConfigError(f"{path}: names no corpus, expected [corpora] or shards")
     try:
-        known = {*config.corpora, *(shard.corpus for shard in named_shards([*map(Path, shards)]))}
+        known = {
+            *config.corpora,
+            *(shard.corpus for shard in named_shards([*map(path_of, shards)])),
+        }
     except BlendTitanError as error:
         error.add_note(f"It is named by shards in {path}.")
         raise

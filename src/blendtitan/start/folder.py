@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,8 +19,14 @@ from typing import Any, NamedTuple
 
 import tomlkit
 
-from blendtitan.errors import BlendTitanError, ConfigError, InputError
-from blendtitan.files import read_text
+from blendtitan.errors import (
+    BlendTitanError,
+    ConfigError,
+    FileListError,
+    InputError,
+    MissingExtraError,
+)
+from blendtitan.files import path_of, read_text, url_of
 from blendtitan.prepare.documents import read_texts
 from blendtitan.prepare.input_file import InputFile, TxtMode, is_url
 from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
@@ -38,7 +45,7 @@ from blendtitan.start.found import FoundCorpus, corpora_in
 from blendtitan.start.left_out import prune_unnamed, report_unnamed
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import NamedShard, find_shards
-from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
+from blendtitan.tokenizers import ABSENT, load_tokenizer
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -56,6 +63,8 @@ class FoundData(NamedTuple):
     corpora: list[FoundCorpus]
     shards: Mapping[Path, list[Path]]
     """The prefixes of the shards below each folder of shards."""
+    validates: bool
+    """Whether a part of the documents of a shard can be set aside for validation."""
 
 
 def init_folder(
@@ -115,11 +124,16 @@ def init_folder(
             f"{loaded.path}: the tokenizer has no EOS, which must end every document. {remedy}"
         )
     path = folder.absolute()
-    _fill_in(document, path, loaded)
+    named = url_of(tokenizer) or str(loaded.path.absolute())
+    _fill_in(document, path, named)
+    formats = {file.format.kind for corpus in found for file in corpus.files}
+    validates = bool(shards) or txt == "line" or formats != {"text"}
+    if not validates:
+        _turn_validation_off(document)
     config = DataConfig(
-        tokenizer=str(loaded.path.absolute()),
+        tokenizer=named,
         corpora={corpus.name: corpus.location for corpus in found},
-        shards=[str(Path(expanded(shard)).absolute()) for shard in shards],
+        shards=[str(path_of(expanded(shard)).absolute()) for shard in shards],
         key=key,
         txt=txt,
     )
@@ -136,7 +150,7 @@ def init_folder(
         # Half a run folder would refuse the next try.
         (folder / DATA).unlink()
         raise
-    return FoundData(found, {Path(expanded(path)): shards[path] for path in shards})
+    return FoundData(found, {path_of(expanded(path)): shards[path] for path in shards}, validates)
 
 
 def prepare_folder(
@@ -190,7 +204,7 @@ def prepare_folder(
             return shard.prefix in planned
         return config.epochs.get(shard.corpus, 1) > 0
 
-    inputs = [tokens] * bool(corpora) + [Path(shard) for shard in config.shards]
+    inputs = [tokens] * bool(corpora) + [path_of(shard) for shard in config.shards]
     return mix(inputs, folder / FILE_LIST, mixing, is_read=is_read)
 
 
@@ -302,20 +316,33 @@ def _template(name: str) -> tomlkit.TOMLDocument:
     return tomlkit.parse(re.sub(r"\A(#.*\n)*\n", "", read_text(path)))
 
 
-def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer) -> None:
+def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: str) -> None:
     job: Any = document["job"]
     job["description"] = folder.name
     job["dump_folder"] = str(folder / OUTPUTS)
     model: Any = document["model"]
     model.pop("hf_assets_path", None)
-    model["tokenizer_path"] = str(tokenizer.path.absolute())
+    model["tokenizer_path"] = tokenizer
     section: Any = document["blendcorpus"]
     section["data_file_list"] = str(folder / FILE_LIST)
     if "data_cache_path" in section:
         section["data_cache_path"] = str(folder / "cache")
 
 
+def _turn_validation_off(document: tomlkit.TOMLDocument) -> None:
+    enable = tomlkit.item(False)
+    enable.comment("each shard is one .txt file, and so one document: nothing can be set aside")
+    validation: Any = document["validation"]
+    validation["enable"] = enable
+
+
 def _shards_below(location: str) -> list[Path]:
-    """The prefixes of the shards below a folder; none if it is a URL or a file."""
+    """The prefixes of the shards below a folder; none if it is a file, or holds text."""
     path = Path(expanded(location))
-    return find_shards(path) if not is_url(location) and path.is_dir() else []
+    if not is_url(location):
+        return find_shards(path) if path.is_dir() else []
+    if url_of(location) and not location.startswith("http"):  # web servers list no folders
+        # Text is read by another library, which reports what is wrong.
+        with suppress(MissingExtraError, FileListError):
+            return find_shards(path_of(location))
+    return []

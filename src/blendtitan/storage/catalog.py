@@ -67,8 +67,8 @@ class Catalog:
     checksums: NDArray[np.uint8]
     """Digests of the entries of ``shards.catalog``, or zeros without an entry; see ``records``."""
 
-    bin_versions: NDArray[np.int64]
-    """A number of the content of each ``.bin`` in object storage, else 0."""
+    file_versions: NDArray[np.int64]
+    """A number of the content of ``.idx`` and ``.bin`` in object storage, else 0. ``(S, 2)``."""
 
     settings: str
     """Text of the settings that the cuts and ``lacks_eod`` depend on."""
@@ -132,7 +132,7 @@ def build_catalog(
             from blendtitan.storage.shard_faults import mixed_error
 
             raise mixed_error(prefix, ends)
-        version = signature.bin_changed_ns if signature and "://" in prefix else 0
+        version = signature.contents[1::2] if signature and "://" in prefix else (0, 0)
         return _Probe(index.header, cuts, _token_cuts(index, cuts), index.num_tokens, ends, version)
 
     probes = io_map(probe, list(zip(shards.prefixes, shards.signatures, strict=True)))
@@ -151,7 +151,7 @@ def build_catalog(
         lacks_eod=np.array([p.lacks_eod(inserts_eod) for p in probes], np.bool_),
         eod_roles=np.array([p.eod_role(inserts_eod) for p in probes], np.uint8),
         checksums=listed_checksums(shards.prefixes, [p.num_tokens for p in probes]),
-        bin_versions=np.array([p.bin_version for p in probes], np.int64),
+        file_versions=np.array([p.file_versions for p in probes], np.int64),
         settings=settings,
     )
 
@@ -162,7 +162,7 @@ class _Probe(NamedTuple):
     token_cuts: list[int]
     num_tokens: int
     ends: DocumentEnds | None
-    bin_version: int
+    file_versions: tuple[int, ...]
 
     def lacks_eod(self, inserts_eod: bool) -> bool:
         return inserts_eod and self.ends is not None and self.ends.lacks_eod

@@ -25,7 +25,7 @@ _ROW = np.dtype(
         ("lacks_eod", "?"),
         ("eod_roles", "<u1"),
         ("checksums", "<u1", CHECKSUM_BYTES),
-        ("bin_versions", "<i8"),
+        ("file_versions", "<i8", 2),
     ]
 )
 _TEXT_BYTES = struct.Struct("<Q")

@@ -17,7 +17,7 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 # Part of the name, so that catalogs of other releases are ignored.
-_FORMAT = 8
+_FORMAT = 9
 _DIGEST_BYTES = 16
 
 

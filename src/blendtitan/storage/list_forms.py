@@ -29,6 +29,7 @@ from blendtitan.storage.file_list import (
     split_words,
 )
 from blendtitan.storage.reader import file_signature
+from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.visible import visible
 
 
@@ -100,6 +101,16 @@ def find_shards(folder: Path) -> list[Path]:
         names = [name for name in files if name.endswith((".idx", ".bin"))]
         found.update(Path(root, _checked_name(name, root)[:-4]) for name in names)
     return sorted(found)
+
+
+def find_catalogs(folder: Path) -> list[Path]:
+    """The folders at or below ``folder`` with a catalog, sorted by path."""
+    if url := url_of(folder):
+        from blendtitan.remote import files_below
+
+        files = [path_of(file) for file in sorted(files_below(url))]
+        return [file.parent for file in files if file.name == CATALOG_FILE]
+    return [file.parent for file in sorted(folder.rglob(CATALOG_FILE))]
 
 
 def corpus_in_folder(prefix: Path, folder: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from blendtitan.errors import CorruptShardError, MissingShardError
-from blendtitan.files import DamagedFileError, decode_json, read_file, with_retries
+from blendtitan.files import DamagedFileError, decode_json, path_of, read_file, with_retries
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.retries import RETRIES
 from blendtitan.storage.records import (
@@ -54,7 +54,7 @@ class StoredRecord(msgspec.Struct):
 
 def record_path(prefix: Path | str) -> Path:
     """Path of the record of a shard's tokenizer."""
-    return Path(f"{prefix}{RECORD_SUFFIX}")
+    return path_of(f"{prefix}{RECORD_SUFFIX}")
 
 
 def read_record(prefix: Path | str) -> TokenizerRecord | None:

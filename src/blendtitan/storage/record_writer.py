@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from blendtitan.errors import OutputError, ShardError
-from blendtitan.files import read_file
+from blendtitan.files import read_file, url_of
 from blendtitan.storage.atomic_files import replaced_file, write_atomically
 from blendtitan.storage.ends import find_document_ends
 from blendtitan.storage.reader import FileSignature, ShardIndex, file_signature
@@ -65,21 +65,29 @@ def joined_ends(found: Sequence[DocumentEnds]) -> DocumentEnds | None:
     return DocumentEnds(found[0].eod_id, *map(sum, list(zip(*rows, strict=True))[1:]))
 
 
+def encode_ends(ends: DocumentEnds, signature: FileSignature) -> bytes:
+    """The content of the record of a shard's document ends."""
+    counts = msgspec.structs.asdict(ends)
+    content = {"format": 1, "contents": signature.contents, **counts}
+    return json.dumps(content).encode() + b"\n"
+
+
 def write_ends(prefix: Path | str, ends: DocumentEnds, signature: FileSignature | None) -> bool:
     """Record the ends of all documents of a shard; return whether the record exists.
 
     It does not if a file changed since ``signature``, taken before reading the documents, or if
-    the folder is read-only. A record with the same content is not written again.
+    the folder is read-only, or in object storage. A record with the same content is not written
+    again.
     """
     if not ends.is_complete or signature is None or file_signature(str(prefix)) != signature:
         return False
     if read_ends(str(prefix), signature, ends.eod_id) == ends:
         return True
-    counts = msgspec.structs.asdict(ends)
-    content = {"format": 1, "contents": signature.contents, **counts}
+    if url_of(prefix):
+        return False
     try:
         with replaced_file(Path(f"{prefix}{ENDS_SUFFIX}"), durable=False) as file:
-            file.write(json.dumps(content).encode() + b"\n")
+            file.write(encode_ends(ends, signature))
     except (OSError, OutputError):
         return False
     return True

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.files import open_file
+from blendtitan.files import open_file, path_of
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.storage.atomic_files import (
     flush_and_close,
@@ -319,7 +319,7 @@ def _check_no_folders(prefix: Path) -> None:
 
 def docs_path(prefix: Path | str) -> Path:
     """Path of the file with the sources of a shard's documents."""
-    return Path(f"{prefix}{DOCS_SUFFIX}")
+    return path_of(f"{prefix}{DOCS_SUFFIX}")
 
 
 def publish(

@@ -29,11 +29,7 @@ from blendtitan.corpus_progress import (
     segments_table,
 )
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.settings.batches import (
-    check_batches,
-    check_length,
-    data_ranks,
-)
+from blendtitan.settings.batches import check_batches, check_length, data_ranks
 from blendtitan.settings.guards import GuardSettings
 from blendtitan.settings.section import check_follows
 from blendtitan.storage.atomic_files import write_text
@@ -57,6 +53,9 @@ Batches = Iterable[tuple[dict[str, torch.Tensor], torch.Tensor]]
 
 class BlendTrainer(Trainer):
     """TorchTitan's trainer, which with our loader resumes exactly and logs each corpus."""
+
+    job = ""
+    """The job of this process, for its claim on the run's folder."""
 
     @dataclass(kw_only=True, slots=True)
     class Config(Trainer.Config):
@@ -108,7 +107,7 @@ class BlendTrainer(Trainer):
     def init_distributed(self) -> ParallelDims:
         """Connect the ranks, and claim the run's folder before it is read or written."""
         parallel_dims = super().init_distributed()
-        from_first_rank(lambda: hold_claim(Path(self.config.dump_folder)))
+        from_first_rank(lambda: hold_claim(Path(self.config.dump_folder), job=self.job))
         name = self.config.debug.save_config_file
         if name is not None:
             text = json.dumps(self.config.to_dict(), indent=2)

@@ -134,8 +134,7 @@ class SemiSyncTrainer(ReplicaTrainer):
             self.gradient_accumulation_steps = len(step.units_of(attempt.place.replica))
             attempt.num_samples += step.num_units * self._unit
         attempt.losses.clear()
-        self.is_in_round = self.step < round_.last
-        self._logs.is_in_round = self.is_in_round
+        self._logs.is_in_round = self.step < round_.last
         BlendTrainer.train_step(self, data_iterator)
 
     def forward_backward_step(self, **arguments: Any) -> torch.Tensor:
@@ -187,5 +186,5 @@ class SemiSyncTrainer(ReplicaTrainer):
             parameter.copy_(self._round.parameters[name])
         for name, state in self._round.others.items():
             self._checkpoints.states[name].load_state_dict(state)
-        self._round, self.is_in_round = None, False
+        self._round, self._logs.is_in_round = None, False
         super()._undo(attempt)

@@ -20,7 +20,7 @@ from torchtitan.components.metrics import MetricsProcessor
 from torchtitan.distributed import ParallelDims
 
 from blendtitan.order.replicas import DividedStep, diverged
-from blendtitan.settings.replicas import name_replica
+from blendtitan.settings.replicas import replica_name
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
@@ -79,8 +79,6 @@ class ReplicaTrainer(BlendTrainer):
         self._settings = config.fault_tolerance
         self._place: Place | None = None
         self._attempt: Attempt | None = None
-        self.is_in_round = False
-        """Whether it makes steps that are committed together later."""
         self._last_attempt = 0
         """Number of the attempt that was committed last. It identifies the state."""
         super().__init__(config)
@@ -94,10 +92,14 @@ class ReplicaTrainer(BlendTrainer):
             _make_state(optimizer)
         self.optimizers.register_step_pre_hook(lambda *_: self._commit())
 
+    @property
+    def is_in_round(self) -> bool:
+        """Whether it makes steps that are committed together later."""
+        return self._logs.is_in_round
+
     def init_distributed(self) -> ParallelDims:
         """Connect the ranks of this replica, and the replica with the others."""
-        # Names this replica in its claim on the run's folder, which all replicas share.
-        name_replica(self._settings.replica_id)
+        self.job = replica_name(self._settings.replica_id)
         parallel_dims = super().init_distributed()
         self._group = ReplicaGroup(self._settings, save=self._save, load=self._load)
         return parallel_dims
