@@ -72,6 +72,18 @@ def source_rows(
     return pa.table(columns | dict(kept), schema=schema_of(kept))
 
 
+def listed_rows(
+    inputs: Sequence[str | None],
+    kept: Mapping[str, Sequence[str | None]],
+    *,
+    rows: np.ndarray[Any, Any] | None = None,
+) -> pa.Table:
+    """Rows about consecutive documents, from lists of their inputs and kept fields."""
+    columns = {name: pa.array(values, pa.string()) for name, values in kept.items()}
+    named = pa.array(inputs, pa.string()).dictionary_encode()
+    return source_rows(named, columns, places=None if rows is None else integers(rows))
+
+
 class SourceWriter(AbstractContextManager["SourceWriter"]):
     """Writes rows to an open file, in the order of the documents.
 
