@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loader": (LOADER, NUMPY | {"torch"}),
     "balance": (LOADER | {"settings"}, {"torch"}),
     "tokenizers": (
-        BASE | {"config", "identity", "tokenizers"},
+        BASE | {"config", "identity", "remote", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},
     ),
     "tokenizer_check": (STORAGE | {"tokenizers", "tokenizer_check"}, NUMPY),

@@ -72,14 +72,32 @@ def source_rows(
     return pa.table(columns | dict(kept), schema=schema_of(kept))
 
 
+def listed_rows(
+    inputs: Sequence[str | None],
+    kept: Mapping[str, Sequence[str | None]],
+    *,
+    rows: np.ndarray[Any, Any] | None = None,
+) -> pa.Table:
+    """Rows about consecutive documents, from lists of their inputs and kept fields."""
+    columns = {name: pa.array(values, pa.string()) for name, values in kept.items()}
+    named = pa.array(inputs, pa.string()).dictionary_encode()
+    return source_rows(named, columns, places=None if rows is None else integers(rows))
+
+
 class SourceWriter(AbstractContextManager["SourceWriter"]):
     """Writes rows to an open file, in the order of the documents.
 
     Equal rows give equal bytes, however they are divided among the calls.
     """
 
-    def __init__(self, file: BinaryIO, keep: Sequence[str] = ()) -> None:
-        self._schema, self._keep = schema_of(keep), tuple(keep)
+    def __init__(
+        self,
+        file: BinaryIO,
+        keep: Sequence[str] = (),
+        *,
+        metadata: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self._schema, self._keep = schema_of(keep).with_metadata(metadata), tuple(keep)
         self._writer = pq.ParquetWriter(
             file,
             self._schema,
@@ -194,6 +212,11 @@ class Sources:
     def keep(self) -> tuple[str, ...]:
         """Names of the kept fields."""
         return tuple(self.file.schema_arrow.names[len(_OWN) :])
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """What the program that wrote it says about it."""
+        return self.file.schema_arrow.metadata or {}
 
     @property
     def num_documents(self) -> int:

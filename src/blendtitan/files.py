@@ -154,12 +154,13 @@ def io_map(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
     """
     results: dict[int, list[B]] = {}
     errors: dict[int, Exception] = {}
-    runs = iter(range(0, len(items), _ITEMS_PER_RUN))  # shared: each run is taken once, in order
+    size = max(1, min(_ITEMS_PER_RUN, len(items) // _MOST_THREADS))
+    runs = iter(range(0, len(items), size))  # shared: each run is taken once, in order
 
     def work() -> None:
         for start in runs:
             try:
-                results[start] = [function(item) for item in items[start : start + _ITEMS_PER_RUN]]
+                results[start] = [function(item) for item in items[start : start + size]]
             except Exception as error:
                 errors[start] = error
                 _exhaust(runs)

@@ -151,10 +151,15 @@ _is_forked = False
 def _after_fork() -> None:
     """Requests of a forked process would wait for threads that only its parent has."""
     global _is_forked
-    _is_forked = _is_forked or _store.cache_info().currsize > 0
+    _is_forked = _is_forked or is_used()
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def is_used() -> bool:
+    """Whether this process has used a store, so that a fork of it cannot."""
+    return _store.cache_info().currsize > 0
 
 
 def forget() -> None:

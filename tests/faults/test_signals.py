@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from blendtitan.claims.held import CLAIMS
 from blendtitan.start.launch import INTERRUPTED
 from blendtitan.stop_signals import REPEAT_SECONDS
 from tests.faults import sabotage
+from tests.faults.killing import wait_until
 from tests.faults.training import TIMEOUT_S, FaultyJob, faulty_job, wait_for
 from tests.titan.conftest import tokenizer_path
 
@@ -79,6 +82,44 @@ def test_a_signal_saves_a_checkpoint_of_one_step_on_all_ranks(
     job.run("--training.steps", f"{step + 1}", processes=processes)
     assert set(job.steps_begun()) == {step + 1}
     assert job.samples() == {step + 1: job.expected_samples(step + 1)}
+
+
+def documented_torchrun() -> list[str]:
+    """The options that the page on guards gives torchrun."""
+    page = (Path(__file__).parents[2] / "docs/guards.md").read_text()
+    (line,) = (line for line in page.splitlines() if line.startswith("    torchrun "))
+    return line.removesuffix("...").split()[1:]
+
+
+@pytest.mark.parametrize(
+    ("with_torchrun", "number"),
+    [(True, signal.SIGTERM), (True, signal.SIGUSR1), (False, signal.SIGTERM)],
+)
+def test_commands_as_documented_save_a_checkpoint_after_a_signal(
+    job: FaultyJob, with_torchrun: bool, number: signal.Signals
+) -> None:
+    """In processes of their own: torchrun with two ranks, and a run of one process."""
+    job.settings["checkpoint"]["interval"] = 10_000
+    job.settings["metrics"]["disable_color_printing"] = True
+    path, log = str(job.write_toml()), job.folder / "log"
+    words = ["-m", "blendtitan", "train", path, "--nproc", "1"]
+    if with_torchrun:
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        words += [*documented_torchrun(), "-m", "blendtitan.titan.train", "--job.config_file", path]
+    with log.open("w") as output:
+        run = subprocess.Popen([sys.executable, *words], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "step:  3" in log.read_text() or run.poll() is not None)
+        run.send_signal(number)
+        # torchrun reports the signal as its own error.
+        assert run.wait(TIMEOUT_S) == (1 if with_torchrun else INTERRUPTED), log.read_text()[-3000:]
+    finally:
+        run.kill()
+
+    (step,) = job.complete_steps()
+    assert f"Received {number.name}: saving a checkpoint of step {step} before" in log.read_text()
+    assert job.state(step)
+    assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
 
 
 def test_a_second_signal_ends_a_run_that_is_still_saving(job: FaultyJob) -> None:

@@ -99,6 +99,61 @@ def test_the_list_is_one_of_removed_documents(
     assert sorted(set(removed.shards.tolist())) == [0, 1]
 
 
+@pytest.mark.parametrize("key", ["url", "input"])
+def test_documents_with_the_values_of_a_file_are_found(
+    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """As after a request to remove some URLs; those of no document are named."""
+    names = {prefix.name for prefix in find_shards(tmp_path)}
+    values = ["https://a.org/2", "https://b.net/3"] if key == "url" else [f"{min(names)}.jsonl"]
+    (tmp_path / "values.txt").write_text("\r\n".join([*values, "", 'none "x" #1', "other"]))
+    words = [tmp_path, "--values", tmp_path / "values.txt", "--key", key]
+
+    assert main(["find", *map(str, words), "--json"]) == 0
+    shown = capsys.readouterr()
+    documents = json.loads(shown.out)["documents"]
+    expected = (
+        {2, 3}
+        if key == "url"
+        else {*range(ShardIndex.open(find_shards(tmp_path)[0]).num_documents)}
+    )
+    assert {entry["document"] for entry in documents} == expected
+    assert (
+        f'2 of {len(values) + 2} values were found in no document: none "x" #1, other' in shown.err
+    )
+    output = tmp_path / "removed.txt"
+    assert main(["find", *map(str, [*words, "--run", run_path, "--output", output])]) == 0
+    contents = open_run(run_path).contents
+    assert contents is not None
+    assert set(read_removed_documents(output, contents.catalog).documents.tolist()) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--values", "v.txt"], "there is no column 'id' of text, found input, url"),
+        (["--values", "v.txt", "--key", "row"], "there is no column 'row' of text"),
+        (["--values", "none.txt", "--key", "url"], "cannot be read as UTF-8 text"),
+        (["--values", "empty.txt", "--key", "url"], "is empty, expected a value of 'url'"),
+        (["--where", "true", "--key", "url"], "--key names the column of --values"),
+    ],
+)
+def test_values_that_cannot_be_searched_are_refused(
+    run_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v.txt").write_text("a\n")
+    (tmp_path / "empty.txt").write_text("\n")
+
+    assert main(["find", str(tmp_path), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_only_an_earlier_list_is_replaced(
     run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,7 @@
 """Index: token files of other programs become shards without a copy, or a clear error."""
 
+import csv
+import gzip
 import os
 import re
 from collections.abc import Sequence
@@ -13,9 +15,10 @@ from datatrove.pipeline.tokens.tokenizer import TokenizedFile
 
 from blendtitan import BlendConfig, build_datasets
 from blendtitan.cli import main
+from blendtitan.document_sources import Source, open_sources
 from blendtitan.errors import ConfigError, CorruptShardError, ShardError
 from blendtitan.prepare.demo import train_tokenizer
-from blendtitan.shards import index_documents
+from blendtitan.shards import index_documents, index_origins
 from blendtitan.shards.index import IndexedFile, check_indexed, index, plan_index
 from blendtitan.shards.index_documents import IndexSettings
 from blendtitan.shards.verify import Expected, verify
@@ -221,7 +224,7 @@ def test_files_of_a_folder_keep_their_place_and_others_are_named(
     caplog.set_level("INFO")
     for corpus in ("web", "code"):
         write_raw(tmp_path / "theirs" / corpus / "0.npy")
-        (tmp_path / "theirs" / corpus / "0.csv.gz").touch()
+        (tmp_path / "theirs" / corpus / "0.json.gz").touch()
 
     indexed([tmp_path / "theirs"], tmp_path / "ours", dtype="uint16")
 
@@ -229,7 +232,7 @@ def test_files_of_a_folder_keep_their_place_and_others_are_named(
     names = ("0.bin", "0.ends.json", "0.idx")
     assert found == [f"ours/{corpus}/{name}" for corpus in ("code", "web") for name in names]
     assert "skipped files that hold no tokens: 2 .gz" in caplog.text
-    assert sorted(os.listdir(tmp_path / "theirs/web")) == ["0.csv.gz", "0.npy"]
+    assert sorted(os.listdir(tmp_path / "theirs/web")) == ["0.json.gz", "0.npy"]
 
 
 def test_beside_the_tokens_the_link_is_relative(tmp_path: Path) -> None:
@@ -242,6 +245,39 @@ def test_beside_the_tokens_the_link_is_relative(tmp_path: Path) -> None:
 
     assert os.readlink(tmp_path / "moved/0.bin") == "0.npy"
     assert documents(tmp_path / "moved/0") == DOCUMENTS
+
+
+@pytest.mark.parametrize("has_idx", [True, False])
+def test_the_output_may_be_a_folder_of_the_input(tmp_path: Path, has_idx: bool) -> None:
+    """The links to the tokens are not inputs of the next call, even after a kill."""
+    write_raw(tmp_path / "web/0.npy")
+    write_raw(tmp_path / "web/1.bin")
+    indexed([tmp_path], tmp_path / "ours", dtype="uint16")
+    if not has_idx:
+        (tmp_path / "ours/web/0.idx").unlink()
+
+    again = indexed([tmp_path], tmp_path / "ours", dtype="uint16")
+    assert [file.path for file in again] == [tmp_path / "web/0.npy", tmp_path / "web/1.bin"]
+    assert [file.was_there for file in again] == [has_idx, True]
+
+
+def test_a_link_to_tokens_elsewhere_is_indexed_like_a_file(tmp_path: Path) -> None:
+    target = write_raw(tmp_path / "elsewhere/a.bin")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/train.bin").symlink_to(target)
+    for was_there in (False, True):
+        (found,) = indexed([tmp_path / "theirs"], tmp_path / "ours", dtype="uint16")
+        assert found.was_there is was_there
+
+
+def test_bytes_of_text_are_tokens(tmp_path: Path) -> None:
+    """Models of bytes read them; no byte is taken for half of an id."""
+    text = Path(__file__).read_bytes().replace(b"\n", bytes([EOD]))
+    source = tmp_path / "a.bin"
+    source.write_bytes(text[: len(text) // 8 * 8])
+    (found,) = indexed([source], tmp_path / "ours", dtype="uint8")
+
+    assert found.num_tokens == source.stat().st_size
 
 
 def test_an_interrupted_call_keeps_finished_files(
@@ -311,6 +347,82 @@ def test_a_shard_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"a\.idx is beside it, so it is a shard already"):
         indexed([source], tmp_path / "ours", dtype="uint16")
+
+
+# The source of every document
+
+
+def write_dolma(path: Path, rows: Sequence[Sequence[object]] | None = None) -> Path:
+    """Write tokens and the list of documents as ``MemmapWriter`` of dolma does."""
+    write_raw(path)
+    ends = np.cumsum([len(document) for document in DOCUMENTS]).tolist()
+    starts = [0, *ends]
+    expected = [
+        (starts[n], end, f'id "{n}", x', f"s3://ai2/{n // 20}.json.gz", n % 20 + 1)
+        for n, end in enumerate(ends)
+    ]
+    with gzip.open(path.with_name(f"{path.stem}.csv.gz"), "wt", newline="") as file:
+        csv.writer(file).writerows(expected if rows is None else rows)
+    return path
+
+
+def sources_of(prefix: Path, document_ids: Sequence[int]) -> list[Source]:
+    with open_sources(prefix) as sources:
+        assert sources is not None
+        assert sources.num_documents == len(DOCUMENTS)
+        return sources.of_documents(document_ids)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1 << 16])
+def test_dolmas_list_of_documents_gives_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Its lines count from 1, rows from 0."""
+    monkeypatch.setattr(index_origins, "_ROWS", rows)
+    write_dolma(tmp_path / "theirs/web/0.npy")
+    for was_there in (False, True):
+        (found,) = indexed([tmp_path / "theirs"], tmp_path / "ours", dtype="uint16")
+        assert (found.was_there, found.notes) == (was_there, ())
+        first, last = sources_of(tmp_path / "ours/web/0", [0, 49])
+        assert first == Source("s3://ai2/0.json.gz", 0, None, {"id": 'id "0", x'})
+        assert last == Source("s3://ai2/2.json.gz", 9, None, {"id": 'id "49", x'})
+        # As an earlier release left it.
+        (tmp_path / "ours/web/0.docs.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "lists 0 of 50 documents"),
+        ([(0, 99, "a", "b", 1)], "lists other documents than the id"),
+        ([(0, 38, "a", "b")], "cannot be read"),
+        ([(0, 38, "a", "b", "c")], "cannot be read"),
+    ],
+)
+def test_a_list_of_other_documents_is_reported_and_not_used(
+    tmp_path: Path, rows: Sequence[Sequence[object]], message: str
+) -> None:
+    """The tokens can be used all the same, also in the folder of an earlier output."""
+    source = write_dolma(tmp_path / "0.npy")
+    indexed([source], tmp_path, dtype="uint16")
+    write_dolma(source, rows)
+    (found,) = indexed([source], tmp_path, dtype="uint16", overwrite=True)
+
+    assert message in found.notes[0]
+    assert found.notes[0].endswith("The sources of its documents are not recorded.")
+    assert sorted(os.listdir(tmp_path)) == ["0.bin", "0.csv.gz", "0.ends.json", "0.idx", "0.npy"]
+
+
+@pytest.mark.parametrize("output", ["theirs", "ours"])
+def test_sources_beside_the_tokens_are_carried_along(tmp_path: Path, output: str) -> None:
+    source = write_dolma(tmp_path / "theirs/0.npy")
+    indexed([source], tmp_path / "made", dtype="uint16")
+    (tmp_path / "theirs/0.csv.gz").unlink()
+    (tmp_path / "made/0.docs.parquet").rename(tmp_path / "theirs/0.docs.parquet")
+    for overwrite in (False, True):
+        indexed([source], tmp_path / output, dtype="uint16", overwrite=overwrite)
+
+        assert sources_of(tmp_path / output / "0", [3])[0].row == 3
 
 
 # Files that cannot be used
@@ -390,7 +502,15 @@ def test_an_unusable_file_is_refused_before_anything_is_written(tmp_path: Path, 
         (TOKENS, "<u2", {"eod_id": 7777}, r"the id 7777 never occurs, .* 2 \(50 times\)"),
         (TOKENS, "<u2", {"vocab_size": 1000}, "the token id 1,003, expected 0 to 999, the ids of"),
         (TOKENS, "<u2", {"dtype": "uint32"}, r"the token id .*, or it holds no ids of type int32"),
-        (TOKENS, "<u4", {"dtype": "uint16"}, "as if ids had 4 bytes. Give --dtype uint32"),
+        (
+            TOKENS,
+            "<u4",
+            {"dtype": "uint16"},
+            "ids of 4 bytes, read 2 bytes at a time.*--dtype uint32",
+        ),
+        (TOKENS * 9, "<u2", {"dtype": "uint8"}, "ids of 2 bytes, read 1 byte at a time.*uint16"),
+        (TOKENS, "<u4", {"dtype": "uint8"}, "ids of 4 bytes, read 1 byte at a time.*uint32"),
+        (TOKENS, "<i8", {"dtype": "int32"}, "ids of 8 bytes, read 4 bytes at a time.*uint64"),
         ([5, -1, EOD], "<i4", {"dtype": "int32"}, "holds the token id -1"),
     ],
 )

@@ -66,6 +66,11 @@ def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
         ("--model.vocab_size=64", r"^model\.vocab_size is 64, expected at least 300, the token"),
         ("--training.steps=9999", r"more often than max_epochs = 4 allows: 'code' \d+ times"),
         ("--blendcorpus.split=100,0,0", r"no corpus has documents in the valid split, with "),
+        ("--training.steps=0", "command line: training.steps is 0, expected a whole number of"),
+        (
+            "--lr_scheduler.warmup_steps=-1",
+            "command line: lr_scheduler.warmup_steps is -1, expected a whole number of at least 0",
+        ),
         (
             "--checkpoint.interval=0",
             r"^command line: checkpoint\.interval is 0, expected a whole n",

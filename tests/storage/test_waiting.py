@@ -24,6 +24,12 @@ def test_waiting_reads_wait_in_parallel() -> None:
     assert io_map(wait, range(1000)) == list(range(1000))
 
 
+def test_a_few_reads_wait_in_parallel_as_well() -> None:
+    """Each may be many requests to a store, one after the other."""
+    together = threading.Barrier(8)
+    io_map(lambda _: together.wait(timeout=60), range(8))
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_the_error_of_the_first_item_that_fails_is_raised(waits: bool) -> None:
     """Whichever thread meets one first: the same error every time."""

@@ -19,6 +19,8 @@ def store(job: Job) -> Iterator[ObjectStore]:
     """An S3 server with the shards of the run."""
     with running() as server:
         server.upload(job.folder, "data/")
+        tokenizer = Path(job.settings["model"]["tokenizer_path"])
+        server.put("tokenizer/tokenizer.model", tokenizer.read_bytes())
         yield server
     remote.forget()
 
@@ -33,7 +35,7 @@ def train_in_store(*arguments: str) -> None:
 
 def launch(job: Job, store: ObjectStore, **more: str) -> Launched:
     """Start the run on two ranks, with the server's variables and others."""
-    variables = store.environment | more
+    variables = store.environment | {"XDG_CACHE_HOME": str(job.folder / "cache")} | more
     (job.folder / "environment").write_text(
         "".join(f"{name}={value}\n" for name, value in variables.items())
     )
@@ -45,6 +47,7 @@ def test_a_killed_run_resumes_from_object_storage_and_from_its_local_copy(
 ) -> None:
     here = job.settings["training"]["dataset_path"]
     job.settings["training"]["dataset_path"] = "s3://bucket/data/file_list.txt"
+    job.settings["model"]["tokenizer_path"] = "s3://bucket/tokenizer"
     store.faults = ["503", "truncated", "reset"]
     killed = launch(job, store, DIE_AT="4")
     assert killed.wait(TIMEOUT_S) > 0
@@ -58,6 +61,8 @@ def test_a_killed_run_resumes_from_object_storage_and_from_its_local_copy(
     for step, samples in job.samples().items():
         assert samples == job.expected_samples(step)
 
+    copied = next((job.folder / "cache").rglob("tokenizer.model"))
+    job.settings["model"]["tokenizer_path"] = str(copied)
     job.settings["training"] |= {"dataset_path": here, "steps": 8}
     job.run()
     assert [*job.samples()] == [7, 8]

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from blendtitan import BlendConfig, build_datasets
+from blendtitan import BlendConfig, BlendedDataset, build_datasets
+from blendtitan.dataset.stretches import document_of
 from blendtitan.settings.toml import toml_of
 from tests.small_corpora import EOD
 
@@ -99,16 +100,34 @@ class SmallRun:
         words = [*(agent if processes > 1 else []), "-m", self.entry, *self.arguments()]
         return started([*words, *arguments], record=self.folder / record)
 
-    def expected_samples(self, step: int) -> list[str]:
-        """Digests of the samples that the global order has for a step, sorted."""
+    def dataset(self, removed: Path | None = None) -> BlendedDataset:
+        """Its training split, without the documents of a list."""
         config = BlendConfig(
             data_file_list=self.data / "file_list.txt",
             seq_length=SEQ_LEN,
             eod_token_id=EOD,
             split=SPLIT,
+            removed_documents=removed,
         )
         dataset = build_datasets(config).train
-        assert dataset is not None
+        assert isinstance(dataset, BlendedDataset)
+        return dataset
+
+    def removed_documents(self, *slots: int) -> Path:
+        """A list of the first document of each slot."""
+        dataset, path = self.dataset(), self.folder / "documents.txt"
+        places = dataset.order.places(np.array(slots))
+        found = [
+            document_of(dataset.rows, row, start)
+            for row, start in zip(places.rows.tolist(), places.starts.tolist(), strict=True)
+        ]
+        prefixes = dataset.catalog.prefixes
+        path.write_text("".join(f"{prefixes[shard]} {document}\n" for shard, document in found))
+        return path
+
+    def expected_samples(self, step: int, removed: Path | None = None) -> list[str]:
+        """Digests of the samples that the global order has for a step, sorted."""
+        dataset = self.dataset(removed)
         slots = range((step - 1) * GLOBAL_BATCH_SIZE, step * GLOBAL_BATCH_SIZE)
         labels = (np.ascontiguousarray(dataset[slot].labels) for slot in slots)
         return sorted(hashlib.sha256(row.tobytes()).hexdigest() for row in labels)

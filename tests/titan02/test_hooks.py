@@ -69,6 +69,16 @@ def test_data_that_is_not_named_is_an_error(run: SmallRun) -> None:
         open_datasets(job, Titan02Tokenizer(job), vocab_size=128, dp_world_size=1)
 
 
+def test_documents_are_removed_only_where_a_loss_without_labels_is_not_nan(
+    run: SmallRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before 0.2.2, the loss of a micro batch is a mean."""
+    monkeypatch.setattr("blendtitan.titan02.data.IS_SUMMED", False)
+
+    with pytest.raises(ConfigError, match=r"removed_documents needs TorchTitan 0\.2\.2 or newer"):
+        loader(run, "--blendcorpus.removed_documents", str(run.removed_documents(0)))
+
+
 def test_a_token_beyond_the_models_vocabulary_is_an_error(run: SmallRun) -> None:
     job = parsed(run)
     datasets = open_datasets(job, Titan02Tokenizer(job), vocab_size=50, dp_world_size=1)

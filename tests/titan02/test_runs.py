@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blendtitan.claims.held import hold_claim, release_claim
+from blendtitan.titan02.losses import IS_SUMMED
 from tests.faults.killing import wait_until
 from tests.small_corpora import write_corpora
 from tests.titan02.runs import ALONE, ROOT, STEPS, TIMEOUT_S, Ended, SmallRun
@@ -84,6 +85,22 @@ def test_two_processes_continue_the_run_of_one(killed: tuple[SmallRun, Ended]) -
     assert after.code == 0, after.output[-5000:]
     assert after.samples() == {step: run.expected_samples(step) for step in (5, 6)}
     assert "loss of each corpus" in after.output
+
+
+@pytest.mark.skipif(not IS_SUMMED, reason="needs TorchTitan 0.2.2")
+def test_a_run_leaves_out_documents_from_the_checkpoint_on(killed: tuple[SmallRun, Ended]) -> None:
+    """Rank 0 reads the list; two ranks read the samples without the documents."""
+    run, _ = killed
+    folder = run.folder / "removed"
+    shutil.copytree(run.folder / "out", folder)
+    removed = run.removed_documents(17, 22)
+    arguments = ("--job.dump_folder", str(folder), "--blendcorpus.removed_documents", str(removed))
+    after = run.start(*arguments, processes=2, record="removed")
+
+    assert after.code == 0, after.output[-5000:]
+    assert "Removed documents from slot 16 on:" in after.output
+    assert after.samples() == {step: run.expected_samples(step, removed) for step in (5, 6)}
+    assert all(samples != run.expected_samples(step) for step, samples in after.samples().items())
 
 
 def test_without_loader_state_a_run_continues_after_its_steps(

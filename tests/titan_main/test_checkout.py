@@ -212,6 +212,20 @@ def test_a_killed_run_resumes_exactly(killed: SmallRun, whole: Ended, processes:
         assert math.isclose(loss, expected[step], abs_tol=tolerance)
 
 
+def test_a_run_leaves_out_documents_from_the_checkpoint_on(killed: SmallRun) -> None:
+    """Rank 0 reads the list; two ranks read the samples without the documents."""
+    folder = killed.folder / "removed"
+    shutil.copytree(killed.folder / "out", folder)
+    removed = killed.removed_documents(17, 22)
+    arguments = ("--dump_folder", str(folder), "--dataloader.removed_documents", str(removed))
+    after = killed.start(*arguments, processes=2, record="removed")
+
+    assert after.code == 0, after.output[-5000:]
+    assert "Removed documents from slot 16 on:" in after.output
+    assert after.samples() == {step: killed.expected_samples(step, removed) for step in (5, 6)}
+    assert all(rows != killed.expected_samples(step) for step, rows in after.samples().items())
+
+
 def test_other_data_is_an_error(killed: SmallRun) -> None:
     """What the state says is compared, as with every version."""
     folder = killed.folder / "other"
@@ -228,3 +242,18 @@ def test_a_toml_file_is_an_error_that_says_what_to_use(killed: SmallRun) -> None
     del killed.arguments
 
     assert "needs --module blendtitan.titan_main" in after.output
+
+
+def test_before_the_wall_time_ends_a_run_saves_a_checkpoint_and_ends(
+    tmp_path: Path, data: Path
+) -> None:
+    """The guards of TorchTitan 0.3, here after the first step."""
+    run = SmallRun(tmp_path, data)
+    ended = run.start("--guards.wall-time-minutes", "0", processes=2, record="ended")
+
+    assert ended.code != 0
+    assert "The wall time is about to end: saving a checkpoint of step 1 before" in ended.output
+    assert sorted(ended.samples()) == [1]
+    resumed = run.start(processes=2, record="resumed")
+    assert resumed.code == 0, resumed.output[-5000:]
+    assert sorted(resumed.samples()) == list(range(2, STEPS + 1))

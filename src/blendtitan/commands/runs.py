@@ -19,7 +19,8 @@ from blendtitan.commands.arguments import (
     run_path,
 )
 from blendtitan.errors import ConfigError
-from blendtitan.terminal import print_result, say
+from blendtitan.terminal import complain, print_result, say
+from blendtitan.visible import some_of
 
 if TYPE_CHECKING:
     from blendtitan.runs.compare_step import Comparison
@@ -189,12 +190,12 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
         nargs="*",
         type=data_path,
     ),
-    argument(
-        "--where",
-        "SQL condition, such as \"url LIKE '%%example.org%%'\"",
-        metavar="SQL",
+    one_of(
+        argument("--where", "SQL condition, such as \"url LIKE '%%example.org%%'\"", metavar="SQL"),
+        path("--values", "FILE", "values of --key, one on a line, such as a list of URLs"),
         required=True,
     ),
+    argument("--key", "column that --values are in, such as url (default: id)", metavar="NAME"),
     path("--run", "RUN", "run that reads the documents: its folder or TOML file", type=run_path),
     RANKS,
     path("--output", "FILE", "list of all documents found, for removed_documents"),
@@ -204,7 +205,7 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 )
 def _find(options: Namespace) -> None:
     from blendtitan.files import path_of
-    from blendtitan.runs.find import check_run, find, find_report, listed
+    from blendtitan.runs.find import Wanted, check_run, find, find_report, listed
     from blendtitan.runs.open import open_run
     from blendtitan.storage.list_forms import named_shards
 
@@ -216,11 +217,24 @@ def _find(options: Namespace) -> None:
         check_run(run)
         if not prefixes and run.contents is not None:
             prefixes = [path_of(prefix) for prefix in run.contents.catalog.prefixes]
-    found = find(prefixes, options.where)
+    if options.key is not None and options.values is None:
+        raise ConfigError("--key names the column of --values: give both, or a condition --where")
+    wanted = (
+        Wanted.of_condition(options.where)
+        if options.values is None
+        else Wanted.of_values(options.values, options.key or "id")
+    )
+    num_values = len(wanted.missing)
+    found = find(prefixes, wanted)
     if options.output is not None:
-        found = listed(found, options.output, options.where, overwrite=options.overwrite)
+        found = listed(found, options.output, wanted, overwrite=options.overwrite)
     report = find_report(found, run, limit=options.limit)
     print_result(options.json, report.json, report.lines)
+    if wanted.missing:
+        complain(
+            f"{len(wanted.missing):,} of {num_values:,} values were found in no document: "
+            f"{some_of(list(wanted.missing), 5)}"
+        )
     if options.output is not None and not options.json:
         say(f"{options.output}: written, for blendcorpus.removed_documents")
 

@@ -1,12 +1,14 @@
 """Commands that inspect or change shards: stats, verify, repair, merge, index and convert."""
 
 from argparse import Namespace
+from typing import Any
 
 from blendtitan.commands.arguments import (
     LOCAL_SHARDS,
     SHARDS,
     argument,
     command,
+    data_path,
     flag,
     json_flag,
     number,
@@ -25,6 +27,7 @@ from blendtitan.terminal import complain, print_result, say
         "--tokenizer",
         "PATH",
         "tokenizer of the shards; also counts documents with the unknown token, and empty ones",
+        type=data_path,
     ),
     json_flag(),
 )
@@ -42,7 +45,12 @@ def _stats(options: Namespace) -> None:
     "verify",
     "check every entry and every token of shards",
     SHARDS,
-    path("--tokenizer", "PATH", "tokenizer of the shards, compared with their records or tokens"),
+    path(
+        "--tokenizer",
+        "PATH",
+        "tokenizer of the shards, compared with their records or tokens",
+        type=data_path,
+    ),
     number("--vocab-size", "N", "size of the vocabulary (default: the tokenizer's)"),
     number(
         "--eod-id",
@@ -90,7 +98,7 @@ def _verify(options: Namespace) -> None:
     LOCAL_SHARDS,
     one_of(
         number("--eod-id", "ID", "id of the token that ends documents"),
-        path("--tokenizer", "PATH", "tokenizer whose EOS ends documents"),
+        path("--tokenizer", "PATH", "tokenizer whose EOS ends documents", type=data_path),
         required=True,
     ),
 )
@@ -162,6 +170,7 @@ def _merge(options: Namespace) -> None:
         "--tokenizer",
         "PATH",
         "tokenizer of the tokens: checked, recorded, and its EOS ends documents",
+        type=data_path,
     ),
     number("--threads", "N", "files to read at the same time (default: one per core)"),
     flag("--overwrite", "replace existing .idx files"),
@@ -199,16 +208,75 @@ def _index(options: Namespace) -> None:
 
 @command(
     "convert",
-    "convert shards of other formats to Megatron's, without tokenising again",
-    LOCAL_SHARDS,
+    "convert tokens of other formats to shards, without tokenising again",
+    path("inputs", "INPUT", "folder or file of tokens; shard prefix or file list", nargs="+"),
     path("--output", "DIR", "folder of the new shards", required=True),
+    argument(
+        "--column", "column of the ids in rows (default: input_ids, or tokens)", metavar="NAME"
+    ),
+    number(
+        "--eod-id",
+        "ID",
+        "id of the token that ends documents; appended to rows that do not end in it",
+    ),
+    flag("--packed", "rows hold documents end to end, cut anywhere: cut them after each --eod-id"),
+    number("--vocab-size", "N", "size of the vocabulary (default: from the largest id)"),
+    argument(
+        "--dtype",
+        "type of the ids in an MDS column of bytes",
+        choices=["uint16", "uint32", "int32", "int64"],
+    ),
+    argument(
+        "--keep",
+        "columns of Parquet and Arrow files to record in PREFIX.docs.parquet, as in url,id",
+        metavar="NAMES",
+        type=lambda names: tuple(names.split(",")),
+        default=(),
+    ),
+    number("--threads", "N", "files of rows to read at the same time (default: one per core)"),
     flag("--overwrite", "replace existing shards"),
 )
 def _convert(options: Namespace) -> None:
     from blendtitan.prepare.convert import convert
+    from blendtitan.prepare.convert_rows import check_converted, conversion_notes, convert_rows
+    from blendtitan.prepare.row_files import find_row_files
+    from blendtitan.prepare.token_rows import RowSettings
 
-    for shard in convert(options.inputs, options.output, overwrite=options.overwrite):
-        say(
-            f"{shard.prefix}: {shard.num_documents:,} documents, {shard.num_tokens:,} tokens, from "
-            f"{shard.source} ({shard.description})"
+    settings = RowSettings(
+        column=options.column,
+        eod_id=options.eod_id,
+        is_packed=options.packed,
+        vocab_size=options.vocab_size,
+        dtype=options.dtype,
+        keep=options.keep,
+    )
+    files, others = find_row_files(options.inputs, settings)
+    if others and settings != RowSettings():
+        raise ConfigError(
+            f"{others[0]}: holds no Parquet or Arrow file, MDS or litdata, so --column, --eod-id, "
+            f"--packed, --vocab-size, --dtype and --keep do not apply to it. Leave them out, or "
+            f"name a folder or file of rows."
         )
+    replaces, kept = options.overwrite, 0
+    for shard in convert(others, options.output, overwrite=replaces) if others else ():
+        say(_converted_line(shard))
+    converted = []
+    for file in convert_rows(
+        files, options.output, settings, overwrite=replaces, threads=options.threads
+    ):
+        converted.append(file)
+        kept += file.was_there
+        if file.num_documents and not file.was_there:
+            say(_converted_line(file))
+    if kept:
+        say(f"{kept:,} converted before")
+    for note in conversion_notes(converted):
+        complain(note)
+    check_converted(converted)
+
+
+def _converted_line(shard: Any) -> str:
+    return (
+        f"{shard.prefix}: {shard.num_documents:,} documents, {shard.num_tokens:,} tokens, from "
+        f"{shard.source} ({shard.description})"
+    )

@@ -22,8 +22,8 @@ from blendtitan.terminal import complain, say
     ),
     argument(
         "--tokenizer",
-        "SentencePiece .model, Hugging Face tokenizer.json, a folder with one, or a name ORG/NAME "
-        "in the local Hugging Face cache",
+        "SentencePiece .model, Hugging Face tokenizer.json, a folder with one, a URL of one, or a "
+        "name ORG/NAME in the local Hugging Face cache",
         metavar="PATH",
         required=True,
     ),

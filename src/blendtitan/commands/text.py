@@ -11,6 +11,7 @@ from blendtitan.commands.arguments import (
     Add,
     argument,
     command,
+    data_path,
     flag,
     number,
     one_of,
@@ -104,8 +105,10 @@ def texts_config(options: Namespace) -> "Callable[..., TokenizeConfig]":
         "--tokenizer",
         "PATH",
         "SentencePiece .model, Hugging Face tokenizer.json, Tekken file, a folder with one of them "
-        "(tokenizer.json is preferred), or a name ORG/NAME in the local Hugging Face cache",
+        "(tokenizer.json is preferred), a URL of one, or a name ORG/NAME in the local Hugging Face "
+        "cache",
         required=True,
+        type=data_path,
     ),
     one_of(
         argument("--eos-token", "token that ends documents", metavar="TOKEN"),

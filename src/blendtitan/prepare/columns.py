@@ -37,7 +37,7 @@ _TEXT_TYPES = (
 
 def row_group_runs(file: InputFile, run_bytes: int) -> list[tuple[int, int, int]]:
     """Runs of row groups of up to ``run_bytes``: ``(first, last + 1, stored bytes)`` each."""
-    with _opened(file, "a Parquet file") as opened:
+    with opened_as(file, "a Parquet file") as opened:
         metadata = pq.ParquetFile(opened).metadata
     runs: list[tuple[int, int, int]] = []
     for group_id in range(metadata.num_row_groups):
@@ -57,7 +57,7 @@ def read_parquet(source: TextRange) -> Iterator[Text | BadText]:
     Raises:
         InputError: The file cannot be read, or has no such column of strings.
     """
-    with _opened(source.file, "a Parquet file") as opened:
+    with opened_as(source.file, "a Parquet file") as opened:
         table = pq.ParquetFile(opened)
         columns = _Columns.of(table.schema_arrow, source)
         row = sum(table.metadata.row_group(i).num_rows for i in range(source.start))
@@ -74,8 +74,8 @@ def read_parquet(source: TextRange) -> Iterator[Text | BadText]:
 def read_arrow(source: TextRange) -> Iterator[Text | BadText]:
     """Texts of one column of an Arrow IPC file or stream, in order."""
     file = source.file
-    with _opened(file, "Arrow data") as opened:
-        schema, batches = _arrow_batches(opened, file.location)
+    with opened_as(file, "Arrow data") as opened:
+        schema, batches = arrow_batches(opened, file.location)
         columns = _Columns.of(schema, source)
         row = position = 0
         for batch in batches:
@@ -86,7 +86,8 @@ def read_arrow(source: TextRange) -> Iterator[Text | BadText]:
         source.advance(file.num_bytes - position)
 
 
-def _arrow_batches(opened: Any, location: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+def arrow_batches(opened: Any, location: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The schema and the batches of an open Arrow IPC file or stream."""
     magic = opened.read(len(_FILE_MAGIC))
     opened.seek(0)
     if magic.startswith(_OLD_FEATHER_MAGIC):
@@ -102,7 +103,7 @@ def _arrow_batches(opened: Any, location: str) -> tuple[pa.Schema, Iterator[pa.R
 
 
 @contextmanager
-def _opened(file: InputFile, what: str) -> Generator[Any]:
+def opened_as(file: InputFile, what: str) -> Generator[Any]:
     """The open file; errors inside the block name it."""
     with readable(file.location):
         try:
@@ -112,9 +113,7 @@ def _opened(file: InputFile, what: str) -> Generator[Any]:
             raise InputError(f"{file.location}: cannot be read as {what}: {error}") from error
 
 
-def _column_path(
-    schema: pa.Schema, key: str, location: str
-) -> tuple[list[str], pa.DataType] | None:
+def column_path(schema: pa.Schema, key: str, location: str) -> tuple[list[str], pa.DataType] | None:
     """The name of a column, or the names of a field in nested columns, and its type.
 
     None: there is no such column.
@@ -146,7 +145,7 @@ class _Columns:
     def of(cls, schema: pa.Schema, source: TextRange) -> Self:
         """The columns of a file; an ``InputError`` if its texts are not there."""
         location = source.file.location
-        column = _column_path(schema, source.key, location)
+        column = column_path(schema, source.key, location)
         if column is None:
             names = ", ".join(schema.names)
             raise InputError(f"{location}: there is no column {source.key!r}, found {names}")
@@ -156,7 +155,7 @@ class _Columns:
             raise InputError(
                 f"{location}: column {source.key!r} is of type {found}, expected strings"
             )
-        kept = [_column_path(schema, name, location) for name in source.keep]
+        kept = [column_path(schema, name, location) for name in source.keep]
         return cls(path, [column and column[0] for column in kept])
 
     @property
@@ -166,15 +165,15 @@ class _Columns:
 
     def texts(self, batch: pa.RecordBatch, *, row: int, max_bytes: int) -> Iterator[Text | BadText]:
         """Texts of a batch; an unusable text is replaced by a ``BadText``."""
-        column, key = _column_at(batch, self.text), ".".join(self.text)
-        kept = [None if path is None else _column_at(batch, path) for path in self.kept]
+        column, key = column_at(batch, self.text), ".".join(self.text)
+        kept = [None if path is None else column_at(batch, path) for path in self.kept]
         step = max(1, min(_BATCH_ROWS, _SLICE_BYTES * len(column) // (column.nbytes + 1)))
         for start in range(0, len(column), step):
             values = _decoded(column.slice(start, step))
             fields = [
                 repeat(None)
                 if column is None
-                else map(kept_text, _values(column.slice(start, step)))
+                else map(kept_text, column_values(column.slice(start, step)))
                 for column in kept
             ]
             # As bytes, so that a text that is not UTF-8 does not affect its neighbours.
@@ -184,7 +183,8 @@ class _Columns:
                 row += 1
 
 
-def _column_at(batch: pa.RecordBatch, path: Sequence[str]) -> Any:
+def column_at(batch: pa.RecordBatch, path: Sequence[str]) -> Any:
+    """The column of a batch, or the nested field, that ``column_path`` found."""
     column: Any = batch.column(batch.schema.names.index(path[0]))
     for name in path[1:]:
         # `pyarrow` alone does not import it, and few keys are nested.
@@ -199,8 +199,8 @@ def _decoded(values: Any) -> Any:
     return values.dictionary_decode() if pa.types.is_dictionary(values.type) else values
 
 
-def _values(values: Any) -> list[Any]:
-    """Values of any column, as Python has them."""
+def column_values(values: Any) -> list[Any]:
+    """The values of any column, as Python has them."""
     values = _decoded(values)
     if _is_text(values.type):
         texts = values.cast(pa.large_binary()).to_pylist()

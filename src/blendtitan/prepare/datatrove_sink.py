@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from blendtitan.config import check_at_least
-from blendtitan.document_sources import SourceWriter, source_rows
+from blendtitan.document_sources import SourceWriter, listed_rows
 from blendtitan.errors import ConfigError, FastTierError, InputError, requires_extra
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
 from blendtitan.prepare.input_file import REJECTS_SUFFIX, check_fields
@@ -135,8 +135,8 @@ class ShardSink(PipelineStep):
 
     def _sources(self, batch: DocumentBatch) -> pa.Table:
         columns = range(1 + len(self.keep))
-        inputs, *kept = (pa.array([each[at] for each in batch.kept], pa.string()) for at in columns)
-        return source_rows(inputs.dictionary_encode(), dict(zip(self.keep, kept, strict=True)))
+        inputs, *kept = ([each[at] for each in batch.kept] for at in columns)
+        return listed_rows(inputs, dict(zip(self.keep, kept, strict=True)))
 
     def _checked(
         self, batches: Iterator[DocumentBatch], rejects: list[BadText]

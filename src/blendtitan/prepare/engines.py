@@ -267,11 +267,17 @@ def _process_context() -> BaseContext:
     threads must not be forked, because locks that they hold would never be released. The system
     libraries of macOS do not allow forks at all.
     """
-    is_safe = sys.platform == "linux" and threading.active_count() == 1
+    is_safe = sys.platform == "linux" and threading.active_count() == 1 and not _uses_store()
     if is_safe:
         # Loading a tokenizer frees tens of megabytes, which each fork would copy.
         return_freed_memory()
     return multiprocessing.get_context("fork" if is_safe else "spawn")
+
+
+def _uses_store() -> bool:
+    """Whether this process has read or written object storage, for which threads run in Rust."""
+    remote = sys.modules.get("blendtitan.remote")
+    return remote is not None and remote.is_used()
 
 
 _shared: tuple[Work, _SharedSignals, int] | None = None

@@ -1,7 +1,7 @@
 """Documents by their sources, and when a run reads them: ``blendtitan find``."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from blendtitan.document_sources import (
     with_fields,
 )
 from blendtitan.errors import ConfigError, requires_extra
+from blendtitan.files import read_text
 from blendtitan.runs.find_document import find_document
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import History
@@ -25,12 +26,13 @@ from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.replaceable import check_replaceable
 from blendtitan.storage.writer import DOCS_SUFFIX, SOURCE_COLUMNS
 from blendtitan.tables import Table
-from blendtitan.visible import counted, some_of, visible_logger
+from blendtitan.visible import counted, some_of, visible, visible_logger
 
 logger = visible_logger(__name__)
 
 _WRITTEN_BY = "# Written by `blendtitan find`."
 _SHOWN_STEPS = 8
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,65 @@ def check_run(run: OpenRun) -> None:
         raise ConfigError(f"--run needs the data of the run, which is not available: {run.about}")
 
 
-def find(prefixes: Sequence[Path], where: str) -> Iterator[FoundDocument]:
-    """The documents for which an SQL condition holds, shard by shard.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Documents to find: those for which an SQL condition holds."""
+
+    where: str
+    option: str
+    """The option that asked for them, for errors and lists."""
+
+    key: str = ""
+    """The column whose values are in ``missing``. Empty: there are no such values."""
+
+    missing: dict[str, None] = field(default_factory=dict)
+    """Values that no document found so far has."""
+
+    @classmethod
+    def of_condition(cls, where: str) -> "Wanted":
+        """The documents of ``--where``."""
+        return cls(where, f"--where {where!r}")
+
+    @classmethod
+    def of_values(cls, path: Path, key: str) -> "Wanted":
+        """Documents whose column ``key`` has a value that is a line of a file.
+
+        Raises:
+            ConfigError: The file cannot be read, or is empty.
+        """
+        try:
+            text = read_text(path, encoding="utf-8-sig", most_bytes=_MOST_BYTES)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        values = dict.fromkeys(line.rstrip("\r") for line in text.split("\n"))
+        values.pop("", None)
+        if not values:
+            raise ConfigError(f"{path}: is empty, expected a value of {key!r} on each line")
+        name = key.replace('"', '""')
+        return cls(
+            f'"{name}" IN (SELECT value FROM wanted)', f"--key {key} --values {path}", key, values
+        )
+
+    def register(self, database: Any, names: Sequence[str]) -> None:
+        """Make the values known to the condition; ConfigError if there is no such column."""
+        if self.key and self.key not in names:
+            raise ConfigError(
+                f"{self.option}: there is no column {self.key!r} of text, found "
+                f"{', '.join(names)}. Record it with tokenize --keep {self.key}"
+            )
+        if self.key:
+            database.register("wanted", pa.table({"value": pa.array(self.missing, pa.string())}))
+
+    def note(self, found: FoundDocument) -> None:
+        """Note that a document was found."""
+        if self.key:
+            source = found.source
+            value = source.input if self.key == "input" else source.kept[self.key]
+            self.missing.pop(value or "", None)
+
+
+def find(prefixes: Sequence[Path], wanted: Wanted) -> Iterator[FoundDocument]:
+    """The documents that are wanted, shard by shard.
 
     Row groups are searched one at a time, so memory is bounded.
 
@@ -98,14 +157,17 @@ def find(prefixes: Sequence[Path], where: str) -> Iterator[FoundDocument]:
     # A condition must not fetch anything from the network.
     extensions = ("autoinstall_known_extensions", "autoload_known_extensions")
     with duckdb.connect(config=dict.fromkeys(extensions, "false")) as database:
+        wanted.register(database, ("input", *keep))
         for prefix in recorded:
             try:
-                yield from _found_in(prefix, where, keep, database)
+                for found in _found_in(prefix, wanted.where, keep, database):
+                    wanted.note(found)
+                    yield found
             except duckdb.Error as error:
                 names = ", ".join((*SOURCE_COLUMNS, *keep))
                 first, *_ = str(error).splitlines()
                 raise ConfigError(
-                    f"--where {where!r}: {first}. Expected an SQL condition about {names}, such as "
+                    f"{wanted.option}: {first}. Expected an SQL condition about {names}, such as "
                     f"\"input LIKE '%part-3%'\". Names with dots need double quotes."
                 ) from error
 
@@ -212,7 +274,7 @@ def find_report(
 
 
 def listed(
-    documents: Iterable[FoundDocument], output: Path, where: str, *, overwrite: bool
+    documents: Iterable[FoundDocument], output: Path, wanted: Wanted, *, overwrite: bool
 ) -> Iterator[FoundDocument]:
     """The documents, which are written to a list for ``removed_documents`` as they pass.
 
@@ -223,7 +285,7 @@ def listed(
         check_replaceable(output, "^" + _WRITTEN_BY)
     remove_file_partials(output)
     with replaced_file(output) as file:
-        file.write(f"{_WRITTEN_BY} --where {where!r}\n".encode())
+        file.write(f"{_WRITTEN_BY} {visible(wanted.option)}\n".encode())
         for found in documents:
             name = quoted_word(str(found.prefix.absolute()))
             file.write(f"{name} {found.document_id}\n".encode())

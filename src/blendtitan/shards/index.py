@@ -6,10 +6,10 @@ unless that is their own name. A header of the file is skipped, because the firs
 """
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from blendtitan.errors import ConfigError, CorruptShardError, ShardError
 from blendtitan.shards.document_lengths import DocumentLengths
 from blendtitan.shards.encoding import Encoding, compare_encoding, encoding_problems
 from blendtitan.shards.index_documents import Documents, IndexSettings, find_documents
+from blendtitan.shards.index_origins import has_sources, record_sources, remove_sources
 from blendtitan.shards.index_sources import TokenFile, find_token_files, recognise
 from blendtitan.storage.atomic_files import (
     remove_file_partials,
@@ -35,6 +36,7 @@ from blendtitan.storage.reader import FileSignature, OpenFile, ShardIndex, file_
 from blendtitan.storage.record_files import TokenizerRecord, read_record, record_path
 from blendtitan.storage.record_writer import encode_record, write_ends
 from blendtitan.storage.records import ENDS_SUFFIX, DocumentEnds, read_ends
+from blendtitan.storage.writer import docs_path
 from blendtitan.tables import Table
 from blendtitan.tokenizers.router import identity_of
 from blendtitan.visible import counted
@@ -120,7 +122,9 @@ def index(
 
     def outcome(item: PlannedFile) -> IndexedFile:
         try:
-            return item.finished or _index_file(item.source, item.prefix, settings)
+            if item.finished is None:
+                return _index_file(item.source, item.prefix, settings)
+            return _with_sources(item.source, item.finished)
         except ShardError as error:
             return IndexedFile(
                 path=item.source.path,
@@ -145,10 +149,19 @@ def _index_file(source: TokenFile, prefix: Path, settings: IndexSettings) -> Ind
         prefix.parent.mkdir(parents=True, exist_ok=True)
     with _named_bin(source, prefix):
         _write_index(source, prefix, documents, settings)
+    notes = record_sources(source, prefix, documents.lens)
     if documents.ends is not None:
         signature = FileSignature.of_files(os.stat(f"{prefix}.idx"), after)
         write_ends(prefix, documents.ends, signature)
-    return _outcome(source, prefix, documents.lens, documents.ends)
+    return _outcome(source, prefix, documents.lens, documents.ends, notes=notes)
+
+
+def _with_sources(source: TokenFile, finished: IndexedFile) -> IndexedFile:
+    """A finished shard; the sources of its documents are recorded if that is missing."""
+    if docs_path(finished.prefix).exists() or not has_sources(source):
+        return finished
+    notes = record_sources(source, finished.prefix, IndexArrays.open(finished.prefix).lens)
+    return replace(finished, notes=(*notes, *finished.notes))
 
 
 @contextmanager
@@ -159,6 +172,7 @@ def _named_bin(source: TokenFile, prefix: Path) -> Generator[None]:
     for suffix in (".idx", ENDS_SUFFIX):
         Path(f"{prefix}{suffix}").unlink(missing_ok=True)
     record_path(prefix).unlink(missing_ok=True)
+    remove_sources(source, prefix)
     is_new = not (bin_path.exists() and bin_path.samefile(source.path))
     if is_new:
         bin_path.unlink(missing_ok=True)
@@ -274,6 +288,7 @@ def _outcome(
     ends: DocumentEnds | None,
     *,
     was_there: bool = False,
+    notes: Iterable[str] = (),
 ) -> IndexedFile:
     lengths = DocumentLengths()
     lengths.add(lens.astype(np.int64))
@@ -283,7 +298,7 @@ def _outcome(
         num_bytes=source.num_bytes,
         num_tokens=source.num_tokens,
         lengths=lengths,
-        notes=tuple(_notes(source, len(lens), ends)),
+        notes=(*notes, *_notes(source, len(lens), ends)),
         was_there=was_there,
     )
 

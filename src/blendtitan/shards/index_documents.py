@@ -14,6 +14,7 @@ from blendtitan.shards.tokens import summarize_tokens
 from blendtitan.storage.reader import OpenFile
 from blendtitan.storage.records import DocumentEnds
 from blendtitan.tokenizers import ABSENT, Tokenizer
+from blendtitan.visible import counted
 
 # Small enough that the second look at a block finds it in the processor's cache.
 _BLOCK_BYTES = 1 << 20
@@ -178,16 +179,36 @@ def _limit(source: TokenFile, settings: IndexSettings) -> int:
 
 
 def _check_type(file: OpenFile, source: TokenFile) -> None:
-    """Check that tokens of two bytes are not halves of larger ones."""
-    if source.dtype.itemsize != 2 or source.names_type or source.num_tokens < _TYPE_TOKENS:
+    """Check that tokens are not parts of larger ones."""
+    if source.names_type or source.num_tokens < _TYPE_TOKENS:
         return
     _, tokens = next(_blocks(file, source))
-    lower, upper = int(tokens[::2].max()), int(tokens[1::2].max())
-    if upper <= _MOST_UPPER < lower:
-        raise CorruptShardError(
-            f"{source.path}: every second token is {upper} or less, as if ids had 4 bytes. Give "
-            f"--dtype uint32 instead of {source.dtype.name}."
-        )
+    unsigned = tokens.view(f"u{tokens.itemsize}")
+    for larger in (8, 4, 2):
+        parts = larger // tokens.itemsize
+        if parts > 1 and source.num_tokens % parts == 0 and _are_parts(unsigned, parts):
+            raise CorruptShardError(
+                f"{source.path}: its tokens look like ids of {larger} bytes, read "
+                f"{counted(tokens.itemsize, 'byte')} at a time: those in the place of the higher "
+                f"bytes are small. Give --dtype uint{8 * larger} instead of {source.dtype.name}. "
+                f"If the type is right, save the array with numpy.save, whose header names it."
+            )
+
+
+def _are_parts(tokens: NDArray[np.integer], parts: int) -> bool:
+    """Whether neighbouring tokens are the parts of one id each, the lowest first."""
+    columns = tokens[: len(tokens) // parts * parts].reshape(-1, parts)
+    highest = columns.max(axis=0)
+    if parts * tokens.itemsize > 2:
+        # Ids have up to 24 bits, and most vocabularies far fewer.
+        limits = [_MOST_UPPER if at * tokens.itemsize == 2 else 0 for at in range(parts)]
+        upper = [at for at in range(parts) if at * tokens.itemsize >= 2]
+        return highest[0] > _MOST_UPPER and all(highest[at] <= limits[at] for at in upper)
+    # Vocabularies leave the largest higher bytes unused, and few of the others are frequent, while
+    # lower bytes take all values. Bytes of text have no such difference.
+    counts = np.array([np.bincount(columns[:, at], minlength=256) for at in range(parts)])
+    difference = float(np.abs(np.diff(counts, axis=0)).sum()) / (2 * len(columns))
+    return highest[1] < highest[0] and difference > 0.2 + (128 / len(columns)) ** 0.5
 
 
 def _check_length(source: TokenFile, longest: int) -> None:

@@ -38,7 +38,10 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 SUFFIXES = (".npy", ".ds", ".bin")
-"""Names of token files. A link that ends in the last one leads to a file with another."""
+"""Names of token files. A link that ends in the last one may lead to a file with another."""
+
+SOURCE_SUFFIXES = (".csv.gz", ".docs.parquet")
+"""Names of files beside them that name the source of each document."""
 
 DTYPES = {
     "uint8": "<u1",
@@ -171,15 +174,21 @@ def _files_of(path: Path) -> Iterator[FoundFile]:
         yield FoundFile(path, Path(path.stem))
         return
     others: Counter[str] = Counter()
+    found: list[Path] = []
     for file in sorted(path.rglob("*")):
-        name = file.relative_to(path)
-        if file.is_dir() or any(part.startswith(".") for part in name.parts):
+        if file.is_dir() or any(part.startswith(".") for part in file.relative_to(path).parts):
             continue
-        if file.suffix not in SUFFIXES:
+        if file.suffix in SUFFIXES:
+            found.append(file)
+        elif not file.name.endswith(SOURCE_SUFFIXES):
             others[file.suffix or file.name] += 1
-        elif not _is_second_name(file):
-            yield FoundFile(file, name.with_name(file.stem))
     _log_others(path, others)
+    names = Counter(map(os.path.realpath, found))
+    for file in found:
+        is_second = names[os.path.realpath(file)] > 1 and _is_link_of_shard(file)
+        if not is_second:
+            name = file.relative_to(path)
+            yield FoundFile(file, name.with_name(file.stem))
 
 
 def _log_others(path: Path, others: Counter[str]) -> None:
@@ -189,12 +198,14 @@ def _log_others(path: Path, others: Counter[str]) -> None:
         logger.info("%s: skipped files that hold no tokens: %s%s", path, kinds, more)
 
 
-def _is_second_name(path: Path) -> bool:
-    """Whether a file is the link that an earlier call made beside the tokens."""
-    return path.is_symlink() and any(
-        other.exists() and other.samefile(path)
-        for other in (path.with_name(f"{path.stem}{suffix}") for suffix in SUFFIXES[:-1])
-    )
+def _is_link_of_shard(path: Path) -> bool:
+    """Whether an earlier call made this link, beside the tokens or below their folder.
+
+    A call that was killed may have left no ``.idx``.
+    """
+    if path.suffix != ".bin" or not path.is_symlink():
+        return False
+    return path.with_suffix(".idx").exists() or path.resolve().suffix != ".bin"
 
 
 def _of_numpy(path: Path, num_bytes: int) -> TokenFile:

@@ -68,6 +68,9 @@ _INTERVALS = {
 }
 """Keys that count steps from 1, and the key that turns them on."""
 
+_LEAST = {"training.steps": 1, "lr_scheduler.warmup_steps": 0}
+"""Least values of other keys, with which training would do nothing, or make no sense."""
+
 _MOST_NUMBERS = 4
 
 
@@ -97,7 +100,7 @@ def check_run(
         return ""
     with quietly():  # rank 0 says it again
         values = read_run_keys(config, arguments)
-    _check_intervals(config, values, arguments)
+    _check_least(config, values, arguments)
     _check_guards(values)
     is_replica, job = values["fault_tolerance.enable"], ""
     if is_replica:
@@ -137,11 +140,11 @@ def _file_list(values: Values) -> str:
     return next((str(values[key]) for key in keys if values.get(key)), "")
 
 
-def _check_intervals(config: Path, values: Values, arguments: Sequence[str]) -> None:
+def _check_least(config: Path, values: Values, arguments: Sequence[str]) -> None:
     given = read_arguments(arguments)
-    for key, enabled_by in _INTERVALS.items():
-        if enabled_by is None or values[enabled_by]:
-            check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], 1)
+    counted = {key: 1 for key, by in _INTERVALS.items() if by is None or values[by]}
+    for key, least in {**_LEAST, **counted}.items():
+        check_at_least(f"{COMMAND_LINE if key in given else config}: {key}", values[key], least)
 
 
 def _check_guards(values: Values) -> None:

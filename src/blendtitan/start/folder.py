@@ -45,7 +45,7 @@ from blendtitan.start.found import FoundCorpus, corpora_in
 from blendtitan.start.left_out import prune_unnamed, report_unnamed
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import NamedShard, find_shards
-from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
+from blendtitan.tokenizers import ABSENT, load_tokenizer
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -124,13 +124,14 @@ def init_folder(
             f"{loaded.path}: the tokenizer has no EOS, which must end every document. {remedy}"
         )
     path = folder.absolute()
-    _fill_in(document, path, loaded)
+    named = url_of(tokenizer) or str(loaded.path.absolute())
+    _fill_in(document, path, named)
     formats = {file.format.kind for corpus in found for file in corpus.files}
     validates = bool(shards) or txt == "line" or formats != {"text"}
     if not validates:
         _turn_validation_off(document)
     config = DataConfig(
-        tokenizer=str(loaded.path.absolute()),
+        tokenizer=named,
         corpora={corpus.name: corpus.location for corpus in found},
         shards=[str(path_of(expanded(shard)).absolute()) for shard in shards],
         key=key,
@@ -315,13 +316,13 @@ def _template(name: str) -> tomlkit.TOMLDocument:
     return tomlkit.parse(re.sub(r"\A(#.*\n)*\n", "", read_text(path)))
 
 
-def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: Tokenizer) -> None:
+def _fill_in(document: tomlkit.TOMLDocument, folder: Path, tokenizer: str) -> None:
     job: Any = document["job"]
     job["description"] = folder.name
     job["dump_folder"] = str(folder / OUTPUTS)
     model: Any = document["model"]
     model.pop("hf_assets_path", None)
-    model["tokenizer_path"] = str(tokenizer.path.absolute())
+    model["tokenizer_path"] = tokenizer
     section: Any = document["blendcorpus"]
     section["data_file_list"] = str(folder / FILE_LIST)
     if "data_cache_path" in section:

@@ -157,7 +157,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str, int]]:
         if len(words) != 2 or not (words[1].isascii() and words[1].isdecimal()):
             raise ConfigError(
                 f"{where}: found {line.strip()!r}, expected SHARD DOCUMENT, such as web/0 17. "
-                f"Quote a path that contains spaces."
+                f"Quote a path that contains spaces. For a list of ids or URLs, blendtitan find "
+                f"writes the list of their documents."
             )
         yield where, words[0], int(words[1])
 

@@ -199,15 +199,19 @@ class Question:
         self._stream = utils.device_module.Stream() if self._is_cuda else None
         self._next = 0
         self._pending: Any = None
-        self._began = float("-inf")  # of the last step
+        self._step_begun = -1
+        self._began_at = float("-inf")
+        self._step_seconds = float("inf")
 
     def ask(self, reason: int, step: int, *, now: bool) -> None:
         """Begin an exchange, if one is due at this step."""
         self.answer()  # to the question of a step that was given up
-        began, self._began = self._began, time.perf_counter()
+        if step > self._step_begun:  # it may also be asked after a step
+            began_at, self._began_at = self._began_at, time.perf_counter()
+            self._step_begun, self._step_seconds = step, self._began_at - began_at
         if step < self._next and not now:
             return
-        values = torch.tensor([float(reason), self._began - began])
+        values = torch.tensor([float(reason), self._step_seconds])
         if self._stream is None:
             self._answer.copy_(values)
             self._pending = dist.all_reduce(self._answer, dist.ReduceOp.MAX, async_op=True)

@@ -77,7 +77,7 @@ class ModelSettings:
     file name decides."""
 
     tokenizer_path: str | None = None
-    """File or folder of the tokenizer. None: ``hf_assets_path``."""
+    """File or folder of the tokenizer, or its URL. None: ``hf_assets_path``."""
 
     hf_assets_path: str = ""
     """Folder of Hugging Face files: tokenizer, weights and their index."""

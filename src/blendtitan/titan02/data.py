@@ -15,7 +15,7 @@ from blendtitan.dataset.build import Datasets, build_datasets
 from blendtitan.dataset.held_out import check_held_out
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.errors import EmptySplitError
+from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader, is_first_rank
 from blendtitan.run_changes import RunChanges
@@ -30,6 +30,7 @@ from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.balance import balance
 from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
 from blendtitan.titan02.config import BLENDCORPUS
+from blendtitan.titan02.losses import IS_SUMMED
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 from blendtitan.visible import visible_logger
@@ -178,6 +179,11 @@ def open_datasets(
         job_config.validation,
         job_config.blendcorpus,
     )
+    if section.removed_documents is not None and not IS_SUMMED:
+        raise ConfigError(
+            "blendcorpus.removed_documents needs TorchTitan 0.2.2 or newer: the loss of earlier "
+            "versions is NaN if all labels of a micro batch belong to removed documents."
+        )
     blend = blend_config(job_config, eos_id=tokenizer.eos_id, vocab_size=vocab_size)
     size, local = training.global_batch_size, training.local_batch_size
     check_batches(size, local_batch_size=local, ranks=dp_world_size)

@@ -1,10 +1,8 @@
 """The interface of every tokenizer, and access to their files."""
 
 import os
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.errors import ConfigError, VocabularyError
-from blendtitan.files import read_file, read_text
+from blendtitan.files import read_file
 
 ABSENT = -1
 """Id of a special token that the tokenizer does not have, as SentencePiece spells it."""
@@ -21,7 +19,6 @@ EncodedTexts = tuple[NDArray[np.int32], NDArray[np.int32]]
 """The concatenated ids of all texts, and the number of ids of each text."""
 
 _NO_IDS = np.empty(0, np.int32)
-_HUB_NAME = re.compile(r"([\w.-]+)/([\w.-]+?)(?:@([\w./-]+))?")
 
 
 class Tokenizer(ABC):
@@ -151,33 +148,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def located(path: str | Path) -> Path:
-    """The path itself if it exists, or the repository of that name in the Hugging Face cache.
-
-    The network is never used.
-
-    Raises:
-        ConfigError: It looks like a repository's name, and neither exists.
-    """
-    name = _HUB_NAME.fullmatch(str(path))
-    if name is None or os.path.lexists(path) or name[1] in (".", ".."):
+    """The path itself if it exists, or a local one for it; errors as ``elsewhere.fetched``."""
+    if os.path.lexists(path):
         return Path(path)
-    owner, repository, revision = name.groups()
-    # The folder of the cache, as huggingface_hub finds it.
-    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or home, "hub")
-    folder = Path(hub).expanduser() / f"models--{owner}--{repository}"
-    commit = revision or "main"
-    with suppress(OSError):  # It is a commit already, or missing.
-        commit = read_text(folder / "refs" / commit).strip()
-    found = folder / "snapshots" / commit
-    if found.is_dir():
-        return found
-    # A wrong path, such as data/tokenizer.json, also has the form of a name.
-    if Path(path).suffix in (".json", ".model"):
-        return Path(path)
-    raise ConfigError(
-        f"{path}: no such file or folder, and no repository of that name in the local "
-        f"Hugging Face cache ({folder}). Download it with `hf download {owner}/{repository} "
-        f"--include 'tokenizer*' 'tekken.json' 'special_tokens_map.json'`, or name a local "
-        f"path."
-    )
+    from blendtitan.tokenizers.elsewhere import fetched
+
+    return fetched(path)

@@ -24,6 +24,7 @@ import orjson
 from blendtitan.errors import FastTierError
 from blendtitan.files import read_file
 from blendtitan.tokenizers.base import Tokenizer, read_bytes
+from blendtitan.tokenizers.elsewhere import cache_folder
 from blendtitan.tokenizers.fast import (
     DisputedTexts,
     FastEncoder,
@@ -206,8 +207,7 @@ def _scan(structure: Structure) -> Ranges:
 
 def cache_path(key: str) -> Path:
     """The file of a proof, below ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "blendtitan" / "tokenizer-proofs" / f"{key[:40]}.json"
+    return cache_folder() / "tokenizer-proofs" / f"{key[:40]}.json"
 
 
 def _key(kind: str, identity: str) -> str:

@@ -18,6 +18,9 @@ SP_BACKENDS = ("sptoken", "sentencepiece", "sp", "spm")
 HF_BACKENDS = ("hf", "huggingface")
 TEKKEN_BACKENDS = ("tekken",)
 
+FILES = (HF_FILE, TEKKEN_FILE, SP_FILE)
+"""Files that hold a tokenizer, the preferred one first."""
+
 
 def build_tokenizer(job_config: Any) -> Tokenizer:
     """The tokenizer that a job's ``model`` section names.
@@ -60,7 +63,8 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
     publishers use the last name for files of another format, and name the EOS beside the first.
 
     Args:
-        path: A file, a folder, or the name of a Hugging Face Hub repository in the local cache.
+        path: A file or a folder, also as a URL, or the name of a Hugging Face Hub repository in the
+            local cache.
         eos: Token or id to use as EOS. None: the EOS of the files.
 
     Raises:
@@ -68,10 +72,9 @@ def load_tokenizer(path: str | Path, *, eos: str | int | None = None) -> Tokeniz
     """
     path = located(path)
     if path.is_dir():
-        names = (HF_FILE, TEKKEN_FILE, SP_FILE)
-        found = next((path / name for name in names if (path / name).is_file()), None)
+        found = next((path / name for name in FILES if (path / name).is_file()), None)
         if found is None:
-            raise ConfigError(f"{path}: this folder has none of {', '.join(names)}. Name a file.")
+            raise ConfigError(f"{path}: this folder has none of {', '.join(FILES)}. Name a file.")
         path = found
     if path.suffix == ".json" and "tekken" in path.name:  # as mistral-common decides
         return TekkenTokenizer(path, eos)
