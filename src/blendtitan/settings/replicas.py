@@ -82,6 +82,11 @@ def check_replicas(values: Values, *, ranks: int, processes: int) -> None:
             "fault_tolerance.enable = true needs training.dataset = 'blendcorpus': with "
             "TorchTitan's own datasets, slots cannot be divided again when a replica fails."
         )
+    if values["blendcorpus.data_stage_path"] is not None:
+        raise ConfigError(
+            "blendcorpus.data_stage_path cannot be used with fault_tolerance.enable = true: which "
+            "slots a node reads depends on the replicas that take part. Delete it."
+        )
     if values["model.name"] in WITH_EXPERTS:
         raise has_experts(values["model.name"])
     _check_sizes(values, ranks=ranks)

@@ -57,6 +57,7 @@ def _values(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> di
         "training.dataset": "blendcorpus" if reads_blend else type(loader).__qualname__,
         "training.local_batch_size": config.training.local_batch_size,
         "training.global_batch_size": config.training.global_batch_size,
+        "blendcorpus.data_stage_path": loader.data_stage_path if reads_blend else None,
         "training.batch_schedule": loader.batch_schedule if reads_blend else (),
         "checkpoint.interval": config.checkpoint.interval,
         "metrics.log_freq": config.metrics.log_freq,
