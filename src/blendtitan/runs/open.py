@@ -75,6 +75,8 @@ class RunConfig:
     skips: tuple[SkipSettings, ...]
     balance: str
     """``none`` or ``attention``."""
+    stage_bytes: int | None
+    """Bytes of a node's disk for staging. None: the run does not stage."""
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
@@ -103,8 +105,7 @@ class RunConfig:
     @property
     def _plain_schedule(self) -> BatchSchedule:
         """The same without skipped slots, which do not count as consumed."""
-        size, seq_len = self.global_batch_size, self.blend.seq_length
-        return planned(size, self.batch_changes, seq_len=seq_len)
+        return planned(self.global_batch_size, self.batch_changes, seq_len=self.blend.seq_length)
 
     def steps_of(self, samples: int) -> float:
         """Steps that train on so many samples from the first step on; not whole within a step."""
@@ -353,6 +354,7 @@ def read_run(
         may_shrink=values["fault_tolerance.batch_policy"] == "smaller_batch",
         skips=skips,
         balance=values["blendcorpus.balance"],
+        stage_bytes=values["blendcorpus.data_stage_bytes"],
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=model_keys(values),
     )

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self
 
@@ -25,14 +25,18 @@ _BLOCK_BYTES = 1 << 16
 _MOST_BLOCKS = 64
 
 
-def signature(prefix: str) -> FileSignature | None:
-    """The signature of a shard. None: a file is missing, or the store fails."""
+def signature(prefix: str, *, again: bool = True) -> FileSignature | None:
+    """The signature of a shard. None: a file is missing, or the store fails.
+
+    Without ``again``, its files need not be looked up again.
+    """
     prefix = url_of(prefix) or prefix
     if prefix.count("/") < 3:
         return None  # a bucket
     urls = [f"{prefix}.idx", f"{prefix}.bin"]
     try:
-        find(urls)
+        if again:
+            find(urls)
         idx, tokens = map(head, urls)
     except OSError:
         return None
@@ -69,6 +73,10 @@ class RemoteFile(OpenFile):
 
     def __del__(self) -> None:
         pass
+
+    def ranges(self, at: int, num_bytes: int) -> "Iterable[Range]":
+        """What is to be requested before a read."""
+        return [Range(self, at, num_bytes)]
 
     def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:
         """As ``OpenFile.read_into``."""
