@@ -32,10 +32,6 @@ with requires_extra("remote", "a path such as s3://bucket/data"):
 _RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 _CLIENT = {"connect_timeout": "10s", "timeout": "60s", "allow_http": True}
 
-# A busy server must not end an upload of many parts.
-_UPLOAD_RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
-_UPLOAD_SECONDS = "300s"
-
 # A file list and what it names are read within this time after a folder was listed.
 _FRESH_SECONDS = 60
 
@@ -82,7 +78,7 @@ class RemotePath(PosixPath):
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Whether there is an object of this name."""
-        if not place(str(self))[1]:
+        if not _place(str(self))[1]:
             return False  # a bucket
         try:
             head(str(self))
@@ -130,10 +126,10 @@ class _Folder:
                 self.objects.pop(url, None)
             if self._is_refused:
                 return
-            store, key = place(self.url)
+            store, key = _place(self.url)
 
             def attempt() -> Any:
-                with os_errors(self.url):
+                with _os_errors(self.url):
                     return obstore.list_with_delimiter(store, key or None)
 
             try:
@@ -168,18 +164,13 @@ def is_used() -> bool:
 
 def forget() -> None:
     """Forget all files, so that they are looked up with the current credentials and endpoints."""
-    forget_files()
-    _store.cache_clear()
-
-
-def forget_files() -> None:
-    """Forget all files, which other processes may have written."""
     _folders.clear()
+    _store.cache_clear()
 
 
 def find(urls: Sequence[str]) -> None:
     """Look up files of one folder, with one request if possible. Some may be missing."""
-    folder_of(urls[0]).find(urls)
+    _folder_of(urls[0]).find(urls)
 
 
 def head(url: str) -> Found:
@@ -188,26 +179,22 @@ def head(url: str) -> Found:
     Raises:
         OSError: It is missing, or cannot be read.
     """
-    folder = folder_of(url)
+    folder = _folder_of(url)
     found = folder.objects.get(url)
     if found is None and folder.is_known:
         raise _missing(url)
-    return look_up(url) if found is None else found
+    if found is None:
+        store, key = _place(url)
 
+        def attempt() -> Any:
+            with _os_errors(url):
+                return obstore.head(store, key)
 
-def look_up(url: str) -> Found:
-    """Size and ETag of a file now; errors as ``head``."""
-    store, key = place(url)
-
-    def attempt() -> Any:
-        with os_errors(url):
-            return obstore.head(store, key)
-
-    found = Found.of(with_retries(attempt, path=url))
-    if not found.version:
-        text = "the server gives neither ETag nor Last-Modified, so a change would not be seen"
-        raise OSError(errno.ENOTSUP, text, url)
-    folder_of(url).objects[url] = found
+        found = Found.of(with_retries(attempt, path=url))
+        if not found.version:
+            text = "the server gives neither ETag nor Last-Modified, so a change would not be seen"
+            raise OSError(errno.ENOTSUP, text, url)
+        folder.objects[url] = found
     return found
 
 
@@ -218,13 +205,13 @@ def read_range(url: str, at: int, num_bytes: int, found: Found) -> bytes:
         CorruptShardError: The file was replaced since ``found``.
         OSError: It is missing, or cannot be read.
     """
-    store, key = place(url)
+    store, key = _place(url)
     options: Any = {"range": (at, at + num_bytes)}
     if found.e_tag is not None:
         options["if_match"] = found.e_tag
 
     def attempt() -> bytes:
-        with os_errors(url):
+        with _os_errors(url):
             result = obstore.get(store, key, options=options)
             # Many web servers ignore If-Match.
             if Found.of(result.meta)[:2] != found[:2]:
@@ -238,8 +225,8 @@ def _has_objects(url: str) -> bool:
     """Whether there are objects below a URL."""
     if url.startswith(("http://", "https://")):
         return False
-    store, key = place(url)
-    with os_errors(url):
+    store, key = _place(url)
+    with _os_errors(url):
         found = obstore.list_with_delimiter(store, f"{key}/" if key else None)
     return bool(found["objects"] or found["common_prefixes"])
 
@@ -261,33 +248,27 @@ def files_below(folder: str) -> list[str]:
         FileListError: It cannot be searched.
     """
     folder += "/"
-    store, key = place(folder)
-
-    def attempt() -> dict[str, list[Any]]:
-        inner: dict[str, list[Any]] = {}
-        with os_errors(folder):
+    store, key = _place(folder)
+    inner: dict[str, list[Any]] = {}
+    try:
+        with _os_errors(folder):
             for page in obstore.list(store, key or None):
                 for each in page:
                     below = each["path"][len(key) :]
                     inner.setdefault(folder + below[: below.rfind("/") + 1], []).append(each)
-        return inner
-
-    try:
-        inner = with_retries(attempt, path=folder)
     except OSError as error:
         raise FileListError(f"{folder}: cannot be searched ({error.strerror})") from error
     for url, objects in inner.items():
-        folder_of(url).keep(objects)
-    return [url for name in inner for url in folder_of(name).objects]
+        _folder_of(url).keep(objects)
+    return [url for name in inner for url in _folder_of(name).objects]
 
 
-def folder_of(url: str) -> _Folder:
-    """What was found in the folder of a file."""
+def _folder_of(url: str) -> _Folder:
     name = url[: url.rfind("/") + 1]
     return _folders.get(name) or _folders.setdefault(name, _Folder(name))
 
 
-def place(url: str, *, writes: bool = False) -> tuple[ObjectStore, str]:
+def _place(url: str) -> tuple[ObjectStore, str]:
     """The store of a URL, and the key in it."""
     if _is_forked:
         raise ConfigError(
@@ -304,20 +285,18 @@ def place(url: str, *, writes: bool = False) -> tuple[ObjectStore, str]:
         )
     if scheme == "az":  # az://account/container/key
         container, _, path = path.partition("/")
-        return _store(f"az://{host}/{container}", writes), path
-    return _store(f"{scheme}://{host}", writes), path
+        return _store(f"az://{host}/{container}"), path
+    return _store(f"{scheme}://{host}"), path
 
 
 @functools.cache
-def _store(root: str, writes: bool) -> ObjectStore:
-    client = _CLIENT | ({"timeout": _UPLOAD_SECONDS} if writes else {})
-    options: Any = {"client_options": client}
-    options["retry_config"] = _UPLOAD_RETRIES if writes else _RETRIES
+def _store(root: str) -> ObjectStore:
+    options: Any = {"client_options": _CLIENT, "retry_config": _RETRIES}
     return from_url(root, **options)
 
 
 @contextlib.contextmanager
-def os_errors(url: str) -> Generator[None]:
+def _os_errors(url: str) -> Generator[None]:
     """Turn errors of obstore into those of files."""
     try:
         yield
@@ -325,17 +304,11 @@ def os_errors(url: str) -> Generator[None]:
         raise _missing(url) from None
     except exceptions.PreconditionError:
         raise changed_error(url) from None
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+        text = f"{_short(error)}. Check the credentials and the permissions"
+        raise PermissionError(errno.EACCES, text, url) from None
     except exceptions.BaseError as error:
-        text = _short(error)
-        # Of a list that is refused, the library tells only the status.
-        status = re.search(r"status code: (\d+)", text)
-        refused = exceptions.PermissionDeniedError, exceptions.UnauthenticatedError
-        if isinstance(error, refused) or (status and status[1] in ("401", "403")):
-            text = f"{text}. Check the credentials and the permissions"
-            raise PermissionError(errno.EACCES, text, url) from None
-        if status and status[1] == "404":
-            raise _missing(url) from None
-        raise OSError(errno.EIO, text, url) from None
+        raise OSError(errno.EIO, _short(error), url) from None
 
 
 def _short(error: Exception) -> str:

@@ -53,13 +53,7 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
     # An unreadable file cannot be replaced either, and that error names it.
     with suppress(OSError):
         found = read_file(path)
-    if found == data:
-        return
-    if url := url_of(path):
-        from blendtitan.storage.remote_writes import upload
-
-        upload(url, data)
-    else:
+    if found != data:
         write_atomically(path, data)
 
 
