@@ -27,7 +27,7 @@ from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.batch_size import errors_of, global_batch_size_of
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
-from blendtitan.runs.run_folder import advising, no_run_error
+from blendtitan.runs.run_folder import advising
 from blendtitan.runs.run_tokenizer import eos_id_of, model_keys, tokenizer_of
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
 from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
@@ -367,8 +367,6 @@ def read_run(
 
 def run_file(source: Path) -> Path:
     """The TOML file of a run: ``source``, or that of the folder ``source``."""
-    if not source.exists():
-        raise no_run_error(source)
     if not source.is_dir():
         return source
     if not (source / RESOLVED).is_file():
