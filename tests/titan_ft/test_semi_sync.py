@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from blendtitan.batch_schedule import schedule_of_state, slots_of
+from blendtitan.order.blend import Segment
 from blendtitan.runs.audit import audit_run, check_proved
 from blendtitan.runs.checkpoints import stored_states
 from blendtitan.state import parse_state
 from blendtitan.titan_ft.semi_sync import OuterOptimizer
 from tests.faults.killing import num_kills
+from tests.titan.conftest import digests_of
 from tests.titan_ft.job import (
     counted_attempts,
     kill,
@@ -23,6 +25,8 @@ from tests.titan_ft.job import (
 
 ROUND = 3
 SKIPPED = range(10, 14)
+CHANGED, SHARES = ROUND + 2, {"code": 3, "web": 1}
+"""Steps before the shares change, and the shares from then on."""
 
 
 @pytest.mark.parametrize(("lr", "momentum"), [(0.7, 0.9), (1.0, 0.0)])
@@ -50,7 +54,7 @@ def test_the_slots_of_a_round_are_committed_or_read_again_together(
 ) -> None:
     """A replica is killed within a round; the others read the whole round again.
 
-    Within rounds, slots are skipped, and steps become larger and smaller.
+    Within rounds, slots are skipped, the shares change, and steps become larger and smaller.
     """
     job = replicated_job(tmp_path, tokenizer_path, semi_sync_method="diloco", sync_steps=ROUND)
     job.settings["fault_tolerance"] |= {"group_size": 2, "batch_policy": policy}
@@ -58,7 +62,10 @@ def test_the_slots_of_a_round_are_committed_or_read_again_together(
     job.settings["training"]["batch_schedule"] = [
         {"from_step": step, "global_batch_size": size} for step, size in sizes.items()
     ]
-    job.settings["blendcorpus"]["skip"] = [{"from_slot": SKIPPED[0], "to_slot": SKIPPED[-1]}]
+    job.settings["blendcorpus"] |= {
+        "skip": [{"from_slot": SKIPPED[0], "to_slot": SKIPPED[-1]}],
+        "segment": [{"from_step": CHANGED, "shares": SHARES}],
+    }
     job.settings["checkpoint"]["interval"] = 2 * ROUND
     job.settings["metrics"]["log_freq"] = ROUND
     job.write_toml()
@@ -80,13 +87,15 @@ def test_the_slots_of_a_round_are_committed_or_read_again_together(
     assert [slot for each in found.values() for slot in each] == [
         slot for slot in range(state.consumed_samples) if slot not in SKIPPED
     ]
+    segments = [Segment(found[CHANGED + 1][0], SHARES)]
+    dataset = job.train_dataset().with_changes(segments)
     lines = [line for replica in (0, 1) for line in job.lines(replica)]
     ends = range(ROUND, steps + 1, ROUND)
     for end, parts in counted_attempts([e for e in lines if "samples" in e], ends).items():
         of_round = range(end - ROUND + 1, end + 1)
         slots = [slot for step in of_round for slot in found[step]]
         read = sorted(sample for part in parts for sample in part["samples"])
-        assert read == job.samples_at(slots), end
+        assert read == digests_of(dataset, slots), end
     losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
     assert losses.keys() == set(ends)
     assert losses[steps] < losses[ROUND]
