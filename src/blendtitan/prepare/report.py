@@ -22,16 +22,31 @@ SHOWN_REJECTS = 20
 """Most reasons to show, with one text each; a file beside each shard lists all its texts."""
 
 
-def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
-    """Warn about odd documents; raise if there are errors, too many rejects, or no documents."""
+def check_counts(
+    counts: Mapping[Shard, Counts],
+    errors: Sequence[str],
+    max_rejects: int,
+    *,
+    is_stopped: bool = False,
+) -> None:
+    """Warn about odd documents; raise if there are errors, too many rejects, or no documents.
+
+    ``is_stopped`` tells that the work ended early, because of too many rejects.
+    """
     num_rejects = sum(found.rejects for found in counts.values())
     rejects = _reject_lines(counts)
-    if errors or num_rejects > max_rejects:
+    if errors or is_stopped or num_rejects > max_rejects:
         by_file = ((error.partition(": ")[2] or error, error) for error in errors)
         failures = grouped(by_file, most=len(errors), more="more files like it")
-        # Failures come last, where people look first.
+        # Failures come last, where people look first. Of many, a screen may show only some, so the
+        # summary names the option.
         summary = [counted(len(errors), "error")] if errors else []
-        if num_rejects:
+        if is_stopped:
+            summary.append(
+                f"stopped, because more texts were rejected than --max-rejects allows, which is "
+                f"{max_rejects:,}"
+            )
+        elif num_rejects:
             allowed = f"{max_rejects:,} allowed (--max-rejects)"
             summary.append(f"{counted(num_rejects, 'text')} rejected in finished jobs, {allowed}")
         raise InputError(

@@ -24,7 +24,7 @@ from blendtitan.prepare.documents import (
 )
 from blendtitan.prepare.engines import Engine, LocalEngine
 from blendtitan.prepare.existing import check_replaceable, check_settings, removed_inputs
-from blendtitan.prepare.input_file import DEFAULT_OPTIONS, WORK_FOLDER, ReadOptions
+from blendtitan.prepare.input_file import DEFAULT_OPTIONS, WORK_FOLDER, ReadOptions, is_url
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, text_per_worker
 from blendtitan.prepare.records import (
     Record,
@@ -42,8 +42,10 @@ from blendtitan.prepare.report import (
     report_unproven,
 )
 from blendtitan.prepare.runs import Run, registered_run
+from blendtitan.prepare.streams import BadText
 from blendtitan.prepare.workers import Rank, Work
 from blendtitan.storage.atomic_files import read_note, write_atomically, writing
+from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.tokenizers import (
     Tier,
     Tokenizer,
@@ -61,6 +63,7 @@ JOB_BYTES = 64_000_000
 """Default size of a job: seconds of work, and files large enough for any file system."""
 
 _FIRST_TEXTS = 64
+_MOST_READ = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,16 +236,20 @@ class _Tokenizing:
         if work is not None:
             work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
+        is_stopped = work is not None and work.stop_path.exists()
         with self.run.kept_fresh():
             write_catalog(self.output)
             counts = self._counts(plan, tier)
+            if is_stopped:
+                unread = {shard: jobs for shard, jobs in plan.items() if shard not in counts}
+                errors += _first_problems(unread, self.output, errors)
         if not errors and len(counts) < len(self.shards):
             missing = next(shard for shard in self.shards if shard not in counts)
             errors.append(
                 f"{missing.input.location}: its shard {missing.prefix} is not finished. The input "
                 f"changed, or its files in {WORK_FOLDER} were removed: run again."
             )
-        check_counts(counts, errors, self.config.max_rejects)
+        check_counts(counts, errors, self.config.max_rejects, is_stopped=is_stopped)
         return counts
 
     def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:
@@ -348,6 +355,29 @@ def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
         "tier again, for example with another version of gigatoken, delete %s.",
         *(reason, doubt_path),
     )
+
+
+def _first_problems(plan: Plan, output: Path, errors: Sequence[str]) -> list[str]:
+    """The problems of first texts, one for each corpus: one command finds the wrong keys of all.
+
+    Files that ``errors`` name are left out, and so are URLs, which may take long to read.
+    """
+    found: list[str] = []
+    corpora: dict[str, Job] = {}
+    for shard, jobs in plan.items():
+        location = shard.input.location
+        if jobs and not is_url(location) and not any(location in error for error in errors):
+            corpora.setdefault(corpus_in_folder(shard.prefix, output), jobs[0])
+    for job in islice(corpora.values(), _MOST_READ):
+        try:
+            text = next(read_texts(job, lambda _: None), None)
+        except InputError as error:
+            found.append(str(error))
+        else:
+            if isinstance(text, BadText):
+                place = f"{job.shard.input.location}, {text.unit} {text.place}"
+                found.append(f"{place}: {text.reason}")
+    return found
 
 
 def _first_texts(plan: Plan) -> Iterator[str]:
