@@ -180,7 +180,7 @@ def prepare_folder(
     settings = configure(tokenizer=Path(config.tokenizer), keys=(config.key,))
     options = replace(settings.options, txt=txt or config.txt)
     settings = replace(settings, options=options)
-    corpora = _read_corpora(tokens, config)
+    corpora = _read_corpora(tokens, config, prunes=settings.prune)
     planned: set[Path] = set()
     try:
         if corpora:
@@ -304,13 +304,15 @@ _OF_ONE_TEXT = "is an empty string|--max-document-bytes"
 """Reasons to reject a text that say nothing about the next one."""
 
 
-def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
+def _read_corpora(tokens: Path, config: DataConfig, *, prunes: bool) -> dict[str, str]:
     """The corpora to tokenise. Those of the run folder that a run does not read are logged."""
     is_read = {name: config.epochs.get(name, 1) > 0 for name in config.corpora}
     made = sorted(path.name for path in tokens.glob("[!.]*") if path.is_dir())
     dropped = [name for name in made if name not in is_read]
     if dropped:
-        logger.info("left out of the run (not named in %s): %s", DATA, ", ".join(dropped))
+        remedy = "" if prunes else ". To delete their shards, run with --prune."
+        names = ", ".join(dropped)
+        logger.info("left out of the run (not named in %s): %s%s", DATA, names, remedy)
     unread = [name for name, epochs in config.epochs.items() if not epochs]
     if unread:
         logger.info("left out of the run (0 epochs in %s): %s", DATA, ", ".join(unread))
