@@ -321,6 +321,20 @@ def test_rank_0_is_shown_unless_log_rank_names_others(monkeypatch: pytest.Monkey
         chosen()
 
 
+def test_init_names_the_folders_that_hold_no_text(
+    tmp_path: Path, text: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each first-level folder with text is a corpus, so one without would go unnoticed."""
+    for name in ("data/web", "data/empty/below", "data/.hidden", "data/notes"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "data/web/a.txt").write_text("text")
+    (tmp_path / "data/notes/README.md").write_text("no text")
+    data = str(tmp_path / "data")
+
+    assert init(tmp_path / "run", text, data) == ["web"]
+    assert f"{data}: left out, because they hold no text: empty, notes" in caplog.text
+
+
 INTERRUPTED_RANK = """
 import os, sys, time
 from pathlib import Path

@@ -94,7 +94,8 @@ def mixed_error(prefix: str, ends: DocumentEnds) -> MixedEodError:
 def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
     header, path = index.header, index.file.path
     bin_name = os.path.basename(f"{index.prefix}.bin")
-    held = f"{header.num_sequences:,} sequences, and {bin_name} has {bin_bytes:,} bytes"
+    sequences = counted(header.num_sequences, "sequence")
+    held = f"{sequences}, and {bin_name} has {counted(bin_bytes, 'byte')}"
     if header.num_documents == 0 and header.num_sequences > 0 and bin_bytes > 0:
         return CorruptShardError(
             f"{path}: the document index has no document, but there are {held}. A program that "
@@ -105,9 +106,8 @@ def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
         )
     if bin_bytes == 0 and not _has_length(index):
         return CorruptShardError(
-            f"{path}: the shard is empty ({header.num_documents} documents, "
-            f"{header.num_sequences} sequences, 0 bytes in {bin_name}). Delete it, or its line in "
-            f"the file list."
+            f"{path}: the shard is empty ({counted(header.num_documents, 'document')}, "
+            f"{sequences}, 0 bytes in {bin_name}). Delete it, or its line in the file list."
         )
     return CorruptShardError(
         f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two files "
@@ -181,7 +181,7 @@ def _header_fault(header: bytes, file_bytes: int, path: str) -> str:
             f"{convert} writes the shard without them."
         )
     return (
-        f"found {file_bytes:,} bytes, expected {expected:,} ({num_sequences:,} sequences, "
-        f"{num_documents_1 - 1:,} documents, from its header). The copy is incomplete: copy both "
-        f"files again, or tokenise again."
+        f"found {counted(file_bytes, 'byte')}, expected {expected:,} "
+        f"({counted(num_sequences, 'sequence')}, {counted(num_documents_1 - 1, 'document')}, from "
+        f"its header). The copy is incomplete: copy both files again, or tokenise again."
     )
