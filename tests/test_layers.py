@@ -29,7 +29,7 @@ TITAN = LOADER | {
         "run_changes",
         "settings",
     ),
-    *("balance", "claims", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
+    *("balance", "claims", "staging", "stop_signals", "tokenizers", "tokenizer_check", "titan"),
 }
 
 # Layer: what it may import of blendtitan, and of other packages.
@@ -58,6 +58,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "settings": (BASE | {"config", "order", "history", "batch_schedule", "settings"}, set()),
     "loader": (LOADER, NUMPY | {"torch"}),
     "balance": (LOADER | {"settings"}, {"torch"}),
+    "staging": (LOADER | {"staging"}, NUMPY),
     "tokenizers": (
         BASE | {"config", "identity", "remote", "tokenizers"},
         NUMPY | {"sentencepiece", "tokenizers", "gigatoken", "orjson", "tiktoken"},
@@ -84,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "tokenizers",
             "tokenizer_check",
         }
-        | {"document_sources", "metric_names", "tables", "shards", "runs"},
+        | {"document_sources", "metric_names", "tables", "shards", "staging", "runs"},
         NUMPY | {"duckdb", "pyarrow", "jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (
@@ -202,6 +203,7 @@ READERS = {
     "files.py": "the one place",
     "prepare/input_file.py": "texts, also by URL",
     "storage/atomic_files.py": "/proc, of this machine; a folder, to be synchronised",
+    "staging/folder.py": "/proc, of this machine",
     "prepare/claims.py": "a new claim, to be written",
     "runs/checkpoints.py": "/proc, of this process",
     "tokenizers/fast.py": "/proc, of this process",

@@ -184,12 +184,10 @@ class BlendConfig(BlendKeys):
         self._check_values()
         split_fractions(self.split)
         self._check_eod()
-        if self.has_horizon:
-            from blendtitan.original_settings import check_original_order
+        if self.has_horizon or self.train_samples is not None or self.eval_samples is not None:
+            from blendtitan.original_settings import check_horizon
 
-            check_original_order(self)
-        else:
-            self._check_no_horizon()
+            check_horizon(self)
 
     @property
     def finds_documents(self) -> bool:
@@ -219,14 +217,6 @@ class BlendConfig(BlendKeys):
         for name in ("data_cache_path", "removed_documents"):
             if getattr(self, name) is not None:
                 check_is_path(name, getattr(self, name))
-
-    def _check_no_horizon(self) -> None:
-        for name in ("train_samples", "eval_samples"):
-            if getattr(self, name) is not None:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, but order = {self.order!r} does not "
-                    f'depend on a number of samples. Leave it out, or set order = "blendcorpus".'
-                )
 
     def _check_eod(self) -> None:
         eod = self.eod_token_id

@@ -1,4 +1,4 @@
-"""Settings with ``order = "blendcorpus"``, the order of the original."""
+"""Settings of ``order = "blendcorpus"``, the order of the original."""
 
 from blendtitan.config import BlendConfig
 from blendtitan.errors import ConfigError
@@ -7,12 +7,24 @@ from blendtitan.errors import ConfigError
 _MAX_ORIGINAL_SEED = 2**32 - 1
 
 
-def check_original_order(config: BlendConfig) -> None:
+def check_horizon(config: BlendConfig) -> None:
     """Check the settings that the order of the original needs, or does not have.
 
     Raises:
-        ConfigError: A setting cannot be used.
+        ConfigError: A setting cannot be used, or needs that order.
     """
+    if config.has_horizon:
+        _check_original_order(config)
+        return
+    for name in ("train_samples", "eval_samples"):
+        if getattr(config, name) is not None:
+            raise ConfigError(
+                f"{name} is {getattr(config, name)}, but order = {config.order!r} does not "
+                f'depend on a number of samples. Leave it out, or set order = "blendcorpus".'
+            )
+
+
+def _check_original_order(config: BlendConfig) -> None:
     if config.segments or config.on_change != "error" or config.removed_documents is not None:
         raise ConfigError(
             'order = "blendcorpus" supports neither segments nor on_change nor removed_documents: '

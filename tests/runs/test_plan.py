@@ -13,6 +13,7 @@ import pytest
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.cli import main
 from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
+from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchError
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.runs.checkpoints import steps_beyond
@@ -554,6 +555,54 @@ def test_waiting_needs_ranks_and_documents_that_masks_separate(
     assert "expected --ranks with it" in capsys.readouterr().err
     assert main(["plan", str(path), "--balance", "--ranks", "4"]) != 0
     assert "needs provide_attention_mask = true" in capsys.readouterr().err
+
+
+STAGING = {"data_stage_path": "/local/stage", "data_stage_bytes": 1 << 24, "max_epochs": 0}
+
+
+def test_the_plan_predicts_what_a_node_fetches(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One node of four ranks reads small shards several times; four nodes read a quarter each."""
+    training = {"steps": 200, "local_batch_size": 1, "seq_len": 8}
+    path = write_run(CORPORA, training=training, blendcorpus=STAGING | {"split": "1"})
+    alone = planned(path, capsys, "--ranks", "4", "--nodes", "1")["staging"]
+    of_four = planned(path, capsys, "--ranks", "4", "--nodes", "4")["staging"]
+    catalog = read_catalog(read_run(path).blend)
+    shard_bytes = int(catalog.token_cuts[:, 3].sum()) * 2
+
+    assert alone["bytes_read"] == 200 * 8 * 9 * 2
+    assert (alone["bytes_staged"], alone["bytes_direct"]) == (shard_bytes, 0)
+    assert of_four["bytes_read"] == 200 * 2 * 9 * 2
+    assert of_four["bytes_staged"] + of_four["bytes_direct"] <= 1.15 * of_four["bytes_read"]
+
+    main(["plan", str(path), "--ranks", "4", "--nodes", "1"])
+    assert "Staging: each of 1 node with 4 ranks fetches" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("blendcorpus", "words", "expected"),
+    [
+        ({}, ["--ranks", "4", "--nodes", "2"], "data_stage_path is not set"),
+        (STAGING, ["--nodes", "2"], "expected --ranks with it"),
+        (STAGING, ["--ranks", "4", "--nodes", "3"], "--nodes is 3, expected a divisor of 4"),
+        (STAGING | {"data_stage_bytes": 9}, ["--ranks", "4", "--nodes", "2"], "at least 2,097,152"),
+        ({"data_stage_bytes": 9}, [], "data_stage_bytes is set, but data_stage_path is not"),
+        (STAGING | {"data_stage_path": "s3://a"}, [], "which is a URL, expected a local path"),
+        (STAGING | {"order": "blendcorpus"}, [], "data_stage_path needs order"),
+    ],
+)
+def test_staging_needs_a_disk_and_nodes(
+    write_run: WriteRun,
+    capsys: pytest.CaptureFixture[str],
+    blendcorpus: dict[str, Any],
+    words: list[str],
+    expected: str,
+) -> None:
+    path = write_run(CORPORA, training={"local_batch_size": 1}, blendcorpus=blendcorpus)
+
+    assert main(["plan", str(path), *words]) != 0
+    assert expected in capsys.readouterr().err
 
 
 def test_keys_on_the_command_line_override_the_file(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan import cli
-from blendtitan.errors import EmptySplitError, OutputError
+from blendtitan.errors import ConfigError, EmptySplitError, OutputError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST
 from blendtitan.settings import templates
@@ -62,7 +62,10 @@ def prepare(*more: str) -> int:
 
 
 def edit(old: str, new: str) -> None:
-    path = Path("run", DATA)
+    replace_in(Path("run", DATA), old, new)
+
+
+def replace_in(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -107,6 +110,54 @@ def test_validation_stays_on_where_documents_can_be_set_aside(here: Path, more: 
     assert tomllib.loads(Path("run", CONFIG).read_text())["validation"]["enable"]
 
 
+def test_a_copy_of_a_run_folder_does_not_continue_the_original(here: Path, capsys: Capture) -> None:
+    assert init() == prepare() == 0
+    shutil.copytree("run", "copy")
+
+    assert cli.main(["prepare", "copy", "--workers", "1"]) == 0
+
+    advice = capsys.readouterr().err
+    assert f'copy/config.toml trains with blendcorpus.data_file_list = "{here}/run/' in advice
+    with pytest.raises(ConfigError, match=r"so training would continue the run in .*/run. After"):
+        check_run(Path("copy", CONFIG))
+    assert check_run(Path("copy", CONFIG), [f"--job.dump_folder={here}/run/outputs"]) == ""
+    replace_in(Path("copy", CONFIG), f"{here}/run", f"{here}/copy")
+    assert check_run(Path("copy", CONFIG)) == ""
+    assert cli.main(["prepare", "copy", "--workers", "1"]) == 0
+    assert "trains with" not in capsys.readouterr().err
+
+
+def test_shards_of_another_tokenizer_are_refused_before_training(
+    here: Path, capsys: Capture
+) -> None:
+    assert init() == prepare() == 0
+    shutil.move("run", "made")
+    Path("other.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
+
+    assert init("made/tokens", tokenizer="other.model") == 0
+    assert prepare() == 1
+
+    assert "8 of 8 shards do not belong to the tokenizer of this run" in capsys.readouterr().err
+
+
+def test_a_dataset_of_torchtitan_needs_its_tokenizer(here: Path) -> None:
+    assert init() == prepare() == 0
+
+    with pytest.raises(
+        ConfigError, match=r"dataset is 'c4', whose .* hf_assets_path, which is not set"
+    ):
+        check_run(Path("run", CONFIG), ["--training.dataset=c4"])
+
+
+@pytest.mark.parametrize("command", ["plan", "explain", "report", "removed", "train"])
+def test_of_a_run_that_does_not_exist_the_error_says_how_to_make_one(
+    command: str, here: Path, capsys: Capture
+) -> None:
+    assert cli.main([command, "nosuch"]) == 1
+
+    assert "nosuch: there is no such file or run folder. Make a run folder" in error_of(capsys)
+
+
 # --- what a command may say ---------------------------------------------------------------------
 
 
@@ -139,6 +190,7 @@ def options_of(command: str) -> set[str]:
 
 
 NOT_OF_PREPARE = {"demo.py", "merge.py", "convert.py", "mix.py"}
+NOT_OF_PREPARE |= {"token_rows.py", "row_documents.py", "mds.py", "litdata.py"}  # of convert
 ONLY_IF_GIVEN = {
     *("--bos", "--engine", "--rank", "--world-size", "--tokenizer-tier"),
     *("--from-code", "--to-code", "--include", "--eos_id"),  # of iconv, hf and spm_train
@@ -583,7 +635,7 @@ def test_a_tokenizer_that_only_one_file_names_is_an_error_that_says_what_to_set(
     advice = f'set model.tokenizer_path = "{here}/other.model" in config.toml.'
 
     assert prepare("--overwrite") == 0
-    assert advice in capsys.readouterr().out
+    assert advice in capsys.readouterr().err
     for command in ("train", "plan"):
         assert cli.main([command, "run"]) == 1
         assert advice in error_of(capsys)

@@ -67,3 +67,25 @@ def test_a_killed_run_resumes_from_object_storage_and_from_its_local_copy(
     job.run()
     assert [*job.samples()] == [7, 8]
     assert job.samples()[8] == job.expected_samples(8)
+
+
+def test_a_killed_run_that_stages_resumes_on_the_same_samples(job: Job, store: ObjectStore) -> None:
+    """Both ranks stage on one disk. The killed run leaves its blocks to the next."""
+    disk = job.folder / "disk"
+    job.settings["training"] |= {"dataset_path": "s3://bucket/data/file_list.txt", "steps": 80}
+    job.settings["blendcorpus"] |= {"data_stage_path": str(disk), "data_stage_bytes": 1 << 22}
+    job.settings["blendcorpus"]["max_epochs"] = 0
+    job.settings["checkpoint"]["interval"] = 10
+    killed = launch(job, store, DIE_AT="24")
+    assert killed.wait(TIMEOUT_S) > 0
+    job.wait_until_gone()
+    assert len(list(disk.glob("blendtitan-*/*/0"))) == 4
+
+    again = launch(job, store)
+    assert again.wait(TIMEOUT_S) == 0, again.output[-5000:]
+    staged = job.samples()
+    assert [*staged] == [*range(21, 81)]
+    assert "Staging on this node: 0.0 MB fetched" in again.output
+    assert list(disk.iterdir()) == []
+    for step, samples in staged.items():
+        assert samples == job.expected_samples(step)

@@ -81,6 +81,8 @@ def test_the_blendcorpus_keys_are_those_of_the_original_and_ours() -> None:
         "max_epochs",
         "tokenizer_check",
         "balance",
+        "data_stage_path",
+        "data_stage_bytes",
     ]
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     flag(
         "--balance", "predict how long ranks wait, with balanced steps and without; needs --ranks"
     ),
+    number("--nodes", "M", "predict what each of M nodes fetches when staging; needs --ranks"),
     json_flag("tables"),
     path("--picture", "FILE", "HTML file for a figure of the blend"),
     flag("--overwrite", "replace a FILE that is not an earlier picture"),
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
 def _plan(options: Namespace) -> None:
     from blendtitan.runs.open import read_run, run_file, unchanged_run
     from blendtitan.runs.plan import plan_run
+    from blendtitan.runs.predictions import Asked
     from blendtitan.settings.overrides import read_run_keys
 
-    if options.balance and options.ranks is None:
-        raise ConfigError("--balance predicts the waiting of ranks: expected --ranks with it")
+    if options.ranks is None and (options.balance or options.nodes is not None):
+        name = "--balance" if options.balance else "--nodes"
+        raise ConfigError(f"{name} predicts something about ranks: expected --ranks with it")
     if options.picture is not None:
         from blendtitan.runs.report.page import check_page
 
@@ -57,7 +60,8 @@ def _plan(options: Namespace) -> None:
             check_page(options.picture)
     values = read_run_keys(run_file(options.config), options.overrides)
     run = read_run(options.config, ranks=options.ranks, values=values)
-    plan = plan_run(run, balance_on=options.ranks if options.balance else None)
+    asked = Asked(ranks=options.ranks or 1, waiting=options.balance, nodes=options.nodes)
+    plan = plan_run(run, asked=asked)
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
         from blendtitan.runs.report.page import Page, write_page

@@ -31,5 +31,5 @@ def read_ahead(rows: Rows, plan: "Plan", start: int, out: NDArray[Any]) -> None:
             continue
         file = rows.open_bin(shard)
         assert isinstance(file, RemoteFile)
-        ranges.append(Range(file, int(at), out.shape[1] * rows.catalog.dtype(shard).itemsize))
+        ranges += file.ranges(int(at), out.shape[1] * rows.catalog.dtype(shard).itemsize)
     fetch_ahead(ranges)

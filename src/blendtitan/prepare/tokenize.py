@@ -360,15 +360,18 @@ def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:
 def _first_problems(plan: Plan, output: Path, errors: Sequence[str]) -> list[str]:
     """The problems of first texts, one for each corpus: one command finds the wrong keys of all.
 
-    Files that ``errors`` name are left out, and so are URLs, which may take long to read.
+    Corpora with a file in ``errors`` are left out, and so are URLs, which may take long to read.
     """
     found: list[str] = []
-    corpora: dict[str, Job] = {}
+    first: dict[str, Job] = {}
+    known: set[str] = set()
     for shard, jobs in plan.items():
-        location = shard.input.location
-        if jobs and not is_url(location) and not any(location in error for error in errors):
-            corpora.setdefault(corpus_in_folder(shard.prefix, output), jobs[0])
-    for job in islice(corpora.values(), _MOST_READ):
+        corpus, location = corpus_in_folder(shard.prefix, output), shard.input.location
+        if any(location in error for error in errors):
+            known.add(corpus)
+        elif jobs and not is_url(location):
+            first.setdefault(corpus, jobs[0])
+    for job in islice((first[corpus] for corpus in first if corpus not in known), _MOST_READ):
         try:
             text = next(read_texts(job, lambda _: None), None)
         except InputError as error:

@@ -27,7 +27,7 @@ from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.batch_size import errors_of, global_batch_size_of
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
-from blendtitan.runs.run_folder import advising
+from blendtitan.runs.run_folder import advising, no_run_error
 from blendtitan.runs.run_tokenizer import eos_id_of, model_keys, tokenizer_of
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
 from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
@@ -75,6 +75,8 @@ class RunConfig:
     skips: tuple[SkipSettings, ...]
     balance: str
     """``none`` or ``attention``."""
+    stage_bytes: int | None
+    """Bytes of a node's disk for staging. None: the run does not stage."""
     tokenizer_check: str
     """Action if shards were made with another tokenizer: ``error`` or ``warn``."""
     model: Mapping[str, str | None]
@@ -103,8 +105,7 @@ class RunConfig:
     @property
     def _plain_schedule(self) -> BatchSchedule:
         """The same without skipped slots, which do not count as consumed."""
-        size, seq_len = self.global_batch_size, self.blend.seq_length
-        return planned(size, self.batch_changes, seq_len=seq_len)
+        return planned(self.global_batch_size, self.batch_changes, seq_len=self.blend.seq_length)
 
     def steps_of(self, samples: int) -> float:
         """Steps that train on so many samples from the first step on; not whole within a step."""
@@ -353,6 +354,7 @@ def read_run(
         may_shrink=values["fault_tolerance.batch_policy"] == "smaller_batch",
         skips=skips,
         balance=values["blendcorpus.balance"],
+        stage_bytes=values["blendcorpus.data_stage_bytes"],
         tokenizer_check=values["blendcorpus.tokenizer_check"],
         model=model_keys(values),
     )
@@ -365,6 +367,8 @@ def read_run(
 
 def run_file(source: Path) -> Path:
     """The TOML file of a run: ``source``, or that of the folder ``source``."""
+    if not source.exists():
+        raise no_run_error(source)
     if not source.is_dir():
         return source
     if not (source / RESOLVED).is_file():

@@ -1,6 +1,6 @@
 """The samples of a run, from its configuration alone, without training: ``blendtitan plan``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
+from blendtitan.runs.predictions import Asked, Prediction, predicted
 from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
-from blendtitan.runs.waiting import Waiting, predicted_waiting
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -91,8 +91,8 @@ class RunPlan:
     steps_per_epoch: float
     """Steps that read one epoch of all corpora together."""
     warnings: tuple[str, ...]
-    waiting: Waiting | None
-    """None: not predicted."""
+    predictions: Mapping[str, Prediction]
+    """By their keys in JSON."""
 
     @property
     def tokens(self) -> int:
@@ -126,8 +126,8 @@ class RunPlan:
         )
         if self.run.skipped:
             yield from ("", "Skipped:", *(f"- {each}" for each in self.run.skipped))
-        if self.waiting is not None:
-            yield from ("", f"Ranks wait for the slowest one {self.waiting}.")
+        for each in self.predictions.values():
+            yield from ("", each.sentence())
         if self.warnings:
             yield from ("", "Warnings:", *(f"- {warning}" for warning in self.warnings))
 
@@ -150,17 +150,14 @@ class RunPlan:
             "corpora": list(map(asdict, self.corpora)),
             "segments": list(map(asdict, self.segments)),
             "splits": list(map(asdict, self.splits)),
-            **({"waiting": asdict(self.waiting)} if self.waiting else {}),
+            **{key: asdict(each) for key, each in self.predictions.items()},
             "warnings": list(self.warnings),
             **({"skipped": saved_skips(self.run.skipped)} if self.run.skipped else {}),
         }
 
 
-def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
-    """Plan a run that is never changed; errors as ``data_of_run``.
-
-    ``balance_on`` is the number of ranks whose waiting is predicted, with errors as
-    ``predicted_waiting``.
+def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
+    """Plan a run that is never changed; errors as ``data_of_run`` and ``predicted``.
 
     Raises:
         TokenizerMismatchError: Shards were made with another tokenizer than the run's.
@@ -192,15 +189,8 @@ def plan_run(run: RunConfig, *, balance_on: int | None = None) -> RunPlan:
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
             ),
-            waiting=_waiting(run, train, balance_on),
+            predictions=predicted(run, train, asked or Asked()),
         )
-
-
-def _waiting(run: RunConfig, train: Dataset, ranks: int | None) -> Waiting | None:
-    if ranks is None:
-        return None
-    schedule, skips = run.schedule, skips_of(run.skipped)
-    return predicted_waiting(run, train, ranks=ranks, schedule=schedule, skips=skips)
 
 
 def _corpora(

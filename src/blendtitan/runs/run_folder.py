@@ -45,6 +45,47 @@ def check_prepared(folder: Path, file_list: str | Path) -> None:
         )
 
 
+def no_run_error(path: Path) -> ConfigError:
+    """The error for a run that does not exist."""
+    return ConfigError(
+        f"{path}: there is no such file or run folder. Make a run folder with blendtitan init, or "
+        f"name a TOML file."
+    )
+
+
+def check_own_output(config: Path, output: Path) -> None:
+    """Check that a run folder's run does not continue that of another folder.
+
+    Raises:
+        ConfigError: The output folder of its configuration is in another run folder.
+    """
+    if not (config.parent / DATA).is_file():
+        return
+    folders = (output.absolute(), *output.absolute().parents)
+    other = next((folder for folder in folders if (folder / DATA).is_file()), None)
+    if other is not None and not other.samefile(config.parent):
+        raise ConfigError(
+            f"{config}: job.dump_folder is {str(output)!r}, so training would continue the run in "
+            f"{other}. After a run folder was copied or moved, correct all paths in its "
+            f"{config.name} and {DATA}. To continue that run: blendtitan train {other}"
+        )
+
+
+def two_lists(config: Path) -> str:
+    """What to do if a run folder's configuration names another file list; empty if it does not."""
+    named, own = None, config.parent / FILE_LIST
+    with suppress(BlendTitanError, OSError):
+        named = toml_document(config).get("blendcorpus", {}).get("data_file_list")
+    if not isinstance(named, str) or Path(named).expanduser().absolute() == own.absolute():
+        return ""
+    if os.path.exists(named) and os.path.samefile(named, own):
+        return ""
+    return (
+        f'{config} trains with blendcorpus.data_file_list = "{named}", not with the list that was '
+        f'written now. To train with the latter, set it to "{own.absolute()}".'
+    )
+
+
 @contextmanager
 def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
     """Say in errors about the data of a run how to mend it.

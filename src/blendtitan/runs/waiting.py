@@ -37,6 +37,10 @@ class Waiting:
     after: float
     """The same with balance."""
 
+    def sentence(self) -> str:
+        """It in words."""
+        return f"Ranks wait for the slowest one {self}."
+
     def __str__(self) -> str:
         batches = ", then ".join(f"{number:,}" for number in self.micro_batches)
         return (

@@ -216,6 +216,8 @@ KEYS: Mapping[str, tuple[Any, Any]] = {
     "blendcorpus.max_epochs": (float, 4.0),
     "blendcorpus.tokenizer_check": (Literal["error", "warn"], "error"),
     "blendcorpus.balance": (Literal["none", "attention"], "none"),
+    "blendcorpus.data_stage_path": (str | Path | None, None),
+    "blendcorpus.data_stage_bytes": (int | None, None),
 }
 """``section.key`` to its type and its default. The default of ``parallelism.spmd_backend`` depends
 on the machine."""

@@ -36,6 +36,13 @@ class BlendSection(BlendKeys):
     """``attention``: rows of similar attention cost run at the same time on all ranks, which then
     wait less for each other. Each step keeps its rows. Needs ``provide_attention_mask``."""
 
+    data_stage_path: str | Path | None = None
+    """Folder on a disk of each node that keeps blocks of the shards which the node reads several
+    times, or reads whole. None: each sample is read from its shard."""
+
+    data_stage_bytes: int | None = None
+    """Bytes of that disk that a node may use. Needed with ``data_stage_path``."""
+
     def blend_config(
         self, *, dataset_path: str | Path | None, seq_len: int, eos_id: int | None, **decided: Any
     ) -> BlendConfig:
@@ -56,10 +63,10 @@ class BlendSection(BlendKeys):
                 "no data is configured. Set blendcorpus.data_file_list, or training.dataset_path, "
                 "to a file list or a folder of shards."
             )
-        if self.balance != "none":
-            from blendtitan.settings.balance import check_balance
+        if self.balance != "none" or self.data_stage_path or self.data_stage_bytes:
+            from blendtitan.settings.section_checks import check_section
 
-            check_balance(self)
+            check_section(self)
         check_follows(
             "blendcorpus.seq_length", self.seq_length, other="training.seq_len", expected=seq_len
         )

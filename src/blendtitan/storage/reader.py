@@ -137,6 +137,8 @@ class OpenFiles:
 
     def __init__(self, max_open: int) -> None:
         self._max_open = max_open
+        self.opened: Callable[[str], OpenFile] = OpenFile.open
+        """Opens a file. Staging replaces it."""
         self._files: dict[str, OpenFile] = {}
         self._lock = threading.Lock()
 
@@ -156,7 +158,7 @@ class OpenFiles:
                 self._files[path] = file
                 return file
         # Without the lock, because opening is slow on a network, and would block other threads.
-        file = OpenFile.open(path)
+        file = self.opened(path)
         check_size(path, file.num_bytes, expected_bytes())
         with self._lock:
             self._files.pop(path, None)

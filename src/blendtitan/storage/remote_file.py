@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Self
 
@@ -69,6 +69,10 @@ class RemoteFile(OpenFile):
 
     def __del__(self) -> None:
         pass
+
+    def ranges(self, at: int, num_bytes: int) -> "Iterable[Range]":
+        """What is to be requested before a read."""
+        return [Range(self, at, num_bytes)]
 
     def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:
         """As ``OpenFile.read_into``."""

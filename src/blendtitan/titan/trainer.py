@@ -152,6 +152,10 @@ class BlendTrainer(Trainer):
             if len(loader.dataset.segments_read) > 1:
                 logger.info("Shares of each segment:\n%s", segments_table(loader.dataset))
         check_repetition(loader.dataset, num_samples, self.config.dataloader.max_epochs)
+        if self.config.dataloader.data_stage_path is not None:
+            from blendtitan.titan.staging import stage
+
+            stage(loader, self.config.dataloader, num_samples)
 
     def set_micro_batches(self, loader: BlendCorpusDataLoader, step: int) -> None:
         """Set the number of micro batches of a step, if there is a batch schedule."""

@@ -28,7 +28,9 @@ from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.balance import balance
-from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
+from blendtitan.titan.shared_catalog import shared_catalog
+from blendtitan.titan.shared_indices import shared_indices
+from blendtitan.titan.staging import stage
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.titan02.losses import IS_SUMMED
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -100,7 +102,10 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         self.align(step, global_batch_size=size)
         if self._job.blendcorpus.balance != "none":
             balance(self._loader, global_batch_size=size)
-        self._check_data(self.consumed_at(max(step, self._job.training.steps)))
+        num_samples = self.consumed_at(max(step, self._job.training.steps))
+        self._check_data(num_samples)
+        if self._job.blendcorpus.data_stage_path is not None:
+            stage(self, self._job.blendcorpus, num_samples)
         for batch in self._loader:
             if self.corpus_ids is not None:
                 self.corpus_ids.append(batch.corpus_ids)

@@ -47,15 +47,17 @@ def with_replicas(
 
 def _values(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> dict[str, Any]:
     """What ``check_replicas`` reads, by key of the TOML file."""
-    loader, spec = config.dataloader, config.model_spec
+    loader, spec, parallelism = config.dataloader, config.model_spec, config.parallelism
     reads_blend = isinstance(loader, BlendCorpusDataLoader.Config)
     values = {f"fault_tolerance.{name}": value for name, value in _fields(settings).items()}
+    values |= {f"parallelism.{name}": value for name, value in _fields(parallelism).items()}
     return values | {
         "checkpoint.enable": config.checkpoint.enable,
         "checkpoint.create_seed_checkpoint": config.checkpoint.create_seed_checkpoint,
         "training.dataset": "blendcorpus" if reads_blend else type(loader).__qualname__,
         "training.local_batch_size": config.training.local_batch_size,
         "training.global_batch_size": config.training.global_batch_size,
+        "blendcorpus.data_stage_path": loader.data_stage_path if reads_blend else None,
         "training.batch_schedule": loader.batch_schedule if reads_blend else (),
         "checkpoint.interval": config.checkpoint.interval,
         "metrics.log_freq": config.metrics.log_freq,

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from blendtitan.titan.trainer import BlendTrainer
-from blendtitan.titan_ft.trainer import Attempt, NotCommittedError, ReplicaTrainer, local_part
+from blendtitan.titan_ft.rank_state import local_part
+from blendtitan.titan_ft.trainer import Attempt, NotCommittedError, ReplicaTrainer
 
 _OUTER = {"diloco": (0.7, 0.9), "local_sgd": (1.0, 0.0)}
 """Learning rate and momentum of the outer optimizer."""

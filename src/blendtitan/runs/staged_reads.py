@@ -1,0 +1,88 @@
+"""The bytes that a node fetches, which stages blocks of shards on its disk."""
+
+from dataclasses import dataclass
+
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.interface import Dataset
+from blendtitan.errors import ConfigError
+from blendtitan.history.skips import skips_of
+from blendtitan.order.slots import Course
+from blendtitan.runs.open import RunConfig
+from blendtitan.runs.row_reads import size_of
+from blendtitan.staging.blocks import BLOCK_BYTES, Blocks, Future
+from blendtitan.staging.planner import MOST_AHEAD, Planner, predicted
+from blendtitan.visible import counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagedReads:
+    """What the first node of a run is predicted to fetch."""
+
+    nodes: int
+    ranks: int
+    """Data-parallel ranks of the node."""
+    samples: int
+    """Samples of the run that were looked at, of all nodes: all of them, or the first."""
+    bytes_read: int
+    """Of the node's windows."""
+    bytes_staged: int
+    """Fetched as blocks."""
+    bytes_direct: int
+    """Fetched to read windows directly."""
+    bytes_on_disk: int
+    """At most at once."""
+
+    @property
+    def bytes_fetched(self) -> int:
+        """Of blocks and windows."""
+        return self.bytes_staged + self.bytes_direct
+
+    def sentence(self) -> str:
+        """It in words."""
+        return (
+            f"Staging: each of {counted(self.nodes, 'node')} with {counted(self.ranks, 'rank')} "
+            f"fetches {size_of(self.bytes_fetched)} for {size_of(self.bytes_read)} read "
+            f"({self.bytes_fetched / max(1, self.bytes_read):.2f} bytes per byte) in "
+            f"{self.samples:,} samples, {size_of(self.bytes_direct)} of them directly; its disk "
+            f"holds at most {size_of(self.bytes_on_disk)}."
+        )
+
+
+def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -> StagedReads:
+    """Predict what a node fetches, if every block arrives before its first read.
+
+    Raises:
+        ConfigError: The run does not stage, or its ranks cannot be divided among the nodes.
+    """
+    if run.stage_bytes is None or not isinstance(train, BlendedDataset):
+        raise ConfigError(
+            f"{run.path}: blendcorpus.data_stage_path is not set, expected it for --nodes, which "
+            f"predicts what a node fetches for its disk"
+        )
+    if nodes < 1 or ranks % nodes:
+        raise ConfigError(f"--nodes is {nodes}, expected a divisor of {ranks}, the number of ranks")
+    own = ranks // nodes
+    least = own * BLOCK_BYTES
+    if run.stage_bytes < least:
+        raise ConfigError(
+            f"{run.path}: blendcorpus.data_stage_bytes is {run.stage_bytes:,}, expected at least "
+            f"{least:,}: a block of {BLOCK_BYTES:,} for each process of the node"
+        )
+    course = Course(run.micro_batch, 0, ranks)
+    if run.skipped:
+        course = skips_of(run.skipped).course(course)
+    stop = min(run.stop_slot, MOST_AHEAD * nodes)
+    blocks = Blocks.of_catalog(train.catalog)
+    found = predicted(
+        Planner(blocks.sizes, run.stage_bytes),
+        Future(train, course, range(own), train.first_slot, stop, blocks),
+    )
+    return StagedReads(
+        nodes=nodes,
+        ranks=own,
+        samples=train.samples_before(stop),
+        bytes_read=found.read_bytes,
+        bytes_staged=found.staged_bytes,
+        bytes_direct=found.direct_bytes,
+        bytes_on_disk=found.most_on_disk,
+    )
