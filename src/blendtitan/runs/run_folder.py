@@ -123,7 +123,7 @@ def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
 
 def _is_made_again(problem: str, tokens: Path) -> bool:
     """Whether ``prepare`` makes a damaged shard again: it compares the sizes of its own shards."""
-    has_wrong_size = re.search(r"found [\d,]+ bytes, expected|has 0 bytes", problem)
+    has_wrong_size = re.search(r"found [\d,]+ bytes?, expected|has 0 bytes", problem)
     return problem.startswith(f"{tokens}{os.sep}") and has_wrong_size is not None
 
 

@@ -40,10 +40,11 @@ def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
         )
     if bin_bytes != expected or last_len < 0 or bin_bytes % token_bytes:
         return CorruptShardError(
-            f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence of "
-            f"{os.path.basename(path)} has {last_len:,} tokens of {token_bytes} bytes from byte "
-            f"{last_pointer:,} on). The copy is incomplete, or the files are not a pair: copy both "
-            f"again, or tokenise the shard again."
+            f"{bin_path}: found {counted(bin_bytes, 'byte')}, expected {expected:,} (the last "
+            f"sequence of {os.path.basename(path)} has {counted(last_len, 'token')} of "
+            f"{token_bytes} bytes from byte {last_pointer:,} on). The copy "
+            f"is incomplete, or the files are not a pair: copy both again, or tokenise the shard "
+            f"again."
         )
     documents_at = header.documents_at
     found = (
@@ -146,7 +147,7 @@ def header_fault(header: bytes, *, file_bytes: int, path: str) -> CorruptShardEr
 def _header_fault(header: bytes, file_bytes: int, path: str) -> str:
     if len(header) < HEADER.size:
         return (
-            f"found {file_bytes} bytes, expected a header of {HEADER.size}. The copy is "
+            f"found {counted(file_bytes, 'byte')}, expected a header of {HEADER.size}. The copy is "
             f"incomplete: copy the file again, or tokenise the shard again."
         )
     magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
