@@ -823,20 +823,6 @@ def test_a_bare_tokenizer_json_takes_its_eos_from_the_command(
     assert documents(tmp_path / "out/a") == [[0, 0, 1]]
 
 
-def test_a_url_as_output_is_an_error_and_no_folder(
-    write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ConfigError, match="s3:/bucket/out, which is a URL"):
-        tokenize(
-            [write_jsonl("a.jsonl", ["a"])],
-            Path("s3://bucket/out"),
-            TokenizeConfig(tokenizer=tokenizer_path),
-        )
-    assert not (tmp_path / "s3:").exists()
-
-
 def test_the_output_and_the_tokenizer_may_have_paths_that_are_not_utf8(
     write_jsonl: WriteJsonl, tokenizer_path: Path, tmp_path: Path
 ) -> None:

@@ -143,9 +143,7 @@ def test_shards_of_another_tokenizer_are_refused_before_training(
 def test_a_dataset_of_torchtitan_needs_its_tokenizer(here: Path) -> None:
     assert init() == prepare() == 0
 
-    with pytest.raises(
-        ConfigError, match=r"dataset is 'c4', whose .* hf_assets_path, which is not set"
-    ):
+    with pytest.raises(ConfigError, match=r"dataset is 'c4', .*hf_assets_path, which"):
         check_run(Path("run", CONFIG), ["--training.dataset=c4"])
 
 

@@ -173,7 +173,7 @@ def _merge(options: Namespace) -> None:
         "tokenizer of the tokens: checked, recorded, and its EOS ends documents",
         type=data_path,
     ),
-    number("--threads", "N", "files to read at the same time (default: one per core)"),
+    number("--threads", "N", "files to read at the same time (default: two per core)"),
     flag("--overwrite", "replace existing .idx files"),
 )
 def _index(options: Namespace) -> None:

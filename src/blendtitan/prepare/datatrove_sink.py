@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from blendtitan.config import check_at_least
+from blendtitan.config import check_at_least, check_is_path
 from blendtitan.document_sources import SourceWriter, listed_rows
 from blendtitan.errors import ConfigError, FastTierError, InputError, requires_extra
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
@@ -63,6 +63,7 @@ class ShardSink(PipelineStep):
     ) -> None:
         super().__init__()
         check_at_least("max_rejects", max_rejects, 0)
+        check_is_path("the output", output)
         self.output = Path(output)
         self.tokenizer = Path(tokenizer)
         self.max_rejects = max_rejects

@@ -1,5 +1,6 @@
 """Input files: the format that a name implies, and opening a local file or a URL."""
 
+import hashlib
 import os
 import re
 import stat
@@ -12,6 +13,7 @@ from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
 
 from blendtitan.errors import BlendTitanError, ConfigError, InputError
+from blendtitan.files import url_of
 from blendtitan.storage.writer import SOURCE_COLUMNS
 
 Kind = Literal["lines", "json", "text", "csv", "tsv", "parquet", "arrow"]
@@ -19,7 +21,9 @@ Compression = Literal["", "gz", "zst", "xz", "bz2"]
 TxtMode = Literal["file", "line"]
 
 WORK_FOLDER = ".blendtitan"
-"""Below the output: parts of unfinished shards, and records of finished ones."""
+"""Below the output: parts of unfinished shards, and records of finished ones.
+
+Of an output in object storage, it has the records; ``work_folder`` has the rest."""
 
 REJECTS_SUFFIX = ".rejects.jsonl"
 
@@ -65,6 +69,7 @@ _COMPANIONS = re.compile(
 _TEXT_PER_COMPRESSED_BYTE = 3
 _TEXT_PER_PARQUET_BYTE = 2
 
+_DIGEST_CHARS = 16
 _WEB = ("http", "https")
 _KERNEL_FOLDERS = ("/proc/", "/sys/")
 _FILE_KINDS = {
@@ -225,6 +230,17 @@ class InputFile:
             return open(self.location, "rb")
         files, path = file_system(self.location)
         return cast(BinaryIO, files.open(path, "rb"))
+
+
+def work_folder(output: Path) -> Path:
+    """The folder for unfinished work and records of an output, which is always local."""
+    url = url_of(output)
+    if url is None:
+        return output / WORK_FOLDER
+    from blendtitan.tokenizers.elsewhere import cache_folder
+
+    digest = hashlib.sha256(url.encode()).hexdigest()[:_DIGEST_CHARS]
+    return cache_folder() / "outputs" / f"{Path(url).name}-{digest}"
 
 
 def is_url(location: str | Path) -> bool:

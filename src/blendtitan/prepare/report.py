@@ -2,15 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from blendtitan.errors import InputError
 from blendtitan.files import DamagedFileError, open_file
 from blendtitan.json_files import LIMIT_BYTES, parse_json
-from blendtitan.prepare.documents import Counts, grouped, is_accepted
+from blendtitan.prepare.documents import Counts, grouped, is_accepted, read_texts
 from blendtitan.prepare.existing import RemovedInput
-from blendtitan.prepare.plan import Shard
+from blendtitan.prepare.input_file import is_url
+from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.records import read_record
+from blendtitan.prepare.streams import BadText
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.tables import Table
@@ -20,6 +23,8 @@ logger = visible_logger(__name__)
 
 SHOWN_REJECTS = 20
 """Most reasons to show, with one text each; a file beside each shard lists all its texts."""
+
+_MOST_READ = 100
 
 
 def check_counts(
@@ -78,6 +83,32 @@ def check_counts(
             "%d of %s consist of EOD only: the tokenizer drops all of their text",
             *(total.without_text, documents),
         )
+
+
+def first_problems(plan: Plan, output: Path, errors: Sequence[str]) -> list[str]:
+    """The problems of first texts, one for each corpus: one command finds the wrong keys of all.
+
+    Corpora with a file in ``errors`` are left out, and so are URLs, which may take long to read.
+    """
+    found: list[str] = []
+    first: dict[str, Job] = {}
+    known: set[str] = set()
+    for shard, jobs in plan.items():
+        corpus, location = corpus_in_folder(shard.prefix, output), shard.input.location
+        if any(location in error for error in errors):
+            known.add(corpus)
+        elif jobs and not is_url(location):
+            first.setdefault(corpus, jobs[0])
+    for job in islice((first[corpus] for corpus in first if corpus not in known), _MOST_READ):
+        try:
+            text = next(read_texts(job, lambda _: None), None)
+        except InputError as error:
+            found.append(str(error))
+        else:
+            if isinstance(text, BadText):
+                place = f"{job.shard.input.location}, {text.unit} {text.place}"
+                found.append(f"{place}: {text.reason}")
+    return found
 
 
 def report_unproven(shards: Iterable[Shard]) -> None:

@@ -18,7 +18,7 @@ from blendtitan.errors import (
     TokenizerMismatchError,
 )
 from blendtitan.files import url_of
-from blendtitan.settings.toml import toml_document
+from blendtitan.settings.toml import RESOLVED, toml_document
 
 CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
 TOKENS, OUTPUTS = "tokens", "outputs"
@@ -51,6 +51,19 @@ def no_run_error(path: Path) -> ConfigError:
         f"{path}: there is no such file or run folder. Make a run folder with blendtitan init, or "
         f"name a TOML file."
     )
+
+
+def run_file(source: Path) -> Path:
+    """The TOML file of a run: ``source``, or that of the folder ``source``."""
+    if not source.exists():
+        raise no_run_error(source)
+    if not source.is_dir():
+        return source
+    if not (source / RESOLVED).is_file():
+        raise ConfigError(
+            f"{source}: this folder has no {RESOLVED}. Name a run's output folder, or a TOML file"
+        )
+    return source / RESOLVED
 
 
 def check_own_output(config: Path, output: Path) -> None:
