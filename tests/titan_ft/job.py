@@ -58,9 +58,9 @@ class ReplicatedJob(Job):
         """Start a replica, with more variables in its environment."""
         words = ["--job.config_file", str(self.folder / "run.toml"), *arguments]
         words += ["--fault_tolerance.replica_id", str(replica_id)]
-        environment = {"TORCHFT_LIGHTHOUSE": self.lighthouse, "RUST_LOG": "off", **more}
-        environment["RECORD"] = str(self.record)
-        record = self.record.with_name(f"replica_{replica_id}")
+        environment = {"TORCHFT_LIGHTHOUSE": self.lighthouse, "RUST_LOG": "off"}
+        environment |= {"RECORD": str(self.record), **more}
+        record = Path(environment["RECORD"]).with_name(f"replica_{replica_id}")
         if self.processes == 1:
             environment |= ALONE
             run = Launched.start_rank(words, environment=environment, record=record, entry=replica)

@@ -46,10 +46,12 @@ def test_only_the_replica_that_leads_says_that_it_saves(
         assert not list(folder.glob(CLAIMS))
 
 
+@pytest.mark.parametrize("least", [1, 2])
 def test_after_a_signal_to_all_replicas_a_checkpoint_of_whole_steps_is_left(
-    tokenizer_path: Path, tmp_path: Path
+    least: int, tokenizer_path: Path, tmp_path: Path
 ) -> None:
-    job = replicated_job(tmp_path, tokenizer_path, group_size=2)
+    """Also if one of them already waits for the next step, which the other one will not make."""
+    job = replicated_job(tmp_path, tokenizer_path, group_size=2, min_replica_size=least)
     job.settings["checkpoint"]["interval"] = 1000
     job.write_toml()
     with lighthouse(job):
