@@ -7,6 +7,7 @@ import stat
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import responses
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
@@ -73,6 +74,9 @@ _DIGEST_CHARS = 16
 _WEB = ("http", "https")
 _OBSTORE = ("s3", "gs")
 """Schemes that obstore reads if fsspec's own package for them is not installed."""
+
+_CLIENT: Any = {"connect_timeout": "10s", "timeout": "120s", "allow_http": True}
+_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=1)}
 
 _KERNEL_FOLDERS = ("/proc/", "/sys/")
 _FILE_KINDS = {
@@ -264,7 +268,8 @@ def readable(location: str | Path) -> Generator[None]:
         # Every store's library has its own exceptions. Local files only raise those above.
         if not is_url(location):
             raise
-        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {error})") from error
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {first})") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -314,7 +319,7 @@ def file_system(url: str) -> tuple[Any, str]:
             with suppress(ImportError):
                 from obstore.fsspec import FsspecStore
 
-                return FsspecStore(scheme, client_options={"allow_http": True}), path
+                return FsspecStore(scheme, client_options=_CLIENT, retry_config=_RETRIES), path
         raise InputError(f"{url}: cannot be read: {error}") from error
 
 
