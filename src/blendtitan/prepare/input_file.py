@@ -219,7 +219,7 @@ class InputFile:
     @property
     def format(self) -> Format:
         """The format that its name implies."""
-        found = format_of(PurePosixPath(path_of(self.location)).name)
+        found = format_of(PurePosixPath(path_in_url(self.location)).name)
         if found is None:
             raise InputError(f"{self.location}: expected a file named {EXPECTED_NAMES}")
         return found
@@ -292,7 +292,7 @@ def file_kind(path: str | Path, status: os.stat_result) -> str:
     return _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "special file")
 
 
-def path_of(location: str) -> str:
+def path_in_url(location: str) -> str:
     """The path of a location; for a web address, without server, query and fragment."""
     parts = urlsplit(location) if is_url(location) else None
     return parts.path if parts and parts.scheme in _WEB else location
