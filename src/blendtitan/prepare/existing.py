@@ -23,7 +23,7 @@ from blendtitan.prepare.input_file import (
     file_system,
     format_of,
     is_url,
-    path_of,
+    path_in_url,
     readable,
 )
 from blendtitan.prepare.inputs import WILDCARDS
@@ -217,7 +217,7 @@ def _both_described(
 
 def _txt_mode(source: Mapping[str, object]) -> str:
     """The --txt mode of a .txt file; empty for any other file."""
-    found = format_of(PurePosixPath(path_of(str(source.get("input", "")))).name)
+    found = format_of(PurePosixPath(path_in_url(str(source.get("input", "")))).name)
     return str(source.get("txt", "file")) if found and found.kind == "text" else ""
 
 

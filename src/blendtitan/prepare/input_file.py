@@ -7,6 +7,7 @@ import stat
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import responses
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
@@ -218,7 +219,7 @@ class InputFile:
     @property
     def format(self) -> Format:
         """The format that its name implies."""
-        found = format_of(PurePosixPath(path_of(self.location)).name)
+        found = format_of(PurePosixPath(path_in_url(self.location)).name)
         if found is None:
             raise InputError(f"{self.location}: expected a file named {EXPECTED_NAMES}")
         return found
@@ -255,12 +256,31 @@ def readable(location: str | Path) -> Generator[None]:
     except BlendTitanError:
         raise
     except OSError as error:
-        raise InputError(f"{location}: cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{location}: cannot be read ({_reason(error)})") from error
     except Exception as error:
         # Every store's library has its own exceptions. Local files only raise those above.
         if not is_url(location):
             raise
         raise InputError(f"{location}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be read, in words.
+
+    fsspec reports any failure of a web server as a missing file, with the URL as its text, and
+    keeps the failure as the cause.
+    """
+    status = getattr(error, "status", None)  # of aiohttp
+    if isinstance(status, int):
+        return f"status {status} {responses.get(status, '')}".rstrip()
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        return "there is no such file" if error.__cause__ is None else _reason(error.__cause__)
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # without addresses
+    if isinstance(cause, OSError):
+        return _reason(cause)
+    return (isinstance(error, OSError) and error.strerror) or f"{error}" or type(error).__name__
 
 
 def file_kind(path: str | Path, status: os.stat_result) -> str:
@@ -272,7 +292,7 @@ def file_kind(path: str | Path, status: os.stat_result) -> str:
     return _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "special file")
 
 
-def path_of(location: str) -> str:
+def path_in_url(location: str) -> str:
     """The path of a location; for a web address, without server, query and fragment."""
     parts = urlsplit(location) if is_url(location) else None
     return parts.path if parts and parts.scheme in _WEB else location
