@@ -311,7 +311,7 @@ def test_init_refuses_a_wrong_key_and_names_those_that_exist(
 
     assert init("in") == 1
     error = error_of(capsys)
-    assert re.search(r"there is no (key|column) 'text', found '?body'?\. Name the .*--key", error)
+    assert re.search(r"there is no (key|column) 'text', found '?body'?\nName the .*--key", error)
     assert init("in", key="body") == 0
 
 
@@ -500,6 +500,59 @@ def test_rejected_texts_are_counted_without_a_contradiction(here: Path, capsys: 
     assert "--max-rejects allows, which is 0" in error
     assert "0 texts rejected" not in error
     assert prepare("--max-rejects", "1") == 0
+
+
+@pytest.mark.parametrize("command", ["prepare", "tokenize"])
+def test_of_many_kinds_of_rejected_texts_the_limit_stays_visible(
+    here: Path, capsys: Capture, command: str
+) -> None:
+    Path("in").mkdir()
+    kinds = ['{"text": ""}', '{"text": 1}', '{"body": ""}', '{"text": "\\ud800"}', "[]", "{"]
+    Path("in/a.jsonl").write_text("\n".join(['{"text": "good"}', *kinds]))
+    assert init("in") == 0
+
+    words = ["in", "--output", "out", "--tokenizer", "tokenizer.model", "--workers", "1"]
+    assert (prepare() if command == "prepare" else cli.main(["tokenize", *words])) == 1
+    first = capsys.readouterr().err.rpartition(f"blendtitan {command}: ")[2].splitlines()[0]
+    assert "--max-rejects allows, which is 0" in first
+
+
+def test_one_prepare_finds_the_wrong_keys_of_all_corpora(here: Path, capsys: Capture) -> None:
+    for number in range(5):
+        Path(f"in/c{number}").mkdir(parents=True)
+        Path(f"in/c{number}/a.jsonl").write_text(f'{{"text": "good"}}\n{{"body{number}": ""}}\n')
+    assert init("in") == 0
+    for number in range(1, 5):
+        Path(f"in/c{number}/a.jsonl").write_text(f'{{"body{number}": ""}}\n')
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert error.startswith("blendtitan prepare: 5 errors; stopped")
+    text = Path(error.rpartition("Traceback: ")[2].strip()).read_text()
+    assert all(f"c{number}/a.jsonl, byte " in text for number in range(5))
+
+
+def test_one_prepare_names_all_corpora_that_are_missing(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+    for name in ("code", "web"):
+        Path("text", name).rename(f"moved_{name}")
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert "text/code: there is no such file or folder" in error
+    assert "text/web: there is no such file or folder" in error
+
+
+def test_init_names_the_wrong_keys_of_all_corpora(here: Path, capsys: Capture) -> None:
+    for name in ("a", "b"):
+        Path("in", name).mkdir(parents=True)
+        Path("in", name, "a.jsonl").write_text('{"body": "good"}\n')
+
+    assert init("in") == 1
+    error = error_of(capsys)
+    assert "in/a/a.jsonl, byte 0: there is no key 'text', found 'body'" in error
+    assert "in/b/a.jsonl, byte 0: there is no key 'text', found 'body'" in error
+    assert error.count("--key") == 1
 
 
 def test_a_long_error_is_shortened_and_a_file_has_all_of_it(here: Path, capsys: Capture) -> None:

@@ -17,6 +17,7 @@ from blendtitan.commands.arguments import (
 )
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import complain, print_result, say
+from blendtitan.visible import counted
 
 
 @command(
@@ -277,6 +278,6 @@ def _convert(options: Namespace) -> None:
 
 def _converted_line(shard: Any) -> str:
     return (
-        f"{shard.prefix}: {shard.num_documents:,} documents, {shard.num_tokens:,} tokens, from "
-        f"{shard.source} ({shard.description})"
+        f"{shard.prefix}: {counted(shard.num_documents, 'document')}, "
+        f"{counted(shard.num_tokens, 'token')}, from {shard.source} ({shard.description})"
     )

@@ -21,6 +21,7 @@ from blendtitan.storage.record_files import record_path
 from blendtitan.storage.record_writer import record_ends
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
+from blendtitan.visible import counted
 
 with requires_extra("datatrove", "ShardSink"):
     from datatrove.data import Document
@@ -149,7 +150,7 @@ class ShardSink(PipelineStep):
             if len(rejects) > self.max_rejects:
                 raise InputError(
                     *(text.reason for text in rejects[:20]),
-                    f"{len(rejects):,} documents rejected, {self.max_rejects:,} allowed. "
+                    f"{counted(len(rejects), 'document')} rejected, {self.max_rejects:,} allowed. "
                     f"Filter them out before ShardSink, or allow more with max_rejects.",
                 )
             yield batch

@@ -5,8 +5,10 @@ import os
 import re
 import stat
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from http.client import responses
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
@@ -70,6 +72,12 @@ _TEXT_PER_PARQUET_BYTE = 2
 
 _DIGEST_CHARS = 16
 _WEB = ("http", "https")
+_OBSTORE = ("s3", "gs")
+"""Schemes that obstore reads if fsspec's own package for them is not installed."""
+
+_CLIENT: Any = {"connect_timeout": "10s", "timeout": "120s", "allow_http": True}
+_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=1)}
+
 _KERNEL_FOLDERS = ("/proc/", "/sys/")
 _FILE_KINDS = {
     stat.S_IFDIR: "folder",
@@ -218,7 +226,7 @@ class InputFile:
     @property
     def format(self) -> Format:
         """The format that its name implies."""
-        found = format_of(PurePosixPath(path_of(self.location)).name)
+        found = format_of(PurePosixPath(path_in_url(self.location)).name)
         if found is None:
             raise InputError(f"{self.location}: expected a file named {EXPECTED_NAMES}")
         return found
@@ -255,12 +263,32 @@ def readable(location: str | Path) -> Generator[None]:
     except BlendTitanError:
         raise
     except OSError as error:
-        raise InputError(f"{location}: cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{location}: cannot be read ({_reason(error)})") from error
     except Exception as error:
         # Every store's library has its own exceptions. Local files only raise those above.
         if not is_url(location):
             raise
-        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {error})") from error
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {first})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be read, in words.
+
+    fsspec reports any failure of a web server as a missing file, with the URL as its text, and
+    keeps the failure as the cause.
+    """
+    status = getattr(error, "status", None)  # of aiohttp
+    if isinstance(status, int):
+        return f"status {status} {responses.get(status, '')}".rstrip()
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        return "there is no such file" if error.__cause__ is None else _reason(error.__cause__)
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # without addresses
+    if isinstance(cause, OSError):
+        return _reason(cause)
+    return (isinstance(error, OSError) and error.strerror) or f"{error}" or type(error).__name__
 
 
 def file_kind(path: str | Path, status: os.stat_result) -> str:
@@ -272,7 +300,7 @@ def file_kind(path: str | Path, status: os.stat_result) -> str:
     return _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "special file")
 
 
-def path_of(location: str) -> str:
+def path_in_url(location: str) -> str:
     """The path of a location; for a web address, without server, query and fragment."""
     parts = urlsplit(location) if is_url(location) else None
     return parts.path if parts and parts.scheme in _WEB else location
@@ -286,6 +314,12 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
+        scheme, _, path = url.partition("://")
+        if isinstance(error, ImportError) and scheme in _OBSTORE:
+            with suppress(ImportError):
+                from obstore.fsspec import FsspecStore
+
+                return FsspecStore(scheme, client_options=_CLIENT, retry_config=_RETRIES), path
         raise InputError(f"{url}: cannot be read: {error}") from error
 
 
@@ -300,5 +334,6 @@ def _remote_file(url: str) -> InputFile:
             f"{url}: the store does not report its size, expected a store that does and that "
             f"supports range requests. Copy the file to this machine first."
         )
+    info = {**info, "ETag": info.get("ETag") or info.get("e_tag")}  # s3fs's name, and obstore's
     name = next((name for name in (*_VERSIONS, *_TIMES) if info.get(name)), None)
     return InputFile(url, int(info["size"]), f"{name} {info[name]}" if name else "")

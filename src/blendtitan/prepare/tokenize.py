@@ -42,6 +42,7 @@ from blendtitan.prepare.records import (
 )
 from blendtitan.prepare.report import (
     check_counts,
+    first_problems,
     report_empty_fields,
     report_removed,
     report_unproven,
@@ -240,6 +241,7 @@ class _Tokenizing:
         if work is not None:
             work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
+        is_stopped = work is not None and work.stop_path.exists()
         with self.run.kept_fresh():
             if work is not None and url_of(self.output):
                 from blendtitan.prepare.uploads import fetch_records
@@ -247,13 +249,16 @@ class _Tokenizing:
                 fetch_records(self.output)  # drops those whose shards did not arrive
             write_catalog(self.output)
             counts = self._counts(plan, tier)
+            if is_stopped:
+                unread = {shard: jobs for shard, jobs in plan.items() if shard not in counts}
+                errors += first_problems(unread, self.output, errors)
         if not errors and len(counts) < len(self.shards):
             missing = next(shard for shard in self.shards if shard not in counts)
             errors.append(
                 f"{missing.input.location}: its shard {missing.prefix} is not finished. The input "
                 f"changed, or its files in {WORK_FOLDER} were removed: run again."
             )
-        check_counts(counts, errors, self.config.max_rejects)
+        check_counts(counts, errors, self.config.max_rejects, is_stopped=is_stopped)
         return counts
 
     def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:

@@ -4,6 +4,7 @@ The advice is added where every command reads the data of a run, so all of them 
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
+    CorruptShardError,
     FileListError,
     MissingShardError,
     TokenizerMismatchError,
@@ -122,10 +124,20 @@ def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
         if folder:
             error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
         raise
+    except CorruptShardError as error:
+        if folder and _is_made_again(str(error), folder.absolute() / TOKENS):
+            error.add_note(f"To make the damaged shard again: blendtitan prepare {folder}")
+        raise
     except TokenizerMismatchError as error:
         if folder and (advice := two_tokenizers(folder / DATA, config, model)):
             error.add_note(advice)
         raise
+
+
+def _is_made_again(problem: str, tokens: Path) -> bool:
+    """Whether ``prepare`` makes a damaged shard again: it compares the sizes of its own shards."""
+    has_wrong_size = re.search(r"found [\d,]+ bytes?, expected|has 0 bytes", problem)
+    return problem.startswith(f"{tokens}{os.sep}") and has_wrong_size is not None
 
 
 def two_tokenizers(data: Path, config: Path, model: Model | None = None) -> str:

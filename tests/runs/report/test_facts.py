@@ -9,6 +9,7 @@ import pytest
 from blendtitan.errors import ConfigError
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
+from blendtitan.runs.predictions import Asked
 from blendtitan.runs.report.documents import OF_EACH
 from blendtitan.runs.report.facts import gather_run, gather_runs
 from blendtitan.runs.report.page import summary
@@ -198,11 +199,16 @@ def test_the_windows_of_a_changed_run_have_several_lengths(
     assert summary(gather_run(tmp_path / "run", name="run"))["sequence length"] == "8, then 12"
 
 
+def test_a_change_that_keeps_the_length_of_windows_adds_no_length(trained_run: TrainedRun) -> None:
+    assert summary(gather_run(trained_run("run"), name="run"))["sequence length"] == "8"
+
+
 def test_a_balanced_run_shows_how_long_its_ranks_wait(write_run: WriteRun) -> None:
     """As the plan predicts it; without a number of ranks it says how to ask."""
     balanced = {"provide_attention_mask": True, "balance": "attention"}
     path = write_run(CORPORA, training={"local_batch_size": 1}, blendcorpus=balanced)
-    shown = str(plan_run(read_run(path), balance_on=4).waiting)
+    plan = plan_run(read_run(path), asked=Asked(ranks=4, waiting=True))
+    shown = str(plan.predictions["waiting"])
 
     assert gather_run(path, name="run", ranks=4).waiting == shown
     assert "--ranks" in gather_run(path, name="run").waiting
