@@ -72,3 +72,18 @@ def test_a_run_leaves_out_documents_from_the_checkpoint_on(
     removed.write_text("".join(removed.read_text().splitlines(keepends=True)[1:]))
     message = "lists 2 documents, but the checkpoint was trained without 3 documents from slot 12"
     assert message in job.fail("--training.steps", "7", processes=2)
+
+
+def test_a_step_whose_documents_are_all_removed_leaves_the_weights_finite(job: Job) -> None:
+    """It has no label: a loss divided by their number would be NaN, and so would the weights."""
+    removed = job.folder / "removed.txt"
+    catalog = job.train_dataset().catalog
+    counts = zip(catalog.prefixes, catalog.document_cuts[:, 3].tolist(), strict=True)
+    removed.write_text("".join(f"{prefix} {n}\n" for prefix, num in counts for n in range(num)))
+    job.settings["training"]["steps"] = 2
+    job.settings["blendcorpus"]["removed_documents"] = str(removed)
+    job.settings["guards"] = {"max_nonfinite_losses": 1}
+
+    job.run(processes=2)
+
+    assert job.losses("training") == {1: 0.0, 2: 0.0}

@@ -176,6 +176,8 @@ class BlendTrainer(Trainer):
 
     def forward_backward_step(self, **arguments: Any) -> torch.Tensor:
         """Run one pass through the model, forward and back, and return its part of the loss."""
+        # Every document of a step may be removed. Dividing by 0 labels would make its weights NaN.
+        arguments["global_valid_tokens"].clamp_(min=1)
         loss = super().forward_backward_step(**arguments)
         if self._guards is not None:
             self._guards.losses.add(loss)
