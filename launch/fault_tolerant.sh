@@ -7,6 +7,7 @@
 # into LOGS/replica_N.log.
 #   LOGS    folder of the output (default: fault_tolerant_logs)
 #   PORT    port of the lighthouse (default: 29510)
+#   NPROC   processes of each replica, which share one copy of the model by FSDP (default: 1)
 # On several machines, start the lighthouse on one of them, in a place that does not fail:
 #   torchft_lighthouse --min_replicas 1
 # Then start this script on each machine with
@@ -20,7 +21,7 @@ if [ $# -lt 2 ]; then
 fi
 run=$1 replicas=$2
 shift 2
-logs=${LOGS:-fault_tolerant_logs}
+logs=${LOGS:-fault_tolerant_logs} nproc=${NPROC:-1}
 mkdir -p "$logs"
 
 children=() lighthouse=
@@ -42,16 +43,17 @@ if [ -z "${TORCHFT_LIGHTHOUSE:-}" ]; then
     export TORCHFT_LIGHTHOUSE="http://$(hostname):${PORT:-29510}"
 fi
 
-# Train as one replica, on a GPU of its own, until it ends without an error.
+# Train as one replica, on GPUs of its own, until it ends without an error.
 replica() {
     local place=$1 quick=0 child status start
     shift
-    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((replicas - 1)))}"
-    export CUDA_VISIBLE_DEVICES=${gpus[place]}
+    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((replicas * nproc - 1)))}"
+    CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${gpus[*]:place * nproc:nproc}")
+    export CUDA_VISIBLE_DEVICES
     trap 'kill "$child" 2>/dev/null; wait "$child"; exit 143' TERM INT
     while :; do
         start=$SECONDS
-        blendtitan train "$run" --nproc 1 --fault_tolerance.enable \
+        blendtitan train "$run" --nproc "$nproc" --fault_tolerance.enable \
             --fault_tolerance.group_size "${ALL_REPLICAS:-$replicas}" \
             --fault_tolerance.replica_id $((${FIRST_REPLICA:-0} + place)) "$@" \
             > >(grep --line-buffered -v '\[INFO\] \[torchft::') 2>&1 &

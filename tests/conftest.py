@@ -180,6 +180,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator["ObjectStore"]:
     from tests.object_store import running
 
     monkeypatch.setattr(RETRIES, "sleep", lambda seconds: None)
+    remote.forget()
     with running() as server:
         yield server
     remote.forget()

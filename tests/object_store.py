@@ -95,8 +95,10 @@ class ObjectStore:
         self.requests: list[Request] = []
         self.faults: list[str] = []
         """``503``, ``429``, ``truncated`` or ``reset``."""
-        self.refuses = False
-        """Whether no request is allowed."""
+        self.upload_faults: list[str] = []
+        """Those of the next uploads: ``503``, ``429`` or ``reset``."""
+        self.refuses: Callable[[str, str], bool] = lambda method, path: False
+        """Whether a request is not allowed."""
         self.seconds = 0.0
         """Latency of each request."""
         self._lock = threading.Lock()
@@ -135,6 +137,13 @@ class ObjectStore:
         self.requests.clear()
         return f"{BUCKET}/{to}".rstrip("/")
 
+    def content(self, folder: str = "") -> dict[str, bytes]:
+        """All objects below a folder, by their names in it."""
+        bucket = self._bucket()
+        names = [each["path"] for page in obstore.list(bucket, folder or None) for each in page]
+        start = len(folder) + 1 if folder else 0
+        return {name[start:]: bytes(obstore.get(bucket, name).bytes()) for name in names}
+
     def put(self, key: str, content: bytes) -> None:
         """Write an object."""
         obstore.put(self._bucket(), key, content)
@@ -153,10 +162,12 @@ class ObjectStore:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             span = int(first), int(last) + 1
         with self._lock:
-            self.requests.append(Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], span))
-            fault = self.faults.pop(0) if self.faults and asked else None
+            method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+            self.requests.append(Request(method, path, span))
+            faults = self.faults if asked else self.upload_faults if method == "PUT" else []
+            fault = faults.pop(0) if faults else None
         time.sleep(self.seconds)
-        if self.refuses:
+        if self.refuses(method, path):
             start("403 Forbidden", [("Content-Length", "0")])
             return []
         if fault in ("503", "429"):

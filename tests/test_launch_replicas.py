@@ -89,6 +89,13 @@ def test_it_starts_a_lighthouse_and_each_replica_with_its_gpu(
     assert log == "a line of replica 1\n"
 
 
+def test_each_replica_has_as_many_gpus_as_processes(script: Script) -> None:
+    assert script.start("run", "2", NPROC="2", CUDA_VISIBLE_DEVICES="a,b,c,d").wait(30) == 0
+
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in script.started()] == ["a,b", "c,d"]
+    assert all(each["words"][2:4] == ["--nproc", "2"] for each in script.started())
+
+
 def test_on_several_machines_each_starts_its_own_replicas(script: Script) -> None:
     elsewhere = {"TORCHFT_LIGHTHOUSE": "http://node0:29510", "ALL_REPLICAS": "4"}
     elsewhere |= {"FIRST_REPLICA": "2", "CUDA_VISIBLE_DEVICES": "a,b"}

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "original_settings": ({"config", "errors"}, set()),  # imported by `config` for that order
     "identity": (set(), set()),
     "metric_names": (set(), set()),
-    "storage": (STORAGE | {"remote"}, NUMPY | {"msgspec"}),
+    "storage": (STORAGE | {"remote"}, NUMPY | {"msgspec", "obstore"}),
     "document_sources": (STORAGE, NUMPY | {"pyarrow"}),
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "tokenizer_check": (STORAGE | {"tokenizers", "tokenizer_check"}, NUMPY),
     "prepare": (
-        STORAGE | {"document_sources", "tokenizers", "tables", "prepare"},
+        STORAGE | {"document_sources", "remote", "tokenizers", "tables", "prepare"},
         NUMPY
         | {"orjson", "backports", "compression", "isal", "pyarrow", "sentencepiece", "xxhash"}
         | {"fsspec", "ray", "mpi4py", "datatrove", "rich"},

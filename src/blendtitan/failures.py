@@ -25,6 +25,9 @@ _MAX_CHARACTERS = 400
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 """Environment variable of a rank: the file in which torchrun looks for its error."""
 
+INTERRUPTED_LINE = "Interrupted. The same command resumes from the last checkpoint, if any."
+"""The last line of a run after Ctrl-C."""
+
 _report: list[str] = []
 """The report of the first error of this process."""
 

@@ -32,6 +32,10 @@ with requires_extra("remote", "a path such as s3://bucket/data"):
 _RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 _CLIENT = {"connect_timeout": "10s", "timeout": "60s", "allow_http": True}
 
+# A busy server must not end an upload of many parts.
+_UPLOAD_RETRIES = {"max_retries": 8, "retry_timeout": timedelta(minutes=3)}
+_UPLOAD_SECONDS = "300s"
+
 # A file list and what it names are read within this time after a folder was listed.
 _FRESH_SECONDS = 60
 
@@ -78,7 +82,7 @@ class RemotePath(PosixPath):
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Whether there is an object of this name."""
-        if not _place(str(self))[1]:
+        if not place(str(self))[1]:
             return False  # a bucket
         try:
             head(str(self))
@@ -126,10 +130,10 @@ class _Folder:
                 self.objects.pop(url, None)
             if self._is_refused:
                 return
-            store, key = _place(self.url)
+            store, key = place(self.url)
 
             def attempt() -> Any:
-                with _os_errors(self.url):
+                with os_errors(self.url):
                     return obstore.list_with_delimiter(store, key or None)
 
             try:
@@ -164,13 +168,18 @@ def is_used() -> bool:
 
 def forget() -> None:
     """Forget all files, so that they are looked up with the current credentials and endpoints."""
-    _folders.clear()
+    forget_files()
     _store.cache_clear()
+
+
+def forget_files() -> None:
+    """Forget all files, which other processes may have written."""
+    _folders.clear()
 
 
 def find(urls: Sequence[str]) -> None:
     """Look up files of one folder, with one request if possible. Some may be missing."""
-    _folder_of(urls[0]).find(urls)
+    folder_of(urls[0]).find(urls)
 
 
 def head(url: str) -> Found:
@@ -179,22 +188,26 @@ def head(url: str) -> Found:
     Raises:
         OSError: It is missing, or cannot be read.
     """
-    folder = _folder_of(url)
+    folder = folder_of(url)
     found = folder.objects.get(url)
     if found is None and folder.is_known:
         raise _missing(url)
-    if found is None:
-        store, key = _place(url)
+    return look_up(url) if found is None else found
 
-        def attempt() -> Any:
-            with _os_errors(url):
-                return obstore.head(store, key)
 
-        found = Found.of(with_retries(attempt, path=url))
-        if not found.version:
-            text = "the server gives neither ETag nor Last-Modified, so a change would not be seen"
-            raise OSError(errno.ENOTSUP, text, url)
-        folder.objects[url] = found
+def look_up(url: str) -> Found:
+    """Size and ETag of a file now; errors as ``head``."""
+    store, key = place(url)
+
+    def attempt() -> Any:
+        with os_errors(url):
+            return obstore.head(store, key)
+
+    found = Found.of(with_retries(attempt, path=url))
+    if not found.version:
+        text = "the server gives neither ETag nor Last-Modified, so a change would not be seen"
+        raise OSError(errno.ENOTSUP, text, url)
+    folder_of(url).objects[url] = found
     return found
 
 
@@ -205,13 +218,13 @@ def read_range(url: str, at: int, num_bytes: int, found: Found) -> bytes:
         CorruptShardError: The file was replaced since ``found``.
         OSError: It is missing, or cannot be read.
     """
-    store, key = _place(url)
+    store, key = place(url)
     options: Any = {"range": (at, at + num_bytes)}
     if found.e_tag is not None:
         options["if_match"] = found.e_tag
 
     def attempt() -> bytes:
-        with _os_errors(url):
+        with os_errors(url):
             result = obstore.get(store, key, options=options)
             # Many web servers ignore If-Match.
             if Found.of(result.meta)[:2] != found[:2]:
@@ -225,8 +238,8 @@ def _has_objects(url: str) -> bool:
     """Whether there are objects below a URL."""
     if url.startswith(("http://", "https://")):
         return False
-    store, key = _place(url)
-    with _os_errors(url):
+    store, key = place(url)
+    with os_errors(url):
         found = obstore.list_with_delimiter(store, f"{key}/" if key else None)
     return bool(found["objects"] or found["common_prefixes"])
 
@@ -248,27 +261,33 @@ def files_below(folder: str) -> list[str]:
         FileListError: It cannot be searched.
     """
     folder += "/"
-    store, key = _place(folder)
-    inner: dict[str, list[Any]] = {}
-    try:
-        with _os_errors(folder):
+    store, key = place(folder)
+
+    def attempt() -> dict[str, list[Any]]:
+        inner: dict[str, list[Any]] = {}
+        with os_errors(folder):
             for page in obstore.list(store, key or None):
                 for each in page:
                     below = each["path"][len(key) :]
                     inner.setdefault(folder + below[: below.rfind("/") + 1], []).append(each)
+        return inner
+
+    try:
+        inner = with_retries(attempt, path=folder)
     except OSError as error:
         raise FileListError(f"{folder}: cannot be searched ({error.strerror})") from error
     for url, objects in inner.items():
-        _folder_of(url).keep(objects)
-    return [url for name in inner for url in _folder_of(name).objects]
+        folder_of(url).keep(objects)
+    return [url for name in inner for url in folder_of(name).objects]
 
 
-def _folder_of(url: str) -> _Folder:
+def folder_of(url: str) -> _Folder:
+    """What was found in the folder of a file."""
     name = url[: url.rfind("/") + 1]
     return _folders.get(name) or _folders.setdefault(name, _Folder(name))
 
 
-def _place(url: str) -> tuple[ObjectStore, str]:
+def place(url: str, *, writes: bool = False) -> tuple[ObjectStore, str]:
     """The store of a URL, and the key in it."""
     if _is_forked:
         raise ConfigError(
@@ -285,18 +304,20 @@ def _place(url: str) -> tuple[ObjectStore, str]:
         )
     if scheme == "az":  # az://account/container/key
         container, _, path = path.partition("/")
-        return _store(f"az://{host}/{container}"), path
-    return _store(f"{scheme}://{host}"), path
+        return _store(f"az://{host}/{container}", writes), path
+    return _store(f"{scheme}://{host}", writes), path
 
 
 @functools.cache
-def _store(root: str) -> ObjectStore:
-    options: Any = {"client_options": _CLIENT, "retry_config": _RETRIES}
+def _store(root: str, writes: bool) -> ObjectStore:
+    client = _CLIENT | ({"timeout": _UPLOAD_SECONDS} if writes else {})
+    options: Any = {"client_options": client}
+    options["retry_config"] = _UPLOAD_RETRIES if writes else _RETRIES
     return from_url(root, **options)
 
 
 @contextlib.contextmanager
-def _os_errors(url: str) -> Generator[None]:
+def os_errors(url: str) -> Generator[None]:
     """Turn errors of obstore into those of files."""
     try:
         yield
@@ -304,11 +325,17 @@ def _os_errors(url: str) -> Generator[None]:
         raise _missing(url) from None
     except exceptions.PreconditionError:
         raise changed_error(url) from None
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
-        text = f"{_short(error)}. Check the credentials and the permissions"
-        raise PermissionError(errno.EACCES, text, url) from None
     except exceptions.BaseError as error:
-        raise OSError(errno.EIO, _short(error), url) from None
+        text = _short(error)
+        # Of a list that is refused, the library tells only the status.
+        status = re.search(r"status code: (\d+)", text)
+        refused = exceptions.PermissionDeniedError, exceptions.UnauthenticatedError
+        if isinstance(error, refused) or (status and status[1] in ("401", "403")):
+            text = f"{text}. Check the credentials and the permissions"
+            raise PermissionError(errno.EACCES, text, url) from None
+        if status and status[1] == "404":
+            raise _missing(url) from None
+        raise OSError(errno.EIO, text, url) from None
 
 
 def _short(error: Exception) -> str:

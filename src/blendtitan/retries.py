@@ -86,8 +86,8 @@ class Retries:
         # The 1st, 10th, 100th retry: many files may fail for long.
         if str(count).strip("0") == "1":
             logger.warning(
-                "%s: a read failed (%s); retry %d for this file, %d in total, in %.1f s. If this "
-                "continues, check the disk or network.",
+                "%s: an attempt failed (%s); retry %d for this file, %d in total, in %.1f s. If "
+                "this continues, check the disk or network.",
                 *(path, error.strerror, count, total, pause),
             )
 

@@ -1,9 +1,11 @@
-"""``blendtitan tokenize``, ``merge`` and ``repair``, killed at random moments and run again."""
+"""``tokenize``, ``merge``, ``convert`` and ``repair``, killed at random moments and run again."""
 
 import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from blendtitan.storage.reader import ShardIndex
@@ -65,6 +67,35 @@ def test_merging_killed_at_random_moments_ends_with_the_same_files(tmp_path: Pat
         for idx in output.rglob("*.idx"):
             ShardIndex.open(Path(str(idx)[: -len(".idx")]))
             assert Path(f"{str(idx)[: -len('.idx')]}.bin").read_bytes()
+
+    def check_all() -> None:
+        assert tree(output) == whole
+        shutil.rmtree(output)
+        output.mkdir()
+
+    shutil.rmtree(output)
+    output.mkdir()
+    command.kill_at_random_moments(num_kills(KILLS), after_kill=check_shards, after_end=check_all)
+    command.run()
+    check_all()
+
+
+def test_converting_killed_at_random_moments_ends_with_the_same_files(tmp_path: Path) -> None:
+    """Finished shards are kept, and unfinished ones are made again."""
+    source, output = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(150):
+        rows = [[*range(3, 3 + number + row), EOD] for row in range(40)]
+        pq.write_table(pa.table({"input_ids": rows}), source / f"{number}.parquet")
+    output.mkdir()
+    command = KilledCommand("convert", source, "--output", output, output=output)
+    command.run_and_measure()
+    whole = tree(output)
+
+    def check_shards() -> None:
+        for idx in output.rglob("*.idx"):
+            for path in (idx, idx.with_suffix(".bin"), idx.with_suffix(".docs.parquet")):
+                assert path.read_bytes() == whole[str(path.relative_to(output))]
 
     def check_all() -> None:
         assert tree(output) == whole

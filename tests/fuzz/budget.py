@@ -13,7 +13,7 @@ from blendtitan.errors import BlendTitanError
 
 logger = logging.getLogger(__name__)
 
-NUM_TARGETS = 6
+NUM_TARGETS = 7
 
 SECONDS = float(os.environ.get("BLENDTITAN_FUZZ_SECONDS", "12"))
 """For all targets together."""

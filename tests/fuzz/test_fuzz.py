@@ -4,18 +4,26 @@ Each target runs for its part of ``BLENDTITAN_FUZZ_SECONDS``, 12 unless set, on 
 each time.
 """
 
+import contextlib
 import hashlib
 import re
+import shutil
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given
 
 from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.stretches import document_at
+from blendtitan.errors import BlendTitanError
+from blendtitan.prepare.convert_rows import convert_rows
+from blendtitan.prepare.row_files import find_row_files
+from blendtitan.prepare.token_rows import RowSettings
 from blendtitan.settings.known_keys import KEYS
 from blendtitan.shards.stats import describe
 from blendtitan.shards.verify import Expected, verify
@@ -235,5 +243,55 @@ def test_the_state_of_a_loader(folder: Path) -> None:
         with only_our_errors(sum(len(str(value)) for value in state.values())):
             loader.load_state_dict(state)
         assert loader.consumed_samples >= 0
+
+    fuzz(target)
+
+
+TOKEN_ROWS = Path(__file__).parents[1] / "data/token_rows"
+FORMATS = ("mds_type", "mds_zstd", "mds_bytes", "litdata_tokens", "litdata_dict", "litdata_lists")
+FORMATS += ("litdata_zstd_chunk", "litdata_zstd_batch", "litdata_zstd_sample", "parquet", "arrow")
+
+
+def test_rows_of_ids_of_other_programs(tmp_path: Path) -> None:
+    """Their index, and the first of their files. Nothing but whole shards is left."""
+    table = pa.table({"input_ids": DOCUMENTS * 4, "url": ["a"] * 20})
+    for name in FORMATS[:-2]:
+        shutil.copytree(TOKEN_ROWS / name, tmp_path / name)
+    for name in FORMATS[-2:]:
+        (tmp_path / name).mkdir()
+    pq.write_table(table, tmp_path / "parquet/a.parquet", row_group_size=7)
+    with pa.ipc.new_stream(tmp_path / "arrow/a.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    files = [
+        path
+        for name in FORMATS
+        for path in (tmp_path / name / "index.json", min(tmp_path.glob(f"{name}/[!i]*")))
+        if path.exists()
+    ]
+    valid = {path: path.read_bytes() for path in files}
+    damage = {
+        path: damaged_json(content.decode())
+        if path.name == "index.json"
+        else mutated_bytes(content)
+        for path, content in valid.items()
+    }
+    damaged = st.sampled_from(files).flatmap(lambda path: st.tuples(st.just(path), damage[path]))
+    settings = RowSettings(eod_id=2, dtype="int64")
+
+    @given(damaged)
+    def target(change: tuple[Path, bytes]) -> None:
+        path, data = change
+        path.write_bytes(data)
+        output = tmp_path / "output"
+        try:
+            with contextlib.suppress(BlendTitanError):
+                found = find_row_files([path.parent], settings).files
+                for file in convert_rows(found, output, settings, threads=1):
+                    if file.num_documents:
+                        ShardIndex.open(file.prefix)
+            assert not [*output.rglob("*.partial-*")]
+        finally:
+            path.write_bytes(valid[path])
+            shutil.rmtree(output, ignore_errors=True)
 
     fuzz(target)

@@ -127,12 +127,14 @@ def test_a_file_system_of_fsspec_is_read_by_its_name(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("{url}/code/missing.jsonl", r"missing\.jsonl: cannot be read"),
+        ("{url}/code/missing.jsonl", r"missing\.jsonl: cannot be read \(status 404 Not Found\)"),
         ("{url}/web/readme.md", r"readme\.md: expected a folder, or a file named"),
         ("{url}/nothing/*.jsonl", "matches no file named"),
         ("unknown://host/a.jsonl", "unknown://host/a.jsonl: cannot be read: Protocol not known"),
         ("s3://bucket/a.jsonl", r"s3://bucket/a\.jsonl: cannot be read: .*s3fs"),
-        ("http://127.0.0.1:9/a.jsonl", r"127\.0\.0\.1:9/a\.jsonl: cannot be read"),
+        ("http://127.0.0.1:9/a.jsonl", r":9/a\.jsonl: cannot be read \(Connection refused\)"),
+        ("http://host.invalid/a.jsonl", r"cannot be read \(.*(not known|resolution)"),
+        ("memory://a/b.jsonl", r"cannot be read \(there is no such file\)"),
     ],
 )
 def test_a_url_that_cannot_be_read_is_an_error_that_names_it(

@@ -54,10 +54,14 @@ def test_file_lists_keep_their_corpora_and_not_their_weights(tokens: Path, tmp_p
     assert weights(tmp_path / "list.txt") == {"mine:a": 10.0, "yours:b": 60.0, "a:a": 50.0}
 
 
-def test_weights_are_written_exactly(tokens: Path, tmp_path: Path) -> None:
-    mix([tokens], tmp_path / "list.txt", MixConfig(epochs={"web": 1 / 3}))
+def test_weights_are_written_without_the_errors_of_binary_fractions(
+    tokens: Path, tmp_path: Path
+) -> None:
+    """As floats, 50 times 1.1 is 55.00000000000001."""
+    mix([tokens], tmp_path / "list.txt", MixConfig(epochs={"web": 1.1, "code": 1 / 3}))
 
-    assert weights(tmp_path / "list.txt")["web:a"] == 50 * (1 / 3)
+    assert "\n55.0 tokens/web/a" in (tmp_path / "list.txt").read_text()
+    assert weights(tmp_path / "list.txt")["code:a"] == pytest.approx(10 / 3, rel=1e-14)
 
 
 def test_a_shard_named_twice_is_an_error(tokens: Path, tmp_path: Path) -> None:

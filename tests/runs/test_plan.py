@@ -554,7 +554,9 @@ def test_waiting_needs_ranks_and_documents_that_masks_separate(
     assert main(["plan", str(path), "--balance"]) != 0
     assert "expected --ranks with it" in capsys.readouterr().err
     assert main(["plan", str(path), "--balance", "--ranks", "4"]) != 0
-    assert "needs provide_attention_mask = true" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "needs provide_attention_mask = true" in error
+    assert "Set it to true, or leave out --balance" in error
 
 
 STAGING = {"data_stage_path": "/local/stage", "data_stage_bytes": 1 << 24, "max_epochs": 0}

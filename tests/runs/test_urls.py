@@ -126,7 +126,7 @@ def test_faults_that_pass_are_survived(
 def test_missing_credentials_are_one_error(
     there: str, store: ObjectStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store.refuses = True
+    store.refuses = lambda method, path: True
     remote.forget()
 
     assert main(["stats", there]) == 1
@@ -140,7 +140,7 @@ OUTPUTS = {
     "init": "{url} --data text --tokenizer t.model",
     "prepare": "{url}",
     "train": "{url}",
-    "tokenize": "text --output https://host/folder --tokenizer t.model",
+    "tokenize": "text --output ftp://host/folder --tokenizer t.model",
     "stats": "ftp://host/file",
     "verify": "ftp://host/file",
     "repair": "{url} --eod-id 2",

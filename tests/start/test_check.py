@@ -1,5 +1,6 @@
 """What a run cannot do is an error before its processes start."""
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -163,6 +164,35 @@ def test_of_a_deleted_shard_the_error_names_the_command_that_makes_it_again(
     assert last == f"To make the shards that are missing: blendtitan prepare {run}"
     prepare_folder(run, workers=1)
     check_run(run / "config.toml", SHORT)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".idx"])
+@pytest.mark.parametrize("size", [0, 50])
+def test_of_a_truncated_shard_the_error_names_the_command_that_makes_it_again(
+    run: Path, capsys: pytest.CaptureFixture[str], suffix: str, size: int
+) -> None:
+    shard = min(run.glob(f"tokens/web/*{suffix}"))
+    os.truncate(shard, size)
+
+    assert cli.main(["train", str(run), "--nproc", "2", *SHORT]) == 1
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == f"To make the damaged shard again: blendtitan prepare {run}"
+    prepare_folder(run, workers=1)
+    check_run(run / "config.toml", SHORT)
+
+
+def test_of_a_shard_that_prepare_did_not_make_another_remedy_is_given(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "tokens/web").rename(tmp_path / "elsewhere")
+    listed = (run / "file_list.txt").read_text().replace("tokens/web", f"{tmp_path}/elsewhere")
+    (run / "file_list.txt").write_text(listed)
+    os.truncate(min(tmp_path.glob("elsewhere/*.bin")), 50)
+
+    assert cli.main(["train", str(run), "--nproc", "2", *SHORT]) == 1
+    error = capsys.readouterr().err
+    assert "copy both again" in error
+    assert "blendtitan prepare" not in error
 
 
 def test_torchtitans_main_branch_is_refused_because_it_reads_no_toml(

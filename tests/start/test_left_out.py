@@ -77,10 +77,26 @@ def test_after_a_change_of_the_paths_old_shards_are_left_out_and_pruned(
     assert not any(f'"{name}"'.encode() in catalog for name in {"b/3", "c/4"} - {*expected})
 
 
-def test_a_renamed_file_is_read_once(run: Path) -> None:
+def test_a_dropped_corpus_is_reported_with_the_option_that_deletes_its_shards(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    edit(run, b="A/b")
+
+    assert prepare(run) == 0
+    assert "data.toml): c. To delete their shards, run with --prune." in caplog.text
+
+
+def test_a_renamed_file_is_read_once_and_reported_once(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its shard is that of a removed file, not of a file that is no longer named."""
     (run.parent / "A/b/3.txt").rename(run.parent / "A/b/three.txt")
 
     assert prepare(run) == 0
+    assert caplog.text.count(f"{run}/tokens/b/3 ") == 1
+    assert "b/3.txt: was removed, but its shard" in caplog.text
+    assert "not named" not in caplog.text
     assert listed(run) == ["b/1", "b/2", "b/three", "c/4", "c/5"]
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from blendtitan import cli
-from blendtitan.errors import EmptySplitError, OutputError
+from blendtitan.errors import ConfigError, EmptySplitError, OutputError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST
 from blendtitan.settings import templates
@@ -62,7 +62,10 @@ def prepare(*more: str) -> int:
 
 
 def edit(old: str, new: str) -> None:
-    path = Path("run", DATA)
+    replace_in(Path("run", DATA), old, new)
+
+
+def replace_in(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
@@ -107,6 +110,52 @@ def test_validation_stays_on_where_documents_can_be_set_aside(here: Path, more: 
     assert tomllib.loads(Path("run", CONFIG).read_text())["validation"]["enable"]
 
 
+def test_a_copy_of_a_run_folder_does_not_continue_the_original(here: Path, capsys: Capture) -> None:
+    assert init() == prepare() == 0
+    shutil.copytree("run", "copy")
+
+    assert cli.main(["prepare", "copy", "--workers", "1"]) == 0
+
+    advice = capsys.readouterr().err
+    assert f'copy/config.toml trains with blendcorpus.data_file_list = "{here}/run/' in advice
+    with pytest.raises(ConfigError, match=r"so training would continue the run in .*/run. After"):
+        check_run(Path("copy", CONFIG))
+    assert check_run(Path("copy", CONFIG), [f"--job.dump_folder={here}/run/outputs"]) == ""
+    replace_in(Path("copy", CONFIG), f"{here}/run", f"{here}/copy")
+    assert check_run(Path("copy", CONFIG)) == ""
+    assert cli.main(["prepare", "copy", "--workers", "1"]) == 0
+    assert "trains with" not in capsys.readouterr().err
+
+
+def test_shards_of_another_tokenizer_are_refused_before_training(
+    here: Path, capsys: Capture
+) -> None:
+    assert init() == prepare() == 0
+    shutil.move("run", "made")
+    Path("other.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
+
+    assert init("made/tokens", tokenizer="other.model") == 0
+    assert prepare() == 1
+
+    assert "8 of 8 shards do not belong to the tokenizer of this run" in capsys.readouterr().err
+
+
+def test_a_dataset_of_torchtitan_needs_its_tokenizer(here: Path) -> None:
+    assert init() == prepare() == 0
+
+    with pytest.raises(ConfigError, match=r"dataset is 'c4', .*hf_assets_path, which"):
+        check_run(Path("run", CONFIG), ["--training.dataset=c4"])
+
+
+@pytest.mark.parametrize("command", ["plan", "explain", "report", "removed", "train"])
+def test_of_a_run_that_does_not_exist_the_error_says_how_to_make_one(
+    command: str, here: Path, capsys: Capture
+) -> None:
+    assert cli.main([command, "nosuch"]) == 1
+
+    assert "nosuch: there is no such file or run folder. Make a run folder" in error_of(capsys)
+
+
 # --- what a command may say ---------------------------------------------------------------------
 
 
@@ -139,6 +188,7 @@ def options_of(command: str) -> set[str]:
 
 
 NOT_OF_PREPARE = {"demo.py", "merge.py", "convert.py", "mix.py"}
+NOT_OF_PREPARE |= {"token_rows.py", "row_documents.py", "mds.py", "litdata.py"}  # of convert
 ONLY_IF_GIVEN = {
     *("--bos", "--engine", "--rank", "--world-size", "--tokenizer-tier"),
     *("--from-code", "--to-code", "--include", "--eos_id"),  # of iconv, hf and spm_train
@@ -261,7 +311,7 @@ def test_init_refuses_a_wrong_key_and_names_those_that_exist(
 
     assert init("in") == 1
     error = error_of(capsys)
-    assert re.search(r"there is no (key|column) 'text', found '?body'?\. Name the .*--key", error)
+    assert re.search(r"there is no (key|column) 'text', found '?body'?\nName the .*--key", error)
     assert init("in", key="body") == 0
 
 
@@ -452,6 +502,59 @@ def test_rejected_texts_are_counted_without_a_contradiction(here: Path, capsys: 
     assert prepare("--max-rejects", "1") == 0
 
 
+@pytest.mark.parametrize("command", ["prepare", "tokenize"])
+def test_of_many_kinds_of_rejected_texts_the_limit_stays_visible(
+    here: Path, capsys: Capture, command: str
+) -> None:
+    Path("in").mkdir()
+    kinds = ['{"text": ""}', '{"text": 1}', '{"body": ""}', '{"text": "\\ud800"}', "[]", "{"]
+    Path("in/a.jsonl").write_text("\n".join(['{"text": "good"}', *kinds]))
+    assert init("in") == 0
+
+    words = ["in", "--output", "out", "--tokenizer", "tokenizer.model", "--workers", "1"]
+    assert (prepare() if command == "prepare" else cli.main(["tokenize", *words])) == 1
+    first = capsys.readouterr().err.rpartition(f"blendtitan {command}: ")[2].splitlines()[0]
+    assert "--max-rejects allows, which is 0" in first
+
+
+def test_one_prepare_finds_the_wrong_keys_of_all_corpora(here: Path, capsys: Capture) -> None:
+    for number in range(5):
+        Path(f"in/c{number}").mkdir(parents=True)
+        Path(f"in/c{number}/a.jsonl").write_text(f'{{"text": "good"}}\n{{"body{number}": ""}}\n')
+    assert init("in") == 0
+    for number in range(1, 5):
+        Path(f"in/c{number}/a.jsonl").write_text(f'{{"body{number}": ""}}\n')
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert error.startswith("blendtitan prepare: 5 errors; stopped")
+    text = Path(error.rpartition("Traceback: ")[2].strip()).read_text()
+    assert all(f"c{number}/a.jsonl, byte " in text for number in range(5))
+
+
+def test_one_prepare_names_all_corpora_that_are_missing(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+    for name in ("code", "web"):
+        Path("text", name).rename(f"moved_{name}")
+
+    assert prepare() == 1
+    error = error_of(capsys)
+    assert "text/code: there is no such file or folder" in error
+    assert "text/web: there is no such file or folder" in error
+
+
+def test_init_names_the_wrong_keys_of_all_corpora(here: Path, capsys: Capture) -> None:
+    for name in ("a", "b"):
+        Path("in", name).mkdir(parents=True)
+        Path("in", name, "a.jsonl").write_text('{"body": "good"}\n')
+
+    assert init("in") == 1
+    error = error_of(capsys)
+    assert "in/a/a.jsonl, byte 0: there is no key 'text', found 'body'" in error
+    assert "in/b/a.jsonl, byte 0: there is no key 'text', found 'body'" in error
+    assert error.count("--key") == 1
+
+
 def test_a_long_error_is_shortened_and_a_file_has_all_of_it(here: Path, capsys: Capture) -> None:
     Path("in").mkdir()
     bad = [f'{{"text": {n * "["}' for n in range(1, 12)]
@@ -530,7 +633,7 @@ def test_a_tokenizer_that_only_one_file_names_is_an_error_that_says_what_to_set(
     advice = f'set model.tokenizer_path = "{here}/other.model" in config.toml.'
 
     assert prepare("--overwrite") == 0
-    assert advice in capsys.readouterr().out
+    assert advice in capsys.readouterr().err
     for command in ("train", "plan"):
         assert cli.main([command, "run"]) == 1
         assert advice in error_of(capsys)

@@ -4,8 +4,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from blendtitan import cli
 from blendtitan.commands.arguments import run_path
 from blendtitan.errors import BlendTitanError, ConfigError
+from blendtitan.failures import INTERRUPTED_LINE
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
 from blendtitan.runs.run_folder import DATA
 from blendtitan.settings.templates import TEMPLATES
@@ -22,6 +25,7 @@ from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder, read_data_config
 from blendtitan.start.train import Ranks, config_path
 from blendtitan.storage.file_list import read_file_list
+from tests.conftest import wait_until
 from tests.test_docs import ROOT, code_blocks
 
 RUN = "tokenizer = 'a'\n[corpora]\nweb = 'a'\n"
@@ -315,6 +319,66 @@ def test_rank_0_is_shown_unless_log_rank_names_others(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOG_RANK", "2")
     with pytest.raises(ConfigError, match=r"LOG_RANK is '2', expected ranks .* 0 to 1, "):
         chosen()
+
+
+def test_init_names_the_folders_that_hold_no_text(
+    tmp_path: Path, text: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each first-level folder with text is a corpus, so one without would go unnoticed."""
+    for name in ("data/web", "data/empty/below", "data/.hidden", "data/notes"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "data/web/a.txt").write_text("text")
+    (tmp_path / "data/notes/README.md").write_text("no text")
+    data = str(tmp_path / "data")
+
+    assert init(tmp_path / "run", text, data) == ["web"]
+    assert f"{data}: left out, because they hold no text: empty, notes" in caplog.text
+
+
+INTERRUPTED_RANK = """
+import os, sys, time
+from pathlib import Path
+from blendtitan.failures import INTERRUPTED_LINE
+
+Path(sys.argv[1], os.environ["RANK"]).touch()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    if os.environ["RANK"] == "0":
+        print(INTERRUPTED_LINE, file=sys.stderr)
+    sys.exit(130)
+"""
+LAUNCHER = """
+import sys
+from blendtitan.start.launch import launch
+from blendtitan.start.train import Ranks
+
+ranks = Ranks.chosen(nproc=2, nnodes=1, rendezvous=None, job_id=None)
+sys.exit(launch(sys.executable, *sys.argv[1:], ranks=ranks))
+"""
+
+
+@pytest.mark.parametrize("shown", ["0", "1", "0,1"])
+def test_ctrl_c_is_told_once_whichever_ranks_are_shown(tmp_path: Path, shown: str) -> None:
+    """Rank 0 tells of it, whose output may be hidden."""
+    program = tmp_path / "rank.py"
+    program.write_text(INTERRUPTED_RANK)
+    words = [sys.executable, "-c", LAUNCHER, str(program), str(tmp_path)]
+    source = str(Path(cli.__file__).parents[1])
+    run = subprocess.Popen(
+        words,
+        env=os.environ | {"LOG_RANK": shown, "PYTHONPATH": source},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_until(lambda: all((tmp_path / rank).exists() for rank in "01") or run.poll() is not None)
+    time.sleep(0.2)  # the ranks begin to wait
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=60)
+
+    assert run.returncode == 130, output
+    assert output.count(INTERRUPTED_LINE) == 1
 
 
 def test_several_machines_need_a_place_to_meet() -> None:

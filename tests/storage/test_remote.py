@@ -14,6 +14,7 @@ from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, CorruptShardError, FileListError, MissingShardError
 from blendtitan.files import url_of
+from blendtitan.retries import RETRIES
 from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from tests.conftest import WriteBlend
 from tests.object_store import BUCKET, ObjectStore, serving
@@ -236,10 +237,20 @@ def test_credentials_are_needed_and_the_error_says_so(
     store: ObjectStore, blend: BlendConfig
 ) -> None:
     there = uploaded(store, blend)
-    store.refuses = True
+    store.refuses = lambda method, path: True
 
     with pytest.raises(FileListError, match="permission"):
         train(there)
+
+
+def test_a_bucket_that_may_not_be_listed_is_read_file_by_file(
+    store: ObjectStore, blend: BlendConfig
+) -> None:
+    there, before = uploaded(store, blend), RETRIES.total
+    store.refuses = lambda method, path: path == "/bucket"
+
+    np.testing.assert_array_equal(read(there), read(blend))
+    assert RETRIES.total == before
 
 
 def test_a_url_of_another_kind_is_refused(blend: BlendConfig) -> None:

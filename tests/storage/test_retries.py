@@ -228,4 +228,4 @@ def test_the_1st_10th_and_100th_retry_of_each_file_are_logged(
 
     assert told == [("a.bin", 1), ("a.bin", 10), ("a.bin", 100), ("b.bin", 1)]
     assert retries.total == 151
-    assert "a.bin: a read failed (Input/output error); retry 1 for" in caplog.text
+    assert "a.bin: an attempt failed (Input/output error); retry 1 for" in caplog.text

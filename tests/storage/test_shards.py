@@ -146,7 +146,7 @@ DAMAGES = {
     "dtype wider": (overwrite(".idx", 17, b"\x04"), CorruptShardError, "found 10 bytes"),
     "counts": (overwrite(".idx", 18, b"\x03"), CorruptShardError, "expected 94"),
     "no documents": (overwrite(".idx", 26, b"\x00"), CorruptShardError, "has 0 entries"),
-    "lengths disagree": (overwrite(".idx", 38, b"\x01"), CorruptShardError, "has 1 tokens of 2"),
+    "lengths disagree": (overwrite(".idx", 38, b"\x01"), CorruptShardError, "has 1 token of 2"),
     "pointers disagree": (overwrite(".idx", 50, b"\x04"), CorruptShardError, "from byte 4"),
     "first pointer": (overwrite(".idx", 42, b"\x02"), CorruptShardError, r"\(2, 0, 2\), expected"),
     "document index": (overwrite(".idx", 74, b"\x07"), CorruptShardError, r"\(0, 0, 7\), expected"),
@@ -168,6 +168,14 @@ def test_a_damaged_shard_is_refused_when_opened(write_shard: WriteShard, damage:
     damage_files(prefix)
 
     with pytest.raises(kind, match=message):
+        ShardIndex.open(prefix)
+
+
+def test_an_error_about_one_document_uses_the_singular(write_shard: WriteShard) -> None:
+    prefix = write_shard("wiki", [[5, 6, 2]])
+    cut(".idx", 50)(prefix)
+
+    with pytest.raises(CorruptShardError, match=r"50 bytes, .* \(1 sequence, 1 document, from"):
         ShardIndex.open(prefix)
 
 

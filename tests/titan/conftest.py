@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,22 @@ class Job:
         """The file list of its corpora."""
         return self.folder / "file_list.txt"
 
-    def launch(self, *arguments: str, processes: int = 1, entry: Entry = train) -> Launched:
+    def launch(
+        self,
+        *arguments: str,
+        processes: int = 1,
+        entry: Entry = train,
+        environment: Mapping[str, str] | None = None,
+    ) -> Launched:
         """Start it, with what it imports already imported; ``arguments`` win over its settings."""
         words = self._words(arguments)
-        return Launched.start(words, processes=processes, record=self.records[-1], entry=entry)
+        return Launched.start(
+            words,
+            processes=processes,
+            record=self.records[-1],
+            environment=environment,
+            entry=entry,
+        )
 
     def run(self, *arguments: str, processes: int = 1, entry: Entry = train) -> str:
         """Run it to its end and return what it printed."""

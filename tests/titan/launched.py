@@ -74,11 +74,18 @@ class Launched:
 
     @classmethod
     def start(
-        cls, arguments: list[str], *, processes: int, record: Path, entry: Entry = train
+        cls,
+        arguments: list[str],
+        *,
+        processes: int,
+        record: Path,
+        environment: Mapping[str, str] | None = None,
+        entry: Entry = train,
     ) -> "Launched":
         """Start ``entry`` with the arguments on so many ranks."""
         log = record.with_name(f"log_of_{record.name}")
-        process = _server.Process(target=_agent, args=(entry, arguments, processes, record, log))
+        parts = entry, arguments, processes, environment or {}, record, log
+        process = _server.Process(target=_agent, args=parts)
         process.start()
         return cls(process, log)
 
@@ -131,9 +138,15 @@ def _rank(
 
 
 def _agent(
-    entry: Entry, arguments: list[str], processes: int, record_path: Path, log: Path
+    entry: Entry,
+    arguments: list[str],
+    processes: int,
+    environment: Mapping[str, str],
+    record_path: Path,
+    log: Path,
 ) -> None:
     _prepare(record_path, log)
+    os.environ.update(environment)
     status = launch(
         entry,
         *arguments,

@@ -14,6 +14,7 @@ from blendtitan.original import build as original_build
 from blendtitan.original import dataset as original_dataset
 from blendtitan.runs.open import read_run
 from blendtitan.titan import shared_catalog
+from blendtitan.titan import shared_indices as titan_indices
 from blendtitan.titan.assemble import build_config
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.toml import read_settings
@@ -142,12 +143,12 @@ def test_other_ranks_read_the_index_that_rank_0_built(
     catalog = read_catalog(config)
     messages: list[bytes] = []
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
-    indices = shared_catalog.shared_indices(config, catalog)
+    indices = titan_indices.shared_indices(config, catalog)
     as_another_rank(monkeypatch, messages[0])
-    for module in (original_build, original_dataset):
+    for module in (original_build, original_dataset, titan_indices):
         monkeypatch.setattr(module, "original_indices", pytest.fail)
 
-    assert shared_catalog.shared_indices(config, catalog) == indices
+    assert titan_indices.shared_indices(config, catalog) == indices
     dataset = build_datasets(config, catalog, indices).train
     assert dataset is not None
     assert dataset[9].labels.tolist() == recorded(CASE)["train"][9, 1:].tolist()
@@ -163,13 +164,13 @@ def test_whatever_rank_0_meets_while_building_is_raised_by_every_rank(
         raise kind("of rank 0")
 
     config = case_config(CASE, tmp_path)
-    monkeypatch.setattr(original_build, "original_indices", fail)
+    monkeypatch.setattr(titan_indices, "original_indices", fail)
     messages: list[bytes] = []
     monkeypatch.setattr(shared_catalog, "_broadcast", lambda m: messages.append(m) or m)
     raised: list[str] = []
     for _ in range(2):
         with pytest.raises(Exception, match="of rank 0") as caught:
-            shared_catalog.shared_indices(config, read_catalog(config))
+            titan_indices.shared_indices(config, read_catalog(config))
         raised.append(caught.type.__name__)
         as_another_rank(monkeypatch, messages[0])
 

@@ -1,6 +1,5 @@
 """A run on two ranks that reads object storage, is killed, and continues on the local copy."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from blendtitan import remote
 from tests.object_store import ObjectStore, running
 from tests.titan.conftest import TIMEOUT_S, Job
-from tests.titan.launched import Launched, train
+from tests.titan.launched import Launched
 
 pytestmark = pytest.mark.slow
 
@@ -25,21 +24,10 @@ def store(job: Job) -> Iterator[ObjectStore]:
     remote.forget()
 
 
-def train_in_store(*arguments: str) -> None:
-    """What each rank does. The variables of its environment are in a file of the run."""
-    for line in Path(arguments[1]).with_name("environment").read_text().splitlines():
-        name, _, value = line.partition("=")
-        os.environ[name] = value
-    train(*arguments)
-
-
 def launch(job: Job, store: ObjectStore, **more: str) -> Launched:
     """Start the run on two ranks, with the server's variables and others."""
     variables = store.environment | {"XDG_CACHE_HOME": str(job.folder / "cache")} | more
-    (job.folder / "environment").write_text(
-        "".join(f"{name}={value}\n" for name, value in variables.items())
-    )
-    return job.launch(processes=2, entry=train_in_store)
+    return job.launch(processes=2, environment=variables)
 
 
 def test_a_killed_run_resumes_from_object_storage_and_from_its_local_copy(

@@ -6,7 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,6 +43,9 @@ class ReplicatedJob(Job):
     lighthouse = ""
     """Address of the lighthouse."""
 
+    processes = 1
+    """Processes of a replica."""
+
     started: list[Launched]
     """Every process of a replica so far."""
 
@@ -55,14 +58,20 @@ class ReplicatedJob(Job):
         """Start a replica, with more variables in its environment."""
         words = ["--job.config_file", str(self.folder / "run.toml"), *arguments]
         words += ["--fault_tolerance.replica_id", str(replica_id)]
-        environment = {"TORCHFT_LIGHTHOUSE": self.lighthouse, "RUST_LOG": "off", **ALONE}
-        record = self.record.with_name(f"replica_{replica_id}")
-        run = Launched.start_rank(
-            words,
-            environment=environment | {"RECORD": str(self.record)} | more,
-            record=record,
-            entry=replica,
-        )
+        environment = {"TORCHFT_LIGHTHOUSE": self.lighthouse, "RUST_LOG": "off"}
+        environment |= {"RECORD": str(self.record), **more}
+        record = Path(environment["RECORD"]).with_name(f"replica_{replica_id}")
+        if self.processes == 1:
+            environment |= ALONE
+            run = Launched.start_rank(words, environment=environment, record=record, entry=replica)
+        else:
+            run = Launched.start(
+                words,
+                processes=self.processes,
+                environment=environment,
+                record=record,
+                entry=replica,
+            )
         self.started.append(run)
         return run
 
@@ -105,7 +114,7 @@ def replicated_job(folder: Path, tokenizer_path: Path, **settings: Any) -> Repli
 
 
 @contextmanager
-def lighthouse(job: ReplicatedJob) -> Iterator[None]:
+def lighthouse(job: ReplicatedJob, *, min_replicas: int = 1) -> Iterator[None]:
     """Give a job a lighthouse. In the end, no process of it is left.
 
     An error has the logs of all replicas as notes.
@@ -117,7 +126,7 @@ def lighthouse(job: ReplicatedJob) -> Iterator[None]:
 
     server = LighthouseServer(
         bind="[::]:0",
-        min_replicas=1,
+        min_replicas=min_replicas,
         join_timeout_ms=20000,
         quorum_tick_ms=50,
         heartbeat_timeout_ms=1500,
@@ -130,8 +139,8 @@ def lighthouse(job: ReplicatedJob) -> Iterator[None]:
             error.add_note(f"{log}:\n{output[-10000:]}")
         raise
     finally:
-        for run in job.started:
-            run.process.kill()
+        for run in filter(Launched.is_alive, job.started):
+            kill(run)
         server.shutdown()
 
 
@@ -146,9 +155,11 @@ def wait_for(condition: Callable[[], object], *runs: Launched) -> None:
 
 
 def kill(run: Launched) -> None:
-    """Kill a replica."""
+    """Kill all processes of a replica."""
     assert run.process.pid is not None
-    os.kill(run.process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(run.process.pid, signal.SIGKILL)  # each replica has a session of its own
+    run.process.kill()  # it may have just begun
     run.process.join(TIMEOUT_S)
 
 

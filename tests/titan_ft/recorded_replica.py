@@ -2,7 +2,8 @@
 
 Each replica appends JSON lines to the file ``$RECORD.REPLICA``: for each contribution the step, the
 number of the attempt, that of the attempt whose state it started from, and a digest per row of
-labels; for each commit the loss. It ends at the step that the file ``$RECORD.stop`` names.
+labels; for each commit the loss; in the end a digest of the weights. Each line has the rank. It
+ends at the step that the file ``$RECORD.stop`` names.
 """
 
 import dataclasses
@@ -25,13 +26,15 @@ from blendtitan.titan import assemble, train  # noqa: E402
 from blendtitan.titan.model import decoder_config  # noqa: E402
 from blendtitan.titan.trainer import Batches  # noqa: E402
 from blendtitan.titan_ft.metrics import ReplicaMetrics  # noqa: E402
+from blendtitan.titan_ft.rank_state import local_tensors  # noqa: E402
 from blendtitan.titan_ft.semi_sync import SemiSyncTrainer  # noqa: E402
 from blendtitan.titan_ft.trainer import ReplicaTrainer  # noqa: E402
 from tests.titan.recorded_train import NUM_LAYERS  # noqa: E402
 
 
 def record(replica: int, **entry: Any) -> None:
-    line = json.dumps(entry | {"time": time.time()}) + "\n"
+    entry |= {"rank": int(os.environ["RANK"]), "time": time.time()}
+    line = json.dumps(entry) + "\n"
     # In one write, so that a killed replica leaves no part of a line.
     file = os.open(f"{os.environ['RECORD']}.{replica}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.write(file, line.encode())
@@ -71,6 +74,14 @@ class Recording:
         assert isinstance(self.metrics_processor, RecordingMetrics)
         self.metrics_processor.replica = self._replica
         self._read: list[str] = []
+
+    def train(self) -> None:
+        """Train to the last step, and note the weights of this rank."""
+        super().train()
+        digest = hashlib.sha256()
+        for each in local_tensors(self.model_parts).values():
+            digest.update(each.numpy().tobytes())
+        record(self._replica, step=self.step, weights=digest.hexdigest())
 
     def should_continue_training(self) -> bool:
         """Whether the step at which the test ends is not made yet."""

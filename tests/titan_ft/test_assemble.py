@@ -106,13 +106,26 @@ def test_models_are_refused_whose_experts_are_balanced_outside_the_optimizer() -
     assert found == WITH_EXPERTS
 
 
-def test_a_replica_of_several_processes_is_refused(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--parallelism.tensor_parallel_degree=2", r"tensor_parallel_degree is 2, expected 1 with"),
+        ("--parallelism.data_parallel_replicate_degree=2", r"replicate_degree is 2, expected 1"),
+        (
+            "--fault_tolerance.semi_sync_method=diloco",
+            r"2 processes, expected one with .*semi_sync",
+        ),
+    ],
+)
+def test_the_processes_of_a_replica_share_a_model_by_fsdp_alone(
+    argument: str, expected: str, job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ["--training.global_batch_size=8", "--metrics.log_freq=5", "--checkpoint.interval=5"]
+    config_of(job, *words)
 
-    with pytest.raises(ConfigError, match="a replica has 2 processes, expected one"):
-        config_of(job)
+    with pytest.raises(ConfigError, match=expected):
+        config_of(job, *words, argument)
 
 
 def test_a_dataset_of_torchtitan_is_refused(job: Job) -> None:

@@ -86,7 +86,7 @@ def test_a_missing_tokenizer_is_one_error(there: str, name: str, message: str) -
 
 
 def test_missing_credentials_are_one_error(there: str, store: ObjectStore) -> None:
-    store.refuses = True
+    store.refuses = lambda method, path: True
 
     with pytest.raises(ConfigError, match="Check the credentials and the permissions"):
         load_tokenizer(there)

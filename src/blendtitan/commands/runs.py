@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     flag("--overwrite", "replace a FILE that is not an earlier picture"),
 )
 def _plan(options: Namespace) -> None:
-    from blendtitan.runs.open import read_run, run_file, unchanged_run
+    from blendtitan.runs.open import read_run, unchanged_run
     from blendtitan.runs.plan import plan_run
     from blendtitan.runs.predictions import Asked
+    from blendtitan.runs.run_folder import run_file
     from blendtitan.settings.overrides import read_run_keys
 
     if options.ranks is None and (options.balance or options.nodes is not None):

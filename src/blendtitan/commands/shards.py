@@ -17,6 +17,7 @@ from blendtitan.commands.arguments import (
 )
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import complain, print_result, say
+from blendtitan.visible import counted
 
 
 @command(
@@ -172,7 +173,7 @@ def _merge(options: Namespace) -> None:
         "tokenizer of the tokens: checked, recorded, and its EOS ends documents",
         type=data_path,
     ),
-    number("--threads", "N", "files to read at the same time (default: one per core)"),
+    number("--threads", "N", "files to read at the same time (default: two per core)"),
     flag("--overwrite", "replace existing .idx files"),
 )
 def _index(options: Namespace) -> None:
@@ -277,6 +278,6 @@ def _convert(options: Namespace) -> None:
 
 def _converted_line(shard: Any) -> str:
     return (
-        f"{shard.prefix}: {shard.num_documents:,} documents, {shard.num_tokens:,} tokens, from "
-        f"{shard.source} ({shard.description})"
+        f"{shard.prefix}: {counted(shard.num_documents, 'document')}, "
+        f"{counted(shard.num_tokens, 'token')}, from {shard.source} ({shard.description})"
     )

@@ -91,8 +91,9 @@ def _init(options: Namespace) -> None:
 )
 def _prepare(options: Namespace) -> None:
     from blendtitan.prepare.mix import mix_table
-    from blendtitan.runs.run_folder import CONFIG, DATA, two_tokenizers
-    from blendtitan.start.folder import prepare_folder
+    from blendtitan.runs.run_folder import CONFIG, DATA, two_lists, two_tokenizers
+    from blendtitan.start.check import check_shards_of
+    from blendtitan.start.folder import prepare_folder, read_data_config
     from blendtitan.tables import show
 
     corpora = prepare_folder(
@@ -103,8 +104,12 @@ def _prepare(options: Namespace) -> None:
         max_epochs=options.max_epochs,
     )
     show(mix_table(corpora))
-    if advice := two_tokenizers(options.folder / DATA, options.folder / CONFIG):
-        say(advice)
+    config = options.folder / CONFIG
+    advice = [two_tokenizers(options.folder / DATA, config), two_lists(config)]
+    for each in filter(None, advice):
+        complain(each)
+    if not any(advice) and read_data_config(options.folder / DATA).shards:
+        check_shards_of(config)
     say(f"The data is ready. To train: blendtitan train {shlex.quote(str(options.folder))}")
 
 

@@ -100,7 +100,7 @@ def texts_config(options: Namespace) -> "Callable[..., TokenizeConfig]":
     "tokenize",
     "turn text files into shards",
     argument("inputs", "file, folder or glob pattern; path or URL", metavar="INPUT", nargs="+"),
-    path("--output", "DIR", "folder of the shards", required=True),
+    path("--output", "DIR", "folder of the shards; path or URL", required=True, type=data_path),
     path(
         "--tokenizer",
         "PATH",

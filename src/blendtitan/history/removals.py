@@ -8,6 +8,7 @@ that samples before it can be read again as they were.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -54,11 +55,13 @@ def removal_of(catalog: Catalog, first_slot: int) -> Removal:
 
 def removals_of(dataset: Dataset) -> tuple[Removal, ...]:
     """When the list of a dataset's run grew; nothing if it never removed a document."""
-    spans = dataset.rows.removed if isinstance(dataset, BlendedDataset) else None
-    if spans is None:
+    if not isinstance(dataset, BlendedDataset) or dataset.rows.removed is None:
         return ()
-    if spans.removals:
-        return spans.removals
+    return dataset.rows.removed.removals or _removals_of_new(dataset)
+
+
+@lru_cache(maxsize=1)  # each state has it, and a long list takes a tenth of a second
+def _removals_of_new(dataset: BlendedDataset) -> tuple[Removal, ...]:
     whole = removal_of(dataset.catalog, 0)
     return (whole,) if whole.num_documents else ()
 

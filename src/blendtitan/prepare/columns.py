@@ -109,8 +109,10 @@ def opened_as(file: InputFile, what: str) -> Generator[Any]:
         try:
             with file.open() as opened:
                 yield opened
-        except pa.ArrowException as error:
-            raise InputError(f"{file.location}: cannot be read as {what}: {error}") from error
+        # Damaged metadata may raise the others; the last, if it names an absurd size.
+        except (pa.ArrowException, UnicodeDecodeError, KeyError, MemoryError) as error:
+            reason = str(error) or "a part of it would not fit into memory"
+            raise InputError(f"{file.location}: cannot be read as {what}: {reason}") from error
 
 
 def column_path(schema: pa.Schema, key: str, location: str) -> tuple[list[str], pa.DataType] | None:

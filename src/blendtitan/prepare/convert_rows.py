@@ -183,9 +183,9 @@ class _Planned(NamedTuple):
         index = ShardIndex.open(self.prefix)
         if (index.num_documents, index.num_tokens) != expected:
             raise ShardError(
-                f"{self.prefix}: found {index.num_documents:,} documents of {index.num_tokens:,} "
-                f"tokens after writing, expected {expected[0]:,} of {expected[1]:,}. Check the "
-                f"disk, and convert again."
+                f"{self.prefix}: found {counted(index.num_documents, 'document')} of "
+                f"{counted(index.num_tokens, 'token')} after writing, expected "
+                f"{expected[0]:,} of {expected[1]:,}. Check the disk, and convert again."
             )
         if self.settings.eod_id is not None:
             record_ends(self.prefix, self.settings.eod_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from blendtitan.config import check_at_least
+from blendtitan.config import check_at_least, check_is_path
 from blendtitan.document_sources import SourceWriter, listed_rows
 from blendtitan.errors import ConfigError, FastTierError, InputError, requires_extra
 from blendtitan.prepare.documents import DocumentBatch, Settings, encoded_texts, reject_lines
@@ -21,6 +21,7 @@ from blendtitan.storage.record_files import record_path
 from blendtitan.storage.record_writer import record_ends
 from blendtitan.storage.writer import ShardWriter, remove_partials, remove_shard
 from blendtitan.tokenizers import Tier, build_encoder, identity_of, load_tokenizer
+from blendtitan.visible import counted
 
 with requires_extra("datatrove", "ShardSink"):
     from datatrove.data import Document
@@ -62,6 +63,7 @@ class ShardSink(PipelineStep):
     ) -> None:
         super().__init__()
         check_at_least("max_rejects", max_rejects, 0)
+        check_is_path("the output", output)
         self.output = Path(output)
         self.tokenizer = Path(tokenizer)
         self.max_rejects = max_rejects
@@ -148,7 +150,7 @@ class ShardSink(PipelineStep):
             if len(rejects) > self.max_rejects:
                 raise InputError(
                     *(text.reason for text in rejects[:20]),
-                    f"{len(rejects):,} documents rejected, {self.max_rejects:,} allowed. "
+                    f"{counted(len(rejects), 'document')} rejected, {self.max_rejects:,} allowed. "
                     f"Filter them out before ShardSink, or allow more with max_rejects.",
                 )
             yield batch

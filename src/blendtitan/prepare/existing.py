@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
-from blendtitan.files import DamagedFileError
+from blendtitan.files import DamagedFileError, url_of
+from blendtitan.files import path_of as path_at
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.json_files import read_json
 from blendtitan.prepare.documents import Counts, Manifest, Settings
@@ -22,18 +23,25 @@ from blendtitan.prepare.input_file import (
     file_system,
     format_of,
     is_url,
-    path_of,
+    path_in_url,
     readable,
 )
 from blendtitan.prepare.inputs import WILDCARDS
-from blendtitan.prepare.plan import Shard
-from blendtitan.prepare.records import Record, load_record, read_record, record_paths
+from blendtitan.prepare.plan import Shard, stored_record
+from blendtitan.prepare.records import (
+    Record,
+    load_record,
+    read_record,
+    record_paths,
+    remove_file,
+    remove_output,
+)
 from blendtitan.prepare.runs import described_settings
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
 from blendtitan.storage.records import ENDS_SUFFIX
-from blendtitan.storage.writer import SHARD_SUFFIXES, remove_shard
+from blendtitan.storage.writer import SHARD_SUFFIXES
 from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
@@ -128,14 +136,24 @@ def _check_unrecorded(shard: Shard) -> None:
         return
     # `verify` writes the record of document ends beside any shard, so it does not show who made
     # the shard, and it may be left over from a deleted one.
-    paths = [Path(f"{shard.prefix}{s}") for s in SHARD_SUFFIXES if s != ENDS_SUFFIX]
+    paths = [path_at(f"{shard.prefix}{s}") for s in SHARD_SUFFIXES if s != ENDS_SUFFIX]
     if not shard.parts_folder.exists():
-        paths.append(shard.rejects_path)
-    for path in filter(os.path.lexists, paths):
+        paths.append(path_at(f"{shard.prefix}{REJECTS_SUFFIX}"))
+    for path in _existing(paths):
         raise ConfigError(
             f"{path}: exists already, and was not made by `blendtitan tokenize` in this folder. "
             f"Move it away, replace it with --overwrite, or use another folder."
         )
+
+
+def _existing(paths: Sequence[Path]) -> list[Path]:
+    """Those of some files of one folder that exist."""
+    if not url_of(paths[0]):
+        return [path for path in paths if os.path.lexists(path)]
+    from blendtitan.remote import find
+
+    find([str(path) for path in paths])  # with one request
+    return [path for path in paths if path.exists()]
 
 
 def _check_recorded(shard: Shard, record: Record) -> None:
@@ -199,7 +217,7 @@ def _both_described(
 
 def _txt_mode(source: Mapping[str, object]) -> str:
     """The --txt mode of a .txt file; empty for any other file."""
-    found = format_of(PurePosixPath(path_of(str(source.get("input", "")))).name)
+    found = format_of(PurePosixPath(path_in_url(str(source.get("input", "")))).name)
     return str(source.get("txt", "file")) if found and found.kind == "text" else ""
 
 
@@ -240,11 +258,15 @@ class RemovedInput:
     prefix: Path
     record_path: Path
     counts: Counts
+    stored_record: str = ""
+    """URL of the copy of its record. Empty: the output is local."""
 
     def delete_shard(self) -> None:
         """Delete the shard and everything that belongs to it; the record last."""
-        remove_shard(self.prefix)
-        Path(f"{self.prefix}{REJECTS_SUFFIX}").unlink(missing_ok=True)
+        remove_output(self.prefix)
+        remove_file(path_at(f"{self.prefix}{REJECTS_SUFFIX}"))
+        if self.stored_record:
+            remove_file(path_at(self.stored_record))
         self.record_path.unlink(missing_ok=True)
 
 
@@ -268,7 +290,8 @@ def unplanned_inputs(output: Path, planned: Iterable[Path]) -> Iterator[RemovedI
     for prefix, path in record_paths(output):
         record = None if prefix in kept else read_record(prefix, path)
         if record is not None:
-            yield RemovedInput(str(record.source["input"]), prefix, path, record.counts)
+            location, stored = str(record.source["input"]), stored_record(output, path)
+            yield RemovedInput(location, prefix, path, record.counts, stored)
 
 
 def _covers(given: str, location: str) -> bool:

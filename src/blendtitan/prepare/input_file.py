@@ -1,16 +1,19 @@
 """Input files: the format that a name implies, and opening a local file or a URL."""
 
+import hashlib
 import os
 import re
 import stat
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import responses
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urlsplit
 
 from blendtitan.errors import BlendTitanError, ConfigError, InputError
+from blendtitan.files import url_of
 from blendtitan.storage.writer import SOURCE_COLUMNS
 
 Kind = Literal["lines", "json", "text", "csv", "tsv", "parquet", "arrow"]
@@ -18,7 +21,9 @@ Compression = Literal["", "gz", "zst", "xz", "bz2"]
 TxtMode = Literal["file", "line"]
 
 WORK_FOLDER = ".blendtitan"
-"""Below the output: parts of unfinished shards, and records of finished ones."""
+"""Below the output: parts of unfinished shards, and records of finished ones.
+
+Of an output in object storage, it has the records; ``work_folder`` has the rest."""
 
 REJECTS_SUFFIX = ".rejects.jsonl"
 
@@ -64,6 +69,7 @@ _COMPANIONS = re.compile(
 _TEXT_PER_COMPRESSED_BYTE = 3
 _TEXT_PER_PARQUET_BYTE = 2
 
+_DIGEST_CHARS = 16
 _WEB = ("http", "https")
 _KERNEL_FOLDERS = ("/proc/", "/sys/")
 _FILE_KINDS = {
@@ -213,7 +219,7 @@ class InputFile:
     @property
     def format(self) -> Format:
         """The format that its name implies."""
-        found = format_of(PurePosixPath(path_of(self.location)).name)
+        found = format_of(PurePosixPath(path_in_url(self.location)).name)
         if found is None:
             raise InputError(f"{self.location}: expected a file named {EXPECTED_NAMES}")
         return found
@@ -224,6 +230,17 @@ class InputFile:
             return open(self.location, "rb")
         files, path = file_system(self.location)
         return cast(BinaryIO, files.open(path, "rb"))
+
+
+def work_folder(output: Path) -> Path:
+    """The folder for unfinished work and records of an output, which is always local."""
+    url = url_of(output)
+    if url is None:
+        return output / WORK_FOLDER
+    from blendtitan.tokenizers.elsewhere import cache_folder
+
+    digest = hashlib.sha256(url.encode()).hexdigest()[:_DIGEST_CHARS]
+    return cache_folder() / "outputs" / f"{Path(url).name}-{digest}"
 
 
 def is_url(location: str | Path) -> bool:
@@ -239,12 +256,31 @@ def readable(location: str | Path) -> Generator[None]:
     except BlendTitanError:
         raise
     except OSError as error:
-        raise InputError(f"{location}: cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{location}: cannot be read ({_reason(error)})") from error
     except Exception as error:
         # Every store's library has its own exceptions. Local files only raise those above.
         if not is_url(location):
             raise
         raise InputError(f"{location}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why a file cannot be read, in words.
+
+    fsspec reports any failure of a web server as a missing file, with the URL as its text, and
+    keeps the failure as the cause.
+    """
+    status = getattr(error, "status", None)  # of aiohttp
+    if isinstance(status, int):
+        return f"status {status} {responses.get(status, '')}".rstrip()
+    if isinstance(error, FileNotFoundError) and error.errno is None:
+        return "there is no such file" if error.__cause__ is None else _reason(error.__cause__)
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)  # without addresses
+    if isinstance(cause, OSError):
+        return _reason(cause)
+    return (isinstance(error, OSError) and error.strerror) or f"{error}" or type(error).__name__
 
 
 def file_kind(path: str | Path, status: os.stat_result) -> str:
@@ -256,7 +292,7 @@ def file_kind(path: str | Path, status: os.stat_result) -> str:
     return _FILE_KINDS.get(stat.S_IFMT(status.st_mode), "special file")
 
 
-def path_of(location: str) -> str:
+def path_in_url(location: str) -> str:
     """The path of a location; for a web address, without server, query and fragment."""
     parts = urlsplit(location) if is_url(location) else None
     return parts.path if parts and parts.scheme in _WEB else location

@@ -20,7 +20,7 @@ from blendtitan.prepare.input_file import (
     format_of,
     is_companion,
     is_url,
-    path_of,
+    path_in_url,
     readable,
 )
 from blendtitan.prepare.streams import is_unicode
@@ -91,7 +91,7 @@ class _Found:
 
     def add(self, location: str, siblings: set[str]) -> None:
         """Classify a file by its name and the names in its folder."""
-        name = PurePosixPath(path_of(location)).name
+        name = PurePosixPath(path_in_url(location)).name
         if _is_output(name, siblings):
             return
         if is_companion(name):
@@ -99,7 +99,7 @@ class _Found:
         elif format_of(name) is None:
             self.problems[location] = "has an unknown format"
         else:
-            self.files[location] = _relative(path_of(location), path_of(self.top))
+            self.files[location] = _relative(path_in_url(location), path_in_url(self.top))
 
     def add_local(self, path: str, siblings: set[str], above: tuple[Inode, ...]) -> None:
         """Add a local file, or everything below a folder; ``above`` are the folders around it."""
@@ -239,7 +239,7 @@ def _find_local(text: str) -> _Found:
 
 
 def _single_file(location: str) -> _Found:
-    name = PurePosixPath(path_of(location)).name
+    name = PurePosixPath(path_in_url(location)).name
     if _is_output(name, {name}) or format_of(name) is None:
         raise InputError(
             f"{location}: expected a folder, or a file named {EXPECTED_NAMES}. If it is in one of "
@@ -251,14 +251,14 @@ def _single_file(location: str) -> _Found:
 def _find_remote(url: str) -> _Found:
     with readable(url):
         files, root = file_system(url)
-        if not WILDCARDS.isdisjoint(path_of(url)):
+        if not WILDCARDS.isdisjoint(path_in_url(url)):
             found = _Found(_fixed_part(root))
             matches = files.glob(root, detail=True)
             folders = [name for name, info in matches.items() if info["type"] == "directory"]
             names = {*matches} - {*folders}
             names.update(name for folder in folders for name in files.find(folder))
         # Do not ask a web server whether a file is a folder: it would send the whole file.
-        elif format_of(path_of(url)) or not files.isdir(root):
+        elif format_of(path_in_url(url)) or not files.isdir(root):
             return _single_file(url)
         else:
             found = _Found(root)
@@ -276,13 +276,13 @@ def _add_remote(found: _Found, names: Iterable[str]) -> None:
     """Add files of a store by their names in it."""
     folders: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for location in sorted(names):
-        path = PurePosixPath(path_of(location))
+        path = PurePosixPath(path_in_url(location))
         # Listings of web servers link to themselves in other sort orders.
-        if not path_of(location).endswith("/"):
+        if not path_in_url(location).endswith("/"):
             folders[str(path.parent)][path.name] = location
     for siblings in folders.values():
         for location in siblings.values():
-            parts = _relative(path_of(location), path_of(found.top)).parts
+            parts = _relative(path_in_url(location), path_in_url(found.top)).parts
             if WORK_FOLDER in parts:
                 continue
             if any(part.startswith(".") for part in parts if part != ".."):

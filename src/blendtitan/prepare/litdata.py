@@ -256,11 +256,11 @@ class _ChunkReader:
         for run in runs:
             stop = first + int(run["items"])
             bounds = offsets[first : stop + 1] - offsets[first]
+            end = int(run["at"]) + int(run["size"])
+            if run["first"] != first or bounds[-1] != run["raw"] or end > self.chunk.chunk_bytes:
+                raise self._bad_runs(f"has a run of {run['raw']:,} bytes for {bounds[-1]:,}")
             opened.seek(int(run["at"]))
-            content = unzipped(opened.read(int(run["size"])), int(run["raw"]), location)
-            if run["first"] != first or bounds[-1] != len(content):
-                raise self._bad_runs(f"has a run of {len(content):,} bytes for {bounds[-1]:,}")
-            yield Items(content, bounds)
+            yield Items(unzipped(opened.read(int(run["size"])), int(bounds[-1]), location), bounds)
             first = stop
 
     def _array(self, opened: BinaryIO, dtype: Any, count: int) -> NDArray[Any]:

@@ -159,6 +159,12 @@ def _column(
 ) -> tuple[int, Callable[[memoryview], NDArray[np.integer]]]:
     """Number of the column of ids, and the function that reads its values."""
     names, location = shard.column_names, str(folder)
+    if not len(names) == len(shard.column_encodings) == len(shard.column_sizes):
+        raise InputError(
+            f"{location}: index.json names {len(names):,} columns, but "
+            f"{len(shard.column_encodings):,} encodings and {len(shard.column_sizes):,} sizes. "
+            f"Copy it again."
+        )
     column = settings.column or next((name for name in COLUMNS if name in names), COLUMNS[0])
     if column not in names:
         raise no_column(location, column, names)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -82,7 +83,7 @@ class SourceShard:
         return arrays
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MergedShard:
     """An output shard and the input shards that it consists of, in order."""
 
@@ -100,7 +101,7 @@ class MergedShard:
         """Tokens of all its sources."""
         return sum(source.num_tokens for source in self.sources)
 
-    @property
+    @cached_property
     def docs(self) -> "JoinedSources | None":
         """The sources of its documents. None: no source has a record of them."""
         prefixes = [source.prefix for source in self.sources]

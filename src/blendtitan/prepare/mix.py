@@ -11,6 +11,7 @@ There are two kinds of settings, and a mix uses one of them:
 import difflib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def mix(
     ]
     check_repetition(corpora, config)
     weighted = [
-        ShardEntry(shard.prefix, num_tokens * epochs[shard.corpus], shard.corpus)
+        ShardEntry(shard.prefix, _rounded(num_tokens * epochs[shard.corpus]), shard.corpus)
         for shard, num_tokens in zip(shards, tokens, strict=True)
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +141,11 @@ def mix(
     header = f"{_WRITTEN_BY} A weight is the tokens of the shard times the epochs of\n"
     write_file_list(output, weighted, header=f"{header}its corpus: {listed}.")
     return corpora
+
+
+def _rounded(weight: float) -> float:
+    """A weight with the digits that every float keeps: 0.3, not 0.30000000000000004."""
+    return float(f"{weight:.{sys.float_info.dig}g}")
 
 
 def corpus_epochs(num_tokens: Mapping[str, int], config: MixConfig) -> dict[str, float]:

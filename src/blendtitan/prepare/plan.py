@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from blendtitan.errors import ConfigError
+from blendtitan.files import url_of
 from blendtitan.prepare.input_file import (
     DEFAULT_OPTIONS,
     REJECTS_SUFFIX,
@@ -16,6 +17,7 @@ from blendtitan.prepare.input_file import (
     InputFile,
     ReadOptions,
     without_suffixes,
+    work_folder,
 )
 from blendtitan.prepare.inputs import find_inputs
 from blendtitan.prepare.streams import is_unicode
@@ -24,6 +26,9 @@ from blendtitan.storage.list_forms import corpus_in_folder
 
 PARTS_SUFFIX = ".parts"
 """Ending of the name of a folder of parts."""
+
+RECORD_SUFFIX = ".jsonl"
+"""Ending of the name of a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,14 @@ class Shard:
     """Start of the names of its files in the work folder."""
 
     options: ReadOptions = DEFAULT_OPTIONS
+
+    stored_record: str = ""
+    """URL of the copy of its record. Empty: the output is local."""
+
+    @property
+    def local_prefix(self) -> Path:
+        """Start of the names of its files while they are made; elsewhere, if they are uploaded."""
+        return self.parts_folder / "shard" if self.stored_record else self.prefix
 
     @property
     def source(self) -> dict[str, str | int]:
@@ -63,11 +76,13 @@ class Shard:
     @property
     def record_path(self) -> Path:
         """Record of the inputs and settings of the finished shard."""
-        return Path(f"{self.work_prefix}.jsonl")
+        return Path(f"{self.work_prefix}{RECORD_SUFFIX}")
 
     @property
     def rejects_path(self) -> Path:
-        """List of the rejected texts."""
+        """List of the rejected texts, which is uploaded if the shard is."""
+        if self.stored_record:
+            return Path(f"{self.work_prefix}.rejects")
         return Path(f"{self.prefix}{REJECTS_SUFFIX}")
 
 
@@ -140,8 +155,12 @@ def plan_shards(
         for location in inputs
         for file, relative in find_inputs(location, skip_unknown=skip_unknown)
     ]
+    work = work_folder(output)
     shards = tuple(
-        Shard(file, key, output / below / stem, output / WORK_FOLDER / below / stem, options)
+        Shard(
+            *(file, key, output / below / stem, work / below / stem, options),
+            stored_record=stored_record(output, work / below / f"{stem}{RECORD_SUFFIX}"),
+        )
         for key in keys
         for below in (Path(key if len(keys) > 1 else "", corpus or ""),)
         for file, stem in files
@@ -156,6 +175,12 @@ def plan_shards(
                 f"Rename one, or tokenise them into different folders."
             )
     return _with_own_keys(shards, key_of, output) if key_of else shards
+
+
+def stored_record(output: Path, record_path: Path) -> str:
+    """URL of the copy of a record in object storage. Empty: the output is local."""
+    url = url_of(output)
+    return f"{url}/{WORK_FOLDER}/{record_path.relative_to(work_folder(output))}" if url else ""
 
 
 def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:

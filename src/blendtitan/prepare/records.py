@@ -14,12 +14,12 @@ import numpy as np
 import orjson
 
 from blendtitan.errors import CorruptShardError
-from blendtitan.files import DamagedFileError, open_file, read_file
+from blendtitan.files import DamagedFileError, open_file, path_of, read_file, url_of
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.json_files import LIMIT_BYTES, checked, parse_json
 from blendtitan.prepare.documents import Counts, Manifest, Settings, file_digest, is_accepted
-from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, WORK_FOLDER
-from blendtitan.prepare.plan import PARTS_SUFFIX, Job, Shard
+from blendtitan.prepare.input_file import MAX_DOCUMENT_BYTES, WORK_FOLDER, work_folder
+from blendtitan.prepare.plan import PARTS_SUFFIX, RECORD_SUFFIX, Job, Shard
 from blendtitan.storage.atomic_files import (
     remove_file_partials,
     replaced_file,
@@ -27,11 +27,13 @@ from blendtitan.storage.atomic_files import (
     writing,
 )
 from blendtitan.storage.index_format import CODE_OF_DTYPE, IndexHeader
+from blendtitan.storage.reader import file_signature
 from blendtitan.storage.record_files import TokenizerRecord, record_path
 from blendtitan.storage.record_files import read_record as read_tokenizer_record
 from blendtitan.storage.record_writer import encode_record, record_ends, write_folder_catalog
 from blendtitan.storage.records import CATALOG_FILE, CatalogEntry, read_folder_catalog
 from blendtitan.storage.writer import (
+    SHARD_SUFFIXES,
     ShardWriter,
     append_file,
     docs_path,
@@ -45,8 +47,6 @@ logger = visible_logger(__name__)
 
 _FORMAT = 2
 """Format of records. Shards with records of another format are rebuilt."""
-
-_RECORD_SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +70,29 @@ class Record:
     """Kept fields of its documents. None: the sources of its documents were not recorded."""
 
     def has_shard(self, prefix: Path) -> bool:
-        """Whether the shard exists and has the size that the record implies."""
-        if not self.counts.documents:
+        """Whether the shard exists and has the size that the record implies.
+
+        The records of an output in object storage are compared with it when a command begins.
+        """
+        if not self.counts.documents or url_of(prefix):
             return True
-        dtype, num_documents = np.dtype(self.settings.dtype), self.counts.documents
-        expected = {
-            ".bin": self.counts.tokens * dtype.itemsize,
-            ".idx": IndexHeader(dtype, num_documents, num_documents).file_bytes,
-        }
         try:
-            return all(Path(f"{prefix}{s}").stat().st_size == n for s, n in expected.items())
+            return all(Path(f"{prefix}{s}").stat().st_size == n for s, n in self.sizes().items())
         except (FileNotFoundError, NotADirectoryError):
             return False
 
+    def sizes(self) -> dict[str, int]:
+        """The sizes of the files of a shard with documents, by suffix."""
+        dtype, num_documents = np.dtype(self.settings.dtype), self.counts.documents
+        return {
+            ".bin": self.counts.tokens * dtype.itemsize,
+            ".idx": IndexHeader(dtype, num_documents, num_documents).file_bytes,
+        }
+
     def keeps(self, names: Iterable[str], prefix: Path) -> bool:
         """Whether these fields of its documents are recorded beside the shard."""
-        is_there = not self.counts.documents or docs_path(prefix).is_file()
-        return self.docs is not None and is_there and set(names) <= set(self.docs)
+        is_there = not self.counts.documents or url_of(prefix) or docs_path(prefix).is_file()
+        return self.docs is not None and bool(is_there) and set(names) <= set(self.docs)
 
 
 def join_parts(
@@ -97,18 +103,19 @@ def join_parts(
     A shard without documents has no files, but a record in the work folder.
     """
     shard = jobs[0].shard
+    prefix = shard.local_prefix
     manifests = [read_file(job.path("json")) for job in jobs]
     write_atomically(shard.placing_path, b"")
     write_rejects(jobs, counts)
-    remove_partials(shard.prefix)
+    remove_partials(prefix)
     remove_file_partials(shard.record_path)
     idx_digest = ""
     if not counts.documents:
         # Remove the shard of an earlier version of the input.
-        remove_shard(shard.prefix)
+        remove_output(shard.prefix)
     else:
         dtype = np.dtype(settings.dtype)
-        with ShardWriter.create(shard.prefix, dtype=dtype, tokenizer=tokenizer) as writer:
+        with ShardWriter.create(prefix, dtype=dtype, tokenizer=tokenizer) as writer:
             for job in jobs:
                 with open_file(job.path("lens")) as file:
                     lens = np.fromfile(file, dtype="<i4")
@@ -117,8 +124,8 @@ def join_parts(
                 from blendtitan.prepare.part_sources import join_sources
 
                 join_sources(jobs, writer.open_docs())
-        idx_digest = file_digest(Path(f"{shard.prefix}.idx"))
-        record_ends(shard.prefix, settings.eod_id)
+        idx_digest = file_digest(Path(f"{prefix}.idx"))
+        record_ends(prefix, settings.eod_id)
     tiers = {manifest.tier for manifest in map(_manifest, manifests)}
     record = Record(
         source=shard.source,
@@ -131,8 +138,13 @@ def join_parts(
         docs=shard.options.keep if shard.options.has_docs else None,
     )
     header = orjson.dumps({"format": _FORMAT} | asdict(record))
+    content = b"\n".join([header, *manifests, b""])
+    if shard.stored_record:
+        from blendtitan.prepare.uploads import upload_shard
+
+        upload_shard(shard, content)
     # Written last: once it exists, the shard is complete, and its parts are no longer needed.
-    write_atomically(shard.record_path, b"\n".join([header, *manifests, b""]))
+    write_atomically(shard.record_path, content)
     remove_parts(shard)
 
 
@@ -158,18 +170,29 @@ def load_record(path: Path) -> Record | None:
     """
     try:
         with open_file(path) as file:
-            header = parse_json(file.readline(LIMIT_BYTES), dict[str, Any])
-        if header.pop("format", _FORMAT) != _FORMAT:
-            return None
+            return parse_record(file.readline(LIMIT_BYTES))
+    except FileNotFoundError:
+        return None
+    except (DamagedFileError, IsADirectoryError, NotADirectoryError) as error:
+        raise DamagedFileError(f"{path}: the record of a shard is damaged: {error}") from error
+
+
+def parse_record(line: bytes) -> Record | None:
+    """The record in the first line of a file. None: it is of another release.
+
+    Raises:
+        DamagedFileError: The line is damaged.
+    """
+    header = parse_json(line, dict[str, Any])
+    if header.pop("format", _FORMAT) != _FORMAT:
+        return None
+    try:
         record = checked(Record, header)
         if np.dtype(record.settings.dtype) not in CODE_OF_DTYPE:
             raise DamagedFileError(f"holds dtype {record.settings.dtype}")
-        return record
-    except FileNotFoundError:
-        return None
-    # NumPy raises a TypeError for a type that it does not know.
-    except (DamagedFileError, IsADirectoryError, NotADirectoryError, TypeError) as error:
-        raise DamagedFileError(f"{path}: the record of a shard is damaged: {error}") from error
+    except TypeError as error:  # NumPy does not know the type
+        raise DamagedFileError(str(error)) from error
+    return record
 
 
 def load_manifests(path: Path) -> list[Manifest]:
@@ -207,8 +230,8 @@ def finished_record(shard: Shard, settings: Settings, tier: Tier) -> Record | No
 
 
 def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdentity) -> None:
-    """Restore the tokenizer record of a finished shard if it is missing or wrong."""
-    if not counts.documents:
+    """Restore the tokenizer record of a finished local shard if it is missing or wrong."""
+    if not counts.documents or url_of(prefix):
         return
     record = TokenizerRecord(tokenizer, counts.documents, counts.tokens)
     with suppress(CorruptShardError):
@@ -220,9 +243,9 @@ def add_tokenizer_record(prefix: Path, counts: Counts, tokenizer: TokenizerIdent
 
 def unproven_problem(prefix: Path) -> str | None:
     """A sentence about a shard that the fast tier encoded before its ids were proven, or None."""
-    for folder in prefix.absolute().parents:
+    for folder in () if url_of(prefix) else prefix.absolute().parents:
         name = prefix.absolute().relative_to(folder)
-        record = read_record(prefix, folder / WORK_FOLDER / f"{name}{_RECORD_SUFFIX}")
+        record = read_record(prefix, folder / WORK_FOLDER / f"{name}{RECORD_SUFFIX}")
         if record is not None and not is_accepted(record.tier, "auto"):
             return (
                 f"{prefix}: the fast tokenizer tier encoded it before its ids were proven equal to "
@@ -235,14 +258,14 @@ def unproven_problem(prefix: Path) -> str | None:
 
 def record_paths(output: Path) -> Iterator[tuple[Path, Path]]:
     """Prefix and record of each shard that was made below ``output``, sorted."""
-    work = output / WORK_FOLDER
+    work = work_folder(output)
     # os.walk tolerates folders that another process removes meanwhile.
     for folder, below, files in os.walk(work):
         below[:] = sorted(name for name in below if not name.endswith(PARTS_SUFFIX))
         for name in sorted(files):
-            if name.endswith(_RECORD_SUFFIX):
+            if name.endswith(RECORD_SUFFIX):
                 path = Path(folder, name)
-                yield output / str(path.relative_to(work)).removesuffix(_RECORD_SUFFIX), path
+                yield output / str(path.relative_to(work)).removesuffix(RECORD_SUFFIX), path
 
 
 def remove_parts(shard: Shard) -> None:
@@ -271,14 +294,16 @@ def write_catalog(output: Path) -> None:
     commands may finish at once: each looks again after writing, so that the last to write
     has seen all records.
     """
-    remove_file_partials(output / CATALOG_FILE)
+    path = output / CATALOG_FILE
+    if not url_of(output):
+        remove_file_partials(path)
     found = None
     while found != (found := _record_times(output)):
         entries = _other_entries(output) | dict(_own_entries(output))
         if entries:
             write_folder_catalog(output, entries)
         else:
-            (output / CATALOG_FILE).unlink(missing_ok=True)
+            remove_file(path)
 
 
 def withdraw_entries(output: Path, prefixes: Collection[Path]) -> None:
@@ -287,12 +312,31 @@ def withdraw_entries(output: Path, prefixes: Collection[Path]) -> None:
     ``write_catalog`` adds them again. Until then, their entries could be wrong.
     """
     kept = _other_entries(output, but=prefixes)
-    path = output / CATALOG_FILE
     if kept:
         write_folder_catalog(output, kept)
         return
+    path = output / CATALOG_FILE
     with writing(path):
+        remove_file(path)
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file of an output, if it exists."""
+    if url := url_of(path):
+        from blendtitan.storage.remote_writes import delete
+
+        delete(url)
+    else:
         path.unlink(missing_ok=True)
+
+
+def remove_output(prefix: Path) -> None:
+    """Delete a shard of an output, if it exists: first the ``.idx``."""
+    if not url_of(prefix):
+        remove_shard(prefix)
+        return
+    for suffix in SHARD_SUFFIXES:
+        remove_file(path_of(f"{prefix}{suffix}"))
 
 
 def _record_times(output: Path) -> dict[Path, int]:
@@ -345,5 +389,5 @@ def _other_entries(output: Path, but: Collection[Path] = ()) -> dict[str, Catalo
         name: entry
         for name, entry in listed.items()
         if (prefix := output / name) not in excluded
-        if all(Path(f"{prefix}{suffix}").is_file() for suffix in (".bin", ".idx"))
+        if file_signature(str(prefix)) is not None
     }

@@ -2,15 +2,18 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from blendtitan.errors import InputError
 from blendtitan.files import DamagedFileError, open_file
 from blendtitan.json_files import LIMIT_BYTES, parse_json
-from blendtitan.prepare.documents import Counts, grouped, is_accepted
+from blendtitan.prepare.documents import Counts, grouped, is_accepted, read_texts
 from blendtitan.prepare.existing import RemovedInput
-from blendtitan.prepare.plan import Shard
+from blendtitan.prepare.input_file import is_url
+from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.records import read_record
+from blendtitan.prepare.streams import BadText
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.tables import Table
@@ -21,17 +24,34 @@ logger = visible_logger(__name__)
 SHOWN_REJECTS = 20
 """Most reasons to show, with one text each; a file beside each shard lists all its texts."""
 
+_MOST_READ = 100
 
-def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_rejects: int) -> None:
-    """Warn about odd documents; raise if there are errors, too many rejects, or no documents."""
+
+def check_counts(
+    counts: Mapping[Shard, Counts],
+    errors: Sequence[str],
+    max_rejects: int,
+    *,
+    is_stopped: bool = False,
+) -> None:
+    """Warn about odd documents; raise if there are errors, too many rejects, or no documents.
+
+    ``is_stopped`` tells that the work ended early, because of too many rejects.
+    """
     num_rejects = sum(found.rejects for found in counts.values())
     rejects = _reject_lines(counts)
-    if errors or num_rejects > max_rejects:
+    if errors or is_stopped or num_rejects > max_rejects:
         by_file = ((error.partition(": ")[2] or error, error) for error in errors)
         failures = grouped(by_file, most=len(errors), more="more files like it")
-        # Failures come last, where people look first.
+        # Failures come last, where people look first. Of many, a screen may show only some, so the
+        # summary names the option.
         summary = [counted(len(errors), "error")] if errors else []
-        if num_rejects:
+        if is_stopped:
+            summary.append(
+                f"stopped, because more texts were rejected than --max-rejects allows, which is "
+                f"{max_rejects:,}"
+            )
+        elif num_rejects:
             allowed = f"{max_rejects:,} allowed (--max-rejects)"
             summary.append(f"{counted(num_rejects, 'text')} rejected in finished jobs, {allowed}")
         raise InputError(
@@ -63,6 +83,32 @@ def check_counts(counts: Mapping[Shard, Counts], errors: Sequence[str], max_reje
             "%d of %s consist of EOD only: the tokenizer drops all of their text",
             *(total.without_text, documents),
         )
+
+
+def first_problems(plan: Plan, output: Path, errors: Sequence[str]) -> list[str]:
+    """The problems of first texts, one for each corpus: one command finds the wrong keys of all.
+
+    Corpora with a file in ``errors`` are left out, and so are URLs, which may take long to read.
+    """
+    found: list[str] = []
+    first: dict[str, Job] = {}
+    known: set[str] = set()
+    for shard, jobs in plan.items():
+        corpus, location = corpus_in_folder(shard.prefix, output), shard.input.location
+        if any(location in error for error in errors):
+            known.add(corpus)
+        elif jobs and not is_url(location):
+            first.setdefault(corpus, jobs[0])
+    for job in islice((first[corpus] for corpus in first if corpus not in known), _MOST_READ):
+        try:
+            text = next(read_texts(job, lambda _: None), None)
+        except InputError as error:
+            found.append(str(error))
+        else:
+            if isinstance(text, BadText):
+                place = f"{job.shard.input.location}, {text.unit} {text.place}"
+                found.append(f"{place}: {text.reason}")
+    return found
 
 
 def report_unproven(shards: Iterable[Shard]) -> None:

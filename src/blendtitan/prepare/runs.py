@@ -24,7 +24,7 @@ from blendtitan.identity import SHOWN_HASH
 from blendtitan.json_files import LIMIT_BYTES, parse_json
 from blendtitan.prepare.claims import LEASE_SECONDS, Heartbeat, Silence
 from blendtitan.prepare.documents import Settings
-from blendtitan.prepare.input_file import WORK_FOLDER, is_url
+from blendtitan.prepare.input_file import is_url, work_folder
 from blendtitan.prepare.plan import Shard
 from blendtitan.storage.atomic_files import (
     Process,
@@ -86,7 +86,7 @@ class Run:
 
     def __init__(self, output: Path, entry: Entry, shards: Mapping[str, str]) -> None:
         name = f"{time.time_ns():020d}-{Process.current().name}{_SUFFIX}"
-        self.path = output / WORK_FOLDER / RUNS_FOLDER / name
+        self.path = work_folder(output) / RUNS_FOLDER / name
         """Its file. Its workers keep it fresh; if it is removed, the run must end."""
         self._output = output
         self._entry = entry

@@ -37,6 +37,7 @@ RAW_TYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint16", "uint
 """Types that ``--dtype`` names for columns of bytes."""
 
 _MASK = "attention_mask"
+_BUFFER_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 1 << 24
 
@@ -139,6 +140,9 @@ def rows_of_arrow(opened: Any, location: str, settings: RowSettings) -> Iterator
     columns = _TokenColumns.of(schema, location, settings)
     row = 0
     for batch in batches:
+        # Arrow trusts the offsets in a file; wrong ones would end the process.
+        for path in columns.paths:
+            batch.column(batch.schema.names.index(path[0])).validate(full=True)
         row_bytes = batch.nbytes // max(1, len(batch))
         step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
         for start in range(0, len(batch), step):
@@ -148,7 +152,8 @@ def rows_of_arrow(opened: Any, location: str, settings: RowSettings) -> Iterator
 
 def _parquet_rows(file: InputFile, settings: RowSettings) -> Iterator[Rows]:
     with opened_as(file, "a Parquet file") as opened:
-        table = pq.ParquetFile(opened)
+        # Pages are read as they are needed, and not a whole row group at once.
+        table = pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES, pre_buffer=False)
         columns = _TokenColumns.of(table.schema_arrow, file.location, settings)
         row = 0
         for number in range(table.metadata.num_row_groups):
@@ -209,10 +214,14 @@ class _TokenColumns:
         )
 
     @property
+    def paths(self) -> list[list[str]]:
+        """All columns to read."""
+        return [path for path in (self.tokens, self.mask, *self.kept) if path is not None]
+
+    @property
     def names(self) -> list[str]:
         """Names for Parquet readers."""
-        paths = (self.tokens, self.mask, *self.kept)
-        return [".".join(path) for path in paths if path is not None]
+        return [".".join(path) for path in self.paths]
 
     def rows(self, batch: pa.RecordBatch, *, row: int) -> Rows:
         """The rows of a batch, whose first one has the number ``row``."""
@@ -232,8 +241,14 @@ class _TokenColumns:
                 before = np.append(0, np.cumsum(is_text, dtype=np.int64))
                 ends = np.cumsum(lens)
                 tokens, lens = tokens[is_text], before[ends] - before[ends - lens]
-        kept = (_kept(batch, path) for path in self.kept)
-        return Rows(tokens, lens, tuple(kept), num_padding)
+        try:
+            kept = tuple(_kept(batch, path) for path in self.kept)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.location}: a kept column of rows {row:,} to {row + len(batch) - 1:,} is "
+                f"not valid UTF-8 ({error}). Leave it out of --keep."
+            ) from error
+        return Rows(tokens, lens, kept, num_padding)
 
     def _lists(
         self, batch: pa.RecordBatch, path: Sequence[str], row: int

@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from blendtitan.config import check_at_least, check_is_path
-from blendtitan.errors import FastTierError, InputError
-from blendtitan.files import DamagedFileError
+from blendtitan.errors import ConfigError, FastTierError, InputError
+from blendtitan.files import DamagedFileError, path_of, url_of
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.prepare.documents import (
     Counts,
@@ -24,7 +24,12 @@ from blendtitan.prepare.documents import (
 )
 from blendtitan.prepare.engines import Engine, LocalEngine
 from blendtitan.prepare.existing import check_replaceable, check_settings, removed_inputs
-from blendtitan.prepare.input_file import DEFAULT_OPTIONS, WORK_FOLDER, ReadOptions
+from blendtitan.prepare.input_file import (
+    DEFAULT_OPTIONS,
+    WORK_FOLDER,
+    ReadOptions,
+    work_folder,
+)
 from blendtitan.prepare.plan import Job, Plan, Shard, plan_jobs, plan_shards, text_per_worker
 from blendtitan.prepare.records import (
     Record,
@@ -37,6 +42,7 @@ from blendtitan.prepare.records import (
 )
 from blendtitan.prepare.report import (
     check_counts,
+    first_problems,
     report_empty_fields,
     report_removed,
     report_unproven,
@@ -125,7 +131,7 @@ def tokenize(
 
     Args:
         inputs: Paths, or URLs that fsspec reads.
-        output: Folder of the shards.
+        output: Folder of the shards, also as a URL of object storage.
         config: The settings.
         corpus: Subfolder of ``output`` for all shards. None: the subfolders of the inputs.
         engine: The engine that runs the processes. None: one process per core of this machine.
@@ -135,14 +141,14 @@ def tokenize(
         of zero and no files.
 
     Raises:
-        ConfigError: A setting or the tokenizer is unusable. Nothing was written.
+        ConfigError: A setting, the tokenizer or the output is unusable. Nothing was written.
         FastTierError: The fast tokenizer tier was requested, and gave other ids than the reference.
         InputError: A file cannot be used, or more texts are rejected than allowed.
     """
-    check_is_path("the output", output)
+    output = _checked_output(output)
     shards = plan_shards(
         inputs,
-        output.absolute(),
+        output,
         keys=config.keys,
         corpus=corpus,
         options=config.options,
@@ -160,11 +166,13 @@ def tokenize_shards(
     engine: Engine | None = None,
 ) -> dict[Shard, Counts]:
     """``tokenize`` for shards that are planned already, such as those of several corpora."""
-    # Processes of other machines may have another working directory.
-    output = output.absolute()
     tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
     settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)
+    if url_of(output):
+        from blendtitan.prepare.uploads import begin
+
+        begin(output)
     tier, doubt_path = config.tier, _doubt_path(output, settings)
     if tier != "reference" and doubt_path.exists():
         _report_doubt(tier, read_note(doubt_path), doubt_path)
@@ -233,16 +241,24 @@ class _Tokenizing:
         if work is not None:
             work.stop_path.unlink(missing_ok=True)
             errors += self.engine.run(work)
+        is_stopped = work is not None and work.stop_path.exists()
         with self.run.kept_fresh():
+            if work is not None and url_of(self.output):
+                from blendtitan.prepare.uploads import fetch_records
+
+                fetch_records(self.output)  # drops those whose shards did not arrive
             write_catalog(self.output)
             counts = self._counts(plan, tier)
+            if is_stopped:
+                unread = {shard: jobs for shard, jobs in plan.items() if shard not in counts}
+                errors += first_problems(unread, self.output, errors)
         if not errors and len(counts) < len(self.shards):
             missing = next(shard for shard in self.shards if shard not in counts)
             errors.append(
                 f"{missing.input.location}: its shard {missing.prefix} is not finished. The input "
                 f"changed, or its files in {WORK_FOLDER} were removed: run again."
             )
-        check_counts(counts, errors, self.config.max_rejects)
+        check_counts(counts, errors, self.config.max_rejects, is_stopped=is_stopped)
         return counts
 
     def _unfinished(self, tier: Tier) -> tuple[Plan, list[str]]:
@@ -331,9 +347,20 @@ class _Tokenizing:
         return counts
 
 
+def _checked_output(output: Path) -> Path:
+    """An absolute path, because processes of other machines may have another working directory."""
+    check_is_path("the output", output, may_be_remote=True)
+    if (url := url_of(output)) and url.startswith("http"):
+        raise ConfigError(
+            f"the output is {url}, which is a URL of a web server, expected a local path, or a URL "
+            f"such as s3://bucket/folder"
+        )
+    return path_of(output).absolute()
+
+
 def _doubt_path(output: Path, settings: Settings) -> Path:
     """File with the reason not to use the fast tier for this tokenizer."""
-    return output / WORK_FOLDER / f"{settings.tokenizer[:16]}.fast-tier-is-wrong"
+    return work_folder(output) / f"{settings.tokenizer[:16]}.fast-tier-is-wrong"
 
 
 def _report_doubt(tier: Tier, reason: str, doubt_path: Path) -> None:

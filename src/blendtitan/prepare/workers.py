@@ -165,7 +165,7 @@ class _Worker:
                     time.sleep(_POLL_SECONDS)
         except TooManyRejectsError as error:
             # Empty if another process is writing the reason, and reports it itself.
-            self._errors.append(str(error))
+            self._errors += filter(None, [str(error)])
         finally:
             self._claims.close()
         return self._errors
@@ -202,10 +202,7 @@ class _Worker:
         except TooManyRejectsError as error:
             # The first process writes one message for all.
             with suppress(FileExistsError), work.stop_path.open("x") as file:
-                file.write(
-                    f"{error}; stopped, because more texts were rejected than --max-rejects "
-                    f"allows, which is {work.max_rejects:,}"
-                )
+                file.write(str(error))
             raise TooManyRejectsError(*read_note(work.stop_path).splitlines()) from error
         except InputError as error:
             # Spare other processes from reading the file up to the same error.

@@ -212,31 +212,29 @@ class Contents:
         split_start = self._split_start(shard)
         return (split_start + stretch.offset) * size, (split_start + stop) * size
 
-    def document(self, shard: str, document_id: int) -> tuple[str, Stretch]:
-        """The path of the shard that is or ends in ``shard``, and the stretch of a document of it.
+    def document(self, shard: int, document_id: int) -> Stretch:
+        """The stretch of a document of a shard.
 
         Raises:
-            ConfigError: There is no such shard, or the document is not in the split.
+            ConfigError: The document is not in the split.
         """
-        number = self._shard_named(shard)
-        prefix = self.catalog.prefixes[number]
-        first, stop = self.document_range(number)
+        first, stop = self.document_range(shard)
         if not first <= document_id < stop:
             split = SPLITS[self.rows.split]
             raise ConfigError(
-                f"{prefix}: document {document_id:,} is not in the {split} split, which has "
-                f"{stop - first:,} documents from {first:,} on"
+                f"{self.catalog.prefixes[shard]}: document {document_id:,} is not in the {split} "
+                f"split, which has {stop - first:,} documents from {first:,} on"
             )
-        begin, end = self._starts(number, document_id, document_id + 1).tolist()
-        key = list(self.row_of)[self._row(number)]
-        return prefix, Stretch(key, begin, end - begin)
+        begin, end = self._starts(shard, document_id, document_id + 1).tolist()
+        key = list(self.row_of)[self._row(shard)]
+        return Stretch(key, begin, end - begin)
 
-    def removed_from(self, shard: str, document_id: int) -> int | None:
-        """The first slot that is read without a document of a shard; see ``document``."""
-        return self.removed.get((self._shard_named(shard), document_id))
+    def shard_named(self, name: str) -> int:
+        """The number of the only shard whose path is ``name``, or ends in it.
 
-    def _shard_named(self, name: str) -> int:
-        """The number of the shard whose path is ``name``, or ends in it."""
+        Raises:
+            ConfigError: There is none, or several.
+        """
         own, prefixes = self.shards_named(name), self.catalog.prefixes
         if len(own) > 1:
             shown = some_of([prefixes[shard] for shard in own])

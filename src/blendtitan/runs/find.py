@@ -64,7 +64,7 @@ class Reads:
         first, stop = contents.document_range(shards[0])
         if not first <= found.document_id < stop:
             return None
-        document = find_document(run, contents.catalog.prefixes[shards[0]], found.document_id)
+        document = find_document(run, shards[0], found.document_id)
         read: set[int] = set()
         to_come: set[int] = set()
         for reading in document.readings:

@@ -19,6 +19,7 @@ from blendtitan.history.remainder import BegunRows
 from blendtitan.order.epoch import epoch_keys, epoch_shifts
 from blendtitan.order.inverse import unpermute
 from blendtitan.order.slots import SlotOrder
+from blendtitan.runs.contents import Contents
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.places import PLACE_HEADINGS, Place, Ranks, places_of
 from blendtitan.runs.run_folder import TOKENS
@@ -104,7 +105,7 @@ class Document:
 
 def find_document(
     run: OpenRun,
-    shard: str,
+    shard: str | int,
     document_id: int,
     *,
     stop_slot: int | None = None,
@@ -112,7 +113,7 @@ def find_document(
 ) -> Document:
     """Find the samples that read a document, before ``stop_slot`` or in the whole run.
 
-    ``shard`` is the path of its shard, without suffix, or the end of that path.
+    ``shard`` is the number of its shard, or the path, without suffix, or the end of that path.
 
     Raises:
         ConfigError: There is no such document in the split, or the order has no inverse, or the
@@ -127,14 +128,9 @@ def find_document(
         raise ConfigError(f"finding a document needs the data, which is not available: {run.about}")
     if stop_slot is None:
         stop_slot = run.num_samples
-    if not run.contents.shards_named(shard) and _was_read(run.slots, shard):
-        raise ConfigError(
-            f"{shard}: the run has read this shard, but it is no longer in the run's list, nor "
-            f"in the folder {TOKENS} beside the list. Put the shard back there, below the "
-            f"folder of its corpus, or look at a step: --step. (Adding the shard to the list again "
-            f"would change what the run reads next.)"
-        )
-    prefix, whole = run.contents.document(shard, document_id)
+    if isinstance(shard, str):
+        shard = _shard_named(shard, run.contents, run.slots)
+    whole = run.contents.document(shard, document_id)
     skips = run.slots.skips
     found = [
         (window, held)
@@ -151,10 +147,10 @@ def find_document(
         )
         for (window, held), place in zip(found, places, strict=True)
     )
-    removed_from = run.contents.removed_from(shard, document_id)
+    removed_from = run.contents.removed.get((shard, document_id))
     before = stop_slot if removed_from is None else removed_from
     return Document(
-        prefix=prefix,
+        prefix=run.contents.catalog.prefixes[shard],
         corpus=whole.key.corpus,
         document_id=document_id,
         num_tokens=whole.count,
@@ -163,6 +159,17 @@ def find_document(
         removed_from=removed_from,
         left_out=tuple(reading for reading in readings if reading.window.slot >= before),
     )
+
+
+def _shard_named(name: str, contents: Contents, history: History) -> int:
+    if not contents.shards_named(name) and _was_read(history, name):
+        raise ConfigError(
+            f"{name}: the run has read this shard, but it is no longer in the run's list, nor "
+            f"in the folder {TOKENS} beside the list. Put the shard back there, below the "
+            f"folder of its corpus, or look at a step: --step. (Adding the shard to the list again "
+            f"would change what the run reads next.)"
+        )
+    return contents.shard_named(name)
 
 
 def _was_read(history: History, shard: str) -> bool:

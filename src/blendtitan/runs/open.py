@@ -27,7 +27,7 @@ from blendtitan.original.dataset import OriginalDataset
 from blendtitan.runs.batch_size import errors_of, global_batch_size_of
 from blendtitan.runs.checkpoints import StoredState, latest_state, own_state
 from blendtitan.runs.contents import Contents
-from blendtitan.runs.run_folder import advising
+from blendtitan.runs.run_folder import advising, run_file
 from blendtitan.runs.run_tokenizer import eos_id_of, model_keys, tokenizer_of
 from blendtitan.runs.slots import History, OriginalSlots, Slots, as_one_split
 from blendtitan.settings.batch_changes import BatchChange, batch_changes, planned, resumed
@@ -36,7 +36,7 @@ from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.segments import SegmentSettings, changes_of, segment_settings
 from blendtitan.settings.skips import SkipSettings, placed_skips, skip_settings
-from blendtitan.settings.toml import RESOLVED, read_keys
+from blendtitan.settings.toml import read_keys
 from blendtitan.settings.validation_sets import ValidationSet, validation_sets
 from blendtitan.state import parse_state
 from blendtitan.storage.catalog import Catalog
@@ -363,17 +363,6 @@ def read_run(
         for each in changes_of(segments, run.schedule, [(0, seq_len)], skips_of(run.skipped))
     )
     return replace(run, blend=replace(run.blend, segments=tuple(first_slots)))
-
-
-def run_file(source: Path) -> Path:
-    """The TOML file of a run: ``source``, or that of the folder ``source``."""
-    if not source.is_dir():
-        return source
-    if not (source / RESOLVED).is_file():
-        raise ConfigError(
-            f"{source}: this folder has no {RESOLVED}. Name a run's output folder, or a TOML file"
-        )
-    return source / RESOLVED
 
 
 def _blend(path: Path, values: Values) -> BlendConfig:

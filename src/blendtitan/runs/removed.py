@@ -150,7 +150,7 @@ def removed_report(run: OpenRun) -> RemovedReport:
         if not first <= number < stop:
             num_others += 1
             continue
-        document = find_document(run, contents.catalog.prefixes[shard], number)
+        document = find_document(run, shard, number)
         checked = [each for each in document.left_out if each.window.slot >= dataset.first_slot]
         wrong = [each.window.slot for each in checked if not _is_left_out(dataset, each)]
         found.append(

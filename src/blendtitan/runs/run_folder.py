@@ -3,6 +3,8 @@
 The advice is added where every command reads the data of a run, so all of them give it.
 """
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
+    CorruptShardError,
     FileListError,
     MissingShardError,
     TokenizerMismatchError,
 )
 from blendtitan.files import url_of
-from blendtitan.settings.toml import toml_document
+from blendtitan.settings.toml import RESOLVED, toml_document
 
 CONFIG, DATA, FILE_LIST = "config.toml", "data.toml", "file_list.txt"
 TOKENS, OUTPUTS = "tokens", "outputs"
@@ -40,6 +43,60 @@ def check_prepared(folder: Path, file_list: str | Path) -> None:
             f"{folder / FILE_LIST}: there is no such file, because the data is not prepared. Run "
             f"blendtitan prepare {folder}"
         )
+
+
+def no_run_error(path: Path) -> ConfigError:
+    """The error for a run that does not exist."""
+    return ConfigError(
+        f"{path}: there is no such file or run folder. Make a run folder with blendtitan init, or "
+        f"name a TOML file."
+    )
+
+
+def run_file(source: Path) -> Path:
+    """The TOML file of a run: ``source``, or that of the folder ``source``."""
+    if not source.exists():
+        raise no_run_error(source)
+    if not source.is_dir():
+        return source
+    if not (source / RESOLVED).is_file():
+        raise ConfigError(
+            f"{source}: this folder has no {RESOLVED}. Name a run's output folder, or a TOML file"
+        )
+    return source / RESOLVED
+
+
+def check_own_output(config: Path, output: Path) -> None:
+    """Check that a run folder's run does not continue that of another folder.
+
+    Raises:
+        ConfigError: The output folder of its configuration is in another run folder.
+    """
+    if not (config.parent / DATA).is_file():
+        return
+    folders = (output.absolute(), *output.absolute().parents)
+    other = next((folder for folder in folders if (folder / DATA).is_file()), None)
+    if other is not None and not other.samefile(config.parent):
+        raise ConfigError(
+            f"{config}: job.dump_folder is {str(output)!r}, so training would continue the run in "
+            f"{other}. After a run folder was copied or moved, correct all paths in its "
+            f"{config.name} and {DATA}. To continue that run: blendtitan train {other}"
+        )
+
+
+def two_lists(config: Path) -> str:
+    """What to do if a run folder's configuration names another file list; empty if it does not."""
+    named, own = None, config.parent / FILE_LIST
+    with suppress(BlendTitanError, OSError):
+        named = toml_document(config).get("blendcorpus", {}).get("data_file_list")
+    if not isinstance(named, str) or Path(named).expanduser().absolute() == own.absolute():
+        return ""
+    if os.path.exists(named) and os.path.samefile(named, own):
+        return ""
+    return (
+        f'{config} trains with blendcorpus.data_file_list = "{named}", not with the list that was '
+        f'written now. To train with the latter, set it to "{own.absolute()}".'
+    )
 
 
 @contextmanager
@@ -67,10 +124,20 @@ def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
         if folder:
             error.add_note(f"To make the shards that are missing: blendtitan prepare {folder}")
         raise
+    except CorruptShardError as error:
+        if folder and _is_made_again(str(error), folder.absolute() / TOKENS):
+            error.add_note(f"To make the damaged shard again: blendtitan prepare {folder}")
+        raise
     except TokenizerMismatchError as error:
         if folder and (advice := two_tokenizers(folder / DATA, config, model)):
             error.add_note(advice)
         raise
+
+
+def _is_made_again(problem: str, tokens: Path) -> bool:
+    """Whether ``prepare`` makes a damaged shard again: it compares the sizes of its own shards."""
+    has_wrong_size = re.search(r"found [\d,]+ bytes?, expected|has 0 bytes", problem)
+    return problem.startswith(f"{tokens}{os.sep}") and has_wrong_size is not None
 
 
 def two_tokenizers(data: Path, config: Path, model: Model | None = None) -> str:

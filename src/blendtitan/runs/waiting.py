@@ -61,7 +61,7 @@ def predicted_waiting(
             divided among the ranks.
         ShardError: An ``.idx`` is missing or damaged.
     """
-    check_balance(run.blend)
+    check_balance(run.blend, otherwise="leave out --balance")
     assert isinstance(train, BlendedDataset)
     name, flavor = run.model["name"] or "", run.model["flavor"] or ""
     if flavor not in MODELS.get(name, {}):

@@ -68,7 +68,7 @@ def check_replicas(values: Values, *, ranks: int, processes: int) -> None:
                 f"fault_tolerance.{name} is {number}, expected {first} to {last} with "
                 f"fault_tolerance.group_size = {size}"
             )
-    _check_processes(processes)
+    _check_processes(values, processes)
     _check_rounds(values)
     if not values["checkpoint.enable"] or values["checkpoint.create_seed_checkpoint"]:
         raise ConfigError(
@@ -122,12 +122,28 @@ def _check_sizes(values: Values, *, ranks: int) -> None:
         )
 
 
-def _check_processes(processes: int) -> None:
-    if processes > 1:
+def _check_processes(values: Values, processes: int) -> None:
+    """Check that the processes of a replica share one copy of the model, by FSDP."""
+    if processes == 1:
+        return
+    for kind in (
+        "data_parallel_replicate",
+        "tensor_parallel",
+        "context_parallel",
+        "pipeline_parallel",
+    ):
+        degree = values[f"parallelism.{kind}_degree"]
+        if degree != 1:
+            raise ConfigError(
+                f"parallelism.{kind}_degree is {degree}, expected 1 with "
+                f"fault_tolerance.enable = true: the processes of a replica share one model only "
+                f"by FSDP, parallelism.data_parallel_shard_degree"
+            )
+    if values["fault_tolerance.semi_sync_method"] is not None:
         raise ConfigError(
-            f"a replica has {processes} processes, expected one: a state that is split between "
-            f"processes cannot yet be sent to a replica that joins. Start each replica with "
-            f"--nproc 1, on a GPU of its own."
+            f"a replica has {processes} processes, expected one with "
+            f"fault_tolerance.semi_sync_method: the outer optimizer is not split between "
+            f"processes. Start each replica with --nproc 1."
         )
 
 

@@ -115,7 +115,7 @@ def index(
     """Write the ``.idx`` of each file; yields the files in order.
 
     A file whose tokens cannot be used does not stop the others. ``threads`` files are read at
-    once; None: one per core.
+    once; None: two per core, so that one is read while another is searched.
     """
     if threads is not None:
         check_at_least("threads", threads, 1)
@@ -133,7 +133,7 @@ def index(
                 error=str(error),
             )
 
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads or 2 * (os.cpu_count() or 1)) as pool:
         yield from pool.map(outcome, planned)
 
 

@@ -31,7 +31,7 @@ from blendtitan.errors import (
 from blendtitan.history.run import with_skips
 from blendtitan.runs.checkpoints import StoredState, latest_state
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
-from blendtitan.runs.run_folder import check_prepared
+from blendtitan.runs.run_folder import check_own_output, check_prepared
 from blendtitan.settings.batch_changes import resumed
 from blendtitan.settings.batches import (
     check_batches,
@@ -102,6 +102,8 @@ def check_run(
         values = read_run_keys(config, arguments)
     _check_least(config, values, arguments)
     _check_guards(values)
+    if "job.dump_folder" not in read_arguments(arguments):
+        check_own_output(config, Path(values["job.dump_folder"]))
     is_replica, job = values["fault_tolerance.enable"], ""
     if is_replica:
         check_lighthouse()
@@ -130,9 +132,30 @@ def check_run(
             read_file_list(Path(run.blend.data_file_list))
         if reads_data:
             finished = _check_data(run, values)
+    elif not values["model.hf_assets_path"]:
+        raise ConfigError(
+            f"training.dataset is {values['training.dataset']!r}, whose tokenizer TorchTitan reads "
+            f"from model.hf_assets_path, which is not set. Set it to a folder with tokenizer.json, "
+            f"or set training.dataset = 'blendcorpus'."
+        )
     _check_load_step(values)
     _check_output(Path(values["job.dump_folder"]))
     return finished
+
+
+def check_shards_of(config: Path) -> None:
+    """Compare the shards of a run with its tokenizer, as the start of training does.
+
+    Raises:
+        BlendTitanError: Training would end with the same error.
+    """
+    if is_02():
+        return
+    with quietly():
+        run = read_run(config, ranks=1, values=read_run_keys(config, ()))
+        with run.advising():
+            check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
+            read_catalog(run.blend, check=check)
 
 
 def _file_list(values: Values) -> str:

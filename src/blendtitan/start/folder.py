@@ -111,10 +111,7 @@ def init_folder(
             f"different texts: --data NAME=PATH"
         )
     _check_read_once((corpus.name, file) for corpus in found for file in corpus.files)
-    for corpus in found:
-        if not any(file.num_bytes for file in corpus.files):
-            raise InputError(f"{corpus.location}: holds only empty files, expected text")
-        _check_key(corpus.files, key)
+    _check_texts(found, key)
     loaded = load_tokenizer(expanded(str(tokenizer)))
     if loaded.eos_id == ABSENT:
         remedy = "Choose a tokenizer with one."
@@ -183,7 +180,7 @@ def prepare_folder(
     settings = configure(tokenizer=Path(config.tokenizer), keys=(config.key,))
     options = replace(settings.options, txt=txt or config.txt)
     settings = replace(settings, options=options)
-    corpora = _read_corpora(tokens, config)
+    corpora = _read_corpora(tokens, config, prunes=settings.prune)
     planned: set[Path] = set()
     try:
         if corpora:
@@ -218,27 +215,34 @@ def _tokenize(
     """
     from blendtitan.prepare.engines import started_engine
 
-    planned = {
-        corpus: plan_shards(
-            [location],
-            tokens,
-            keys=settings.keys,
-            corpus=corpus,
-            options=settings.options,
-            skip_unknown=settings.skip_unknown,
-        )
-        for corpus, location in corpora.items()
-    }
+    planned: dict[str, tuple[Shard, ...]] = {}
+    problems: list[str] = []
+    for corpus, location in corpora.items():
+        try:
+            planned[corpus] = plan_shards(
+                [location],
+                tokens,
+                keys=settings.keys,
+                corpus=corpus,
+                options=settings.options,
+                skip_unknown=settings.skip_unknown,
+            )
+        except InputError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise InputError(*problems)
     _check_read_once((name, shard.input) for name, shards in planned.items() for shard in shards)
     every = tuple(chain.from_iterable(planned.values()))
     with started_engine("local", workers=workers) as engine:
         counts = tokenize_shards(every, tokens, settings, inputs=[*corpora.values()], engine=engine)
-    for name, shards in planned.items():
-        if not any(counts[shard].documents for shard in shards):
-            raise InputError(
-                f"{corpora[name]}: the corpus {name!r} has no document. Remove it from [corpora] "
-                f"and [epochs], or add text."
-            )
+    empty = [
+        f"{corpora[name]}: the corpus {name!r} has no document. Remove it from [corpora] and "
+        f"[epochs], or add text."
+        for name, shards in planned.items()
+        if not any(counts[shard].documents for shard in shards)
+    ]
+    if empty:
+        raise InputError(*empty)
     return {shard.prefix for shard in every}
 
 
@@ -267,40 +271,48 @@ def _check_read_once(files: Iterable[tuple[str, InputFile]]) -> None:
             )
 
 
-def _check_key(files: Sequence[InputFile], key: str) -> None:
-    """Check the first text of a corpus. ``prepare`` checks the others, and those at URLs."""
-    for file in files:
+def _check_texts(found: Sequence[FoundCorpus], key: str) -> None:
+    """Check the first text of each corpus. ``prepare`` checks the others, and those at URLs."""
+    problems = [problem for corpus in found if (problem := _problem(corpus, key))]
+    if problems:
+        error = InputError(*problems)
+        if any(re.search("there is no (key|column)|of type", problem) for problem in problems):
+            error.add_note("Name the field or column of the text with --key.")
+        raise error
+
+
+def _problem(corpus: FoundCorpus, key: str) -> str:
+    """What makes the first text of a corpus unusable; empty if nothing does."""
+    if not any(file.num_bytes for file in corpus.files):
+        return f"{corpus.location}: holds only empty files, expected text"
+    for file in corpus.files:
         if is_url(file.location) or file.format.kind == "text":
-            return
+            return ""
         job = plan_jobs(Shard(file, key, Path(), Path()), JOB_BYTES)[0]
         try:
             text = next(read_texts(job, lambda _: None), None)
         except InputError as error:
-            raise InputError(_with_key_remedy(str(error))) from error
+            return str(error)
         if isinstance(text, BadText) and not re.search(_OF_ONE_TEXT, text.reason):
-            place = f"{file.location}, {text.unit} {text.place}"
-            raise InputError(_with_key_remedy(f"{place}: {text.reason}"))
+            return f"{file.location}, {text.unit} {text.place}: {text.reason}"
         if text is not None:
-            return
+            return ""
+    return ""
 
 
 _OF_ONE_TEXT = "is an empty string|--max-document-bytes"
 """Reasons to reject a text that say nothing about the next one."""
 
 
-def _with_key_remedy(problem: str) -> str:
-    if re.search("there is no (key|column)|of type", problem):
-        return f"{problem}. Name the field or column of the text with --key."
-    return problem
-
-
-def _read_corpora(tokens: Path, config: DataConfig) -> dict[str, str]:
+def _read_corpora(tokens: Path, config: DataConfig, *, prunes: bool) -> dict[str, str]:
     """The corpora to tokenise. Those of the run folder that a run does not read are logged."""
     is_read = {name: config.epochs.get(name, 1) > 0 for name in config.corpora}
     made = sorted(path.name for path in tokens.glob("[!.]*") if path.is_dir())
     dropped = [name for name in made if name not in is_read]
     if dropped:
-        logger.info("left out of the run (not named in %s): %s", DATA, ", ".join(dropped))
+        remedy = "" if prunes else ". To delete their shards, run with --prune."
+        names = ", ".join(dropped)
+        logger.info("left out of the run (not named in %s): %s%s", DATA, names, remedy)
     unread = [name for name, epochs in config.epochs.items() if not epochs]
     if unread:
         logger.info("left out of the run (0 epochs in %s): %s", DATA, ", ".join(unread))

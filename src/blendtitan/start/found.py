@@ -1,7 +1,7 @@
 """The corpora that ``blendtitan init`` finds in text, and the tables that it shows of them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,7 +11,7 @@ from blendtitan.prepare.inputs import WILDCARDS, find_inputs
 from blendtitan.start.data import check_corpus_name, expanded
 from blendtitan.storage.list_forms import corpus_in_folder
 from blendtitan.tables import Table
-from blendtitan.visible import visible_logger
+from blendtitan.visible import some_of, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -47,6 +47,8 @@ def corpora_in(text: str) -> list[FoundCorpus]:
                 *(location, ", ".join(sorted(first_folders))),
             )
         return [_found(name or _name_of(location), location, files)]
+    if not is_url(location):
+        _report_empty(Path(location), first_folders)
     return [
         _found(
             folder,
@@ -55,6 +57,14 @@ def corpora_in(text: str) -> list[FoundCorpus]:
         )
         for folder in sorted(first_folders)
     ]
+
+
+def _report_empty(folder: Path, corpora: Collection[str]) -> None:
+    """Warn about subfolders that are no corpora, because they hold no text."""
+    folders = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+    empty = [name for name in folders if name not in corpora]
+    if empty:
+        logger.warning("%s: left out, because they hold no text: %s", folder, some_of(empty, 20))
 
 
 def _name_of(location: str) -> str:

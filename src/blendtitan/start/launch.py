@@ -26,7 +26,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from blendtitan.errors import ConfigError
-from blendtitan.failures import ended_by, recorded
+from blendtitan.failures import INTERRUPTED_LINE, ended_by, recorded
 from blendtitan.start.train import Ranks
 from blendtitan.stop_signals import REPEAT_SECONDS, STOP_FILE, STOP_SIGNALS
 from blendtitan.terminal import complain
@@ -82,6 +82,7 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
     except ChildFailedError as error:
         rank, failure = _first_failure(error)
         if failure.exitcode == INTERRUPTED:
+            _tell_interrupted(ranks)
             return INTERRUPTED
         is_killed = failure.signal_name() in _KILLED
         lines = [] if is_killed else _first_report(logs)
@@ -90,7 +91,9 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
         complain(*(lines or _without_report(rank, failure, output)))
         return 1
     except SignalException as error:
-        if error.sigval != signal.SIGINT:  # of which rank 0 tells
+        if error.sigval == signal.SIGINT:
+            _tell_interrupted(ranks)
+        else:
             complain(ended_by(signal.Signals(error.sigval).name))
         return 128 + error.sigval
     except RendezvousError as error:
@@ -102,6 +105,12 @@ def launch(entry: Callable[..., Any] | str, *arguments: str, ranks: Ranks, **mor
         if not keeps_logs:
             shutil.rmtree(logs, ignore_errors=True)
     return 0
+
+
+def _tell_interrupted(ranks: Ranks) -> None:
+    """Say that the run can be resumed, if rank 0, which says it, is hidden by ``LOG_RANK``."""
+    if ranks.shown and 0 not in ranks.shown and ranks.is_host is not False:
+        complain(INTERRUPTED_LINE)
 
 
 def _pass_on_signals(file: Path) -> None:

@@ -1,14 +1,14 @@
 """Shards in the folder ``tokens`` of a run that its ``data.toml`` no longer names."""
 
-from collections import Counter
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from blendtitan.prepare.existing import unplanned_inputs
+from blendtitan.prepare.existing import removed_inputs, unplanned_inputs
 from blendtitan.prepare.records import write_catalog
 from blendtitan.runs.run_folder import DATA
 from blendtitan.storage.list_forms import corpus_in_folder, find_shards
-from blendtitan.visible import counted, visible_logger
+from blendtitan.visible import counted, some_of, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -31,14 +31,19 @@ def prune_unnamed(tokens: Path, planned: Collection[Path], *, kept: Collection[s
         write_catalog(tokens)
 
 
-def report_unnamed(tokens: Path, planned: Collection[Path], *, corpora: Collection[str]) -> None:
-    """Warn about shards of ``corpora`` that are not planned: their text was moved or narrowed."""
-    names = [(corpus_in_folder(prefix, tokens), prefix) for prefix in find_shards(tokens)]
-    left = [each for each in names if each[0] in corpora and each[1] not in planned]
-    first = dict(reversed(left))
-    for corpus, number in Counter(corpus for corpus, _ in left).items():
+def report_unnamed(tokens: Path, planned: Collection[Path], *, corpora: Mapping[str, str]) -> None:
+    """Warn about shards of ``corpora`` that are not planned: their text was moved or narrowed.
+
+    ``corpora`` are their locations. Shards of removed text are left out: tokenising reports them.
+    """
+    removed = {left.prefix for left in removed_inputs(tokens, [*corpora.values()], planned)}
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for prefix in find_shards(tokens):
+        if prefix not in planned and prefix not in removed:
+            found[corpus_in_folder(prefix, tokens)].append(str(prefix))
+    for corpus in sorted(found.keys() & corpora.keys()):
         logger.warning(
-            "left out of the run (not named in %s): %s of the corpus %s, such as %s. To delete "
-            "them, run with --prune.",
-            *(DATA, counted(number, "shard"), corpus, first[corpus]),
+            "left out of the run (text not named in %s): %s of the corpus %s: %s. To delete shards "
+            "that are left out, run with --prune.",
+            *(DATA, counted(len(found[corpus]), "shard"), corpus, some_of(found[corpus], 1)),
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn, Self
 
 from blendtitan.errors import ConfigError, requires_extra
-from blendtitan.runs.run_folder import CONFIG
+from blendtitan.runs.run_folder import CONFIG, no_run_error
 
 _ONE_PROCESS = {
     "RANK": "0",
@@ -113,8 +113,7 @@ def config_path(target: Path) -> Path:
     """
     path = target / CONFIG if target.is_dir() else target
     if not path.is_file():
-        remedy = "Make a run folder with blendtitan init, or name a TOML file."
-        raise ConfigError(f"{path}: there is no such file or run folder. {remedy}")
+        raise no_run_error(path)
     return path
 
 

@@ -1,10 +1,8 @@
-"""Files that appear whole or not at all, and errors that name the file and the disk."""
+"""Files that appear whole or not at all."""
 
-import errno
 import glob
 import hashlib
 import os
-import shutil
 import socket
 import time
 import uuid
@@ -15,12 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from blendtitan.errors import OutputError
 from blendtitan.files import open_file
 
 _RANDOM = uuid.uuid4().hex[:8]
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NOTE_BYTES = 10_000
 
 
@@ -105,10 +100,6 @@ def _state_and_start(pid: int) -> tuple[str | None, str | None]:
         return None, None
 
 
-# A folder in place of a file, or a file in place of a folder.
-_IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
-
-
 @contextmanager
 def writing(path: Path) -> Generator[None]:
     """Turn the system's errors of writing ``path`` in the block into ours.
@@ -122,23 +113,11 @@ def writing(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise OutputError(
-                f"{path}: cannot be written: {error.strerror}. {space_on_disk(path.parent)} Free "
-                f"some space there, or choose another folder, and run again."
-            ) from error
-        # The system's error names a file that is read inside the block.
-        if error.errno in _FORBIDDEN and str(error.filename).startswith(str(path)):
-            raise OutputError(
-                f"{path}: cannot be written: {error.strerror}. Change the permissions, or choose "
-                f"another folder."
-            ) from error
-        named = str(error.filename2 or error.filename)
-        if error.errno in _IN_THE_WAY and named.startswith(str(path)):
-            raise OutputError(
-                f"{path}: cannot be written: {error.strerror}. Move away the file or folder in its "
-                f"place, or choose another folder for the output."
-            ) from error
+        from blendtitan.storage.write_faults import write_fault
+
+        fault = write_fault(path, error)
+        if fault is not None:
+            raise fault from error
         raise
 
 
@@ -149,15 +128,6 @@ def read_note(path: Path) -> str:
             return file.read(_NOTE_BYTES).decode(errors="replace").strip()
     except OSError as error:
         return f"{path}: cannot be read ({error.strerror})."
-
-
-def space_on_disk(folder: Path) -> str:
-    """A sentence that names the disk of a folder and its free space."""
-    usage = shutil.disk_usage(folder)
-    mount = folder.absolute()
-    while not os.path.ismount(mount):
-        mount = mount.parent
-    return f"The disk mounted at {mount} has {usage.free:,} of {usage.total:,} bytes free."
 
 
 _OLD_SECONDS = 3600.0

@@ -53,7 +53,13 @@ def write_folder_catalog(folder: Path, entries: Mapping[str, CatalogEntry]) -> N
     # An unreadable file cannot be replaced either, and that error names it.
     with suppress(OSError):
         found = read_file(path)
-    if found != data:
+    if found == data:
+        return
+    if url := url_of(path):
+        from blendtitan.storage.remote_writes import upload
+
+        upload(url, data)
+    else:
         write_atomically(path, data)
 
 

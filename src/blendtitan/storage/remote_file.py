@@ -25,14 +25,18 @@ _BLOCK_BYTES = 1 << 16
 _MOST_BLOCKS = 64
 
 
-def signature(prefix: str) -> FileSignature | None:
-    """The signature of a shard. None: a file is missing, or the store fails."""
+def signature(prefix: str, *, again: bool = True) -> FileSignature | None:
+    """The signature of a shard. None: a file is missing, or the store fails.
+
+    Without ``again``, its files need not be looked up again.
+    """
     prefix = url_of(prefix) or prefix
     if prefix.count("/") < 3:
         return None  # a bucket
     urls = [f"{prefix}.idx", f"{prefix}.bin"]
     try:
-        find(urls)
+        if again:
+            find(urls)
         idx, tokens = map(head, urls)
     except OSError:
         return None

@@ -40,10 +40,11 @@ def size_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
         )
     if bin_bytes != expected or last_len < 0 or bin_bytes % token_bytes:
         return CorruptShardError(
-            f"{bin_path}: found {bin_bytes:,} bytes, expected {expected:,} (the last sequence of "
-            f"{os.path.basename(path)} has {last_len:,} tokens of {token_bytes} bytes from byte "
-            f"{last_pointer:,} on). The copy is incomplete, or the files are not a pair: copy both "
-            f"again, or tokenise the shard again."
+            f"{bin_path}: found {counted(bin_bytes, 'byte')}, expected {expected:,} (the last "
+            f"sequence of {os.path.basename(path)} has {counted(last_len, 'token')} of "
+            f"{token_bytes} bytes from byte {last_pointer:,} on). The copy "
+            f"is incomplete, or the files are not a pair: copy both again, or tokenise the shard "
+            f"again."
         )
     documents_at = header.documents_at
     found = (
@@ -94,7 +95,8 @@ def mixed_error(prefix: str, ends: DocumentEnds) -> MixedEodError:
 def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
     header, path = index.header, index.file.path
     bin_name = os.path.basename(f"{index.prefix}.bin")
-    held = f"{header.num_sequences:,} sequences, and {bin_name} has {bin_bytes:,} bytes"
+    sequences = counted(header.num_sequences, "sequence")
+    held = f"{sequences}, and {bin_name} has {counted(bin_bytes, 'byte')}"
     if header.num_documents == 0 and header.num_sequences > 0 and bin_bytes > 0:
         return CorruptShardError(
             f"{path}: the document index has no document, but there are {held}. A program that "
@@ -105,9 +107,8 @@ def _nothing_fault(index: ShardIndex, bin_bytes: int) -> CorruptShardError:
         )
     if bin_bytes == 0 and not _has_length(index):
         return CorruptShardError(
-            f"{path}: the shard is empty ({header.num_documents} documents, "
-            f"{header.num_sequences} sequences, 0 bytes in {bin_name}). Delete it, or its line in "
-            f"the file list."
+            f"{path}: the shard is empty ({counted(header.num_documents, 'document')}, "
+            f"{sequences}, 0 bytes in {bin_name}). Delete it, or its line in the file list."
         )
     return CorruptShardError(
         f"{path}: describes {counted(header.num_documents, 'document')} in {held}. The two files "
@@ -146,7 +147,7 @@ def header_fault(header: bytes, *, file_bytes: int, path: str) -> CorruptShardEr
 def _header_fault(header: bytes, file_bytes: int, path: str) -> str:
     if len(header) < HEADER.size:
         return (
-            f"found {file_bytes} bytes, expected a header of {HEADER.size}. The copy is "
+            f"found {counted(file_bytes, 'byte')}, expected a header of {HEADER.size}. The copy is "
             f"incomplete: copy the file again, or tokenise the shard again."
         )
     magic, version, code, num_sequences, num_documents_1 = HEADER.unpack(header)
@@ -181,7 +182,7 @@ def _header_fault(header: bytes, file_bytes: int, path: str) -> str:
             f"{convert} writes the shard without them."
         )
     return (
-        f"found {file_bytes:,} bytes, expected {expected:,} ({num_sequences:,} sequences, "
-        f"{num_documents_1 - 1:,} documents, from its header). The copy is incomplete: copy both "
-        f"files again, or tokenise again."
+        f"found {counted(file_bytes, 'byte')}, expected {expected:,} "
+        f"({counted(num_sequences, 'sequence')}, {counted(num_documents_1 - 1, 'document')}, from "
+        f"its header). The copy is incomplete: copy both files again, or tokenise again."
     )

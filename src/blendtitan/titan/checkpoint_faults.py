@@ -16,7 +16,7 @@ from torchtitan.tools import filesystem
 from blendtitan.checkpoints import METADATA, choose_step, damage_to, none_complete
 from blendtitan.errors import OutputError, ResumeError
 from blendtitan.state import STATE_KEY
-from blendtitan.storage.atomic_files import space_on_disk
+from blendtitan.storage.write_faults import space_on_disk
 from blendtitan.titan.checkpoint import SAVING
 from blendtitan.visible import visible_logger
 

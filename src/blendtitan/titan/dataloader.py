@@ -19,7 +19,7 @@ from blendtitan.errors import EmptySplitError
 from blendtitan.loader import DataLoader
 from blendtitan.placed_loader import PlacedLoader
 from blendtitan.settings.section import BlendSection
-from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
+from blendtitan.titan.shared_catalog import shared_catalog
 from blendtitan.titan.tokenizer import engine_tokenizer
 from blendtitan.titan.upstream import is_main
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -189,5 +189,8 @@ class _RunTokenizer:
 @lru_cache(maxsize=64)
 def _datasets(blend: BlendConfig, tokenizer: _RunTokenizer) -> Datasets:
     catalog = shared_catalog(blend, build_check=lambda: tokenizer.check(blend))
-    indices = shared_indices(blend, catalog) if blend.has_horizon else None
-    return build_datasets(blend, catalog, indices)
+    if not blend.has_horizon:
+        return build_datasets(blend, catalog)
+    from blendtitan.titan.shared_indices import shared_indices
+
+    return build_datasets(blend, catalog, shared_indices(blend, catalog))

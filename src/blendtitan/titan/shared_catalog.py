@@ -1,4 +1,4 @@
-"""The catalog and the index of the original's order, read or built by rank 0 for all ranks.
+"""The catalog of a run, read by rank 0 for all ranks.
 
 Thousands of ranks that each open every ``.idx`` overload a file system, and ranks that read at
 different times may see different files. So rank 0 reads, and broadcasts the result, or an error
@@ -6,11 +6,9 @@ that every rank raises. The number of broadcasts depends only on the configurati
 data.
 """
 
-import dataclasses
 import json
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -24,9 +22,6 @@ from blendtitan.placed_loader import is_first_rank
 from blendtitan.storage.catalog import Catalog
 from blendtitan.storage.catalog_bytes import decode_catalog, encode_catalog
 from blendtitan.tokenizer_check.run import TokenizerCheck
-
-if TYPE_CHECKING:
-    from blendtitan.original.index import IndexFile
 
 _FOUND, _ERROR, _FAILURE = b"F", b"E", b"X"
 
@@ -47,22 +42,6 @@ def shared_catalog(
     return decode_catalog(
         from_first_rank(lambda: encode_catalog(read_catalog(config, check=build_check())))
     )
-
-
-def shared_indices(config: BlendConfig, catalog: Catalog) -> "list[IndexFile | None]":
-    """The index of each split in the original's order, built by rank 0. A collective operation.
-
-    Raises:
-        BlendTitanError: An error of rank 0, on every rank.
-    """
-    from blendtitan.original.build import original_indices
-    from blendtitan.original.index import IndexFile
-
-    def find() -> bytes:
-        found = original_indices(config, catalog)
-        return json.dumps([index and dataclasses.astuple(index) for index in found]).encode()
-
-    return [index and IndexFile(*index) for index in json.loads(from_first_rank(find))]
 
 
 def from_first_rank(find: Callable[[], bytes | None]) -> bytes:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from blendtitan.claims.held import release_claim
 from blendtitan.errors import ConfigError, requires_extra
-from blendtitan.failures import end, interrupted, record
+from blendtitan.failures import INTERRUPTED_LINE, end, interrupted, record
 from blendtitan.stop_signals import STOP
 from blendtitan.visible import spell_out_logs, visible_logger
 
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _train(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         if not dist.is_initialized() or dist.get_rank() == 0:
-            logger.warning(
-                "Interrupted. The same command resumes from the last checkpoint, if any."
-            )
+            logger.warning(INTERRUPTED_LINE)
         sys.exit(130)
     except _ERRORS as error:
         record(error)

@@ -28,7 +28,8 @@ from blendtitan.settings.horizon import horizon, samples_of_run
 from blendtitan.settings.section import BlendSection, check_follows
 from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.balance import balance
-from blendtitan.titan.shared_catalog import shared_catalog, shared_indices
+from blendtitan.titan.shared_catalog import shared_catalog
+from blendtitan.titan.shared_indices import shared_indices
 from blendtitan.titan.staging import stage
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.titan02.losses import IS_SUMMED

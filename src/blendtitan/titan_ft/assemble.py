@@ -47,9 +47,10 @@ def with_replicas(
 
 def _values(config: BlendTrainer.Config, settings: FaultToleranceSettings) -> dict[str, Any]:
     """What ``check_replicas`` reads, by key of the TOML file."""
-    loader, spec = config.dataloader, config.model_spec
+    loader, spec, parallelism = config.dataloader, config.model_spec, config.parallelism
     reads_blend = isinstance(loader, BlendCorpusDataLoader.Config)
     values = {f"fault_tolerance.{name}": value for name, value in _fields(settings).items()}
+    values |= {f"parallelism.{name}": value for name, value in _fields(parallelism).items()}
     return values | {
         "checkpoint.enable": config.checkpoint.enable,
         "checkpoint.create_seed_checkpoint": config.checkpoint.create_seed_checkpoint,

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from blendtitan.titan.trainer import BlendTrainer
-from blendtitan.titan_ft.trainer import Attempt, NotCommittedError, ReplicaTrainer, local_part
+from blendtitan.titan_ft.rank_state import local_part
+from blendtitan.titan_ft.trainer import Attempt, NotCommittedError, ReplicaTrainer
 
 _OUTER = {"diloco": (0.7, 0.9), "local_sgd": (1.0, 0.0)}
 """Learning rate and momentum of the outer optimizer."""
@@ -132,6 +133,9 @@ class SemiSyncTrainer(ReplicaTrainer):
         if self.step > round_.first:
             step = self._data.divide(self.step, attempt.place)
             self.gradient_accumulation_steps = len(step.units_of(attempt.place.replica))
+            if not self.gradient_accumulation_steps:  # a replica that is gone still counts
+                self._group.pass_over("more replicas than units")
+                raise NotCommittedError
             attempt.num_samples += step.num_units * self._unit
         attempt.losses.clear()
         self._logs.is_in_round = self.step < round_.last

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor
 from torchtitan.components.checkpoint_utils import init_optim_state
 from torchtitan.components.checkpointer import BaseCheckpointManager
 from torchtitan.components.metrics import MetricsProcessor
@@ -24,10 +23,11 @@ from blendtitan.settings.replicas import replica_name
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
 from blendtitan.titan.trainer import BlendTrainer
 from blendtitan.titan_ft.checkpoint import ReplicaCheckpointManager
-from blendtitan.titan_ft.group import Place, ReplicaGroup, State
+from blendtitan.titan_ft.group import EndedWaitError, Place, ReplicaGroup
 from blendtitan.titan_ft.guards import ReplicaGuards
 from blendtitan.titan_ft.loader import ReplicaDataLoader
 from blendtitan.titan_ft.metrics import ReplicaMetrics
+from blendtitan.titan_ft.rank_state import State, load_rank_state, local_part, rank_state
 from blendtitan.titan_ft.settings import FaultToleranceSettings
 from blendtitan.visible import visible_logger
 
@@ -101,13 +101,14 @@ class ReplicaTrainer(BlendTrainer):
         """Connect the ranks of this replica, and the replica with the others."""
         self.job = replica_name(self._settings.replica_id)
         parallel_dims = super().init_distributed()
-        self._group = ReplicaGroup(self._settings, save=self._save, load=self._load)
+        self._group = ReplicaGroup(
+            self._settings, device=self.device, save=self._save, load=self._load
+        )
         return parallel_dims
 
     def _save(self) -> State:
         """The state of this rank, for a replica that joins."""
-        parts = self._checkpoints.states
-        state = {name: part.state_dict() for name, part in parts.items()}
+        state = rank_state(self._checkpoints.states, self.model_parts)
         return state | {_ROWS: self._row_sums(), _ATTEMPT: self._last_attempt}
 
     def _load(self, state: State) -> None:
@@ -116,8 +117,7 @@ class ReplicaTrainer(BlendTrainer):
         sums = state.pop(_ROWS)
         if self._rows is not None:
             self._rows.losses.sums.copy_(sums)
-        for name, part in state.items():
-            self._checkpoints.states[name].load_state_dict(part)
+        load_rank_state(state, self._checkpoints.states, self.model_parts)
         logger.info(
             "This replica continues with the state of another one, after %d samples.",
             self._data.consumed_samples,
@@ -141,10 +141,7 @@ class ReplicaTrainer(BlendTrainer):
         if self._guards is not None and not self.is_in_round:
             self._guards.before_step()
         while not self._try_step(data_iterator):
-            logger.warning(
-                "Step %d was not committed, because a replica failed. Its samples are read again.",
-                self.step,
-            )
+            pass
 
     def _try_step(
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
@@ -160,23 +157,51 @@ class ReplicaTrainer(BlendTrainer):
             return False
         return True
 
-    def _begin(self) -> Attempt | None:
-        """Agree on who takes part, and prepare to read. None: there is nothing to read."""
-        place = self._group.begin(self.step - 1)
+    def _agreed(self) -> Place | None:
+        """Agree on who takes part. None: there is no step to make."""
+        guards = self._guards
+        reason = guards.reason_to_end if isinstance(guards, ReplicaGuards) else lambda: 0
+        try:
+            place = self._group.begin(self.step - 1, reason)
+        except EndedWaitError as ended:
+            self._group.close()  # so that no replica waits for this one
+            assert isinstance(guards, ReplicaGuards)
+            guards.end_waiting(ended.reason)
+        if place is None:
+            return None
         if self._group.committed_steps == self.step:  # the last step, which this replica missed
             self._lead(False)
             return None
         self._lead(place.replica == 0)
+        if not self._group.has_enough(place):
+            self._wait_for_others(place)
+            return None
+        return place
+
+    def _begin(self) -> Attempt | None:
+        """Agree on who takes part, and prepare to read. None: there is nothing to read."""
+        place = self._agreed()
+        if place is None:
+            return None
         step = self._divided(place)
         self.gradient_accumulation_steps = len(step.units_of(place.replica))
         if not self.gradient_accumulation_steps:  # a replica that is gone still counts
-            self._group.fail("more replicas than units")
-            self._group.commit(self.step)
+            self._group.pass_over("more replicas than units")
             return None
         samples = step.num_units * self._unit
         self._attempt = Attempt(place, samples, self.ntokens_seen, self._row_sums())
         self._data.begin_step(self.step, place)
         return self._attempt
+
+    def _wait_for_others(self, place: Place) -> None:
+        if place != self._place:
+            self._place = place
+            logger.info(
+                "Step %d waits for other replicas: %d take part, and "
+                "fault_tolerance.min_replica_size is %d.",
+                *(self.step, place.num_replicas, self._settings.min_replica_size),
+            )
+        self._group.pass_over("too few replicas")
 
     def _divided(self, place: Place) -> DividedStep:
         step = self._data.divide(self.step, place)
@@ -287,11 +312,10 @@ class ReplicaTrainer(BlendTrainer):
         if is_diverged:
             self._lead(False)
             self._group.forget()
-
-
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor, which shares its memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        logger.warning(
+            "Step %d was not committed, because a replica failed. Its samples are read again.",
+            self.step,
+        )
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,22 @@ def test_it_is_drawn_without_a_message_a_request_or_an_overflow(shown: Shown, sc
     assert color_of(page, "body", "color") == colors["ink"]
     assert color_of(page, ".plot .xtick text", "fill") == colors["ink"]
     assert wrong == []
+
+
+def test_small_numbers_on_axes_are_plain(
+    browser: Browser, trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    """Of a very short run, plotly would write epochs such as ``100\u03bc``."""
+    run = gather_run(trained_run("run"), name="run")
+    corpora = tuple(replace(c, epochs=3e-4, epochs_at_end=7e-4) for c in run.corpora)
+    path = tmp_path / "short.html"
+    write_page(report_page([replace(run, corpora=corpora)]), path)
+    page, _ = opened(browser, path)
+    ticks = page.locator("#corpora .xtick text").all_text_contents()
+    page.close()
+
+    assert "0.0006" in ticks
+    assert all(re.fullmatch(r"[\d.]+", tick) for tick in ticks)
 
 
 def test_figures_follow_when_the_theme_changes(shown: Shown) -> None:

@@ -198,6 +198,10 @@ def test_the_windows_of_a_changed_run_have_several_lengths(
     assert summary(gather_run(tmp_path / "run", name="run"))["sequence length"] == "8, then 12"
 
 
+def test_a_change_that_keeps_the_length_of_windows_adds_no_length(trained_run: TrainedRun) -> None:
+    assert summary(gather_run(trained_run("run"), name="run"))["sequence length"] == "8"
+
+
 def test_a_balanced_run_shows_how_long_its_ranks_wait(write_run: WriteRun) -> None:
     """As the plan predicts it; without a number of ranks it says how to ask."""
     balanced = {"provide_attention_mask": True, "balance": "attention"}

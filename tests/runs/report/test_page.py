@@ -52,6 +52,7 @@ def test_the_summary_names_model_speed_and_time(trained_run: TrainedRun) -> None
     assert facts["description"] == "a small run"
     assert facts["model"] == "llama3 debugmodel"
     assert facts["steps trained"] == "20 of 40"
+    assert facts["samples"] == "80 of 160"
     assert facts["tokens"] == "640 of 1,280"
     assert facts["wall time"] == "10 min 0 s"
     assert facts["tokens per second, median"] == "32"
@@ -62,8 +63,12 @@ def test_the_summary_names_model_speed_and_time(trained_run: TrainedRun) -> None
 
 
 def test_the_summary_leaves_out_unknown_facts(write_run: WriteRun) -> None:
+    """A run that has not begun has none of speed, losses and time."""
     facts = summary(gather_run(write_run(CORPORA), name="run"))
 
+    assert facts["steps trained"] == "0 of 10"
+    assert facts["samples"] == "0 of 80"
+    assert facts["tokens"] == "0 of 640"
     assert [*facts] == [
         *("steps trained", "samples", "tokens", "samples per step", "sequence length", "corpora")
     ]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,9 @@ class RunFacts:
     about: str
     """The origin of the order."""
     num_samples: int
+    """Samples of the whole run."""
+    samples_read: int
+    """Samples that were trained on."""
     skipped: tuple[SkippedStretch, ...]
     """Slots that the run leaves out."""
     removed: str
@@ -114,7 +118,7 @@ class RunFacts:
     schedule: BatchSchedule
     """The sizes of its steps, as trained and as planned."""
     seq_lens: tuple[int, ...]
-    """The lengths of its windows; several if it was changed."""
+    """The lengths of its windows; several if they were changed."""
     reached_step: int
     """Steps that were trained, by checkpoints and metrics; 0: none."""
     curve: BlendCurve
@@ -207,12 +211,13 @@ def gather_run(path: Path, *, name: str, step: int = 1, ranks: int | None = None
         config=config,
         about=run.about,
         num_samples=slots.skips.kept_before(num_samples),
+        samples_read=slots.skips.kept_before(consumed),
         skipped=slots.skipped,
         removed=_removed(run),
         tokens_at_end=sum(slots.tokens_before(num_samples).values()),
         last_step=round(steps_before(slots.schedule, num_samples, slots.skips)),
         schedule=slots.schedule,
-        seq_lens=tuple(seq_len for _, seq_len in slots.lengths),
+        seq_lens=tuple(seq_len for seq_len, _ in groupby(each for _, each in slots.lengths)),
         reached_step=reached,
         curve=curve,
         corpora=tuple(_corpora(run, curve.corpora, num_samples, consumed)),

@@ -85,17 +85,15 @@ def page_html(page: Page) -> str:
 def summary(run: RunFacts) -> dict[str, str]:
     """The facts about a run in words, by name. Facts that are unknown are left out."""
     read = sum(corpus.tokens_read for corpus in run.corpora)
-    is_partial = 0 < run.reached_step < run.last_step
-    read_of = f"{amount(read)} of " if is_partial else ""
     seconds, starts = run.wall_seconds, run.num_starts
     shown = {
         "description": run.description,
         "model": run.model,
         "steps trained": f"{run.reached_step:,} of {run.last_step:,}",
-        "samples": amount(run.num_samples),
+        "samples": f"{amount(run.samples_read)} of {amount(run.num_samples)}",
         "skipped": "; ".join(map(str, run.skipped)),
         "removed": run.removed,
-        "tokens": read_of + amount(run.tokens_at_end),
+        "tokens": f"{amount(read)} of {amount(run.tokens_at_end)}",
         "samples per step": listed_sizes(run.schedule, run.last_step),
         "sequence length": ", then ".join(f"{seq_len:,}" for seq_len in run.seq_lens),
         "corpora": f"{len(run.corpora):,}",
