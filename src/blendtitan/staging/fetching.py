@@ -135,10 +135,12 @@ class Fetching:
         return Fetched(block, None, leftover)
 
     def _fetch_window(self, window: Window) -> Fetched:
-        shard, _ = self.blocks.place(window.block)
+        shard, number = self.blocks.place(window.block)
         try:
             file: Any = self.open_bin(shard)
             self._names[shard] = name = file.staged.name
+            if self.leftovers.get((name, str(number))) == file.staged.size(number):
+                return Fetched(None)  # it is read from that block
             data = file.fetch_staged(window.begin, window.length)
             self.folder.keep(name, window_name(window.begin, window.length), data)
             self.stage.count(windows=len(data))
