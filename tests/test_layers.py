@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         STORAGE | {"document_sources", "remote", "tokenizers", "tables", "prepare"},
         NUMPY
         | {"orjson", "backports", "compression", "isal", "pyarrow", "sentencepiece", "xxhash"}
-        | {"fsspec", "ray", "mpi4py", "datatrove", "rich"},
+        | {"fsspec", "obstore", "ray", "mpi4py", "datatrove", "rich"},
     ),
     "shards": (
         STORAGE | {"document_sources", "tokenizers", "tokenizer_check", "tables", "shards"},

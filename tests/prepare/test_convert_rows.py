@@ -79,7 +79,7 @@ def write_parquet(
     [
         *("mds_type", "mds_zstd", "mds_bytes", "mds_shape", "litdata_tokens"),
         *("litdata_tokens_torch", "litdata_dict", "litdata_lists", "litdata_zstd_chunk"),
-        *("litdata_zstd_batch", "litdata_zstd_sample"),
+        *("litdata_zstd_batch", "litdata_zstd_sample", "litdata_old", "litdata_old_zstd"),
     ],
 )
 @pytest.mark.parametrize("block_bytes", [1, 40, 1 << 24])
@@ -459,7 +459,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "MDS, gz": ("mds_gz", lambda _: None, "compressed with gz, expected zstd or no compression"),
     "MDS, bytes": ("mds_bytes", lambda _: None, "holds bytes, so the type of its ids is not known"),
     "MDS, cut": ("mds_type", truncate, "by index.json. Copy the folder again"),
-    "MDS, cut zstd": ("mds_zstd", truncate, "cannot be decompressed to"),
+    "MDS, cut zstd": ("mds_zstd", truncate, "compressed data is cut off"),
     "MDS, rows": (
         "mds_type",
         lambda p: edit_index(p, lambda index: index["shards"][0].update(samples=7)),
@@ -491,7 +491,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         "a shard of format 'json', version 2, expected 'mds'",
     ),
     "litdata, cut": ("litdata_tokens", truncate, "by index.json. Copy the folder again"),
-    "litdata, cut zstd": ("litdata_zstd_chunk", truncate, "cannot be decompressed to"),
+    "litdata, cut zstd": ("litdata_zstd_chunk", truncate, "compressed data is cut off"),
     "litdata, runs": ("litdata_zstd_batch", lambda p: patch(p, 12, 3), "has version 1, 3 items"),
     "litdata, encrypted": (
         "litdata_tokens",

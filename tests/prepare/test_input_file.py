@@ -131,7 +131,7 @@ def test_a_file_system_of_fsspec_is_read_by_its_name(folder: Path, tmp_path: Pat
         ("{url}/web/readme.md", r"readme\.md: expected a folder, or a file named"),
         ("{url}/nothing/*.jsonl", "matches no file named"),
         ("unknown://host/a.jsonl", "unknown://host/a.jsonl: cannot be read: Protocol not known"),
-        ("s3://bucket/a.jsonl", r"s3://bucket/a\.jsonl: cannot be read: .*s3fs"),
+        ("abfs://a/b.jsonl", r"abfs://a/b\.jsonl: cannot be read: .*adlfs"),
         ("http://127.0.0.1:9/a.jsonl", r":9/a\.jsonl: cannot be read \(Connection refused\)"),
         ("http://host.invalid/a.jsonl", r"cannot be read \(.*(not known|resolution)"),
         ("memory://a/b.jsonl", r"cannot be read \(there is no such file\)"),

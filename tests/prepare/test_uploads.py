@@ -1,5 +1,6 @@
 """``tokenize --output s3://...``: the shards of a local output, complete or not there."""
 
+import gzip
 import os
 import shutil
 import signal
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from blendtitan import remote
@@ -316,7 +319,7 @@ def test_an_output_that_cannot_be_written_is_one_error_before_any_work(
     assert not [*cache.rglob("*.parts")]
 
 
-def command(text: Path, tokenizer: Path, *more: str) -> list[str]:
+def command(text: Path | str, tokenizer: Path, *more: str) -> list[str]:
     words = ["tokenize", str(text), "--output", OUTPUT, "--tokenizer", str(tokenizer)]
     return [sys.executable, "-m", "blendtitan", *words, *more]
 
@@ -359,3 +362,25 @@ def test_ranks_share_the_work_folder(
 
     assert main(["verify", OUTPUT]) == 0
     assert not [path for path in work_folder(Path(OUTPUT)).rglob("*.parts") if path.is_dir()]
+
+
+def test_text_may_be_in_the_store_too(
+    store: ObjectStore, text: Path, tokenizer_path: Path, tmp_path: Path
+) -> None:
+    """Read by ranges, with the extra `remote` alone; other packages of fsspec come first."""
+    table = pa.table({"text": [f"row {n}" for n in range(100)]})
+    pq.write_table(table, text / "web/3.parquet", row_group_size=10)
+    (text / "code/1.jsonl.gz").write_bytes(gzip.compress((text / "code/0.jsonl").read_bytes()))
+    (text / "README.md").touch()
+    run(text, tokenizer_path, tmp_path / "here")
+    store.upload(text, "text/")
+    words = ["--workers", "2", "--job-bytes", "1000"]
+    for place in (f"{BUCKET}/text", f"{BUCKET}/text/*/*"):
+        subprocess.run(command(place, tokenizer_path, *words), check=True)
+
+    found = store.content("out")
+    for path in find_shards(tmp_path / "here"):
+        for suffix in (".bin", ".idx"):
+            name = f"{path.relative_to(tmp_path / 'here')}{suffix}"
+            assert found[name] == Path(f"{path}{suffix}").read_bytes(), name
+    assert uploaded(store).count("web/3.idx") == 1

@@ -390,6 +390,17 @@ def test_what_replicas_cannot_train_is_an_error_at_once(
         check_run(run / "config.toml", [*replica, *arguments])
 
 
+def test_the_processes_of_a_replica_share_a_model_by_fsdp_alone(
+    run: Path, replica: list[str]
+) -> None:
+    words = [*replica, "--training.global_batch_size=12"]
+    check_run(run / "config.toml", words, world_size=2)
+    words.append("--parallelism.tensor_parallel_degree=2")
+
+    with pytest.raises(ConfigError, match=r"tensor_parallel_degree is 2, expected 1 with"):
+        check_run(run / "config.toml", words, world_size=2)
+
+
 def test_replicas_without_a_lighthouse_are_refused_at_once(
     run: Path, replica: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

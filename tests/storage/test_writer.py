@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from blendtitan.errors import CorruptShardError
+from blendtitan.errors import ConfigError, CorruptShardError
 from blendtitan.storage.atomic_files import partial_path, replaced_file, write_atomically
 from blendtitan.storage.writer import ShardWriter, append_file, remove_partials, write_shard
 
@@ -119,3 +119,17 @@ def test_the_index_is_made_before_any_token_is_copied(tmp_path: Path) -> None:
     with pytest.raises(CorruptShardError, match="a source is corrupt"):
         write_shard(tmp_path / "web", index(), write_tokens)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_is_written_to_a_local_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A URL would become a folder named ``s3:``."""
+    monkeypatch.chdir(tmp_path)
+    url = Path("s3://bucket/web")
+    with pytest.raises(ConfigError, match="which is a URL, expected a local path"):
+        ShardWriter.create(url, dtype=np.dtype("<u2"))
+    with pytest.raises(ConfigError, match="which is a URL, expected a local path"):
+        write_shard(url, [b""], lambda file: None)
+
+    assert not [*tmp_path.iterdir()]

@@ -13,8 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from blendtitan.errors import ConfigError, ShardError
-from blendtitan.files import DamagedFileError, url_of
-from blendtitan.files import path_of as path_at
+from blendtitan.files import DamagedFileError, path_of, url_of
 from blendtitan.identity import TokenizerIdentity
 from blendtitan.json_files import read_json
 from blendtitan.prepare.documents import Counts, Manifest, Settings
@@ -136,9 +135,9 @@ def _check_unrecorded(shard: Shard) -> None:
         return
     # `verify` writes the record of document ends beside any shard, so it does not show who made
     # the shard, and it may be left over from a deleted one.
-    paths = [path_at(f"{shard.prefix}{s}") for s in SHARD_SUFFIXES if s != ENDS_SUFFIX]
+    paths = [path_of(f"{shard.prefix}{s}") for s in SHARD_SUFFIXES if s != ENDS_SUFFIX]
     if not shard.parts_folder.exists():
-        paths.append(path_at(f"{shard.prefix}{REJECTS_SUFFIX}"))
+        paths.append(path_of(f"{shard.prefix}{REJECTS_SUFFIX}"))
     for path in _existing(paths):
         raise ConfigError(
             f"{path}: exists already, and was not made by `blendtitan tokenize` in this folder. "
@@ -264,9 +263,9 @@ class RemovedInput:
     def delete_shard(self) -> None:
         """Delete the shard and everything that belongs to it; the record last."""
         remove_output(self.prefix)
-        remove_file(path_at(f"{self.prefix}{REJECTS_SUFFIX}"))
+        remove_file(path_of(f"{self.prefix}{REJECTS_SUFFIX}"))
         if self.stored_record:
-            remove_file(path_at(self.stored_record))
+            remove_file(path_of(self.stored_record))
         self.record_path.unlink(missing_ok=True)
 
 

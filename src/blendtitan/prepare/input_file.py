@@ -5,8 +5,9 @@ import os
 import re
 import stat
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import responses
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
@@ -71,6 +72,12 @@ _TEXT_PER_PARQUET_BYTE = 2
 
 _DIGEST_CHARS = 16
 _WEB = ("http", "https")
+_OBSTORE = ("s3", "gs")
+"""Schemes that obstore reads if fsspec's own package for them is not installed."""
+
+_CLIENT: Any = {"connect_timeout": "10s", "timeout": "120s", "allow_http": True}
+_RETRIES: Any = {"max_retries": 8, "retry_timeout": timedelta(minutes=1)}
+
 _KERNEL_FOLDERS = ("/proc/", "/sys/")
 _FILE_KINDS = {
     stat.S_IFDIR: "folder",
@@ -261,7 +268,8 @@ def readable(location: str | Path) -> Generator[None]:
         # Every store's library has its own exceptions. Local files only raise those above.
         if not is_url(location):
             raise
-        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {error})") from error
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {first})") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -306,6 +314,12 @@ def file_system(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
+        scheme, _, path = url.partition("://")
+        if isinstance(error, ImportError) and scheme in _OBSTORE:
+            with suppress(ImportError):
+                from obstore.fsspec import FsspecStore
+
+                return FsspecStore(scheme, client_options=_CLIENT, retry_config=_RETRIES), path
         raise InputError(f"{url}: cannot be read: {error}") from error
 
 
@@ -320,5 +334,6 @@ def _remote_file(url: str) -> InputFile:
             f"{url}: the store does not report its size, expected a store that does and that "
             f"supports range requests. Copy the file to this machine first."
         )
+    info = {**info, "ETag": info.get("ETag") or info.get("e_tag")}  # s3fs's name, and obstore's
     name = next((name for name in (*_VERSIONS, *_TIMES) if info.get(name)), None)
     return InputFile(url, int(info["size"]), f"{name} {info[name]}" if name else "")

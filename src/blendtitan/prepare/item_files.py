@@ -8,19 +8,20 @@
 An item has fields. The sizes of those that vary, uint32, come first, then all fields.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from blendtitan.errors import InputError
 from blendtitan.files import DamagedFileError
 from blendtitan.json_files import checked, read_json
 from blendtitan.prepare.input_file import InputFile, readable
+from blendtitan.prepare.streams import zstd
 
 INDEX = "index.json"
 _MOST_INDEX_BYTES = 1 << 30
@@ -61,18 +62,19 @@ def checked_name(name: str, where: str) -> str:
     return name
 
 
-def items_of(opened: BinaryIO, location: str, *, num_bytes: int, num_items: int) -> Iterator[Items]:
+def items_of(opened: BinaryIO, location: str, *, num_items: int) -> Iterator[Items]:
     """The items of an open file, in blocks.
 
     Args:
         opened: The file, or its decompressed content.
         location: Its name, for errors.
-        num_bytes: Its size.
         num_items: Number of items by the ``index.json``.
 
     Raises:
         InputError: The number of items is another one, or the offsets contradict the size.
     """
+    num_bytes = opened.seek(0, os.SEEK_END)
+    opened.seek(0)
     head = opened.read(4 * (num_items + 2))
     offsets = np.frombuffer(head, "<u4", len(head) // 4)[1:].astype(np.int64)
     found = int.from_bytes(head[:4], "little")
@@ -134,17 +136,28 @@ def field_spans(
     return begins, begins + all_sizes[:, field]
 
 
-def inflated(file: InputFile, num_bytes: int) -> BinaryIO:
-    """The content of a file that zstd compressed as a whole, whose size is known."""
+def inflated(file: InputFile, sizes: Collection[int]) -> BinaryIO:
+    """The content of a file that zstd compressed as a whole, which has one of these sizes."""
     with readable(file.location), file.open() as opened:
-        return BytesIO(unzipped(opened.read(), num_bytes, file.location))
-
-
-def unzipped(data: bytes, num_bytes: int, where: str) -> bytes:
-    """The ``num_bytes`` bytes that zstd compressed."""
-    try:
-        return pa.Codec("zstd").decompress(data, decompressed_size=num_bytes, asbytes=True)
-    except (OSError, pa.ArrowException) as error:
+        content = unzipped(opened.read(), max(sizes), file.location)
+    if len(content) not in sizes:
         raise InputError(
-            f"{where}: cannot be decompressed to {num_bytes:,} bytes ({error}). Copy it again."
-        ) from error
+            f"{file.location}: holds {len(content):,} bytes after decompression, expected "
+            f"{min(sizes):,}, by {INDEX}. Copy the folder again."
+        )
+    return BytesIO(content)
+
+
+def unzipped(data: bytes, most_bytes: int, where: str) -> bytes:
+    """Up to ``most_bytes`` bytes that zstd compressed."""
+    decompressor = zstd.ZstdDecompressor()
+    try:
+        content = decompressor.decompress(data, max_length=most_bytes + 1)
+    except zstd.ZstdError as error:
+        raise InputError(f"{where}: cannot be decompressed ({error}). Copy it again.") from error
+    if not decompressor.eof:
+        raise InputError(
+            f"{where}: compressed data is cut off, or holds more than {most_bytes:,} bytes. Copy "
+            f"the file again."
+        )
+    return content

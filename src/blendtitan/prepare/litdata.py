@@ -24,6 +24,7 @@ Source: ``streaming/writer.py``, ``item_loader.py``, ``serializers.py`` and ``fr
 """
 
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -48,7 +49,6 @@ from blendtitan.prepare.item_files import (
     known_fields,
     unzipped,
 )
-from blendtitan.prepare.streams import zstd
 from blendtitan.prepare.token_rows import (
     COLUMNS,
     RowFile,
@@ -82,6 +82,9 @@ class _Chunk:
     chunk_size: int
     chunk_bytes: int
     """Size without the compression of whole chunks."""
+
+    dim: int | None = None
+    """Number of ids in all items, if they have no sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,38 +152,32 @@ class _ChunkReader:
         """What is compressed: ``chunk``, ``batch``, ``sample`` or nothing."""
         return (self.config.compression_level or "chunk") if self.config.compression else ""
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Size of the chunk by this release of litdata, and by those that left out the offsets."""
+        num_bytes = self.chunk.chunk_bytes
+        return num_bytes, num_bytes + 4 * (self.chunk.chunk_size + 2)
+
     def rows(self) -> Iterator[Rows]:
         """All rows of the chunk."""
         is_zipped = self.level == "chunk" and ".zstd" in self.chunk.filename
-        if not is_zipped and self.file.num_bytes != self.chunk.chunk_bytes:
+        if not is_zipped and self.file.num_bytes not in self.sizes:
             raise InputError(
                 f"{self.file.location}: found {self.file.num_bytes:,} bytes, expected "
                 f"{self.chunk.chunk_bytes:,}, by index.json. Copy the folder again."
             )
         with opened_as(self.file, "a chunk of litdata") as stored:
-            opened = inflated(self.file, self.chunk.chunk_bytes) if is_zipped else stored
-            if (arrow := self._arrow_rows(opened)) is not None:
+            opened = inflated(self.file, self.sizes) if is_zipped else stored
+            if (arrow := _arrow_file(opened)) is not None:
                 yield from rows_of_arrow(arrow, self.file.location, self.settings)
-                return
-            opened.seek(0)
-            yield from self._rows(opened)
-
-    def _arrow_rows(self, opened: BinaryIO) -> Any:
-        """The Arrow file at the end of a chunk. None: there is none."""
-        end = 4 + len(_ARROW_END)
-        if self.chunk.chunk_bytes < end:
-            return None
-        opened.seek(self.chunk.chunk_bytes - end)
-        tail = opened.read(end)
-        if not tail.endswith(_ARROW_END):
-            return None
-        num_bytes = int.from_bytes(tail[:4], "little")
-        opened.seek(max(0, self.chunk.chunk_bytes - end - num_bytes))
-        return pa.BufferReader(opened.read(num_bytes))
+            else:
+                yield from self._rows(opened)
 
     def _rows(self, opened: BinaryIO) -> Iterator[Rows]:
         leaf, dtype = self._leaf()
-        sizes = [] if self.config.item_loader == "TokensLoader" else [None] * self._num_leaves
+        # Older releases do not name the loader.
+        has_sizes = self.config.item_loader != "TokensLoader" and self.chunk.dim is None
+        sizes = [None] * self._num_leaves if has_sizes else []
         location, row = self.file.location, 0
         for items in self._items(opened):
             starts, ends = items.bounds[:-1], items.bounds[1:]
@@ -227,14 +224,13 @@ class _ChunkReader:
         if self.level == "batch":
             yield from self._items_of_runs(opened)
             return
-        num_bytes, num_items = self.chunk.chunk_bytes, self.chunk.chunk_size
-        location = self.file.location
-        for items in items_of(opened, location, num_bytes=num_bytes, num_items=num_items):
+        location, num_items = self.file.location, self.chunk.chunk_size
+        for items in items_of(opened, location, num_items=num_items):
             yield self._unzipped(items) if self.level == "sample" else items
 
     def _unzipped(self, items: Items) -> Items:
         contents = [
-            _unzipped_item(items.content[start:end], self.file.location)
+            unzipped(items.content[start:end], _MOST_ITEM_BYTES, self.file.location)
             for start, end in zip(items.bounds[:-1], items.bounds[1:], strict=True)
         ]
         bounds = np.append(0, np.cumsum(list(map(len, contents)), dtype=np.int64))
@@ -257,7 +253,7 @@ class _ChunkReader:
             stop = first + int(run["items"])
             bounds = offsets[first : stop + 1] - offsets[first]
             end = int(run["at"]) + int(run["size"])
-            if run["first"] != first or bounds[-1] != run["raw"] or end > self.chunk.chunk_bytes:
+            if run["first"] != first or bounds[-1] != run["raw"] or end > self.file.num_bytes:
                 raise self._bad_runs(f"has a run of {run['raw']:,} bytes for {bounds[-1]:,}")
             opened.seek(int(run["at"]))
             yield Items(unzipped(opened.read(int(run["size"])), int(bounds[-1]), location), bounds)
@@ -276,18 +272,17 @@ class _ChunkReader:
         )
 
 
-def _unzipped_item(data: bytes, location: str) -> bytes:
-    decompressor = zstd.ZstdDecompressor()
-    try:
-        content = decompressor.decompress(data, max_length=_MOST_ITEM_BYTES)
-    except zstd.ZstdError as error:
-        raise InputError(f"{location}: a row cannot be decompressed ({error}).") from error
-    if not decompressor.eof:
-        raise InputError(
-            f"{location}: a compressed row is cut off, or larger than {_MOST_ITEM_BYTES:,} bytes. "
-            f"Copy the file again."
-        )
-    return content
+def _arrow_file(opened: BinaryIO) -> Any:
+    """The Arrow file at the end of a chunk. None: there is none, and the chunk is at its start."""
+    num_bytes, end = opened.seek(0, os.SEEK_END), 4 + len(_ARROW_END)
+    opened.seek(max(0, num_bytes - end))
+    tail = opened.read(end)
+    if len(tail) < end or not tail.endswith(_ARROW_END):
+        opened.seek(0)
+        return None
+    size = int.from_bytes(tail[:4], "little")
+    opened.seek(max(0, num_bytes - end - size))
+    return pa.BufferReader(opened.read(size))
 
 
 def _leaf_names(config: _Config, location: str) -> list[str]:

@@ -126,20 +126,18 @@ def _reader(
                 f"index.json. Copy the folder again."
             )
         with readable(file.location):
-            opened = inflated(file, raw.bytes) if is_zipped else file.open()
+            opened = inflated(file, [raw.bytes]) if is_zipped else file.open()
             with opened:
-                yield from _rows(opened, file.location, shard, raw, number, decode)
+                yield from _rows(opened, file.location, shard, number, decode)
 
     return read
 
 
-def _rows(
-    opened: Any, location: str, shard: _Shard, raw: _Data, number: int, decode: Any
-) -> Iterator[Rows]:
+def _rows(opened: Any, location: str, shard: _Shard, number: int, decode: Any) -> Iterator[Rows]:
     # A size of 0 is that of an empty list of dimensions, and varies.
     sizes = [size or None for size in shard.column_sizes]
     row = 0
-    for items in items_of(opened, location, num_bytes=raw.bytes, num_items=shard.samples):
+    for items in items_of(opened, location, num_items=shard.samples):
         starts, ends = field_spans(items, sizes, number, location=location, row=row)
         content, arrays = memoryview(items.content), []
         for start, end in zip(starts.tolist(), ends.tolist(), strict=True):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blendtitan.config import check_is_path
 from blendtitan.errors import ConfigError
 from blendtitan.storage.atomic_files import remove_file_partials
 from blendtitan.storage.file_list import ShardEntry
@@ -118,6 +119,7 @@ def mix(
             exists and was not written by this function.
         ShardError: A shard cannot be opened.
     """
+    check_is_path("the output", output)
     if not overwrite:
         check_replaceable(output, re.escape(_WRITTEN_BY))
     shards = [*filter(is_read, named_shards(inputs))]

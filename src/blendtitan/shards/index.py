@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import check_at_least
+from blendtitan.config import check_at_least, check_is_path
 from blendtitan.errors import ConfigError, CorruptShardError, ShardError
 from blendtitan.shards.document_lengths import DocumentLengths
 from blendtitan.shards.encoding import Encoding, compare_encoding, encoding_problems
@@ -94,6 +94,7 @@ def plan_index(
         ConfigError: An input or a setting cannot be used, or an ``.idx`` would be overwritten.
         ShardError: A file is of another kind, or cut short.
     """
+    check_is_path("the output", output)
     planned: list[PlannedFile] = []
     for path, name in find_token_files(inputs):
         source, prefix = recognise(path, settings.dtype), output / name

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.config import check_is_path
 from blendtitan.errors import CorruptShardError
 from blendtitan.files import open_file, path_of
 from blendtitan.identity import TokenizerIdentity
@@ -90,6 +91,7 @@ class ShardWriter:
         Raises:
             OutputError: The folder or the file cannot be written.
         """
+        check_is_path("the shard", prefix)
         if dtype not in CODE_OF_DTYPE:
             raise ValueError(f"{prefix}: dtype is {dtype.str}, expected a little-endian integer")
         bin_path = Path(f"{prefix}.bin")
@@ -218,6 +220,7 @@ def write_shard(
     ``index`` is the content of the ``.idx``; ``write_tokens`` writes that of the ``.bin``, and
     ``write_docs``, if there is one, the sources of the documents. A missing folder is created.
     """
+    check_is_path("the shard", prefix)
     bin_path = Path(f"{prefix}.bin")
     with writing(bin_path.parent):
         bin_path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,9 @@ dependencies, streaming imports once `transformers` and its parts for images are
     pip install torch==2.13.0 numpy pyarrow brotli python-snappy zstd xxhash tqdm pillow filelock \
         requests boto3 lightning-utilities obstore catalogue
     pip install --no-deps mosaicml-streaming==0.13.0 litdata==0.2.76
+
+The argument ``old`` makes only litdata_old and litdata_old_zstd, with litdata 0.2.17, which counts
+the bytes of a chunk without its offsets.
 """
 
 import shutil
@@ -61,6 +64,12 @@ def write_litdata(name: str, convert: Convert, **settings: Any) -> None:
     cache.merge()
 
 
+def write_old() -> None:
+    tokens = {"item_loader": TokensLoader(4), "chunk_size": 20}
+    write_litdata("old", lambda ids: torch.tensor(ids, dtype=torch.int32), **tokens)
+    write_litdata("old_zstd", lambda ids: {"input_ids": np.array(ids)}, compression="zstd")
+
+
 def main() -> None:
     write_mds("type", "ndarray:int32", lambda ids: np.array(ids, np.int32))
     write_mds("zstd", "ndarray", lambda ids: np.array(ids, np.int64), "zstd:7")
@@ -68,7 +77,7 @@ def main() -> None:
     write_mds("shape", "ndarray:uint16:4", lambda ids: np.array((ids * 4)[:4], np.uint16))
     write_mds("gz", "ndarray:uint16", lambda ids: np.array(ids, np.uint16), "gz")
     write_mds("pickle", "pkl", lambda ids: ids)
-    tokens = {"item_loader": TokensLoader(), "chunk_size": 20}
+    tokens = {"item_loader": TokensLoader(4), "chunk_size": 20}
     write_litdata("tokens", lambda ids: np.array(ids, np.uint16), **tokens)
     write_litdata("tokens_torch", lambda ids: torch.tensor(ids, dtype=torch.int32), **tokens)
     write_litdata("dict", lambda ids: {"url": "org", "input_ids": np.array(ids, np.int64)})
@@ -84,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_old() if sys.argv[1:] == ["old"] else main()

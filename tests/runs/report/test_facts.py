@@ -9,6 +9,7 @@ import pytest
 from blendtitan.errors import ConfigError
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
+from blendtitan.runs.predictions import Asked
 from blendtitan.runs.report.documents import OF_EACH
 from blendtitan.runs.report.facts import gather_run, gather_runs
 from blendtitan.runs.report.page import summary
@@ -206,7 +207,8 @@ def test_a_balanced_run_shows_how_long_its_ranks_wait(write_run: WriteRun) -> No
     """As the plan predicts it; without a number of ranks it says how to ask."""
     balanced = {"provide_attention_mask": True, "balance": "attention"}
     path = write_run(CORPORA, training={"local_batch_size": 1}, blendcorpus=balanced)
-    shown = str(plan_run(read_run(path), balance_on=4).waiting)
+    plan = plan_run(read_run(path), asked=Asked(ranks=4, waiting=True))
+    shown = str(plan.predictions["waiting"])
 
     assert gather_run(path, name="run", ranks=4).waiting == shown
     assert "--ranks" in gather_run(path, name="run").waiting
