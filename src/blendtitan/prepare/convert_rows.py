@@ -64,9 +64,9 @@ def convert_rows(
 ) -> Iterator[ConvertedFile]:
     """Write a shard for each file of rows; yields the outcomes in order.
 
-    Everything that the names of files tell is checked before the first one is written. All shards
-    have the same token type. A file whose rows cannot be used does not stop the others. ``threads``
-    files are read at once; None: one per core.
+    Existing shards are checked before the first one is written. All shards have the same token
+    type. A file whose rows cannot be used does not stop the others. ``threads`` files are read at
+    once; None: one per core.
 
     Raises:
         ConfigError: An existing shard or an input would be replaced.
