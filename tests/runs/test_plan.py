@@ -574,9 +574,9 @@ def test_the_plan_predicts_what_a_node_fetches(
     shard_bytes = int(catalog.token_cuts[:, 3].sum()) * 2
 
     assert alone["bytes_read"] == 200 * 8 * 9 * 2
-    assert (alone["bytes_staged"], alone["bytes_direct"]) == (shard_bytes, 0)
+    assert (alone["bytes_blocks"], alone["bytes_windows"]) == (shard_bytes, 0)
     assert of_four["bytes_read"] == 200 * 2 * 9 * 2
-    assert of_four["bytes_staged"] + of_four["bytes_direct"] <= 1.15 * of_four["bytes_read"]
+    assert of_four["bytes_blocks"] + of_four["bytes_windows"] <= 1.15 * of_four["bytes_read"]
 
     main(["plan", str(path), "--ranks", "4", "--nodes", "1"])
     assert "Staging: each of 1 node with 4 ranks fetches" in capsys.readouterr().out
@@ -588,7 +588,7 @@ def test_the_plan_predicts_what_a_node_fetches(
         ({}, ["--ranks", "4", "--nodes", "2"], "data_stage_path is not set"),
         (STAGING, ["--nodes", "2"], "expected --ranks with it"),
         (STAGING, ["--ranks", "4", "--nodes", "3"], "--nodes is 3, expected a divisor of 4"),
-        (STAGING | {"data_stage_bytes": 9}, ["--ranks", "4", "--nodes", "2"], "at least 2,097,152"),
+        (STAGING | {"data_stage_bytes": 9}, ["--ranks", "4", "--nodes", "2"], "at least 4,194,304"),
         ({"data_stage_bytes": 9}, [], "data_stage_bytes is set, but data_stage_path is not"),
         (STAGING | {"data_stage_path": "s3://a"}, [], "which is a URL, expected a local path"),
         (STAGING | {"order": "blendcorpus"}, [], "data_stage_path needs order"),

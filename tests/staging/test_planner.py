@@ -60,7 +60,7 @@ def test_any_reads_fit_on_the_disk_and_cost_few_bytes(
 
     assert found.most_on_disk <= capacity
     assert found.read_bytes == sum(num_bytes for _, num_bytes in trace)
-    assert found.staged_bytes + found.direct_bytes <= MOST_FETCHED * found.read_bytes
+    assert found.staged_bytes + found.window_bytes <= MOST_FETCHED * found.read_bytes
     assert not planner.demand.any()
 
 
@@ -72,35 +72,35 @@ def test_shuffled_epochs_cost_at_most_what_a_cache_by_recent_use_does(
     found = planned(reads, num_blocks * BLOCK)
     recent = lru_bytes(reads, num_blocks * BLOCK)
 
-    assert found.staged_bytes + found.direct_bytes <= MOST_FETCHED * recent
+    assert found.staged_bytes + found.window_bytes <= MOST_FETCHED * recent
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3.5])
 def test_a_disk_that_holds_an_epoch_gets_every_block_once(epochs: float) -> None:
     found = planned(shuffled_epochs(1, epochs=epochs, blocks=10), 10 * BLOCK)
 
-    assert (found.staged_bytes, found.direct_bytes) == (10 * BLOCK, 0)
+    assert (found.staged_bytes, found.window_bytes) == (10 * BLOCK, 0)
 
 
 def test_a_smaller_disk_keeps_blocks_for_all_epochs() -> None:
     """Of ten blocks it holds three. The other seven are read three times, window by window."""
     found = planned(shuffled_epochs(1, epochs=3, blocks=10), 3 * BLOCK)
 
-    assert (found.staged_bytes, found.direct_bytes) == (3 * BLOCK, 3 * 7 * BLOCK)
+    assert (found.staged_bytes, found.window_bytes) == (3 * BLOCK, 3 * 7 * BLOCK)
 
 
 def test_many_nodes_do_not_each_fetch_every_block() -> None:
     """A node that reads an eighth of every block reads that alone."""
     found = planned(shuffled_epochs(1, epochs=1, blocks=10, nodes=8), 10 * BLOCK)
 
-    assert (found.staged_bytes, found.direct_bytes) == (0, found.read_bytes)
+    assert (found.staged_bytes, found.window_bytes) == (0, found.read_bytes)
 
 
 def test_windows_in_order_need_room_for_a_single_block() -> None:
     """A block without further reads is dropped."""
     found = planned(reads_of((window // BLOCK, WINDOW) for window in range(10 * BLOCK)), BLOCK)
 
-    assert (found.staged_bytes, found.direct_bytes) == (10 * BLOCK, 0)
+    assert (found.staged_bytes, found.window_bytes) == (10 * BLOCK, 0)
     assert found.most_on_disk == BLOCK
 
 
@@ -109,11 +109,11 @@ def test_a_block_that_saves_more_bytes_takes_the_place_of_another() -> None:
     trace = [(0, BLOCK), *[(1, BLOCK)] * 10, (0, BLOCK)]
     found = planned(reads_of(trace), BLOCK)
 
-    assert (found.staged_bytes, found.direct_bytes) == (3 * BLOCK, 0)
+    assert (found.staged_bytes, found.window_bytes) == (3 * BLOCK, 0)
 
 
 def test_the_end_of_the_run_is_known() -> None:
     """A run that reads half an epoch does not fetch blocks for reads that never come."""
     found = planned(shuffled_epochs(1, epochs=0.5, blocks=10), 10 * BLOCK)
 
-    assert found.staged_bytes + found.direct_bytes <= MOST_FETCHED * found.read_bytes
+    assert found.staged_bytes + found.window_bytes <= MOST_FETCHED * found.read_bytes

@@ -73,7 +73,7 @@ def test_a_killed_run_that_stages_resumes_on_the_same_samples(job: Job, store: O
     assert again.wait(TIMEOUT_S) == 0, again.output[-5000:]
     staged = job.samples()
     assert [*staged] == [*range(21, 81)]
-    assert "Staging on this node: 0.0 MB fetched" in again.output
+    assert "Staging on this node: 0.00 bytes fetched per byte read." in again.output
     assert list(disk.iterdir()) == []
     for step, samples in staged.items():
         assert samples == job.expected_samples(step)

@@ -66,6 +66,10 @@ def test_the_default_global_batch_is_one_micro_batch_of_every_replica(job: Job) 
             r"group_size is 0, expected a whole number",
         ),
         (["--fault_tolerance.replica_id=2"], r"replica_id is 2, expected 0 to 1 .*group_size = 2"),
+        (
+            ["--blendcorpus.data_stage_path=/local", "--blendcorpus.data_stage_bytes=9999999"],
+            r"data_stage_path cannot be used with fault_tolerance.enable = true",
+        ),
         (["--fault_tolerance.min_replica_size=3"], r"min_replica_size is 3, expected 1 to 2"),
         (
             ["--fault_tolerance.semi_sync_method=adiloco"],

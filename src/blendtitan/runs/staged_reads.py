@@ -10,7 +10,7 @@ from blendtitan.order.slots import Course
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.row_reads import size_of
 from blendtitan.staging.blocks import BLOCK_BYTES, Blocks, Future
-from blendtitan.staging.planner import MOST_AHEAD, Planner, predicted
+from blendtitan.staging.planner import MOST_AHEAD, Planner, predicted, shares
 from blendtitan.visible import counted
 
 
@@ -25,17 +25,17 @@ class StagedReads:
     """Samples of the run that were looked at, of all nodes: all of them, or the first."""
     bytes_read: int
     """Of the node's windows."""
-    bytes_staged: int
+    bytes_blocks: int
     """Fetched as blocks."""
-    bytes_direct: int
-    """Fetched to read windows directly."""
+    bytes_windows: int
+    """Fetched as windows."""
     bytes_on_disk: int
     """At most at once."""
 
     @property
     def bytes_fetched(self) -> int:
         """Of blocks and windows."""
-        return self.bytes_staged + self.bytes_direct
+        return self.bytes_blocks + self.bytes_windows
 
     def sentence(self) -> str:
         """It in words."""
@@ -43,8 +43,9 @@ class StagedReads:
             f"Staging: each of {counted(self.nodes, 'node')} with {counted(self.ranks, 'rank')} "
             f"fetches {size_of(self.bytes_fetched)} for {size_of(self.bytes_read)} read "
             f"({self.bytes_fetched / max(1, self.bytes_read):.2f} bytes per byte) in "
-            f"{self.samples:,} samples, {size_of(self.bytes_direct)} of them directly; its disk "
-            f"holds at most {size_of(self.bytes_on_disk)}."
+            f"{self.samples:,} samples: {size_of(self.bytes_blocks)} as blocks, of which its disk "
+            f"holds at most {size_of(self.bytes_on_disk)}, and {size_of(self.bytes_windows)} as "
+            f"windows."
         )
 
 
@@ -62,11 +63,11 @@ def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -
     if nodes < 1 or ranks % nodes:
         raise ConfigError(f"--nodes is {nodes}, expected a divisor of {ranks}, the number of ranks")
     own = ranks // nodes
-    least = own * BLOCK_BYTES
+    least = 2 * own * BLOCK_BYTES
     if run.stage_bytes < least:
         raise ConfigError(
             f"{run.path}: blendcorpus.data_stage_bytes is {run.stage_bytes:,}, expected at least "
-            f"{least:,}: a block of {BLOCK_BYTES:,} for each process of the node"
+            f"{least:,}: two blocks of {BLOCK_BYTES:,} for each process of the node"
         )
     course = Course(run.micro_batch, 0, ranks)
     if run.skipped:
@@ -74,7 +75,7 @@ def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -
     stop = min(run.stop_slot, MOST_AHEAD * nodes)
     blocks = Blocks.of_catalog(train.catalog)
     found = predicted(
-        Planner(blocks.sizes, run.stage_bytes),
+        Planner(blocks.sizes, shares(run.stage_bytes)[0]),
         Future(train, course, range(own), train.first_slot, stop, blocks),
     )
     return StagedReads(
@@ -82,7 +83,7 @@ def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -
         ranks=own,
         samples=train.samples_before(stop),
         bytes_read=found.read_bytes,
-        bytes_staged=found.staged_bytes,
-        bytes_direct=found.direct_bytes,
+        bytes_blocks=found.staged_bytes,
+        bytes_windows=found.window_bytes,
         bytes_on_disk=found.most_on_disk,
     )

@@ -37,8 +37,8 @@ class BlendSection(BlendKeys):
     wait less for each other. Each step keeps its rows. Needs ``provide_attention_mask``."""
 
     data_stage_path: str | Path | None = None
-    """Folder on a disk of each node that keeps blocks of the shards which the node reads several
-    times, or reads whole. None: each sample is read from its shard."""
+    """Folder on a disk of each node, to which it fetches what it will read, and keeps what it reads
+    more than once. None: each sample is read from its shard when it is due."""
 
     data_stage_bytes: int | None = None
     """Bytes of that disk that a node may use. Needed with ``data_stage_path``."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.files import url_of
 from blendtitan.order.slots import Course
-from blendtitan.staging.planner import Reads
+from blendtitan.staging.planner import Reads, Windows
 from blendtitan.storage.catalog import Catalog
 
 IntArray = NDArray[np.int64]
@@ -74,11 +74,12 @@ class Blocks:
 
     def of_windows(
         self, shards: IntArray, at_bytes: IntArray, tokens: int
-    ) -> tuple[IntArray, IntArray, IntArray]:
+    ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """The blocks of contiguous windows, in order.
 
         Returns:
-            Number of each block, bytes of it that are read, and the index of the window.
+            Number of each block, where in the ``.bin`` reading it begins, bytes of it that are
+            read, and the index of the window.
         """
         size = self.block_bytes
         ends = at_bytes + tokens * self.token_bytes[shards]
@@ -89,7 +90,7 @@ class Blocks:
         numbers -= np.repeat(np.cumsum(counts) - counts, counts)
         begins = np.maximum(at_bytes[windows], numbers * size)
         stops = np.minimum(ends[windows], (numbers + 1) * size)
-        return self.firsts[shards[windows]] + numbers, stops - begins, windows
+        return self.firsts[shards[windows]] + numbers, begins, stops - begins, windows
 
 
 def owner_of(salt: IntArray, number: IntArray, count: int) -> IntArray:
@@ -125,21 +126,27 @@ class Future:
             block, index = self.course.block(at)
             slots = np.stack([course.slots(block) for course in courses], axis=1)
             while at < self.stop and index < len(slots):
-                first = index
-                while at < self.stop and index < min(first + most, len(slots)):
-                    at, index = self.course.after(at), index + 1
-                yield self._reads(slots[first:index], counts, at)
+                first, positions = index, [at]
+                while positions[-1] < self.stop and index < min(first + most, len(slots)):
+                    positions.append(self.course.after(positions[-1]))
+                    index += 1
+                yield self._reads(slots[first:index], counts, np.array(positions))
+                at = positions[-1]
 
-    def _reads(self, slots: IntArray, counts: IntArray, stop: int) -> Reads:
-        """The reads of slots of the shape ``(micro batches, ranks, micro batch)``."""
+    def _reads(self, slots: IntArray, readers: IntArray, positions: IntArray) -> Reads:
+        """The reads of slots of the shape ``(micro batches, ranks, micro batch)``.
+
+        ``readers`` are the processes of each rank; ``positions`` are before each micro batch, and
+        after the last.
+        """
         plan = self.dataset.plan(np.maximum(slots.ravel(), self.dataset.first_slot))
-        whole = plan.at_bytes >= 0  # other windows are read directly
-        blocks, num_bytes, windows = self.blocks.of_windows(
+        whole = np.flatnonzero(plan.at_bytes >= 0)  # other windows are read directly
+        blocks, begins, lengths, windows = self.blocks.of_windows(
             plan.shards[whole], plan.at_bytes[whole], self.dataset.config.seq_length + 1
         )
-        readers = np.broadcast_to(counts[:, None], slots.shape).ravel()[whole]
-        num_bytes *= readers[windows]
+        batches, ranks, _ = np.unravel_index(whole[windows], slots.shape)
+        columns = [blocks, lengths * readers[ranks], begins, lengths, positions[batches]]
         if self.num_owners > 1:
             own = self.blocks.owners(blocks, self.num_owners) == self.owner
-            blocks, num_bytes = blocks[own], num_bytes[own]
-        return Reads(stop, blocks, num_bytes)
+            columns = [column[own] for column in columns]
+        return Reads(int(positions[-1]), *columns[:2], Windows(*columns[2:]))

@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,22 +30,24 @@ class Counts:
     """Bytes of windows, as the loader read them."""
     direct: int = 0
     """Bytes that were fetched to read them."""
-    staged: int = 0
+    blocks: int = 0
     """Bytes that were fetched as blocks."""
+    windows: int = 0
+    """Bytes that were fetched as windows, ahead of reading."""
     on_disk: int = 0
-    """Bytes of the blocks on the disk now."""
+    """Bytes of the blocks and windows on the disk now."""
 
     @property
-    def ratio(self) -> float:
-        """Bytes fetched per byte read."""
-        return (self.direct + self.staged) / max(1, self.read)
+    def fetched(self) -> int:
+        """Bytes fetched in any way."""
+        return self.direct + self.blocks + self.windows
 
     def __str__(self) -> str:
-        fetched = self.direct + self.staged
+        mb = {name: f"{num_bytes / 1e6:,.1f} MB" for name, num_bytes in asdict(self).items()}
         return (
-            f"Staging on this node: {fetched / 1e6:,.1f} MB fetched for {self.read / 1e6:,.1f} MB "
-            f"read, {self.ratio:.2f} bytes per byte; {self.direct / 1e6:,.1f} MB of them directly; "
-            f"{self.on_disk / 1e6:,.1f} MB are on the disk."
+            f"Staging on this node: {self.fetched / max(1, self.read):.2f} bytes fetched per byte "
+            f"read. Read: {mb['read']}. Fetched: {mb['blocks']} as blocks, {mb['windows']} as "
+            f"windows ahead, {mb['direct']} directly. On the disk: {mb['on_disk']}."
         )
 
 
@@ -107,14 +109,15 @@ class StagedBlocks:
         """Offset of a block."""
         return number * self.stage.block_bytes
 
-    def path(self, number: int) -> str:
-        """Where a block is, if it is staged."""
+    def paths(self, number: int, begin: int, length: int) -> tuple[str, str]:
+        """Where a block is, and a part of a window that it holds, if they are staged."""
         folders = self.stage.folders
-        return f"{folders[(self.salt + number) % len(folders)]}/{self.name}/{number}"
+        folder = f"{folders[(self.salt + number) % len(folders)]}/{self.name}"
+        return f"{folder}/{number}", f"{folder}/{window_name(begin, length)}"
 
     def missing(self, at: int, num_bytes: int) -> Iterator[tuple[int, int]]:
         """Offsets and lengths of the parts of a read that are not staged."""
-        return _joined((a, n) for i, a, n in self._parts(at, num_bytes) if not self._is_staged(i))
+        return _joined(part[1:] for part in self._parts(at, num_bytes) if not self._has(*part))
 
     def read_into(self, view: memoryview, at: int) -> Iterator[tuple[int, int]]:
         """Fill a buffer from offset ``at`` on; what remains to be read, as ``missing``."""
@@ -125,19 +128,25 @@ class StagedBlocks:
             if not self._read(number, view[begin - at :][:length], begin)
         )
 
-    def _is_staged(self, number: int) -> bool:
-        return self.stage.is_readable and os.path.exists(self.path(number))
+    def _has(self, number: int, begin: int, length: int) -> bool:
+        paths = self.paths(number, begin, length)
+        return self.stage.is_readable and any(map(os.path.exists, paths))
 
-    def _read(self, number: int, view: memoryview, at: int) -> bool:
-        """Read a part of a staged block. False: it is not staged, or cannot be read."""
+    def _read(self, number: int, view: memoryview, begin: int) -> bool:
+        """Read a part of a window. False: it is not staged, or cannot be read."""
+        block, window = self.paths(number, begin, len(view))
+        return self._read_file(
+            block, view, begin - self.start(number), self.size(number)
+        ) or self._read_file(window, view, 0, len(view))
+
+    def _read_file(self, path: str, view: memoryview, at: int, size: int) -> bool:
         if not self.stage.is_readable:
             return False
-        path = self.path(number)
         try:
             fd, found = open_regular(path)
             try:
-                if found == self.size(number):
-                    found = os.preadv(fd, [view], at - self.start(number))
+                if found == size:
+                    found = os.preadv(fd, [view], at)
                     if found == len(view):
                         return True
             finally:
@@ -148,7 +157,7 @@ class StagedBlocks:
             self.stage.is_readable = False
             self.stage.warn(f"{path}: cannot be read ({error.strerror}), so staging ends")
             return False
-        self.stage.warn(f"{path}: found {found:,} bytes, expected {self.size(number):,}")
+        self.stage.warn(f"{path}: found {found:,} bytes, expected {size:,}")
         return False
 
     def _parts(self, at: int, num_bytes: int) -> Iterator[tuple[int, int, int]]:
@@ -157,6 +166,11 @@ class StagedBlocks:
         for number in range(at // size, -(-end // size)):
             begin = max(at, number * size)
             yield number, begin, min(end, (number + 1) * size) - begin
+
+
+def window_name(begin: int, length: int) -> str:
+    """The name of the staged part of a window."""
+    return f"{begin}-{length}"
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -195,8 +209,8 @@ class StagedFile(OpenFile):
             super().read_into(rest, at=begin)
             self.staged.stage.count(direct=length)
 
-    def fetch_block(self, number: int) -> bytes:
-        """The content of a block, from the file itself."""
-        block = np.empty(self.staged.size(number), np.uint8)
-        super().read_into(block, at=self.staged.start(number))
-        return block.tobytes()
+    def fetch_staged(self, at: int, num_bytes: int) -> bytes:
+        """Bytes to be staged, from the file itself."""
+        data = np.empty(num_bytes, np.uint8)
+        super().read_into(data, at=at)
+        return data.tobytes()

@@ -1,6 +1,7 @@
 """The folder in which a process keeps the blocks that it stages, and those of its neighbours.
 
-``PATH/blendtitan-BOOT-PROCESS-NUMBER/SHARD/BLOCK``. A process locks its folder while it lives, so
+``PATH/blendtitan-BOOT-PROCESS-NUMBER/SHARD/`` has blocks, named by their numbers, and windows,
+named by their offsets and lengths. A process locks its folder while it lives, so
 that runs that share ``data_stage_path`` have folders of their own, and the next run takes over the
 blocks of one that was killed. BOOT is a digest of the machine's last start: an unfinished write
 before it may have left anything in a block. SHARD is a digest of the path, the size and the version
@@ -73,40 +74,40 @@ class StageFolder:
         found = self.path.parent.stat()
         return f"{_boot()} {found.st_dev} {found.st_ino}"
 
-    def leftovers(self) -> dict[tuple[str, int], int]:
-        """Bytes of the blocks of the process that had the folder before, by shard and number."""
-        found: dict[tuple[str, int], int] = {}
+    def leftovers(self) -> dict[tuple[str, str], int]:
+        """Bytes of the blocks of the process that had the folder before, by shard and name."""
+        found: dict[tuple[str, str], int] = {}
         for shard in os.scandir(self.path):
             for block in os.scandir(shard) if shard.is_dir() else ():
                 if block.name.isdecimal():
-                    found[shard.name, int(block.name)] = block.stat().st_size
+                    found[shard.name, block.name] = block.stat().st_size
                 else:
-                    os.unlink(block)  # was being written
+                    os.unlink(block)  # a window, or one that was being written
         return found
 
-    def keep(self, shard: str, number: int, data: bytes) -> None:
-        """Write a block, which appears whole or not at all.
+    def keep(self, shard: str, name: str, data: bytes) -> None:
+        """Write a block or a window, which appears whole or not at all.
 
         Raises:
             OSError: The disk is full or lost.
         """
         folder = self.path / shard
-        path = folder / f"{number}.new"
+        path = folder / f"{name}.new"
         try:
             # Not its parents: if the disk is lost, they stay so.
             folder.mkdir(exist_ok=True)
             with path.open("wb") as file:
                 file.write(data)
-            path.rename(folder / str(number))
+            path.rename(folder / name)
         except OSError:
             with suppress(OSError):
                 path.unlink()
             raise
 
-    def drop(self, shard: str, number: int) -> None:
-        """Delete a block, which may be gone already."""
+    def drop(self, shard: str, name: str) -> None:
+        """Delete a block or a window, which may be gone already."""
         with suppress(OSError):
-            (self.path / shard / str(number)).unlink()
+            (self.path / shard / name).unlink()
 
     def note(self, text: str) -> None:
         """Write a short text for the neighbours, unless the folder is released."""

@@ -1,6 +1,6 @@
 """The decision which blocks are kept on a disk: arithmetic, without files, threads or clocks.
 
-A block is fetched whole, once, and then serves every read of it. Reading only the windows costs
+A block is fetched whole, once, and then serves every read of it. Fetching only the windows costs
 fewer bytes if the node reads little of a block, as when many nodes divide the windows of an epoch.
 Since the order is known, so are the bytes of each block that are read from now on, its *demand*:
 
@@ -22,6 +22,9 @@ IntArray = NDArray[np.int64]
 MOST_FETCHED = 1.15
 """Bytes fetched per byte read, at most."""
 
+WINDOWS_PART = 16
+"""One part in so many of a disk's share holds windows that are staged alone, ahead of reading."""
+
 MOST_AHEAD = 1 << 26
 """Reads that are looked ahead. Their demand is counted in about a microsecond each."""
 
@@ -34,7 +37,25 @@ class Reads(NamedTuple):
     blocks: IntArray
     """Numbers of blocks, in the order of reading."""
     num_bytes: IntArray
-    """Bytes of each that are read."""
+    """Bytes of each that are read, by all processes of the node together."""
+    windows: "Windows | None" = None
+    """Where they are, to stage them alone."""
+
+
+class Windows(NamedTuple):
+    """The parts of windows that reads are of. Arrays have the shape ``(n,)``."""
+
+    begins: IntArray
+    """Offset in the ``.bin``."""
+    lengths: IntArray
+    """Bytes."""
+    positions: IntArray
+    """``consumed_samples`` before the read."""
+
+
+def shares(num_bytes: int) -> tuple[int, int]:
+    """The bytes of a disk's share for blocks, and for windows that are staged alone."""
+    return num_bytes - num_bytes // WINDOWS_PART, num_bytes // WINDOWS_PART
 
 
 class Planner:
@@ -77,7 +98,7 @@ class Planner:
         if has_room.all():
             return wanted
         least = self.demand[self.is_staged].min(initial=np.iinfo(np.int64).max)
-        return wanted[has_room | (least == 0) | (self.demand[wanted] - sizes > least)]
+        return wanted[has_room | (least <= 0) | (self.demand[wanted] - sizes > least)]
 
     def stage(self, block: int) -> list[int] | None:
         """Stage a block: the blocks to drop for it. None: there is no room."""
@@ -103,7 +124,7 @@ class Planner:
             return []
         staged = np.flatnonzero(self.is_staged)
         demands = self.demand[staged]
-        done = staged[demands == 0]
+        done = staged[demands <= 0]
         if self.sizes[done].sum() >= excess:
             return done.tolist()
         by_demand = staged[np.argsort(demands, kind="stable")]
@@ -122,15 +143,15 @@ class Fetched(NamedTuple):
     """Bytes of all windows."""
     staged_bytes: int
     """Bytes of the blocks that are staged."""
-    direct_bytes: int
-    """Bytes of windows that are read directly."""
+    window_bytes: int
+    """Bytes of the other windows."""
     most_on_disk: int
-    """Largest number of bytes on the disk at once."""
+    """Largest number of bytes of blocks at once."""
 
     @property
     def ratio(self) -> float:
         """Bytes fetched per byte read."""
-        return (self.staged_bytes + self.direct_bytes) / max(1, self.read_bytes)
+        return (self.staged_bytes + self.window_bytes) / max(1, self.read_bytes)
 
 
 def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOST_AHEAD) -> Fetched:
@@ -138,15 +159,15 @@ def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOS
 
     ``reads`` are iterated twice.
     """
-    read = staged = direct = most = 0
+    read = staged = windows = most = 0
     for now in with_demand(planner, reads, most_ahead=most_ahead):
         for block in planner.fitting(planner.wanted(now.blocks)).tolist():
             if planner.stage(block) is not None:
                 staged += int(planner.sizes[block])
         most = max(most, planner.staged_bytes)
         read += int(now.num_bytes.sum())
-        direct += int(now.num_bytes[~planner.is_staged[now.blocks]].sum())
-    return Fetched(read, staged, direct, most)
+        windows += int(now.num_bytes[~planner.is_staged[now.blocks]].sum())
+    return Fetched(read, staged, windows, most)
 
 
 def with_demand(

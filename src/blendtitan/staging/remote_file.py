@@ -43,6 +43,6 @@ class StagedRemoteFile(RemoteFile):
         self.staged.stage.count(direct=num_bytes)
         return data
 
-    def fetch_block(self, number: int) -> bytes:
-        """The content of a block, from the store."""
-        return super().fetch(self.staged.start(number), self.staged.size(number))
+    def fetch_staged(self, at: int, num_bytes: int) -> bytes:
+        """Bytes to be staged, from the store."""
+        return super().fetch(at, num_bytes)

@@ -14,7 +14,6 @@ from blendtitan.loader import DataLoader
 from blendtitan.staging.blocks import BLOCK_BYTES, Blocks
 from blendtitan.staging.files import Counts, Stage
 from blendtitan.staging.folder import StageFolder, delete_abandoned, note_of
-from blendtitan.staging.planner import Planner
 from blendtitan.staging.stager import Stager
 from blendtitan.visible import visible_logger
 
@@ -90,7 +89,6 @@ def begin(
         ConfigError: The loader's order cannot be staged, or too few bytes are given.
     """
     dataset = _checked(loader, num_bytes, processes=len(neighbours), block_bytes=block_bytes)
-    own_bytes = num_bytes // len(neighbours)
     paths = [Path(each.folder) for each in neighbours]
     index = paths.index(folder.path)
     if index == 0:
@@ -104,7 +102,7 @@ def begin(
         index=index,
         dp_ranks=tuple(each.dp_rank for each in neighbours),
         num_samples=num_samples,
-        planner=Planner(blocks.sizes, own_bytes),
+        num_bytes=num_bytes // len(neighbours),
         blocks=blocks,
     )
     dataset.rows.files.opened = stage.open
@@ -121,11 +119,11 @@ def _checked(
             f'data_stage_path needs order = "blendtitan", found order = "{dataset.config.order}". '
             f"Leave data_stage_path out."
         )
-    least = block_bytes * processes
+    least = 2 * block_bytes * processes
     if num_bytes < least:
         raise ConfigError(
-            f"data_stage_bytes is {num_bytes:,}, expected at least {least:,}: a block of "
-            f"{block_bytes:,} for each process of the node"
+            f"data_stage_bytes is {num_bytes:,}, expected at least {least:,}: two blocks "
+            f"of {block_bytes:,} for each process of the node"
         )
     return dataset
 
@@ -151,7 +149,7 @@ class Staging:
     def counts(self) -> Counts:
         """The bytes of all processes of the node, as they noted them last."""
         own = self.stager.stage.counts
-        own.on_disk = self.stager.planner.staged_bytes
+        own.on_disk = self.stager.planner.staged_bytes + self.stager.windows.num_bytes
         folder, text = self.stager.folder, " ".join(map(str, astuple(own)))
         folder.note(text)
         for path in self.stager.stage.folders:

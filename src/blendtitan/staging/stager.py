@@ -1,28 +1,31 @@
-"""The thread that stages blocks ahead of reading."""
+"""The thread that stages blocks and windows ahead of reading."""
 
 import errno
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+
+import numpy as np
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ShardError
 from blendtitan.loader import DataLoader
-from blendtitan.staging import blocks
+from blendtitan.order.slots import IntArray
+from blendtitan.staging.blocks import MOST_READS, Blocks, Future
+from blendtitan.staging.fetching import EndingError, Fetched, Fetching
 from blendtitan.staging.files import Stage
 from blendtitan.staging.folder import StageFolder
-from blendtitan.staging.planner import MOST_AHEAD, Planner, Reads
+from blendtitan.staging.planner import MOST_AHEAD, Planner, Reads, shares
+from blendtitan.staging.windows import StagedWindows, Window
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
 
-_REQUESTS = 4
-"""Blocks that a process fetches at the same time."""
 _LOOK_SECONDS = 0.1
+_MICRO_BATCHES = 2
+"""Micro batches between what is prefetched and the first window that is staged alone."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -43,42 +46,50 @@ class Stager:
     """The data-parallel rank of each process of the node."""
     num_samples: int
     """Samples of the whole run."""
-    planner: Planner
-    blocks: blocks.Blocks
+    num_bytes: int
+    """Bytes of the disk for this process."""
+    blocks: Blocks
     ended: threading.Event = field(default_factory=threading.Event)
     """Set to end the thread."""
-    _fetching: dict[Future["_Fetched"], int] = field(default_factory=dict)
-    _names: dict[int, str] = field(default_factory=dict)
-    """The folder of each shard's blocks."""
-    _leftovers: dict[tuple[str, int], int] = field(default_factory=dict)
-    """Bytes of the blocks that an earlier run left, by folder and number."""
+    planner: Planner = field(init=False)
+    windows: StagedWindows = field(init=False)
     _leftover_bytes: int = 0
+    _from: int = 0
+    """Position of the first read that is staged alone."""
     _coming: Iterator[Reads] = field(default_factory=lambda: iter(()))
     _num_ahead: int = 0
     _reading: Iterator[Reads] = field(default_factory=lambda: iter(()))
     _next: Reads | None = None
     """The first reads that may not be done."""
 
+    def __post_init__(self) -> None:
+        for_blocks, for_windows = shares(self.num_bytes)
+        self.planner = Planner(self.blocks.sizes, for_blocks)
+        self.windows = StagedWindows(for_windows)
+
     def run(self) -> None:
         """Stage until the run ends, or the disk fails."""
-        with ThreadPoolExecutor(_REQUESTS, "blendtitan-stage") as pool:
-            try:
-                self._leftovers = self.folder.leftovers()
-                self._leftover_bytes = sum(self._leftovers.values())
+        dataset = self.loader.dataset
+        assert isinstance(dataset, BlendedDataset)
+        try:
+            leftovers = self.folder.leftovers()
+            self._leftover_bytes = sum(leftovers.values())
+            where = self.stage, self.folder, self.blocks, dataset.rows.open_bin
+            with Fetching(*where, leftovers) as fetching, suppress(EndingError):
                 while not self.ended.is_set() and not self.is_done:
                     with suppress(_MovedError):
-                        self._follow(pool)
-            except OSError as error:
-                path = self.folder.path
-                self.stage.warn(f"{path}: cannot be written ({error.strerror}), so staging ends")
-            self.ended.set()
+                        self._follow(fetching)
+        except OSError as error:
+            path = self.folder.path
+            self.stage.warn(f"{path}: cannot be written ({error.strerror}), so staging ends")
+        self.ended.set()
 
     @property
     def is_done(self) -> bool:
         """Whether the run has read all of its samples."""
         return self.loader.consumed_samples >= self.num_samples
 
-    def _follow(self, pool: ThreadPoolExecutor) -> None:
+    def _follow(self, fetching: Fetching) -> None:
         """Stage what the loader reads from its position on, to the end of the run.
 
         Raises:
@@ -86,7 +97,7 @@ class Stager:
         """
         version, dataset = self.loader.version, self.loader.dataset
         assert isinstance(dataset, BlendedDataset)
-        future = blocks.Future(
+        future = Future(
             dataset=dataset,
             course=self.loader.course,
             dp_ranks=self.dp_ranks,
@@ -97,135 +108,128 @@ class Stager:
             num_owners=len(self.dp_ranks),
             most_reads=self._most_reads,
         )
+        self._note(fetching.wait(for_all=True))
+        self._drop_windows(fetching, self.num_samples)
+        self._from = 0
         self.planner.demand[:] = 0
         self._coming, self._reading, self._num_ahead = iter(future), iter(future), 0
         self._next = next(self._reading, None)
         for reads in future:
-            self._look_ahead(version)
-            while not self._stage(reads, pool):
-                self._look_ahead(version)
-        self._collect(all_of_them=True)
-        while not self.is_done:  # for reads that begin anew
-            self._look_ahead(version)
-            self.ended.wait(_LOOK_SECONDS)
+            self._look_ahead(fetching, version)
+            while not self._stage(reads, fetching):
+                self._wait()
+                self._look_ahead(fetching, version)
+        self._note(fetching.wait(for_all=True))
+        while not self.is_done:
+            self._wait()
+            self._look_ahead(fetching, version)
 
     @property
     def _most_reads(self) -> int:
         """A small part of what the disk holds, because blocks are dropped after all of them."""
         window_bytes = self.loader.dataset.config.seq_length * int(self.blocks.token_bytes.max())
         node_bytes = self.planner.capacity * len(self.dp_ranks)
-        return min(blocks.MOST_READS, max(1, node_bytes // (8 * window_bytes)))
+        return min(MOST_READS, max(1, node_bytes // (8 * window_bytes)))
 
-    def _look_ahead(self, version: int) -> None:
-        """Update the demand: leave out what has been read, and add what comes into sight."""
+    def _wait(self) -> None:
+        """Wait until the loader has read something."""
         consumed = self.loader.consumed_samples
+        while self.loader.consumed_samples == consumed and not self.ended.is_set():
+            self.ended.wait(_LOOK_SECONDS)
+
+    def _look_ahead(self, fetching: Fetching, version: int) -> None:
+        """Update the demand: leave out what has been read, and add what comes into sight."""
+        if self.ended.is_set() or self.loader.version != version:
+            raise _MovedError
+        consumed = self.loader.consumed_samples
+        # Other ranks may be a micro batch behind.
+        self._drop_windows(fetching, consumed - self.loader.course.stride)
         while self._next is not None and self._next.stop <= consumed:
             self.planner.complete(self._next)
             self._num_ahead -= len(self._next.blocks)
             self._next = next(self._reading, None)
-        while self._num_ahead < MOST_AHEAD:
+        while self._num_ahead < MOST_AHEAD and not self.ended.is_set():
             began = time.perf_counter()
             new = next(self._coming, None)
-            self._check(version)
-            if new is None:
+            if new is None or self.loader.version != version:
                 return
             self.planner.expect(new)
             self._num_ahead += len(new.blocks)
             # Training waits for Python's lock meanwhile.
             self.ended.wait(time.perf_counter() - began)
 
-    def _check(self, version: int) -> None:
-        if self.ended.is_set() or self.loader.version != version:
-            raise _MovedError
+    def _drop_windows(self, fetching: Fetching, position: int) -> None:
+        """Delete the windows that are read before a position."""
+        for window, num_bytes, is_last in self.windows.done(position):
+            self.planner.demand[window.block] += num_bytes  # `complete` subtracts it
+            if is_last:
+                fetching.drop_window(window)
 
-    def _stage(self, reads: Reads, pool: ThreadPoolExecutor) -> bool:
-        """Stage blocks for some reads. False: there is no room before others have been read."""
-        consumed = self.loader.consumed_samples
-        if consumed >= reads.stop:
-            return True  # too late
+    def _stage(self, reads: Reads, fetching: Fetching) -> bool:
+        """Stage some reads. False: there is no room before others are done."""
         wanted = self.planner.wanted(reads.blocks)
         for block in self.planner.fitting(wanted).tolist():
-            self._collect()
+            self._note(fetching.wait())
             if self.ended.is_set() or self.loader.consumed_samples >= reads.stop:
                 return True
-            if not {*self._fetching.values()}.isdisjoint(self.planner.room_for(block) or ()):
-                self._collect(all_of_them=True)
+            if fetching.is_fetching(self.planner.room_for(block) or []):
+                self._note(fetching.wait(for_all=True))
             dropped = self.planner.stage(block)
             if dropped is not None:
-                self._delete(dropped)
-                self._fetching[self._submitted(pool, block)] = block
-        if self.planner.is_staged[wanted].all():
-            return True
-        while self.loader.consumed_samples == consumed and not self.ended.is_set():
-            self.ended.wait(_LOOK_SECONDS)
-        return False
+                for each in dropped:
+                    fetching.drop_block(each)
+                self._drop_leftovers(fetching)
+                fetching.block(block)
+        rest = np.flatnonzero(~self.planner.is_staged[reads.blocks])
+        return self._stage_windows(reads, rest, fetching)
 
-    def _submitted(self, pool: ThreadPoolExecutor, block: int) -> Future["_Fetched"]:
-        try:
-            return pool.submit(self._fetch, block)
-        except RuntimeError as error:  # the interpreter is shutting down
-            self.ended.set()
-            raise _MovedError from error
+    def _stage_windows(self, reads: Reads, rest: IntArray, fetching: Fetching) -> bool:
+        """Stage those of some reads alone that are not about to be read; see ``_stage``."""
+        assert reads.windows is not None
+        begins, lengths, positions = reads.windows
+        lead = (self.loader.prefetch + _MICRO_BATCHES) * self.loader.course.stride
+        for i in rest.tolist():
+            window = Window(int(reads.blocks[i]), int(begins[i]), int(lengths[i]))
+            position = int(positions[i])
+            if self.windows.expects(window, position):
+                continue
+            consumed = self.loader.consumed_samples
+            if position < consumed + lead:  # this thread is late: begin well ahead of reading
+                self._from = consumed + 2 * lead
+            if position < self._from or self.ended.is_set():
+                continue
+            if not self.windows.has_room(window):
+                return False
+            num_bytes = int(reads.num_bytes[i])
+            self.planner.demand[window.block] -= num_bytes
+            if self.windows.add(window, position, num_bytes):
+                self._note(fetching.wait())
+                fetching.window(window)
+        return True
 
-    def _collect(self, *, all_of_them: bool = False) -> None:
-        """Wait until another block may be fetched, and note what was fetched."""
-        while self._fetching:
-            done, rest = wait(self._fetching, 0, FIRST_COMPLETED)
-            if not done and (all_of_them or len(rest) >= _REQUESTS):
-                done, _ = wait(self._fetching, None, FIRST_COMPLETED)
-            for each in done:
-                self._note(self._fetching.pop(each), each)
-            if not done:
-                return
+    def _note(self, fetched: list[Fetched]) -> None:
+        """Note what was fetched.
 
-    def _note(self, block: int, fetched: Future["_Fetched"]) -> None:
-        try:
-            error, taken_over = fetched.result()
-        except ShardError:
-            self.planner.drop(block)  # whoever reads it reports the error
-            return
-        self._leftover_bytes -= taken_over
-        if error is None:
-            return
-        self.planner.drop(block)
-        if error.errno not in _FULL:
-            raise error
-        self.planner.capacity = self.planner.staged_bytes
-        self.stage.warn(f"{self.folder.path}: the disk is full, so it gets no more blocks")
+        Raises:
+            OSError: The disk cannot be written to, and is not merely full.
+        """
+        for block, error, leftover in fetched:
+            self._leftover_bytes -= leftover
+            if error is None:
+                continue
+            if block is not None:
+                self.planner.drop(block)
+            if isinstance(error, ShardError):
+                continue  # whoever reads it reports the error
+            if error.errno not in _FULL:
+                raise error
+            self.planner.capacity = self.planner.staged_bytes
+            self.windows.capacity = 0
+            self.stage.warn(f"{self.folder.path}: the disk is full, so it gets no more blocks")
 
-    def _fetch(self, block: int) -> "_Fetched":
-        """Fetch a block, unless an earlier run did."""
-        shard, number = self.blocks.place(block)
-        dataset = self.loader.dataset
-        assert isinstance(dataset, BlendedDataset)
-        file: Any = dataset.rows.open_bin(shard)
-        self._names[shard] = name = file.staged.name
-        found = self._leftovers.pop((name, number), 0)
-        if found == file.staged.size(number):
-            return _Fetched(None, found)
-        data = file.fetch_block(number)
-        try:
-            self.folder.keep(name, number, data)
-        except OSError as error:
-            return _Fetched(error, found)
-        self.stage.count(staged=len(data))
-        return _Fetched(None, found)
-
-    def _delete(self, dropped: list[int]) -> None:
-        """Delete blocks, and those of an earlier run that there is no room for."""
-        for block in dropped:
-            shard, number = self.blocks.place(block)
-            self.folder.drop(self._names[shard], number)
+    def _drop_leftovers(self, fetching: Fetching) -> None:
+        """Delete blocks of an earlier run that there is no room for."""
         excess = self.planner.staged_bytes + self._leftover_bytes - self.planner.capacity
-        while excess > 0 and self._leftovers:
-            (name, number), num_bytes = self._leftovers.popitem()
-            self.folder.drop(name, number)
+        while excess > 0 and (num_bytes := fetching.drop_leftover()):
             self._leftover_bytes -= num_bytes
             excess -= num_bytes
-
-
-class _Fetched(NamedTuple):
-    error: OSError | None
-    """Of the disk."""
-    taken_over: int
-    """Bytes that an earlier run had fetched."""

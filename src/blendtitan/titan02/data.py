@@ -30,7 +30,6 @@ from blendtitan.settings.validation_sets import validation_sets
 from blendtitan.titan.balance import balance
 from blendtitan.titan.shared_catalog import shared_catalog
 from blendtitan.titan.shared_indices import shared_indices
-from blendtitan.titan.staging import stage
 from blendtitan.titan02.config import BLENDCORPUS
 from blendtitan.titan02.losses import IS_SUMMED
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -105,6 +104,8 @@ class Titan02DataLoader(PlacedLoader, BaseDataLoader):
         num_samples = self.consumed_at(max(step, self._job.training.steps))
         self._check_data(num_samples)
         if self._job.blendcorpus.data_stage_path is not None:
+            from blendtitan.titan.staging import stage
+
             stage(self, self._job.blendcorpus, num_samples)
         for batch in self._loader:
             if self.corpus_ids is not None:
