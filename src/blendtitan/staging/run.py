@@ -6,16 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ConfigError
-from blendtitan.loader import DataLoader
 from blendtitan.staging.blocks import BLOCK_BYTES, Blocks
 from blendtitan.staging.files import Counts, Stage
 from blendtitan.staging.folder import StageFolder, delete_abandoned, note_of
 from blendtitan.staging.stager import Stager
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.loader import DataLoader
 
 logger = visible_logger(__name__)
 
@@ -33,7 +35,7 @@ class Neighbour(NamedTuple):
 
 
 def stage(
-    loader: DataLoader,
+    loader: "DataLoader",
     path: str | Path,
     num_bytes: int,
     *,
@@ -65,7 +67,7 @@ def stage(
 
 
 def begin(
-    loader: DataLoader,
+    loader: "DataLoader",
     folder: StageFolder,
     neighbours: Sequence[Neighbour],
     *,
@@ -111,7 +113,7 @@ def begin(
 
 
 def _checked(
-    loader: DataLoader, num_bytes: int, *, processes: int, block_bytes: int
+    loader: "DataLoader", num_bytes: int, *, processes: int, block_bytes: int
 ) -> BlendedDataset:
     dataset = loader.dataset
     if not isinstance(dataset, BlendedDataset):

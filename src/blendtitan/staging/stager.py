@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ShardError
-from blendtitan.loader import DataLoader
 from blendtitan.order.slots import IntArray
 from blendtitan.staging.blocks import MOST_READS, Blocks, Future
 from blendtitan.staging.fetching import EndingError, Fetched, Fetching
@@ -20,6 +20,9 @@ from blendtitan.staging.folder import StageFolder
 from blendtitan.staging.planner import MOST_AHEAD, Planner, Reads, shares
 from blendtitan.staging.windows import StagedWindows, Window
 from blendtitan.visible import visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.loader import DataLoader
 
 logger = visible_logger(__name__)
 
@@ -37,7 +40,7 @@ class _MovedError(Exception):
 class Stager:
     """Stages the blocks of one process of a node. ``run`` is called in a thread."""
 
-    loader: DataLoader
+    loader: "DataLoader"
     stage: Stage
     folder: StageFolder
     index: int
