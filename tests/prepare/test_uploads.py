@@ -16,6 +16,7 @@ import pytest
 from blendtitan import remote
 from blendtitan.cli import main
 from blendtitan.errors import ConfigError, InputError
+from blendtitan.files import io_map
 from blendtitan.prepare.documents import Counts, write_part
 from blendtitan.prepare.engines import Engine
 from blendtitan.prepare.input_file import work_folder
@@ -25,7 +26,7 @@ from blendtitan.prepare.workers import Work, do_work
 from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.reader import file_signature
 from blendtitan.storage.records import read_ends
-from blendtitan.storage.remote_writes import upload
+from blendtitan.storage.remote_writes import delete, upload
 from tests.conftest import wait_until
 from tests.object_store import BUCKET, ObjectStore
 from tests.prepare.conftest import WriteJsonl
@@ -83,7 +84,7 @@ def uploaded(store: ObjectStore) -> list[str]:
     start = "/bucket/out/"
     paths = [each.path for each in store.requests if each.method == "PUT"]
     names = [path.removeprefix(start) for path in paths if path.startswith(start)]
-    return [name for name in names if not name.endswith("write-test")]
+    return [name for name in names if "write-test" not in name]
 
 
 def test_the_objects_are_the_files_of_a_local_output(
@@ -208,6 +209,18 @@ def test_faults_that_pass_are_survived(
 
     assert store.upload_faults == []
     assert main(["verify", OUTPUT]) == 0
+
+
+def test_processes_may_write_one_object_at_once(store: ObjectStore) -> None:
+    """As the catalog, of which the last one counts. Each compares only what it wrote itself."""
+    contents = [bytes(size) for size in range(40)]
+
+    def write(content: bytes) -> None:
+        for _ in range(3):
+            upload(f"{OUTPUT}/shared", content)
+            delete(f"{OUTPUT}/shared")
+
+    io_map(write, contents)
 
 
 def test_a_large_file_is_sent_in_parts(store: ObjectStore, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from blendtitan.prepare.input_file import REJECTS_SUFFIX, WORK_FOLDER, work_fold
 from blendtitan.prepare.plan import PARTS_SUFFIX, RECORD_SUFFIX, Shard
 from blendtitan.prepare.records import parse_record, record_paths
 from blendtitan.remote import Found, files_below, forget_files, head, look_up
-from blendtitan.storage.atomic_files import write_atomically, writing
+from blendtitan.storage.atomic_files import Process, write_atomically, writing
 from blendtitan.storage.reader import file_signature
 from blendtitan.storage.record_writer import encode_ends
 from blendtitan.storage.records import ENDS_SUFFIX, read_ends
@@ -38,7 +38,7 @@ def begin(output: Path) -> None:
     work = work_folder(output)
     with writing(work):
         work.mkdir(parents=True, exist_ok=True)
-    test = f"{output}/{WORK_FOLDER}/write-test"
+    test = f"{output}/{WORK_FOLDER}/write-test-{Process.current().name}"
     try:
         fetch_records(output)
         upload(test, b"This file shows that the folder can be written. It can be deleted.\n")

@@ -26,17 +26,20 @@ def upload(url: str, content: bytes | Path) -> None:
     size = len(content) if isinstance(content, bytes) else content.stat().st_size
     part = max(_PART_BYTES, -(-size // _MOST_PARTS))
 
-    def attempt() -> None:
+    def attempt() -> str | None:
         with os_errors(url):
-            obstore.put(store, key, content, chunk_size=part)
+            return obstore.put(store, key, content, chunk_size=part)["e_tag"]
 
     try:
-        with_retries(attempt, path=url)
+        e_tag = with_retries(attempt, path=url)
     except FileNotFoundError:
         raise OSError(errno.ENXIO, "there is no such bucket", url) from None
-    found = look_up(url).num_bytes
-    if found != size:
-        raise OSError(errno.EIO, f"found {found:,} bytes after an upload of {size:,}", url)
+    with suppress(FileNotFoundError):  # another process deleted it
+        found = look_up(url)
+        # Another process may have replaced it, as with the catalog.
+        if found.num_bytes != size and e_tag in (None, found.e_tag):
+            text = f"found {found.num_bytes:,} bytes after an upload of {size:,}"
+            raise OSError(errno.EIO, text, url)
 
 
 def delete(url: str) -> None:
