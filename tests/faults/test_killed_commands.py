@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,22 @@ __all__ = ["tokenizer_path", "write_jsonl"]
 pytestmark = pytest.mark.slow
 
 KILLS = 3
+
+
+def kill_often(
+    command: KilledCommand, output: Path, whole: dict[str, bytes], check_shards: Callable[[], None]
+) -> None:
+    """Kill a command that writes an empty output, and compare what it has made in the end."""
+
+    def begin_anew() -> None:
+        assert tree(output) == whole
+        shutil.rmtree(output)
+        output.mkdir()
+
+    begin_anew()
+    command.kill_at_random_moments(num_kills(KILLS), after_kill=check_shards, after_end=begin_anew)
+    command.run()
+    assert tree(output) == whole
 
 
 def test_tokenizing_killed_at_random_moments_ends_with_the_same_files(
@@ -43,14 +60,7 @@ def test_tokenizing_killed_at_random_moments_ends_with_the_same_files(
             for path in (idx, idx.with_suffix(".bin")):
                 assert path.read_bytes() == whole[str(path.relative_to(output))]
 
-    def check_all() -> None:
-        assert tree(output) == whole
-        shutil.rmtree(output)
-
-    shutil.rmtree(output)
-    command.kill_at_random_moments(num_kills(KILLS), after_kill=check_shards, after_end=check_all)
-    command.run()
-    check_all()
+    kill_often(command, output, whole, check_shards)
 
 
 def test_merging_killed_at_random_moments_ends_with_the_same_files(tmp_path: Path) -> None:
@@ -68,16 +78,7 @@ def test_merging_killed_at_random_moments_ends_with_the_same_files(tmp_path: Pat
             ShardIndex.open(Path(str(idx)[: -len(".idx")]))
             assert Path(f"{str(idx)[: -len('.idx')]}.bin").read_bytes()
 
-    def check_all() -> None:
-        assert tree(output) == whole
-        shutil.rmtree(output)
-        output.mkdir()
-
-    shutil.rmtree(output)
-    output.mkdir()
-    command.kill_at_random_moments(num_kills(KILLS), after_kill=check_shards, after_end=check_all)
-    command.run()
-    check_all()
+    kill_often(command, output, whole, check_shards)
 
 
 def test_converting_killed_at_random_moments_ends_with_the_same_files(tmp_path: Path) -> None:
@@ -97,16 +98,7 @@ def test_converting_killed_at_random_moments_ends_with_the_same_files(tmp_path: 
             for path in (idx, idx.with_suffix(".bin"), idx.with_suffix(".docs.parquet")):
                 assert path.read_bytes() == whole[str(path.relative_to(output))]
 
-    def check_all() -> None:
-        assert tree(output) == whole
-        shutil.rmtree(output)
-        output.mkdir()
-
-    shutil.rmtree(output)
-    output.mkdir()
-    command.kill_at_random_moments(num_kills(KILLS), after_kill=check_shards, after_end=check_all)
-    command.run()
-    check_all()
+    kill_often(command, output, whole, check_shards)
 
 
 def test_repairing_killed_at_random_moments_ends_with_the_same_files(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.errors import InputError
+from blendtitan.errors import ConfigError, InputError
 from blendtitan.files import DamagedFileError
 from blendtitan.json_files import checked, read_json
 from blendtitan.prepare.input_file import InputFile, readable
@@ -42,6 +42,15 @@ def read_index(path: Path) -> dict[str, Any]:
         return read_json(path, dict[str, Any], limit_bytes=_MOST_INDEX_BYTES)
     except (DamagedFileError, OSError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Copy it again.") from error
+
+
+def check_nothing_kept(folder: Path, keep: Sequence[str], kind: str) -> None:
+    """Check that no column is to be recorded of files that have none."""
+    if keep:
+        raise ConfigError(
+            f"{folder}: --keep records columns of Parquet and Arrow files only, and this is "
+            f"{kind}. Leave --keep out."
+        )
 
 
 def known_fields(kind: type[Any], value: Any, where: str) -> Any:

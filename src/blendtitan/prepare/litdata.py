@@ -36,12 +36,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from blendtitan.errors import ConfigError, InputError
+from blendtitan.errors import InputError
 from blendtitan.prepare.columns import opened_as
 from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.item_files import (
     INDEX,
     Items,
+    check_nothing_kept,
     checked_name,
     field_spans,
     inflated,
@@ -107,11 +108,7 @@ def litdata_files(
 ) -> Iterator[RowFile]:
     """The chunks that an ``index.json`` lists; ``name`` is the folder, relative to the output."""
     where = f"{folder / INDEX}"
-    if settings.keep:
-        raise ConfigError(
-            f"{folder}: --keep records columns of Parquet and Arrow files only, and this is "
-            f"litdata. Leave --keep out."
-        )
+    check_nothing_kept(folder, settings.keep, "litdata")
     config: _Config = known_fields(_Config, index["config"], where)
     _check_config(config, where)
     for entry in index["chunks"]:

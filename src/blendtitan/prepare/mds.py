@@ -25,6 +25,7 @@ from blendtitan.errors import ConfigError, InputError
 from blendtitan.prepare.input_file import InputFile, readable
 from blendtitan.prepare.item_files import (
     INDEX,
+    check_nothing_kept,
     checked_name,
     field_spans,
     inflated,
@@ -75,11 +76,7 @@ def mds_files(
 ) -> Iterator[RowFile]:
     """The shards that an ``index.json`` lists; ``name`` is the folder, relative to the output."""
     where = f"{folder / INDEX}"
-    if settings.keep:
-        raise ConfigError(
-            f"{folder}: --keep records columns of Parquet and Arrow files only, and this is MDS. "
-            f"Leave --keep out."
-        )
+    check_nothing_kept(folder, settings.keep, "MDS")
     for entry in index["shards"]:
         shard: _Shard = known_fields(_Shard, entry, where)
         raw: _Data = known_fields(_Data, shard.raw_data, where)
