@@ -17,7 +17,7 @@ from blendtitan.commands.arguments import (
 )
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import complain, print_result, say
-from blendtitan.visible import counted
+from blendtitan.visible import counted, some_of
 
 
 @command(
@@ -251,7 +251,7 @@ def _convert(options: Namespace) -> None:
         dtype=options.dtype,
         keep=options.keep,
     )
-    files, others = find_row_files(options.inputs, settings)
+    files, others, left_out = find_row_files(options.inputs, settings)
     if others and settings != RowSettings():
         raise ConfigError(
             f"{others[0]}: holds no Parquet or Arrow file, MDS or litdata, so --column, --eod-id, "
@@ -271,6 +271,9 @@ def _convert(options: Namespace) -> None:
             say(_converted_line(file))
     if kept:
         say(f"{kept:,} converted before")
+    if left_out:
+        names = some_of([*map(str, left_out)], 20)
+        complain(f"{counted(len(left_out), 'file')} of another format left out: {names}")
     for note in conversion_notes(converted):
         complain(note)
     check_converted(converted)

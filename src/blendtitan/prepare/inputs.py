@@ -92,7 +92,7 @@ class _Found:
     def add(self, location: str, siblings: set[str]) -> None:
         """Classify a file by its name and the names in its folder."""
         name = PurePosixPath(path_in_url(location)).name
-        if _is_output(name, siblings):
+        if is_output(name, siblings):
             return
         if is_companion(name):
             self.companions.add(location)
@@ -240,7 +240,7 @@ def _find_local(text: str) -> _Found:
 
 def _single_file(location: str) -> _Found:
     name = PurePosixPath(path_in_url(location)).name
-    if _is_output(name, {name}) or format_of(name) is None:
+    if is_output(name, {name}) or format_of(name) is None:
         raise InputError(
             f"{location}: expected a folder, or a file named {EXPECTED_NAMES}. If it is in one of "
             f"these formats, rename it; if not, convert it."
@@ -297,7 +297,7 @@ def _fixed_part(pattern: str) -> str:
     return before.rpartition("/")[0] or ("/" if before.startswith("/") else "")
 
 
-def _is_output(name: str, siblings: set[str]) -> bool:
+def is_output(name: str, siblings: set[str]) -> bool:
     """Whether blendtitan wrote a file."""
     for suffix, other in _SHARD_SUFFIXES.items():
         if name.endswith(suffix) and f"{name.removesuffix(suffix)}{other}" in siblings:

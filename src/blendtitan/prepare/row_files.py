@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.files import DamagedFileError
 from blendtitan.json_files import read_json
-from blendtitan.prepare.input_file import InputFile
+from blendtitan.prepare.input_file import InputFile, is_companion
+from blendtitan.prepare.inputs import is_output
 from blendtitan.prepare.item_files import INDEX, read_index
 from blendtitan.prepare.litdata import is_litdata, litdata_files
 from blendtitan.prepare.mds import is_mds, mds_files
@@ -19,7 +20,7 @@ from blendtitan.prepare.token_rows import (
     arrow_file,
     parquet_file,
 )
-from blendtitan.storage.writer import DOCS_SUFFIX
+from blendtitan.storage.writer import DOCS_SUFFIX, SHARD_SUFFIXES
 
 _SUFFIXES = (".parquet", *ARROW_SUFFIXES)
 _STATE, _DATA_FILES = "state.json", "_data_files"
@@ -32,6 +33,9 @@ class FoundRows(NamedTuple):
     others: list[Path]
     """Inputs that hold none, so that they must be shards."""
 
+    left_out: list[Path]
+    """Other files below folders with files of rows."""
+
 
 def find_row_files(inputs: Sequence[Path], settings: RowSettings) -> FoundRows:
     """The files of rows at some paths and in folders, in the order of their names.
@@ -40,12 +44,14 @@ def find_row_files(inputs: Sequence[Path], settings: RowSettings) -> FoundRows:
         ConfigError: Two of them would become one shard, or a setting does not fit the format.
         InputError: A file cannot be used.
     """
-    found = FoundRows([], [])
+    found = FoundRows([], [], [])
     for path in inputs:
         files = list(_files_of(path, settings))
         found.files.extend(files)
         if not files:
             found.others.append(path)
+        elif path.is_dir():
+            found.left_out.extend(_left_out(path, {Path(each.file.location) for each in files}))
     _check_names(found.files)
     return found
 
@@ -64,7 +70,7 @@ def _check_names(files: Sequence[RowFile]) -> None:
 def _files_of(path: Path, settings: RowSettings) -> Iterator[RowFile]:
     if path.is_dir():
         yield from _files_in(path, Path(), frozenset(), settings)
-    elif path.suffix in _SUFFIXES:
+    elif path.suffix.lower() in _SUFFIXES:
         yield _file_of(path, Path(path.stem), settings)
 
 
@@ -91,9 +97,32 @@ def _files_in(
         if path.is_dir():
             yield from _files_in(path, name / path.name, above | {real}, settings)
             continue
-        is_cache = path.suffix in ARROW_SUFFIXES and listed is not None and path.name not in listed
-        if path.suffix in _SUFFIXES and not is_cache and not _is_ours(path):
+        suffix = path.suffix.lower()
+        is_cache = suffix in ARROW_SUFFIXES and listed is not None and path.name not in listed
+        if suffix in _SUFFIXES and not is_cache and not _is_ours(path):
             yield _file_of(path, name / path.stem, settings)
+
+
+def _left_out(top: Path, read: set[Path]) -> Iterator[Path]:
+    """Files below a folder that are not read, except documentation and converted shards."""
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(top, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(
+            each
+            for each in folders
+            if not each.startswith(".") and os.path.realpath(Path(folder, each)) not in seen
+        )
+        siblings = set(names)
+        for name in sorted(names):
+            path = Path(os.path.abspath(Path(folder, name)))
+            is_cache = _STATE in siblings and path.suffix.lower() in ARROW_SUFFIXES
+            # The compressed file of MDS may be beside a read one.
+            if is_cache or not read.isdisjoint({path, path.with_suffix("")}):
+                continue
+            is_known = name.startswith(".") or name == INDEX or is_companion(name)
+            if not (is_known or _is_ours(path) or _is_of_shard(path, siblings)):
+                yield path
 
 
 def _listed_files(path: Path) -> set[str] | None:
@@ -115,6 +144,12 @@ def _is_ours(path: Path) -> bool:
     return path.name.endswith(DOCS_SUFFIX) and Path(f"{prefix}.idx").exists()
 
 
+def _is_of_shard(path: Path, siblings: set[str]) -> bool:
+    """Whether a file is of a converted shard; others have no sources of documents."""
+    is_shard = path.suffix not in SHARD_SUFFIXES or f"{path.stem}{DOCS_SUFFIX}" in siblings
+    return is_shard and is_output(path.name, siblings)
+
+
 def _file_of(path: Path, name: Path, settings: RowSettings) -> RowFile:
-    of_kind = arrow_file if path.suffix in ARROW_SUFFIXES else parquet_file
+    of_kind = arrow_file if path.suffix.lower() in ARROW_SUFFIXES else parquet_file
     return of_kind(InputFile.of(path), name, settings)
