@@ -76,8 +76,9 @@ def convert_rows(
         check_at_least("threads", threads, 1)
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         num_ids = settings.vocab_size or _num_ids(files, pool, settings)
-        settings = replace(settings, vocab_size=num_ids)
-        planned = [_Planned.of(file, output, settings, overwrite=overwrite) for file in files]
+        planned = [
+            _Planned.of(file, output, settings, num_ids, overwrite=overwrite) for file in files
+        ]
         yield from pool.map(_Planned.outcome, planned)
 
 
@@ -105,23 +106,23 @@ class _Planned(NamedTuple):
     file: RowFile
     prefix: Path
     settings: RowSettings
-    finished: ConvertedFile | None
+    num_ids: int
+    finished: ConvertedFile | None = None
 
     @classmethod
     def of(
-        cls, file: RowFile, output: Path, settings: RowSettings, *, overwrite: bool
+        cls, file: RowFile, output: Path, settings: RowSettings, num_ids: int, *, overwrite: bool
     ) -> "_Planned":
         """Raises ConfigError if a file would be replaced that is not ours."""
         prefix = output / file.name
-        planned = cls(file, prefix, settings, None)
+        planned = cls(file, prefix, settings, num_ids)
         is_same = not overwrite and _is_made_of(prefix, planned.identity)
         _check_free(file, prefix, overwrite=overwrite or is_same)
         return planned._replace(finished=planned._found() if is_same else None)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        assert self.settings.vocab_size is not None
-        return token_dtype(self.settings.vocab_size)
+        return token_dtype(self.num_ids)
 
     @property
     def identity(self) -> bytes:
@@ -133,6 +134,7 @@ class _Planned(NamedTuple):
             "packed": settings.is_packed,
             "dtype": settings.dtype,
             "keep": list(settings.keep),
+            "vocab_size": settings.vocab_size,
             "token_type": self.dtype.name,
         }
         return json.dumps(found).encode()
@@ -164,7 +166,8 @@ class _Planned(NamedTuple):
             return self._unwritten(error=str(error))
 
     def _write(self) -> ConvertedFile:
-        maker = DocumentMaker(self.settings, self.dtype, self.file.file.location)
+        settings = replace(self.settings, vocab_size=self.num_ids)
+        maker = DocumentMaker(settings, self.dtype, self.file.file.location)
         remove_partials(self.prefix)
         with (
             ShardWriter.create(self.prefix, dtype=self.dtype) as writer,
