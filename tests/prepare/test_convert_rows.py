@@ -45,7 +45,7 @@ def converted(
     inputs: Sequence[Path], output: Path, *, overwrite: bool = False, **settings: Any
 ) -> list[ConvertedFile]:
     known = RowSettings(**{"eod_id": EOD} | settings)
-    files, others = find_row_files(inputs, known)
+    files, others, _ = find_row_files(inputs, known)
     assert not others
     found = list(convert_rows(files, output, known, overwrite=overwrite))
     check_converted(found)
@@ -264,6 +264,23 @@ def test_the_source_and_kept_columns_of_each_document_are_recorded(tmp_path: Pat
     assert set(second.kept.values()) == {None}
 
 
+def test_a_field_that_no_row_has_is_reported(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [[5], [6]], url=["x", None])
+    (found,) = converted([path], tmp_path, eod_id=None, keep=("url", "urls"))
+
+    assert [*conversion_notes([found])] == ["the field urls of --keep is in no row of 1 file"]
+
+
+def test_packed_rows_without_any_end_are_reported(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [[5], [6]])
+    (found,) = converted([path], tmp_path, is_packed=True)
+
+    assert documents(tmp_path / "a") == [[5, 6, EOD]]
+    assert [*conversion_notes([found])] == [
+        "1 file without --eod-id became one document: check that the id is right"
+    ]
+
+
 # The type of the ids
 
 
@@ -295,7 +312,7 @@ def test_a_batch_has_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     generator = np.random.default_rng(0)
     rows = generator.integers(3, 60_000, (500, 100)).tolist()
     path = write_parquet(tmp_path / "a.parquet", rows)
-    (file,), _ = find_row_files([path], RowSettings())
+    (file,), *_ = find_row_files([path], RowSettings())
 
     sizes = [batch.tokens.nbytes for batch in file.read()]
 
@@ -327,6 +344,7 @@ def test_a_repeated_call_keeps_finished_shards(
         ({"eod_id": None}, None),
         ({"is_packed": True}, None),
         ({"vocab_size": 100_000}, None),
+        ({"vocab_size": 90}, None),
         ({"keep": ("url",)}, None),
         ({}, DOCUMENTS[:5]),
     ],
@@ -395,6 +413,10 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "mask": (
         lambda p: write_parquet(p, [[1, 2]], attention_mask=pa.array([[1]])),
         "row 0: attention_mask has another length",
+    ),
+    "mask of text": (
+        lambda p: write_parquet(p, [[1, 2]], attention_mask=pa.array(["11"])),
+        "column 'attention_mask' is of type string, expected lists of 0 and 1",
     ),
     "no Parquet": (lambda p: p.write_bytes(b"PAR1"), "cannot be read as a Parquet file"),
     "packed without end": (lambda p: write_parquet(p, [[5, 6]]), "row hold no 2, the id that"),
@@ -585,6 +607,27 @@ def test_the_command_converts_rows_and_tells_what_it_changed(
     assert main([*arguments, "--eod-id", "2"]) == 0
     assert "2 converted before" in capsys.readouterr().out
     assert main([*arguments, "--eod-id", "2", "--column", "none", "--overwrite"]) == 1
+
+
+def test_files_that_are_left_out_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    for name in ("web/a.parquet", "web/b.PARQUET"):
+        write_parquet(old / name, [[5, EOD]])
+    shutil.copytree(DATA / "mds_type", old / "mds")
+    left_out = ["mds/shard.00009.mds", "web/c.pq", "web/d.parquet.zst", "web/e.bin", "web/e.idx"]
+    for name in (*left_out, "README.md", "web/.hidden"):
+        (old / name).write_bytes(b"")
+    (old / "web/again").symlink_to(old)
+    arguments = ["convert", str(old), "--output", str(old), "--eod-id", "2"]
+
+    for _ in range(2):
+        assert main(arguments) == 0
+        shown = capsys.readouterr().err
+        names = ", ".join(str(old / name) for name in left_out)
+        assert f"5 files of another format left out: {names}\n" in shown
+    assert documents(old / "web/a", old / "web/b") == [[5, EOD]] * 2
 
 
 def test_options_of_rows_are_refused_for_shards(

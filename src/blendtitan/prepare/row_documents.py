@@ -29,6 +29,8 @@ Change = tuple[str, str]
 _APPENDED: Change = "EOD was appended to {} that did not end in it", "document"
 _EMPTY: Change = "kept as documents without text: {} without ids", "row"
 _PADDING: Change = "left out as padding, because attention_mask is 0: {}", "id"
+_NO_END: Change = "{} without --eod-id became one document: check that the id is right", "file"
+_NOT_KEPT = "the field {} of --keep is in no row of {{}}"
 _CUT: Change = "EOD was appended to {} cut off at the end of a file", "document"
 
 
@@ -40,6 +42,7 @@ class DocumentMaker:
         self._dtype = dtype
         self._location = location
         self._row = 0
+        self._kept: set[str] = set()
         self.counts: Counter[Change] = Counter()
 
     def documents(self, batches: Iterator[Rows]) -> Iterator[RowDocuments]:
@@ -50,7 +53,11 @@ class DocumentMaker:
             VocabularyError: An id is outside the vocabulary.
         """
         checked = map(self._checked, batches)
-        return self._packed(checked) if self._settings.is_packed else map(self._whole, checked)
+        whole = self._packed(checked) if self._settings.is_packed else map(self._whole, checked)
+        yield from whole
+        for name in self._settings.keep:
+            if self._row and name not in self._kept:
+                self.counts[_NOT_KEPT.format(name), "file"] += 1
 
     def _whole(self, rows: Rows) -> RowDocuments:
         """Each row as a document."""
@@ -73,7 +80,7 @@ class DocumentMaker:
         """Documents that rows hold end to end. Each has the row in which it begins as source."""
         eod_id = self._settings.eod_id
         assert eod_id is not None, "checked before"
-        rest, first = Rows(np.empty(0, self._dtype), np.empty(0, np.int64)), 0
+        rest, first, has_end = Rows(np.empty(0, self._dtype), np.empty(0, np.int64)), 0, False
         for rows in batches:
             numbers = np.arange(self._row, self._row + len(rows.lens))
             self._row += len(numbers)
@@ -83,6 +90,7 @@ class DocumentMaker:
             starts = np.append(0, cuts)
             owners = np.searchsorted(np.cumsum(rows.lens), starts, "right")
             if len(cuts):
+                has_end = True
                 kept = tuple(column.take(integers(owners[:-1])) for column in rows.kept)
                 lens = np.diff(starts).astype(np.int32)
                 sources = self._sources(numbers[owners[:-1]], kept)
@@ -98,7 +106,7 @@ class DocumentMaker:
             rest = Rows(left, np.array([len(left)]), kept)
             first = int(numbers[owner]) if len(left) else 0
         if len(rest.tokens):
-            self.counts[_CUT] += 1
+            self.counts[_CUT if has_end else _NO_END] += 1
             tokens = np.append(rest.tokens, np.array([eod_id], self._dtype))
             lens = np.array([len(tokens)], np.int32)
             yield RowDocuments(tokens, lens, self._sources(np.array([first]), rest.kept))
@@ -107,6 +115,9 @@ class DocumentMaker:
         """The rows in the type of the shard; their ids are checked."""
         if rows.num_padding:
             self.counts[_PADDING] += rows.num_padding
+        for name, column in zip(self._settings.keep, rows.kept, strict=False):
+            if column.null_count < len(column):
+                self._kept.add(name)
         if not len(rows.tokens):
             return rows
         limit = self._settings.vocab_size

@@ -172,7 +172,9 @@ def _largest_by_statistics(file: InputFile, settings: RowSettings) -> int | None
         leaves = [table.schema.column(at).path for at in range(len(table.schema))]
         # The ids of `a.b` are the only leaf below it, such as `a.b.list.element`.
         prefix = ".".join(columns.tokens) + "."
-        leaf = next(at for at, path in enumerate(leaves) if path.startswith(prefix))
+        leaf = next((at for at, path in enumerate(leaves) if path.startswith(prefix)), None)
+        if leaf is None:  # a repeated field without the groups of a list
+            return None
         largest = -1
         for number in range(table.metadata.num_row_groups):
             column = table.metadata.row_group(number).column(leaf)
@@ -208,6 +210,11 @@ class _TokenColumns:
                 f"blendtitan tokenize."
             )
         has_mask = path == [COLUMNS[0]] and _MASK in schema.names
+        if has_mask and not _is_list(schema.field(_MASK).type):
+            raise InputError(
+                f"{location}: column {_MASK!r} is of type {schema.field(_MASK).type}, expected "
+                f"lists of 0 and 1, one for each id. Leave this column out."
+            )
         kept = [column_path(schema, field, location) for field in settings.keep]
         return cls(
             location, path, [_MASK] if has_mask else None, [each and each[0] for each in kept]
