@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from blendtitan import BlendConfig, DataLoader, build_datasets, remote
+from blendtitan.dataset.blended import BlendedDataset
+from blendtitan.dataset.stretches import shard_index
 from blendtitan.errors import ConfigError, CorruptShardError, OutputError
 from blendtitan.retries import RETRIES
 from blendtitan.staging import run, stager
@@ -117,6 +119,16 @@ def test_tokens_are_those_of_the_store(store: ObjectStore, blend: BlendConfig, d
     requests = [each for each in store.requests if each.method == "GET"]
     assert len(requests) == len(set(requests)) == BLOCKS
     assert (staged.counts.blocks, staged.counts.direct) == (4200, 0)
+
+
+def test_an_idx_is_not_looked_for_on_the_disk(blend: BlendConfig, disk: Path) -> None:
+    """Only blocks of a ``.bin`` are staged. The bytes that are reported are those of windows."""
+    loader = loader_of(blend)
+    staged = staging(loader, disk)
+    assert isinstance(loader.dataset, BlendedDataset)
+    shard_index(loader.dataset.rows, 0).document_starts(0, 1)
+
+    assert (staged.counts.read, staged.counts.direct) == (0, 0)
 
 
 @pytest.mark.parametrize("num_bytes", [2 * BLOCK_BYTES, 1000, 3000])

@@ -23,7 +23,7 @@ class EndingError(Exception):
 
 
 class Fetched(NamedTuple):
-    """What became of a block or a window."""
+    """The result of fetching a block or a window."""
 
     block: int | None
     """None: it was a window."""
@@ -63,7 +63,7 @@ class Fetching:
         return not set(blocks).isdisjoint(self._pending.values())
 
     def wait(self, *, for_all: bool = False) -> list[Fetched]:
-        """Wait until another block may be requested, or until nothing is; what was fetched."""
+        """Wait until another block may be requested, or ``for_all``. Return what was fetched."""
         found: list[Fetched] = []
         while self._pending:
             done, rest = wait(self._pending, 0)
@@ -106,9 +106,10 @@ class Fetching:
 
     def drop_leftover(self) -> int:
         """Delete a block of an earlier run that was not taken over; its bytes, 0: there is none."""
-        if not self.leftovers:
+        try:
+            names, num_bytes = self.leftovers.popitem()
+        except KeyError:  # not asked for before: another thread may take the last one over
             return 0
-        names, num_bytes = self.leftovers.popitem()
         self.folder.drop(*names)
         return num_bytes
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,6 @@ from blendtitan.staging.blocks import salt_of
 from blendtitan.staging.folder import shard_name
 from blendtitan.storage.reader import OpenFile
 from blendtitan.visible import visible_logger
-
-if TYPE_CHECKING:
-    pass
 
 logger = visible_logger(__name__)
 
@@ -65,7 +62,9 @@ class Stage:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, path: str) -> OpenFile:
-        """Open a ``.bin``; errors as ``OpenFile.open``."""
+        """Open a file of a shard; errors as ``OpenFile.open``."""
+        if not path.endswith(".bin"):
+            return OpenFile.open(path)
         if url_of(path):
             from blendtitan.staging.remote_file import StagedRemoteFile
 
@@ -110,7 +109,7 @@ class StagedBlocks:
         return number * self.stage.block_bytes
 
     def paths(self, number: int, begin: int, length: int) -> tuple[str, str]:
-        """Where a block is, and a part of a window that it holds, if they are staged."""
+        """The paths of a block, and of a part of a window in it, if they are staged."""
         folders = self.stage.folders
         folder = f"{folders[(self.salt + number) % len(folders)]}/{self.name}"
         return f"{folder}/{number}", f"{folder}/{window_name(begin, length)}"
@@ -120,7 +119,7 @@ class StagedBlocks:
         return _joined(part[1:] for part in self._parts(at, num_bytes) if not self._has(*part))
 
     def read_into(self, view: memoryview, at: int) -> Iterator[tuple[int, int]]:
-        """Fill a buffer from offset ``at`` on; what remains to be read, as ``missing``."""
+        """Fill a buffer from offset ``at`` on; return the parts not staged, as ``missing``."""
         self.stage.count(read=len(view))
         return _joined(
             (begin, length)

@@ -137,7 +137,7 @@ class Planner:
 
 
 class Fetched(NamedTuple):
-    """What a node fetches, predicted."""
+    """The predicted bytes that a node fetches."""
 
     read_bytes: int
     """Bytes of all windows."""
@@ -155,7 +155,7 @@ class Fetched(NamedTuple):
 
 
 def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOST_AHEAD) -> Fetched:
-    """What is fetched for some reads, if every block arrives before its first read.
+    """Predict what is fetched for some reads, if every block arrives before its first read.
 
     ``reads`` are iterated twice.
     """

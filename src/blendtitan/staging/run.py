@@ -139,7 +139,8 @@ class Staging:
     _notes: dict[Path, str] = field(default_factory=dict)
     """What each process of the node has noted last."""
     _is_ended: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    """No thread notes in the folder while another one releases it."""
 
     def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
@@ -150,6 +151,12 @@ class Staging:
     @property
     def counts(self) -> Counts:
         """The bytes of all processes of the node, as they noted them last."""
+        with self._lock:
+            self._note()
+            columns = zip(*(map(int, note.split()) for note in self._notes.values()), strict=True)
+            return Counts(*map(sum, columns))
+
+    def _note(self) -> None:
         own = self.stager.stage.counts
         own.on_disk = self.stager.planner.staged_bytes + self.stager.windows.num_bytes
         folder, text = self.stager.folder, " ".join(map(str, astuple(own)))
@@ -157,8 +164,6 @@ class Staging:
         for path in self.stager.stage.folders:
             if note := text if path == folder.path else note_of(path):
                 self._notes[path] = note  # empty if that process has ended
-        columns = zip(*(map(int, note.split()) for note in self._notes.values()), strict=True)
-        return Counts(*map(sum, columns))
 
     def close(self) -> None:
         """Stop. Blocks are deleted if the run has ended, else kept for its next start."""
@@ -177,12 +182,12 @@ class Staging:
             if self._is_ended:
                 return
             self._is_ended = True
-        counts = self.counts
-        if self.reports:
-            logger.info("%s", counts)
-        if self.stager.is_done:
-            self.stager.folder.delete()
-        self.stager.folder.release()
+            counts = self.counts
+            if self.reports:
+                logger.info("%s", counts)
+            if self.stager.is_done:
+                self.stager.folder.delete()
+            self.stager.folder.release()
 
     def _report(self) -> None:
         reported = time.monotonic()

@@ -75,7 +75,7 @@ class RemoteFile(OpenFile):
         pass
 
     def ranges(self, at: int, num_bytes: int) -> "Iterable[Range]":
-        """What is to be requested before a read."""
+        """The ranges to request before a read."""
         return [Range(self, at, num_bytes)]
 
     def read_into(self, buffer: NDArray[np.integer], *, at: int) -> None:

@@ -188,8 +188,8 @@ class Guards:
 class Question:
     """Why any rank asks to end, found out by all ranks at the same step.
 
-    The ranks exchange one number, at most every step and about once a second. The exchange overlaps
-    with the step: nothing waits for it before the step ends.
+    The ranks exchange the reason and the time of a step, at most every step and about once a
+    second. The exchange overlaps with the step: nothing waits for it before the step ends.
     """
 
     def __init__(self, device: torch.device) -> None:
