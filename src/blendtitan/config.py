@@ -290,7 +290,7 @@ def check_shares(shares: object, *, where: str) -> None:
 
 def check_is_path(name: str, value: Path | str, *, may_be_remote: bool = False) -> None:
     """Check that a setting is a local path: a URL would become a folder named ``s3:``."""
-    if not isinstance(value, str | Path):
+    if not isinstance(value, str | Path) or value == "":
         raise ConfigError(f"{name} is {value!r}, expected a path")
     # Path("s3://bucket") is s3:/bucket.
     if _URL.match(str(value)) and not (may_be_remote and url_of(value)):

@@ -21,6 +21,7 @@ from blendtitan.order.slots import Course
 from blendtitan.runs.explain import Explained, explain_slots, select_step
 from blendtitan.runs.open import OpenRun, open_run, read_run
 from blendtitan.runs.places import Ranks
+from blendtitan.runs.plan import plan_run
 from blendtitan.runs.run_folder import DATA
 from blendtitan.runs.slots import step_slots
 from blendtitan.storage.reader import ShardIndex
@@ -281,6 +282,19 @@ def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[
         state = loader.state_dict(more=saved_schedule((BatchStage(global_batch_size=4),)))
         save(folder, number * steps, state)
     return rows
+
+
+def test_the_plan_of_a_changed_run_says_that_it_leaves_out_the_changes(
+    changed: tuple[Path, list[list[int]]], tmp_path: Path
+) -> None:
+    folder, _ = changed
+    (begun,) = (each for each in plan_run(read_run(folder)).warnings if "was changed" in each)
+
+    assert begun.startswith("the run was changed after 360 samples, but this plan is of a run that")
+    assert f"blendtitan explain {folder}" in begun
+    for step in (60, 90, 120):
+        shutil.rmtree(folder / f"checkpoint/step-{step}")
+    assert not [each for each in plan_run(read_run(folder)).warnings if "was changed" in each]
 
 
 def test_the_past_of_a_changed_run_is_explained_from_its_checkpoint(

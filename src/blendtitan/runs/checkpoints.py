@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.checkpoints import METADATA, Contents
-from blendtitan.errors import ConfigError, ResumeError
+from blendtitan.errors import BlendTitanError, ConfigError, ResumeError
 from blendtitan.runs.run_folder import DATA, OUTPUTS
 from blendtitan.state import STATE_KEY, parse_state
 from blendtitan.visible import visible, visible_logger
@@ -103,6 +103,32 @@ def own_state(run_folder: Path) -> StoredState | None:
             _notes(found),
         )
     return latest
+
+
+def change_of_run(config: Path, num_segments: int) -> str:
+    """A sentence if a run was changed on the way, so that it does not read what is planned now.
+
+    Args:
+        config: The run's TOML file, in its run folder or its output folder.
+        num_segments: Segments that are configured now.
+    """
+    folder = config.parent
+    output = folder / OUTPUTS if (folder / DATA).is_file() else folder
+    stored = None
+    with suppress(BlendTitanError, OSError):
+        stored = own_state(output)
+    if stored is None or stored.state_dict is None:
+        return ""
+    phases = parse_state(stored.state_dict).phases
+    segments = phases[-1].segments if phases else ()
+    if len(phases) < 2 and len(segments) <= num_segments:
+        return ""
+    changed_at = max(phases[-1].first_slot, segments[-1].first_slot)
+    return (
+        f"the run was changed after {changed_at:,} samples, but this plan is of a run "
+        f"that is never changed. What was read: blendtitan report {output}. What is read at any "
+        f"step: blendtitan explain {output}"
+    )
 
 
 def steps_beyond(config: Path, steps: int) -> str:

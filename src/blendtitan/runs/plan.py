@@ -15,7 +15,7 @@ from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
 from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
-from blendtitan.runs.checkpoints import steps_beyond
+from blendtitan.runs.checkpoints import change_of_run, steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.predictions import Asked, Prediction, predicted
 from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
@@ -169,6 +169,7 @@ def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
         warning = f"the shards were not compared with the tokenizer, which cannot be read: {error}"
     catalog, datasets, train = data_of_run(run, check=check)
     reads = row_reads(train, catalog, run.stop_slot)
+    change = change_of_run(run.path, len(train.segments))
     corpora = tuple(_corpora(run, train, catalog, reads))
     with quietly():  # the other splits are built on demand
         sets, faults = _validation_sets(run, catalog) if run.validates else ([], [])
@@ -179,7 +180,7 @@ def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
             splits=(*_splits(datasets, catalog), *sets),
             steps_per_epoch=run.steps_of(train.num_windows),
             warnings=(
-                *filter(None, [steps_beyond(run.path, run.steps)]),
+                *filter(None, [steps_beyond(run.path, run.steps), change]),
                 *(check.warnings if check else [warning]),
                 *_repetition_warnings(run, train),
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),

@@ -247,7 +247,8 @@ def _check_data(run: RunConfig, values: Values) -> str:
     with quietly():
         lacks_valid = run.validates and data.datasets.valid is None
     if lacks_valid and not run.validation_sets:
-        raise EmptySplitError.of_split("valid", run.blend)
+        most = max(data.catalog.document_cuts[:, 3].tolist())
+        raise EmptySplitError.of_split("valid", run.blend, most_documents=most)
     for each in run.validation_sets if run.validates else ():
         data_of_set(each, run, data.catalog)
     return _check_position(run, values, data.train)
