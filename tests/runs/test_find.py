@@ -155,12 +155,19 @@ def test_values_that_cannot_be_searched_are_refused(
 
 
 def test_only_an_earlier_list_is_replaced(
-    run_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     output = tmp_path / "removed.txt"
     words = ["find", str(tmp_path), "--where", "document = 1", "--output", str(output)]
 
     assert (main(words), main(words)) == (0, 0)
+    assert "replaces" not in caplog.text
+    words[3] = "document = 0"
+    assert main(words) == 0
+    assert "replaces the list of another search (--where 'document = 1')" in caplog.text
     output.write_text("web/0 1\n")
     assert main(words) == 1
     assert "exists already, and was not written by this command" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from blendtitan.document_sources import (
     with_fields,
 )
 from blendtitan.errors import ConfigError, requires_extra
-from blendtitan.files import read_text
+from blendtitan.files import open_file, read_text
 from blendtitan.runs.find_document import find_document
 from blendtitan.runs.open import OpenRun
 from blendtitan.runs.slots import History
@@ -273,6 +273,20 @@ def find_report(
     return FindReport(shown, reads, number)
 
 
+def _warn_of_another(output: Path, heading: str) -> None:
+    """Warn if a list of another search is replaced, which a run may still need."""
+    if not output.exists():
+        return
+    with open_file(output) as file:
+        earlier = file.readline().decode(errors="replace").rstrip()
+    if earlier != heading:
+        logger.warning(
+            "%s: replaces the list of another search (%s). To remove the documents of both, write "
+            "each to a file of its own, and append one to the other",
+            *(output, earlier.removeprefix(_WRITTEN_BY).strip()),
+        )
+
+
 def listed(
     documents: Iterable[FoundDocument], output: Path, wanted: Wanted, *, overwrite: bool
 ) -> Iterator[FoundDocument]:
@@ -281,11 +295,13 @@ def listed(
     Raises:
         ConfigError: The file exists, and was not written by this command.
     """
+    heading = f"{_WRITTEN_BY} {visible(wanted.option)}"
     if not overwrite:
         check_replaceable(output, "^" + _WRITTEN_BY)
+        _warn_of_another(output, heading)
     remove_file_partials(output)
     with replaced_file(output) as file:
-        file.write(f"{_WRITTEN_BY} {visible(wanted.option)}\n".encode())
+        file.write(f"{heading}\n".encode())
         for found in documents:
             name = quoted_word(str(found.prefix.absolute()))
             file.write(f"{name} {found.document_id}\n".encode())
