@@ -591,6 +591,7 @@ def test_the_plan_predicts_what_a_node_fetches(
         (STAGING | {"data_stage_bytes": 9}, ["--ranks", "4", "--nodes", "2"], "at least 4,194,304"),
         ({"data_stage_bytes": 9}, [], "data_stage_bytes is set, but data_stage_path is not"),
         (STAGING | {"data_stage_path": "s3://a"}, [], "which is a URL, expected a local path"),
+        (STAGING | {"data_stage_path": ""}, [], "data_stage_path is '', expected a path"),
         (STAGING | {"order": "blendcorpus"}, [], "data_stage_path needs order"),
     ],
 )
