@@ -120,10 +120,9 @@ def change_of_run(config: Path, num_segments: int) -> str:
     if stored is None or stored.state_dict is None:
         return ""
     phases = parse_state(stored.state_dict).phases
-    segments = phases[-1].segments if phases else ()
-    if len(phases) < 2 and len(segments) <= num_segments:
+    if len(phases) < 2 and all(len(each.segments) <= num_segments for each in phases):
         return ""
-    changed_at = max(phases[-1].first_slot, segments[-1].first_slot)
+    changed_at = max(phases[-1].first_slot, phases[-1].segments[-1].first_slot)
     return (
         f"the run was changed after {changed_at:,} samples, but this plan is of a run "
         f"that is never changed. What was read: blendtitan report {output}. What is read at any "
