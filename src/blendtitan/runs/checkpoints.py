@@ -120,11 +120,15 @@ def change_of_run(config: Path, num_segments: int) -> str:
     if stored is None or stored.state_dict is None:
         return ""
     phases = parse_state(stored.state_dict).phases
-    if len(phases) < 2 and all(len(each.segments) <= num_segments for each in phases):
+    changes = [
+        max(phase.first_slot, phase.segments[-1].first_slot)
+        for n, phase in enumerate(phases)
+        if n or len(phase.segments) > num_segments
+    ]
+    if not changes:
         return ""
-    changed_at = max(phases[-1].first_slot, phases[-1].segments[-1].first_slot)
     return (
-        f"the run was changed after {changed_at:,} samples, but this plan is of a run "
+        f"the run was changed after {changes[-1]:,} samples, but this plan is of a run "
         f"that is never changed. What was read: blendtitan report {output}. What is read at any "
         f"step: blendtitan explain {output}"
     )
