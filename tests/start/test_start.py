@@ -332,7 +332,7 @@ def test_init_names_the_folders_that_hold_no_text(
     data = str(tmp_path / "data")
 
     assert init(tmp_path / "run", text, data) == ["web"]
-    assert f"{data}: left out, because they hold no text: empty, notes" in caplog.text
+    assert f"{data}: folders without text are left out: empty, notes" in caplog.text
 
 
 INTERRUPTED_RANK = """

@@ -64,7 +64,7 @@ def _report_empty(folder: Path, corpora: Collection[str]) -> None:
     folders = sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
     empty = [name for name in folders if name not in corpora]
     if empty:
-        logger.warning("%s: left out, because they hold no text: %s", folder, some_of(empty, 20))
+        logger.warning("%s: folders without text are left out: %s", folder, some_of(empty, 20))
 
 
 def _name_of(location: str) -> str:
