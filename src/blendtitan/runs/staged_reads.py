@@ -9,7 +9,7 @@ from blendtitan.history.skips import skips_of
 from blendtitan.order.slots import Course
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.row_reads import size_of
-from blendtitan.staging.blocks import BLOCK_BYTES, Blocks, Future
+from blendtitan.staging.blocks import BLOCK_BYTES, Blocks, NodeReads
 from blendtitan.staging.planner import MOST_AHEAD, Planner, predicted, shares
 from blendtitan.visible import counted
 
@@ -76,7 +76,7 @@ def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -
     blocks = Blocks.of_catalog(train.catalog)
     found = predicted(
         Planner(blocks.sizes, shares(run.stage_bytes)[0]),
-        Future(train, course, range(own), train.first_slot, stop, blocks),
+        NodeReads(train, course, range(own), train.first_slot, stop, blocks),
     )
     return StagedReads(
         nodes=nodes,

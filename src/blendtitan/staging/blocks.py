@@ -100,7 +100,7 @@ def owner_of(salt: Numbers, number: Numbers, count: int) -> Numbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Future:
+class NodeReads:
     """The reads of a node from a position of the loader on. Iterate it as often as needed."""
 
     dataset: BlendedDataset

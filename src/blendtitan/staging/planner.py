@@ -136,7 +136,7 @@ class Planner:
         return lost.tolist()
 
 
-class Fetched(NamedTuple):
+class PredictedBytes(NamedTuple):
     """The predicted bytes that a node fetches."""
 
     read_bytes: int
@@ -154,7 +154,9 @@ class Fetched(NamedTuple):
         return (self.staged_bytes + self.window_bytes) / max(1, self.read_bytes)
 
 
-def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOST_AHEAD) -> Fetched:
+def predicted(
+    planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOST_AHEAD
+) -> PredictedBytes:
     """Predict what is fetched for some reads, if every block arrives before its first read.
 
     ``reads`` are iterated twice.
@@ -167,7 +169,7 @@ def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOS
         most = max(most, planner.staged_bytes)
         read += int(now.num_bytes.sum())
         windows += int(now.num_bytes[~planner.is_staged[now.blocks]].sum())
-    return Fetched(read, staged, windows, most)
+    return PredictedBytes(read, staged, windows, most)
 
 
 def with_demand(
