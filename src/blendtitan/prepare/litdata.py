@@ -51,7 +51,6 @@ from blendtitan.prepare.item_files import (
     unzipped,
 )
 from blendtitan.prepare.token_rows import (
-    COLUMNS,
     RowFile,
     Rows,
     RowSettings,
@@ -200,7 +199,7 @@ class _ChunkReader:
     def _leaf(self) -> tuple[int, np.dtype[Any]]:
         """Number and type of the leaf that holds the ids."""
         names = _leaf_names(self.config, self.file.location)
-        name = self.settings.column or next((n for n in COLUMNS if n in names), COLUMNS[0])
+        name = self.settings.column_among(names)
         if len(names) == 1 and self.settings.column is None:
             name = names[0]
         if name not in names:

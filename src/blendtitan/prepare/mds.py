@@ -33,7 +33,6 @@ from blendtitan.prepare.item_files import (
     known_fields,
 )
 from blendtitan.prepare.token_rows import (
-    COLUMNS,
     RAW_TYPES,
     RowFile,
     Rows,
@@ -160,7 +159,7 @@ def _column(
             f"{len(shard.column_encodings):,} encodings and {len(shard.column_sizes):,} sizes. "
             f"Copy it again."
         )
-    column = settings.column or next((name for name in COLUMNS if name in names), COLUMNS[0])
+    column = settings.column_among(names)
     if column not in names:
         raise no_column(location, column, names)
     number = names.index(column)

@@ -4,7 +4,7 @@
 a piece of several packed ones.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -79,6 +79,10 @@ class RowSettings:
             raise ConfigError(
                 "--packed needs --eod-id, the id that ends each document in the packed rows"
             )
+
+    def column_among(self, names: Collection[str]) -> str:
+        """The column of the ids in a file with these columns; it need not be there."""
+        return self.column or next((name for name in COLUMNS if name in names), COLUMNS[0])
 
 
 class Rows(NamedTuple):
@@ -198,7 +202,7 @@ class _TokenColumns:
     @classmethod
     def of(cls, schema: pa.Schema, location: str, settings: RowSettings) -> Self:
         """The columns of a file; an ``InputError`` if its ids are not there."""
-        name = settings.column or next((n for n in COLUMNS if n in schema.names), COLUMNS[0])
+        name = settings.column_among(schema.names)
         found = column_path(schema, name, location)
         if found is None:
             raise no_column(location, name, schema.names)
