@@ -147,8 +147,7 @@ def rows_of_arrow(opened: Any, location: str, settings: RowSettings) -> Iterator
         # Arrow trusts the offsets in a file; wrong ones would end the process.
         for path in columns.paths:
             batch.column(batch.schema.names.index(path[0])).validate(full=True)
-        row_bytes = batch.nbytes // max(1, len(batch))
-        step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
+        step = _batch_rows(batch.nbytes, len(batch))
         for start in range(0, len(batch), step):
             yield columns.rows(batch.slice(start, step), row=row + start)
         row += len(batch)
@@ -162,11 +161,16 @@ def _parquet_rows(file: InputFile, settings: RowSettings) -> Iterator[Rows]:
         row = 0
         for number in range(table.metadata.num_row_groups):
             group = table.metadata.row_group(number)
-            row_bytes = group.total_byte_size // max(1, group.num_rows)
-            step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
+            step = _batch_rows(group.total_byte_size, group.num_rows)
             for batch in table.iter_batches(step, row_groups=[number], columns=columns.names):
                 yield columns.rows(batch, row=row)
                 row += len(batch)
+
+
+def _batch_rows(num_bytes: int, num_rows: int) -> int:
+    """Rows of a batch of bounded size, if ``num_rows`` rows have ``num_bytes`` bytes."""
+    row_bytes = num_bytes // max(1, num_rows)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
 
 
 def _largest_by_statistics(file: InputFile, settings: RowSettings) -> int | None:
