@@ -103,16 +103,22 @@ def arrow_batches(opened: Any, location: str) -> tuple[pa.Schema, Iterator[pa.Re
 
 
 @contextmanager
-def opened_as(file: InputFile, what: str) -> Generator[Any]:
-    """The open file; errors inside the block name it."""
-    with readable(file.location):
+def readable_as(location: str, what: str) -> Generator[None]:
+    """Turn errors of reading a file with Arrow inside the block into ones that name it."""
+    with readable(location):
         try:
-            with file.open() as opened:
-                yield opened
+            yield
         # Damaged metadata may raise the others; the last, if it names an absurd size.
         except (pa.ArrowException, UnicodeDecodeError, KeyError, MemoryError) as error:
             reason = str(error) or "a part of it would not fit into memory"
-            raise InputError(f"{file.location}: cannot be read as {what}: {reason}") from error
+            raise InputError(f"{location}: cannot be read as {what}: {reason}") from error
+
+
+@contextmanager
+def opened_as(file: InputFile, what: str) -> Generator[Any]:
+    """The open file; errors inside the block name it."""
+    with readable_as(file.location, what), file.open() as opened:
+        yield opened
 
 
 def column_path(schema: pa.Schema, key: str, location: str) -> tuple[list[str], pa.DataType] | None:

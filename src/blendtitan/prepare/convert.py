@@ -103,7 +103,8 @@ def convert(
     """
     planned = _planned(inputs, output)
     for source, prefix in planned.items():
-        _check_free(source, prefix, overwrite=overwrite)
+        files = [Path(f"{source}{suffix}") for suffix in SHARD_SUFFIXES]
+        check_free(prefix, files, overwrite=overwrite)
     for source, prefix in planned.items():
         yield convert_shard(source, prefix)
 
@@ -259,16 +260,23 @@ def _planned(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
     return planned
 
 
-def _check_free(source: Path, prefix: Path, *, overwrite: bool) -> None:
+def check_free(
+    prefix: Path, inputs: Sequence[Path], *, overwrite: bool, difference: str = ""
+) -> None:
+    """Check that a new shard replaces no file or, with ``overwrite``, none of its inputs.
+
+    ``difference`` tells in the error how an existing file differs from the new one.
+    """
     for suffix in reversed(SHARD_SUFFIXES):
-        new, old = Path(f"{prefix}{suffix}"), Path(f"{source}{suffix}")
-        if not os.path.lexists(new):
+        path = Path(f"{prefix}{suffix}")
+        if not os.path.lexists(path):
             continue
-        if old.exists() and new.exists() and new.samefile(old):
+        if path.exists() and any(each.exists() and path.samefile(each) for each in inputs):
             raise ConfigError(
-                f"{new}: is an input and would be overwritten. Choose another folder."
+                f"{path}: is an input and would be overwritten. Choose another folder."
             )
         if not overwrite:
             raise ConfigError(
-                f"{new}: exists already. Choose another folder, or give --overwrite to replace it."
+                f"{path}: exists already{difference}. Choose another folder, or give --overwrite "
+                f"to replace it."
             )

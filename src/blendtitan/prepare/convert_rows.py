@@ -17,13 +17,13 @@ import numpy as np
 
 from blendtitan.config import check_at_least
 from blendtitan.document_sources import SourceWriter, open_sources
-from blendtitan.errors import BlendTitanError, ConfigError, InputError, ShardError
+from blendtitan.errors import BlendTitanError, InputError, ShardError
+from blendtitan.prepare.convert import check_free
 from blendtitan.prepare.row_documents import Change, DocumentMaker
 from blendtitan.prepare.token_rows import RowFile, RowSettings
 from blendtitan.storage.reader import ShardIndex
 from blendtitan.storage.record_writer import record_ends
 from blendtitan.storage.writer import (
-    SHARD_SUFFIXES,
     ShardWriter,
     remove_partials,
     remove_shard,
@@ -117,7 +117,13 @@ class _Planned(NamedTuple):
         prefix = output / file.name
         planned = cls(file, prefix, settings, num_ids)
         is_same = not overwrite and _is_made_of(prefix, planned.identity)
-        _check_free(file, prefix, overwrite=overwrite or is_same)
+        check_free(
+            prefix,
+            [Path(file.file.location)],
+            overwrite=overwrite or is_same,
+            difference=f", and was not made of {file.file.location} as it is now with these "
+            f"settings",
+        )
         return planned._replace(finished=planned._found() if is_same else None)
 
     @property
@@ -214,19 +220,3 @@ def _is_made_of(prefix: Path, identity: bytes) -> bool:
             return sources is not None and sources.metadata.get(_METADATA) == identity
     except ShardError:
         return False
-
-
-def _check_free(file: RowFile, prefix: Path, *, overwrite: bool) -> None:
-    for suffix in reversed(SHARD_SUFFIXES):
-        path = Path(f"{prefix}{suffix}")
-        if not os.path.lexists(path):
-            continue
-        if path.exists() and path.samefile(file.file.location):
-            raise ConfigError(
-                f"{path}: is an input and would be overwritten. Choose another folder."
-            )
-        if not overwrite:
-            raise ConfigError(
-                f"{path}: exists already, and was not made of {file.file.location} as it is now "
-                f"with these settings. Choose another folder, or give --overwrite to replace it."
-            )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from blendtitan.errors import ConfigError, InputError
 from blendtitan.files import DamagedFileError
 from blendtitan.json_files import checked, read_json
-from blendtitan.prepare.input_file import InputFile, readable
+from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.streams import zstd
 
 INDEX = "index.json"
@@ -145,9 +145,16 @@ def field_spans(
     return begins, begins + all_sizes[:, field]
 
 
-def inflated(file: InputFile, sizes: Collection[int]) -> BinaryIO:
-    """The content of a file that zstd compressed as a whole, which has one of these sizes."""
-    with readable(file.location), file.open() as opened:
+def open_content(file: InputFile, sizes: Collection[int], *, is_zipped: bool) -> BinaryIO:
+    """Open a file, or what it holds if zstd compressed it as a whole: one of ``sizes`` bytes."""
+    if not is_zipped:
+        if file.num_bytes not in sizes:
+            raise InputError(
+                f"{file.location}: found {file.num_bytes:,} bytes, expected {min(sizes):,}, by "
+                f"{INDEX}. Copy the folder again."
+            )
+        return file.open()
+    with file.open() as opened:
         content = unzipped(opened.read(), max(sizes), file.location)
     if len(content) not in sizes:
         raise InputError(

@@ -37,7 +37,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from blendtitan.errors import InputError
-from blendtitan.prepare.columns import opened_as
+from blendtitan.prepare.columns import readable_as
 from blendtitan.prepare.input_file import InputFile
 from blendtitan.prepare.item_files import (
     INDEX,
@@ -45,13 +45,12 @@ from blendtitan.prepare.item_files import (
     check_nothing_kept,
     checked_name,
     field_spans,
-    inflated,
     items_of,
     known_fields,
+    open_content,
     unzipped,
 )
 from blendtitan.prepare.token_rows import (
-    COLUMNS,
     RowFile,
     Rows,
     RowSettings,
@@ -158,13 +157,10 @@ class _ChunkReader:
     def rows(self) -> Iterator[Rows]:
         """All rows of the chunk."""
         is_zipped = self.level == "chunk" and ".zstd" in self.chunk.filename
-        if not is_zipped and self.file.num_bytes not in self.sizes:
-            raise InputError(
-                f"{self.file.location}: found {self.file.num_bytes:,} bytes, expected "
-                f"{self.chunk.chunk_bytes:,}, by index.json. Copy the folder again."
-            )
-        with opened_as(self.file, "a chunk of litdata") as stored:
-            opened = inflated(self.file, self.sizes) if is_zipped else stored
+        with (
+            readable_as(self.file.location, "a chunk of litdata"),
+            open_content(self.file, self.sizes, is_zipped=is_zipped) as opened,
+        ):
             if (arrow := _arrow_file(opened)) is not None:
                 yield from rows_of_arrow(arrow, self.file.location, self.settings)
             else:
@@ -200,7 +196,7 @@ class _ChunkReader:
     def _leaf(self) -> tuple[int, np.dtype[Any]]:
         """Number and type of the leaf that holds the ids."""
         names = _leaf_names(self.config, self.file.location)
-        name = self.settings.column or next((n for n in COLUMNS if n in names), COLUMNS[0])
+        name = self.settings.column_among(names)
         if len(names) == 1 and self.settings.column is None:
             name = names[0]
         if name not in names:

@@ -28,12 +28,11 @@ from blendtitan.prepare.item_files import (
     check_nothing_kept,
     checked_name,
     field_spans,
-    inflated,
     items_of,
     known_fields,
+    open_content,
 )
 from blendtitan.prepare.token_rows import (
-    COLUMNS,
     RAW_TYPES,
     RowFile,
     Rows,
@@ -87,11 +86,12 @@ def mds_files(
             )
         number, decode = _column(shard, folder, settings)
         path, is_zipped = _path(folder, shard, raw, where)
+        file = InputFile.of(path)
         yield RowFile(
-            file=InputFile.of(path),
+            file=file,
             name=name / raw.basename.removesuffix(".mds"),
             description="MDS",
-            read=_reader(InputFile.of(path), shard, raw, number, decode, is_zipped),
+            read=_reader(file, shard, raw, number, decode, is_zipped),
         )
 
 
@@ -117,15 +117,11 @@ def _reader(
     is_zipped: bool,
 ) -> Callable[[], Iterator[Rows]]:
     def read() -> Iterator[Rows]:
-        if not is_zipped and file.num_bytes != raw.bytes:
-            raise InputError(
-                f"{file.location}: found {file.num_bytes:,} bytes, expected {raw.bytes:,}, by "
-                f"index.json. Copy the folder again."
-            )
-        with readable(file.location):
-            opened = inflated(file, [raw.bytes]) if is_zipped else file.open()
-            with opened:
-                yield from _rows(opened, file.location, shard, number, decode)
+        with (
+            readable(file.location),
+            open_content(file, [raw.bytes], is_zipped=is_zipped) as opened,
+        ):
+            yield from _rows(opened, file.location, shard, number, decode)
 
     return read
 
@@ -160,7 +156,7 @@ def _column(
             f"{len(shard.column_encodings):,} encodings and {len(shard.column_sizes):,} sizes. "
             f"Copy it again."
         )
-    column = settings.column or next((name for name in COLUMNS if name in names), COLUMNS[0])
+    column = settings.column_among(names)
     if column not in names:
         raise no_column(location, column, names)
     number = names.index(column)

@@ -4,7 +4,7 @@
 a piece of several packed ones.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -80,6 +80,10 @@ class RowSettings:
                 "--packed needs --eod-id, the id that ends each document in the packed rows"
             )
 
+    def column_among(self, names: Collection[str]) -> str:
+        """The column of the ids in a file with these columns; it need not be there."""
+        return self.column or next((name for name in COLUMNS if name in names), COLUMNS[0])
+
 
 class Rows(NamedTuple):
     """Consecutive rows of a file."""
@@ -143,8 +147,7 @@ def rows_of_arrow(opened: Any, location: str, settings: RowSettings) -> Iterator
         # Arrow trusts the offsets in a file; wrong ones would end the process.
         for path in columns.paths:
             batch.column(batch.schema.names.index(path[0])).validate(full=True)
-        row_bytes = batch.nbytes // max(1, len(batch))
-        step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
+        step = _batch_rows(batch.nbytes, len(batch))
         for start in range(0, len(batch), step):
             yield columns.rows(batch.slice(start, step), row=row + start)
         row += len(batch)
@@ -158,11 +161,16 @@ def _parquet_rows(file: InputFile, settings: RowSettings) -> Iterator[Rows]:
         row = 0
         for number in range(table.metadata.num_row_groups):
             group = table.metadata.row_group(number)
-            row_bytes = group.total_byte_size // max(1, group.num_rows)
-            step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
+            step = _batch_rows(group.total_byte_size, group.num_rows)
             for batch in table.iter_batches(step, row_groups=[number], columns=columns.names):
                 yield columns.rows(batch, row=row)
                 row += len(batch)
+
+
+def _batch_rows(num_bytes: int, num_rows: int) -> int:
+    """Rows of a batch of bounded size, if ``num_rows`` rows have ``num_bytes`` bytes."""
+    row_bytes = num_bytes // max(1, num_rows)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
 
 
 def _largest_by_statistics(file: InputFile, settings: RowSettings) -> int | None:
@@ -198,7 +206,7 @@ class _TokenColumns:
     @classmethod
     def of(cls, schema: pa.Schema, location: str, settings: RowSettings) -> Self:
         """The columns of a file; an ``InputError`` if its ids are not there."""
-        name = settings.column or next((n for n in COLUMNS if n in schema.names), COLUMNS[0])
+        name = settings.column_among(schema.names)
         found = column_path(schema, name, location)
         if found is None:
             raise no_column(location, name, schema.names)
