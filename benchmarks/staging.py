@@ -21,7 +21,7 @@ import numpy as np
 from remote.server import Link, control, running
 
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets, remote
-from blendtitan.staging.blocks import Blocks, Future
+from blendtitan.staging.blocks import Blocks, NodeReads
 from blendtitan.staging.planner import Planner, predicted, shares
 from blendtitan.staging.run import Staging, stage
 from blendtitan.storage.writer import ShardWriter
@@ -72,8 +72,8 @@ def measure_bytes(endpoint: str, *, epochs: float, disk: float) -> None:
     num_bytes = int(disk * blocks.sizes.sum())
     steps = int(epochs * dataset.num_windows) // MICRO_BATCH
     loader = DataLoader(dataset, MICRO_BATCH, num_workers=2)
-    future = Future(dataset, loader.course, [0], 0, steps * MICRO_BATCH, blocks)
-    plan = predicted(Planner(blocks.sizes, shares(num_bytes)[0]), future)
+    reads = NodeReads(dataset, loader.course, [0], 0, steps * MICRO_BATCH, blocks)
+    plan = predicted(Planner(blocks.sizes, shares(num_bytes)[0]), reads)
     control(endpoint, Link(0.001, BANDWIDTH))
     with staging(loader, num_bytes, steps * MICRO_BATCH) as staged:
         batches = iter(loader)

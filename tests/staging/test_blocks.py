@@ -8,7 +8,7 @@ import pytest
 from blendtitan import BlendConfig, BlendedDataset, DataLoader, build_datasets
 from blendtitan.balance import balance_steps
 from blendtitan.order.slots import Course
-from blendtitan.staging.blocks import Blocks, Future
+from blendtitan.staging.blocks import Blocks, NodeReads
 from tests.conftest import WriteBlend
 
 BLOCK_BYTES = 256
@@ -28,17 +28,17 @@ def train(config: BlendConfig) -> BlendedDataset:
     return dataset
 
 
-def future(
+def node_reads(
     dataset: BlendedDataset, course: Course, *, owner: int = 0, num_owners: int = 1
-) -> Future:
+) -> NodeReads:
     blocks = Blocks.of_catalog(dataset.catalog, block_bytes=BLOCK_BYTES)
-    return Future(dataset, course, RANKS, START, STOP, blocks, owner, num_owners)
+    return NodeReads(dataset, course, RANKS, START, STOP, blocks, owner, num_owners)
 
 
-def bytes_of(future: Future) -> np.ndarray:
+def bytes_of(node_reads: NodeReads) -> np.ndarray:
     """Bytes of each block that are read."""
-    found = np.zeros(future.blocks.firsts[-1], np.int64)
-    for reads in future:
+    found = np.zeros(node_reads.blocks.firsts[-1], np.int64)
+    for reads in node_reads:
         np.add.at(found, reads.blocks, reads.num_bytes)
     return found
 
@@ -63,7 +63,9 @@ def loaders_bytes(dataset: BlendedDataset, course: Course) -> np.ndarray:
 def test_the_reads_of_a_node(blend: BlendConfig, blended: bool) -> None:
     dataset, course = train(replace(blend, blend_sample_in_corpus=blended)), Course(2, 0, 4)
 
-    np.testing.assert_array_equal(bytes_of(future(dataset, course)), loaders_bytes(dataset, course))
+    np.testing.assert_array_equal(
+        bytes_of(node_reads(dataset, course)), loaders_bytes(dataset, course)
+    )
 
 
 def test_the_reads_of_a_run_that_skips_and_balances(blend: BlendConfig) -> None:
@@ -75,16 +77,16 @@ def test_the_reads_of_a_run_that_skips_and_balances(blend: BlendConfig) -> None:
     assert isinstance(loader.dataset, BlendedDataset)
 
     np.testing.assert_array_equal(
-        bytes_of(future(loader.dataset, loader.course)),
+        bytes_of(node_reads(loader.dataset, loader.course)),
         loaders_bytes(loader.dataset, loader.course),
     )
 
 
 def test_each_block_has_one_owner(blend: BlendConfig) -> None:
     dataset, course = train(blend), Course(2, 0, 4)
-    parts = [bytes_of(future(dataset, course, owner=i, num_owners=3)) for i in range(3)]
+    parts = [bytes_of(node_reads(dataset, course, owner=i, num_owners=3)) for i in range(3)]
 
-    np.testing.assert_array_equal(sum(parts), bytes_of(future(dataset, course)))
+    np.testing.assert_array_equal(sum(parts), bytes_of(node_reads(dataset, course)))
     assert (np.count_nonzero(parts, axis=0) <= 1).all()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendtitan.staging.planner import MOST_FETCHED, Fetched, Planner, Reads, predicted
+from blendtitan.staging.planner import MOST_FETCHED, Planner, PredictedBytes, Reads, predicted
 
 WINDOW, BLOCK = 1, 8
 
@@ -31,7 +31,7 @@ def shuffled_epochs(seed: int, *, epochs: float, blocks: int, nodes: int = 1) ->
     return reads_of((int(window) // BLOCK, WINDOW) for window in own)
 
 
-def planned(reads: list[Reads], capacity: int, *, blocks: int = 10) -> Fetched:
+def planned(reads: list[Reads], capacity: int, *, blocks: int = 10) -> PredictedBytes:
     return predicted(Planner(np.full(blocks, BLOCK), capacity), reads)
 
 

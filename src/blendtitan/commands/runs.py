@@ -231,7 +231,7 @@ def _find(options: Namespace) -> None:
     print_result(options.json, report.json, report.lines)
     if wanted.missing:
         complain(
-            f"found in no document, {len(wanted.missing):,} of {num_values:,}: "
+            f"not found in any document ({len(wanted.missing):,} of {num_values:,}): "
             f"{some_of(list(wanted.missing), 5)}"
         )
     if options.output is not None and not options.json:

@@ -9,8 +9,8 @@ from blendtitan.history.skips import skips_of
 from blendtitan.order.slots import Course
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.row_reads import size_of
-from blendtitan.staging.blocks import BLOCK_BYTES, Blocks, Future
-from blendtitan.staging.planner import MOST_AHEAD, Planner, predicted, shares
+from blendtitan.staging.blocks import BLOCK_BYTES, Blocks, NodeReads
+from blendtitan.staging.planner import MOST_AHEAD, Planner, check_room, predicted, shares
 from blendtitan.visible import counted
 
 
@@ -38,7 +38,7 @@ class StagedReads:
         return self.bytes_blocks + self.bytes_windows
 
     def sentence(self) -> str:
-        """It in words."""
+        """The prediction as a sentence."""
         return (
             f"Staging: each of {counted(self.nodes, 'node')} with {counted(self.ranks, 'rank')} "
             f"fetches {size_of(self.bytes_fetched)} for {size_of(self.bytes_read)} read "
@@ -63,12 +63,8 @@ def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -
     if nodes < 1 or ranks % nodes:
         raise ConfigError(f"--nodes is {nodes}, expected a divisor of {ranks}, the number of ranks")
     own = ranks // nodes
-    least = 2 * own * BLOCK_BYTES
-    if run.stage_bytes < least:
-        raise ConfigError(
-            f"{run.path}: blendcorpus.data_stage_bytes is {run.stage_bytes:,}, expected at least "
-            f"{least:,}: two blocks of {BLOCK_BYTES:,} for each process of the node"
-        )
+    key = f"{run.path}: blendcorpus.data_stage_bytes"
+    check_room(run.stage_bytes, processes=own, block_bytes=BLOCK_BYTES, key=key)
     course = Course(run.micro_batch, 0, ranks)
     if run.skipped:
         course = skips_of(run.skipped).course(course)
@@ -76,7 +72,7 @@ def predicted_reads(run: RunConfig, train: Dataset, *, ranks: int, nodes: int) -
     blocks = Blocks.of_catalog(train.catalog)
     found = predicted(
         Planner(blocks.sizes, shares(run.stage_bytes)[0]),
-        Future(train, course, range(own), train.first_slot, stop, blocks),
+        NodeReads(train, course, range(own), train.first_slot, stop, blocks),
     )
     return StagedReads(
         nodes=nodes,

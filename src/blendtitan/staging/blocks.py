@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from blendtitan.staging.planner import Reads, Windows
 from blendtitan.storage.catalog import Catalog
 
 IntArray = NDArray[np.int64]
+Numbers = TypeVar("Numbers", int, IntArray)
 
 BLOCK_BYTES = 1 << 20
 
@@ -93,13 +94,13 @@ class Blocks:
         return self.firsts[shards[windows]] + numbers, begins, stops - begins, windows
 
 
-def owner_of(salt: IntArray, number: IntArray, count: int) -> IntArray:
+def owner_of(salt: Numbers, number: Numbers, count: int) -> Numbers:
     """Which of ``count`` processes stages a block of a file with this salt."""
     return (salt + number) % count
 
 
 @dataclass(frozen=True, slots=True)
-class Future:
+class NodeReads:
     """The reads of a node from a position of the loader on. Iterate it as often as needed."""
 
     dataset: BlendedDataset

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.files import open_regular, url_of
-from blendtitan.staging.blocks import salt_of
+from blendtitan.staging.blocks import owner_of, salt_of
 from blendtitan.staging.folder import shard_name
 from blendtitan.storage.reader import OpenFile
 from blendtitan.visible import visible_logger
@@ -111,7 +111,7 @@ class StagedBlocks:
     def paths(self, number: int, begin: int, length: int) -> tuple[str, str]:
         """The paths of a block, and of a part of a window in it, if they are staged."""
         folders = self.stage.folders
-        folder = f"{folders[(self.salt + number) % len(folders)]}/{self.name}"
+        folder = f"{folders[owner_of(self.salt, number, len(folders))]}/{self.name}"
         return f"{folder}/{number}", f"{folder}/{window_name(begin, length)}"
 
     def missing(self, at: int, num_bytes: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.errors import ConfigError
+
 IntArray = NDArray[np.int64]
 
 MOST_FETCHED = 1.15
@@ -56,6 +58,20 @@ class Windows(NamedTuple):
 def shares(num_bytes: int) -> tuple[int, int]:
     """The bytes of a disk's share for blocks, and for windows that are staged alone."""
     return num_bytes - num_bytes // WINDOWS_PART, num_bytes // WINDOWS_PART
+
+
+def check_room(num_bytes: int, *, processes: int, block_bytes: int, key: str) -> None:
+    """Check that a disk's share, as ``key`` sets it, has room for the processes of a node.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    least = 2 * block_bytes * processes
+    if num_bytes < least:
+        raise ConfigError(
+            f"{key} is {num_bytes:,}, expected at least {least:,}: two blocks of {block_bytes:,} "
+            f"for each process of the node"
+        )
 
 
 class Planner:
@@ -136,7 +152,7 @@ class Planner:
         return lost.tolist()
 
 
-class Fetched(NamedTuple):
+class PredictedBytes(NamedTuple):
     """The predicted bytes that a node fetches."""
 
     read_bytes: int
@@ -154,7 +170,9 @@ class Fetched(NamedTuple):
         return (self.staged_bytes + self.window_bytes) / max(1, self.read_bytes)
 
 
-def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOST_AHEAD) -> Fetched:
+def predicted(
+    planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOST_AHEAD
+) -> PredictedBytes:
     """Predict what is fetched for some reads, if every block arrives before its first read.
 
     ``reads`` are iterated twice.
@@ -167,7 +185,7 @@ def predicted(planner: Planner, reads: Iterable[Reads], *, most_ahead: int = MOS
         most = max(most, planner.staged_bytes)
         read += int(now.num_bytes.sum())
         windows += int(now.num_bytes[~planner.is_staged[now.blocks]].sum())
-    return Fetched(read, staged, windows, most)
+    return PredictedBytes(read, staged, windows, most)
 
 
 def with_demand(

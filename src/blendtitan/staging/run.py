@@ -13,6 +13,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.staging.blocks import BLOCK_BYTES, Blocks
 from blendtitan.staging.files import Counts, Stage
 from blendtitan.staging.folder import StageFolder, delete_abandoned, note_of
+from blendtitan.staging.planner import check_room
 from blendtitan.staging.stager import Stager
 from blendtitan.visible import visible_logger
 
@@ -121,12 +122,7 @@ def _checked(
             f'data_stage_path needs order = "blendtitan", found order = "{dataset.config.order}". '
             f"Leave data_stage_path out."
         )
-    least = 2 * block_bytes * processes
-    if num_bytes < least:
-        raise ConfigError(
-            f"data_stage_bytes is {num_bytes:,}, expected at least {least:,}: two blocks "
-            f"of {block_bytes:,} for each process of the node"
-        )
+    check_room(num_bytes, processes=processes, block_bytes=block_bytes, key="data_stage_bytes")
     return dataset
 
 

@@ -13,18 +13,15 @@ import numpy as np
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.errors import ShardError
 from blendtitan.order.slots import IntArray
-from blendtitan.staging.blocks import MOST_READS, Blocks, Future
+from blendtitan.staging.blocks import MOST_READS, Blocks, NodeReads
 from blendtitan.staging.fetching import EndingError, Fetched, Fetching
 from blendtitan.staging.files import Stage
 from blendtitan.staging.folder import StageFolder
 from blendtitan.staging.planner import MOST_AHEAD, Planner, Reads, shares
 from blendtitan.staging.windows import StagedWindows, Window
-from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
     from blendtitan.loader import DataLoader
-
-logger = visible_logger(__name__)
 
 _LOOK_SECONDS = 0.1
 _MICRO_BATCHES = 2
@@ -57,7 +54,7 @@ class Stager:
     planner: Planner = field(init=False)
     windows: StagedWindows = field(init=False)
     _leftover_bytes: int = 0
-    _from: int = 0
+    _alone_from: int = 0
     """Position of the first read that is staged alone."""
     _coming: Iterator[Reads] = field(default_factory=lambda: iter(()))
     _num_ahead: int = 0
@@ -100,7 +97,7 @@ class Stager:
         """
         version, dataset = self.loader.version, self.loader.dataset
         assert isinstance(dataset, BlendedDataset)
-        future = Future(
+        coming = NodeReads(
             dataset=dataset,
             course=self.loader.course,
             dp_ranks=self.dp_ranks,
@@ -113,11 +110,11 @@ class Stager:
         )
         self._note(fetching.wait(for_all=True))
         self._drop_windows(fetching, self.num_samples)
-        self._from = 0
+        self._alone_from = 0
         self.planner.demand[:] = 0
-        self._coming, self._reading, self._num_ahead = iter(future), iter(future), 0
+        self._coming, self._reading, self._num_ahead = iter(coming), iter(coming), 0
         self._next = next(self._reading, None)
-        for reads in future:
+        for reads in coming:
             self._look_ahead(fetching, version)
             while not self._stage(reads, fetching):
                 self._wait()
@@ -198,8 +195,8 @@ class Stager:
                 continue
             consumed = self.loader.consumed_samples
             if position < consumed + lead:  # this thread is late: begin well ahead of reading
-                self._from = consumed + 2 * lead
-            if position < self._from or self.ended.is_set():
+                self._alone_from = consumed + 2 * lead
+            if position < self._alone_from or self.ended.is_set():
                 continue
             if not self.windows.has_room(window):
                 return False
