@@ -91,23 +91,23 @@ class EmptySplitError(BlendTitanError):
     """A split that is used has no documents."""
 
     @classmethod
-    def of_split(cls, name: str, blend: Any, *, most_documents: int = 2) -> Self:
+    def of_split(cls, name: str, blend: Any, *, most_documents: int | None = None) -> Self:
         """The error for a split of a ``BlendConfig`` that no corpus has documents in.
 
-        ``most_documents`` are those of the largest shard.
+        ``most_documents`` is the largest number of documents in a shard, if that is known.
         """
         others = f", blendcorpus.eval_samples = {blend.eval_samples}" if blend.has_horizon else ""
-        remedy = "each shard. Give it a larger part, or,"
-        if most_documents < 2:
+        remedy = ". Give it a larger part"
+        if most_documents == 1:
             remedy = (
-                'each shard, and each has only one. For .txt files, set txt = "line" in data.toml, '
-                "and run blendtitan prepare --overwrite. Or,"
+                ', and each has only one. For .txt files, set txt = "line" in data.toml and run '
+                "blendtitan prepare --overwrite"
             )
         return cls(
             f"{blend.data_file_list}: no corpus has documents in the {name} split, with "
-            f"blendcorpus.split = {blend.split!r}{others}, which divides the documents of {remedy} "
-            f"for valid, name held-out data in [[validation.set]], or set validation.enable = "
-            f"false."
+            f"blendcorpus.split = {blend.split!r}{others}, which divides the documents of each "
+            f"shard{remedy}, or, for valid, name held-out data in [[validation.set]], or set "
+            f"validation.enable = false."
         )
 
 

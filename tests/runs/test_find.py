@@ -118,7 +118,7 @@ def test_documents_with_the_values_of_a_file_are_found(
         else {*range(ShardIndex.open(find_shards(tmp_path)[0]).num_documents)}
     )
     assert {entry["document"] for entry in documents} == expected
-    assert f'found in no document, 2 of {len(values) + 2}: none "x" #1, other' in shown.err
+    assert f'not found in any document (2 of {len(values) + 2}): none "x" #1, other' in shown.err
     output = tmp_path / "removed.txt"
     assert main(["find", *map(str, [*words, "--run", run_path, "--output", output])]) == 0
     contents = open_run(run_path).contents

@@ -187,8 +187,10 @@ def options_of(command: str) -> set[str]:
     return {option for action in found._actions for option in action.option_strings}
 
 
-NOT_OF_PREPARE = {"demo.py", "merge.py", "convert.py", "mix.py"}
-NOT_OF_PREPARE |= {"token_rows.py", "row_documents.py", "mds.py", "litdata.py"}  # of convert
+NOT_OF_PREPARE = {
+    *("demo.py", "merge.py", "mix.py"),
+    *("convert.py", "litdata.py", "mds.py", "row_documents.py", "token_rows.py"),
+}
 ONLY_IF_GIVEN = {
     *("--bos", "--engine", "--rank", "--world-size", "--tokenizer-tier"),
     *("--from-code", "--to-code", "--include", "--eos_id"),  # of iconv, hf and spm_train

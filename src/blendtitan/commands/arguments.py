@@ -97,6 +97,13 @@ def number(name: str, metavar: str, help: str, **more: Any) -> Add:
     return argument(name, help, **{"metavar": metavar, "type": int} | more)
 
 
+def names(name: str, help: str) -> Add:
+    """Names, separated by commas."""
+    return argument(
+        name, help, metavar="NAMES", type=lambda text: tuple(text.split(",")), default=()
+    )
+
+
 def flag(name: str, help: str) -> Add:
     """An option without a value."""
     return argument(name, help, action="store_true")
@@ -113,9 +120,13 @@ def one_of(*arguments: Add, required: bool = False) -> Add:
     return add
 
 
-SHARDS = path(
-    "inputs", "INPUT", "folder, shard prefix or file list; path or URL", nargs="+", type=data_path
-)
+def shards(nargs: str) -> Add:
+    """The shards that a command reads."""
+    help = "folder, shard prefix or file list; path or URL"
+    return path("inputs", "INPUT", help, nargs=nargs, type=data_path)
+
+
+SHARDS = shards("+")
 LOCAL_SHARDS = path("inputs", "INPUT", "folder, shard prefix or file list", nargs="+")
 RANKS = number("--ranks", "N", "data-parallel ranks, if training.global_batch_size is not set")
 

@@ -9,7 +9,6 @@ from blendtitan.commands.arguments import (
     RANKS,
     argument,
     command,
-    data_path,
     flag,
     json_flag,
     number,
@@ -17,6 +16,7 @@ from blendtitan.commands.arguments import (
     path,
     run_config,
     run_path,
+    shards,
 )
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import complain, print_result, say
@@ -188,13 +188,7 @@ def _slots(options: Namespace, run: "OpenRun", ranks: "Ranks | None") -> list[in
 @command(
     "find",
     "list documents by their source, and when a run reads them",
-    path(
-        "inputs",
-        "INPUT",
-        "folder, shard prefix or file list; path or URL",
-        nargs="*",
-        type=data_path,
-    ),
+    shards("*"),
     one_of(
         argument("--where", "SQL condition, such as \"url LIKE '%%example.org%%'\"", metavar="SQL"),
         path("--values", "FILE", "values of --key, one on a line, such as a list of URLs"),
@@ -237,7 +231,7 @@ def _find(options: Namespace) -> None:
     print_result(options.json, report.json, report.lines)
     if wanted.missing:
         complain(
-            f"found in no document, {len(wanted.missing):,} of {num_values:,}: "
+            f"not found in any document ({len(wanted.missing):,} of {num_values:,}): "
             f"{some_of(list(wanted.missing), 5)}"
         )
     if options.output is not None and not options.json:

@@ -11,6 +11,7 @@ from blendtitan.commands.arguments import (
     data_path,
     flag,
     json_flag,
+    names,
     number,
     one_of,
     path,
@@ -227,12 +228,9 @@ def _index(options: Namespace) -> None:
         "type of the ids in an MDS column of bytes",
         choices=["uint16", "uint32", "int32", "int64"],
     ),
-    argument(
+    names(
         "--keep",
         "columns of Parquet and Arrow files to record in PREFIX.docs.parquet, as in url,id",
-        metavar="NAMES",
-        type=lambda names: tuple(names.split(",")),
-        default=(),
     ),
     number("--threads", "N", "files of rows to read at the same time (default: one per core)"),
     flag("--overwrite", "replace existing shards"),
@@ -272,8 +270,8 @@ def _convert(options: Namespace) -> None:
     if kept:
         say(f"{kept:,} converted before")
     if left_out:
-        names = some_of([*map(str, left_out)], 20)
-        complain(f"{counted(len(left_out), 'file')} of another format left out: {names}")
+        some = some_of([*map(str, left_out)], 20)
+        complain(f"{counted(len(left_out), 'file')} of another format left out: {some}")
     for note in conversion_notes(converted):
         complain(note)
     check_converted(converted)

@@ -13,6 +13,7 @@ from blendtitan.commands.arguments import (
     command,
     data_path,
     flag,
+    names,
     number,
     one_of,
     path,
@@ -44,13 +45,10 @@ TEXTS: tuple[Add, ...] = (
         "largest size of a document, or of a line of JSON; larger ones are rejected (default: 16 "
         "MiB)",
     ),
-    argument(
+    names(
         "--keep",
         "fields or columns to record for each document in PREFIX.docs.parquet, as in "
         "url,licence,meta.id; shards without them are made again",
-        metavar="NAMES",
-        type=lambda names: tuple(names.split(",")),
-        default=(),
     ),
     flag("--no-docs", "do not record the source of each document in PREFIX.docs.parquet"),
     flag(

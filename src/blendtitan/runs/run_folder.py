@@ -85,17 +85,21 @@ def check_own_output(config: Path, output: Path) -> None:
 
 
 def two_lists(config: Path) -> str:
-    """What to do if a run folder's configuration names another file list; empty if it does not."""
+    """What to do if a run folder's configuration names another file list than its own, or nothing.
+
+    Call it when ``prepare`` has written the folder's own list.
+    """
     named, own = None, config.parent / FILE_LIST
     with suppress(BlendTitanError, OSError):
         named = toml_document(config).get("blendcorpus", {}).get("data_file_list")
-    if not isinstance(named, str) or Path(named).expanduser().absolute() == own.absolute():
+    if not isinstance(named, str):
         return ""
-    if os.path.exists(named) and os.path.samefile(named, own):
+    path = Path(named).expanduser()
+    if path.exists() and path.samefile(own):
         return ""
     return (
-        f'{config} trains with blendcorpus.data_file_list = "{named}", not with the list that was '
-        f'written now. To train with the latter, set it to "{own.absolute()}".'
+        f'{config} trains with blendcorpus.data_file_list = "{named}", not with the list '
+        f'just written. To train with that one, set it to "{own.absolute()}".'
     )
 
 

@@ -18,7 +18,7 @@ GRADIENT_NORM = "grad_norm"
 """Norm of the gradients before clipping. TorchTitan logs it, as the next two."""
 
 DEVICE_TOKENS_PER_SECOND = "throughput(tps)"
-"""Tokens per second and device, from the step logged before or from the end of validation."""
+"""Tokens per second and device, since the step logged before or the end of validation."""
 
 MFU = "mfu(%)"
 """Model FLOPS utilisation: FLOPS of the model, in percent of the device's peak."""

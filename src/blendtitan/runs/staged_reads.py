@@ -38,7 +38,7 @@ class StagedReads:
         return self.bytes_blocks + self.bytes_windows
 
     def sentence(self) -> str:
-        """It in words."""
+        """The prediction as a sentence."""
         return (
             f"Staging: each of {counted(self.nodes, 'node')} with {counted(self.ranks, 'rank')} "
             f"fetches {size_of(self.bytes_fetched)} for {size_of(self.bytes_read)} read "

@@ -38,7 +38,7 @@ class Waiting:
     """The same with balance."""
 
     def sentence(self) -> str:
-        """It in words."""
+        """The prediction as a sentence."""
         return f"Ranks wait for the slowest one {self}."
 
     def __str__(self) -> str:

@@ -69,7 +69,7 @@ _INTERVALS = {
 """Keys that count steps from 1, and the key that turns them on."""
 
 _LEAST = {"training.steps": 1, "lr_scheduler.warmup_steps": 0}
-"""Least values of other keys, with which training would do nothing, or make no sense."""
+"""Least values of other keys. With less, training would do nothing, or make no sense."""
 
 _MOST_NUMBERS = 4
 
