@@ -579,7 +579,7 @@ def test_the_plan_predicts_what_a_node_fetches(
     assert of_four["bytes_blocks"] + of_four["bytes_windows"] <= 1.15 * of_four["bytes_read"]
 
     main(["plan", str(path), "--ranks", "4", "--nodes", "1"])
-    assert "Staging: each of 1 node with 4 ranks fetches" in capsys.readouterr().out
+    assert "Staging: the node with 4 ranks fetches" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
