@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +94,8 @@ def measure_waits(endpoint: str, *, latency: float, stages: bool, steps: int = 1
     """Print how long one of eight nodes waits for its batches, in steps of 50 ms."""
     control(endpoint, Link(latency, BANDWIDTH))
     loader = DataLoader(opened(), MICRO_BATCH, dp_rank=3, dp_world_size=8, num_workers=2)
-    waited = []
-    with tempfile.TemporaryDirectory() as disk:
-        num_samples = 8 * MICRO_BATCH * (steps + 1)
-        staged = stage(loader, disk, 1 << 28, num_samples=num_samples) if stages else None
+    num_samples, waited = 8 * MICRO_BATCH * (steps + 1), []
+    with staging(loader, 1 << 28, num_samples) if stages else nullcontext():
         batches = iter(loader)
         next(batches)
         for _ in range(steps):
@@ -105,8 +103,6 @@ def measure_waits(endpoint: str, *, latency: float, stages: bool, steps: int = 1
             began = time.perf_counter()
             next(batches)
             waited.append(time.perf_counter() - began)
-        if staged is not None:
-            staged.close()
     print(
         f"| {latency * 1e3:.0f} | {'yes' if stages else 'no'} | "
         f"{statistics.median(waited) * 1e3:.1f} | {max(waited) * 1e3:.0f} | {sum(waited):.2f} |",

@@ -170,7 +170,7 @@ def test_after_an_error_no_sample_is_skipped(dataset: BlendedDataset) -> None:
     stream = iter(DataLoader(dataset, 4, num_workers=2))
     first = dataset[0]
     bin_path = Path(f"{first.shard}.bin")
-    dataset.rows.files._files.clear()
+    dataset.rows.files.reopen()
     moved = bin_path.rename(bin_path.with_suffix(".away"))
     with pytest.raises(MissingShardError):
         next(stream)

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from loaders import LOADERS
-from server import Link, control, running
+from server import Counts, Link, control, running
 from tokens import (
     EOD,
     EPOCHS,
@@ -90,9 +90,7 @@ def print_steps(loaders: list[str], endpoint: str, steps: int) -> None:
     print("|---|---|---|---|---|---|---|---|---|---|")
     for link in LINKS:
         for name in loaders:
-            control(endpoint, link)
-            found = read(name, f"{BUCKET}/{LOADERS[name][0]}", steps, 0.025)
-            counts = control(endpoint, link)
+            found, counts = measured(name, link, endpoint, steps, 0.025)
             if found is None:
                 print(f"| {link} | {name} | failed |", flush=True)
                 continue
@@ -112,9 +110,7 @@ def print_epochs(loaders: list[str], endpoint: str, tokens: int) -> None:
     print("| loader | M tokens/s | fetched / used | requests | disk, MB |")
     print("|---|---|---|---|---|")
     for name in loaders:
-        control(endpoint, EPOCHS_LINK)
-        found = read(name, f"{BUCKET}/{LOADERS[name][0]}", steps, 0.0)
-        counts = control(endpoint, EPOCHS_LINK)
+        found, counts = measured(name, EPOCHS_LINK, endpoint, steps, 0.0)
         if found is None:
             print(f"| {name} | failed |", flush=True)
             continue
@@ -124,6 +120,15 @@ def print_epochs(loaders: list[str], endpoint: str, tokens: int) -> None:
             f"{counts.requests:,} | {found['disk'] / 1e6:,.0f} |",
             flush=True,
         )
+
+
+def measured(
+    name: str, link: Link, endpoint: str, steps: int, step_seconds: float
+) -> tuple[dict | None, Counts]:
+    """As ``read``, over a link; and what the server answered."""
+    control(endpoint, link)
+    found = read(name, f"{BUCKET}/{LOADERS[name][0]}", steps, step_seconds)
+    return found, control(endpoint, link)
 
 
 def read(name: str, place: str, steps: int, step_seconds: float) -> dict | None:

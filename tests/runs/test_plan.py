@@ -579,7 +579,7 @@ def test_the_plan_predicts_what_a_node_fetches(
     assert of_four["bytes_blocks"] + of_four["bytes_windows"] <= 1.15 * of_four["bytes_read"]
 
     main(["plan", str(path), "--ranks", "4", "--nodes", "1"])
-    assert "Staging: each of 1 node with 4 ranks fetches" in capsys.readouterr().out
+    assert "Staging: the node with 4 ranks fetches" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -592,6 +592,7 @@ def test_the_plan_predicts_what_a_node_fetches(
         ({"data_stage_bytes": 9}, [], "data_stage_bytes is set, but data_stage_path is not"),
         (STAGING | {"data_stage_path": "s3://a"}, [], "which is a URL, expected a local path"),
         (STAGING | {"data_stage_path": ""}, [], "data_stage_path is '', expected a path"),
+        ({"data_stage_path": ""}, [], "data_stage_path is set, but data_stage_bytes is not"),
         (STAGING | {"order": "blendcorpus"}, [], "data_stage_path needs order"),
     ],
 )

@@ -39,8 +39,9 @@ class StagedReads:
 
     def sentence(self) -> str:
         """The prediction as a sentence."""
+        node = "the node" if self.nodes == 1 else f"each of {self.nodes:,} nodes"
         return (
-            f"Staging: each of {counted(self.nodes, 'node')} with {counted(self.ranks, 'rank')} "
+            f"Staging: {node} with {counted(self.ranks, 'rank')} "
             f"fetches {size_of(self.bytes_fetched)} for {size_of(self.bytes_read)} read "
             f"({self.bytes_fetched / max(1, self.bytes_read):.2f} bytes per byte) in "
             f"{self.samples:,} samples: {size_of(self.bytes_blocks)} as blocks, of which its disk "

@@ -63,7 +63,7 @@ class BlendSection(BlendKeys):
                 "no data is configured. Set blendcorpus.data_file_list, or training.dataset_path, "
                 "to a file list or a folder of shards."
             )
-        if self.balance != "none" or self.data_stage_path or self.data_stage_bytes:
+        if (self.balance, self.data_stage_path, self.data_stage_bytes) != ("none", None, None):
             from blendtitan.settings.section_checks import check_section
 
             check_section(self)

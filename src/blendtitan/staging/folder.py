@@ -1,8 +1,8 @@
 """The folder in which a process keeps the blocks that it stages, and those of its neighbours.
 
 ``PATH/blendtitan-BOOT-PROCESS-NUMBER/SHARD/`` has blocks, named by their numbers, and windows,
-named by their offsets and lengths. A process locks its folder while it lives, so
-that runs that share ``data_stage_path`` have folders of their own, and the next run takes over the
+named by their offsets and lengths. A process locks its folder while it lives, so that
+runs that share ``data_stage_path`` have folders of their own, and the next run takes over the
 blocks of one that was killed. BOOT is a digest of the machine's last start: an unfinished write
 before it may have left anything in a block. SHARD is a digest of the path, the size and the version
 of a ``.bin``: a replaced file has another folder.
@@ -29,8 +29,8 @@ from blendtitan.files import read_text
 _CLAIM = "claim"
 _NOTE_BYTES = 200
 _SILENT_SECONDS = 3600.0
-"""Time without a note after which a folder of before the machine's start is deleted. Should the
-disk be shared by several machines, their locks may be unknown to each other."""
+"""Time without a note after which a folder from before the machine's last start is deleted. If
+several machines share the disk, one may not see the locks of another."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,8 +108,7 @@ def begin(
         num_bytes=num_bytes // len(neighbours),
         blocks=blocks,
     )
-    dataset.rows.files.opened = stage.open
-    dataset.rows.files._files.clear()
+    dataset.rows.files.reopen(stage.open)
     return Staging(stager, reports=reports and index == 0)
 
 

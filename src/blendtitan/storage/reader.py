@@ -137,10 +137,15 @@ class OpenFiles:
 
     def __init__(self, max_open: int) -> None:
         self._max_open = max_open
-        self.opened: Callable[[str], OpenFile] = OpenFile.open
-        """Opens a file. Staging replaces it."""
+        self._opened: Callable[[str], OpenFile] = OpenFile.open
         self._files: dict[str, OpenFile] = {}
         self._lock = threading.Lock()
+
+    def reopen(self, opened: Callable[[str], OpenFile] = OpenFile.open) -> None:
+        """Open each file anew at its next use, and from then on by ``opened``."""
+        with self._lock:
+            self._opened = opened
+            self._files.clear()
 
     def open(self, path: str, expected_bytes: Callable[[], int]) -> OpenFile:
         """The open file of ``path``, opened now if needed.
@@ -158,7 +163,7 @@ class OpenFiles:
                 self._files[path] = file
                 return file
         # Without the lock, because opening is slow on a network, and would block other threads.
-        file = self.opened(path)
+        file = self._opened(path)
         check_size(path, file.num_bytes, expected_bytes())
         with self._lock:
             self._files.pop(path, None)
