@@ -327,7 +327,7 @@ def os_errors(url: str) -> Generator[None]:
         raise changed_error(url) from None
     except exceptions.BaseError as error:
         text = _short(error)
-        # Of a list that is refused, the library tells only the status.
+        # For a refused listing, the library gives only the status.
         status = re.search(r"status code: (\d+)", text)
         refused = exceptions.PermissionDeniedError, exceptions.UnauthenticatedError
         if isinstance(error, refused) or (status and status[1] in ("401", "403")):

@@ -277,7 +277,8 @@ def test_packed_rows_without_any_end_are_reported(tmp_path: Path) -> None:
 
     assert documents(tmp_path / "a") == [[5, 6, EOD]]
     assert [*conversion_notes([found])] == [
-        "1 file without --eod-id became one document: check that the id is right"
+        "1 file in which --eod-id does not occur became one document each: check that the id is "
+        "right"
     ]
 
 
@@ -359,7 +360,7 @@ def test_a_shard_of_other_settings_or_rows_is_not_replaced(
     if change:
         write_parquet(path, change)
 
-    with pytest.raises(ConfigError, match=r"a\.bin: exists already, and was not made of"):
+    with pytest.raises(ConfigError, match=r"a\.bin: exists already, and was not made from"):
         converted([path], tmp_path, **settings)
     assert (tmp_path / "a.bin").read_bytes() == before
     converted([path], tmp_path, overwrite=True, **settings)
@@ -412,7 +413,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "mask": (
         lambda p: write_parquet(p, [[1, 2]], attention_mask=pa.array([[1]])),
-        "row 0: attention_mask has another length",
+        "row 0: attention_mask and the ids differ in length",
     ),
     "mask of text": (
         lambda p: write_parquet(p, [[1, 2]], attention_mask=pa.array(["11"])),
@@ -454,7 +455,7 @@ def test_a_file_without_rows_becomes_no_shard(tmp_path: Path) -> None:
     write_parquet(tmp_path / "old/b.parquet", DOCUMENTS)
     found = converted([tmp_path / "old"], tmp_path / "new")
 
-    assert [*conversion_notes(found)] == ["no shard was made of 1 file without ids"]
+    assert [*conversion_notes(found)] == ["no shard was made from 1 file without ids"]
     assert sorted({path.name.split(".")[0] for path in tmp_path.glob("new/*")}) == ["b"]
 
 
@@ -480,12 +481,12 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "MDS, pickle": ("mds_pickle", lambda _: None, "Pickled values are never loaded"),
     "MDS, gz": ("mds_gz", lambda _: None, "compressed with gz, expected zstd or no compression"),
     "MDS, bytes": ("mds_bytes", lambda _: None, "holds bytes, so the type of its ids is not known"),
-    "MDS, cut": ("mds_type", truncate, "by index.json. Copy the folder again"),
+    "MDS, cut": ("mds_type", truncate, "according to index.json. Copy the folder again"),
     "MDS, cut zstd": ("mds_zstd", truncate, "compressed data is cut off"),
     "MDS, rows": (
         "mds_type",
         lambda p: edit_index(p, lambda index: index["shards"][0].update(samples=7)),
-        "rows, expected 7, by index.json",
+        "rows, expected 7, according to index.json",
     ),
     "MDS, offsets": ("mds_type", lambda p: patch(p, 8, 1), "expected growing offsets from"),
     "MDS, sizes": (
@@ -512,7 +513,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda p: edit_index(p, lambda index: index["shards"][0].update(format="json")),
         "a shard of format 'json', version 2, expected 'mds'",
     ),
-    "litdata, cut": ("litdata_tokens", truncate, "by index.json. Copy the folder again"),
+    "litdata, cut": ("litdata_tokens", truncate, "according to index.json. Copy the folder again"),
     "litdata, cut zstd": ("litdata_zstd_chunk", truncate, "compressed data is cut off"),
     "litdata, runs": ("litdata_zstd_batch", lambda p: patch(p, 12, 3), "has version 1, 3 items"),
     "litdata, encrypted": (

@@ -394,7 +394,7 @@ def test_dolmas_list_of_documents_gives_their_sources(
     ("rows", "message"),
     [
         ([], "lists 0 of 50 documents"),
-        ([(0, 99, "a", "b", 1)], "lists other documents than the id"),
+        ([(0, 99, "a", "b", 1)], "does not list the documents that the separating id"),
         ([(0, 38, "a", "b")], "cannot be read"),
         ([(0, 38, "a", "b", "c")], "cannot be read"),
     ],

@@ -33,7 +33,7 @@ from blendtitan.visible import counted
 
 _METADATA = b"blendtitan.converted"
 _MOST_IDS = 1 << 31
-_NO_IDS: Change = "no shard was made of {} without ids", "file"
+_NO_IDS: Change = "no shard was made from {} without ids", "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ class _Planned(NamedTuple):
             prefix,
             [Path(file.file.location)],
             overwrite=overwrite or is_same,
-            difference=f", and was not made of {file.file.location} as it is now with these "
+            difference=f", and was not made from {file.file.location} as it is now with these "
             f"settings",
         )
         return planned._replace(finished=planned._found() if is_same else None)

@@ -45,7 +45,7 @@ def read_index(path: Path) -> dict[str, Any]:
 
 
 def check_nothing_kept(folder: Path, keep: Sequence[str], kind: str) -> None:
-    """Check that no column is to be recorded of files that have none."""
+    """Check that ``--keep`` is not given for files that have no columns to record."""
     if keep:
         raise ConfigError(
             f"{folder}: --keep records columns of Parquet and Arrow files only, and this is "
@@ -54,11 +54,11 @@ def check_nothing_kept(folder: Path, keep: Sequence[str], kind: str) -> None:
 
 
 def known_fields(kind: type[Any], value: Any, where: str) -> Any:
-    """A dataclass from those keys of a JSON object that it has."""
+    """A dataclass, from the keys of a JSON object that are its fields."""
     names = kind.__dataclass_fields__
     try:
         if not isinstance(value, dict):
-            raise DamagedFileError("is no object")
+            raise DamagedFileError("is not an object")
         return checked(kind, {name: value[name] for name in names if name in value})
     except DamagedFileError as error:
         raise InputError(f"{where}: {error}. Copy it again.") from error
@@ -77,10 +77,10 @@ def items_of(opened: BinaryIO, location: str, *, num_items: int) -> Iterator[Ite
     Args:
         opened: The file, or its decompressed content.
         location: Its name, for errors.
-        num_items: Number of items by the ``index.json``.
+        num_items: Number of items, according to the ``index.json``.
 
     Raises:
-        InputError: The number of items is another one, or the offsets contradict the size.
+        InputError: The number of items differs, or the offsets contradict the size.
     """
     num_bytes = opened.seek(0, os.SEEK_END)
     opened.seek(0)
@@ -89,8 +89,8 @@ def items_of(opened: BinaryIO, location: str, *, num_items: int) -> Iterator[Ite
     found = int.from_bytes(head[:4], "little")
     if len(head) < 4 * (num_items + 2) or found != num_items:
         raise InputError(
-            f"{location}: holds {found:,} rows, expected {num_items:,}, by {INDEX}. Copy the "
-            f"folder again."
+            f"{location}: holds {found:,} rows, expected {num_items:,}, according to "
+            f"{INDEX}. Copy the folder again."
         )
     is_growing = offsets[0] >= len(head) and (np.diff(offsets) >= 0).all()
     if not is_growing or offsets[-1] > num_bytes:
@@ -150,8 +150,8 @@ def open_content(file: InputFile, sizes: Collection[int], *, is_zipped: bool) ->
     if not is_zipped:
         if file.num_bytes not in sizes:
             raise InputError(
-                f"{file.location}: found {file.num_bytes:,} bytes, expected {min(sizes):,}, by "
-                f"{INDEX}. Copy the folder again."
+                f"{file.location}: found {file.num_bytes:,} bytes, expected {min(sizes):,}, "
+                f"according to {INDEX}. Copy the folder again."
             )
         return file.open()
     with file.open() as opened:
@@ -159,7 +159,7 @@ def open_content(file: InputFile, sizes: Collection[int], *, is_zipped: bool) ->
     if len(content) not in sizes:
         raise InputError(
             f"{file.location}: holds {len(content):,} bytes after decompression, expected "
-            f"{min(sizes):,}, by {INDEX}. Copy the folder again."
+            f"{min(sizes):,}, according to {INDEX}. Copy the folder again."
         )
     return BytesIO(content)
 

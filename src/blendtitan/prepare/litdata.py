@@ -121,8 +121,8 @@ def litdata_files(
 def _check_config(config: _Config, where: str) -> None:
     if config.encryption is not None:
         raise InputError(
-            f"{where}: the chunks are encrypted, expected chunks without encryption. Decrypt them "
-            f"with litdata, by writing them again."
+            f"{where}: the chunks are encrypted, expected chunks without encryption. Write them "
+            f"again with litdata, without encryption."
         )
     if config.item_loader not in ("PyTreeLoader", "TokensLoader"):
         raise InputError(
@@ -260,8 +260,8 @@ class _ChunkReader:
 
     def _bad_runs(self, what: str) -> InputError:
         return InputError(
-            f"{self.file.location}: {what}, expected {self.chunk.chunk_size:,} items, by "
-            f"index.json. Copy the folder again."
+            f"{self.file.location}: {what}, expected {self.chunk.chunk_size:,} items, "
+            f"according to index.json. Copy the folder again."
         )
 
 

@@ -36,7 +36,7 @@ def check_counts(
 ) -> None:
     """Warn about odd documents; raise if there are errors, too many rejects, or no documents.
 
-    ``is_stopped`` tells that the work ended early, because of too many rejects.
+    ``is_stopped`` says that the work ended early, because of too many rejects.
     """
     num_rejects = sum(found.rejects for found in counts.values())
     rejects = _reject_lines(counts)
@@ -86,7 +86,7 @@ def check_counts(
 
 
 def first_problems(plan: Plan, output: Path, errors: Sequence[str]) -> list[str]:
-    """The problems of first texts, one for each corpus: one command finds the wrong keys of all.
+    """Problems with the first text of each corpus, so that one command finds all wrong keys.
 
     Corpora with a file in ``errors`` are left out, and so are URLs, which may take long to read.
     """

@@ -1,4 +1,4 @@
-"""Documents of a shard, made of rows of ids: each row is one, or pieces of several."""
+"""Documents of a shard, made from rows of ids: each row is one, or pieces of several."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,10 @@ Change = tuple[str, str]
 _APPENDED: Change = "EOD was appended to {} that did not end in it", "document"
 _EMPTY: Change = "kept as documents without text: {} without ids", "row"
 _PADDING: Change = "left out as padding, because attention_mask is 0: {}", "id"
-_NO_END: Change = "{} without --eod-id became one document: check that the id is right", "file"
+_NO_END: Change = (
+    "{} in which --eod-id does not occur became one document each: check that the id is right",
+    "file",
+)
 _NOT_KEPT = "the field {} of --keep is in no row of {{}}"
 _CUT: Change = "EOD was appended to {} cut off at the end of a file", "document"
 
@@ -129,7 +132,7 @@ class DocumentMaker:
             raise VocabularyError(
                 f"{self._location}, row {row}: holds the id {int(rows.tokens[place]):,}, expected "
                 f"0 to {limit - 1:,}. Check --column and --vocab-size. Labels and padding may hold "
-                f"negative ids; they are no text."
+                f"negative ids; they are not text."
             )
         return rows._replace(tokens=rows.tokens.astype(self._dtype))
 

@@ -114,7 +114,7 @@ class RowFile:
     """Reads all rows, in order, in batches of bounded size. Raises InputError."""
 
     find_largest: Callable[[], int | None] = lambda: None
-    """The largest id, if the file's statistics tell it."""
+    """The largest id, if the file's statistics give it."""
 
 
 def parquet_file(file: InputFile, name: Path, settings: RowSettings) -> RowFile:
@@ -247,8 +247,8 @@ class _TokenColumns:
             wrong = np.flatnonzero(lens != mask_lens)
             if len(wrong):
                 raise InputError(
-                    f"{self.location}, row {row + int(wrong[0])}: {_MASK} has another length than "
-                    f"the ids, expected one value for each"
+                    f"{self.location}, row {row + int(wrong[0])}: {_MASK} and the ids differ "
+                    f"in length, expected one value for each id"
                 )
             is_text = mask != 0
             num_padding = len(tokens) - int(np.count_nonzero(is_text))

@@ -96,7 +96,7 @@ def _write_listed(path: Path, lens: NDArray[np.int32], file: BinaryIO) -> None:
                 found = [int(end) for end in ends]
                 if found != expected[num_rows : num_rows + len(lines)].tolist():
                     raise _UnusableError(
-                        f"{path}: lists other documents than the id that separates them gives"
+                        f"{path}: does not list the documents that the separating id gives"
                     )
                 rows = np.array([int(place) for place in places], np.int64) - 1
                 writer.write(listed_rows(inputs, {"id": ids}, rows=rows))
