@@ -79,7 +79,7 @@ def blocks_on(disk: Path) -> list[Path]:
     return sorted(path for path in found if path.name.isdecimal())
 
 
-def has_staged(staged: Staging, num_bytes: int) -> None:
+def wait_for_blocks(staged: Staging, num_bytes: int) -> None:
     wait_until(lambda: staged.counts.blocks >= num_bytes)
 
 
@@ -92,7 +92,7 @@ def test_tokens_are_those_of_the_files(blend: BlendConfig, disk: Path) -> None:
     """Also on a slow shared file system, whose shards are staged like those in a store."""
     loader = loader_of(blend)
     staged = staging(loader, disk)
-    has_staged(staged, 4200)
+    wait_for_blocks(staged, 4200)
 
     np.testing.assert_array_equal(read(loader, 32), read(loader_of(blend), 32))
     assert (staged.counts.blocks, staged.counts.direct) == (4200, 0)
@@ -104,7 +104,7 @@ def test_tokens_are_those_of_the_store(store: ObjectStore, blend: BlendConfig, d
     loader = loader_of(there)
     store.requests.clear()
     staged = staging(loader, disk)
-    has_staged(staged, 4200)
+    wait_for_blocks(staged, 4200)
 
     np.testing.assert_array_equal(read(loader, 32), read(loader_of(blend), 32))
     requests = [each for each in store.requests if each.method == "GET"]
@@ -188,7 +188,7 @@ def test_a_block_is_staged_once_for_the_processes_of_a_node(blend: BlendConfig, 
         begin(loader, folder, node, **sizes)
         for loader, folder in zip(loaders, folders, strict=True)
     ]
-    has_staged(both[0], 4200)
+    wait_for_blocks(both[0], 4200)
 
     for rank, loader in enumerate(loaders):
         alone = loader_of(blend, dp_rank=rank, dp_world_size=2)
@@ -201,7 +201,7 @@ def test_a_block_is_staged_once_for_the_processes_of_a_node(blend: BlendConfig, 
 def test_blocks_of_a_killed_run_are_taken_over(blend: BlendConfig, disk: Path) -> None:
     loader = loader_of(blend)
     killed = staging(loader, disk)
-    has_staged(killed, 4200)
+    wait_for_blocks(killed, 4200)
     read(loader, 4)
     partial = blocks_on(disk)[0].with_name("99.new")
     partial.write_bytes(b"half")
@@ -219,7 +219,7 @@ def test_blocks_of_a_killed_run_are_taken_over(blend: BlendConfig, disk: Path) -
 def test_blocks_of_other_data_are_replaced(blend: BlendConfig, disk: Path) -> None:
     """A killed run left blocks of shards that have changed since: they are not read."""
     killed = staging(loader_of(blend), disk, num_bytes=4480)
-    has_staged(killed, 4200)
+    wait_for_blocks(killed, 4200)
     killed.close()
     for path in Path(str(blend.data_file_list)).parent.rglob("*.bin"):
         tokens = np.fromfile(path, "<u2")
@@ -227,7 +227,7 @@ def test_blocks_of_other_data_are_replaced(blend: BlendConfig, disk: Path) -> No
 
     loader = loader_of(blend)
     staged = staging(loader, disk, num_bytes=4480)
-    has_staged(staged, 4200)
+    wait_for_blocks(staged, 4200)
     np.testing.assert_array_equal(read(loader, 32), read(loader_of(blend), 32))
     assert sum(path.stat().st_size for path in blocks_on(disk)) == 4200
 
@@ -237,7 +237,7 @@ def test_a_run_that_ends_leaves_nothing(
 ) -> None:
     caplog.set_level(logging.INFO)
     loader = loader_of(blend)
-    has_staged(staging(loader, disk, num_samples=256), 4200)
+    wait_for_blocks(staging(loader, disk, num_samples=256), 4200)
     read(loader, 32)
     wait_until(lambda: list(disk.iterdir()) == [])
 
@@ -249,7 +249,7 @@ def test_two_runs_share_a_disk(blend: BlendConfig, disk: Path) -> None:
     loaders = [loader_of(blend), loader_of(blend)]
     both = [staging(loaders[i], disk, num_samples=256 + i * STEP) for i in range(2)]
     for each in both:
-        has_staged(each, 4200)
+        wait_for_blocks(each, 4200)
     assert len(blocks_on(disk)) == 2 * BLOCKS
 
     read(loaders[0], 32)
@@ -315,7 +315,7 @@ def test_a_lost_disk_is_warned_of_once(
 ) -> None:
     loader = loader_of(blend)
     staged = staging(loader, disk)
-    has_staged(staged, 4200)
+    wait_for_blocks(staged, 4200)
     batches = iter(loader)
     before = next(batches).input_ids.numpy()
     shutil.rmtree(disk)
@@ -332,7 +332,7 @@ def test_a_damaged_block_is_read_from_its_shard(
 ) -> None:
     loader = loader_of(blend)
     staged = staging(loader, disk)
-    has_staged(staged, 4200)
+    wait_for_blocks(staged, 4200)
     for path in blocks_on(disk):
         os.truncate(path, 100)
 
