@@ -82,7 +82,7 @@ def test_a_replica_that_waits_for_others_ends_at_once_after_a_signal(
         first, second = runs = [job.start(0), job.start(1)]
         wait_for(lambda: job.committed() >= 2, *runs)
         kill(first)
-        wait_for(lambda: "waits for other replicas: 1 take part" in second.output, second)
+        wait_for(lambda: "waits for other replicas: 1 replica takes part" in second.output, second)
         began, committed = time.monotonic(), job.committed()
         second.process.terminate()
 

@@ -29,7 +29,7 @@ from blendtitan.titan_ft.loader import ReplicaDataLoader
 from blendtitan.titan_ft.metrics import ReplicaMetrics
 from blendtitan.titan_ft.rank_state import State, load_rank_state, local_part, rank_state
 from blendtitan.titan_ft.settings import FaultToleranceSettings
-from blendtitan.visible import visible_logger
+from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -197,9 +197,10 @@ class ReplicaTrainer(BlendTrainer):
         if place != self._place:
             self._place = place
             logger.info(
-                "Step %d waits for other replicas: %d take part, and "
-                "fault_tolerance.min_replica_size is %d.",
-                *(self.step, place.num_replicas, self._settings.min_replica_size),
+                "Step %d waits for other replicas: %s, and fault_tolerance.min_replica_size is %d.",
+                self.step,
+                counted(place.num_replicas, "replica takes part", "replicas take part"),
+                self._settings.min_replica_size,
             )
         self._group.pass_over("too few replicas")
 
