@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blendtitan import BlendConfig, DataLoader, build_datasets, remote
+from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.stretches import shard_index
 from blendtitan.errors import ConfigError, CorruptShardError, OutputError
-from blendtitan.retries import RETRIES
 from blendtitan.staging import run, stager
 from blendtitan.staging.folder import StageFolder
 from blendtitan.staging.run import Neighbour, Staging, begin, stage
 from tests.conftest import WriteBlend, wait_until
-from tests.object_store import ObjectStore, running
+from tests.object_store import ObjectStore
 
 BLOCK_BYTES = 256
 BLOCKS = 18
@@ -35,14 +34,6 @@ def blend(write_blend: WriteBlend) -> BlendConfig:
     """Three shards; an epoch has 129 windows of 16 tokens."""
     corpora = {"web": (0.7, [900, 500]), "code": (0.3, [700])}
     return write_blend(corpora, seq_length=16, split="100", num_workers=0)
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    monkeypatch.setattr(RETRIES, "sleep", lambda seconds: None)
-    with running() as server:
-        yield server
-    remote.forget()
 
 
 @pytest.fixture
