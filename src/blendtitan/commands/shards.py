@@ -1,7 +1,7 @@
 """Commands that inspect or change shards: stats, verify, repair, merge, index and convert."""
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from blendtitan.commands.arguments import (
     LOCAL_SHARDS,
@@ -19,6 +19,10 @@ from blendtitan.commands.arguments import (
 from blendtitan.errors import ConfigError
 from blendtitan.terminal import complain, print_result, say
 from blendtitan.visible import counted, some_of
+
+if TYPE_CHECKING:
+    from blendtitan.prepare.convert import ConvertedShard
+    from blendtitan.prepare.convert_rows import ConvertedFile
 
 
 @command(
@@ -277,7 +281,7 @@ def _convert(options: Namespace) -> None:
     check_converted(converted)
 
 
-def _converted_line(shard: Any) -> str:
+def _converted_line(shard: "ConvertedShard | ConvertedFile") -> str:
     return (
         f"{shard.prefix}: {counted(shard.num_documents, 'document')}, "
         f"{counted(shard.num_tokens, 'token')}, from {shard.source} ({shard.description})"
