@@ -489,7 +489,7 @@ def test_the_picture_reaches_to_the_last_step(
     skip = [{"from_step": 2, "to_step": 9}]
     path = write_run(CORPORA, blendcorpus={"skip": skip})
     curves: list[BlendCurve | None] = []
-    monkeypatch.setattr(page, "write_page", lambda page, path, **_: curves.append(page.curve))
+    monkeypatch.setattr(page, "write_page", lambda page, path, **_: curves.append(page.curve) or 0)
     assert main(["plan", str(path), "--picture", str(tmp_path / "blend.html")]) == 0
     (curve,) = curves
 

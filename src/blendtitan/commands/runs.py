@@ -69,7 +69,8 @@ def _plan(options: Namespace) -> None:
 
         curve = blend_curve(unchanged_run(plan.run).slots, max(1, plan.run.stop_slot))
         page = Page(title=str(plan.run.path), lead=plan.headline(), curve=curve)
-        write_page(page, options.picture, overwrite=options.overwrite)
+        size = write_page(page, options.picture, overwrite=options.overwrite)
+        complain(f"{options.picture}: {size:,} bytes")
     print_result(options.json, plan.json, plan.lines)
 
 

@@ -186,7 +186,9 @@ def test_a_plan_has_the_same_picture(
     html = without_scripts(output.read_text())
     assert html.count('class="plot"') == 1
     assert "10 steps of 8 samples" in html
-    assert "corpus" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "corpus" in shown.out
+    assert f"{output}: {output.stat().st_size:,} bytes" in shown.err
 
 
 def test_everything_is_escaped() -> None:
