@@ -29,8 +29,8 @@ _VERSION = 1
 _MOST_BYTES = 1 << 20
 
 _REMEDY = (
-    "Train with the tokenizer that made the data, or tokenise the data again. To train anyway, "
-    'set blendcorpus.tokenizer_check = "warn".'
+    "Train with the tokenizer that made the data, or tokenise the data again, with --overwrite of "
+    'prepare or tokenize. To train anyway, set blendcorpus.tokenizer_check = "warn".'
 )
 
 
