@@ -855,5 +855,32 @@ def test_documents_with_unknown_tokens_and_without_text_are_counted_and_reported
 
     [found] = counts.values()
     assert (found.documents, found.with_unknown, found.without_text) == (4, 2, 1)
-    assert "2 of 4 documents contain the unknown token" in caplog.text
-    assert "1 of 4 documents consist of EOD only" in caplog.text
+    assert "documents with the unknown token: 2 of 4." in caplog.text
+    assert "documents of EOD only: 1 of 4." in caplog.text
+
+
+@pytest.mark.parametrize("keeps_lines", [False, True])
+def test_a_tokenizer_that_loses_line_breaks_is_named(
+    write_jsonl: WriteJsonl, tmp_path: Path, caplog: pytest.LogCaptureFixture, keeps_lines: bool
+) -> None:
+    """SentencePiece does it by default, and every document would become one line."""
+    path = tmp_path / "tokenizer.model"
+    kept: dict[str, Any] = {
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "byte_fallback": True,
+    }
+    with path.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["def f(x):", "    return x"] * 50),
+            model_writer=file,
+            vocab_size=300,
+            hard_vocab_limit=False,
+            minloglevel=2,
+            **(kept if keeps_lines else {}),
+        )
+
+    tokenize([write_jsonl("a.jsonl", ["one"])], tmp_path / "out", TokenizeConfig(tokenizer=path))
+
+    warning = f"{path}: the tokenizer turns line breaks into spaces"
+    assert (warning in caplog.text) is not keeps_lines

@@ -96,6 +96,7 @@ def test_a_renamed_file_is_read_once_and_reported_once(
     assert prepare(run) == 0
     assert caplog.text.count(f"{run}/tokens/b/3 ") == 1
     assert "b/3.txt: was removed, but its shard" in caplog.text
+    assert "with 1 document still exists, and is left out of the run. Delete it" in caplog.text
     assert "not named" not in caplog.text
     assert listed(run) == ["b/1", "b/2", "b/three", "c/4", "c/5"]
 

@@ -98,6 +98,17 @@ def test_text_files_of_one_document_each_can_be_trained_on(here: Path, capsys: C
         check_run(Path("run", CONFIG), ["--validation.enable", "true"])
 
 
+def test_a_corpus_without_validation_data_is_named(here: Path, capsys: Capture) -> None:
+    """The validation loss would otherwise seem to be that of all corpora."""
+    Path("text/books").mkdir()
+    Path("text/books/0.txt").write_text("\n".join(TEXTS))
+
+    assert init() == 0
+    assert "so there is no validation data of books. To have some, set" in capsys.readouterr().out
+    assert prepare() == 0
+    assert check_run(Path("run", CONFIG)) == ""
+
+
 @pytest.mark.parametrize("more", [["--txt", "line"], ["--data", "books", "text"]])
 def test_validation_stays_on_where_documents_can_be_set_aside(here: Path, more: list[str]) -> None:
     Path("books").mkdir()

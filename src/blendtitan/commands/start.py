@@ -65,13 +65,17 @@ def _init(options: Namespace) -> None:
         show(shard_table(found.shards))
         for warning in filter(None, (nested_corpora(*each) for each in found.shards.items())):
             complain(warning)
-    if not found.validates:
-        say(
-            f"Each .txt file is one document, and a shard of one document has none to set aside, "
-            f'so validation is off. To validate, set txt = "line" in {folder / DATA}, or name '
-            f"held-out data in [[validation.set]]; then set validation.enable = true in "
-            f"{folder / CONFIG}."
+    if found.unvalidated:
+        why = (
+            "Each .txt file is one document, and a shard of one document has none to set aside, so"
         )
+        remedy = f'set txt = "line" in {folder / DATA}, or name held-out data in [[validation.set]]'
+        if found.validates:
+            names = ", ".join(found.unvalidated)
+            say(f"{why} there is no validation data of {names}. To have some, {remedy}.")
+        else:
+            enable = f"then set validation.enable = true in {folder / CONFIG}"
+            say(f"{why} validation is off. To validate, {remedy}; {enable}.")
     say(f"Wrote {folder / DATA} and {folder / CONFIG}. Check them, then run")
     quoted = shlex.quote(str(folder))
     for step in ("prepare", "train", "report"):

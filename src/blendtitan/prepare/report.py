@@ -15,8 +15,8 @@ from blendtitan.prepare.plan import Job, Plan, Shard
 from blendtitan.prepare.records import read_record
 from blendtitan.prepare.streams import BadText
 from blendtitan.storage.list_forms import corpus_in_folder
-from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.tables import Table
+from blendtitan.tokenizers import Tokenizer
 from blendtitan.visible import counted, visible_logger
 
 logger = visible_logger(__name__)
@@ -72,16 +72,16 @@ def check_counts(
     for shard, found in counts.items():
         if found.documents == 0:
             logger.warning("%s: contains no documents, so it has no shard", shard.input.location)
-    documents = counted(total.documents, "document")
     if total.with_unknown:
         logger.warning(
-            "%d of %s contain the unknown token: the tokenizer lacks some of their characters",
-            *(total.with_unknown, documents),
+            "documents with the unknown token: %d of %d. The tokenizer lacks some of their "
+            "characters.",
+            *(total.with_unknown, total.documents),
         )
     if total.without_text:
         logger.warning(
-            "%d of %s consist of EOD only: the tokenizer drops all of their text",
-            *(total.without_text, documents),
+            "documents of EOD only: %d of %d. The tokenizer drops all of their text.",
+            *(total.without_text, total.documents),
         )
 
 
@@ -111,6 +111,18 @@ def first_problems(plan: Plan, output: Path, errors: Sequence[str]) -> list[str]
     return found
 
 
+def report_lost_lines(tokenizer: Tokenizer) -> None:
+    """Warn about a tokenizer that turns line breaks into spaces, a default of SentencePiece."""
+    if tokenizer.encode("one\ntwo") == tokenizer.encode("one two"):
+        logger.warning(
+            "%s: the tokenizer turns line breaks into spaces, so the model never sees where a line "
+            "ends. To keep them, train the tokenizer again: with SentencePiece, "
+            "normalization_rule_name=identity, remove_extra_whitespaces=false and "
+            "byte_fallback=true; for a tokenizer.json, another normalizer or pre_tokenizer.",
+            tokenizer.path,
+        )
+
+
 def report_unproven(shards: Iterable[Shard]) -> None:
     """Warn about shards that the fast tier made before its ids were proven."""
     records = (read_record(shard.prefix, shard.record_path) for shard in shards)
@@ -123,8 +135,8 @@ def report_unproven(shards: Iterable[Shard]) -> None:
         )
 
 
-def report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
-    """Report shards whose input was removed."""
+def report_removed(removed: Sequence[RemovedInput], remains: str, *, is_pruned: bool) -> None:
+    """Report shards whose input was removed, and what becomes of those that remain."""
     for left in removed:
         if not left.counts.documents:
             continue  # it never had a shard
@@ -132,10 +144,10 @@ def report_removed(removed: Sequence[RemovedInput], *, is_pruned: bool) -> None:
             logger.info("%s: was removed, so its shard %s was deleted", left.location, left.prefix)
         else:
             logger.warning(
-                "%s: was removed, but its shard %s with %s still exists, and is listed in %s. "
+                "%s: was removed, but its shard %s with %s still exists, and %s. "
                 "Delete it with --prune.",
                 *(left.location, left.prefix),
-                *(counted(left.counts.documents, "document"), CATALOG_FILE),
+                *(counted(left.counts.documents, "document"), remains),
             )
 
 

@@ -44,12 +44,14 @@ from blendtitan.prepare.report import (
     check_counts,
     first_problems,
     report_empty_fields,
+    report_lost_lines,
     report_removed,
     report_unproven,
 )
 from blendtitan.prepare.runs import Run, registered_run
 from blendtitan.prepare.workers import Rank, Work
 from blendtitan.storage.atomic_files import read_note, write_atomically, writing
+from blendtitan.storage.records import CATALOG_FILE
 from blendtitan.tokenizers import (
     Tier,
     Tokenizer,
@@ -164,9 +166,14 @@ def tokenize_shards(
     *,
     inputs: Sequence[str | Path],
     engine: Engine | None = None,
+    removed_are: str = f"is listed in {CATALOG_FILE}",
 ) -> dict[Shard, Counts]:
-    """``tokenize`` for shards that are planned already, such as those of several corpora."""
+    """``tokenize`` for shards that are planned already, such as those of several corpora.
+
+    ``removed_are`` says what becomes of a shard whose input was removed.
+    """
     tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
+    report_lost_lines(tokenizer)
     settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)
     if url_of(output):
@@ -197,7 +204,7 @@ def tokenize_shards(
             _report_doubt(tier, str(error), doubt_path)
             run.give_up_fast_tier()
             counts = work.finish("reference")
-    report_removed(removed, is_pruned=config.prune)
+    report_removed(removed, removed_are, is_pruned=config.prune)
     report_empty_fields(counts, config.options.keep)
     return counts
 

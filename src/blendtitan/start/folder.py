@@ -31,6 +31,7 @@ from blendtitan.prepare.documents import read_texts
 from blendtitan.prepare.input_file import InputFile, TxtMode, is_url
 from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
 from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
+from blendtitan.prepare.report import report_lost_lines
 from blendtitan.prepare.streams import BadText
 from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize_shards
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
@@ -63,8 +64,13 @@ class FoundData(NamedTuple):
     corpora: list[FoundCorpus]
     shards: Mapping[Path, list[Path]]
     """The prefixes of the shards below each folder of shards."""
-    validates: bool
-    """Whether a part of the documents of a shard can be set aside for validation."""
+    unvalidated: list[str]
+    """Corpora whose shards have one document each, so that none can be set aside for validation."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether some shard has documents that can be set aside for validation."""
+        return bool(self.shards) or len(self.unvalidated) < len(self.corpora)
 
 
 def init_folder(
@@ -123,9 +129,14 @@ def init_folder(
     path = folder.absolute()
     named = url_of(tokenizer) or str(loaded.path.absolute())
     _fill_in(document, path, named)
-    formats = {file.format.kind for corpus in found for file in corpus.files}
-    validates = bool(shards) or txt == "line" or formats != {"text"}
-    if not validates:
+    report_lost_lines(loaded)
+    single = [
+        corpus.name
+        for corpus in found
+        if txt == "file" and all(file.format.kind == "text" for file in corpus.files)
+    ]
+    result = FoundData(found, {path_of(expanded(path)): shards[path] for path in shards}, single)
+    if not result.validates:
         _turn_validation_off(document)
     config = DataConfig(
         tokenizer=named,
@@ -147,7 +158,7 @@ def init_folder(
         # Half a run folder would refuse the next try.
         (folder / DATA).unlink()
         raise
-    return FoundData(found, {path_of(expanded(path)): shards[path] for path in shards}, validates)
+    return result
 
 
 def prepare_folder(
@@ -234,7 +245,12 @@ def _tokenize(
     _check_read_once((name, shard.input) for name, shards in planned.items() for shard in shards)
     every = tuple(chain.from_iterable(planned.values()))
     with started_engine("local", workers=workers) as engine:
-        counts = tokenize_shards(every, tokens, settings, inputs=[*corpora.values()], engine=engine)
+        counts = tokenize_shards(
+            *(every, tokens, settings),
+            inputs=[*corpora.values()],
+            engine=engine,
+            removed_are="is left out of the run",
+        )
     empty = [
         f"{corpora[name]}: the corpus {name!r} has no document. Remove it from [corpora] and "
         f"[epochs], or add text."
