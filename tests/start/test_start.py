@@ -439,6 +439,8 @@ def test_the_quick_start_goes_from_text_to_a_report(tmp_path: Path, text: Path) 
     assert run.returncode == 0, run.stdout[-5000:]
     first, second = run.stdout.split("+ blendtitan train my-run")[1:]
 
+    assert "Starting 1 process of my-run/config.toml" in first.partition("INFO")[0]
+    assert "Starting 2 processes of my-run/config.toml" in second.partition("INFO")[0]
     assert "step:  1  loss:" in first
     assert "step:  2  loss:" in first
     assert "step:  1  loss:" not in second

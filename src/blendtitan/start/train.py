@@ -12,6 +12,8 @@ from typing import NoReturn, Self
 
 from blendtitan.errors import ConfigError, requires_extra
 from blendtitan.runs.run_folder import CONFIG, no_run_error
+from blendtitan.terminal import say
+from blendtitan.visible import counted
 
 _ONE_PROCESS = {
     "RANK": "0",
@@ -131,6 +133,9 @@ def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     module = f"blendtitan.{'titan02' if is_02() else 'titan'}.train"
     words = ["-u", "-m", module, "--job.config_file", str(config), *arguments]
+    # The first line of the trainer comes when PyTorch is imported, from a slow disk after a minute.
+    say(f"Starting {counted(ranks.nproc, 'process', 'processes')} of {config}")
+    sys.stdout.flush()  # exec would lose it
     if ranks.nproc == ranks.nnodes == 1:
         os.execve(sys.executable, [sys.executable, *words], os.environ | _ONE_PROCESS)
     with requires_extra("train", "blendtitan train"):
