@@ -19,6 +19,8 @@ from blendtitan.runs.checkpoints import change_of_run, steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.predictions import Asked, Prediction, predicted
 from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
+from blendtitan.settings.batches import check_seq_len
+from blendtitan.settings.known_models import MODELS
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -182,7 +184,7 @@ def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
             warnings=(
                 *filter(None, [steps_beyond(run.path, run.steps), change]),
                 *(check.warnings if check else [warning]),
-                *_repetition_warnings(run, train),
+                *_refusals(run, train),
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
                 *faults,
                 *_eod_warnings(run, catalog),
@@ -277,8 +279,12 @@ def _stopping(error: Exception) -> str:
     return f"{error}{stop} {_STOPS}"
 
 
-def _repetition_warnings(run: RunConfig, train: Dataset) -> Iterator[str]:
+def _refusals(run: RunConfig, train: Dataset) -> Iterator[str]:
+    """Errors of the run's settings. Nothing is known about other models than TorchTitan's."""
+    flavors = MODELS.get(run.model["name"] or "", {})
     try:
+        if model := flavors.get(run.model["flavor"] or ""):
+            check_seq_len(run.blend.seq_length, model.max_seq_len)
         check_repetition(train, run.stop_slot, run.max_epochs)
     except ConfigError as error:
         yield _stopping(error)
