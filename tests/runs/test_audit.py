@@ -275,8 +275,16 @@ def test_the_slot_at_which_runs_part_is_reported(tmp_path: Path, plans: list[Ble
     parting = compare_runs(audited["a"], audited["b"])
     assert parting.slot == 12
     assert parting.reasons[0].startswith("shares: {'code': 0.5, 'web': 0.5}, {")
-    assert compare_runs(audited["a"], audited["c"]).reasons == ("seed: 7, 8",)
-    assert compare_runs(audited["a"], audited["c"]).slot == 0
+    assert next(parting.lines()) == (
+        "The runs read the same samples before slot 12, and then others. They differ in (this run, "
+        "the other):"
+    )
+    parting = compare_runs(audited["a"], audited["c"])
+    assert parting.slot == 0
+    assert [*parting.lines()] == [
+        "The runs read different samples from the start. They differ in (this run, the other):",
+        "  seed: 7, 8",
+    ]
 
 
 # The command

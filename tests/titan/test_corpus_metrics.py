@@ -1,19 +1,23 @@
-"""The metrics of corpora, by their names."""
+"""The metrics of corpora, by their names, and the summary of the losses."""
 
 import errno
+import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
+import torch.distributed as dist
+from torchtitan.distributed import ParallelDims
 
 from blendtitan import BlendedDataset, build_datasets
 from blendtitan.corpus_losses import RowSums
 from blendtitan.corpus_progress import corpus_table, loss_metrics, progress_metrics
 from blendtitan.storage.reader import OpenFile
-from blendtitan.titan.metrics import DataClock, RowsByCorpus
+from blendtitan.titan.metrics import DataClock, LossMetrics, RowsByCorpus
 from tests.conftest import WriteBlend
 from tests.failing_reads import Disk
 
@@ -137,3 +141,37 @@ def test_a_finite_stream_ends_as_it_does_without_the_clock() -> None:
     clock = DataClock(cast(Any, SimpleNamespace(samples_read=0)))
 
     assert list(clock.waiting(iter("abc"))) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_the_summary_knows_every_step_whose_line_was_logged(
+    alone: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may come between the line of a step and the next statement."""
+    degrees = dict.fromkeys(("dp_replicate", "dp_shard", "cp", "tp", "pp", "ep"), 1)
+    config = LossMetrics.Config(disable_color_printing=True)
+    metrics = LossMetrics(config, parallel_dims=ParallelDims(**degrees, world_size=1))
+    metrics.num_flops_per_token = 1
+    metrics.data_loading_times = [0.1]
+
+    def ctrl_c(record: logging.LogRecord) -> None:
+        if "step:  2  " in record.getMessage():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(caplog.handler, "emit", ctrl_c)
+    with caplog.at_level(logging.INFO):
+        metrics.log(1, 7.0, 7.0, 1.0)
+        metrics.data_loading_times = [0.1]
+        with pytest.raises(KeyboardInterrupt):
+            metrics.log(2, 6.0, 6.0, 1.0)
+        monkeypatch.undo()
+        metrics.close()
+
+    assert caplog.messages[-1] == "training loss: 7.0000 at step 1, 6.0000 at step 2"

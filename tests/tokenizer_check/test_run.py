@@ -188,3 +188,58 @@ def test_every_corpus_is_looked_at_however_many_there_are(
 
     with pytest.raises(TokenizerMismatchError, match=r"1 of 100 shards(?s:.*)corpus 'corpus_77'"):
         checked(tmp_path / "data", own)
+
+
+def copied(prefix: Path, folder: Path, number: int) -> None:
+    """Copies of a shard, with its record if it has one."""
+    folder.mkdir(parents=True)
+    for shard in range(number):
+        for source in prefix.parent.glob(f"{prefix.name}.*"):
+            (folder / f"{shard:02d}{source.name.removeprefix(prefix.name)}").write_bytes(
+                source.read_bytes()
+            )
+
+
+def test_all_shards_of_a_tokenizer_are_counted_though_only_some_are_probed(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    """Their records name the same tokenizer, so what is true of one is true of all."""
+    wrong = write_text("wrong", tokenizers["sp bpe"], recorded=True)
+    copied(wrong, tmp_path / "data/web", 60)
+
+    with pytest.raises(TokenizerMismatchError) as caught:
+        checked(tmp_path / "data", tokenizers["byte-level"])
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith(": 60 of 60 shards do not belong to the tokenizer of this run.")
+    assert "and 57 more (corpus 'web'): made with sentencepiece" in lines[2]
+    assert ", probed in part: of" in lines[2]
+    assert len(lines) == 4
+
+
+def test_a_count_of_a_part_of_the_shards_says_so(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    """Without records, nothing is known about the shards that were not probed."""
+    copied(write_text("wrong", tokenizers["byte-level"]), tmp_path / "data/web", 60)
+
+    with pytest.raises(
+        TokenizerMismatchError,
+        match="48 of the 48 shards that were compared do not belong to the tokenizer of this run; "
+        "the run has 60",
+    ):
+        checked(tmp_path / "data", tokenizers["sp bpe"])
+
+
+def test_a_shard_whose_own_tokens_match_is_never_a_mismatch(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    """Its record may be a conversion of the run's tokenizer, or simply be wrong."""
+    own = tokenizers["sp bpe"]
+    wrong = write_text("data/web/a", tokenizers["byte-level"], recorded=True)
+    good = write_text("data/code/a", own, recorded=True)
+    record = json.loads(record_path(good).read_text())
+    other = json.loads(record_path(wrong).read_text())
+    record_path(good).write_text(json.dumps({**other, "tokens": record["tokens"]}))
+
+    with pytest.raises(TokenizerMismatchError, match=r"1 of 2 shards(?s:.*)corpus 'web'"):
+        checked(tmp_path / "data", own)

@@ -212,7 +212,10 @@ class Parting:
         if self.slot is None:
             yield "Both runs read the same samples, as far as both have trained."
             return
-        yield f"The runs read the same samples up to slot {self.slot:,}; from there on:"
+        start = "The runs read different samples from the start."
+        if self.slot:
+            start = f"The runs read the same samples before slot {self.slot:,}, and then others."
+        yield f"{start} They differ in (this run, the other):"
         yield from (f"  {reason}" for reason in self.reasons)
 
 

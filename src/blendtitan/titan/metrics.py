@@ -74,13 +74,14 @@ class LossMetrics(MetricsProcessor):
 
     def log(self, step: int, global_avg_loss: float, *args: Any, **kwargs: Any) -> None:
         """Log the metrics of a training step."""
-        super().log(step, global_avg_loss, *args, **kwargs)
+        # Ctrl-C may come right after the line of the step, which the summary must not contradict.
         self._note("training", step, global_avg_loss)
+        super().log(step, global_avg_loss, *args, **kwargs)
 
     def log_validation(self, loss: float, step: int, *args: Any, **kwargs: Any) -> None:
         """Log the metrics of a validation."""
-        super().log_validation(loss, step, *args, **kwargs)
         self._note("validation", step, loss)
+        super().log_validation(loss, step, *args, **kwargs)
 
     def close(self) -> None:
         """Log the summary and close the files."""

@@ -53,6 +53,24 @@ class Findings:
     mismatches: dict[str, str] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
 
+    num_skipped: int = 0
+    """Shards about which nothing is known, because only a sample of the shards was probed."""
+
+    def counts(self, num_shards: int) -> str:
+        """The number of mismatches in words, among so many shards."""
+        compared = num_shards - self.num_skipped
+        of = (
+            f"the {compared:,} shards that were compared"
+            if self.num_skipped
+            else f"{compared:,} shards"
+        )
+        unclear = f", and {len(self.unclear):,} are unclear" if self.unclear else ""
+        rest = f"; the run has {num_shards:,}" if self.num_skipped else ""
+        return (
+            f"{len(self.mismatches):,} of {of} do not belong to the tokenizer of this run"
+            f"{unclear}{rest}."
+        )
+
 
 def check_shards(
     shards: Sequence[MadeShard], tokenizer: Tokenizer, *, eod_id: int | None
@@ -171,8 +189,7 @@ class TokenizerCheck:
         ]
         if findings.mismatches:
             text = [
-                f"{where}: {len(findings.mismatches):,} of {len(made):,} shards do not belong to "
-                f"the tokenizer of this run.",
+                f"{where}: {findings.counts(len(made))}",
                 f"  the run: {findings.tokenizer}",
                 *(f"  shards: {line}" for line in _lines(findings.mismatches, corpus_of)),
             ]

@@ -94,6 +94,7 @@ def _read_sentencepiece(path: Path) -> sentencepiece.SentencePieceProcessor:
     except RuntimeError as error:
         raise ConfigError(
             f"{path}: {len(content):,} bytes that are not a SentencePiece model, expected one, or "
-            f"a tokenizer.json or tekken.json. Copy an incomplete file again. For a "
-            f"tokenizer.model of tiktoken, use the tokenizer.json of the same tokenizer."
+            f"a tokenizer.json or tekken.json. If it should be one, the copy is damaged or "
+            f"incomplete: copy the file again. For a tokenizer.model of tiktoken, use the "
+            f"tokenizer.json of the same tokenizer."
         ) from error
