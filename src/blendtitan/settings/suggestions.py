@@ -12,9 +12,6 @@ from difflib import SequenceMatcher
 from blendtitan.settings.old_keys import MOVED_SECTIONS, RENAMED
 from blendtitan.settings.other_names import EXPLAINED, OTHER_NAMES, OTHER_SECTIONS
 
-_MOST_LISTED = 18
-"""Keys of a section that an error names."""
-
 _MOST_LETTERS = 4
 """Most letters that two mistakes add and remove."""
 
@@ -36,10 +33,9 @@ def key_advice(key: str, known: Collection[str]) -> str:
     if found := meaning(key, known):
         return found
     section = key.rpartition(".")[0]
-    inside = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == section]
-    if not inside or len(inside) > _MOST_LISTED:
-        return "docs/configuration.md lists the keys."
-    return f"The keys of [{section}] are {', '.join(inside)}."
+    section = _present_section(section, known) or section
+    inside = [each.removeprefix(f"{section}.") for each in known if each.startswith(f"{section}.")]
+    return f"The keys of [{section}] are {', '.join(inside)}." if inside else _sections(known)
 
 
 def section_advice(key: str, known: Collection[str]) -> str:
@@ -49,6 +45,10 @@ def section_advice(key: str, known: Collection[str]) -> str:
         return found
     if found := _present_section(section, known):
         return f"Did you mean [{found}]?"
+    return _sections(known)
+
+
+def _sections(known: Collection[str]) -> str:
     return f"The sections are {', '.join(dict.fromkeys(each.partition('.')[0] for each in known))}."
 
 
