@@ -49,10 +49,19 @@ def test_it_is_one_string_under_one_key_the_same_on_every_rank(write_blend: Writ
     [
         ({"seed": 8}, CORPORA, "seed: checkpoint 7, now 8"),
         ({"seq_length": 9}, CORPORA, "seq_length: checkpoint 8, now 9"),
-        ({"split": "90,5,5"}, CORPORA, r"split_fractions\.0: checkpoint 0\.98, now 0\.9"),
+        (
+            {"split": "90,5,5"},
+            CORPORA,
+            r"\(another split\), so .*\n  split: checkpoint 0\.98, 0\.01, 0\.01, now 0\.9, 0\.05, "
+            r"0\.05\nRestore",
+        ),
         ({"blend_sample_in_corpus": False}, CORPORA, "blend_sample_in_corpus: checkpoint True"),
         ({"shuffle_sample_in_corpus": False}, CORPORA, "shuffle_sample_in_corpus: checkpoint True"),
-        ({"eod_token_id": 3}, CORPORA, "eod_token_id: checkpoint 2, now 3"),
+        (
+            {"eod_token_id": 3, "seed": 8},
+            CORPORA,
+            r"(?s)\(another seed; another eod_token_id\), .* eod_token_id: checkpoint 2, now 3\nR",
+        ),
         ({"append_eod": False}, CORPORA, "append_eod: checkpoint True, now False"),
         ({}, CORPORA | {"web": (0.5, [700, 500])}, r"shares\.web: checkpoint 0\.6, now 0\.5555"),
         (

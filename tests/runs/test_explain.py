@@ -21,7 +21,6 @@ from blendtitan.order.slots import Course
 from blendtitan.runs.explain import Explained, explain_slots, select_step
 from blendtitan.runs.open import OpenRun, open_run, read_run
 from blendtitan.runs.places import Ranks
-from blendtitan.runs.plan import plan_run
 from blendtitan.runs.run_folder import DATA
 from blendtitan.runs.slots import step_slots
 from blendtitan.storage.reader import ShardIndex
@@ -285,16 +284,21 @@ def trained(folder: Path, plans: list[BlendConfig], *, steps: int = 30) -> list[
 
 
 def test_the_plan_of_a_changed_run_says_that_it_leaves_out_the_changes(
-    changed: tuple[Path, list[list[int]]], tmp_path: Path
+    changed: tuple[Path, list[list[int]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = changed
-    (begun,) = (each for each in plan_run(read_run(folder)).warnings if "was changed" in each)
+    path = folder / "config.toml"
+    more = 'on_change = "new_segment"\n[checkpoint]\nenable = true'
+    path.write_text(f"{path.read_text()}\n{more}")
 
-    assert begun.startswith("the run was changed after 360 samples, but this plan is of a run that")
-    assert f"blendtitan explain {folder}" in begun
+    def first_warning() -> str:
+        assert main(["plan", str(folder), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)["warnings"][0]
+
+    assert "had more, fewer or other lengths of samples than configured now" in first_warning()
     for step in (60, 90, 120):
         shutil.rmtree(folder / f"checkpoint/step-{step}")
-    assert not [each for each in plan_run(read_run(folder)).warnings if "was changed" in each]
+    assert "configured now" not in first_warning()
 
 
 def test_the_past_of_a_changed_run_is_explained_from_its_checkpoint(

@@ -136,12 +136,19 @@ def test_a_plan_without_anything_wrong_has_no_warnings(write_run: WriteRun) -> N
             "no corpus has documents in the valid split",
         ),
         ({"training": {"seq_len": 500}}, "3 of 5 shards have fewer than training.seq_len"),
+        ({"training": {"seq_len": 200_000}}, "at most 131,072 (RoPE). Training would stop"),
     ],
 )  # fmt: skip
 def test_likely_mistakes_are_warnings(
     write_run: WriteRun, sections: dict[str, dict[str, Any]], expected: str
 ) -> None:
     assert expected in warned(write_run(CORPORA, **sections))
+
+
+def test_a_model_of_another_package_may_read_longer_samples(write_run: WriteRun) -> None:
+    own = {"name": "mine", "flavor": "tiny"}
+
+    assert "RoPE" not in warned(write_run(CORPORA, training={"seq_len": 200_000}, model=own))
 
 
 def test_validation_sets_are_rows_and_their_faults_are_warnings(

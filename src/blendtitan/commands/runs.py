@@ -48,6 +48,7 @@ def _plan(options: Namespace) -> None:
     from blendtitan.runs.open import read_run, unchanged_run
     from blendtitan.runs.plan import plan_run
     from blendtitan.runs.predictions import Asked
+    from blendtitan.runs.resumed import state_to_resume
     from blendtitan.runs.run_folder import run_file
     from blendtitan.settings.overrides import read_run_keys
 
@@ -62,12 +63,14 @@ def _plan(options: Namespace) -> None:
     values = read_run_keys(run_file(options.config), options.overrides)
     run = read_run(options.config, ranks=options.ranks, values=values)
     asked = Asked(ranks=options.ranks or 1, waiting=options.balance, nodes=options.nodes)
-    plan = plan_run(run, asked=asked)
+    stored = state_to_resume(values, run.path.parent)
+    plan = plan_run(run, asked=asked, stored=stored)
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
         from blendtitan.runs.report.page import Page, write_page
 
-        curve = blend_curve(unchanged_run(plan.run).slots, max(1, plan.run.stop_slot))
+        slots = unchanged_run(plan.run, train=plan.train).slots
+        curve = blend_curve(slots, max(1, plan.run.stop_slot))
         page = Page(title=str(plan.run.path), lead=plan.headline(), curve=curve)
         size = write_page(page, options.picture, overwrite=options.overwrite)
         complain(f"{options.picture}: {size:,} bytes")

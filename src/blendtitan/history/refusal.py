@@ -1,12 +1,18 @@
 """The error for a run whose data or settings are not those of its checkpoint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from blendtitan.errors import ResumeError
 from blendtitan.history.record import RunRecord
 
 _NAMED = 4
 """Most corpora to name in one place."""
+
+_SPLIT = "split_fractions"
+
+_OF_SHARDS = {_SPLIT, "append_eod", "eod_token_id"}
+"""Settings that change what every shard holds for training."""
 
 
 def refusal(
@@ -20,21 +26,38 @@ def refusal(
         fixed: Lines about facts that never change in a run.
         changed: Lines about facts that a new phase may change.
     """
-    shares = ["other shares"] if any(line.startswith("  segments.") for line in changed) else []
-    kinds = "; ".join([*_kinds(saved, now), *shares])
+    settings = _settings(saved.fixed_facts, now.fixed_facts)
+    kinds = [f"another {name}" for name in settings.values()]
+    if _OF_SHARDS.isdisjoint(settings):
+        kinds += _kinds(saved, now)
+    else:  # the shards' tokens differ because of it
+        changed = [line for line in changed if not line.startswith("  corpora.")]
+    kinds += ["other shares"] * any(line.startswith("  segments.") for line in changed)
+    if _SPLIT in settings:
+        shown = (str(each.fixed_facts[_SPLIT]).strip("[]") for each in (saved, now))
+        line = "  split: checkpoint {}, now {}".format(*shown)
+        fixed = [line, *(each for each in fixed if not each.startswith(f"  {_SPLIT}."))]
     remedy = "Restore the values of the checkpoint, or start a new run in another folder."
     if not fixed:
         remedy = (
             "Restore the values of the checkpoint, or continue with the current ones, every corpus "
             "from its current position: --blendcorpus.on_change new_segment"
         )
+    names = "; ".join(kinds)
     return ResumeError(
-        f"the checkpoint was written with other data or settings{kinds and f' ({kinds})'}, so "
+        f"the checkpoint was written with other data or settings{f' ({names})' * bool(names)}, so "
         f"training would not continue with the next samples:",
         *fixed,
         *changed,
         remedy,
     )
+
+
+def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
+    """The settings among the fixed facts that differ, and the names of their keys."""
+    both = [key for key in before if key in after and not isinstance(before[key], dict)]
+    different = [key for key in both if before[key] != after[key]]
+    return {key: "split" if key == _SPLIT else key for key in different}
 
 
 def _kinds(saved: RunRecord, now: RunRecord) -> Iterator[str]:

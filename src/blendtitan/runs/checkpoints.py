@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blendtitan.checkpoints import METADATA, Contents
-from blendtitan.errors import BlendTitanError, ConfigError, ResumeError
+from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.runs.run_folder import DATA, OUTPUTS
 from blendtitan.state import STATE_KEY, parse_state
 from blendtitan.visible import visible, visible_logger
@@ -105,20 +105,14 @@ def own_state(run_folder: Path) -> StoredState | None:
     return latest
 
 
-def change_of_run(config: Path, num_segments: int) -> str:
+def change_after(stored: StoredState, num_segments: int) -> str:
     """A sentence if a run was changed on the way, so that it does not read what is planned now.
 
-    Args:
-        config: The run's TOML file, in its run folder or its output folder.
-        num_segments: Segments that are configured now.
+    ``num_segments`` are configured now.
     """
-    folder = config.parent
-    output = folder / OUTPUTS if (folder / DATA).is_file() else folder
-    stored = None
-    with suppress(BlendTitanError, OSError):
-        stored = own_state(output)
-    if stored is None or stored.state_dict is None:
+    if stored.state_dict is None:
         return ""
+    output = stored.path.parent.parent
     phases = parse_state(stored.state_dict).phases
     changes = [
         max(phase.first_slot, phase.segments[-1].first_slot)

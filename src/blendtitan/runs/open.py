@@ -188,12 +188,16 @@ def _schedule_of(stored: StoredState | None) -> BatchSchedule:
     return () if known is None else schedule_of_state(known)
 
 
-def unchanged_run(run: RunConfig, schedule: BatchSchedule = ()) -> OpenRun:
+def unchanged_run(
+    run: RunConfig, schedule: BatchSchedule = (), *, train: Dataset | None = None
+) -> OpenRun:
     """A run that is never changed; errors as ``data_of_run``.
 
-    ``schedule`` is the batch schedule if it is known from a state.
+    ``schedule`` is the batch schedule if it is known from a state, and ``train`` the dataset if it
+    is known already.
     """
-    catalog, _, train = data_of_run(run)
+    catalog, _, new = data_of_run(run)
+    train = train or new
     slots: Slots
     if isinstance(train, OriginalDataset):
         catalog = as_one_split(catalog)

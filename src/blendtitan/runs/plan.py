@@ -15,10 +15,13 @@ from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
 from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
-from blendtitan.runs.checkpoints import change_of_run, steps_beyond
+from blendtitan.runs.checkpoints import StoredState, steps_beyond
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.predictions import Asked, Prediction, predicted
+from blendtitan.runs.resumed import planned_from
 from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
+from blendtitan.settings.batches import check_seq_len
+from blendtitan.settings.known_models import MODELS
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
@@ -50,7 +53,7 @@ class CorpusPlan:
     steps_per_epoch: float | None
     """Steps of one epoch at the corpus's share; None: never drawn."""
     tokens_unused: int | None
-    """Tokens of windows that the run does not reach; None: unknown in this order."""
+    """Tokens of windows that the run does not reach; None: unknown in this order or run."""
     bytes_read: int
 
 
@@ -85,6 +88,8 @@ class RunPlan:
     """The plan of a run."""
 
     run: RunConfig
+    train: Dataset
+    about: str  # a sentence, if the run continues from a checkpoint and was changed
     corpora: tuple[CorpusPlan, ...]
     segments: tuple[SegmentPlan, ...]
     splits: tuple[SplitPlan, ...]
@@ -117,7 +122,7 @@ class RunPlan:
 
     def lines(self) -> Iterator[str | Table]:
         """The plan as text: corpora, segments if there are several, splits, warnings."""
-        yield from (self.headline(), "", _corpus_table(self), "")
+        yield from (self.headline(), *filter(None, [self.about]), "", _corpus_table(self), "")
         if len(self.segments) > 1:
             yield from (_segment_table(self), "")
         yield Table(
@@ -156,8 +161,12 @@ class RunPlan:
         }
 
 
-def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
-    """Plan a run that is never changed; errors as ``data_of_run`` and ``predicted``.
+def plan_run(
+    run: RunConfig, *, asked: Asked | None = None, stored: StoredState | None = None
+) -> RunPlan:
+    """Plan a run; errors as ``data_of_run`` and ``predicted``.
+
+    ``stored`` is the checkpoint from which it continues. None: it is a new run.
 
     Raises:
         TokenizerMismatchError: Shards were made with another tokenizer than the run's.
@@ -167,14 +176,16 @@ def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
         check = TokenizerCheck(run.blend, run.tokenizer(), action=run.tokenizer_check)
     except (ConfigError, NotImplementedError) as error:
         warning = f"the shards were not compared with the tokenizer, which cannot be read: {error}"
-    catalog, datasets, train = data_of_run(run, check=check)
+    catalog, datasets, new = data_of_run(run, check=check)
+    train, about, change = planned_from(run, new, stored)
     reads = row_reads(train, catalog, run.stop_slot)
-    change = change_of_run(run.path, len(train.segments))
     corpora = tuple(_corpora(run, train, catalog, reads))
     with quietly():  # the other splits are built on demand
         sets, faults = _validation_sets(run, catalog) if run.validates else ([], [])
         return RunPlan(
             run=run,
+            train=train,
+            about=about,
             corpora=corpora,
             segments=tuple(_segments(run, train)),
             splits=(*_splits(datasets, catalog), *sets),
@@ -182,7 +193,7 @@ def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
             warnings=(
                 *filter(None, [steps_beyond(run.path, run.steps), change]),
                 *(check.warnings if check else [warning]),
-                *_repetition_warnings(run, train),
+                *_refusals(run, train),
                 *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
                 *faults,
                 *_eod_warnings(run, catalog),
@@ -190,7 +201,7 @@ def plan_run(run: RunConfig, *, asked: Asked | None = None) -> RunPlan:
                 *_vocabulary_warnings(run, catalog),
                 *_size_warnings(run, catalog, reads),
             ),
-            predictions=predicted(run, train, asked or Asked()),
+            predictions=predicted(run, new, asked or Asked()),
         )
 
 
@@ -277,8 +288,12 @@ def _stopping(error: Exception) -> str:
     return f"{error}{stop} {_STOPS}"
 
 
-def _repetition_warnings(run: RunConfig, train: Dataset) -> Iterator[str]:
+def _refusals(run: RunConfig, train: Dataset) -> Iterator[str]:
+    """Errors of the run's settings. Nothing is known about other models than TorchTitan's."""
+    flavors = MODELS.get(run.model["name"] or "", {})
     try:
+        if model := flavors.get(run.model["flavor"] or ""):
+            check_seq_len(run.blend.seq_length, model.max_seq_len)
         check_repetition(train, run.stop_slot, run.max_epochs)
     except ConfigError as error:
         yield _stopping(error)

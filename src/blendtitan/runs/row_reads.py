@@ -28,8 +28,11 @@ class RowReads(NamedTuple):
 
 
 def row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> RowReads | None:
-    """The reads of the first ``num_samples`` slots; None in an order without rows."""
-    if not isinstance(dataset, BlendedDataset):
+    """The reads of the first ``num_samples`` slots.
+
+    None in an order without rows, and in a run that was changed, whose rows have changed, too.
+    """
+    if not isinstance(dataset, BlendedDataset) or len(phases_of(dataset)) > 1:
         return None
     (phase,) = phases_of(dataset)
     settings, seq_len = settings_of(dataset), phase.seq_len

@@ -14,9 +14,7 @@ from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from blendtitan.batch_schedule import consumed_at, schedule_of_state, with_jumps
 from blendtitan.checkpoints import METADATA, choose_step
 from blendtitan.claims.others import check_unclaimed
 from blendtitan.config import check_at_least
@@ -24,15 +22,17 @@ from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import (
-    BlendTitanError,
     ConfigError,
     EmptySplitError,
 )
-from blendtitan.history.run import with_skips
-from blendtitan.runs.checkpoints import StoredState, latest_state
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
+from blendtitan.runs.resumed import (
+    checkpoint_folder,
+    continued_from,
+    resumes_from_latest,
+    usable_state,
+)
 from blendtitan.runs.run_folder import check_own_output, check_prepared
-from blendtitan.settings.batch_changes import resumed
 from blendtitan.settings.batches import (
     check_batches,
     check_on_cpu,
@@ -49,11 +49,9 @@ from blendtitan.settings.replicas import (
     replica_name,
     samples_per_step,
 )
-from blendtitan.settings.skips import placed_skips
 from blendtitan.settings.toml import COMMAND_LINE, check_known, read_arguments, read_toml
 from blendtitan.settings.wall_time import job_end
 from blendtitan.start.train import is_02
-from blendtitan.state import parse_state, resume
 from blendtitan.storage.file_list import read_file_list
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import quietly
@@ -258,58 +256,26 @@ def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
     """Check that training can continue from the latest checkpoint, and the epochs of the run."""
     stop_slot, step = run.stop_slot, 0
     if values["checkpoint.enable"]:
-        folder = _checkpoints(values)
-        others = ("initial_load_path", "exclude_from_loading")
-        is_plain = not any(values[f"checkpoint.{key}"] for key in others)
-        if not is_plain or values["checkpoint.load_step"] != -1 or run.segments:
+        folder = checkpoint_folder(values)
+        if not resumes_from_latest(values) or run.segments:
             return ""  # the trainer knows
         if any(folder.glob("step-*")):
-            stored = _latest(folder)
-            if stored is None or stored.state_dict is None or stored.note:
+            stored = usable_state(folder)
+            if stored is None or stored.state_dict is None:
                 return ""  # the trainer tells more about damage
             step = stored.step
-            train, stop_slot = _resumed(run, train, step, stored.state_dict)
+            train, stop_slot = continued_from(run, train, step, stored.state_dict)
     check_repetition(train, stop_slot, run.max_epochs)
     if step < max(1, run.steps):
         return ""
     return (
-        f"Nothing to train: {_checkpoints(values)} has step {step:,}, and training.steps is "
+        f"Nothing to train: {checkpoint_folder(values)} has step {step:,}, and training.steps is "
         f"{run.steps:,}. To train longer: --training.steps {2 * step}"
     )
 
 
-def _resumed(
-    run: RunConfig, train: Dataset, step: int, state_dict: dict[str, Any]
-) -> tuple[Dataset, int]:
-    """The dataset of a run that resumes from a checkpoint, and the slot at which the run ends."""
-    saved, trained = parse_state(state_dict), schedule_of_state(state_dict)
-    schedule = resumed(
-        trained or run.schedule,
-        run.batch_changes,
-        saved,
-        size=run.global_batch_size,
-        step=step,
-        seq_len=run.blend.seq_length,
-        may_shrink=run.may_shrink,
-    )
-    train, skips = with_skips(train, placed_skips(run.skips, schedule, saved.skipped))
-    continued = resume(saved, train)
-    end = consumed_at(with_jumps(schedule, skips), max(step, run.steps))
-    return continued.dataset, max(continued.consumed_samples, end)
-
-
-def _latest(folder: Path) -> StoredState | None:
-    with suppress(BlendTitanError, OSError):
-        return latest_state(folder)
-    return None
-
-
-def _checkpoints(values: Values) -> Path:
-    return Path(values["job.dump_folder"], values["checkpoint.folder"])
-
-
 def _check_load_step(values: Values) -> None:
-    folder, asked = _checkpoints(values), values["checkpoint.load_step"]
+    folder, asked = checkpoint_folder(values), values["checkpoint.load_step"]
     if not values["checkpoint.enable"] or asked == -1 or _is_remote(folder):
         return
     complete = [int(path.parent.name[5:]) for path in folder.glob(f"step-[0-9]*/{METADATA}")]
