@@ -36,8 +36,8 @@ HEAD = """\
 A run is configured by a TOML file (`--job.config_file` of the trainer). A `--section.key value` on
 the command line overrides the file, and the file overrides the defaults. For a true/false key,
 `--section.key` means true and `--section.no_key` means false. `none` stands for no value. Unknown
-sections and keys are errors that suggest the nearest known one. Relative paths start at the working
-directory.
+sections and keys are errors. They name the key that was probably meant, also for names of other
+trainers, such as `learning_rate` or `train_iters`. Relative paths start at the working directory.
 
     blendtitan train mine.toml --nproc 8 --training.steps 100
 

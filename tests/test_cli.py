@@ -123,6 +123,7 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) ->
         ("report my-run --outptu a", "unrecognized arguments: --outptu. Did you mean --output?"),
         ("train my-run --nprocs=4", "unrecognized arguments: --nprocs=4. Did you mean --nproc?"),
         ("train my-run --steps 9", "--steps. A key of the run has its section: --training.steps"),
+        ("plan my-run --lr 1e-4", "has its section. Did you mean --optimizer.lr?"),
     ],
 )
 def test_a_mistyped_word_is_an_error_that_names_the_nearest(

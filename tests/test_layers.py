@@ -130,7 +130,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         | {"failures", "terminal", "start"},
         {"msgspec", "tomlkit", "torch"},
     ),
-    "cli": ({"errors", "visible", "terminal", "failures", "commands"}, set()),
+    "cli": ({"errors", "visible", "terminal", "failures", "commands", "settings"}, set()),
     "__main__": ({"cli"}, set()),
     "__init__": (LOADER, set()),
 }

@@ -29,6 +29,8 @@ FIRST = {"init", "prepare", "train"}
 
 _TAKING_KEYS = ("train", "plan")
 
+_EXAMPLE = ": --training.steps 100"
+
 _RESUMES = ("resume", "continue", "restart")
 
 PRINTING = {"stats", "plan", "explain", "removed", "audit"}
@@ -91,7 +93,11 @@ def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
         return f"unrecognized arguments: {' '.join(words)}{nearest}"
     nearest = _nearest(word, re.findall(r"--[\w-]+", options.parser.format_usage()))
     if not nearest and options.command in _TAKING_KEYS:
-        nearest = ". A key of the run has its section: --training.steps 100"
+        from blendtitan.settings.known_keys import KEYS
+        from blendtitan.settings.suggestions import meaning
+
+        advice = (meaning(word.removeprefix("--"), KEYS) or "").replace("mean ", "mean --")
+        nearest = ". A key of the run has its section" + (f". {advice}" if advice else _EXAMPLE)
     return f"unrecognized arguments: {' '.join(words)}{nearest}"
 
 

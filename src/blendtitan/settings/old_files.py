@@ -11,7 +11,8 @@ from blendtitan.settings.old_keys import (
     RENAMED,
     TRANSLATED,
 )
-from blendtitan.settings.toml import COMMAND_LINE, Hints, Values, listed, nearest, toml_of
+from blendtitan.settings.suggestions import key_advice, meaning
+from blendtitan.settings.toml import COMMAND_LINE, Hints, Values, listed, toml_of
 from blendtitan.visible import visible_logger
 
 logger = visible_logger(__name__)
@@ -141,9 +142,11 @@ def _reason_unused(key: str, name: str, given: Values, hints: Hints, source: str
     Raises:
         ConfigError: It would have changed the run, or was never a key.
     """
-    removed = REMOVED.get(key) or REMOVED.get(name) or REMOVED.get(key.partition(".")[0])
+    removed = REMOVED.get(key) or REMOVED.get(name)
+    if removed is None and not meaning(key, hints):
+        removed = REMOVED.get(key.partition(".")[0])
     if removed is None:
-        raise ConfigError(f"{source}: unknown key {key}. Did you mean {_suggested(key, hints)}?")
+        raise ConfigError(f"{source}: unknown key {key}. {key_advice(key, hints)}")
     if removed.is_only_faster:
         return f"{key} ({removed.instead})"
     converter = name.rpartition(".")[0]
@@ -153,10 +156,3 @@ def _reason_unused(key: str, name: str, given: Values, hints: Hints, source: str
         f"{source}: {key} is {given[key]!r}, but TorchTitan 0.3 has no such setting: "
         f"{removed.instead}. Delete it."
     )
-
-
-def _suggested(key: str, hints: Hints) -> str:
-    section, _, last = key.rpartition(".")
-    elsewhere = [each for each in hints if each.rpartition(".")[2] == last]
-    inside = [each for each in [*hints, *RENAMED] if each.startswith(f"{section}.")]
-    return elsewhere[0] if elsewhere else nearest(key, inside or hints)

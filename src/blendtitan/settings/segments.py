@@ -10,8 +10,8 @@ from blendtitan.errors import ConfigError
 from blendtitan.history.phases import Phase
 from blendtitan.order.blend import Segment
 from blendtitan.order.course import NO_SKIPS, Skips
+from blendtitan.settings.suggestions import did_you_mean
 from blendtitan.settings.tables import check_begin, check_keys
-from blendtitan.settings.toml import nearest
 
 Lengths = Sequence[tuple[int, int]]
 """``(first slot, seq_len)`` of each stretch of a run with windows of one length."""
@@ -46,7 +46,7 @@ class SegmentSettings:
             known = sorted(set(corpora))
             raise ConfigError(
                 f"{where} ({begin} = {getattr(self, begin):,}) names the corpus {name!r}, expected "
-                f"one of {', '.join(known)}. Did you mean {nearest(name, known)}?"
+                f"one of {', '.join(known)}.{did_you_mean(name, known)}"
             )
 
     def first_slot(self, schedule: BatchSchedule, lengths: Lengths, skips: Skips = NO_SKIPS) -> int:

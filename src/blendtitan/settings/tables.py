@@ -6,7 +6,7 @@ from typing import Any
 
 from blendtitan.config import check_at_least
 from blendtitan.errors import ConfigError
-from blendtitan.settings.toml import nearest
+from blendtitan.settings.suggestions import did_you_mean
 
 
 def check_keys(table: Mapping[str, Any], kind: type, *, where: str) -> None:
@@ -18,7 +18,7 @@ def check_keys(table: Mapping[str, Any], kind: type, *, where: str) -> None:
     known = [field.name for field in fields(kind)]
     for key in table.keys() - set(known):
         raise ConfigError(
-            f"{where}: unknown key {key}. Did you mean {nearest(key, known)}? The keys are "
+            f"{where}: unknown key {key}.{did_you_mean(key, known)} The keys are "
             f"{', '.join(known)}."
         )
 

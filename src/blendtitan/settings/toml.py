@@ -3,7 +3,6 @@
 The trainer and the tools read through it, so both refuse the same settings in the same words.
 """
 
-import difflib
 import json
 import math
 import re
@@ -145,7 +144,7 @@ def typed_values(words: Mapping[str, str]) -> Values:
     pairs: Values = {}
     for word, text in words.items():
         key, negated = _positive(word)
-        check_section(key.partition(".")[0], HINTS, COMMAND_LINE)
+        check_section(key, HINTS, COMMAND_LINE)
         value = value_of(text, HINTS.get(known_key(key, HINTS) or "", bool))
         pairs[key] = not value if negated and isinstance(value, bool) else value
     return checked_values(pairs.items(), HINTS, COMMAND_LINE)
@@ -218,29 +217,27 @@ def known_key(key: str, hints: Hints) -> str | None:
     return name if name in hints else None
 
 
-def check_section(section: str, hints: Hints, source: str) -> None:
-    """Check that a section exists, or did in an older release."""
+def check_section(key: str, hints: Hints, source: str) -> None:
+    """Check that the section of a key exists, or did in an older release."""
+    section = key.partition(".")[0]
     if any(key.startswith(f"{section}.") for key in hints):
         return
     from blendtitan.settings.old_files import is_old_section
 
     if not is_old_section(section):
-        sections = [*dict.fromkeys(key.rpartition(".")[0] for key in hints)]
-        raise ConfigError(
-            f"{source}: unknown section [{section}]. Did you mean [{nearest(section, sections)}]?"
-        )
+        from blendtitan.settings.suggestions import section_advice
+
+        advice = section_advice(key, hints)
+        raise ConfigError(f"{source}: unknown section [{section}]. {advice}")
 
 
 def check_known(key: str, value: str, known: Iterable[str]) -> None:
     """Check that the value of a key is one of the known names."""
     if value not in known:
-        names, closest = ", ".join(known), nearest(value, known)
-        raise ConfigError(f"{key} is {value!r}, expected one of {names}. Did you mean {closest}?")
+        from blendtitan.settings.suggestions import did_you_mean
 
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that a name resembles most."""
-    return difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        advice = did_you_mean(value, known)
+        raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(known)}.{advice}")
 
 
 def _present(value: Any, names: Mapping[Any, Any]) -> Any:
