@@ -32,7 +32,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = folder / "tokenizer.model"
     tokenizer.write_bytes(train_tokenizer(TEXTS, vocab_size=300))
     run = folder / "run"
-    init_folder(run, [str(folder / "text")], tokenizer, template="debug", key="text")
+    init_folder(run, [str(folder / "text")], tokenizer, template="debug")
     prepare_folder(run, workers=1)
     return run
 

@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
     tokenizer = tmp_path / "tokenizer.model"
     tokenizer.write_bytes(train_tokenizer(TEXTS, vocab_size=300))
     folder = tmp_path / "run"
-    init_folder(folder, [f"{tmp_path}/A"], tokenizer, template="debug", key="text")
+    init_folder(folder, [f"{tmp_path}/A"], tokenizer, template="debug")
     assert prepare(folder) == 0
     return folder
 

@@ -328,6 +328,32 @@ def test_init_refuses_a_wrong_key_and_names_those_that_exist(
     assert init("in", key="body") == 0
 
 
+def test_each_corpus_may_have_a_key_of_its_own(here: Path, capsys: Capture) -> None:
+    line = Path("text/code/0.jsonl").read_text().splitlines()[0].replace('"text"', '"content"')
+    for path in Path("text/code").iterdir():
+        path.write_text(f"{line}\n")
+    words = ["init", "run", "--data", "text", "--tokenizer", "tokenizer.model", "--key"]
+
+    assert init() == 1
+    assert "'content'\nName the field or column of the text with --key code=NAME" in error_of(
+        capsys
+    )
+    assert cli.main([*words, "cod=content"]) == 1
+    assert "--key cod=content is for the corpus cod, expected one of code, web" in error_of(capsys)
+    assert cli.main([*words, "content", "--key", "text"]) == 1
+    assert "the keys are content, text, expected one. For a corpus with" in error_of(capsys)
+    assert cli.main([*words, "code=content"]) == 0
+    assert tomllib.loads(Path("run", DATA).read_text())["keys"] == {"code": "content"}
+    assert prepare() == 0
+    assert ShardIndex.open(Path("run/tokens/code/0")).num_documents == 1
+    edit('code = "content"', 'code = "text"')
+    assert prepare("--overwrite") == 1
+    assert "there is no key 'text', found 'content'" in error_of(capsys)
+    edit('code = "text"', 'cod = "text"')
+    assert prepare() == 1
+    assert "[keys] names 'cod', but there is no such corpus in [corpora]. Did" in error_of(capsys)
+
+
 def test_files_beside_folders_make_one_corpus_with_a_note(
     here: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:

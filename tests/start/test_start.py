@@ -46,7 +46,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def init(folder: Path, text: Path, *data: str, template: str = "debug") -> list[str]:
     paths = data or (str(text / "text"),)
-    found = init_folder(folder, paths, text / "tokenizer.model", template=template, key="text")
+    found = init_folder(folder, paths, text / "tokenizer.model", template=template)
     return [corpus.name for corpus in found.corpora]
 
 
@@ -107,7 +107,7 @@ def test_a_hugging_face_tokenizer_is_recognised(
     tmp_path: Path, text: Path, word_tokenizer: Path
 ) -> None:
     data = [str(text / "text")]
-    init_folder(tmp_path / "run", data, word_tokenizer, template="debug", key="text")
+    init_folder(tmp_path / "run", data, word_tokenizer, template="debug")
     model = tomllib.loads((tmp_path / "run/config.toml").read_text())["model"]
 
     assert model["tokenizer_path"] == str(word_tokenizer / "tokenizer.json")
@@ -117,7 +117,7 @@ def test_a_wrong_key_of_the_text_is_an_error_that_says_where_it_is_set(
     tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, tokenizer = [str(text / "text")], text / "tokenizer.model"
-    init_folder(tmp_path, data, tokenizer, template="debug", key="text")
+    init_folder(tmp_path, data, tokenizer, template="debug")
     path = tmp_path / DATA
     path.write_text(path.read_text().replace('key = "text"', 'key = "body"'))
 
@@ -135,7 +135,7 @@ def test_a_tokenizer_without_an_eos_is_refused_at_once(
     data = [str(text / "text")]
 
     with pytest.raises(ConfigError, match=r"has no EOS, .*tokenizer_config\.json .* eos_token"):
-        init_folder(tmp_path / "run", data, tmp_path, template="debug", key="text")
+        init_folder(tmp_path / "run", data, tmp_path, template="debug")
     assert not (tmp_path / "run").exists()
 
 
@@ -243,7 +243,7 @@ def test_shards_are_used_as_they_are(tmp_path: Path, text: Path) -> None:
         ("tokeniser = 'a'", r"data\.toml: unknown key tokeniser. Did you mean tokenizer\?"),
         (
             "zzz = 'a'",
-            r"unknown key zzz. The keys are corpora, epochs, key, shards, tokenizer, txt",
+            r"unknown key zzz. The keys are corpora, epochs, key, keys, shards, tokenizer, txt",
         ),
         ("tokenizer = 1", r"data\.toml: tokenizer is 1, expected a path in quotes"),
         ("key = ['text']", r"data\.toml: key is \['text'\], expected a name, such as \"text\""),

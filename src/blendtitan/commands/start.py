@@ -39,7 +39,12 @@ from blendtitan.terminal import complain, say
         "also write a job script that trains on several nodes",
         choices=("slurm", "pbs"),
     ),
-    argument("--key", "field or column that holds the text", metavar="NAME", default="text"),
+    argument(
+        "--key",
+        "field or column that holds the text (default: text). CORPUS=NAME applies to one corpus",
+        metavar="NAME",
+        action="append",
+    ),
     TXT,
 )
 def _init(options: Namespace) -> None:
@@ -55,7 +60,7 @@ def _init(options: Namespace) -> None:
         options.data,
         options.tokenizer,
         template=options.template,
-        key=options.key,
+        keys=options.key or ["text"],
         txt=options.txt or "file",
         scheduler=options.scheduler,
     )

@@ -142,7 +142,7 @@ def plan_shards(
     for name in keys if corpus is None else [*keys, corpus]:
         if not is_unicode(name):
             raise ConfigError(f"{name!r} is a key or corpus, expected a name in UTF-8")
-    keys, key_of = _keys_by_corpus(keys)
+    keys, key_of = keys_by_corpus(keys)
     if not keys or len(set(keys)) < len(keys):
         raise ConfigError(f"the keys are {', '.join(keys) or 'none'}, expected different names")
     for name in [*([] if corpus is None else [corpus]), *(keys if len(keys) > 1 else [])]:
@@ -183,8 +183,12 @@ def stored_record(output: Path, record_path: Path) -> str:
     return f"{url}/{WORK_FOLDER}/{record_path.relative_to(work_folder(output))}" if url else ""
 
 
-def _keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
-    """The keys of all corpora, and those of single corpora, which are given as ``CORPUS=KEY``."""
+def keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+    """The keys of all corpora, and those of single corpora, which are given as ``CORPUS=KEY``.
+
+    Raises:
+        ConfigError: A corpus has several keys, or there are several for all other corpora.
+    """
     key_of: dict[str, str] = {}
     for corpus, _, key in (key.partition("=") for key in keys if "=" in key):
         if (first := key_of.setdefault(corpus, key)) != key:

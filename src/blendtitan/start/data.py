@@ -41,6 +41,9 @@ class DataConfig:
     key: str = "text"
     """Field or column that holds the text."""
 
+    keys: dict[str, str] = field(default_factory=dict)
+    """The same for single corpora."""
+
     txt: TxtMode = "file"
     """Whether a ``.txt`` file is one document, or each of its lines is."""
 
@@ -80,6 +83,12 @@ def read_data_config(path: Path) -> DataConfig:
     except BlendTitanError as error:
         error.add_note(f"It is named by shards in {path}.")
         raise
+    for name in config.keys:
+        if name not in config.corpora:
+            raise ConfigError(
+                f"{path}: [keys] names {name!r}, but there is no such corpus in [corpora]. "
+                f"{_suggested(name, config.corpora, 'The corpora are')}"
+            )
     for name in config.epochs:
         if name not in known:
             raise ConfigError(
@@ -121,6 +130,11 @@ def data_toml(config: DataConfig) -> str:
     corpora = tomlkit.table()
     corpora.update(config.corpora)
     document["corpora"] = corpora
+    if config.keys:
+        keys = tomlkit.table()
+        keys.update(config.keys)
+        keys.comment("field or column of single corpora")
+        document["keys"] = keys
     epochs = tomlkit.table()
     epochs.comment("how often one pass over the blend reads a corpus; 1 if it is not named")
     for name in config.corpora:
@@ -139,12 +153,14 @@ def _is_amount(value: Any) -> bool:
 
 
 _PATH = "a path in quotes"
+_NAME = 'a name, such as "text"'
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "tokenizer": (_is_text, _PATH),
     "corpora": (_is_text, _PATH),
     "epochs": (_is_amount, "a number of at least 0"),
     "shards": (_is_text, _PATH),
-    "key": (_is_text, 'a name, such as "text"'),
+    "key": (_is_text, _NAME),
+    "keys": (_is_text, _NAME),
     "txt": (("file", "line").__contains__, '"file" or "line"'),
 }
 """What a key may hold, or each value in it if it is a table or a list."""
@@ -156,7 +172,7 @@ def _check_value(path: Path, key: str, value: Any) -> None:
     if key not in known:
         raise ConfigError(f"{path}: unknown key {key}. {_suggested(key, known, 'The keys are')}")
     is_valid, expected = _CHECKS[key]
-    if key in ("corpora", "epochs"):
+    if key in ("corpora", "epochs", "keys"):
         if not isinstance(value, dict):
             raise ConfigError(
                 f"{path}: {key} is {value!r}, expected a table [{key}], and below it for each "

@@ -10,7 +10,7 @@ DIR/outputs/        checkpoints and metrics, made by ``train``
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -27,13 +27,11 @@ from blendtitan.errors import (
     MissingExtraError,
 )
 from blendtitan.files import path_of, read_text, url_of
-from blendtitan.prepare.documents import read_texts
-from blendtitan.prepare.input_file import InputFile, TxtMode, is_url
+from blendtitan.prepare.input_file import TxtMode, is_url
 from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
-from blendtitan.prepare.plan import Shard, plan_jobs, plan_shards
+from blendtitan.prepare.plan import Shard, plan_shards
 from blendtitan.prepare.report import report_lost_lines
-from blendtitan.prepare.streams import BadText
-from blendtitan.prepare.tokenize import JOB_BYTES, TokenizeConfig, tokenize_shards
+from blendtitan.prepare.tokenize import TokenizeConfig, tokenize_shards
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES, page_url
 from blendtitan.start.data import (
@@ -44,6 +42,7 @@ from blendtitan.start.data import (
 )
 from blendtitan.start.found import FoundCorpus, corpora_in
 from blendtitan.start.left_out import prune_unnamed, report_unnamed
+from blendtitan.start.texts import check_read_once, check_texts, checked_keys
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import NamedShard, find_shards
 from blendtitan.tokenizers import ABSENT, load_tokenizer
@@ -79,7 +78,7 @@ def init_folder(
     tokenizer: str | Path,
     *,
     template: str,
-    key: str,
+    keys: Sequence[str] = ("text",),
     txt: TxtMode = "file",
     scheduler: str | None = None,
 ) -> FoundData:
@@ -91,13 +90,13 @@ def init_folder(
             corpus. Without a name, each folder below a folder is a corpus.
         tokenizer: File or folder of the tokenizer.
         template: Name of a configuration of the project.
-        key: Field or column that holds the text.
+        keys: Field or column that holds the text, and ``CORPUS=KEY`` for single corpora.
         txt: Whether a ``.txt`` file is one document, or each of its lines is.
         scheduler: ``slurm`` or ``pbs``: also write a job script for runs on several nodes.
 
     Raises:
         ConfigError: The folder holds a run, there is no such template, two corpora have one
-            name, or the tokenizer has no EOS.
+            name, the keys cannot be used, or the tokenizer has no EOS.
         InputError: There is no readable text.
     """
     for name in (CONFIG, DATA):
@@ -116,8 +115,9 @@ def init_folder(
             f"two inputs would become the corpus {twice[0]!r}. Give each text once, and names to "
             f"different texts: --data NAME=PATH"
         )
-    _check_read_once((corpus.name, file) for corpus in found for file in corpus.files)
-    _check_texts(found, key)
+    check_read_once((corpus.name, file) for corpus in found for file in corpus.files)
+    key, key_of = checked_keys(keys, found)
+    check_texts(found, key, key_of)
     loaded = load_tokenizer(expanded(str(tokenizer)))
     if loaded.eos_id == ABSENT:
         remedy = "Choose a tokenizer with one."
@@ -143,6 +143,7 @@ def init_folder(
         corpora={corpus.name: corpus.location for corpus in found},
         shards=[str(path_of(expanded(shard)).absolute()) for shard in shards],
         key=key,
+        keys=key_of,
         txt=txt,
     )
     head = _CONFIG_HEAD.format(template=template, page=page_url("configuration"))
@@ -195,9 +196,9 @@ def prepare_folder(
     planned: set[Path] = set()
     try:
         if corpora:
-            planned = _tokenize(corpora, tokens, settings, workers=workers)
+            planned = _tokenize(corpora, config.keys, tokens, settings, workers=workers)
     except (ConfigError, InputError) as error:
-        named = (config.tokenizer, *corpora.values(), f"key {config.key!r}", "--txt")
+        named = (config.tokenizer, *corpora.values(), "key '", "--txt")
         if isinstance(error, InputError) or any(each in str(error) for each in named):
             error.add_note(f"The corpora, the tokenizer, key and txt are set in {folder / DATA}.")
         raise
@@ -217,7 +218,12 @@ def prepare_folder(
 
 
 def _tokenize(
-    corpora: Mapping[str, str], tokens: Path, settings: TokenizeConfig, *, workers: int | None
+    corpora: Mapping[str, str],
+    key_of: Mapping[str, str],
+    tokens: Path,
+    settings: TokenizeConfig,
+    *,
+    workers: int | None,
 ) -> set[Path]:
     """Tokenise all corpora in one plan: no process waits for the end of another corpus.
 
@@ -233,7 +239,7 @@ def _tokenize(
             planned[corpus] = plan_shards(
                 [location],
                 tokens,
-                keys=settings.keys,
+                keys=[key_of[corpus]] if corpus in key_of else settings.keys,
                 corpus=corpus,
                 options=settings.options,
                 skip_unknown=settings.skip_unknown,
@@ -242,7 +248,7 @@ def _tokenize(
             problems += str(error).splitlines()
     if problems:
         raise InputError(*problems)
-    _check_read_once((name, shard.input) for name, shards in planned.items() for shard in shards)
+    check_read_once((name, shard.input) for name, shards in planned.items() for shard in shards)
     every = tuple(chain.from_iterable(planned.values()))
     with started_engine("local", workers=workers) as engine:
         counts = tokenize_shards(
@@ -273,51 +279,6 @@ def _check_epochs(path: Path, config: MixConfig) -> None:
     except ConfigError as error:
         error.add_note(f"The epochs are those in [epochs] of {path}.")
         raise
-
-
-def _check_read_once(files: Iterable[tuple[str, InputFile]]) -> None:
-    """Check that no file is in two corpora."""
-    first: dict[str, str] = {}
-    for corpus, file in files:
-        other = first.setdefault(file.location, corpus)
-        if other != corpus:
-            raise ConfigError(
-                f"{file.location}: is in two corpora, {other} and {corpus}, expected one. To read "
-                f"a corpus more than once, set its epochs in {DATA}."
-            )
-
-
-def _check_texts(found: Sequence[FoundCorpus], key: str) -> None:
-    """Check the first text of each corpus. ``prepare`` checks the others, and those at URLs."""
-    problems = [problem for corpus in found if (problem := _problem(corpus, key))]
-    if problems:
-        error = InputError(*problems)
-        if any(re.search("there is no (key|column)|of type", problem) for problem in problems):
-            error.add_note("Name the field or column of the text with --key.")
-        raise error
-
-
-def _problem(corpus: FoundCorpus, key: str) -> str:
-    """What makes the first text of a corpus unusable; empty if nothing does."""
-    if not any(file.num_bytes for file in corpus.files):
-        return f"{corpus.location}: holds only empty files, expected text"
-    for file in corpus.files:
-        if is_url(file.location) or file.format.kind == "text":
-            return ""
-        job = plan_jobs(Shard(file, key, Path(), Path()), JOB_BYTES)[0]
-        try:
-            text = next(read_texts(job, lambda _: None), None)
-        except InputError as error:
-            return str(error)
-        if isinstance(text, BadText) and not re.search(_OF_ONE_TEXT, text.reason):
-            return f"{file.location}, {text.unit} {text.place}: {text.reason}"
-        if text is not None:
-            return ""
-    return ""
-
-
-_OF_ONE_TEXT = "is an empty string|--max-document-bytes"
-"""Reasons to reject a text that say nothing about the next one."""
 
 
 def _read_corpora(tokens: Path, config: DataConfig, *, prunes: bool) -> dict[str, str]:
