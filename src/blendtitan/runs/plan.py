@@ -1,36 +1,32 @@
 """The samples of a run, from its configuration alone, without training: ``blendtitan plan``."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendtitan.batch_schedule import listed_sizes, size_changes, steps_before
-from blendtitan.config import SPLITS, split_fractions
-from blendtitan.dataset.build import Datasets, read_catalog
+from blendtitan.config import SPLITS
+from blendtitan.dataset.build import Datasets
 from blendtitan.dataset.interface import Dataset
-from blendtitan.dataset.progress import check_repetition, progress
-from blendtitan.errors import BlendTitanError, ConfigError, MixedEodError
+from blendtitan.dataset.progress import progress
+from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.history.skips import saved_skips, skips_of
 from blendtitan.order.blend import shares_of
 from blendtitan.runs.checkpoints import StoredState, steps_beyond
+from blendtitan.runs.likely_mistakes import likely_mistakes, stopping
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
 from blendtitan.runs.predictions import Asked, Prediction, predicted
 from blendtitan.runs.resumed import planned_from
-from blendtitan.runs.row_reads import RowReads, removal_notes, row_reads, size_of, token_bytes
-from blendtitan.settings.batches import check_seq_len
-from blendtitan.settings.known_models import MODELS
+from blendtitan.runs.row_reads import RowReads, row_reads, size_of, token_bytes
 from blendtitan.storage.catalog import Catalog
 from blendtitan.tables import Table
 from blendtitan.tokenizer_check.run import TokenizerCheck
 from blendtitan.visible import counted, quietly
 
 IntArray = NDArray[np.int64]
-
-_STOPS = "Training would stop at its start with this error."
-_LEAST_VALIDATION = 100  # the loss of fewer samples says little
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,13 +189,8 @@ def plan_run(
             warnings=(
                 *filter(None, [steps_beyond(run.path, run.steps), change]),
                 *(check.warnings if check else [warning]),
-                *_refusals(run, train),
-                *(_validation_warnings(run, train, datasets.valid) if run.validates else ()),
                 *faults,
-                *_eod_warnings(run, catalog),
-                *removal_notes(catalog),
-                *_vocabulary_warnings(run, catalog),
-                *_size_warnings(run, catalog, reads),
+                *likely_mistakes(run, train, datasets, catalog, reads),
             ),
             predictions=predicted(run, new, asked or Asked()),
         )
@@ -276,108 +267,11 @@ def _validation_sets(run: RunConfig, training: Catalog) -> tuple[list[SplitPlan]
         try:
             valid = data_of_set(each, run, training).valid
         except (BlendTitanError, OSError) as error:
-            faults.append(_stopping(error))
+            faults.append(stopping(error))
             continue
         assert valid is not None
         sets.append(_split(each.name, valid, valid.catalog, SPLITS.index("valid")))
     return sets, faults
-
-
-def _stopping(error: Exception) -> str:
-    stop = "" if str(error).endswith((".", "?")) else "."
-    return f"{error}{stop} {_STOPS}"
-
-
-def _refusals(run: RunConfig, train: Dataset) -> Iterator[str]:
-    """Errors of the run's settings. Nothing is known about other models than TorchTitan's."""
-    flavors = MODELS.get(run.model["name"] or "", {})
-    try:
-        if model := flavors.get(run.model["flavor"] or ""):
-            check_seq_len(run.blend.seq_length, model.max_seq_len)
-        check_repetition(train, run.stop_slot, run.max_epochs)
-    except ConfigError as error:
-        yield _stopping(error)
-
-
-def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) -> Iterator[str]:
-    if valid is None and run.validation_sets:
-        return
-    if valid is None:
-        yield (
-            f"validation.enable is true, but no corpus has documents in the valid split, with "
-            f"split = {run.blend.split!r}: training would stop at its start"
-        )
-        return
-    samples = valid.num_windows
-    if samples < max(run.global_batch_size, _LEAST_VALIDATION):
-        is_less = samples < run.global_batch_size
-        least = f"a global batch of {run.global_batch_size:,}" if is_less else _LEAST_VALIDATION
-        yield (
-            f"the valid split has {counted(samples, 'sample')}, fewer than {least}: its loss "
-            f"will be noisy. Give it a larger part of blendcorpus.split"
-        )
-    without = [name for name in train.corpora if name not in valid.corpora]
-    if without:
-        yield f"no documents for validation, so excluded from it: {', '.join(without)}"
-
-
-def _eod_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
-    eod_id = run.blend.eod_token_id
-    if run.blend.append_eod:
-        lacking = int(catalog.lacks_eod.sum())
-        if lacking:
-            yield (
-                f"the documents of {lacking:,} of {len(catalog.prefixes):,} shards do not end in "
-                f"EOD ({eod_id}): it is inserted while they are read"
-            )
-        return
-    if eod_id is None:
-        return
-    try:
-        probed = read_catalog(replace(run.blend, append_eod=True, data_cache_path=None))
-    except MixedEodError as error:
-        yield f"append_eod is false, and {error}"
-        return
-    lacking = int(probed.lacks_eod.sum())
-    if lacking:
-        yield (
-            f"append_eod is false, and the documents of {lacking:,} of {len(catalog.prefixes):,} "
-            f"shards do not end in EOD ({eod_id}): nothing marks their ends"
-        )
-
-
-def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
-    try:
-        vocab_size = run.tokenizer().vocab_size
-    except ConfigError as error:
-        yield f"the tokenizer cannot be used, so token types were not compared with it: {error}"
-        return
-    largest = [int(np.iinfo(catalog.dtype(i)).max) for i in range(len(catalog.prefixes))]
-    small = [i for i, most in enumerate(largest) if most < vocab_size - 1]
-    if small:
-        yield (
-            f"the tokenizer has {vocab_size:,} ids, but {len(small):,} of {len(largest):,} shards "
-            f"hold no id above {largest[small[0]]:,} ({catalog.dtype(small[0]).name}): they were "
-            f"made with another tokenizer, or ids were truncated. The first is "
-            f"{catalog.prefixes[small[0]]}"
-        )
-
-
-def _size_warnings(run: RunConfig, catalog: Catalog, reads: RowReads | None) -> Iterator[str]:
-    if reads is not None and reads.is_short.any():
-        what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
-        yield (
-            f"{reads.is_short.sum():,} of {len(reads.is_short):,} {what} have fewer than "
-            f"training.seq_len + 1 = {run.blend.seq_length + 1:,} tokens. Each has one window, "
-            f"which starts again at its first token until it is full, so it repeats tokens. "
-            f"Lower training.seq_len, or make fewer, longer shards: blendtitan merge"
-        )
-    too_small = int((catalog.split_tokens(0) == 0).sum())
-    if too_small and split_fractions(run.blend.split)[0] > 0:
-        yield (
-            f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to contribute a "
-            f"document to the train split: the other shards of their corpora are read instead"
-        )
 
 
 def _corpus_table(plan: RunPlan) -> Table:
