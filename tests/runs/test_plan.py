@@ -16,6 +16,7 @@ from blendtitan.dataset.attention_cost import DocumentLens, attention_costs
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import ConfigError, EmptySplitError, TokenizerMismatchError
 from blendtitan.identity import TokenizerIdentity
+from blendtitan.runs import likely_mistakes
 from blendtitan.runs.checkpoints import steps_beyond
 from blendtitan.runs.open import read_run
 from blendtitan.runs.plan import plan_run
@@ -145,10 +146,14 @@ def test_likely_mistakes_are_warnings(
     assert expected in warned(write_run(CORPORA, **sections))
 
 
-def test_a_model_of_another_package_may_read_longer_samples(write_run: WriteRun) -> None:
-    own = {"name": "mine", "flavor": "tiny"}
+def test_another_model_or_torchtitan_may_read_longer_samples(
+    write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, long = {"name": "mine", "flavor": "tiny"}, {"seq_len": 200_000}
 
-    assert "RoPE" not in warned(write_run(CORPORA, training={"seq_len": 200_000}, model=own))
+    assert "RoPE" not in warned(write_run(CORPORA, training=long, model=own))
+    monkeypatch.setattr(likely_mistakes, "TORCHTITAN", "9.9.9")
+    assert "RoPE" not in warned(write_run(CORPORA, training=long))
 
 
 def test_validation_sets_are_rows_and_their_faults_are_warnings(

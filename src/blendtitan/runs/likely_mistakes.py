@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from blendtitan.errors import ConfigError, MixedEodError
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.row_reads import RowReads, removal_notes
 from blendtitan.settings.batches import check_seq_len
-from blendtitan.settings.known_models import MODELS
+from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.storage.catalog import Catalog
 from blendtitan.visible import counted
 
@@ -41,14 +42,22 @@ def stopping(error: Exception) -> str:
 
 
 def _refusals(run: RunConfig, train: Dataset) -> Iterator[str]:
-    """Errors of the run's settings. Nothing is known about other models than TorchTitan's."""
-    flavors = MODELS.get(run.model["name"] or "", {})
+    """Errors of the run's settings. Only the models of one version of TorchTitan are known."""
+    flavors = MODELS.get(run.model["name"] or "", {}) if _has_known_models() else {}
     try:
         if model := flavors.get(run.model["flavor"] or ""):
             check_seq_len(run.blend.seq_length, model.max_seq_len)
         check_repetition(train, run.stop_slot, run.max_epochs)
     except ConfigError as error:
         yield stopping(error)
+
+
+def _has_known_models() -> bool:
+    """Whether TorchTitan has the known models, or is not installed here."""
+    try:
+        return version("torchtitan") == TORCHTITAN
+    except PackageNotFoundError:
+        return True
 
 
 def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) -> Iterator[str]:
