@@ -123,6 +123,7 @@ def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) ->
         ("report my-run --outptu a", "unrecognized arguments: --outptu. Did you mean --output?"),
         ("train my-run --nprocs=4", "unrecognized arguments: --nprocs=4. Did you mean --nproc?"),
         ("train my-run --steps 9", "--steps. A key of the run has its section: --training.steps"),
+        ("train my-run --epochs 1", "has its section. training.steps sets the length of the run"),
         ("plan my-run --lr 1e-4", "has its section. Did you mean --optimizer.lr?"),
     ],
 )

@@ -1,7 +1,6 @@
 """The command line: parse the arguments and run the command. An error is shown as one message."""
 
 import argparse
-import difflib
 import errno
 import logging
 import os
@@ -102,8 +101,10 @@ def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f". Did you mean {found[0]}?" if found else ""
+    from blendtitan.settings.suggestions import did_you_mean
+
+    advice = did_you_mean(word, known)
+    return f".{advice}" if advice else ""
 
 
 def _report_failure(command: str, error: Exception) -> int:

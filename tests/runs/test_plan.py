@@ -649,7 +649,7 @@ def test_a_checkpoint_beyond_the_configured_steps_is_a_warning(
 
 
 def test_an_unknown_corpus_of_a_segment_is_named_with_its_place(write_run: WriteRun) -> None:
-    segments = [{"from_step": 2, "shares": {"web": 1}}, {"from_step": 5, "shares": {"bok": 1}}]
+    segments = [{"from_step": 2, "shares": {"web": 1}}, {"from_step": 5, "shares": {"boks": 1}}]
     path = write_run(CORPORA, blendcorpus={"segment": segments})
 
     message = rf"^{path}: \[\[blendcorpus.segment\]\] 2 \(from_step = 5\) names .* mean books\?$"

@@ -122,6 +122,7 @@ def test_a_name_that_no_single_key_replaces_is_explained(typed: str, named: list
         "training.interval",
         "training.batches",
         "checkpoint.no_such",
+        "checkpoint.callbacks",
         "parallelism.sequence_parallel_degree",
         "quantize.no_such",
         "metrics.enable",
@@ -175,6 +176,8 @@ def test_each_name_of_the_tables_has_one_meaning_and_is_not_a_key() -> None:
     ("typed", "found"),
     [
         ("8b", "8B"),
+        ("gc_fre", "gc_freq"),
+        ("lora", None),
         ("llama", "llama3"),
         ("llama2", None),
         ("log_freq", None),
@@ -182,4 +185,4 @@ def test_each_name_of_the_tables_has_one_meaning_and_is_not_a_key() -> None:
     ],
 )
 def test_a_name_is_near_if_a_typing_mistake_explains_it(typed: str, found: str | None) -> None:
-    assert nearest(typed, ["8B", "70B", "llama3", "gc_freq"]) == found
+    assert nearest(typed, ["8B", "70B", "llama3", "gc_freq", "load"]) == found

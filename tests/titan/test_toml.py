@@ -276,4 +276,5 @@ def test_the_runs_that_the_pages_show_have_settings_that_there_are() -> None:
     for options in starts:
         is_here = options in from_repository
         file = [f"--job.config_file={ROOT / options.run}"] if is_here else []
-        read_settings([*file, *options.overrides])
+        overrides = [word.replace("$PWD", str(ROOT)) for word in options.overrides]
+        read_settings([*file, *overrides])

@@ -22,7 +22,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "checkpoint.async_mode": "async_save async_checkpoint checkpoint.async",
     "checkpoint.enable": "enable_checkpointing enable_checkpoints save_checkpoints",
     "checkpoint.folder": "ckpt_dir ckpt_folder ckpt_path checkpoint_dir checkpoint_folder "
-    "save_folder save_path checkpoint.dir checkpoint.path checkpoint.save checkpoint.save_dir",
+    "save save_folder save_path checkpoint.dir checkpoint.path checkpoint.save checkpoint.save_dir",
     "checkpoint.interval": "save_interval save_steps save_every save_freq save_iters "
     "checkpoint_interval checkpoint_freq checkpoint_every checkpoint_steps ckpt_interval "
     "ckpt_freq ckpt_every every_n_train_steps checkpoint.freq checkpoint.frequency "
@@ -53,6 +53,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "model.hf_assets_path": "model_path model_name_or_path pretrained_model_name_or_path "
     "hf_path model.path",
     "model.name": "model_name model_type model.type model.arch model.architecture",
+    "model.vocab_size": "padded_vocab_size",
     "model.tokenizer_backend": "tokenizer_type tokenizer.type tokenizer.backend",
     "model.tokenizer_path": "tokenizer tokenizer_name tokenizer_model tokenizer_file "
     "tokenizer_name_or_path tokenizer_dir vocab_file tokenizer.path tokenizer.name "
@@ -83,8 +84,8 @@ OTHER_NAMES: Mapping[str, str] = {
     "training.gc_freq": "gc_interval manual_gc_interval",
     "training.global_batch_size": "global_batch gbs global_train_batch_size batch_size_global "
     "total_batch_size",
-    "training.local_batch_size": "batch_size local_batch micro_batch micro_batch_size mbs "
-    "per_device_batch_size per_device_train_batch_size device_batch_size "
+    "training.local_batch_size": "local_batch_size batch_size local_batch micro_batch "
+    "micro_batch_size mbs per_device_batch_size per_device_train_batch_size device_batch_size "
     "device_train_microbatch_size train_micro_batch_size_per_gpu batch_size_per_gpu",
     "training.max_norm": "grad_clip clip_grad clip_grad_norm grad_clip_norm grad_norm_clip "
     "max_grad_norm gradient_clip gradient_clipping gradient_clip_val clip_norm",
@@ -92,7 +93,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "torch_dtype",
     "training.seq_len": "seq_len seq_length sequence_len sequence_length max_seq_len "
     "max_seq_length max_sequence_length max_length context_length context_len context_size "
-    "block_size n_ctx",
+    "context_window block_size n_ctx",
     "training.steps": "max_steps num_steps total_steps train_steps num_train_steps "
     "training_steps max_train_steps train_iters max_iters num_iters iters iterations "
     "num_iterations max_iterations max_duration",
@@ -119,7 +120,7 @@ EXPLAINED: Mapping[str, str] = {
     "min_lr lr_min final_lr min_learning_rate lr_end alpha_f": (
         "lr_scheduler.min_lr_factor sets the lowest learning rate, as a fraction of optimizer.lr."
     ),
-    "warmup_ratio warmup_fraction warmup_pct lr_warmup_fraction warmup_tokens": (
+    "warmup_ratio warmup_fraction warmup_pct lr_warmup_fraction lr_warmup_samples warmup_tokens": (
         "lr_scheduler.warmup_steps sets the warm-up, in steps."
     ),
     "epochs num_epochs num_train_epochs max_epochs n_epochs": (
@@ -132,7 +133,7 @@ EXPLAINED: Mapping[str, str] = {
         "samples of training.seq_len tokens."
     ),
     "gradient_accumulation_steps grad_accum grad_accum_steps accumulation_steps "
-    "accumulate_grad_batches gradient_accumulation": (
+    "accumulate_grad_batches gradient_accumulation grad_accumulation": (
         "The number of accumulation steps follows from training.global_batch_size and "
         "training.local_batch_size."
     ),
@@ -151,7 +152,7 @@ EXPLAINED: Mapping[str, str] = {
     "seed random_seed": (
         "debug.seed initialises the model, and blendcorpus.seed determines the order of the data."
     ),
-    "dp dp_size dp_degree data_parallel data_parallel_degree data_parallel_size": (
+    "dp dp_size dp_degree hsdp data_parallel data_parallel_degree data_parallel_size": (
         "parallelism.data_parallel_shard_degree is the degree of FSDP, "
         "parallelism.data_parallel_replicate_degree that of replication."
     ),
@@ -163,7 +164,7 @@ EXPLAINED: Mapping[str, str] = {
         "The number of processes is an option: `blendtitan train RUN --nproc N`, and --nnodes N "
         "for several machines."
     ),
-    "resume resume_from resume_from_checkpoint load_checkpoint auto_resume checkpoint.load": (
+    "resume resume_from resume_from_checkpoint load_checkpoint auto_resume load": (
         "A run with checkpoint.enable = true resumes from its latest checkpoint. "
         "checkpoint.load_step chooses another one."
     ),
@@ -173,12 +174,15 @@ EXPLAINED: Mapping[str, str] = {
         "format, set checkpoint.initial_load_in_hf = true."
     ),
     "n_layer n_layers num_layers num_hidden_layers n_embd d_model hidden_size model.dim n_head "
-    "n_heads num_heads num_attention_heads": "model.flavor chooses the sizes of the model.",
+    "n_heads num_heads num_attention_heads ffn_hidden_size intermediate_size num_experts": (
+        "model.flavor chooses the sizes of the model."
+    ),
     "blendcorpus.weights blendcorpus.weight training.weights blendcorpus.shares data_weights "
     "corpus_weights dataset_weights blend blendcorpus.mix mixture mixture_weights data_blend "
     "proportions blendcorpus.epochs": _WEIGHTS,
     "report_to": "metrics.enable_tensorboard and metrics.enable_wandb choose where metrics go.",
-    "wandb_project wandb_name wandb_run_name wandb.project wandb.name metrics.project": _WANDB,
+    "wandb_project wandb_name wandb_run_name wandb_exp_name wandb_entity "
+    "wandb.project wandb.name metrics.project": _WANDB,
 }
 """Names, separated by spaces, that no single key replaces, and what to do instead."""
 

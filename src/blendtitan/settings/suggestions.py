@@ -13,7 +13,10 @@ from blendtitan.settings.old_keys import MOVED_SECTIONS, RENAMED
 from blendtitan.settings.other_names import EXPLAINED, OTHER_NAMES, OTHER_SECTIONS
 
 _MOST_LETTERS = 4
-"""Most letters that two mistakes add and remove."""
+"""Most letters that two mistakes add and remove: each of two that are swapped, for example."""
+
+_FEWEST_LETTERS = 3
+"""Shorter words are near only if they are equal."""
 
 _REPEATING = {
     *("blendcorpus.seq_length", "blendcorpus.micro_batch_size"),
@@ -135,7 +138,7 @@ def _difference(word: str, known: str) -> int | None:
     parts, others = _parts(word), _parts(known)
     if len(parts) != len(others):  # an underscore is missing, and the rest is mistyped
         is_part = {*parts} <= {*others} or {*others} <= {*parts}
-        return number if (number := _mistyped(*plain)) in (1, 2) and not is_part else None
+        return None if is_part else _mistyped(*plain)
     numbers = [_mistyped(*pair) for pair in zip(parts, others, strict=True)]
     total = sum(number for number in numbers if number is not None)
     return None if None in numbers or total > _MOST_LETTERS else total
@@ -145,7 +148,9 @@ def _mistyped(one: str, other: str) -> int | None:
     blocks = SequenceMatcher(None, one, other).get_matching_blocks()
     letters = len(one) + len(other)
     number = letters - 2 * sum(block.size for block in blocks)
-    return number if 4 * number <= letters else None
+    if number > 0 and min(len(one), len(other)) < _FEWEST_LETTERS:
+        return None
+    return number if number <= 2 and 5 * number <= letters else None
 
 
 def _parts(name: str) -> list[str]:
