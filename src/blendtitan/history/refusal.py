@@ -32,6 +32,7 @@ def refusal(
         kinds += _kinds(saved, now)
     else:  # the shards' tokens differ because of it
         changed = [line for line in changed if not line.startswith("  corpora.")]
+    kinds += ["another seq_length"] * any(line.startswith("  seq_length:") for line in changed)
     kinds += ["other shares"] * any(line.startswith("  segments.") for line in changed)
     if _SPLIT in settings:
         shown = (str(each.fixed_facts[_SPLIT]).strip("[]") for each in (saved, now))
