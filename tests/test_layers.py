@@ -85,7 +85,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "tokenizers",
             "tokenizer_check",
         }
-        | {"document_sources", "metric_names", "tables", "shards", "staging", "runs"},
+        | {"document_sources", "metric_names", "tables", "shards", "staging", "runs"}
+        | {"corpus_progress"},
         NUMPY | {"duckdb", "pyarrow", "jinja2", "plotly", "tensorboard"},
     ),
     "mixture": (

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from blendtitan import metric_names
 from blendtitan.dataset.blended import BlendedDataset
@@ -74,15 +75,30 @@ def corpus_table(dataset: Dataset, num_samples: int) -> str:
     columns = (dataset.corpus_tokens, end.configured_shares, end.tokens, end.epochs)
     for name, tokens, share, read, epochs in zip(dataset.corpora, *columns, strict=True):
         table.add_row(name, f"{tokens:,}", f"{share:.2%}", f"{read:,}", f"{epochs:.3g}")
-    history = dataset.history if isinstance(dataset, BlendedDataset) else None
-    if history is not None:
-        dropped = sorted(_ever_drawn(dataset) - {*dataset.corpora})
-        read_from = dataset.segments_read
-        shares = configured_shares(dropped, read_from, num_samples, dataset.samples_before)
-        counts = history.tokens_before(num_samples, dropped).tolist()
-        for name, share, read in zip(dropped, shares, counts, strict=True):
-            table.add_row(name, "dropped", f"{share:.2%}", f"{read:,}", "")
+    for each in dropped_corpora(dataset, num_samples):
+        table.add_row(each.name, "dropped", f"{each.share:.2%}", f"{each.tokens_read:,}", "")
     return as_text(table)
+
+
+class DroppedCorpus(NamedTuple):
+    """A corpus that a run has read, but does not read any more."""
+
+    name: str
+    share: float
+    """Configured share of all samples of the run."""
+    tokens_read: int
+
+
+def dropped_corpora(dataset: Dataset, num_samples: int) -> Sequence[DroppedCorpus]:
+    """The dropped corpora of a run of ``num_samples`` slots."""
+    history = dataset.history if isinstance(dataset, BlendedDataset) else None
+    if history is None:
+        return []
+    names = sorted(_ever_drawn(dataset) - {*dataset.corpora})
+    read_from = dataset.segments_read
+    shares = configured_shares(names, read_from, num_samples, dataset.samples_before)
+    counts = history.tokens_before(num_samples, names)
+    return [*map(DroppedCorpus, names, shares.tolist(), counts.tolist())]
 
 
 def segments_table(dataset: Dataset) -> str:

@@ -295,7 +295,7 @@ def test_the_plan_of_a_changed_run_says_that_it_leaves_out_the_changes(
         assert main(["plan", str(folder), "--json"]) == 0
         return json.loads(capsys.readouterr().out)["warnings"][0]
 
-    assert "had more, fewer or other lengths of samples than configured now" in first_warning()
+    assert "read samples of another length than is configured now" in first_warning()
     for step in (60, 90, 120):
         shutil.rmtree(folder / f"checkpoint/step-{step}")
     assert "configured now" not in first_warning()

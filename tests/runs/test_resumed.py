@@ -73,11 +73,29 @@ def test_a_changed_run_is_planned_with_what_it_has_read_before(
     assert read_of(planned) == {name: both[name] for name in CHANGED}
     assert [s["first_slot"] for s in planned["segments"]] == [0, 80]
     assert all("new run" not in each for each in planned["warnings"])
-    assert lines[1] == (
-        "The run continues from step-10, and what it has read before counts too. Corpora that it "
-        "no longer reads: books."
-    )
+    assert lines[1] == planned["about"]
+    assert lines[1] == "The run continues from step-10, and what it has read before counts too."
     assert plan(path, capsys)["corpora"] == planned["corpora"]  # now from step 30
+
+
+def test_the_plan_of_a_run_counts_what_it_has_read_of_dropped_corpora(
+    write: WriteRun, tmp_path: Path, capsys: Capture
+) -> None:
+    before = train(read_run(write(CORPORA)).blend, tmp_path, steps=range(10))
+    path = write(CHANGED, "new_segment")
+    planned = plan(path, capsys)
+    assert main(["plan", str(path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "books" in line]
+
+    (books,) = planned["dropped"]
+    assert (books["name"], books["tokens_read"]) == ("books", 8 * before["books"])
+    assert sum(read_of(planned).values()) + before["books"] == planned["samples"]
+    assert sum(c["share"] for c in planned["corpora"]) + books["share"] == pytest.approx(1)
+    assert planned["bytes_read"] == planned["samples"] * 9 * 2  # 9 tokens of 2 bytes
+    assert rows == [
+        ["books", "dropped", f"{books['share']:.2%}", str(books["tokens_read"])],
+        ["books", "10.00%", "0.00%"],
+    ]
 
 
 def test_the_plan_of_a_run_that_may_not_be_changed_says_so(
@@ -118,7 +136,50 @@ def test_steps_of_another_size_are_named(write: WriteRun, tmp_path: Path, capsys
     train(read_run(write(CORPORA)).blend, tmp_path, steps=range(10), size=4)
 
     (warning,) = (each for each in plan(write(CORPORA), capsys)["warnings"] if "step-10" in each)
-    assert "had more, fewer or other lengths of samples than configured now" in warning
+    assert "a step before step-10 read another number of samples than is configured" in warning
+
+
+def test_another_sequence_length_is_named(write: WriteRun, tmp_path: Path, capsys: Capture) -> None:
+    train(read_run(write(CORPORA)).blend, tmp_path, steps=range(10))
+    path = write(CORPORA)
+    words = ["--training.seq_len", "16"]
+    (refused,) = plan(path, capsys, *words)["warnings"][:1]
+    (warning,) = plan(path, capsys, *words, "--blendcorpus.on_change=new_segment")["warnings"][:1]
+
+    assert "with other data or settings (another seq_length), so" in refused
+    assert "a step before step-10 read samples of another length than is configured" in warning
+
+
+def test_the_plan_begins_where_training_would(
+    write: WriteRun, tmp_path: Path, capsys: Capture
+) -> None:
+    """A step may be chosen. A path to begin from matters only without checkpoints."""
+    train(read_run(write(CORPORA)).blend, tmp_path, steps=range(5))
+    train(read_run(write(CORPORA)).blend, tmp_path, steps=range(5, 10))
+    path = write(CHANGED, "new_segment")
+
+    def about(*words: str) -> str:
+        return plan(path, capsys, *words).get("about", "")
+
+    assert about("--checkpoint.load_step", "5").startswith("The run continues from step-5,")
+    assert about("--checkpoint.initial_load_path", "/base") == about() != ""
+    assert not about("--checkpoint.exclude_from_loading", "dataloader")
+
+
+def test_a_damaged_latest_checkpoint_is_named(
+    write: WriteRun, tmp_path: Path, capsys: Capture
+) -> None:
+    for steps in (range(5), range(5, 10)):
+        train(read_run(write(CORPORA)).blend, tmp_path, steps=steps)
+    for step in (10, 5):
+        (tmp_path / f"outputs/checkpoint/step-{step}/.metadata").write_bytes(b"\x80")
+        planned = plan(write(CHANGED, "new_segment"), capsys)
+
+        assert (
+            "the latest checkpoint is damaged, so this plan is of a new run"
+            in (planned["warnings"])
+        )
+        assert "about" not in planned
 
 
 def test_the_picture_shows_the_change(write: WriteRun, tmp_path: Path, capsys: Capture) -> None:

@@ -138,8 +138,8 @@ def steps_beyond(config: Path, steps: int) -> str:
     if last <= steps:
         return ""
     return (
-        f"training.steps is {steps:,} in {config}, but the run has a checkpoint of step {last:,}: "
-        f"it was trained with other keys on the command line. Give them to plan, too, as "
+        f"training.steps is {steps:,}, but the run has a checkpoint of step {last:,}: it was "
+        f"trained with other keys on the command line. Give them to plan, too, as "
         f"--training.steps {last}, or name the folder with the keys that it used: {outputs}"
     )
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from blendtitan.batch_schedule import listed_sizes, size_changes, steps_before
 from blendtitan.config import SPLITS
+from blendtitan.corpus_progress import DroppedCorpus, dropped_corpora
 from blendtitan.dataset.build import Datasets
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
@@ -87,6 +88,7 @@ class RunPlan:
     train: Dataset
     about: str  # a sentence, if the run continues from a checkpoint and was changed
     corpora: tuple[CorpusPlan, ...]
+    dropped: tuple[DroppedCorpus, ...]
     segments: tuple[SegmentPlan, ...]
     splits: tuple[SplitPlan, ...]
     steps_per_epoch: float
@@ -102,8 +104,10 @@ class RunPlan:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of all samples."""
-        return sum(corpus.bytes_read for corpus in self.corpora)
+        """Bytes of all samples; of dropped corpora, whose shards are unknown, as of the others."""
+        known = sum(corpus.bytes_read for corpus in self.corpora)
+        tokens = sum(corpus.tokens_read for corpus in self.corpora)
+        return round(known * self.tokens / tokens) if self.dropped and tokens else known
 
     def headline(self) -> str:
         """The run in one line."""
@@ -149,6 +153,8 @@ class RunPlan:
             "bytes_read": self.bytes_read,
             "steps_per_epoch": self.steps_per_epoch,
             "corpora": list(map(asdict, self.corpora)),
+            **({"about": self.about} if self.about else {}),
+            **({"dropped": [each._asdict() for each in self.dropped]} if self.dropped else {}),
             "segments": list(map(asdict, self.segments)),
             "splits": list(map(asdict, self.splits)),
             **{key: asdict(each) for key, each in self.predictions.items()},
@@ -175,14 +181,17 @@ def plan_run(
     catalog, datasets, new = data_of_run(run, check=check)
     train, about, change = planned_from(run, new, stored)
     reads = row_reads(train, catalog, run.stop_slot)
-    corpora = tuple(_corpora(run, train, catalog, reads))
+    predictions = predicted(run, new, asked or Asked())
+    if about and predictions:
+        about += " The predictions are of a new run with the current settings."
     with quietly():  # the other splits are built on demand
         sets, faults = _validation_sets(run, catalog) if run.validates else ([], [])
         return RunPlan(
             run=run,
             train=train,
             about=about,
-            corpora=corpora,
+            corpora=tuple(_corpora(run, train, catalog, reads)),
+            dropped=tuple(dropped_corpora(train, run.stop_slot)),
             segments=tuple(_segments(run, train)),
             splits=(*_splits(datasets, catalog), *sets),
             steps_per_epoch=run.steps_of(train.num_windows),
@@ -192,7 +201,7 @@ def plan_run(
                 *faults,
                 *likely_mistakes(run, train, datasets, catalog, reads),
             ),
-            predictions=predicted(run, new, asked or Asked()),
+            predictions=predictions,
         )
 
 
@@ -232,13 +241,14 @@ def _corpora(
 def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
     segments = [s for s in train.segments_read if s.first_slot < max(1, run.stop_slot)]
     stops = [*(segment.first_slot for segment in segments[1:]), run.stop_slot]
+    names = [*train.corpora, *(each.name for each in dropped_corpora(train, run.stop_slot))]
     for segment, stop in zip(segments, stops, strict=True):
         shares, epochs = shares_of(segment.weights), progress(train, stop).epochs.tolist()
         yield SegmentPlan(
             first_slot=segment.first_slot,
             stop_slot=stop,
             steps_before=steps_before(run.schedule, segment.first_slot, skips_of(run.skipped)),
-            shares={name: shares.get(name, 0.0) for name in train.corpora},
+            shares={name: shares.get(name, 0.0) for name in names},
             epochs=dict(zip(train.corpora, epochs, strict=True)),
         )
 
@@ -279,7 +289,7 @@ def _corpus_table(plan: RunPlan) -> Table:
         *("corpus", "shards", "documents", "tokens", "share"),
         *("tokens read", "epochs", "steps/epoch", "unused", "to read"),
     )
-    rows = (
+    rows = [
         [
             *(c.name, c.shards, c.documents, c.tokens, f"{c.share:.2%}"),
             *(c.tokens_read, f"{c.epochs:.3g}"),
@@ -287,14 +297,17 @@ def _corpus_table(plan: RunPlan) -> Table:
             *(c.tokens_unused, size_of(c.bytes_read)),
         ]
         for c in plan.corpora
-    )
+    ]
+    for name, share, tokens_read in plan.dropped:
+        rows.append([name, "dropped", None, None, f"{share:.2%}", tokens_read, *[None] * 4])
     return Table(headings, rows)
 
 
 def _segment_table(plan: RunPlan) -> Table:
-    headings, columns = ["corpus"], [[corpus.name for corpus in plan.corpora]]
+    headings, columns = ["corpus"], [[each.name for each in (*plan.corpora, *plan.dropped)]]
     for segment in plan.segments:
         headings += [f"after step {segment.steps_before:,.6g}", "epochs at its end"]
         columns.append([f"{share:.2%}" for share in segment.shares.values()])
-        columns.append([f"{epochs:.3g}" for epochs in segment.epochs.values()])
+        epochs = [f"{epochs:.3g}" for epochs in segment.epochs.values()]
+        columns.append([*epochs, *[""] * len(plan.dropped)])
     return Table(headings, zip(*columns, strict=True))

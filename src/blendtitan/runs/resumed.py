@@ -1,6 +1,7 @@
 """The data of a run that goes on from its latest checkpoint, as ``blendtitan train`` does."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,6 @@ def checkpoint_folder(values: Values) -> Path:
     return Path(values["job.dump_folder"], values["checkpoint.folder"])
 
 
-def resumes_from_latest(values: Values) -> bool:
-    """Whether a run loads all of its latest checkpoint, if it has one, and nothing else."""
-    others = ("initial_load_path", "exclude_from_loading")
-    is_plain = not any(values[f"checkpoint.{key}"] for key in others)
-    return values["checkpoint.enable"] and is_plain and values["checkpoint.load_step"] == -1
-
-
 def usable_state(folder: Path) -> StoredState | None:
     """The latest checkpoint of a folder; None if none has a state, or if a later one is damaged."""
     stored = None
@@ -36,18 +30,27 @@ def usable_state(folder: Path) -> StoredState | None:
 
 
 def state_to_resume(values: Values, folder: Path) -> StoredState | None:
-    """The checkpoint from which ``train`` would go on.
+    """The checkpoint from which ``train`` would go on; without its state if it is damaged.
 
     Args:
         values: Of all keys.
         folder: The folder of the configuration, which is the run's output folder if the run was
             moved there. Then it holds the checkpoints.
     """
-    if not resumes_from_latest(values):
+    if not values["checkpoint.enable"] or "dataloader" in values["checkpoint.exclude_from_loading"]:
         return None
     places = (checkpoint_folder(values), folder / values["checkpoint.folder"])
     found = next((place for place in places if any(place.glob("step-*"))), None)
-    return None if found is None else usable_state(found)
+    if found is None:
+        return None
+    step = values["checkpoint.load_step"]
+    try:
+        stored = latest_state(found if step == -1 else found / f"step-{step}")
+    except ConfigError:  # none has a state
+        return None
+    except (ResumeError, OSError):
+        return StoredState(found, 0, None, "", is_damaged=True)
+    return replace(stored, state_dict=None, is_damaged=True) if stored.note else stored
 
 
 def continued_from(
@@ -86,8 +89,12 @@ class Continued(NamedTuple):
 
 def planned_from(run: RunConfig, train: Dataset, stored: StoredState | None) -> Continued:
     """The dataset of a run that resumes from ``stored``. ``train`` is that of a new run."""
-    if stored is None or stored.state_dict is None:
+    if stored is None:
         return Continued(train)
+    if stored.state_dict is None:
+        return Continued(
+            train, warning="the latest checkpoint is damaged, so this plan is of a new run"
+        )
     if run.segments or not phases_of(train):  # the trainer compares planned segments itself
         return Continued(train, warning=change_after(stored, len(train.segments)))
     try:
@@ -103,17 +110,15 @@ def planned_from(run: RunConfig, train: Dataset, stored: StoredState | None) -> 
     phases = phases_of(dataset)
     has_other_lengths = len({phase.seq_len for phase in phases}) > 1
     if has_other_lengths or (stored.step <= run.steps and stop_slot != run.stop_slot):
+        what = "samples of another length" if has_other_lengths else "another number of samples"
         return Continued(
             train,
-            warning=f"steps before {stored.path.name} had more, fewer or other lengths of samples "
-            f"than configured now, but this plan is of a new run with the current settings",
+            warning=f"a step before {stored.path.name} read {what} than is configured now, but "
+            f"this plan is of a new run with the current settings",
         )
     if len(phases) == 1:
         return Continued(dataset)
-    gone = {name for phase in phases for name in phase.corpora} - {*dataset.corpora}
-    dropped = f" Corpora that it no longer reads: {', '.join(sorted(gone))}." if gone else ""
     return Continued(
         dataset,
-        about=f"The run continues from {stored.path.name}, and what it has read before counts too."
-        f"{dropped}",
+        about=f"The run continues from {stored.path.name}, and what it has read before counts too.",
     )

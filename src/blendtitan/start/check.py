@@ -29,7 +29,6 @@ from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, re
 from blendtitan.runs.resumed import (
     checkpoint_folder,
     continued_from,
-    resumes_from_latest,
     usable_state,
 )
 from blendtitan.runs.run_folder import check_own_output, check_prepared
@@ -257,7 +256,7 @@ def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
     stop_slot, step = run.stop_slot, 0
     if values["checkpoint.enable"]:
         folder = checkpoint_folder(values)
-        if not resumes_from_latest(values) or run.segments:
+        if not _resumes_from_latest(values) or run.segments:
             return ""  # the trainer knows
         if any(folder.glob("step-*")):
             stored = usable_state(folder)
@@ -272,6 +271,13 @@ def _check_position(run: RunConfig, values: Values, train: Dataset) -> str:
         f"Nothing to train: {checkpoint_folder(values)} has step {step:,}, and training.steps is "
         f"{run.steps:,}. To train longer: --training.steps {2 * step}"
     )
+
+
+def _resumes_from_latest(values: Values) -> bool:
+    """Whether a run loads all of its latest checkpoint, if it has one, and nothing else."""
+    others = ("initial_load_path", "exclude_from_loading")
+    is_plain = not any(values[f"checkpoint.{key}"] for key in others)
+    return is_plain and values["checkpoint.load_step"] == -1
 
 
 def _check_load_step(values: Values) -> None:
