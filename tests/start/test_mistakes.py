@@ -109,7 +109,7 @@ def test_a_corpus_without_validation_data_is_named(here: Path, capsys: Capture) 
     assert check_run(Path("run", CONFIG)) == ""
 
 
-@pytest.mark.parametrize("more", [["--txt", "line"], ["--data", "books", "text"]])
+@pytest.mark.parametrize("more", [["--txt", "line"], ["--data", "text"]])
 def test_validation_stays_on_where_documents_can_be_set_aside(here: Path, more: list[str]) -> None:
     Path("books").mkdir()
     Path("books", "a.txt").write_text("\n".join(TEXTS))
@@ -339,7 +339,7 @@ def test_each_corpus_may_have_a_key_of_its_own(here: Path, capsys: Capture) -> N
         capsys
     )
     assert cli.main([*words, "cod=content"]) == 1
-    assert "--key cod=content is for the corpus cod, expected one of code, web" in error_of(capsys)
+    assert "there is no text of a corpus 'cod', expected one of code, web" in error_of(capsys)
     assert cli.main([*words, "content", "--key", "text"]) == 1
     assert "the keys are content, text, expected one. For a corpus with" in error_of(capsys)
     assert cli.main([*words, "code=content"]) == 0
@@ -352,6 +352,36 @@ def test_each_corpus_may_have_a_key_of_its_own(here: Path, capsys: Capture) -> N
     edit('code = "text"', 'cod = "text"')
     assert prepare() == 1
     assert "[keys] names 'cod', but there is no such corpus in [corpora]. Did" in error_of(capsys)
+
+
+def test_the_name_of_a_corpus_with_its_own_key_may_hold_an_equals_sign(
+    here: Path, capsys: Capture
+) -> None:
+    """As in ``lang=en``, a folder of Hive and Spark."""
+    Path("text/code").rename("text/lang=en")
+    for path in Path("text/lang=en").iterdir():
+        path.write_text(path.read_text().replace('"text"', '"content"'))
+    words = ["init", "run", "--data", "text", "--tokenizer", "tokenizer.model"]
+
+    assert cli.main([*words, "--key", "lang=en=content"]) == 0
+    assert tomllib.loads(Path("run", DATA).read_text())["keys"] == {"lang=en": "content"}
+    assert prepare() == 0
+
+
+def test_a_key_for_shards_is_refused(here: Path, capsys: Capture) -> None:
+    assert init() == prepare() == 0
+    words = ["init", "other", "--data", "run/tokens", "--tokenizer", "tokenizer.model"]
+
+    assert cli.main([*words, "--key", "code=content"]) == 1
+    assert "no text of a corpus 'code', and shards have no key" in error_of(capsys)
+
+
+def test_data_may_be_given_several_times(here: Path) -> None:
+    """As ``--key`` may be: the last one must not replace the others."""
+    words = ["--data", "a=text/code", "--data", "b=text/web", "--tokenizer", "tokenizer.model"]
+
+    assert cli.main(["init", "run", *words]) == 0
+    assert [*tomllib.loads(Path("run", DATA).read_text())["corpora"]] == ["a", "b"]
 
 
 def test_files_beside_folders_make_one_corpus_with_a_note(

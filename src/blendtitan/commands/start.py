@@ -18,6 +18,7 @@ from blendtitan.terminal import complain, say
         "corpus",
         metavar="PATH",
         nargs="+",
+        action="extend",
         required=True,
     ),
     argument(

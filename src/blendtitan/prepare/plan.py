@@ -190,7 +190,7 @@ def keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
         ConfigError: A corpus has several keys, or there are several for all other corpora.
     """
     key_of: dict[str, str] = {}
-    for corpus, _, key in (key.partition("=") for key in keys if "=" in key):
+    for corpus, _, key in (key.rpartition("=") for key in keys if "=" in key):
         if (first := key_of.setdefault(corpus, key)) != key:
             raise ConfigError(
                 f"the keys of the corpus {corpus} are {first} and {key}, expected one. Use the "

@@ -36,9 +36,10 @@ def checked_keys(keys: Sequence[str], found: Sequence[FoundCorpus]) -> tuple[str
         )
     names = [corpus.name for corpus in found]
     if unknown := sorted(key_of.keys() - {*names}):
+        expected = f"expected one of {', '.join(names)}" if names else "and shards have no key"
         raise ConfigError(
-            f"--key {unknown[0]}={key_of[unknown[0]]} is for the corpus {unknown[0]}, expected one "
-            f"of {', '.join(names)}"
+            f"--key {unknown[0]}={key_of[unknown[0]]}: there is no text of a corpus "
+            f"{unknown[0]!r}, {expected}"
         )
     return others[0], key_of
 
