@@ -884,3 +884,19 @@ def test_a_tokenizer_that_loses_line_breaks_is_named(
 
     warning = f"{path}: the tokenizer turns line breaks into spaces"
     assert (warning in caplog.text) is not keeps_lines
+
+
+def test_a_tokenizer_without_the_letters_of_words_is_not_accused_of_losing_lines(
+    write_jsonl: WriteJsonl, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of proteins drops spaces as well, and its data has none."""
+    letters = {letter: i for i, letter in enumerate(["</s>", *"ACDEFGHIKLMNPQRSTVWY/s<>"])}
+    tokenizer = Tokenizer(models.BPE(letters, []))
+    tokenizer.add_special_tokens(["</s>"])
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(str(path))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+
+    tokenize([write_jsonl("a.jsonl", ["MKV"])], tmp_path / "out", TokenizeConfig(tokenizer=path))
+
+    assert "line breaks" not in caplog.text

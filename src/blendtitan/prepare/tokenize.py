@@ -173,7 +173,8 @@ def tokenize_shards(
     ``removed_are`` says what becomes of a shard whose input was removed.
     """
     tokenizer = load_tokenizer(located(config.tokenizer).absolute(), eos=config.eos)
-    report_lost_lines(tokenizer)
+    if config.rank.rank == 0:
+        report_lost_lines(tokenizer)
     settings = Settings.of(tokenizer, bos=config.bos)
     identity = identity_of(tokenizer, settings.eod_id)
     if url_of(output):
