@@ -96,6 +96,7 @@ def test_an_unknown_key_is_refused_with_the_key_that_was_meant(typed: str, meant
         ("blendcorpus.weights", ["blendcorpus.data_file_list", "[epochs] in data.toml"]),
         ("optimizer.min_lr", ["lr_scheduler.min_lr_factor", "a fraction of optimizer.lr"]),
         ("optimizer.betas", ["optimizer.beta1", "optimizer.beta2"]),
+        ("training.epoch", ["training.steps", "blendcorpus.max_epochs"]),
         ("training.num_train_epochs", ["training.steps", "blendcorpus.max_epochs"]),
         ("training.eval_steps", ["validation.freq", "validation.steps"]),
         ("model.seed", ["debug.seed", "blendcorpus.seed"]),
@@ -128,6 +129,10 @@ def test_a_name_that_no_single_key_replaces_is_explained(typed: str, named: list
         "metrics.enable",
         "metrics.enable_mlflow",
         "comm.timeout",
+        "compile.mode",
+        "activation_checkpoint.type",
+        "training.device",
+        "training.compute",
     ],
 )
 def test_a_key_that_resembles_none_is_refused_with_the_keys_of_its_section(typed: str) -> None:

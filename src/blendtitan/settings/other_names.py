@@ -123,7 +123,7 @@ EXPLAINED: Mapping[str, str] = {
     "warmup_ratio warmup_fraction warmup_pct lr_warmup_fraction lr_warmup_samples warmup_tokens": (
         "lr_scheduler.warmup_steps sets the warm-up, in steps."
     ),
-    "epochs num_epochs num_train_epochs max_epochs n_epochs": (
+    "epoch epochs num_epochs num_train_epochs max_epochs n_epochs": (
         "training.steps sets the length of the run, and blendcorpus.max_epochs limits the epochs "
         "of each corpus."
     ),

@@ -18,6 +18,9 @@ _MOST_LETTERS = 4
 _FEWEST_LETTERS = 3
 """Shorter words are near only if they are equal."""
 
+_FEWEST_ELSEWHERE = 8
+"""Shorter names of another section must be spelled correctly."""
+
 _REPEATING = {
     *("blendcorpus.seq_length", "blendcorpus.micro_batch_size"),
     *("validation.seq_len", "validation.local_batch_size"),
@@ -65,7 +68,9 @@ def meaning(key: str, known: Collection[str]) -> str | None:
         for each, found in meanings.items():
             if _plain(each) == _plain(name):
                 return found
-    for meanings in places if section else ():
+    # Short names of other sections resemble too many words: ``type`` is not ``dtype`` mistyped.
+    mistyped = places if len(_plain(name)) >= _FEWEST_ELSEWHERE else places[:2]
+    for meanings in mistyped if section else ():
         if each := nearest(name, meanings):
             return meanings[each]
     return None
@@ -138,7 +143,8 @@ def _difference(word: str, known: str) -> int | None:
     parts, others = _parts(word), _parts(known)
     if len(parts) != len(others):  # an underscore is missing, and the rest is mistyped
         is_part = {*parts} <= {*others} or {*others} <= {*parts}
-        return None if is_part else _mistyped(*plain)
+        number = _mistyped(*plain)
+        return None if is_part or number is None or 10 * number > sum(map(len, plain)) else number
     numbers = [_mistyped(*pair) for pair in zip(parts, others, strict=True)]
     total = sum(number for number in numbers if number is not None)
     return None if None in numbers or total > _MOST_LETTERS else total
