@@ -10,6 +10,7 @@ import pytest
 from blendtitan.config import BlendConfig
 from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import CorruptShardError, TokenizerMismatchError
+from blendtitan.storage.list_forms import find_shards
 from blendtitan.storage.record_files import record_path
 from blendtitan.tokenizer_check import run as check_module
 from blendtitan.tokenizer_check.fit import knows_its_own
@@ -242,4 +243,21 @@ def test_a_shard_whose_own_tokens_match_is_never_a_mismatch(
     record_path(good).write_text(json.dumps({**other, "tokens": record["tokens"]}))
 
     with pytest.raises(TokenizerMismatchError, match=r"1 of 2 shards(?s:.*)corpus 'web'"):
+        checked(tmp_path / "data", own)
+
+
+def test_a_tokenizer_with_shards_that_match_is_not_another(
+    tokenizers: Tokenizers, write_text: WriteText, tmp_path: Path
+) -> None:
+    """One shard of its 60 was overwritten, and says nothing about those that were not probed."""
+    own = tokenizers["sp bpe"]
+    wrong = write_text("wrong", tokenizers["byte-level"], recorded=True)
+    copied(write_text("good", own, recorded=True), tmp_path / "data/web", 60)
+    other = json.loads(record_path(wrong).read_text())
+    for prefix in find_shards(tmp_path / "data"):
+        path = record_path(prefix)
+        path.write_text(json.dumps({**other, "tokens": json.loads(path.read_text())["tokens"]}))
+    copied(wrong, tmp_path / "data/code", 1)
+
+    with pytest.raises(TokenizerMismatchError, match="1 of the 25 shards that were compared do "):
         checked(tmp_path / "data", own)

@@ -46,14 +46,18 @@ def probe_tokens(
 def _verdicts(probed: Sequence[ProbedShard], unknown: _Unknown) -> dict[str, Verdict]:
     """The verdict on each probed shard, and on those that the same tokenizer made by record.
 
-    If a tokenizer is proven to be another, so are its other shards, unless their tokens match.
+    If a tokenizer is proven to be another, so are its other shards. If tokens of some of them
+    match, it is not: then the records, or the tokens, of single shards are wrong.
     """
     verdicts = {shard.prefix: shard.verdict for shard in probed}
-    proven = {_ids(unknown[s.prefix]) for s in probed if s.verdict is Verdict.MISMATCH} - {None}
-    for prefix, record in unknown.items():
-        if _ids(record) in proven and verdicts.get(prefix) is not Verdict.MATCH:
-            verdicts[prefix] = Verdict.MISMATCH
-    return verdicts
+    made = {
+        verdict: {_ids(unknown[s.prefix]) for s in probed if s.verdict is verdict}
+        for verdict in Verdict
+    }
+    proven = made[Verdict.MISMATCH] - made[Verdict.MATCH] - {None}
+    return verdicts | {
+        prefix: Verdict.MISMATCH for prefix, record in unknown.items() if _ids(record) in proven
+    }
 
 
 def _ids(record: TokenizerRecord | None) -> tuple[str, str] | None:
