@@ -23,7 +23,7 @@ from blendtitan.runs.run_folder import DATA
 from blendtitan.settings.templates import TEMPLATES
 from blendtitan.start.check import check_run
 from blendtitan.start.folder import init_folder, prepare_folder, read_data_config
-from blendtitan.start.train import Ranks, config_path
+from blendtitan.start.train import Ranks, config_path, train
 from blendtitan.storage.file_list import read_file_list
 from tests.conftest import wait_until
 from tests.test_docs import ROOT, code_blocks
@@ -403,6 +403,29 @@ def test_the_scheduler_says_which_machine_is_first(
 
     assert (ranks.rendezvous, ranks.job_id, ranks.is_host) == ("node0:29500", "7", is_host)
     assert ranks.shown == (set() if node == "1" else {0}), "only the first shows the run"
+
+
+@pytest.mark.parametrize("node", ["0", "1"])
+def test_one_machine_of_several_says_that_training_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], node: str
+) -> None:
+    monkeypatch.setenv("SLURM_NODEID", node)
+    monkeypatch.delenv("LOG_RANK", raising=False)
+    monkeypatch.setattr("blendtitan.start.launch.launch", lambda *words, ranks: 0)
+    # Training sets them, if nobody else has.
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    ranks = chosen(nnodes=2, rendezvous="node0:29500")
+
+    with pytest.raises(SystemExit):
+        train(Path("run/config.toml"), [], ranks)
+    assert (
+        capsys.readouterr().out
+        == {
+            "0": "Starting 2 processes of run/config.toml\n",
+            "1": "",
+        }[node]
+    )
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])

@@ -134,8 +134,9 @@ def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
     module = f"blendtitan.{'titan02' if is_02() else 'titan'}.train"
     words = ["-u", "-m", module, "--job.config_file", str(config), *arguments]
     # The first line of the trainer comes when PyTorch is imported, from a slow disk after a minute.
-    say(f"Starting {counted(ranks.nproc, 'process', 'processes')} of {config}")
-    sys.stdout.flush()  # exec would lose it
+    if ranks.shown:  # one machine of several is enough
+        say(f"Starting {counted(ranks.nproc, 'process', 'processes')} of {config}")
+        sys.stdout.flush()  # exec would lose it
     if ranks.nproc == ranks.nnodes == 1:
         os.execve(sys.executable, [sys.executable, *words], os.environ | _ONE_PROCESS)
     with requires_extra("train", "blendtitan train"):
