@@ -72,6 +72,9 @@ def test_a_changed_run_is_planned_with_what_it_has_read_before(
 
     assert read_of(planned) == {name: both[name] for name in CHANGED}
     assert [s["first_slot"] for s in planned["segments"]] == [0, 80]
+    news = next(corpus for corpus in planned["corpora"] if corpus["name"] == "news")
+    assert news["share"] == pytest.approx(0.2 * 2 / 3)
+    assert news["steps_per_epoch"] == pytest.approx(news["windows"] / 8 / 0.2, rel=0.01)
     assert all("new run" not in each for each in planned["warnings"])
     assert lines[1] == planned["about"]
     assert lines[1] == "The run continues from step-10, and what it has read before counts too."
