@@ -76,8 +76,8 @@ def test_a_changed_run_is_planned_with_what_it_has_read_before(
     assert news["share"] == pytest.approx(0.2 * 2 / 3)
     assert news["steps_per_epoch"] == pytest.approx(news["windows"] / 8 / 0.2, rel=0.01)
     assert all("new run" not in each for each in planned["warnings"])
-    assert lines[1] == planned["about"]
-    assert lines[1] == "The run continues from step-10, and what it has read before counts too."
+    assert lines[2] == planned["about"]
+    assert lines[2] == "The run continues from step-10, and what it has read before counts too."
     assert plan(path, capsys)["corpora"] == planned["corpora"]  # now from step 30
 
 

@@ -92,7 +92,7 @@ class RunPlan:
     segments: tuple[SegmentPlan, ...]
     splits: tuple[SplitPlan, ...]
     steps_per_epoch: float
-    """Steps that read one epoch of all corpora together."""
+    """Steps for which all corpora together have windows, each of them read once."""
     warnings: tuple[str, ...]
     predictions: Mapping[str, Prediction]
     """By their keys in JSON."""
@@ -109,20 +109,20 @@ class RunPlan:
         tokens = sum(corpus.tokens_read for corpus in self.corpora)
         return round(known * self.tokens / tokens) if self.dropped and tokens else known
 
-    def headline(self) -> str:
-        """The run in one line."""
+    def headline(self) -> tuple[str, str]:
+        """The run in two sentences."""
         run = self.run
         sizes = listed_sizes(run.schedule, run.steps)
         return (
             f"{counted(run.steps, 'step')} of {sizes} sample{'' if sizes == '1' else 's'} of "
             f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
-            f"{self.tokens:,} tokens, {size_of(self.bytes_read)} to read. One epoch is "
-            f"{self.steps_per_epoch:,.1f} steps."
+            f"{self.tokens:,} tokens, {size_of(self.bytes_read)} to read.",
+            f"All corpora together have windows for {self.steps_per_epoch:,.1f} steps.",
         )
 
     def lines(self) -> Iterator[str | Table]:
         """The plan as text: corpora, segments if there are several, splits, warnings."""
-        yield from (self.headline(), *filter(None, [self.about]), "", _corpus_table(self), "")
+        yield from (*self.headline(), *filter(None, [self.about]), "", _corpus_table(self), "")
         if len(self.segments) > 1:
             yield from (_segment_table(self), "")
         yield Table(
