@@ -11,6 +11,7 @@ from blendtitan import BlendConfig, DataLoader, build_datasets
 from blendtitan.batch_schedule import BatchStage, saved_schedule
 from blendtitan.cli import main
 from blendtitan.runs.open import read_run
+from blendtitan.settings.overrides import read_run_keys
 from tests.runs.conftest import WriteRun
 from tests.runs.test_audit import save
 
@@ -167,6 +168,39 @@ def test_the_plan_begins_where_training_would(
     assert about("--checkpoint.load_step", "5").startswith("The run continues from step-5,")
     assert about("--checkpoint.initial_load_path", "/base") == about() != ""
     assert not about("--checkpoint.exclude_from_loading", "dataloader")
+
+
+@pytest.mark.parametrize("orders", [("blendtitan", "blendcorpus"), ("blendcorpus", "blendtitan")])
+def test_another_order_is_a_warning(
+    write: WriteRun, tmp_path: Path, capsys: Capture, orders: tuple[str, str]
+) -> None:
+    path = write(CORPORA)
+    before, now = (
+        ["--blendcorpus.order", order, "--blendcorpus.data_cache_path", str(tmp_path / "cache")]
+        for order in orders
+    )
+    run = read_run(path, values=read_run_keys(path, before))
+    train(run.blend, tmp_path, steps=range(10))
+
+    assert not any("new run" in each for each in plan(path, capsys, *before)["warnings"])
+    (warning,) = (each for each in plan(path, capsys, *now)["warnings"] if "new run" in each)
+    assert "other data or settings (another order), so training would not" in warning
+
+
+def test_another_length_of_the_originals_order_is_a_warning(
+    write: WriteRun, tmp_path: Path, capsys: Capture
+) -> None:
+    """Its order depends on the number of steps."""
+    path = write(CORPORA)
+    words = [
+        *("--blendcorpus.order", "blendcorpus"),
+        *("--blendcorpus.data_cache_path", str(tmp_path / "cache")),
+    ]
+    run = read_run(path, values=read_run_keys(path, words))
+    train(run.blend, tmp_path, steps=range(10))
+
+    longer = plan(path, capsys, *words, "--training.steps", "60")["warnings"]
+    assert any("(another train_samples), so training would not" in each for each in longer)
 
 
 def test_a_damaged_latest_checkpoint_is_named(

@@ -27,12 +27,15 @@ def refusal(
         changed: Lines about facts that a new phase may change.
     """
     settings = _settings(saved.fixed_facts, now.fixed_facts)
+    if len(settings) > 1:
+        settings.pop("index", None)  # the original's, which follows from the others
     kinds = [f"another {name}" for name in settings.values()]
     if _OF_SHARDS.isdisjoint(settings):
         kinds += _kinds(saved, now)
     else:  # the shards' tokens differ because of it
         changed = [line for line in changed if not line.startswith("  corpora.")]
-    kinds += ["another seq_length"] * any(line.startswith("  seq_length:") for line in changed)
+    lengths = {phase.seq_len for each in (saved, now) for phase in each.phases[-1:]}
+    kinds += ["another seq_length"] * (len(lengths) > 1)
     kinds += ["other shares"] * any(line.startswith("  segments.") for line in changed)
     if _SPLIT in settings:
         shown = (str(each.fixed_facts[_SPLIT]).strip("[]") for each in (saved, now))

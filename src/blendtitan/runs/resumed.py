@@ -95,7 +95,7 @@ def planned_from(run: RunConfig, train: Dataset, stored: StoredState | None) -> 
         return Continued(
             train, warning="the latest checkpoint is damaged, so this plan is of a new run"
         )
-    if run.segments or not phases_of(train):  # the trainer compares planned segments itself
+    if run.segments:  # the trainer compares them itself
         return Continued(train, warning=change_after(stored, len(train.segments)))
     try:
         dataset, stop_slot = continued_from(run, train, stored.step, stored.state_dict)
@@ -116,7 +116,7 @@ def planned_from(run: RunConfig, train: Dataset, stored: StoredState | None) -> 
             warning=f"a step before {stored.path.name} read {what} than is configured now, but "
             f"this plan is of a new run with the current settings",
         )
-    if len(phases) == 1:
+    if len(phases) <= 1:  # none in the original's order
         return Continued(dataset)
     return Continued(
         dataset,

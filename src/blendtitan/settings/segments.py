@@ -93,6 +93,7 @@ def changes_of(
 def lengths_of(phases: Sequence[Phase], *, slot: int, seq_len: int) -> Lengths:
     """The lengths of a run that continues at ``slot`` with windows of ``seq_len``."""
     lengths = [(phase.first_slot, phase.seq_len) for phase in phases]
+    lengths = lengths or [(0, seq_len)]  # the original's order has no phases
     return lengths if lengths[-1][1] == seq_len else [*lengths, (slot, seq_len)]
 
 
