@@ -102,6 +102,16 @@ def test_the_plan_of_a_run_counts_what_it_has_read_of_dropped_corpora(
     ]
 
 
+def test_short_shards_are_a_warning_of_a_changed_run_too(
+    write: WriteRun, tmp_path: Path, capsys: Capture
+) -> None:
+    train(read_run(write(CORPORA)).blend, tmp_path, steps=range(10))
+    planned = plan(write(CHANGED | {"news": (0.2, [1000, 8])}, "new_segment"), capsys)
+
+    assert "about" in planned
+    assert any("1 of 5 shards have fewer than training.seq_len" in w for w in planned["warnings"])
+
+
 def test_the_plan_of_a_run_that_may_not_be_changed_says_so(
     write: WriteRun, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -199,7 +199,7 @@ def plan_run(
                 *filter(None, [steps_beyond(run.path, run.steps), change]),
                 *(check.warnings if check else [warning]),
                 *faults,
-                *likely_mistakes(run, train, datasets, catalog, reads),
+                *likely_mistakes(run, train, datasets, catalog),
             ),
             predictions=predictions,
         )
