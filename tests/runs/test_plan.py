@@ -76,6 +76,7 @@ def test_the_plan_equals_the_counted_slots(
 def test_epochs_are_shown_at_the_end_of_each_segment(
     write_run: WriteRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The steps of an epoch are at the shares of the last one."""
     path = write_run(CORPORA, training={"steps": 125}, blendcorpus={"segment": SEGMENTS})
     plan = planned(path, capsys)
     train = build_datasets(read_run(path).blend).train
@@ -84,7 +85,12 @@ def test_epochs_are_shown_at_the_end_of_each_segment(
     assert [(s["first_slot"], s["stop_slot"]) for s in plan["segments"]] == [
         (0, 160), (160, 400), (400, 1000)
     ]  # fmt: skip
-    assert plan["segments"][2]["shares"]["books"] == 0
+    last_shares = plan["segments"][2]["shares"]
+    assert last_shares["books"] == 0
+    for corpus in plan["corpora"]:
+        share, epoch = last_shares[corpus["name"]], corpus["windows"] / 8
+        expected = pytest.approx(epoch / share, rel=0.01) if share else None
+        assert corpus["steps_per_epoch"] == expected
     for segment in plan["segments"]:
         draws = train.draws_before(segment["stop_slot"])
         expected = dict(zip(train.corpora, (draws * 8 / train.corpus_tokens).tolist(), strict=True))
@@ -403,7 +409,8 @@ def test_the_command_prints_tables_and_warnings(
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert lines[0].startswith("125 steps of 8 samples of 8 tokens: 1,000 samples, 8,000 tokens")
-    assert [line.split()[0] for line in lines if line][1:5] == ["corpus", "books", "code", "web"]
+    assert re.fullmatch(r"All corpora together have windows for [\d.]+ steps\.", lines[1])
+    assert [line.split()[0] for line in lines if line][2:6] == ["corpus", "books", "code", "web"]
     assert "after step 20" in captured.out
     assert "after step 50" in captured.out
     assert "Warnings:" in lines
@@ -634,13 +641,13 @@ def test_a_checkpoint_beyond_the_configured_steps_is_a_warning(
     write_run: WriteRun, tmp_path: Path
 ) -> None:
     """The run was trained further with ``--training.steps``, which the file does not hold."""
-    run = read_run(write_run(CORPORA))
-    (tmp_path / "data.toml").touch()
+    output = tmp_path / "outputs"
+    run = read_run(write_run(CORPORA, job={"dump_folder": str(output)}))
     for step in (5, run.steps, 60):
-        assert not steps_beyond(run.path, run.steps)
-        (tmp_path / f"outputs/checkpoint/step-{step}").mkdir(parents=True)
+        assert not steps_beyond(output, run.steps)
+        (output / f"checkpoint/step-{step}").mkdir(parents=True)
 
-    warning = steps_beyond(run.path, run.steps)
+    warning = steps_beyond(output, run.steps)
     assert "the run has a checkpoint of step 60" in warning
     assert (
         f"--training.steps 60, or name the folder with the keys that it used: {tmp_path}" in warning

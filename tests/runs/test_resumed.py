@@ -73,9 +73,12 @@ def test_a_changed_run_is_planned_with_what_it_has_read_before(
 
     assert read_of(planned) == {name: both[name] for name in CHANGED}
     assert [s["first_slot"] for s in planned["segments"]] == [0, 80]
+    news = next(corpus for corpus in planned["corpora"] if corpus["name"] == "news")
+    assert news["share"] == pytest.approx(0.2 * 2 / 3)
+    assert news["steps_per_epoch"] == pytest.approx(news["windows"] / 8 / 0.2, rel=0.01)
     assert all("new run" not in each for each in planned["warnings"])
-    assert lines[1] == planned["about"]
-    assert lines[1] == "The run continues from step-10, and what it has read before counts too."
+    assert lines[2] == planned["about"]
+    assert lines[2] == "The run continues from step-10, and what it has read before counts too."
     assert plan(path, capsys)["corpora"] == planned["corpora"]  # now from step 30
 
 
@@ -97,6 +100,16 @@ def test_the_plan_of_a_run_counts_what_it_has_read_of_dropped_corpora(
         ["books", "dropped", f"{books['share']:.2%}", str(books["tokens_read"])],
         ["books", "10.00%", "0.00%"],
     ]
+
+
+def test_short_shards_are_a_warning_of_a_changed_run_too(
+    write: WriteRun, tmp_path: Path, capsys: Capture
+) -> None:
+    train(read_run(write(CORPORA)).blend, tmp_path, steps=range(10))
+    planned = plan(write(CHANGED | {"news": (0.2, [1000, 8])}, "new_segment"), capsys)
+
+    assert "about" in planned
+    assert any("1 of 5 shards have fewer than training.seq_len" in w for w in planned["warnings"])
 
 
 def test_the_plan_of_a_run_that_may_not_be_changed_says_so(

@@ -71,7 +71,7 @@ def _plan(options: Namespace) -> None:
 
         slots = unchanged_run(plan.run, train=plan.train).slots
         curve = blend_curve(slots, max(1, plan.run.stop_slot))
-        page = Page(title=str(plan.run.path), lead=plan.headline(), curve=curve)
+        page = Page(title=str(plan.run.path), lead=" ".join(plan.headline()), curve=curve)
         size = write_page(page, options.picture, overwrite=options.overwrite)
         complain(f"{options.picture}: {size:,} bytes")
     print_result(options.json, plan.json, plan.lines)

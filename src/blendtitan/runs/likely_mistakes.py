@@ -7,13 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from blendtitan.config import split_fractions
+from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError, MixedEodError
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.prepared import unprepared_edit
-from blendtitan.runs.row_reads import RowReads, removal_notes
+from blendtitan.runs.row_reads import removal_notes
 from blendtitan.settings.batches import check_seq_len
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
 from blendtitan.storage.catalog import Catalog
@@ -24,7 +25,7 @@ _LEAST_VALIDATION = 100  # the loss of fewer samples says little
 
 
 def likely_mistakes(
-    run: RunConfig, train: Dataset, datasets: Datasets, catalog: Catalog, reads: RowReads | None
+    run: RunConfig, train: Dataset, datasets: Datasets, catalog: Catalog
 ) -> Iterator[str]:
     """The warnings about the settings and the data of a run."""
     for folder in run.path.parents[:2]:  # a run folder, or its outputs
@@ -36,7 +37,7 @@ def likely_mistakes(
     yield from _eod_warnings(run, catalog)
     yield from removal_notes(catalog)
     yield from _vocabulary_warnings(run, catalog)
-    yield from _size_warnings(run, catalog, reads)
+    yield from _size_warnings(run, train, catalog)
 
 
 def stopping(error: Exception) -> str:
@@ -128,11 +129,14 @@ def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
         )
 
 
-def _size_warnings(run: RunConfig, catalog: Catalog, reads: RowReads | None) -> Iterator[str]:
-    if reads is not None and reads.is_short.any():
+def _size_warnings(run: RunConfig, train: Dataset, catalog: Catalog) -> Iterator[str]:
+    is_short = np.zeros(0, np.bool_)  # rows whose only window repeats tokens; of now, not before
+    if isinstance(train, BlendedDataset):
+        is_short = train.rows.num_tokens <= run.blend.seq_length
+    if is_short.any():
         what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
         yield (
-            f"{reads.is_short.sum():,} of {len(reads.is_short):,} {what} have fewer than "
+            f"{is_short.sum():,} of {len(is_short):,} {what} have fewer than "
             f"training.seq_len + 1 = {run.blend.seq_length + 1:,} tokens. Each has one window, "
             f"which starts again at its first token until it is full, so it repeats tokens. "
             f"Lower training.seq_len, or make fewer, longer shards: blendtitan merge"

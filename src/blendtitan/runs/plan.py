@@ -15,7 +15,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import progress
 from blendtitan.errors import BlendTitanError, ConfigError
 from blendtitan.history.skips import saved_skips, skips_of
-from blendtitan.order.blend import shares_of
+from blendtitan.order.blend import Segment, shares_of
 from blendtitan.runs.checkpoints import StoredState, steps_beyond
 from blendtitan.runs.likely_mistakes import likely_mistakes, stopping
 from blendtitan.runs.open import RunConfig, data_of_run, data_of_set
@@ -42,13 +42,13 @@ class CorpusPlan:
     weight: float
     """Weight in the file list."""
     share: float
-    """Configured share of all samples of the run."""
+    """Configured share of all samples of the run, over all its segments."""
     tokens_read: int
     epochs: float
     windows: int
     """Windows of one epoch."""
     steps_per_epoch: float | None
-    """Steps of one epoch at the corpus's share; None: never drawn."""
+    """Steps of one epoch at the corpus's share at the end of the run; None: it is 0."""
     tokens_unused: int | None
     """Tokens of windows that the run does not reach; None: unknown in this order or run."""
     bytes_read: int
@@ -92,7 +92,7 @@ class RunPlan:
     segments: tuple[SegmentPlan, ...]
     splits: tuple[SplitPlan, ...]
     steps_per_epoch: float
-    """Steps that read one epoch of all corpora together."""
+    """Steps for which all corpora together have windows, each of them read once."""
     warnings: tuple[str, ...]
     predictions: Mapping[str, Prediction]
     """By their keys in JSON."""
@@ -109,20 +109,20 @@ class RunPlan:
         tokens = sum(corpus.tokens_read for corpus in self.corpora)
         return round(known * self.tokens / tokens) if self.dropped and tokens else known
 
-    def headline(self) -> str:
-        """The run in one line."""
+    def headline(self) -> tuple[str, str]:
+        """The run in two sentences."""
         run = self.run
         sizes = listed_sizes(run.schedule, run.steps)
         return (
             f"{counted(run.steps, 'step')} of {sizes} sample{'' if sizes == '1' else 's'} of "
             f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
-            f"{self.tokens:,} tokens, {size_of(self.bytes_read)} to read. One epoch is "
-            f"{self.steps_per_epoch:,.1f} steps."
+            f"{self.tokens:,} tokens, {size_of(self.bytes_read)} to read.",
+            f"All corpora together have windows for {self.steps_per_epoch:,.1f} steps.",
         )
 
     def lines(self) -> Iterator[str | Table]:
         """The plan as text: corpora, segments if there are several, splits, warnings."""
-        yield from (self.headline(), *filter(None, [self.about]), "", _corpus_table(self), "")
+        yield from (*self.headline(), *filter(None, [self.about]), "", _corpus_table(self), "")
         if len(self.segments) > 1:
             yield from (_segment_table(self), "")
         yield Table(
@@ -196,10 +196,10 @@ def plan_run(
             splits=(*_splits(datasets, catalog), *sets),
             steps_per_epoch=run.steps_of(train.num_windows),
             warnings=(
-                *filter(None, [steps_beyond(run.path, run.steps), change]),
+                *filter(None, [steps_beyond(run.output, run.steps), change]),
                 *(check.warnings if check else [warning]),
                 *faults,
-                *likely_mistakes(run, train, datasets, catalog, reads),
+                *likely_mistakes(run, train, datasets, catalog),
             ),
             predictions=predictions,
         )
@@ -209,12 +209,13 @@ def _corpora(
     run: RunConfig, train: Dataset, catalog: Catalog, reads: RowReads | None
 ) -> Iterator[CorpusPlan]:
     end = progress(train, run.stop_slot)
+    last_shares = shares_of(_segments_of(run, train)[-1].weights)
     of_corpus, documents = np.array(catalog.corpora), np.diff(catalog.document_cuts)[:, 0]
     sizes = token_bytes(catalog) if reads is None else None
     for i, name in enumerate(train.corpora):
         own = of_corpus == name
         windows = train.only(name).num_windows
-        share, tokens_read = float(end.configured_shares[i]), int(end.tokens[i])
+        last_share, tokens_read = last_shares.get(name, 0.0), int(end.tokens[i])
         if reads is None:  # neighbours' common token twice
             assert sizes is not None
             each = float(np.average(sizes[own], weights=catalog.weights[own]))
@@ -228,18 +229,22 @@ def _corpora(
             documents=int(documents[own].sum()),
             tokens=int(train.corpus_tokens[i]),
             weight=float(catalog.weights[own].sum()),
-            share=share,
+            share=float(end.configured_shares[i]),
             tokens_read=tokens_read,
             epochs=float(end.epochs[i]),
             windows=windows,
-            steps_per_epoch=run.steps_of(round(windows / share)) if share else None,
+            steps_per_epoch=run.steps_of(round(windows / last_share)) if last_share else None,
             tokens_unused=unused,
             bytes_read=round(float(num_bytes)),
         )
 
 
+def _segments_of(run: RunConfig, train: Dataset) -> list[Segment]:
+    return [s for s in train.segments_read if s.first_slot < max(1, run.stop_slot)]
+
+
 def _segments(run: RunConfig, train: Dataset) -> Iterator[SegmentPlan]:
-    segments = [s for s in train.segments_read if s.first_slot < max(1, run.stop_slot)]
+    segments = _segments_of(run, train)
     stops = [*(segment.first_slot for segment in segments[1:]), run.stop_slot]
     names = [*train.corpora, *(each.name for each in dropped_corpora(train, run.stop_slot))]
     for segment, stop in zip(segments, stops, strict=True):

@@ -22,7 +22,6 @@ class RowReads(NamedTuple):
     """The tokens of each row that a run reads. Arrays have the shape ``(R,)``."""
 
     corpora: IntArray  # number of each row's corpus
-    is_short: NDArray[np.bool_]  # shorter than a window, so its only window repeats tokens
     unused: IntArray  # tokens that no sample predicts; 0 after an epoch: shifts bring its rest
     num_bytes: NDArray[np.float64]  # of its samples; repeated reads count again
 
@@ -53,7 +52,7 @@ def row_reads(dataset: Dataset, catalog: Catalog, num_samples: int) -> RowReads 
     left = held - 1 - draws * seq_len
     unused = np.where(left >= seq_len, left, 0)
     num_bytes = draws * (seq_len + 1) * np.array(row_sizes, np.float64)
-    return RowReads(dataset.order.row_corpora, held <= seq_len, unused, num_bytes)
+    return RowReads(dataset.order.row_corpora, unused, num_bytes)
 
 
 def _row_draws(phase: Phase, settings: OrderSettings, slot: int) -> IntArray:
