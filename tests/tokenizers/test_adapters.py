@@ -269,3 +269,13 @@ def test_a_folder_with_both_kinds_is_hugging_face(
 def test_a_path_without_a_tokenizer_is_an_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"no such file|this folder has none of tokenizer"):
         load_tokenizer(tmp_path / name)
+
+
+def test_a_tokenizer_that_cannot_encode_every_text_is_named(tmp_path: Path) -> None:
+    """The library raises a bare exception, without the file."""
+    words = Tokenizer(models.WordLevel({"one": 0, "</s>": 1}))
+
+    with pytest.raises(
+        ConfigError, match=r"tokenizer\.json: the tokenizer cannot encode every .*UNK"
+    ):
+        saved_hf(words, tmp_path, eos_token="</s>").encode("two")

@@ -130,7 +130,13 @@ class HFTokenizer(Tokenizer):
         return [added.content for added in self._tokenizer.get_added_tokens_decoder().values()]
 
     def _library_ids(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises no other class
+            raise ConfigError(
+                f"{self.path}: the tokenizer cannot encode every text: {error}. Give its model an "
+                f"unknown token that its vocabulary has."
+            ) from error
         return [encoding.ids for encoding in encodings]
 
     def _decode_ids(self, ids: list[int]) -> str:
