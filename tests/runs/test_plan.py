@@ -641,13 +641,13 @@ def test_a_checkpoint_beyond_the_configured_steps_is_a_warning(
     write_run: WriteRun, tmp_path: Path
 ) -> None:
     """The run was trained further with ``--training.steps``, which the file does not hold."""
-    run = read_run(write_run(CORPORA))
-    (tmp_path / "data.toml").touch()
+    output = tmp_path / "outputs"
+    run = read_run(write_run(CORPORA, job={"dump_folder": str(output)}))
     for step in (5, run.steps, 60):
-        assert not steps_beyond(run.path, run.steps)
-        (tmp_path / f"outputs/checkpoint/step-{step}").mkdir(parents=True)
+        assert not steps_beyond(output, run.steps)
+        (output / f"checkpoint/step-{step}").mkdir(parents=True)
 
-    warning = steps_beyond(run.path, run.steps)
+    warning = steps_beyond(output, run.steps)
     assert "the run has a checkpoint of step 60" in warning
     assert (
         f"--training.steps 60, or name the folder with the keys that it used: {tmp_path}" in warning

@@ -10,7 +10,7 @@ from typing import Any
 
 from blendtitan.checkpoints import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
-from blendtitan.runs.run_folder import DATA, OUTPUTS
+from blendtitan.runs.run_folder import DATA
 from blendtitan.state import STATE_KEY, parse_state
 from blendtitan.visible import visible, visible_logger
 
@@ -128,19 +128,16 @@ def change_after(stored: StoredState, num_segments: int) -> str:
     )
 
 
-def steps_beyond(config: Path, steps: int) -> str:
-    """A sentence if a run folder has a checkpoint beyond the last step of its configuration."""
-    outputs = config.parent / OUTPUTS
-    if not (config.parent / DATA).is_file():
-        return ""
-    found = [path.name for path in outputs.glob("*/step-*") if _STEP.fullmatch(path.name)]
+def steps_beyond(output: Path, steps: int) -> str:
+    """A sentence if a run has a checkpoint beyond the last step of its configuration."""
+    found = [path.name for path in output.glob("*/step-*") if _STEP.fullmatch(path.name)]
     last = max((int(name.removeprefix("step-")) for name in found), default=0)
     if last <= steps:
         return ""
     return (
         f"training.steps is {steps:,}, but the run has a checkpoint of step {last:,}: it was "
         f"trained with other keys on the command line. Give them to plan, too, as "
-        f"--training.steps {last}, or name the folder with the keys that it used: {outputs}"
+        f"--training.steps {last}, or name the folder with the keys that it used: {output}"
     )
 
 

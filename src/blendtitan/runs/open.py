@@ -58,6 +58,8 @@ class RunConfig:
 
     path: Path
     """The TOML file."""
+    output: Path
+    """Its ``job.dump_folder``."""
     blend: BlendConfig
     """The blend and its segments, assuming that the run is never changed."""
     steps: int
@@ -346,6 +348,7 @@ def read_run(
     part = "parallelism.pipeline_parallel_microbatch_size"
     run = RunConfig(
         path=path,
+        output=Path(values["job.dump_folder"]),
         blend=_blend(path, values),
         steps=steps,
         global_batch_size=global_batch_size,
