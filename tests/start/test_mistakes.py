@@ -328,6 +328,73 @@ def test_init_refuses_a_wrong_key_and_names_those_that_exist(
     assert init("in", key="body") == 0
 
 
+def test_training_does_not_begin_on_data_that_was_prepared_before_an_edit(
+    here: Path, capsys: Capture
+) -> None:
+    """It would read the old blend, and nobody would notice."""
+    assert init() == 0
+    assert prepare() == 0
+    original = Path("run", DATA).read_text()
+    more = Path("text/more")
+    shutil.copytree("text/web", more)
+
+    for old, new, entry in [
+        ("web = 1.0", "web = 2.5", "epochs.web"),
+        ("[corpora]", f'[corpora]\nmore = "{more.absolute()}"', "corpora.more"),
+        ('key = "text"', 'key = "body"', "key"),
+        ("[epochs]", "[keys]\ncode = 'body'\n[epochs]", "keys.code"),
+        ("[epochs]", "[epochs", "corpora.code, corpora.web, not a TOML file"),
+    ]:
+        edit(old, new)
+        with pytest.raises(ConfigError) as error:
+            check_run(Path("run", CONFIG))
+        expected = (
+            f"run/data.toml was edited after the data was prepared ({entry}). Run blendtitan "
+        )
+        assert str(error.value).startswith(expected)
+        assert cli.main(["plan", "run"]) == 0
+        assert f"prepared ({entry}). Run" in capsys.readouterr().out
+        Path("run", DATA).write_text(original)
+    assert check_run(Path("run", CONFIG)) == ""
+    edit("web = 1.0\n", "# a corpus that is not listed has one epoch\n")
+    assert check_run(Path("run", CONFIG)) == ""
+    edit("[corpora]", f'[corpora]\nmore = "{more.absolute()}"')
+    assert prepare() == 0
+    assert check_run(Path("run", CONFIG)) == ""
+    edit("[corpora]", "# of another list, nothing is known\n[corpora]\nother = 'x'")
+    shutil.copy("run/file_list.txt", "list.txt")
+    with pytest.raises(ConfigError, match=r"corpora\.other"):
+        check_run(Path("run", CONFIG))
+    words = ["--blendcorpus.data_file_list", "list.txt"]
+    Path("list.txt").write_text(re.sub(r" tokens/", " run/tokens/", Path("list.txt").read_text()))
+    assert check_run(Path("run", CONFIG), words) == ""
+
+
+def test_a_tokenizer_of_the_command_line_is_not_said_to_be_in_the_file(
+    here: Path, capsys: Capture
+) -> None:
+    assert init() == 0
+    assert prepare() == 0
+    Path("other.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
+
+    assert cli.main(["train", "run", "--model.tokenizer_path", "other.model"]) == 1
+    assert (
+        'but the command line names model.tokenizer_path = "other.model". To train with the '
+        "former, leave --model.tokenizer_path out."
+    ) in error_of(capsys)
+
+
+def test_a_named_folder_of_shards_says_how_to_name_it(here: Path, capsys: Capture) -> None:
+    assert init() == 0
+    assert prepare() == 0
+
+    assert init("pages=run/tokens/web", folder="again") == 1
+    error = error_of(capsys)
+    assert "It holds .bin/.idx shards, whose corpora have the names of their folders: name" in error
+    assert error.endswith("without pages=\n")
+    assert init("run/tokens/web", folder="again") == 0
+
+
 def test_each_corpus_may_have_a_key_of_its_own(here: Path, capsys: Capture) -> None:
     line = Path("text/code/0.jsonl").read_text().splitlines()[0].replace('"text"', '"content"')
     for path in Path("text/code").iterdir():

@@ -13,6 +13,7 @@ from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
 from blendtitan.errors import ConfigError, MixedEodError
 from blendtitan.runs.open import RunConfig
+from blendtitan.runs.prepared import unprepared_edit
 from blendtitan.runs.row_reads import removal_notes
 from blendtitan.settings.batches import check_seq_len
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
@@ -27,6 +28,9 @@ def likely_mistakes(
     run: RunConfig, train: Dataset, datasets: Datasets, catalog: Catalog
 ) -> Iterator[str]:
     """The warnings about the settings and the data of a run."""
+    for folder in run.path.parents[:2]:  # a run folder, or its outputs
+        if edit := unprepared_edit(folder, run.blend.data_file_list):
+            yield f"{edit} This plan is of the data as it was prepared."
     yield from _refusals(run, train)
     if run.validates:
         yield from _validation_warnings(run, train, datasets.valid)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from blendtitan.errors import (
     BlendTitanError,
@@ -149,19 +150,21 @@ def two_tokenizers(data: Path, config: Path, model: Model | None = None) -> str:
 
     ``model`` is the ``[model]`` of the run; None: that of ``config``.
     """
-    prepared = None
+    prepared: Any = None
+    in_file: dict[str, Any] = {}
     with suppress(BlendTitanError, OSError):
         prepared = toml_document(data).get("tokenizer")
-        model = toml_document(config).get("model", {}) if model is None else model
-    if model is None:
+        in_file = toml_document(config).get("model", {})
+    used = in_file if model is None else model
+    key = next((key for key in TOKENIZER_KEYS if used.get(key)), None)
+    if key is None or not isinstance(prepared, str) or _is_same(prepared, str(used[key])):
         return ""
-    key = next((key for key in TOKENIZER_KEYS if model.get(key)), None)
-    if key is None or not isinstance(prepared, str) or _is_same(prepared, str(model[key])):
-        return ""
+    where, remedy = str(config), f'set model.{key} = "{prepared}" in {config.name}'
+    if in_file.get(key) != used[key] and any(map(in_file.get, TOKENIZER_KEYS)):
+        where, remedy = "the command line", f"leave --model.{key} out"
     return (
-        f'{data} prepares data for tokenizer = "{prepared}", but {config} trains with model.{key} '
-        f'= "{model[key]}". To train with the former, set model.{key} = "{prepared}" in '
-        f"{config.name}."
+        f'{data} prepares data for tokenizer = "{prepared}", but {where} names model.{key} = '
+        f'"{used[key]}". To train with the former, {remedy}.'
     )
 
 

@@ -26,6 +26,7 @@ from blendtitan.errors import (
     EmptySplitError,
 )
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
+from blendtitan.runs.prepared import check_current
 from blendtitan.runs.resumed import (
     checkpoint_folder,
     continued_from,
@@ -91,9 +92,7 @@ def check_run(
         A sentence if the run is known to have finished, or an empty text.
     """
     if is_02():  # its trainer checks the keys
-        check_prepared(
-            config.parent, _file_list({**read_toml(config), **read_arguments(arguments)})
-        )
+        _check_prepared(config.parent, {**read_toml(config), **read_arguments(arguments)})
         return ""
     with quietly():  # rank 0 says it again
         values = read_run_keys(config, arguments)
@@ -108,7 +107,7 @@ def check_run(
     # A second job may find other data than the first: this is the better reason.
     if reads_data:
         check_unclaimed(Path(values["job.dump_folder"]), job=job)
-    check_prepared(config.parent, _file_list(values))
+    _check_prepared(config.parent, values)
     try:
         ranks = _data_ranks(values, world_size)
     except ConfigError as error:
@@ -155,9 +154,12 @@ def check_shards_of(config: Path) -> None:
             read_catalog(run.blend, check=check)
 
 
-def _file_list(values: Values) -> str:
+def _check_prepared(folder: Path, values: Values) -> None:
+    """Check that the data was prepared, from the ``data.toml`` that the run folder has now."""
     keys = "blendcorpus.data_file_list", "training.dataset_path"
-    return next((str(values[key]) for key in keys if values.get(key)), "")
+    file_list = next((str(values[key]) for key in keys if values.get(key)), "")
+    check_prepared(folder, file_list)
+    check_current(folder, file_list)
 
 
 def _check_least(config: Path, values: Values, arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ DIR/data.toml       the tokenizer and the corpora; edit it and prepare again
 DIR/config.toml     the run; edit it, or override keys on the command line of ``train``
 DIR/tokens/         shards, made by ``prepare``
 DIR/file_list.txt   shards and their weights, made by ``prepare``
+DIR/prepared.toml   the data.toml that ``prepare`` read; ``train`` refuses another one
 DIR/outputs/        checkpoints and metrics, made by ``train``
 """
 
@@ -26,12 +27,13 @@ from blendtitan.errors import (
     InputError,
     MissingExtraError,
 )
-from blendtitan.files import path_of, read_text, url_of
+from blendtitan.files import path_of, read_file, read_text, url_of
 from blendtitan.prepare.input_file import TxtMode, is_url
 from blendtitan.prepare.mix import CorpusMix, MixConfig, check_repetition, mix
 from blendtitan.prepare.plan import Shard, plan_shards
 from blendtitan.prepare.report import report_lost_lines
 from blendtitan.prepare.tokenize import TokenizeConfig, tokenize_shards
+from blendtitan.runs.prepared import keep_prepared
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST, OUTPUTS, TOKENS
 from blendtitan.settings.templates import LAUNCH_SCRIPTS, TEMPLATES, page_url
 from blendtitan.start.data import (
@@ -40,9 +42,9 @@ from blendtitan.start.data import (
     expanded,
     read_data_config,
 )
-from blendtitan.start.found import FoundCorpus, corpora_in
+from blendtitan.start.found import FoundCorpus
 from blendtitan.start.left_out import prune_unnamed, report_unnamed
-from blendtitan.start.texts import check_read_once, check_texts, checked_keys
+from blendtitan.start.texts import check_read_once, check_texts, checked_keys, named_corpora
 from blendtitan.storage.atomic_files import write_atomically, writing
 from blendtitan.storage.list_forms import NamedShard, find_shards
 from blendtitan.tokenizers import ABSENT, load_tokenizer
@@ -108,7 +110,7 @@ def init_folder(
     document = _template(template)
     shards = {path: prefixes for path in data if (prefixes := _shards_below(path))}
     texts = [path for path in data if path not in shards]
-    found = [corpus for path in texts for corpus in corpora_in(path)]
+    found = [corpus for path in texts for corpus in named_corpora(path)]
     twice = [name for name, count in Counter(corpus.name for corpus in found).items() if count > 1]
     if twice:
         raise ConfigError(
@@ -185,6 +187,7 @@ def prepare_folder(
         ShardError: A shard cannot be used.
     """
     config = read_data_config(folder / DATA)
+    data = read_file(folder / DATA)
     epochs = {name: number for name, number in config.epochs.items() if number}
     mixing = MixConfig(epochs=epochs, max_epochs=max_epochs)
     _check_epochs(folder / DATA, mixing)
@@ -214,7 +217,9 @@ def prepare_folder(
         return config.epochs.get(shard.corpus, 1) > 0
 
     inputs = [tokens] * bool(corpora) + [path_of(shard) for shard in config.shards]
-    return mix(inputs, folder / FILE_LIST, mixing, is_read=is_read)
+    mixed = mix(inputs, folder / FILE_LIST, mixing, is_read=is_read)
+    keep_prepared(folder, data)
+    return mixed
 
 
 def _tokenize(

@@ -11,7 +11,9 @@ from blendtitan.prepare.plan import Shard, keys_by_corpus, plan_jobs
 from blendtitan.prepare.streams import BadText
 from blendtitan.prepare.tokenize import JOB_BYTES
 from blendtitan.runs.run_folder import DATA
-from blendtitan.start.found import FoundCorpus
+from blendtitan.start.data import expanded
+from blendtitan.start.found import FoundCorpus, corpora_in
+from blendtitan.storage.list_forms import find_shards
 
 
 def check_read_once(files: Iterable[tuple[str, InputFile]]) -> None:
@@ -24,6 +26,21 @@ def check_read_once(files: Iterable[tuple[str, InputFile]]) -> None:
                 f"{file.location}: is in two corpora, {other} and {corpus}, expected one. To read "
                 f"a corpus more than once, set its epochs in {DATA}."
             )
+
+
+def named_corpora(text: str) -> list[FoundCorpus]:
+    """``corpora_in`` of a value of ``--data``; its error says what is special about shards."""
+    try:
+        return corpora_in(text)
+    except InputError as error:
+        name, equals, location = text.partition("=")
+        path = Path(expanded(location))
+        if equals and "/" not in name and path.is_dir() and find_shards(path):
+            error.add_note(
+                f"It holds .bin/.idx shards, whose corpora have the names of their folders: name "
+                f"it without {name}="
+            )
+        raise
 
 
 def checked_keys(keys: Sequence[str], found: Sequence[FoundCorpus]) -> tuple[str, dict[str, str]]:
