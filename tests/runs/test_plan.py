@@ -644,15 +644,20 @@ def test_a_checkpoint_beyond_the_configured_steps_is_a_warning(
     output = tmp_path / "outputs"
     run = read_run(write_run(CORPORA, job={"dump_folder": str(output)}))
     for step in (5, run.steps, 60):
-        assert not steps_beyond(output, run.steps)
+        assert not steps_beyond(run.path, output, run.steps)
         (output / f"checkpoint/step-{step}").mkdir(parents=True)
 
-    warning = steps_beyond(output, run.steps)
-    assert "the run has a checkpoint of step 60" in warning
-    assert (
-        f"--training.steps 60, or name the folder with the keys that it used: {tmp_path}" in warning
-    )
+    warning = steps_beyond(run.path, output, run.steps)
+    assert f"training.steps is 10, but {output} has a checkpoint of step 60" in warning
+    assert warning.endswith("--training.steps 60")
     assert warning in plan_run(run).warnings
+    used = output / "config.toml"
+    used.write_text(run.path.read_text())
+    named = f"--training.steps 60, or name the folder with the keys that it used: {output}"
+    assert steps_beyond(run.path, output, run.steps).endswith(named)
+    assert steps_beyond(used, output, run.steps) == warning  # it is already named
+    other = replace(run, output=tmp_path / "other")
+    assert not any("checkpoint of step" in each for each in plan_run(other).warnings)
 
 
 def test_an_unknown_corpus_of_a_segment_is_named_with_its_place(write_run: WriteRun) -> None:

@@ -124,7 +124,7 @@ def _document(text: str) -> tuple[str, int]:
     number("--until", "STEP", "with --document: last step to show"),
     number("--ranks", "N", "data-parallel ranks of the run"),
     number("--rank", "R", "with --step: show only this rank"),
-    number("--sample", "I", "with --step: show only this sample of the step; the first is 0"),
+    number("--sample", "I", "with --step: show only this sample, of the step or of --rank, from 0"),
     flag("--full", "show every document with its whole text"),
     json_flag("text"),
 )

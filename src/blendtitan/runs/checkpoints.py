@@ -11,6 +11,7 @@ from typing import Any
 from blendtitan.checkpoints import METADATA, Contents
 from blendtitan.errors import ConfigError, ResumeError
 from blendtitan.runs.run_folder import DATA
+from blendtitan.settings.toml import RESOLVED
 from blendtitan.state import STATE_KEY, parse_state
 from blendtitan.visible import visible, visible_logger
 
@@ -128,16 +129,19 @@ def change_after(stored: StoredState, num_segments: int) -> str:
     )
 
 
-def steps_beyond(output: Path, steps: int) -> str:
-    """A sentence if a run has a checkpoint beyond the last step of its configuration."""
+def steps_beyond(config: Path, output: Path, steps: int) -> str:
+    """A sentence if a run's output folder has a checkpoint beyond the last step of ``config``."""
     found = [path.name for path in output.glob("*/step-*") if _STEP.fullmatch(path.name)]
     last = max((int(name.removeprefix("step-")) for name in found), default=0)
     if last <= steps:
         return ""
+    used = output / RESOLVED
+    has_keys = used.is_file() and not used.samefile(config)
     return (
-        f"training.steps is {steps:,}, but the run has a checkpoint of step {last:,}: it was "
-        f"trained with other keys on the command line. Give them to plan, too, as "
-        f"--training.steps {last}, or name the folder with the keys that it used: {output}"
+        f"training.steps is {steps:,}, but {output} has a checkpoint of step {last:,}: it was "
+        f"trained with other keys. To plan that run, give them to plan, too, as "
+        f"--training.steps {last}"
+        + (f", or name the folder with the keys that it used: {output}" if has_keys else "")
     )
 
 

@@ -196,7 +196,7 @@ def plan_run(
             splits=(*_splits(datasets, catalog), *sets),
             steps_per_epoch=run.steps_of(train.num_windows),
             warnings=(
-                *filter(None, [steps_beyond(run.output, run.steps), change]),
+                *filter(None, [steps_beyond(run.path, run.output, run.steps), change]),
                 *(check.warnings if check else [warning]),
                 *faults,
                 *likely_mistakes(run, train, datasets, catalog),

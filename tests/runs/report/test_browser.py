@@ -166,6 +166,24 @@ def test_small_numbers_on_axes_are_plain(
     assert all(re.fullmatch(r"[\d.]+", tick) for tick in ticks)
 
 
+@pytest.mark.parametrize("step", [1, 20, 39])
+def test_the_label_of_a_change_is_never_cut_off(
+    browser: Browser, write_run: WriteRun, tmp_path: Path, step: int
+) -> None:
+    segment = [{"from_step": step, "shares": {"web": 0.5}}]
+    corpora = {"web": (0.6, [900]), "code": (0.4, [450])}
+    config = write_run(corpora, training={"steps": 40}, blendcorpus={"segment": segment})
+    path = tmp_path / "changed.html"
+    write_page(report_page([gather_run(config, name="run")]), path)
+    page, _ = opened(browser, path, viewport={"width": 1400, "height": 900})
+    labels = page.locator(".annotation-text").all_text_contents()
+    clipped = page.evaluate(CLIPPED)
+    page.close()
+
+    assert labels == [f"segment after step {step}"]
+    assert clipped == []
+
+
 def test_figures_follow_when_the_theme_changes(shown: Shown) -> None:
     page, wrong = shown("light")
     for scheme, ink in (("dark", DARK["ink"]), ("light", LIGHT["ink"])):

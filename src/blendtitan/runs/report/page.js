@@ -6,6 +6,8 @@
   const touch = matchMedia("(pointer: coarse)");
   const NARROW = 520; // CSS pixels
   const ROW = 14; // of small text
+  const CHARACTER = 7; // its width, at most
+  const STARTS = { left: 0, center: 0.5, right: 1 }; // parts of a label before its line
   const MODE_BAR = 24; // its height
   const PRINTED_HEIGHT = 0.72; // of that on a screen: three figures on a sheet
   const PRINTED_WIDTH = 680; // CSS pixels that A4 and Letter have between the margins of page.css
@@ -18,21 +20,24 @@
     return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, colored(each, theme)]));
   };
 
-  // Labels in rows above the plot, each beside its line, if they would hide each other.
+  // Labels beside their lines, none beyond an edge; in rows above the plot if they would hide each other.
   const stacked = (layout, width) => {
     const labels = (layout.annotations ?? []).filter((each) => each.text);
+    if (!labels.length) return {};
     const last = layout.xaxis.range?.[1];
-    const meet = (a, b) => Math.abs(a.x - b.x) / last * width < 3.5 * (a.text.length + b.text.length);
-    if (width > NARROW && !labels.some((a, i) => labels.slice(i + 1).some((b) => meet(a, b)))) return {};
-    const above = ROW * Math.max(0, labels.length - 1);
+    const anchored = labels.map((each) => ({
+      ...each,
+      xanchor: each.x < 0.3 * last ? "left" : each.x > 0.5 * last ? "right" : "center",
+    }));
+    const start = ({ x, text, xanchor }) => x / last * width - CHARACTER * text.length * STARTS[xanchor];
+    const meet = (a, b) => start(a) < start(b) + CHARACTER * b.text.length && start(b) < start(a) + CHARACTER * a.text.length;
+    const isHidden = anchored.some((a, i) => anchored.slice(i + 1).some((b) => meet(a, b)));
+    if (width > NARROW && !isHidden) return { annotations: anchored };
+    const above = ROW * (labels.length - 1);
     return {
       height: layout.height + above,
       margin: { ...layout.margin, t: layout.margin.t + above },
-      annotations: labels.map((each, row) => ({
-        ...each,
-        yshift: ROW * row,
-        xanchor: each.x < 0.3 * last ? "left" : each.x > 0.6 * last ? "right" : "center",
-      })),
+      annotations: anchored.map((each, row) => ({ ...each, yshift: ROW * row })),
     };
   };
 
