@@ -100,7 +100,7 @@ def test_validation_reads_the_blend_of_the_file_list(config: Config) -> None:
         ({"from_step": 1}, r"shares are None, expected .* such as \{ web = 0\.5 \}"),
         ({"from_step": 1, "shares": {"web": -1}}, "share of 'web' is -1, expected a finite number"),
         ({"from_step": 1, "shares": {"web": float("nan")}}, "share of 'web' is nan"),
-        ({"from_step": 1, "weights": {"web": 1}}, "unknown key weights. .* The keys are shares"),
+        ({"from_step": 1, "weights": {"web": 1}}, "unknown key weights. The keys are shares"),
     ],
 )  # fmt: skip
 def test_a_table_that_cannot_be_used_is_refused(table: dict[str, Any], message: str) -> None:
