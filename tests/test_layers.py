@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "order": (ORDER, NUMPY),
     "checkpoints": (STORAGE | {"checkpoints"}, set()),
     "claims": (STORAGE | {"claims"}, set()),
-    "stop_signals": ({"claims", "failures", "files"}, set()),
+    "stop_signals": ({"claims", "failures", "files", "terminal"}, set()),
     "dataset": (DATASET, NUMPY),
     "history": (HISTORY, NUMPY),
     "original": (HISTORY | {"original"}, NUMPY | {"numba"}),

@@ -253,7 +253,7 @@ def split_fractions(split: str) -> tuple[float, float, float]:
         )
     if len(numbers) not in (1, len(SPLITS)):
         too_many = len(numbers) > len(SPLITS)
-        remedy = 'for example, "98,1,1"' if too_many else f'"{split},0" to have no test split'
+        remedy = '"98,1,1", for example' if too_many else f'"{split},0" to have no test split'
         raise ConfigError(
             f"split is {split!r}, which has {len(numbers)} numbers. Expected three: the relative "
             f"sizes of train, valid and test. Write {remedy}."

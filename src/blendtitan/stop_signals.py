@@ -67,6 +67,10 @@ class StopSignals:
             release_claim()
             end_at_once(name if is_shown else None)
         self.received, self._since = name, time.monotonic()
+        from blendtitan.terminal import complain
+
+        # A step may take minutes.
+        complain(f"Received {name}: the run ends after this step. A second one ends it at once.")
 
 
 STOP = StopSignals()

@@ -173,6 +173,8 @@ def test_a_signal_in_the_first_step_saves_it(job: FaultyJob, processes: int) -> 
 
     assert run.wait(TIMEOUT_S) == INTERRUPTED
     check_ended(job, run.output)
+    if processes == 1:  # otherwise the output of the rank that received it is not shown
+        assert "SIGTERM: the run ends after this step. A second one ends it at once." in run.output
     assert "Received SIGTERM: saving a checkpoint of step 1 before the run ends." in run.output
     assert job.complete_steps() == [1]
 

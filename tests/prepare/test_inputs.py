@@ -46,7 +46,7 @@ def test_links_are_followed_and_those_to_a_folder_above_are_not(
     found = names(f"{tmp_path}/text{asked}" if asked != "/**" else tmp_path / "text")
 
     assert found == ["books/a.jsonl", "web/b.jsonl"]
-    assert "skipped, not text data: web/loop" in caplog.text
+    assert "skipped, not taken for data: web/loop" in caplog.text
 
 
 def test_hidden_files_and_companions_are_skipped_with_a_log_line(

@@ -459,7 +459,7 @@ def test_files_beside_folders_make_one_corpus_with_a_note(
     with caplog.at_level(logging.INFO):
         assert init() == 0
     assert (
-        "text has files of its own, so it is one corpus, and its subfolders (code, web) are none"
+        "text has files of its own, so it is one corpus, with those of its subfolders (code, web)"
         in (caplog.text)
     )
 

@@ -53,7 +53,8 @@ TEXTS: tuple[Add, ...] = (
     flag("--no-docs", "do not record the source of each document in PREFIX.docs.parquet"),
     flag(
         "--skip-unknown",
-        "warn about files that cannot be read or have an unknown format, instead of failing",
+        "warn about files that cannot be read or have an unknown format, instead of failing. "
+        "Documentation, such as README.md, is skipped in any case",
     ),
     flag(
         "--prune",

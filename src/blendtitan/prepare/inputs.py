@@ -169,7 +169,11 @@ class _Found:
         for path, reason in sorted(self.problems.items()):
             logger.warning("skipped: %s: %s", path, reason)
         if self.companions:
-            logger.info("%s: skipped, not text data: %s", text, _shown(self.companions, self.top))
+            logger.info(
+                "%s: skipped, not taken for data: %s",
+                text,
+                _shown(self.companions, self.top),
+            )
         if self.hidden:
             number = counted(len(self.hidden), "hidden file or folder", "hidden files or folders")
             logger.info("%s: %s skipped", text, number)

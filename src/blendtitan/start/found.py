@@ -43,7 +43,7 @@ def corpora_in(text: str) -> list[FoundCorpus]:
     if name or is_flat or not WILDCARDS.isdisjoint(location):
         if first_folders and not name and WILDCARDS.isdisjoint(location):
             logger.info(
-                "%s has files of its own, so it is one corpus, and its subfolders (%s) are none",
+                "%s has files of its own, so it is one corpus, with those of its subfolders (%s)",
                 *(location, ", ".join(sorted(first_folders))),
             )
         return [_found(name or _name_of(location), location, files)]
