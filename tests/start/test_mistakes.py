@@ -20,6 +20,7 @@ import pytest
 from blendtitan import cli
 from blendtitan.errors import ConfigError, EmptySplitError, OutputError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
+from blendtitan.runs.prepared import unprepared_edit
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST
 from blendtitan.settings import templates
 from blendtitan.start import folder as folder_module
@@ -368,6 +369,8 @@ def test_training_does_not_begin_on_data_that_was_prepared_before_an_edit(
     words = ["--blendcorpus.data_file_list", "list.txt"]
     Path("list.txt").write_text(re.sub(r" tokens/", " run/tokens/", Path("list.txt").read_text()))
     assert check_run(Path("run", CONFIG), words) == ""
+    for other in ("s3://bucket/list.txt", "gone.txt"):
+        assert unprepared_edit(Path("run"), other) == ""
 
 
 def test_a_tokenizer_of_the_command_line_is_not_said_to_be_in_the_file(

@@ -1,7 +1,6 @@
 """Whether the data of a run folder was prepared from its present ``data.toml``."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,13 @@ def unprepared_edit(folder: Path, file_list: str | Path) -> str:
         folder: The run folder, or any other.
         file_list: That of the run. Of one that ``prepare`` did not write, nothing is known.
     """
-    own = folder / FILE_LIST
-    if not ((folder / PREPARED).is_file() and own.is_file()):
+    if not (folder / PREPARED).is_file():
         return ""
-    with suppress(OSError):
-        if not os.path.samefile(own, file_list):
+    try:
+        if not os.path.samefile(folder / FILE_LIST, file_list):
             return ""
+    except OSError:  # one of them does not exist, or is a URL
+        return ""
     before, now = _entries(folder / PREPARED), _entries(folder / DATA)
     keys = [key for key in {**before, **now} if key != "tokenizer"]
     edited = [key for key in keys if before.get(key) != now.get(key)]
