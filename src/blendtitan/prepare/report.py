@@ -118,7 +118,7 @@ def report_lost_lines(tokenizer: Tokenizer) -> None:
         line_break, space, none = map(tokenizer.encode, texts)
     except ConfigError:  # it has no unknown token, and knows other texts only
         return
-    # A tokenizer of other letters, such as of proteins, makes the same of all three.
+    # To a tokenizer of another alphabet, such as that of proteins, all three may be the same.
     if line_break == space != none:
         logger.warning(
             "%s: the tokenizer turns line breaks into spaces, so the model never sees where a line "

@@ -133,7 +133,7 @@ def train(config: Path, arguments: Sequence[str], ranks: Ranks) -> NoReturn:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     module = f"blendtitan.{'titan02' if is_02() else 'titan'}.train"
     words = ["-u", "-m", module, "--job.config_file", str(config), *arguments]
-    # The first line of the trainer comes when PyTorch is imported, from a slow disk after a minute.
+    # The trainer first imports PyTorch, which may take a minute from a slow disk.
     if ranks.shown:  # one machine of several is enough
         say(f"Starting {counted(ranks.nproc, 'process', 'processes')} of {config}")
         sys.stdout.flush()  # exec would lose it
