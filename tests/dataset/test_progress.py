@@ -1,5 +1,7 @@
 """How far each corpus has been read, and that none is read too often."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,30 @@ def test_as_often_as_allowed_is_accepted(dataset: BlendedDataset) -> None:
 
 def test_without_a_limit_everything_is_accepted(dataset: BlendedDataset) -> None:
     check_repetition(dataset, 10**9, 0)
+
+
+@pytest.mark.parametrize(
+    ("seq_len", "across_shards", "short"),
+    [
+        (400, False, None),
+        (401, False, r"the longest shard of 'b' has 100 tokens: each sample would repeat them"),
+        (1201, False, r"the longest shard of 'a' has 300 and the longest shard of 'b' has 100"),
+        (1201, True, r"the text of 'b' has 100 tokens"),
+    ],
+)
+def test_a_sample_may_not_repeat_its_own_tokens_too_often(
+    write_blend: WriteBlend, seq_len: int, across_shards: bool, short: str | None
+) -> None:
+    """The same limit holds within a sample that is longer than the shard it is cut from."""
+    config = write_blend(
+        CORPORA, seq_length=seq_len, split="1", blend_sample_in_corpus=not across_shards
+    )
+    train = build_datasets(config).train
+    assert train is not None
+
+    check_repetition(train, 2, 0)
+    with nullcontext() if short is None else pytest.raises(ConfigError, match=short):
+        check_repetition(train, 2, 4)
 
 
 @pytest.mark.parametrize("max_epochs", [-1, float("nan")])

@@ -151,7 +151,10 @@ def _build_split(
         from blendtitan.dataset.removed import without_removed
 
         rows = without_removed(rows)
-    _warn_of_short_rows(rows, split, config)
+    if (rows.num_tokens <= config.seq_length).any():
+        from blendtitan.dataset.short_rows import warn_of_short_rows
+
+        warn_of_short_rows(rows, split, config)
     weights = {name: total_weight(catalog.weights[shards_of[name]].tolist()) for name in usable}
     segments: tuple[Segment, ...] = (Segment(0, weights),)
     if config.segments and split == "train":
@@ -202,16 +205,6 @@ def _corpus_rows(
         catalog.weights[[shard for _, shard in used]].tolist(),
         [place for place, _ in used],
     )
-
-
-def _warn_of_short_rows(rows: Rows, split: str, config: BlendConfig) -> None:
-    is_short = rows.num_tokens <= config.seq_length
-    if is_short.any():
-        logger.warning(
-            "%s: %d of %d %s have fewer than training.seq_len + 1 = %d tokens, so they repeat some",
-            *(split, is_short.sum(), len(is_short)),
-            *("shards" if config.blend_sample_in_corpus else "corpora", config.seq_length + 1),
-        )
 
 
 def document_cuts(num_documents: int, fractions: tuple[float, float, float]) -> list[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from blendtitan.config import SPLITS
 from blendtitan.dataset.interface import Dataset
 from blendtitan.errors import ConfigError
 from blendtitan.order.blend import Segment, shares_of
@@ -57,7 +58,8 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
         max_epochs: Most epochs of a corpus. 0: no limit.
 
     Raises:
-        ConfigError: A corpus is read more often, or ``max_epochs`` is below 0.
+        ConfigError: A corpus is read more often, each of its samples repeats its tokens more
+            often, or ``max_epochs`` is below 0.
     """
     if not max_epochs >= 0:
         raise ConfigError(f"max_epochs is {max_epochs}, expected a number of at least 0")
@@ -65,6 +67,10 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
         return
     seq_len = dataset.config.seq_length
     reached = progress(dataset, num_samples)
+    if dataset.catalog.split_tokens(SPLITS.index(dataset.split)).min() < seq_len:
+        from blendtitan.dataset.short_rows import check_samples
+
+        check_samples(dataset, reached.tokens > 0, max_epochs)
     surplus = reached.tokens - max_epochs * dataset.corpus_tokens
     often = [
         f"{dataset.corpora[i]!r} {reached.epochs[i]:.3g} times"

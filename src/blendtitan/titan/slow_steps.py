@@ -1,0 +1,74 @@
+"""A line in the log while a step takes long, so that it is not taken for one that hangs."""
+
+import os
+import resource
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+
+from blendtitan.titan import upstream
+from blendtitan.visible import counted, visible_logger
+
+if TYPE_CHECKING:
+    from blendtitan.titan.trainer import BlendTrainer
+
+logger = visible_logger(__name__)
+
+FIRST_S = 30.0
+"""Seconds of a step before the first line. Each further line follows after twice the time."""
+
+_SLOWER = 3  # than the slowest step before
+_POLL_S = 1.0
+
+
+class SlowSteps:
+    """Logs how long a step has taken so far, if it is the first one or slower than the others."""
+
+    def __init__(self, trainer: "BlendTrainer") -> None:
+        self._trainer = trainer
+        self._begun: float | None = None
+        self._due = self._usual = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def begin(self) -> None:
+        """Note that a step begins."""
+        self._due = max(FIRST_S, _SLOWER * self._usual)
+        self._begun = time.monotonic()
+
+    def end(self) -> None:
+        """Note that it has ended."""
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            self._usual = max(self._usual, time.monotonic() - begun)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_POLL_S)
+            begun = self._begun
+            seconds = 0 if begun is None else time.monotonic() - begun
+            if begun is not None and seconds >= self._due:
+                self._due = 2 * seconds
+                logger.info("%s", self._line(seconds))
+
+    def _line(self, seconds: float) -> str:
+        trainer, sizes = self._trainer, upstream.sizes_of(self._trainer.config)
+        micro_batches = trainer.gradient_accumulation_steps
+        line = (
+            f"Step {trainer.step} is not finished after {seconds:.0f} s. Each process computes "
+            f"{counted(sizes.local_batch_size * micro_batches, 'sample')} of "
+            f"{sizes.seq_len:,} tokens in it."
+        )
+        if upstream.has_accelerator():
+            return line
+        return f"{line} This one has used up to {memory_used()} of memory."
+
+
+def memory_used() -> str:
+    """The most memory of the host that this process has used so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{decimal(most)} of {decimal(total)}"
