@@ -78,6 +78,15 @@ def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
         ),
         ("--guards.margin_seconds=-1", r"^guards\.margin_seconds is -1, expected a number of at l"),
         ("--training.seed", r"^command line: --training\.seed has no value, expected a whole num"),
+        (
+            "--blendcorpus.split=90,5,6,7",
+            r"^command line: blendcorpus\.split is '90,5,6,7', which",
+        ),
+        ("--blendcorpus.split=0,100,0", r"^command line: blendcorpus\.split is '0,100,0', which"),
+        (
+            "--training.seq_len=100000",
+            r"^training\.seq_len is 100,000, but the longest shard of 'code' has .* each sample wo",
+        ),
         ("--checkpoint.load_step=7", r"load_step is 7, .* checkpoint in .*: found none\."),
     ],
 )

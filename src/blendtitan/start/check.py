@@ -9,8 +9,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,17 +21,10 @@ from blendtitan.config import check_at_least
 from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.errors import (
-    ConfigError,
-    EmptySplitError,
-)
+from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
 from blendtitan.runs.prepared import check_current
-from blendtitan.runs.resumed import (
-    checkpoint_folder,
-    continued_from,
-    usable_state,
-)
+from blendtitan.runs.resumed import checkpoint_folder, continued_from, usable_state
 from blendtitan.runs.run_folder import check_own_output, check_prepared
 from blendtitan.settings.batches import (
     check_batches,
@@ -91,6 +84,26 @@ def check_run(
     Returns:
         A sentence if the run is known to have finished, or an empty text.
     """
+    with _naming_command_line(config, arguments):
+        return _checked(config, arguments, world_size=world_size, reads_data=reads_data)
+
+
+@contextmanager
+def _naming_command_line(config: Path, arguments: Sequence[str]) -> Iterator[None]:
+    """Let errors of the file name the command line, if that is where the value is from."""
+    try:
+        yield
+    except BlendTitanError as error:
+        where, _, message = str(error.args[0]).partition(": ")
+        key, _, rest = message.partition(" ")
+        given = {name: name for name in read_arguments(arguments)}
+        given |= {name.removeprefix("blendcorpus."): name for name in given}
+        if where == str(config) and key in given:
+            error.args = (f"{COMMAND_LINE}: {given[key]} {rest}", *error.args[1:])
+        raise
+
+
+def _checked(config: Path, arguments: Sequence[str], *, world_size: int, reads_data: bool) -> str:
     if is_02():  # its trainer checks the keys
         _check_prepared(config.parent, {**read_toml(config), **read_arguments(arguments)})
         return ""
