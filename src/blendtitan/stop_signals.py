@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-from blendtitan.claims.held import release_claim
 from blendtitan.files import read_text
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -31,7 +30,8 @@ class StopSignals:
         """Name of the first signal; empty if there was none."""
         self.is_noted_only = False
         """Whether the first signal is only noted. Before training saves, it ends the process."""
-        self._since = 0.0
+        self.since = 0.0
+        """When it was received, or the first Ctrl-C, of ``time.monotonic``."""
 
     def watch(self) -> None:
         """Watch from now on. Under an elastic agent, also end when the agent is killed."""
@@ -46,31 +46,18 @@ class StopSignals:
         threading.Thread(target=self._watch, args=(reader, agent), daemon=True).start()
 
     def _watch(self, reader: int, agent: int | None) -> None:
+        from blendtitan.received_signals import note
+
         file = Path(os.environ.get(STOP_FILE, os.devnull))
         while agent in (None, os.getppid()):
             if select.select([reader], [], [], 1)[0]:
                 for number in os.read(reader, 64):
-                    if number in STOP_SIGNALS:
-                        # A launcher that ends its ranks tells why.
-                        is_shown = STOP_FILE not in os.environ
-                        self._note(signal.Signals(number).name, is_shown=is_shown)
+                    # A launcher that ends its ranks tells why.
+                    is_shown = STOP_FILE not in os.environ
+                    note(self, signal.Signals(number).name, is_shown=is_shown)
             elif not self.received and file.is_file() and (name := read_text(file)):
-                self._note(name, is_shown=True)
+                note(self, name, is_shown=True)
         os.kill(os.getpid(), signal.SIGKILL)  # a restarted run would write the same checkpoints
-
-    def _note(self, name: str, *, is_shown: bool) -> None:
-        if self.received and time.monotonic() - self._since < REPEAT_SECONDS:
-            return
-        if self.received or not self.is_noted_only:
-            from blendtitan.failures import end_at_once
-
-            release_claim()
-            end_at_once(name if is_shown else None)
-        self.received, self._since = name, time.monotonic()
-        from blendtitan.terminal import complain
-
-        # A step may take minutes.
-        complain(f"Received {name}: the run ends after this step. A second one ends it at once.")
 
 
 STOP = StopSignals()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import torch.distributed as dist
 
 from blendtitan.dataset.blended import BlendedDataset
@@ -104,6 +105,20 @@ def begins_slowly(*arguments: str) -> None:
             Path(f"{os.environ['RECORD']}_in_first_step").touch()
             time.sleep(3)
         return step(self, **kwargs)
+
+    Trainer.forward_backward_step = slow
+    train(*arguments)
+
+
+def multiplies_for_a_minute(*arguments: str) -> None:
+    """The first step is one long operation, without Python. A file tells of it."""
+    from torchtitan.trainer import Trainer
+
+    def slow(*_: object, **__: object) -> NoReturn:
+        matrix = torch.ones(12_000, 12_000)
+        Path(f"{os.environ['RECORD']}_in_first_step").touch()
+        matrix @ matrix  # pyright: ignore[reportUnusedExpression]
+        raise AssertionError
 
     Trainer.forward_backward_step = slow
     train(*arguments)

@@ -16,6 +16,7 @@ from tests.faults import sabotage
 from tests.faults.killing import wait_until
 from tests.faults.training import TIMEOUT_S, FaultyJob, faulty_job, wait_for
 from tests.titan.conftest import tokenizer_path
+from tests.titan.launched import Launched
 
 __all__ = ["tokenizer_path"]
 
@@ -177,6 +178,28 @@ def test_a_signal_in_the_first_step_saves_it(job: FaultyJob, processes: int) -> 
         assert "SIGTERM: the run ends after this step. A second one ends it at once." in run.output
     assert "Received SIGTERM: saving a checkpoint of step 1 before the run ends." in run.output
     assert job.complete_steps() == [1]
+
+
+def test_a_second_ctrl_c_ends_a_run_within_a_long_operation(job: FaultyJob) -> None:
+    """The first one waits until PyTorch returns to Python, which may take minutes."""
+    one = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    one |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+    words, record = ["--job.config_file", str(job.write_toml())], job.folder / "record"
+    run = Launched.start_rank(
+        words, environment=one, record=record, entry=sabotage.multiplies_for_a_minute
+    )
+    wait_for(lambda: Path(f"{record}_in_first_step").exists(), run)
+    assert run.process.pid is not None
+    os.kill(run.process.pid, signal.SIGINT)
+    time.sleep(REPEAT_SECONDS + 1)
+    assert run.is_alive()
+    os.kill(run.process.pid, signal.SIGINT)
+
+    assert run.wait(10) == INTERRUPTED
+    assert run.output.endswith(
+        "ended by SIGINT. The same command resumes from the last checkpoint, if any.\n"
+    )
+    assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -34,12 +34,12 @@ def test_the_first_step_and_those_that_are_slower_than_all_before_say_how_long(j
     """Step 4 takes more than three times as long as the first one; rank 0 speaks for all."""
     output = job.run("--training.steps=4", processes=2, entry=train_slowly)
 
-    lines = re.findall(r"Step (\d) is not finished after (\d+) s\. (.*)", output)
+    lines = re.findall(r"Step (\d) is not finished after (\d+) s: (.*)", output)
     steps = [int(step) for step, _, _ in lines]
     assert steps == sorted(steps)
     assert set(steps) == {1, 4}
     assert all(
-        text.startswith("Each process computes 2 samples of 32 tokens in it. This one has used")
+        text.startswith("each process computes 2 samples of 32 tokens. This one has used")
         for _, _, text in lines
     )
     first, *more = [int(seconds) for step, seconds, _ in lines if step == "4"]

@@ -20,6 +20,7 @@ from blendtitan.settings.wall_time import job_end
 from blendtitan.stop_signals import STOP
 from blendtitan.titan.checkpoint import BlendCheckpointManager
 from blendtitan.titan.dataloader import BlendCorpusDataLoader
+from blendtitan.titan.slow_steps import SlowSteps
 from blendtitan.visible import visible_logger
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Guards:
         if told and dist.get_rank() == 0:
             at = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(self._end))
             logger.info("The run will save a checkpoint and end at %s (%s).", at, told)
+        self._slow_steps = SlowSteps(trainer) if dist.get_rank() == 0 else None
         self._question = Question(trainer.device) if dist.get_world_size() > 1 else None
         self.losses = Losses(trainer.device, most=settings.max_nonfinite_losses)
         if isinstance(trainer.checkpointer, BlendCheckpointManager):
@@ -66,8 +68,12 @@ class Guards:
         loader = self._trainer.dataloader
         if isinstance(loader, BlendCorpusDataLoader):
             self._trainer.set_micro_batches(loader, self._trainer.step)
+        if self._slow_steps is not None:
+            self._slow_steps.begin()
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if self._slow_steps is not None:
+            self._slow_steps.end()
         if error is None:
             self.after_step()
         elif isinstance(error, RuntimeError) and "Loss is not finite" in str(error):

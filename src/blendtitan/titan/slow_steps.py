@@ -7,8 +7,6 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
-
 from blendtitan.titan import upstream
 from blendtitan.visible import counted, visible_logger
 
@@ -57,13 +55,17 @@ class SlowSteps:
         trainer, sizes = self._trainer, upstream.sizes_of(self._trainer.config)
         micro_batches = trainer.gradient_accumulation_steps
         line = (
-            f"Step {trainer.step} is not finished after {seconds:.0f} s. Each process computes "
+            f"Step {trainer.step} is not finished after {seconds:.0f} s: each process computes "
             f"{counted(sizes.local_batch_size * micro_batches, 'sample')} of "
-            f"{sizes.seq_len:,} tokens in it."
+            f"{sizes.seq_len:,} tokens."
         )
         if upstream.has_accelerator():
             return line
-        return f"{line} This one has used up to {memory_used()} of memory."
+        return (
+            f"{line} This one has used up to {memory_used()} of memory. If that is too slow or too "
+            f"much, end the run (Ctrl-C twice) and lower training.seq_len, "
+            f"training.local_batch_size or training.global_batch_size."
+        )
 
 
 def memory_used() -> str:
@@ -71,4 +73,4 @@ def memory_used() -> str:
     unit = 1 if sys.platform == "darwin" else 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{decimal(most)} of {decimal(total)}"
+    return f"{most / 1e9:.1f} of {total / 1e9:.1f} GB"
