@@ -63,7 +63,7 @@ def test_it_is_one_string_under_one_key_the_same_on_every_rank(write_blend: Writ
             r"(?s)\(another seed; another eod_token_id\), .* eod_token_id: checkpoint 2, now 3\nR",
         ),
         ({"append_eod": False}, CORPORA, "append_eod: checkpoint True, now False"),
-        ({}, CORPORA | {"web": (0.5, [700, 500])}, r"shares\.web: checkpoint 0\.6, now 0\.5555"),
+        ({}, CORPORA | {"web": (0.5, [700, 500])}, r"shares\.web: checkpoint 0\.6, now 0\.5556"),
         (
             {},
             CORPORA | {"code": (0.4, [360])},

@@ -409,7 +409,9 @@ def test_the_command_prints_tables_and_warnings(
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
     assert lines[0].startswith("125 steps of 8 samples of 8 tokens: 1,000 samples, 8,000 tokens")
-    assert re.fullmatch(r"All corpora together have windows for [\d.]+ steps\.", lines[1])
+    assert re.fullmatch(
+        r"In the train split, all corpora together have windows for [\d.]+ steps\.", lines[1]
+    )
     assert [line.split()[0] for line in lines if line][2:6] == ["corpus", "books", "code", "web"]
     assert "after step 20" in captured.out
     assert "after step 50" in captured.out

@@ -169,8 +169,16 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
             for key in keys
             for line in differences(saved.get(key), now.get(key), f"{prefix}{key}")
         ]
-    shown = ("there" if isinstance(side, dict) else repr(side) for side in (saved, now))
-    return [] if saved == now else ["  {}: checkpoint {}, now {}".format(path, *shown)]
+    return [] if saved == now else ["  {}: checkpoint {}, now {}".format(path, *_told(saved, now))]
+
+
+def _told(saved: Any, now: Any) -> tuple[str, str]:
+    """Two different values, of which floats have as few digits as show that, and at least 4."""
+    first, second = ("there" if isinstance(side, dict) else repr(side) for side in (saved, now))
+    if isinstance(saved, float) and isinstance(now, float):
+        digits = next(d for d in range(4, 18) if f"{saved:.{d}g}" != f"{now:.{d}g}")
+        first, second = (f"{side:.{digits}g}" for side in (saved, now))
+    return first, second
 
 
 def phase_differences(saved: RunRecord, now: RunRecord, *, blended: bool) -> list[str]:

@@ -117,7 +117,8 @@ class RunPlan:
             f"{counted(run.steps, 'step')} of {sizes} sample{'' if sizes == '1' else 's'} of "
             f"{run.blend.seq_length:,} tokens: {counted(run.num_samples, 'sample')}, "
             f"{self.tokens:,} tokens, {size_of(self.bytes_read)} to read.",
-            f"All corpora together have windows for {self.steps_per_epoch:,.1f} steps.",
+            f"In the train split, all corpora together have windows for "
+            f"{self.steps_per_epoch:,.1f} steps.",
         )
 
     def lines(self) -> Iterator[str | Table]:

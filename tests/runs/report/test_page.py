@@ -98,6 +98,18 @@ def test_a_panel_is_drawn_only_if_its_metric_was_logged(
     assert fewer.count('class="plot"') == html.count('class="plot"') - 1
 
 
+def test_captions_name_dotted_lines_only_where_they_are_drawn(trained_run: TrainedRun) -> None:
+    """The blend changed after step 10; before that step, no loss figure has the line."""
+    run = gather_run(trained_run("run"), name="run")
+    early = {
+        name: dataclasses.replace(each, steps=each.steps[:5], values=each.values[:5])
+        for name, each in run.metrics.items()
+    }
+
+    assert page_html(report_page([run])).count("Dotted lines mark changes of the blend.") == 3 * 2
+    assert "Dotted" not in page_html(report_page([dataclasses.replace(run, metrics=early)]))
+
+
 @pytest.mark.parametrize(
     ("number", "shown"),
     [(81_920, "81,920"), (2_500_000, "2,500,000"), (1.5e9, "1.5 B"), (1.2e13, "12 T")],

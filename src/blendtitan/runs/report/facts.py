@@ -151,11 +151,6 @@ class RunFacts:
         found = self.metrics.get(f"{metric}/{corpus}" if corpus else metric)
         return None if found is None else float(found.values[-1])
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether the blend changes during the run."""
-        return len(self.curve.segment_steps) > 1
-
     def median(self, metric: str) -> float | None:
         """The median of the logged values of a metric."""
         found = self.metrics.get(metric)
