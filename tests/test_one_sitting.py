@@ -82,7 +82,7 @@ TRAINER = ENGINE | {
 }
 """From ``configs/debug.toml`` to the first batch of the trainer."""
 
-TRAINER_LINES = 8120
+TRAINER_LINES = 8122
 
 
 @pytest.fixture(scope="module")

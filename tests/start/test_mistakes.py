@@ -344,7 +344,6 @@ def test_training_does_not_begin_on_data_that_was_prepared_before_an_edit(
         ("[corpora]", f'[corpora]\nmore = "{more.absolute()}"', "corpora.more"),
         ('key = "text"', 'key = "body"', "key"),
         ("[epochs]", "[keys]\ncode = 'body'\n[epochs]", "keys.code"),
-        ("[epochs]", "[epochs", "corpora.code, corpora.web, not a TOML file"),
     ]:
         edit(old, new)
         with pytest.raises(ConfigError) as error:
@@ -357,6 +356,17 @@ def test_training_does_not_begin_on_data_that_was_prepared_before_an_edit(
         assert f"prepared ({entry}). Run" in capsys.readouterr().out
         Path("run", DATA).write_text(original)
     assert check_run(Path("run", CONFIG)) == ""
+    Path("run", DATA).write_text("[epochs")
+    with pytest.raises(
+        ConfigError, match=r"data\.toml: not a TOML file: .* run/prepared\.toml is a copy"
+    ):
+        check_run(Path("run", CONFIG))
+    Path("run", DATA).unlink()
+    with pytest.raises(
+        ConfigError, match=r"data\.toml: cannot be read .*run/prepared\.toml is a copy"
+    ):
+        check_run(Path("run", CONFIG))
+    Path("run", DATA).write_text(original)
     edit("web = 1.0\n", "# a corpus that is not listed has one epoch\n")
     assert check_run(Path("run", CONFIG)) == ""
     edit("[corpora]", f'[corpora]\nmore = "{more.absolute()}"')

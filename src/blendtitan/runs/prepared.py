@@ -39,7 +39,10 @@ def unprepared_edit(folder: Path, file_list: str | Path) -> str:
             return ""
     except OSError:  # one of them does not exist, or is a URL
         return ""
-    before, now = _entries(folder / PREPARED), _entries(folder / DATA)
+    try:
+        before, now = _entries(folder / PREPARED), _entries(folder / DATA)
+    except BlendTitanError as error:  # it is missing, or not TOML
+        return f"{str(error).rstrip('.')}. {folder / PREPARED} is a copy of what was prepared."
     keys = [key for key in {**before, **now} if key != "tokenizer"]
     edited = [key for key in keys if before.get(key) != now.get(key)]
     if not edited:
@@ -59,10 +62,7 @@ def check_current(folder: Path, file_list: str | Path) -> None:
 
 def _entries(path: Path) -> dict[str, Any]:
     """The entries of a file, such as ``epochs.web``, without those that equal their default."""
-    try:
-        values = toml_document(path)
-    except BlendTitanError:
-        return {"not a TOML file": True}
+    values = toml_document(path)
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
     entries = {key: value for key, value in values.items() if key not in tables} | {
         f"{key}.{name}": value for key, table in tables.items() for name, value in table.items()

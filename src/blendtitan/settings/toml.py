@@ -32,6 +32,8 @@ RESOLVED = "config.toml"
 
 COMMAND_LINE = "command line"
 
+_TOML_RULES = "Text needs quotes, and each key and each [section] may appear once."
+
 NONE = "none"
 """Stands for None, which TOML lacks."""
 
@@ -88,7 +90,7 @@ def toml_document(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from error
+        raise ConfigError(f"{path}: not a TOML file: {error}. {_TOML_RULES}") from error
 
 
 def _document(path: str | Path) -> dict[str, Any]:

@@ -60,11 +60,7 @@ def read_data_config(path: Path) -> DataConfig:
         raise ConfigError(
             f"{path}: there is no such file. Make a run folder first: blendtitan init"
         )
-    try:
-        values = toml_document(path)
-    except ConfigError as error:
-        error.add_note("Text needs quotes, and each key and each [table] may appear once.")
-        raise
+    values = toml_document(path)
     for key, value in values.items():
         _check_value(path, key, value)
     if "tokenizer" not in values:
