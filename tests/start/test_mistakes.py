@@ -282,6 +282,7 @@ def test_a_configuration_names_the_page_of_its_keys_by_its_address(
         ("binary.jsonl", r"binary\.jsonl, byte 0: not JSON in UTF-8"),
         (".web=text/web", r"'\.web' cannot be the name of a corpus"),
         ("=text/web", r"'' cannot be the name of a corpus"),
+        ("a\"'=text/web", r"cannot be the name of a corpus.* without both kinds of quotes"),
     ],
 )
 def test_text_that_cannot_be_used_is_refused_by_init(

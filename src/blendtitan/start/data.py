@@ -100,10 +100,11 @@ def read_data_config(path: Path) -> DataConfig:
 
 def check_corpus_name(name: str, source: str) -> None:
     """Check that a corpus can have a folder of its name."""
-    if not name or name.startswith(".") or "/" in name:
+    if not name or name.startswith(".") or "/" in name or {*name} >= {"'", '"'}:
         raise ConfigError(
             f"{source}: {name!r} cannot be the name of a corpus, which becomes the name of a "
-            f"folder: expected one without / and without a dot in front"
+            f"folder: expected one without /, without a dot in front, and without both kinds of "
+            f"quotes"
         )
 
 

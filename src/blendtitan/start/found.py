@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from blendtitan.errors import ConfigError
 from blendtitan.prepare.input_file import InputFile, is_url, without_suffixes
 from blendtitan.prepare.inputs import WILDCARDS, find_inputs
 from blendtitan.start.data import check_corpus_name, expanded
@@ -73,6 +74,11 @@ def _name_of(location: str) -> str:
 
 
 def _found(name: str, location: str, files: Sequence[tuple[Any, PurePosixPath]]) -> FoundCorpus:
+    try:
+        check_corpus_name(name, location)
+    except ConfigError as error:
+        error.add_note("Give it another one: --data NAME=PATH")
+        raise
     suffixes = {relative.name[len(without_suffixes(relative.name)) :] for _, relative in files}
     return FoundCorpus(
         name=name,
