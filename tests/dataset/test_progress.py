@@ -1,11 +1,14 @@
 """How far each corpus has been read, and that none is read too often."""
 
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from blendtitan import BlendedDataset, build_datasets
+from blendtitan import BlendedDataset, DataLoader, SegmentConfig, build_datasets
 from blendtitan.dataset.progress import check_repetition, progress
 from blendtitan.errors import ConfigError
 from blendtitan.order.blend import Segment
@@ -14,6 +17,10 @@ from tests.conftest import WriteBlend
 # 400 + 100 tokens: with half of the samples each, b is read four times as often.
 CORPORA = {"a": (0.5, [300, 100]), "b": (0.5, [100])}
 SEQ_LEN = 8
+LONG_A = CORPORA | {"a": (0.5, [30_000])}
+WITHOUT_B = SegmentConfig(first_slot=0, shares={"a": 1.0, "b": 0.0})
+ACROSS = {"blend_sample_in_corpus": False}
+ORIGINAL = {"order": "blendcorpus", "train_samples": 4, "eval_samples": 0}
 
 
 @pytest.fixture
@@ -66,27 +73,52 @@ def test_without_a_limit_everything_is_accepted(dataset: BlendedDataset) -> None
 
 
 @pytest.mark.parametrize(
-    ("seq_len", "across_shards", "short"),
+    ("seq_len", "settings", "max_epochs", "short"),
     [
-        (400, False, None),
-        (401, False, r"the longest shard of 'b' has 100 tokens: each sample would repeat them"),
-        (1201, False, r"the longest shard of 'a' has 300 and the longest shard of 'b' has 100"),
-        (1201, True, r"the text of 'b' has 100 tokens"),
+        (400, {}, 4, None),
+        (401, {}, 4, r"the train split the longest shard of 'b' has 100 tokens: each sample would"),
+        (1201, {}, 4, r"the longest shard of 'a' has 300 and the longest shard of 'b' has 100"),
+        (1201, ACROSS, 4, r"the text of 'b' has 100 tokens"),
+        (1201, ACROSS | ORIGINAL, 4, r"shard of 'a' has 300 and the longest shard of 'b'"),
+        (1201, {"segments": (WITHOUT_B,)}, 5, None),
+        (300, {"segments": (WITHOUT_B,)}, 0.5, None),  # longer than half a shard: not repeated
+        (301, {"segments": (WITHOUT_B,)}, 0.5, r"the longest shard of 'a' has 300 tokens"),
     ],
 )
 def test_a_sample_may_not_repeat_its_own_tokens_too_often(
-    write_blend: WriteBlend, seq_len: int, across_shards: bool, short: str | None
+    write_blend: WriteBlend,
+    tmp_path: Path,
+    seq_len: int,
+    settings: dict[str, Any],
+    max_epochs: float,
+    short: str | None,
 ) -> None:
     """The same limit holds within a sample that is longer than the shard it is cut from."""
-    config = write_blend(
-        CORPORA, seq_length=seq_len, split="1", blend_sample_in_corpus=not across_shards
-    )
-    train = build_datasets(config).train
+    settings = {"seq_length": seq_len, "data_cache_path": tmp_path / "cache"} | settings
+    train = build_datasets(write_blend(CORPORA, split="1", **settings)).train
     assert train is not None
 
     check_repetition(train, 2, 0)
     with nullcontext() if short is None else pytest.raises(ConfigError, match=short):
-        check_repetition(train, 2, 4)
+        check_repetition(train, 2, max_epochs)
+
+
+def test_longer_samples_are_compared_with_the_corpora_that_are_read_from_then_on(
+    write_blend: WriteBlend,
+) -> None:
+    """Short samples of ``b`` were read before, and none of the long ones is of it."""
+    config = write_blend(LONG_A, seq_length=SEQ_LEN, split="1", on_change="new_segment")
+    before = DataLoader(build_datasets(config).train, 4)
+    next(iter(before))
+    longer = replace(config, seq_length=512)
+    for each, expected in [
+        (longer, pytest.raises(ConfigError, match="longest shard of 'b' has 100 tokens")),
+        (replace(longer, segments=(replace(WITHOUT_B, first_slot=4),)), nullcontext()),
+    ]:
+        after = DataLoader(build_datasets(each).train, 4)
+        after.load_state_dict(before.state_dict())
+        with expected:
+            check_repetition(after.dataset, 8, 4)
 
 
 @pytest.mark.parametrize("max_epochs", [-1, float("nan")])

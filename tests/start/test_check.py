@@ -85,7 +85,7 @@ def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
         ("--blendcorpus.split=0,100,0", r"^command line: blendcorpus\.split is '0,100,0', which"),
         (
             "--training.seq_len=100000",
-            r"^training\.seq_len is 100,000, but the longest shard of 'code' has .* each sample wo",
+            r"^training\.seq_len is 100,000, but in the train split the longest shard of 'cod",
         ),
         ("--checkpoint.load_step=7", r"load_step is 7, .* checkpoint in .*: found none\."),
     ],

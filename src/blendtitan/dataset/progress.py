@@ -70,7 +70,7 @@ def check_repetition(dataset: Dataset, num_samples: int, max_epochs: float) -> N
     if dataset.catalog.split_tokens(SPLITS.index(dataset.split)).min() < seq_len:
         from blendtitan.dataset.short_rows import check_samples
 
-        check_samples(dataset, reached.tokens > 0, max_epochs)
+        check_samples(dataset, reached.tokens, max_epochs)
     surplus = reached.tokens - max_epochs * dataset.corpus_tokens
     often = [
         f"{dataset.corpora[i]!r} {reached.epochs[i]:.3g} times"

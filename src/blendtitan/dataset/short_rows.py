@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from blendtitan.config import SPLITS, BlendConfig
+from blendtitan.config import ORIGINAL_ORDER, SPLITS, BlendConfig
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.rows import Rows
 from blendtitan.errors import ConfigError
@@ -22,30 +22,35 @@ def warn_of_short_rows(rows: Rows, split: str, config: BlendConfig) -> None:
     )
 
 
-def check_samples(dataset: Dataset, is_read: NDArray[np.bool_], max_epochs: float) -> None:
+def check_samples(dataset: Dataset, tokens: NDArray[np.int64], max_epochs: float) -> None:
     """Check that no corpus repeats its tokens too often within every sample.
 
     Args:
         dataset: The split that is trained on.
-        is_read: Whether the run reads each corpus. Shape ``(num_corpora,)``.
+        tokens: Tokens that the run reads of each corpus. Shape ``(num_corpora,)``.
         max_epochs: Most epochs of a corpus.
 
     Raises:
         ConfigError: A sample is longer than so many times the longest row of its corpus.
     """
-    seq_len, longest, what = dataset.config.seq_length, dataset.corpus_tokens, "text"
-    if dataset.config.blend_sample_in_corpus:  # a row is a shard
-        shards, what = dataset.catalog.split_tokens(SPLITS.index(dataset.split)), "longest shard"
-        of_corpus = np.array(dataset.catalog.corpora)
-        longest = np.array([shards[of_corpus == name].max() for name in dataset.corpora])
+    config, catalog, longest, what = dataset.config, dataset.catalog, dataset.corpus_tokens, "text"
+    # A row is a shard; in the original's order, always.
+    if config.blend_sample_in_corpus or config.order == ORIGINAL_ORDER:
+        shard_tokens, what = catalog.split_tokens(SPLITS.index(dataset.split)), "longest shard"
+        shards_of = catalog.shards_of_corpora()
+        longest = np.array([shard_tokens[shards_of[name]].max() for name in dataset.corpora])
+    is_read = tokens > dataset.tokens_before(dataset.first_slot)  # of other lengths, perhaps
+    # With a limit below 1, a sample that does not repeat itself may be longer.
+    repeats = longest * max(1, max_epochs) < config.seq_length
     short = [
         f"the {what} of {dataset.corpora[i]!r} has {longest[i]:,}"
-        for i in np.flatnonzero(is_read & (longest * max_epochs < seq_len))
+        for i in np.flatnonzero(is_read & repeats)
     ]
     if short:
         raise ConfigError(
-            f"training.seq_len is {seq_len:,}, but {' and '.join(short)} tokens: each sample would "
-            f"repeat them more often than max_epochs = {max_epochs:g} allows. Lower "
-            f"training.seq_len, {'add text' if what == 'text' else 'make longer shards'}, or raise "
+            f"training.seq_len is {config.seq_length:,}, but in the {dataset.split} split "
+            f"{' and '.join(short)} tokens: each sample would repeat them more often than "
+            f"max_epochs = {max_epochs:g} allows. Lower training.seq_len, "
+            f"{'add text' if what == 'text' else 'merge shards or add text'}, or raise "
             f"blendcorpus.max_epochs (0: no limit)."
         )
