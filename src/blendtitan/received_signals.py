@@ -1,16 +1,19 @@
 """What a process of a run does when ``stop_signals`` notes a signal."""
 
+import os
+import signal
 import time
 
 from blendtitan.claims.held import release_claim
 from blendtitan.failures import end_at_once
-from blendtitan.stop_signals import REPEAT_SECONDS, StopSignals
+from blendtitan.stop_signals import REPEAT_SECONDS, STOP_SIGNALS, StopSignals
 from blendtitan.terminal import complain
 
-_STOPS = ("SIGTERM", "SIGUSR1")
+_TYPED_SECONDS = 0.1
+"""Time between two Ctrl-C that are not the same one, where nothing passes it on."""
 
 
-def note(stop: StopSignals, name: str, *, is_shown: bool) -> None:
+def note(stop: StopSignals, number: int, *, is_shown: bool) -> None:
     """Note a signal. The second one ends the process, and so does one that may not be noted.
 
     Python turns the first Ctrl-C into KeyboardInterrupt, but not within an operation of PyTorch,
@@ -18,20 +21,30 @@ def note(stop: StopSignals, name: str, *, is_shown: bool) -> None:
 
     Args:
         stop: Where it is noted.
-        name: Such as ``SIGTERM``. Others than those that ask a run to end do nothing.
-        is_shown: Whether the last line names it. If not, a launcher does, which also ends its ranks
-            after Ctrl-C.
+        number: The signal. Others than Ctrl-C and those that ask a run to end do nothing.
+        is_shown: Whether the last line names it. If not, a launcher does, but not Ctrl-C.
     """
-    now, is_first = time.monotonic(), not stop.since
-    is_known = name in _STOPS or (name == "SIGINT" and is_shown)
-    if not is_known or (not is_first and now - stop.since < REPEAT_SECONDS):
+    is_interrupt = number == signal.SIGINT
+    if not is_interrupt and number not in STOP_SIGNALS:
         return
-    may_be_noted = stop.is_noted_only or name == "SIGINT"
+    now, is_first, name = time.monotonic(), not stop.since, signal.Signals(number).name
+    may_be_noted = is_interrupt or stop.is_noted_only
+    is_same = not is_first and now - stop.since < _repeat_seconds(is_interrupt=is_interrupt)
+    if is_same and may_be_noted:
+        return
     if not is_first or not may_be_noted:
         release_claim()
+        if is_interrupt or not (is_first or stop.received):
+            name, is_shown = "SIGINT", True  # a launcher is silent, and may pass on SIGTERM
         end_at_once(name if is_shown else None)
     stop.since = now
-    if name != "SIGINT":
+    if not is_interrupt:
         stop.received = name
         # A step may take minutes.
         complain(f"Received {name}: the run ends after this step. A second one ends it at once.")
+
+
+def _repeat_seconds(*, is_interrupt: bool) -> float:
+    """The time within which a signal is the same one: launchers pass Ctrl-C on to their ranks."""
+    is_alone = os.environ.get("WORLD_SIZE", "1") == "1" and "TORCHELASTIC_RUN_ID" not in os.environ
+    return _TYPED_SECONDS if is_interrupt and is_alone else REPEAT_SECONDS

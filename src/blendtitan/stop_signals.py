@@ -54,9 +54,9 @@ class StopSignals:
                 for number in os.read(reader, 64):
                     # A launcher that ends its ranks tells why.
                     is_shown = STOP_FILE not in os.environ
-                    note(self, signal.Signals(number).name, is_shown=is_shown)
+                    note(self, number, is_shown=is_shown)
             elif not self.received and file.is_file() and (name := read_text(file)):
-                note(self, name, is_shown=True)
+                note(self, signal.Signals[name], is_shown=True)
         os.kill(os.getpid(), signal.SIGKILL)  # a restarted run would write the same checkpoints
 
 

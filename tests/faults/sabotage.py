@@ -111,12 +111,12 @@ def begins_slowly(*arguments: str) -> None:
 
 
 def multiplies_for_a_minute(*arguments: str) -> None:
-    """The first step is one long operation, without Python. A file tells of it."""
+    """The first step is one long operation, without Python. A file of each rank tells of it."""
     from torchtitan.trainer import Trainer
 
     def slow(*_: object, **__: object) -> NoReturn:
         matrix = torch.ones(12_000, 12_000)
-        Path(f"{os.environ['RECORD']}_in_first_step").touch()
+        Path(f"{os.environ['RECORD']}_in_first_step_{os.environ['RANK']}").touch()
         matrix @ matrix  # pyright: ignore[reportUnusedExpression]
         raise AssertionError
 

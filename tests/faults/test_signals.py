@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from blendtitan.claims.held import CLAIMS
+from blendtitan.received_signals import note
 from blendtitan.start.launch import INTERRUPTED
-from blendtitan.stop_signals import REPEAT_SECONDS
+from blendtitan.stop_signals import REPEAT_SECONDS, StopSignals
 from tests.faults import sabotage
 from tests.faults.killing import wait_until
 from tests.faults.training import TIMEOUT_S, FaultyJob, faulty_job, wait_for
@@ -180,26 +181,49 @@ def test_a_signal_in_the_first_step_saves_it(job: FaultyJob, processes: int) -> 
     assert job.complete_steps() == [1]
 
 
-def test_a_second_ctrl_c_ends_a_run_within_a_long_operation(job: FaultyJob) -> None:
-    """The first one waits until PyTorch returns to Python, which may take minutes."""
+@pytest.mark.parametrize(
+    ("processes", "numbers", "gap"),
+    [
+        (1, [signal.SIGINT, signal.SIGINT], 0.3),
+        (1, [signal.SIGTERM, signal.SIGINT], 0.3),
+        (2, [signal.SIGINT, signal.SIGINT], REPEAT_SECONDS + 1),
+        (2, [signal.SIGTERM, signal.SIGINT], REPEAT_SECONDS + 1),
+    ],
+)
+def test_a_ctrl_c_ends_a_run_within_a_long_operation_after_another_signal(
+    job: FaultyJob, processes: int, numbers: list[signal.Signals], gap: float
+) -> None:
+    """A first one waits until PyTorch returns to Python, which may take minutes."""
     one = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     one |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     words, record = ["--job.config_file", str(job.write_toml())], job.folder / "record"
-    run = Launched.start_rank(
-        words, environment=one, record=record, entry=sabotage.multiplies_for_a_minute
+    entry = sabotage.multiplies_for_a_minute
+    run = (
+        Launched.start_rank(words, environment=one, record=record, entry=entry)
+        if processes == 1
+        else Launched.start(words, processes=processes, record=record, entry=entry)
     )
-    wait_for(lambda: Path(f"{record}_in_first_step").exists(), run)
+    begun = [Path(f"{record}_in_first_step_{rank}") for rank in range(processes)]
+    wait_for(lambda: all(path.exists() for path in begun), run)
     assert run.process.pid is not None
-    os.kill(run.process.pid, signal.SIGINT)
-    time.sleep(REPEAT_SECONDS + 1)
+    os.kill(run.process.pid, numbers[0])
+    time.sleep(gap)
     assert run.is_alive()
-    os.kill(run.process.pid, signal.SIGINT)
+    os.kill(run.process.pid, numbers[1])
 
-    assert run.wait(10) == INTERRUPTED
+    assert run.wait(9) == INTERRUPTED  # an agent would kill ranks after 10 s
     assert run.output.endswith(
         "ended by SIGINT. The same command resumes from the last checkpoint, if any.\n"
     )
     assert not list(Path(job.settings["job"]["dump_folder"]).glob(CLAIMS))
+
+
+def test_a_signal_that_a_program_handles_for_itself_is_not_noted() -> None:
+    """Python wakes the thread for it, too, even if it has no name."""
+    stop = StopSignals()
+    note(stop, signal.SIGRTMIN + 1, is_shown=True)
+
+    assert (stop.received, stop.since) == ("", 0)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
