@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,7 +117,9 @@ def multiplies_for_a_minute(*arguments: str) -> None:
 
     def slow(*_: object, **__: object) -> NoReturn:
         matrix = torch.ones(12_000, 12_000)
-        Path(f"{os.environ['RECORD']}_in_first_step_{os.environ['RANK']}").touch()
+        # Told from within the operation, not before it.
+        begun = Path(f"{os.environ['RECORD']}_in_first_step_{os.environ['RANK']}")
+        threading.Timer(2, begun.touch).start()
         matrix @ matrix  # pyright: ignore[reportUnusedExpression]
         raise AssertionError
 
