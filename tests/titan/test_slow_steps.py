@@ -1,6 +1,7 @@
 """A step that takes long says so, with its size and the memory it uses."""
 
 import re
+import threading
 import time
 from typing import Any
 
@@ -45,3 +46,20 @@ def test_the_first_step_and_those_that_are_slower_than_all_before_say_how_long(j
     first, *more = [int(seconds) for step, seconds, _ in lines if step == "4"]
     assert first >= 3 * SECONDS[1]
     assert len(more) <= 1
+
+
+def test_its_thread_ends_with_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook may train several times, and each trainer holds a model."""
+    from blendtitan.titan import slow_steps
+
+    monkeypatch.setattr(slow_steps, "_POLL_S", 0.01)
+    before = {*threading.enumerate()}
+    trainer: Any = type("Trainer", (), {})()
+    steps = slow_steps.SlowSteps(trainer)
+    (thread,) = {*threading.enumerate()} - before
+    steps.begin()
+    assert thread.is_alive()
+    del trainer
+
+    thread.join(10)
+    assert not thread.is_alive()

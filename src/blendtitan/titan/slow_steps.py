@@ -5,6 +5,7 @@ import resource
 import sys
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from blendtitan.titan import upstream
@@ -26,7 +27,7 @@ class SlowSteps:
     """Logs how long a step has taken so far, if it is the first one or slower than the others."""
 
     def __init__(self, trainer: "BlendTrainer") -> None:
-        self._trainer = trainer
+        self._trainer = weakref.ref(trainer)  # whose end is that of the thread
         self._begun: float | None = None
         self._due = self._usual = 0.0
         threading.Thread(target=self._watch, daemon=True).start()
@@ -43,29 +44,31 @@ class SlowSteps:
             self._usual = max(self._usual, time.monotonic() - begun)
 
     def _watch(self) -> None:
-        while True:
-            time.sleep(_POLL_S)
+        while (trainer := self._trainer()) is not None:
             begun = self._begun
             seconds = 0 if begun is None else time.monotonic() - begun
             if begun is not None and seconds >= self._due:
                 self._due = 2 * seconds
-                logger.info("%s", self._line(seconds))
+                logger.info("%s", _line(trainer, seconds))
+            del trainer
+            time.sleep(_POLL_S)
 
-    def _line(self, seconds: float) -> str:
-        trainer, sizes = self._trainer, upstream.sizes_of(self._trainer.config)
-        micro_batches = trainer.gradient_accumulation_steps
-        line = (
-            f"Step {trainer.step} is not finished after {seconds:.0f} s: each process computes "
-            f"{counted(sizes.local_batch_size * micro_batches, 'sample')} of "
-            f"{sizes.seq_len:,} tokens."
-        )
-        if upstream.has_accelerator():
-            return line
-        return (
-            f"{line} This one has used up to {memory_used()} of memory. If that is too slow or too "
-            f"much, end the run (Ctrl-C twice) and lower training.seq_len, "
-            f"training.local_batch_size or training.global_batch_size."
-        )
+
+def _line(trainer: "BlendTrainer", seconds: float) -> str:
+    sizes = upstream.sizes_of(trainer.config)
+    micro_batches = trainer.gradient_accumulation_steps
+    line = (
+        f"Step {trainer.step} is not finished after {seconds:.0f} s: each process computes "
+        f"{counted(sizes.local_batch_size * micro_batches, 'sample')} of "
+        f"{sizes.seq_len:,} tokens."
+    )
+    if upstream.has_accelerator():
+        return line
+    return (
+        f"{line} This one has used up to {memory_used()} of memory. If that is too slow or too "
+        f"much, end the run (Ctrl-C twice) and lower training.seq_len, "
+        f"training.local_batch_size or training.global_batch_size."
+    )
 
 
 def memory_used() -> str:
