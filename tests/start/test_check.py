@@ -84,6 +84,10 @@ def test_an_end_of_the_job_that_cannot_be_read_is_an_error_at_once(
         ),
         ("--blendcorpus.split=0,100,0", r"^command line: blendcorpus\.split is '0,100,0', which"),
         (
+            "--blendcorpus.segment=[{from_step = 1, shares = {nope = 1}}]",
+            r"^command line: \[\[blendcorpus\.segment\]\] 1 .* names the corpus 'nope', expected",
+        ),
+        (
             "--training.seq_len=100000",
             r"^training\.seq_len is 100,000, but in the train split the longest shard of 'cod",
         ),

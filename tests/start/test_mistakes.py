@@ -20,7 +20,7 @@ import pytest
 from blendtitan import cli
 from blendtitan.errors import ConfigError, EmptySplitError, OutputError
 from blendtitan.prepare.demo import train_tokenizer, write_jsonl
-from blendtitan.runs.prepared import unprepared_edit
+from blendtitan.runs.prepared import PREPARED, unprepared_edit
 from blendtitan.runs.run_folder import CONFIG, DATA, FILE_LIST
 from blendtitan.settings import templates
 from blendtitan.start import folder as folder_module
@@ -362,12 +362,24 @@ def test_training_does_not_begin_on_data_that_was_prepared_before_an_edit(
         ConfigError, match=r"data\.toml: not a TOML file: .* run/prepared\.toml is a copy"
     ):
         check_run(Path("run", CONFIG))
+    Path("run", DATA).write_bytes(b'key = "\xe9"')
+    with pytest.raises(
+        ConfigError, match=r"data\.toml: not a TOML file: .*byte\. Save it as UTF-8"
+    ):
+        check_run(Path("run", CONFIG))
     Path("run", DATA).unlink()
     with pytest.raises(
         ConfigError, match=r"data\.toml: cannot be read .*run/prepared\.toml is a copy"
     ):
         check_run(Path("run", CONFIG))
     Path("run", DATA).write_text(original)
+    prepared = Path("run", PREPARED).read_text()
+    Path("run", PREPARED).write_text("[epochs")
+    with pytest.raises(
+        ConfigError, match=r"prepared\.toml: .*write it again: blendtitan prepare run"
+    ):
+        check_run(Path("run", CONFIG))
+    Path("run", PREPARED).write_text(prepared)
     edit("web = 1.0\n", "# a corpus that is not listed has one epoch\n")
     assert check_run(Path("run", CONFIG)) == ""
     edit("[corpora]", f'[corpora]\nmore = "{more.absolute()}"')

@@ -40,7 +40,11 @@ def unprepared_edit(folder: Path, file_list: str | Path) -> str:
     except OSError:  # one of them does not exist, or is a URL
         return ""
     try:
-        before, now = _entries(folder / PREPARED), _entries(folder / DATA)
+        before = _entries(folder / PREPARED)
+    except BlendTitanError as error:
+        return f"{str(error).rstrip('.')}. To write it again: blendtitan prepare {folder}"
+    try:
+        now = _entries(folder / DATA)
     except BlendTitanError as error:  # it is missing, or not TOML
         return f"{str(error).rstrip('.')}. {folder / PREPARED} is a copy of what was prepared."
     keys = [key for key in {**before, **now} if key != "tokenizer"]

@@ -121,8 +121,8 @@ def advising(config: Path, file_list: Path, model: Model) -> Iterator[None]:
             check_prepared(folder, file_list)
         if not url_of(file_list) and not file_list.exists():
             error.add_note(
-                f"It is blendcorpus.data_file_list of {config}. After a run folder was moved, "
-                f"correct the paths in it and in {DATA}."
+                f"It is blendcorpus.data_file_list. After a run folder was moved, correct the "
+                f"paths in {config} and in {DATA}."
             )
         raise
     except MissingShardError as error:

@@ -32,8 +32,6 @@ RESOLVED = "config.toml"
 
 COMMAND_LINE = "command line"
 
-_TOML_RULES = "Text needs quotes, and each key and each [section] may appear once."
-
 NONE = "none"
 """Stands for None, which TOML lacks."""
 
@@ -90,7 +88,9 @@ def toml_document(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}. {_TOML_RULES}") from error
+        rules = "Text needs quotes, and each key and each [section] may appear once."
+        rules = "Save it as UTF-8." if isinstance(error, UnicodeError) else rules
+        raise ConfigError(f"{path}: not a TOML file: {error}. {rules}") from error
 
 
 def _document(path: str | Path) -> dict[str, Any]:

@@ -95,11 +95,12 @@ def _naming_command_line(config: Path, arguments: Sequence[str]) -> Iterator[Non
         yield
     except BlendTitanError as error:
         where, _, message = str(error.args[0]).partition(": ")
-        key, _, rest = message.partition(" ")
+        key = message.partition(" ")[0].strip("[]")
         given = {name: name for name in read_arguments(arguments)}
         given |= {name.removeprefix("blendcorpus."): name for name in given}
         if where == str(config) and key in given:
-            error.args = (f"{COMMAND_LINE}: {given[key]} {rest}", *error.args[1:])
+            message = message.replace(key, given[key], 1)
+            error.args = (f"{COMMAND_LINE}: {message}", *error.args[1:])
         raise
 
 

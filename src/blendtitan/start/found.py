@@ -77,7 +77,7 @@ def _found(name: str, location: str, files: Sequence[tuple[Any, PurePosixPath]])
     try:
         check_corpus_name(name, location)
     except ConfigError as error:
-        error.add_note("Give it another one: --data NAME=PATH")
+        error.add_note("Give the corpus another name: --data NAME=PATH")
         raise
     suffixes = {relative.name[len(without_suffixes(relative.name)) :] for _, relative in files}
     return FoundCorpus(
