@@ -32,6 +32,9 @@ _EXAMPLE = ": --training.steps 100"
 
 _RESUMES = ("resume", "continue", "restart")
 
+_KEEPING = ("prepare", "tokenize")
+"""Commands that do not repeat finished work."""
+
 PRINTING = {"stats", "plan", "explain", "removed", "audit"}
 """Commands that only print, and may end when their output is closed, as with ``| head``."""
 
@@ -53,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BlendTitanError, OSError) as error:
         return _report_failure(options.command, error)
     except KeyboardInterrupt:
-        complain(f"blendtitan {options.command}: interrupted")
+        goes_on = ". The same command goes on from there." if options.command in _KEEPING else ""
+        complain(f"blendtitan {options.command}: interrupted{goes_on}")
         return 130
     except Exception as error:
         complain(*report(error, f"blendtitan {options.command}: internal error, please report it"))
@@ -151,7 +155,22 @@ def _explained(error: OSError) -> str:
 class _Parser(argparse.ArgumentParser):
     """Shows unknown arguments in a form that is safe to print, and reads a manual when asked."""
 
+    _words: Sequence[str] = ()
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        self._words = args or ()
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):
+            # One of them may be there, but misspelt.
+            given = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+            known = [option for action in self._actions for option in action.option_strings]
+            unknown = [g for g in given if "." not in g and not any(k.startswith(g) for k in known)]
+            if unknown:
+                message = f"unrecognized arguments: {unknown[0]}{_nearest(unknown[0], known)}"
         super().error(visible_lines(message))
 
     def format_help(self) -> str:

@@ -224,8 +224,8 @@ class BlendConfig(BlendKeys):
         needing = next((name for name in switches if getattr(self, name)), None)
         if eod is None and needing is not None:
             raise ConfigError(
-                f"eod_token_id is missing, but {needing} = true needs it. Set eod_token_id "
-                f"to the token that ends a document, or {needing} = false."
+                f"eod_token_id is missing, and no tokenizer with an EOS gives it, but {needing} = "
+                f"true needs it. Set it to the id of the token that ends a document."
             )
         if eod is not None and self.vocab_size is not None and eod >= self.vocab_size:
             raise ConfigError(

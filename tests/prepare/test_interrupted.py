@@ -150,7 +150,8 @@ def test_an_interrupted_command_cleans_up_and_prints_one_line(
     _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    assert stderr.splitlines()[-1] == "blendtitan tokenize: interrupted"
+    last = "blendtitan tokenize: interrupted. The same command goes on from there."
+    assert stderr.splitlines()[-1] == last
     assert "Traceback" not in stderr
     assert not list(output.rglob("*partial*"))
     assert not list(output.rglob("*.claim"))

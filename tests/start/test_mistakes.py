@@ -140,16 +140,39 @@ def test_a_copy_of_a_run_folder_does_not_continue_the_original(here: Path, capsy
 
 
 def test_shards_of_another_tokenizer_are_refused_before_training(
-    here: Path, capsys: Capture
+    here: Path, capsys: Capture, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert init() == prepare() == 0
     shutil.move("run", "made")
     Path("other.model").write_bytes(train_tokenizer(TEXTS, vocab_size=290))
 
+    mismatch = "8 of 8 shards do not belong to the tokenizer of this run"
+    assert init("made/tokens") == 0
+    assert mismatch not in caplog.text
+    shutil.rmtree("run")
     assert init("made/tokens", tokenizer="other.model") == 0
+    assert mismatch in caplog.text
+    assert 'unless run/config.toml has blendcorpus.tokenizer_check = "warn"' in caplog.text
     assert prepare() == 1
+    assert mismatch in capsys.readouterr().err
 
-    assert "8 of 8 shards do not belong to the tokenizer of this run" in capsys.readouterr().err
+
+def test_a_tokenizer_without_an_eos_is_named_where_a_run_needs_one(
+    here: Path, word_tokenizer: Path, capsys: Capture
+) -> None:
+    """Not only the key that would replace the EOS."""
+    assert init() == prepare() == 0
+    shutil.copy(word_tokenizer / "tokenizer.json", ".")
+    words = ["--model.tokenizer_path", "tokenizer.json"]
+
+    for command in ("train", "plan"):
+        capsys.readouterr()
+        assert cli.main([command, "run", *words]) == 1
+        assert re.search(
+            r"tokenizer\.json: the tokenizer has no EOS to end documents with, but "
+            r"blendcorpus\.append_eod needs one\. .*eod_token_id .* tokenizer_config\.json",
+            error_of(capsys),
+        )
 
 
 def test_a_dataset_of_torchtitan_needs_its_tokenizer(here: Path) -> None:
@@ -264,6 +287,31 @@ def test_a_configuration_names_the_page_of_its_keys_by_its_address(
     address = "https://host/us/it/blob/v1.2/docs/configuration.md"
     assert f"Every key: {address}\n" in Path("run/config.toml").read_text()
     assert (ROOT / "docs/configuration.md").is_file()
+
+
+def test_a_misspelt_option_is_named_before_those_that_are_required(
+    here: Path, capsys: Capture
+) -> None:
+    for words, message in [
+        (["--dta", "text", "--tokenizer", "tokenizer.model"], "--dta. Did you mean --data?"),
+        (["--data", "text", "--tokeniser=tokenizer.model"], "Did you mean --tokenizer?"),
+    ]:
+        with pytest.raises(SystemExit):
+            cli.main(["init", "run", *words])
+        assert message in error_of(capsys)
+    with pytest.raises(SystemExit):
+        cli.main(["init", "run", "--dat", "text"])  # a short form
+    assert "the following arguments are required: --tokenizer" in error_of(capsys)
+
+
+def test_a_misspelt_path_of_a_tokenizer_is_not_taken_for_a_repository(
+    here: Path, capsys: Capture
+) -> None:
+    Path("tokenizers").mkdir()
+    shutil.move("tokenizer.model", "tokenizers")
+
+    assert init(tokenizer="tokenizers/tokenizer.modl") == 1
+    assert error_of(capsys).endswith("Did you mean tokenizers/tokenizer.model?\n")
 
 
 # --- init ---------------------------------------------------------------------------------------
@@ -431,6 +479,10 @@ def test_each_corpus_may_have_a_key_of_its_own(here: Path, capsys: Capture) -> N
     assert "'content'\nName the field or column of the text with --key code=NAME" in error_of(
         capsys
     )
+    shutil.copytree("text/web", "text/more")
+    assert cli.main([*words, "web=content"]) == 1
+    assert "with --key code=NAME --key web=NAME." in error_of(capsys)
+    shutil.rmtree("text/more")
     assert cli.main([*words, "cod=content"]) == 1
     assert "there is no text of a corpus 'cod', expected one of code, web" in error_of(capsys)
     assert cli.main([*words, "content", "--key", "text"]) == 1

@@ -1,6 +1,7 @@
 """Commands that prepare data for training: tokenize, mix and demo."""
 
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -235,3 +236,8 @@ def _demo(options: Namespace) -> None:
         say(f"{options.output}: the demo is complete, nothing to do")
     else:
         show(mix_table(corpora))
+    folder = shlex.quote(str(options.output))
+    say(
+        f"For a run of them: blendtitan init my-run --data {folder}/text --tokenizer "
+        f"{folder}/tokenizer"
+    )

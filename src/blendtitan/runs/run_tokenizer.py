@@ -8,6 +8,8 @@ from blendtitan.errors import ConfigError
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 from blendtitan.visible import quietly
 
+_NEED_EOD = ("append_eod", "provide_attention_mask", "eod_mask_loss", "removed_documents")
+
 _KEYS = ("name", "flavor", "tokenizer_backend", "tokenizer_path", "hf_assets_path")
 
 
@@ -25,17 +27,28 @@ def eos_id_of(values: Mapping[str, Any]) -> int | None:
     """The tokenizer's EOS, which ends a document unless configured otherwise.
 
     Raises:
-        ConfigError: The tokenizer cannot be used.
+        ConfigError: The tokenizer cannot be used, or has no EOS, although the run needs one.
     """
     try:
-        eos_id = tokenizer_of(model_keys(values)).eos_id
+        tokenizer = tokenizer_of(model_keys(values))
     except ConfigError as error:
         error.add_note(
             "Documents end in the tokenizer's EOS. Without the tokenizer, set "
             "blendcorpus.eod_token_id."
         )
         raise
-    return None if eos_id == ABSENT else eos_id
+    if tokenizer.eos_id != ABSENT:
+        return tokenizer.eos_id
+    if needing := next((key for key in _NEED_EOD if values[f"blendcorpus.{key}"]), None):
+        beside = ""
+        if tokenizer.path.suffix == ".json":
+            beside = ", or name its EOS in a tokenizer_config.json beside it, as eos_token"
+        raise ConfigError(
+            f"{tokenizer.path}: the tokenizer has no EOS to end documents with, but "
+            f"blendcorpus.{needing} needs one. If it is the tokenizer of the data, set "
+            f"blendcorpus.eod_token_id to the id of the token that ends a document{beside}."
+        )
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -20,12 +20,15 @@ from typing import Any, NamedTuple
 
 import tomlkit
 
+from blendtitan.config import BlendConfig
+from blendtitan.dataset.build import read_catalog
 from blendtitan.errors import (
     BlendTitanError,
     ConfigError,
     FileListError,
     InputError,
     MissingExtraError,
+    TokenizerMismatchError,
 )
 from blendtitan.files import path_of, read_file, read_text, url_of
 from blendtitan.prepare.input_file import TxtMode, is_url
@@ -46,9 +49,10 @@ from blendtitan.start.found import FoundCorpus
 from blendtitan.start.left_out import prune_unnamed, report_unnamed
 from blendtitan.start.texts import check_read_once, check_texts, checked_keys, named_corpora
 from blendtitan.storage.atomic_files import write_atomically, writing
-from blendtitan.storage.list_forms import NamedShard, find_shards
-from blendtitan.tokenizers import ABSENT, load_tokenizer
-from blendtitan.visible import visible_logger
+from blendtitan.storage.list_forms import NamedShard, find_shards, nearest_name
+from blendtitan.tokenizer_check.run import TokenizerCheck
+from blendtitan.tokenizers import ABSENT, Tokenizer, load_tokenizer
+from blendtitan.visible import joined, quietly, visible_logger
 
 logger = visible_logger(__name__)
 
@@ -100,6 +104,7 @@ def init_folder(
         ConfigError: The folder holds a run, there is no such template, two corpora have one
             name, the keys cannot be used, or the tokenizer has no EOS.
         InputError: There is no readable text.
+        ShardError: Shards are damaged.
     """
     for name in (CONFIG, DATA):
         if (folder / name).exists():
@@ -120,7 +125,7 @@ def init_folder(
     check_read_once((corpus.name, file) for corpus in found for file in corpus.files)
     key, key_of = checked_keys(keys, found)
     check_texts(found, key, key_of)
-    loaded = load_tokenizer(expanded(str(tokenizer)))
+    loaded = _loaded(expanded(str(tokenizer)))
     if loaded.eos_id == ABSENT:
         remedy = "Choose a tokenizer with one."
         if loaded.path.suffix == ".json":
@@ -128,6 +133,8 @@ def init_folder(
         raise ConfigError(
             f"{loaded.path}: the tokenizer has no EOS, which must end every document. {remedy}"
         )
+    for location in shards:
+        _compare(loaded, location, folder / CONFIG)
     path = folder.absolute()
     named = url_of(tokenizer) or str(loaded.path.absolute())
     _fill_in(document, path, named)
@@ -328,6 +335,33 @@ def _turn_validation_off(document: tomlkit.TOMLDocument) -> None:
     enable.comment("each shard is one .txt file, and so one document: nothing can be set aside")
     validation: Any = document["validation"]
     validation["enable"] = enable
+
+
+def _loaded(tokenizer: str) -> Tokenizer:
+    try:
+        return load_tokenizer(tokenizer)
+    except ConfigError as error:
+        if not url_of(tokenizer) and not Path(tokenizer).exists():
+            error.add_note(nearest_name(Path(tokenizer)))
+        raise
+
+
+def _compare(tokenizer: Tokenizer, location: str, config: Path) -> None:
+    """Warn if shards on a disk were made with another tokenizer. Elsewhere, prepare tells."""
+    if is_url(location):
+        return
+    place = Path(expanded(location))
+    blend = BlendConfig(data_file_list=place, seq_length=1, eod_token_id=tokenizer.eos_id)
+    try:
+        with quietly():
+            read_catalog(blend, check=TokenizerCheck(blend, tokenizer, action="error"))
+    except TokenizerMismatchError as error:
+        *found, _ = error.args
+        remedy = (
+            f"Name the tokenizer that made them. prepare and train refuse these shards, unless "
+            f'{config} has blendcorpus.tokenizer_check = "warn".'
+        )
+        logger.warning("%s", joined([*found, remedy]))
 
 
 def _shards_below(location: str) -> list[Path]:

@@ -69,8 +69,9 @@ def check_texts(found: Sequence[FoundCorpus], key: str, key_of: Mapping[str, str
         error = InputError(*problems.values())
         has_no_key = re.compile("there is no (key|column)|of type").search
         if wrong := [name for name, problem in problems.items() if has_no_key(problem)]:
-            of_one = "" if len(wrong) == len(found) else f" {wrong[0]}=NAME"
-            error.add_note(f"Name the field or column of the text with --key{of_one}.")
+            needed = [""] if len(wrong) == len(found) else [f" {name}=NAME" for name in wrong[:4]]
+            options = " ".join(f"--key{each}" for each in needed)
+            error.add_note(f"Name the field or column of the text with {options}.")
         raise error
 
 

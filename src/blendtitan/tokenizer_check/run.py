@@ -29,8 +29,8 @@ _VERSION = 1
 _MOST_BYTES = 1 << 20
 
 _REMEDY = (
-    "Train with the tokenizer that made the data, or tokenise the data again, with --overwrite of "
-    'prepare or tokenize. To train anyway, set blendcorpus.tokenizer_check = "warn".'
+    "Use the tokenizer that made the shards, or make them again from their text (--overwrite of "
+    'prepare and tokenize). To train anyway, set blendcorpus.tokenizer_check = "warn".'
 )
 
 

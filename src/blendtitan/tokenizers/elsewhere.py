@@ -50,7 +50,7 @@ def fetched(path: str | Path) -> Path:
     if found.is_dir():
         return found
     # A wrong path, such as data/tokenizer.json, also has the form of a name.
-    if Path(path).suffix in (".json", ".model"):
+    if Path(path).suffix in (".json", ".model") or Path(owner).is_dir():
         return Path(path)
     raise ConfigError(
         f"{path}: no such file or folder, and no repository of that name in the local "
