@@ -161,7 +161,7 @@ def test_after_a_move_the_error_says_which_paths_to_correct(
     assert cli.main(["train", str(tmp_path / "b"), "--nproc", "1"]) == 1
     error = capsys.readouterr().err
     assert f"{tmp_path}/a/file_list.txt: there is no such file" in error
-    assert f"correct the paths in it and in {DATA}" in error
+    assert f"correct the paths in {tmp_path}/b/config.toml and in {DATA}" in error
 
 
 def test_epochs_are_weights(tmp_path: Path, text: Path) -> None:
