@@ -40,9 +40,11 @@ def test_the_first_step_and_those_that_are_slower_than_all_before_say_how_long(j
     assert steps == sorted(steps)
     assert set(steps) == {1, 4}
     assert all(
-        text.startswith("each process computes 2 samples of 32 tokens. This one has used")
+        text.startswith("each process reads and computes 2 samples of 32 tokens. This one has used")
         for _, _, text in lines
     )
+    assert {"lower training.seq_len" in text for step, _, text in lines if step == "1"} == {True}
+    assert not any("lower training.seq_len" in text for step, _, text in lines if step == "4")
     first, *more = [int(seconds) for step, seconds, _ in lines if step == "4"]
     assert first >= 3 * SECONDS[1]
     assert len(more) <= 1

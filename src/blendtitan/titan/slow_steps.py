@@ -49,25 +49,27 @@ class SlowSteps:
             seconds = 0 if begun is None else time.monotonic() - begun
             if begun is not None and seconds >= self._due:
                 self._due = 2 * seconds
-                logger.info("%s", _line(trainer, seconds))
+                logger.info("%s", _line(trainer, seconds, is_first=not self._usual))
             del trainer
             time.sleep(_POLL_S)
 
 
-def _line(trainer: "BlendTrainer", seconds: float) -> str:
+def _line(trainer: "BlendTrainer", seconds: float, *, is_first: bool) -> str:
     sizes = upstream.sizes_of(trainer.config)
     micro_batches = trainer.gradient_accumulation_steps
     line = (
-        f"Step {trainer.step} is not finished after {seconds:.0f} s: each process computes "
-        f"{counted(sizes.local_batch_size * micro_batches, 'sample')} of "
+        f"Step {trainer.step} is not finished after {seconds:.0f} s: each process reads and "
+        f"computes {counted(sizes.local_batch_size * micro_batches, 'sample')} of "
         f"{sizes.seq_len:,} tokens."
     )
     if upstream.has_accelerator():
         return line
+    line += f" This one has used up to {memory_used()} of memory."
+    if not is_first:  # others with these settings were fast
+        return line
     return (
-        f"{line} This one has used up to {memory_used()} of memory. If that is too slow or too "
-        f"much, end the run (Ctrl-C twice) and lower training.seq_len, "
-        f"training.local_batch_size or training.global_batch_size."
+        f"{line} If that is too slow or too much, end the run (Ctrl-C twice) and lower "
+        f"training.seq_len, training.local_batch_size or training.global_batch_size."
     )
 
 
