@@ -142,6 +142,10 @@ def test_a_plan_without_anything_wrong_has_no_warnings(write_run: WriteRun) -> N
             {"validation": {"enable": True}, "blendcorpus": {"split": "1,0,0"}},
             "no corpus has documents in the valid split",
         ),
+        (
+            {"training": {"seq_len": 100}, "validation": {"enable": True}},
+            "in the valid split, 5 of 5 shards have fewer than training.seq_len + 1 = 101 tokens",
+        ),
         ({"training": {"seq_len": 500}}, "3 of 5 shards have fewer than training.seq_len"),
         ({"training": {"seq_len": 200_000}}, "at most 131,072 (RoPE). Training would stop"),
     ],

@@ -128,15 +128,18 @@ def test_a_copy_of_a_run_folder_does_not_continue_the_original(here: Path, capsy
 
     assert cli.main(["prepare", "copy", "--workers", "1"]) == 0
 
-    advice = capsys.readouterr().err
+    output, advice = capsys.readouterr()
     assert f'copy/config.toml trains with blendcorpus.data_file_list = "{here}/run/' in advice
+    assert output.endswith("After that change, to train: blendtitan train copy\n")
     with pytest.raises(ConfigError, match=r"so training would continue the run in .*/run. After"):
         check_run(Path("copy", CONFIG))
     assert check_run(Path("copy", CONFIG), [f"--job.dump_folder={here}/run/outputs"]) == ""
     replace_in(Path("copy", CONFIG), f"{here}/run", f"{here}/copy")
     assert check_run(Path("copy", CONFIG)) == ""
     assert cli.main(["prepare", "copy", "--workers", "1"]) == 0
-    assert "trains with" not in capsys.readouterr().err
+    output, advice = capsys.readouterr()
+    assert "trains with" not in advice
+    assert output.endswith("The data is ready. To train: blendtitan train copy\n")
 
 
 def test_shards_of_another_tokenizer_are_refused_before_training(

@@ -115,12 +115,14 @@ def _prepare(options: Namespace) -> None:
     )
     show(mix_table(corpora))
     config = options.folder / CONFIG
-    advice = [two_tokenizers(options.folder / DATA, config), two_lists(config)]
-    for each in filter(None, advice):
+    two = two_tokenizers(options.folder / DATA, config), two_lists(config)
+    advice = [*filter(None, two)]
+    for each in advice:
         complain(each)
-    if not any(advice) and read_data_config(options.folder / DATA).shards:
+    if not advice and read_data_config(options.folder / DATA).shards:
         check_shards_of(config)
-    say(f"The data is ready. To train: blendtitan train {shlex.quote(str(options.folder))}")
+    then = "After that change, to train" if advice else "To train"
+    say(f"The data is ready. {then}: blendtitan train {shlex.quote(str(options.folder))}")
 
 
 @command(

@@ -82,6 +82,12 @@ def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) 
             f"the valid split has {counted(samples, 'sample')}, fewer than {least}: its loss "
             f"will be noisy. Give it a larger part of blendcorpus.split"
         )
+    if short := _short_rows(run, valid):
+        yield (
+            f"in the valid split, {short} tokens. Each is one sample, which repeats its tokens, so "
+            f"its loss is too low. Lower training.seq_len, or give validation a larger part of "
+            f"blendcorpus.split"
+        )
     without = [name for name in train.corpora if name not in valid.corpora]
     if without:
         yield f"no documents for validation, so excluded from it: {', '.join(without)}"
@@ -130,16 +136,11 @@ def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
 
 
 def _size_warnings(run: RunConfig, train: Dataset, catalog: Catalog) -> Iterator[str]:
-    is_short = np.zeros(0, np.bool_)  # rows whose only window repeats tokens; of now, not before
-    if isinstance(train, BlendedDataset):
-        is_short = train.rows.num_tokens <= run.blend.seq_length
-    if is_short.any():
-        what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
+    if short := _short_rows(run, train):
         yield (
-            f"{is_short.sum():,} of {len(is_short):,} {what} have fewer than "
-            f"training.seq_len + 1 = {run.blend.seq_length + 1:,} tokens. Each has one window, "
-            f"which starts again at its first token until it is full, so it repeats tokens. "
-            f"Lower training.seq_len, or make fewer, longer shards: blendtitan merge"
+            f"{short} tokens. Each has one window, which starts again at its first token until it "
+            f"is full, so it repeats tokens. Lower training.seq_len, or make fewer, longer shards: "
+            f"blendtitan merge"
         )
     too_small = int((catalog.split_tokens(0) == 0).sum())
     if too_small and split_fractions(run.blend.split)[0] > 0:
@@ -147,3 +148,17 @@ def _size_warnings(run: RunConfig, train: Dataset, catalog: Catalog) -> Iterator
             f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to contribute a "
             f"document to the train split: the other shards of their corpora are read instead"
         )
+
+
+def _short_rows(run: RunConfig, dataset: Dataset | None) -> str:
+    """How many rows of now, not of before, are too short for a sample; empty if none is."""
+    if not isinstance(dataset, BlendedDataset):
+        return ""
+    is_short = dataset.rows.num_tokens <= run.blend.seq_length
+    what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
+    return (
+        f"{is_short.sum():,} of {len(is_short):,} {what} have fewer than training.seq_len + 1 = "
+        f"{run.blend.seq_length + 1:,}"
+        if is_short.any()
+        else ""
+    )
