@@ -461,6 +461,17 @@ def test_a_tokenizer_of_the_command_line_is_not_said_to_be_in_the_file(
     ) in error_of(capsys)
 
 
+def test_damaged_shards_are_told_by_prepare_not_by_init(here: Path, capsys: Capture) -> None:
+    """Settings of the run, which init has yet to write, decide about some faults."""
+    assert init() == prepare() == 0
+    shutil.move("run", "made")
+    Path("made/tokens/web/0.idx").write_bytes(b"")
+
+    assert init("made/tokens") == 0
+    assert prepare() == 1
+    assert "web/0.idx" in error_of(capsys)
+
+
 def test_a_named_folder_of_shards_says_how_to_name_it(here: Path, capsys: Capture) -> None:
     assert init() == 0
     assert prepare() == 0

@@ -176,7 +176,7 @@ def _told(saved: Any, now: Any) -> tuple[str, str]:
     """Two different values, of which floats have as few digits as show that, and at least 4."""
     first, second = ("there" if isinstance(side, dict) else repr(side) for side in (saved, now))
     if isinstance(saved, float) and isinstance(now, float):
-        digits = next(d for d in range(4, 18) if f"{saved:.{d}g}" != f"{now:.{d}g}")
+        digits = next((d for d in range(4, 17) if f"{saved:.{d}g}" != f"{now:.{d}g}"), 17)
         first, second = (f"{side:.{digits}g}" for side in (saved, now))
     return first, second
 

@@ -104,7 +104,6 @@ def init_folder(
         ConfigError: The folder holds a run, there is no such template, two corpora have one
             name, the keys cannot be used, or the tokenizer has no EOS.
         InputError: There is no readable text.
-        ShardError: Shards are damaged.
     """
     for name in (CONFIG, DATA):
         if (folder / name).exists():
@@ -347,7 +346,7 @@ def _loaded(tokenizer: str) -> Tokenizer:
 
 
 def _compare(tokenizer: Tokenizer, location: str, config: Path) -> None:
-    """Warn if shards on a disk were made with another tokenizer. Elsewhere, prepare tells."""
+    """Warn if shards on a disk were made with another tokenizer. All else is told by prepare."""
     if is_url(location):
         return
     place = Path(expanded(location))
@@ -362,6 +361,8 @@ def _compare(tokenizer: Tokenizer, location: str, config: Path) -> None:
             f'{config} has blendcorpus.tokenizer_check = "warn".'
         )
         logger.warning("%s", joined([*found, remedy]))
+    except BlendTitanError:  # also of settings, which config.toml may change
+        return
 
 
 def _shards_below(location: str) -> list[Path]:
