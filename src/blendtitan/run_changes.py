@@ -19,6 +19,7 @@ from blendtitan.batch_schedule import (
 from blendtitan.history.run import phases_of, skipped_of
 from blendtitan.history.skips import SkippedStretch, skips_of
 from blendtitan.loader import DataLoader
+from blendtitan.order.blend import Segment
 from blendtitan.placed_loader import is_first_rank
 from blendtitan.settings.batch_changes import (
     BatchChange,
@@ -154,7 +155,10 @@ class RunChanges:
             return
         skips = skips_of(skipped_of(loader.dataset)) if saved is None else saved.skips
         lengths = _lengths(loader, saved)
-        loader.set_segments(changes_of(self.segments, schedule, lengths, skips))
+        changes = changes_of(self.segments, schedule, lengths, skips)
+        if saved is not None and self.may_shrink:
+            changes = _as_planned(changes, saved)
+        loader.set_segments(changes)
 
     def used(self, schedule: BatchSchedule, consumed_samples: int) -> BatchSchedule:
         """The part of a schedule that a run has used after so many samples; see ``begun``."""
@@ -181,6 +185,20 @@ class RunChanges:
             lengths=lengths,
             may_shrink=self.may_shrink,
         )
+
+
+def _as_planned(changes: list[Segment], saved: SavedState) -> list[Segment]:
+    """The changes, of which future ones begin where those of a state do.
+
+    Their steps had other sizes in its plan, for the replicas that took part when it was saved.
+    """
+    recorded = saved.phases[-1].segments[1:] if saved.phases else ()
+    begins = [s.first_slot for s in recorded if s.first_slot >= saved.consumed_samples]
+    future = [change for change in changes if change.first_slot >= saved.consumed_samples]
+    if len(begins) != len(future):
+        return changes
+    moved = [replace(each, first_slot=slot) for each, slot in zip(future, begins, strict=True)]
+    return [*changes[: len(changes) - len(moved)], *moved]
 
 
 def _lengths(loader: DataLoader, saved: SavedState | None) -> Lengths:
