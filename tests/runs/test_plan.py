@@ -338,6 +338,20 @@ def test_numbers_out_of_range_are_one_error(
     assert re.search(expected, capsys.readouterr().err)
 
 
+def test_an_error_names_the_command_line_for_a_value_from_there(
+    write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_run(CORPORA)
+    words = ["--blendcorpus.split", "90,5,6,7"]
+
+    assert main(["plan", str(path), *words]) == 1
+    expected = "blendtitan plan: command line: blendcorpus.split is '90,5,6,7', which has 4 numbers"
+    assert capsys.readouterr().err.startswith(expected)
+    path = write_run(CORPORA, blendcorpus={"split": "90,5,6,7"})
+    assert main(["plan", str(path)]) == 1
+    assert f"{path}: split is '90,5,6,7', which has 4" in capsys.readouterr().err
+
+
 def test_a_wrong_key_of_a_table_is_named_with_its_file(write_run: WriteRun) -> None:
     path = write_run(CORPORA, validation={"set": [{"name": "a", "path": "b", "sample": 1}]})
 

@@ -50,7 +50,7 @@ def _plan(options: Namespace) -> None:
     from blendtitan.runs.predictions import Asked
     from blendtitan.runs.resumed import state_to_resume
     from blendtitan.runs.run_folder import run_file
-    from blendtitan.settings.overrides import read_run_keys
+    from blendtitan.settings.overrides import naming_command_line, read_run_keys
 
     if options.ranks is None and (options.balance or options.nodes is not None):
         name = "--balance" if options.balance else "--nodes"
@@ -60,11 +60,13 @@ def _plan(options: Namespace) -> None:
 
         if not options.overwrite:
             check_page(options.picture)
-    values = read_run_keys(run_file(options.config), options.overrides)
-    run = read_run(options.config, ranks=options.ranks, values=values)
-    asked = Asked(ranks=options.ranks or 1, waiting=options.balance, nodes=options.nodes)
-    stored = state_to_resume(values, run.path.parent)
-    plan = plan_run(run, asked=asked, stored=stored)
+    config = run_file(options.config)
+    with naming_command_line(config, options.overrides):
+        values = read_run_keys(config, options.overrides)
+        run = read_run(config, ranks=options.ranks, values=values)
+        asked = Asked(ranks=options.ranks or 1, waiting=options.balance, nodes=options.nodes)
+        stored = state_to_resume(values, config.parent)
+        plan = plan_run(run, asked=asked, stored=stored)
     if options.picture is not None:
         from blendtitan.runs.report.facts import blend_curve
         from blendtitan.runs.report.page import Page, write_page

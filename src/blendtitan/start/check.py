@@ -9,8 +9,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from blendtitan.config import check_at_least
 from blendtitan.dataset.build import read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
-from blendtitan.errors import BlendTitanError, ConfigError, EmptySplitError
+from blendtitan.errors import ConfigError, EmptySplitError
 from blendtitan.runs.open import RunConfig, Values, data_of_run, data_of_set, read_run
 from blendtitan.runs.prepared import check_current
 from blendtitan.runs.resumed import checkpoint_folder, continued_from, usable_state
@@ -35,7 +35,7 @@ from blendtitan.settings.batches import (
 )
 from blendtitan.settings.guards import GuardSettings
 from blendtitan.settings.known_models import MODELS, TORCHTITAN
-from blendtitan.settings.overrides import read_run_keys
+from blendtitan.settings.overrides import naming_command_line, read_run_keys
 from blendtitan.settings.replicas import (
     check_lighthouse,
     check_replicas,
@@ -84,24 +84,8 @@ def check_run(
     Returns:
         A sentence if the run is known to have finished, or an empty text.
     """
-    with _naming_command_line(config, arguments):
+    with naming_command_line(config, arguments):
         return _checked(config, arguments, world_size=world_size, reads_data=reads_data)
-
-
-@contextmanager
-def _naming_command_line(config: Path, arguments: Sequence[str]) -> Iterator[None]:
-    """Let errors of the file name the command line, if that is where the value is from."""
-    try:
-        yield
-    except BlendTitanError as error:
-        where, _, message = str(error.args[0]).partition(": ")
-        key = message.partition(" ")[0].strip("[]")
-        given = {name: name for name in read_arguments(arguments)}
-        given |= {name.removeprefix("blendcorpus."): name for name in given}
-        if where == str(config) and key in given:
-            message = message.replace(key, given[key], 1)
-            error.args = (f"{COMMAND_LINE}: {message}", *error.args[1:])
-        raise
 
 
 def _checked(config: Path, arguments: Sequence[str], *, world_size: int, reads_data: bool) -> str:
