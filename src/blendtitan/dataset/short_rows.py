@@ -12,14 +12,22 @@ from blendtitan.visible import visible_logger
 logger = visible_logger(__name__)
 
 
-def warn_of_short_rows(rows: Rows, split: str, config: BlendConfig) -> None:
-    """Log how many rows have fewer tokens than a sample and its last label."""
+def short_rows(rows: Rows, config: BlendConfig) -> str:
+    """How many rows have fewer tokens than a sample and its last label; empty if none has."""
     is_short = rows.num_tokens <= config.seq_length
-    logger.warning(
-        "%s: %d of %d %s have fewer than training.seq_len + 1 = %d tokens, so they repeat some",
-        *(split, is_short.sum(), len(is_short)),
-        *("shards" if config.blend_sample_in_corpus else "corpora", config.seq_length + 1),
+    if not is_short.any():
+        return ""
+    what = "shards" if config.blend_sample_in_corpus else "corpora"
+    return (
+        f"{is_short.sum():,} of {len(is_short):,} {what} have fewer than training.seq_len + 1 = "
+        f"{config.seq_length + 1:,} tokens"
     )
+
+
+def warn_of_short_rows(rows: Rows, split: str, config: BlendConfig) -> None:
+    """Log how many rows are short, if any is."""
+    if short := short_rows(rows, config):
+        logger.warning("%s: %s, so they repeat some", split, short)
 
 
 def check_samples(dataset: Dataset, tokens: NDArray[np.int64], max_epochs: float) -> None:
@@ -31,7 +39,8 @@ def check_samples(dataset: Dataset, tokens: NDArray[np.int64], max_epochs: float
         max_epochs: Most epochs of a corpus.
 
     Raises:
-        ConfigError: A sample is longer than so many times the longest row of its corpus.
+        ConfigError: A sample is more than ``max_epochs`` times as long as the longest row of its
+            corpus.
     """
     config, catalog, longest, what = dataset.config, dataset.catalog, dataset.corpus_tokens, "text"
     # A row is a shard; in the original's order, always.

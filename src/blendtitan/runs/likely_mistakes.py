@@ -11,6 +11,7 @@ from blendtitan.dataset.blended import BlendedDataset
 from blendtitan.dataset.build import Datasets, read_catalog
 from blendtitan.dataset.interface import Dataset
 from blendtitan.dataset.progress import check_repetition
+from blendtitan.dataset.short_rows import short_rows
 from blendtitan.errors import ConfigError, MixedEodError
 from blendtitan.runs.open import RunConfig
 from blendtitan.runs.prepared import unprepared_edit
@@ -82,10 +83,10 @@ def _validation_warnings(run: RunConfig, train: Dataset, valid: Dataset | None) 
             f"the valid split has {counted(samples, 'sample')}, fewer than {least}: its loss "
             f"will be noisy. Give it a larger part of blendcorpus.split"
         )
-    if short := _short_rows(run, valid):
+    if isinstance(valid, BlendedDataset) and (short := short_rows(valid.rows, run.blend)):
         yield (
-            f"in the valid split, {short} tokens. Each is one sample, which repeats its tokens, so "
-            f"its loss is too low. Lower training.seq_len, or give validation a larger part of "
+            f"in the valid split, {short}. Each gives one sample, which repeats its tokens, so its "
+            f"loss is too low. Lower training.seq_len, or give validation a larger part of "
             f"blendcorpus.split"
         )
     without = [name for name in train.corpora if name not in valid.corpora]
@@ -136,9 +137,10 @@ def _vocabulary_warnings(run: RunConfig, catalog: Catalog) -> Iterator[str]:
 
 
 def _size_warnings(run: RunConfig, train: Dataset, catalog: Catalog) -> Iterator[str]:
-    if short := _short_rows(run, train):
+    # Of now, not of before.
+    if isinstance(train, BlendedDataset) and (short := short_rows(train.rows, run.blend)):
         yield (
-            f"{short} tokens. Each has one window, which starts again at its first token until it "
+            f"{short}. Each has one window, which starts again at its first token until it "
             f"is full, so it repeats tokens. Lower training.seq_len, or make fewer, longer shards: "
             f"blendtitan merge"
         )
@@ -148,17 +150,3 @@ def _size_warnings(run: RunConfig, train: Dataset, catalog: Catalog) -> Iterator
             f"{too_small:,} of {len(catalog.prefixes):,} shards are too small to contribute a "
             f"document to the train split: the other shards of their corpora are read instead"
         )
-
-
-def _short_rows(run: RunConfig, dataset: Dataset | None) -> str:
-    """How many rows of now, not of before, are too short for a sample; empty if none is."""
-    if not isinstance(dataset, BlendedDataset):
-        return ""
-    is_short = dataset.rows.num_tokens <= run.blend.seq_length
-    what = "shards" if run.blend.blend_sample_in_corpus else "corpora"
-    return (
-        f"{is_short.sum():,} of {len(is_short):,} {what} have fewer than training.seq_len + 1 = "
-        f"{run.blend.seq_length + 1:,}"
-        if is_short.any()
-        else ""
-    )
