@@ -40,7 +40,9 @@ def test_the_first_step_and_those_that_are_slower_than_all_before_say_how_long(j
     assert steps == sorted(steps)
     assert set(steps) == {1, 4}
     assert all(
-        text.startswith("each process reads and computes 2 samples of 32 tokens. This one has used")
+        text.startswith(
+            "each process trains on 2 samples of 32 tokens per step. This process has used up to "
+        )
         for _, _, text in lines
     )
     assert {"lower training.seq_len" in text for step, _, text in lines if step == "1"} == {True}

@@ -1,8 +1,5 @@
 """A line in the log while a step takes long, so that it is not taken for one that hangs."""
 
-import os
-import resource
-import sys
 import threading
 import time
 import weakref
@@ -58,24 +55,19 @@ def _line(trainer: "BlendTrainer", seconds: float, *, is_first: bool) -> str:
     sizes = upstream.sizes_of(trainer.config)
     micro_batches = trainer.gradient_accumulation_steps
     line = (
-        f"Step {trainer.step} is not finished after {seconds:.0f} s: each process reads and "
-        f"computes {counted(sizes.local_batch_size * micro_batches, 'sample')} of "
-        f"{sizes.seq_len:,} tokens."
+        f"Step {trainer.step} is not finished after {seconds:.0f} s: each process trains on "
+        f"{counted(sizes.local_batch_size * micro_batches, 'sample')} of {sizes.seq_len:,} tokens "
+        f"per step."
     )
     if upstream.has_accelerator():
         return line
-    line += f" This one has used up to {memory_used()} of memory."
+    cpu, device = upstream.CpuDevice, trainer.device
+    used = cpu.memory_stats(device)["active_bytes.all.peak"] / 1e9
+    total = cpu.get_device_properties(device).total_memory / 1e9
+    line += f" This process has used up to {used:.1f} of {total:.1f} GB of memory."
     if not is_first:  # others with these settings were fast
         return line
     return (
         f"{line} If that is too slow or too much, end the run (Ctrl-C twice) and lower "
         f"training.seq_len, training.local_batch_size or training.global_batch_size."
     )
-
-
-def memory_used() -> str:
-    """The most memory of the host that this process has used so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{most / 1e9:.1f} of {total / 1e9:.1f} GB"
