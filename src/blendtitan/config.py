@@ -16,6 +16,7 @@ from blendtitan.errors import ConfigError
 from blendtitan.files import url_of
 
 SPLITS = ("train", "valid", "test")
+NEED_EOD = ("append_eod", "provide_attention_mask", "eod_mask_loss")
 """The splits, in the order of their fractions and of the documents they take."""
 
 ORIGINAL_ORDER = "blendcorpus"
@@ -220,12 +221,11 @@ class BlendConfig(BlendKeys):
 
     def _check_eod(self) -> None:
         eod = self.eod_token_id
-        switches = ("append_eod", "provide_attention_mask", "eod_mask_loss")
-        needing = next((name for name in switches if getattr(self, name)), None)
+        needing = next((name for name in NEED_EOD if getattr(self, name)), None)
         if eod is None and needing is not None:
             raise ConfigError(
-                f"eod_token_id is missing, and no tokenizer with an EOS gives it, but {needing} = "
-                f"true needs it. Set it to the id of the token that ends a document."
+                f"eod_token_id is missing, and there is no tokenizer with an EOS to take it from, "
+                f"but {needing} = true needs it. Set it to the id of the token that ends documents."
             )
         if eod is not None and self.vocab_size is not None and eod >= self.vocab_size:
             raise ConfigError(

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from blendtitan.config import NEED_EOD
 from blendtitan.errors import ConfigError
 from blendtitan.tokenizers import ABSENT, Tokenizer, build_tokenizer
 from blendtitan.visible import quietly
-
-_NEED_EOD = ("append_eod", "provide_attention_mask", "eod_mask_loss", "removed_documents")
 
 _KEYS = ("name", "flavor", "tokenizer_backend", "tokenizer_path", "hf_assets_path")
 
@@ -39,13 +38,14 @@ def eos_id_of(values: Mapping[str, Any]) -> int | None:
         raise
     if tokenizer.eos_id != ABSENT:
         return tokenizer.eos_id
-    if needing := next((key for key in _NEED_EOD if values[f"blendcorpus.{key}"]), None):
+    keys = (*NEED_EOD, "removed_documents")
+    if needing := next((key for key in keys if values[f"blendcorpus.{key}"]), None):
         beside = ""
         if tokenizer.path.suffix == ".json":
             beside = ", or name its EOS in a tokenizer_config.json beside it, as eos_token"
         raise ConfigError(
             f"{tokenizer.path}: the tokenizer has no EOS to end documents with, but "
-            f"blendcorpus.{needing} needs one. If it is the tokenizer of the data, set "
+            f"blendcorpus.{needing} needs one. If the data was tokenised with it, set "
             f"blendcorpus.eod_token_id to the id of the token that ends a document{beside}."
         )
     return None
