@@ -56,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BlendTitanError, OSError) as error:
         return _report_failure(options.command, error)
     except KeyboardInterrupt:
-        goes_on = ". The same command goes on from there." if options.command in _KEEPING else ""
-        complain(f"blendtitan {options.command}: interrupted{goes_on}")
+        resumes = ". The same command resumes from there." if options.command in _KEEPING else ""
+        complain(f"blendtitan {options.command}: interrupted{resumes}")
         return 130
     except Exception as error:
         complain(*report(error, f"blendtitan {options.command}: internal error, please report it"))
@@ -94,7 +94,7 @@ def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
             f". {options.command} takes no keys. Set {key} in [{section}] of the run's TOML file"
         )
         return f"unrecognized arguments: {' '.join(words)}{nearest}"
-    nearest = _nearest(word, re.findall(r"--[\w-]+", options.parser.format_usage()))
+    nearest = _nearest(word, _options(options.parser))
     if not nearest and options.command in _TAKING_KEYS:
         from blendtitan.settings.known_keys import KEYS
         from blendtitan.settings.suggestions import meaning
@@ -102,6 +102,10 @@ def _unrecognized(options: argparse.Namespace, words: Sequence[str]) -> str:
         advice = (meaning(word.removeprefix("--"), KEYS) or "").replace("mean ", "mean --")
         nearest = ". A key of the run has its section" + (f". {advice}" if advice else _EXAMPLE)
     return f"unrecognized arguments: {' '.join(words)}{nearest}"
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return re.findall(r"--[\w-]+", parser.format_usage())
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -167,7 +171,7 @@ class _Parser(argparse.ArgumentParser):
         if message.startswith("the following arguments are required"):
             # One of them may be there, but misspelt.
             given = [word.partition("=")[0] for word in self._words if word.startswith("--")]
-            known = [option for action in self._actions for option in action.option_strings]
+            known = _options(self)
             unknown = [g for g in given if "." not in g and not any(k.startswith(g) for k in known)]
             if unknown:
                 message = f"unrecognized arguments: {unknown[0]}{_nearest(unknown[0], known)}"

@@ -188,9 +188,9 @@ class RunChanges:
 
 
 def _as_planned(changes: list[Segment], saved: SavedState) -> list[Segment]:
-    """The changes, of which future ones begin where those of a state do.
+    """The changes, with future ones where a state has them planned.
 
-    Their steps had other sizes in its plan, for the replicas that took part when it was saved.
+    Their slots depend on the sizes of steps, planned for the replicas that took part at the save.
     """
     recorded = saved.phases[-1].segments[1:] if saved.phases else ()
     begins = [s.first_slot for s in recorded if s.first_slot >= saved.consumed_samples]

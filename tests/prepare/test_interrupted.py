@@ -150,7 +150,7 @@ def test_an_interrupted_command_cleans_up_and_prints_one_line(
     _, stderr = process.communicate(timeout=30)
 
     assert process.returncode == 130
-    last = "blendtitan tokenize: interrupted. The same command goes on from there."
+    last = "blendtitan tokenize: interrupted. The same command resumes from there."
     assert stderr.splitlines()[-1] == last
     assert "Traceback" not in stderr
     assert not list(output.rglob("*partial*"))

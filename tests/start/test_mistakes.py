@@ -130,7 +130,7 @@ def test_a_copy_of_a_run_folder_does_not_continue_the_original(here: Path, capsy
 
     output, advice = capsys.readouterr()
     assert f'copy/config.toml trains with blendcorpus.data_file_list = "{here}/run/' in advice
-    assert output.endswith("After that change, to train: blendtitan train copy\n")
+    assert output.endswith("To train after that change: blendtitan train copy\n")
     with pytest.raises(ConfigError, match=r"so training would continue the run in .*/run. After"):
         check_run(Path("copy", CONFIG))
     assert check_run(Path("copy", CONFIG), [f"--job.dump_folder={here}/run/outputs"]) == ""

@@ -115,13 +115,12 @@ def _prepare(options: Namespace) -> None:
     )
     show(mix_table(corpora))
     config = options.folder / CONFIG
-    two = two_tokenizers(options.folder / DATA, config), two_lists(config)
-    advice = [*filter(None, two)]
+    advice = [*filter(None, (two_tokenizers(options.folder / DATA, config), two_lists(config)))]
     for each in advice:
         complain(each)
     if not advice and read_data_config(options.folder / DATA).shards:
         check_shards_of(config)
-    then = "After that change, to train" if advice else "To train"
+    then = "To train after that change" if advice else "To train"
     say(f"The data is ready. {then}: blendtitan train {shlex.quote(str(options.folder))}")
 
 

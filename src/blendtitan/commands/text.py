@@ -238,6 +238,6 @@ def _demo(options: Namespace) -> None:
         show(mix_table(corpora))
     folder = shlex.quote(str(options.output))
     say(
-        f"To make a run of them: blendtitan init my-run --data {folder}/text --tokenizer "
+        f"To train on these corpora: blendtitan init my-run --data {folder}/text --tokenizer "
         f"{folder}/tokenizer"
     )

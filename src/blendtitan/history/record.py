@@ -173,7 +173,7 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
 
 
 def _told(saved: Any, now: Any) -> tuple[str, str]:
-    """Two different values, of which floats have as few digits as show that, and at least 4."""
+    """Two different values as text. Floats have at least 4 digits, and enough to differ."""
     first, second = ("there" if isinstance(side, dict) else repr(side) for side in (saved, now))
     if isinstance(saved, float) and isinstance(now, float):
         digits = next((d for d in range(4, 17) if f"{saved:.{d}g}" != f"{now:.{d}g}"), 17)

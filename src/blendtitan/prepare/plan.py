@@ -193,8 +193,8 @@ def keys_by_corpus(keys: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
     for corpus, _, key in (key.rpartition("=") for key in keys if "=" in key):
         if (first := key_of.setdefault(corpus, key)) != key:
             raise ConfigError(
-                f"the keys of the corpus {corpus} are {first} and {key}, expected one. Give files "
-                f"with another key to a corpus of their own."
+                f"the keys of the corpus {corpus} are {first} and {key}, expected one. Put files "
+                f"with another key into a corpus of their own."
             )
     others = [key for key in keys if "=" not in key]
     if key_of and len(others) > 1:
